@@ -1,0 +1,1 @@
+"""Rank documents against a query with a cross-encoder."""

@@ -1,0 +1,1 @@
+"""Engines: what scores pairs, on which device, at which precision."""

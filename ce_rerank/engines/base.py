@@ -1,0 +1,124 @@
+"""What an engine is.
+
+An engine turns batches of token ids into logits, and nothing else: which ids, in which batches and in which
+order is decided once for all of them, in `tokenization.py`, `batching.py` and `scoring.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..models.store import Checkpoint
+from ..types import EngineName, Precision
+
+if TYPE_CHECKING:
+    from .tokenization import PairTokenizer
+
+Float32s = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What runs, where and how: all that a score depends on besides the text.
+
+    `max_length` is the most tokens that a pair may have, special tokens included. `activation` is what the
+    model's own configuration puts on its logit: `identity`, `sigmoid`, or the dotted name of another.
+    `notes` are facts about the model that its user should know (that its weights were dequantised, say).
+    """
+
+    engine: str
+    device: str
+    precision: str
+    model: str
+    revision: str | None
+    max_length: int
+    activation: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Pairs padded to one length; the arrays are int64 of shape (pairs, tokens).
+
+    `token_type_ids` is None for models that take none.
+    """
+
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64] | None
+
+
+class Engine(Protocol):
+    """A loaded model that scores batches of pairs. Safe to use from several threads."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What runs, where and how."""
+        ...
+
+    @property
+    def tokenizer(self) -> PairTokenizer:
+        """What turns pairs into the ids that this model was trained on."""
+        ...
+
+    @property
+    def batch_tokens(self) -> int:
+        """The token budget of a batch, padding included, that this engine runs best with."""
+        ...
+
+    def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
+        """Give the float32 logits of each batch, shape (pairs,), in the order of the batches.
+
+        Batches are drawn as they are needed, a few ahead of the results.
+        """
+        ...
+
+    def activate(self, logits: Float32s) -> Float32s:
+        """Apply the activation that the model's own configuration names; float32 in and out."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How a model is to be run. The defaults choose what is best on this machine.
+
+    `device` is auto, cpu, cuda, cuda:N or mps. `max_length` lowers the model's own limit, in tokens.
+    `threads` is how many CPU threads may work, all of them by default.
+    """
+
+    engine: EngineName = "auto"
+    device: str = "auto"
+    precision: Precision = "auto"
+    max_length: int | None = None
+    threads: int | None = None
+    trust_remote_code: bool = False
+
+
+def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
+    """Load a checkpoint into the engine that the options name, or the best one for the device.
+
+    Raises UnavailableError when the device, the engine or the model is not to be had in the form asked for.
+    """
+    from .devices import find_device
+
+    device = find_device(options.device)
+    if options.engine == "openvino" and device != "cpu":
+        raise UsageError(
+            f"--engine openvino runs on the CPU, and the device is {device}.",
+            hint="Give --device cpu, or --engine torch.",
+        )
+    if options.engine != "torch" and device == "cpu":
+        from .openvino import load_openvino_engine
+
+        engine = load_openvino_engine(checkpoint, options)
+        if engine is not None:
+            return engine
+    from .torch import load_torch_engine
+
+    return load_torch_engine(checkpoint, options, device)

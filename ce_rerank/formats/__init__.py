@@ -1,0 +1,1 @@
+"""Formats: bytes to documents and queries, and results back to bytes."""

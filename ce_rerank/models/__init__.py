@@ -1,0 +1,1 @@
+"""Models: what is known, where it lies, and how it is made ready."""
