@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
+
+from .errors import UsageError
 
 DocumentId = str | int
 Pair = tuple[str, str]
@@ -16,6 +18,7 @@ Pair = tuple[str, str]
 
 ScoreScale = Literal["model", "logit", "sigmoid"]
 LongPolicy = Literal["truncate", "chunk", "error"]
+PoolName = Literal["max", "mean-top3", "first"]
 EngineName = Literal["auto", "openvino", "torch"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -44,6 +47,50 @@ class Query:
     id: DocumentId | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateList:
+    """One query and the documents to rank for it, in their first order; there may be none."""
+
+    query: Query
+    documents: Sequence[Document]
+
+
+@dataclass(frozen=True, slots=True)
+class RankOptions:
+    """What is asked of a ranking, whatever model makes it.
+
+    `top_k` keeps that many documents, None all; `min_score` keeps none below, on the scale that `scores`
+    names. `long` says what to do with a document that is longer than the model: `truncate` reads its
+    beginning, `chunk` scores windows of `chunk_tokens` tokens (default: what the query leaves) that overlap by
+    `chunk_overlap` (default: a quarter) and pools their scores by `pool`, `error` refuses it.
+    """
+
+    top_k: int | None = None
+    min_score: float | None = None
+    scores: ScoreScale = "model"
+    long: LongPolicy = "truncate"
+    chunk_tokens: int | None = None
+    chunk_overlap: int | None = None
+    pool: PoolName = "max"
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"top_k is {self.top_k}.", hint="Give at least 1, or leave it out for all documents.")
+        if self.min_score is not None and self.min_score != self.min_score:
+            raise UsageError("min_score is NaN.", hint="Give a number.")
+        for name, value, allowed in (
+            ("scores", self.scores, get_args(ScoreScale)),
+            ("long", self.long, get_args(LongPolicy)),
+            ("pool", self.pool, get_args(PoolName)),
+        ):
+            if value not in allowed:
+                raise UsageError(f"{name} is {value!r}.", hint=f"Give {', '.join(allowed)}.")
+        if self.chunk_tokens is not None and self.chunk_tokens < 1:
+            raise UsageError(f"chunk_tokens is {self.chunk_tokens}.", hint="Give at least 1.")
+        if self.chunk_overlap is not None and self.chunk_overlap < 0:
+            raise UsageError(f"chunk_overlap is {self.chunk_overlap}.", hint="Give 0 or more.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from ..models.kind import require_reranker
 from ..models.store import Checkpoint
 from ..types import EngineName, Precision
 
@@ -107,6 +108,7 @@ def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
     """
     from .devices import find_device
 
+    require_reranker(checkpoint)
     device = find_device(options.device)
     if options.engine == "openvino" and device != "cpu":
         raise UsageError(

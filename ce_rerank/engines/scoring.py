@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..types import Pair
 from .base import Engine, Float32s, TokenBatch
 from .batching import plan_batches
+from .tokenization import PairTokens
 
 
-@dataclass(frozen=True, slots=True)
-class PairScores:
-    """What came out for each pair, in the order of the pairs; every array has shape (pairs,).
-
-    `logits` are float32 as the model gave them, NaN included: what to do about those is the caller's to say.
-    `tokens`, `truncated` and `characters_read` tell what the model was fed; see `PairTokens`.
-    """
-
-    logits: Float32s
-    tokens: NDArray[np.int32]
-    truncated: NDArray[np.bool_]
-    characters_read: NDArray[np.int64]
-
-
-def score_pairs(
+def score_rows(
     engine: Engine,
-    pairs: Sequence[Pair],
+    rows: Sequence[PairTokens],
     *,
     batch_tokens: int | None = None,
     on_progress: Callable[[int], None] | None = None,
-) -> PairScores:
-    """Score pairs with as little padding as can be.
+) -> Float32s:
+    """Score tokenized pairs with as little padding as can be; gives their logits in the order of `rows`.
 
     `batch_tokens` is the budget of a batch, the engine's own by default. `on_progress` is called with the
-    number of pairs just finished. The order of the result is that of `pairs`.
+    number of pairs just finished. NaN is handed on: what to do about it is the caller's to say.
     """
-    rows = engine.tokenizer.encode(pairs)
-    lengths = np.fromiter((len(row) for row in rows), dtype=np.int32, count=len(rows))
-    batches = plan_batches(lengths, batch_tokens or engine.batch_tokens)
+    batches = plan_batches([len(row) for row in rows], batch_tokens or engine.batch_tokens)
 
     def padded() -> Iterator[TokenBatch]:
         for batch in batches:
@@ -52,9 +34,4 @@ def score_pairs(
         logits[batch] = batch_logits
         if on_progress is not None:
             on_progress(len(batch))
-    return PairScores(
-        logits=logits,
-        tokens=lengths,
-        truncated=np.fromiter((row.truncated for row in rows), dtype=np.bool_, count=len(rows)),
-        characters_read=np.fromiter((row.characters_read for row in rows), dtype=np.int64, count=len(rows)),
-    )
+    return logits

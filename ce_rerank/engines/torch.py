@@ -1,0 +1,261 @@
+"""The torch engine: any device, any model that sentence-transformers can load with one label."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder
+from tokenizers import Tokenizer
+
+from ..errors import UnavailableError
+from ..models.kind import untrusted_activation
+from ..models.quiet import quiet_libraries
+from ..models.store import Checkpoint
+from ..types import Pair
+from .base import EngineInfo, EngineOptions, Float32s, TokenBatch
+from .tokenization import EncoderTokenizer, Padding, PairTokenizer, PairTokens, pad_rows
+
+log = logging.getLogger("ce_rerank")
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
+_LONGEST = 2**31 - 1  # what a tokenizer without a limit of its own is given, tokens
+_PROBE: Pair = ("what is it?", "Ça, c'est 一 «test» — of “this”\tmodel's ids 🙂. " * 3)
+
+
+def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions, device: str) -> TorchEngine:
+    """Load a checkpoint by sentence-transformers onto a device that is there (`find_device`).
+
+    Raises UnavailableError when it cannot be loaded whole: code that is not trusted, weights that are missing,
+    a precision that the device does not have.
+    """
+    precision = _choose_precision(options.precision, device)
+    if not options.trust_remote_code and (activation := untrusted_activation(checkpoint.folder)):
+        raise UnavailableError(
+            f"{checkpoint.name} names its own code, {activation}, as the activation of its scores.",
+            hint="Read that code; when you trust it, give --trust-remote-code.",
+        )
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    log.info("Loading %s", checkpoint.name, extra={"stage": True})
+    with quiet_libraries() as messages:
+        model = _load_cross_encoder(checkpoint, options, device, precision)
+        _require_all_weights(checkpoint, messages)
+        if precision != "fp32":
+            _keep_head_in_fp32(model)
+        model.eval()
+        return TorchEngine(model, checkpoint, device, precision)
+
+
+class TorchEngine:
+    """A `CrossEncoder` behind the engine protocol. The model is only read, so threads may share it."""
+
+    def __init__(self, model: CrossEncoder, checkpoint: Checkpoint, device: str, precision: str) -> None:
+        self._model = model
+        self.batch_tokens = _BATCH_TOKENS[device.partition(":")[0]]
+        self.tokenizer: PairTokenizer = _make_tokenizer(model)
+        self._constants = _constant_features(model)
+        self.info = EngineInfo(
+            engine="torch",
+            device=device,
+            precision=precision,
+            model=checkpoint.name,
+            revision=checkpoint.revision,
+            max_length=self.tokenizer.max_length,
+            activation=_activation_name(model.activation_fn),
+            notes=checkpoint.notes,
+        )
+
+    def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
+        """Give the float32 logits of each batch, in order; the next batch is started before one is waited for."""
+        started: torch.Tensor | None = None
+        for batch in batches:
+            ahead = self._start(batch)
+            if started is not None:
+                yield _to_numpy(started)
+            started = ahead
+        if started is not None:
+            yield _to_numpy(started)
+
+    def activate(self, logits: Float32s) -> Float32s:
+        """Apply the model's own activation, by torch, as sentence-transformers does."""
+        with torch.inference_mode():
+            return _to_numpy(self._model.activation_fn(torch.from_numpy(logits)))
+
+    def _start(self, batch: TokenBatch) -> torch.Tensor:
+        features: dict[str, Any] = dict(self._constants)
+        for name in ("input_ids", "attention_mask", "token_type_ids"):
+            ids = getattr(batch, name)
+            if ids is not None:
+                features[name] = torch.from_numpy(ids).to(self._model.device, non_blocking=True)
+        try:
+            with torch.inference_mode():
+                scores: torch.Tensor = self._model(features)["scores"]
+                return scores.float().squeeze(-1)
+        except torch.OutOfMemoryError as error:
+            pairs, tokens = batch.input_ids.shape
+            raise UnavailableError(
+                f"The device {self.info.device} ran out of memory on a batch of {pairs} pairs of {tokens} tokens.",
+                hint=f"Give --batch-tokens less than {pairs * tokens}, or --device cpu.",
+            ) from error
+
+
+class PreprocessTokenizer:
+    """The tokenizer of a model with a chat template or prompts: whatever its own preprocessing gives.
+
+    One pair at a time, so that rows come unpadded, and under a lock, because the library's tokenizers change
+    their own settings on every call.
+    """
+
+    def __init__(self, model: CrossEncoder, padding: Padding) -> None:
+        self.max_length = _max_length(model)
+        self._model = model
+        self._padding = padding
+        self._lock = threading.Lock()
+        self._tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def encode(self, pairs: Sequence[Pair]) -> list[PairTokens]:
+        """Tokenize pairs. A row that fills the whole limit counts as cut, and as read to where it must end."""
+        with self._lock, quiet_libraries():
+            return [self._encode(*pair) for pair in pairs]
+
+    def document_room(self, query: str) -> int:
+        """Give the number of tokens that are left for a document beside this query; may be negative."""
+        with self._lock, quiet_libraries():
+            return self.max_length - len(_preprocess(self._model, (query, ""))["input_ids"][0])
+
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        """Give the place of each of a text's own tokens, as half-open ranges of characters."""
+        return self._tokenizer.encode(text, add_special_tokens=False).offsets
+
+    def pad(self, rows: Sequence[PairTokens]) -> TokenBatch:
+        """Pad rows to the longest of them."""
+        return pad_rows(rows, self._padding)
+
+    def _encode(self, query: str, document: str) -> PairTokens:
+        features = _preprocess(self._model, (query, document))
+        input_ids = features["input_ids"][0].tolist()
+        type_ids = features["token_type_ids"][0].tolist() if "token_type_ids" in features else ()
+        truncated = len(input_ids) >= self.max_length
+        return PairTokens(input_ids, type_ids, truncated, len(document))
+
+
+def _load_cross_encoder(
+    checkpoint: Checkpoint, options: EngineOptions, device: str, precision: str
+) -> CrossEncoder:
+    try:
+        return CrossEncoder(
+            str(checkpoint.folder),
+            device=device,
+            max_length=options.max_length,
+            trust_remote_code=options.trust_remote_code,
+            local_files_only=not options.trust_remote_code,
+            model_kwargs={"dtype": _DTYPES[precision]},
+        )
+    except torch.OutOfMemoryError as error:
+        raise UnavailableError(
+            f"{checkpoint.name} does not fit in the memory of {device}.", hint="Give --device cpu, or a smaller model."
+        ) from error
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise UnavailableError(
+                f"{checkpoint.name} comes with Python code of its own, which would run on this machine.",
+                hint="Read that code; when you trust it, give --trust-remote-code.",
+            ) from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UnavailableError(
+            f"{checkpoint.name} cannot be loaded: {reason}",
+            hint=f"Its files are in {checkpoint.folder}; fetch them again, or give another model.",
+        ) from error
+
+
+def _require_all_weights(checkpoint: Checkpoint, messages: Sequence[str]) -> None:
+    """Refuse a model of which a part was made up: transformers says so in a report, and goes on."""
+    report = next((message for message in messages if "MISSING" in message or "MISMATCH" in message), None)
+    if report is not None:
+        named = [line.split("|")[0].strip() for line in report.splitlines() if "MISSING" in line and "|" in line]
+        raise UnavailableError(
+            f"{checkpoint.name} lacks weights that its scores depend on ({', '.join(named) or 'see --debug'}); "
+            "they would be random.",
+            hint="Give a cross-encoder, or fetch the model again.",
+        )
+
+
+def _choose_precision(precision: str, device: str) -> str:
+    if precision == "auto":
+        native = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if native else "fp32"
+    if precision == "fp16" and device == "cpu":
+        raise UnavailableError("fp16 is not a precision of the CPU.", hint="Give --precision bf16 or fp32.")
+    return precision
+
+
+def _keep_head_in_fp32(model: CrossEncoder) -> None:
+    """Let the last layer answer in float32: rounded to bf16 steps, scores tie that are not equal."""
+    heads = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is torch.nn.Linear and module.out_features == 1
+    ]
+    if heads:
+        model.set_keep_in_fp32_modules(heads)
+
+
+def _make_tokenizer(model: CrossEncoder) -> PairTokenizer:
+    """Give the fast tokenizer, unless the model's own preprocessing does more than it would."""
+    hugging_face = model.tokenizer
+    padding = Padding(
+        token_id=hugging_face.pad_token_id or 0,
+        type_id=hugging_face.pad_token_type_id,
+        left=hugging_face.padding_side == "left",
+    )
+    probe = _preprocess(model, _PROBE)
+    encoder = EncoderTokenizer(
+        Tokenizer.from_str(hugging_face.backend_tokenizer.to_str()),
+        max_length=_max_length(model),
+        padding=padding,
+        with_type_ids="token_type_ids" in probe,
+    )
+    same_ids = list(encoder.encode([_PROBE])[0].input_ids) == probe["input_ids"][0].tolist()
+    return encoder if same_ids else PreprocessTokenizer(model, padding)
+
+
+def _preprocess(model: CrossEncoder, pair: Pair) -> dict[str, Any]:
+    prompt = model._resolve_prompt(None, None)
+    return dict(model.preprocess([list(pair)], prompt=prompt))
+
+
+def _constant_features(model: CrossEncoder) -> dict[str, Any]:
+    """What the model wants beside the ids, the same for every batch (the modality, for one)."""
+    return {name: value for name, value in _preprocess(model, _PROBE).items() if not isinstance(value, torch.Tensor)}
+
+
+def _max_length(model: CrossEncoder) -> int:
+    """The most tokens that the model takes: its tokenizer's limit, and never past its position table."""
+    limit = min(model.max_seq_length or _LONGEST, _LONGEST)
+    for module in model.modules():
+        table = getattr(module, "position_embeddings", None)
+        padding_place = getattr(module, "padding_idx", None)
+        # RoBERTa's family counts positions from the padding token's id on; its table is longer than its limit.
+        if isinstance(table, torch.nn.Embedding) and isinstance(padding_place, int):
+            limit = min(limit, table.num_embeddings - padding_place - 1)
+    return limit
+
+
+def _activation_name(activation: Any) -> str:
+    if isinstance(activation, torch.nn.Identity):
+        return "identity"
+    if isinstance(activation, torch.nn.Sigmoid):
+        return "sigmoid"
+    return f"{type(activation).__module__}.{type(activation).__qualname__}"
+
+
+def _to_numpy(scores: torch.Tensor) -> Float32s:
+    return np.asarray(scores.float().cpu().numpy(), dtype=np.float32)

@@ -1,0 +1,43 @@
+"""Order, ties, thresholds and the scale of scores. Pure: numbers in, numbers out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def order_by_score(scores: Sequence[float]) -> list[int]:
+    """Give the places of `scores`, best first; equal scores keep their order."""
+    return sorted(range(len(scores)), key=lambda place: -scores[place])
+
+
+def select_top(
+    scores: Sequence[float], *, top_k: int | None = None, min_score: float | None = None
+) -> list[int]:
+    """Give the places of the best scores, best first: at most `top_k`, none below `min_score`."""
+    order = order_by_score(scores)
+    if min_score is not None:
+        order = [place for place in order if scores[place] >= min_score]
+    return order if top_k is None else order[:top_k]
+
+
+def first_not_finite(scores: Sequence[float]) -> int | None:
+    """Give the place of the first score that is NaN or infinite; None when all are numbers."""
+    return next((place for place, score in enumerate(scores) if not math.isfinite(score)), None)
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Map logits to (0, 1) as 1 / (1 + exp(-x)), float32 in and out, without overflow at either end."""
+    import numpy as np
+
+    scores = np.empty_like(logits)
+    positive = logits >= 0
+    scores[positive] = 1 / (1 + np.exp(-logits[positive]))
+    grown = np.exp(logits[~positive])
+    scores[~positive] = grown / (1 + grown)
+    return scores
