@@ -147,17 +147,36 @@ class RankedDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of what came in was read: `truncated` of `documents` were cut.
+
+    Those had `cut_characters` characters, of which the model saw `read_characters`.
+    """
+
+    documents: int = 0
+    truncated: int = 0
+    cut_characters: int = 0
+    read_characters: int = 0
+
+    def __add__(self, other: Coverage) -> Coverage:
+        return Coverage(
+            self.documents + other.documents,
+            self.truncated + other.truncated,
+            self.cut_characters + other.cut_characters,
+            self.read_characters + other.read_characters,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Ranking(Sequence[RankedDocument]):
     """The documents of one query, best first: a sequence of `RankedDocument`.
 
-    `candidate_count` is how many documents were scored, before `top_k` and `min_score`;
-    `truncated_count` how many of those were not read to their end.
+    `coverage` counts every document that was scored, those too that `top_k` or `min_score` left out.
     """
 
     query: Query
     results: tuple[RankedDocument, ...]
-    candidate_count: int = 0
-    truncated_count: int = 0
+    coverage: Coverage = Coverage()
 
     def __len__(self) -> int:
         return len(self.results)

@@ -1,0 +1,77 @@
+"""A drop-in for `pymilvus.model.reranker.CrossEncoderRerankFunction`, without its faults.
+
+The arguments, defaults and shapes are those of milvus-model's class. Where that one crashes on an empty model
+name or device, drops the last result for `top_k=-1`, ranks a bare string letter by letter, ignores further
+arguments and gives scores that `json.dumps` refuses, this one works or says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import UsageError
+from .ranking import select_top
+from .reranker import Reranker
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class RerankResult:
+    """A document with its score; `index` is its place among the documents given, from 0."""
+
+    text: str
+    score: float
+    index: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give `text`, `score` and `index` as a dictionary that `json.dumps` takes."""
+        return {"text": self.text, "score": self.score, "index": self.index}
+
+
+class CrossEncoderRerankFunction:
+    """Reranks documents for a query, with the interface of milvus-model's class of this name.
+
+    An empty `model_name` or `device` leaves the choice to `Reranker`. `activation_fct` takes the logits as a
+    torch tensor of shape (documents,) and gives the scores; without it they are on the model's own scale.
+    `batch_size` is kept for callers that read it: batches are cut by tokens (`batch_tokens`). All further
+    arguments are those of `Reranker`. `model` is the `Reranker` itself.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "",
+        device: str = "",
+        batch_size: int = 32,
+        activation_fct: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}.", hint="Give at least 1.")
+        self.model_name = model_name
+        self.device = device
+        self.batch_size = batch_size
+        self.activation_fct = activation_fct
+        self.model = Reranker(model_name or None, device=device or "auto", **kwargs)
+
+    def __call__(self, query: str, documents: Sequence[str], top_k: int | None = 5) -> list[RerankResult]:
+        """Give the `top_k` best documents, best first; equal scores keep the order of the documents.
+
+        Raises UsageError for a `top_k` under 1 and for documents that are a single string.
+        """
+        if self.activation_fct is None:
+            ranking = self.model.rank(query, documents, top_k=top_k)
+            return [RerankResult(hit.text, hit.score, hit.index) for hit in ranking]
+        hits = sorted(self.model.rank(query, documents, scores="logit"), key=lambda hit: hit.index)
+        scores = self._activate([hit.score for hit in hits])
+        return [RerankResult(hits[place].text, scores[place], place) for place in select_top(scores, top_k=top_k)]
+
+    def _activate(self, logits: Sequence[float]) -> list[float]:
+        import torch
+
+        assert self.activation_fct is not None
+        scores: list[float] = self.activation_fct(torch.tensor(logits, dtype=torch.float32)).tolist()
+        return scores

@@ -1,0 +1,334 @@
+"""Reranker: the pipeline from documents to a ranking, and the door for Python users."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import InputError, UnavailableError, UsageError
+from .formats.fields import FieldRules
+from .ranking import first_not_finite, select_top, sigmoid
+from .types import (
+    CandidateList,
+    Coverage,
+    Document,
+    EngineName,
+    LongPolicy,
+    Pair,
+    PoolName,
+    Precision,
+    Query,
+    RankedDocument,
+    Ranking,
+    RankOptions,
+    ScoreScale,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .engines.base import Engine, EngineInfo, Float32s
+    from .engines.tokenization import PairTokens
+
+log = logging.getLogger("ce_rerank")
+
+DocumentInput = str | Mapping[str, Any] | Document
+QueryInput = str | Query
+Progress = Callable[[int], None]
+
+_WINDOW_PAIRS = 4096  # pairs tokenized, pooled and scored at a time; bounds memory, not quality
+_LEAST_DOCUMENT_TOKENS = 64  # a query that leaves less than this for documents is refused
+
+
+class Reranker:
+    """A cross-encoder that ranks documents.
+
+    `model` is the name of a model on the hub or a folder with a checkpoint; by default the offline weights where
+    they are installed, else cross-encoder/ms-marco-MiniLM-L-6-v2. Constructing loads it. `device` is auto, cpu,
+    cuda, cuda:N or mps; `engine` auto, openvino or torch; `precision` auto, fp32, bf16 or fp16. `max_length`
+    lowers the model's limit and `batch_tokens` sets the budget of a batch, both in tokens; `threads` bounds the
+    CPU threads. With `offline` the network is never tried.
+
+    One instance may be used from several threads. Raises UsageError for arguments that cannot mean anything and
+    UnavailableError for a model, device or engine that is not to be had.
+
+        for hit in Reranker().rank("query", ["a", "b"], top_k=3):
+            print(hit.index, hit.score, hit.text)
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        device: str = "auto",
+        engine: EngineName = "auto",
+        precision: Precision = "auto",
+        revision: str | None = None,
+        max_length: int | None = None,
+        batch_tokens: int | None = None,
+        threads: int | None = None,
+        offline: bool = False,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
+    ) -> None:
+        from .engines.devices import parse_device
+
+        device = parse_device(device)
+        for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens), ("threads", threads)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}.", hint="Give at least 1.")
+        from .engines.base import EngineOptions, load_engine
+        from .models.store import resolve_checkpoint
+
+        checkpoint = resolve_checkpoint(
+            None if model is None else str(model),
+            revision=revision,
+            offline=offline,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
+        options = EngineOptions(engine, device, precision, max_length, threads, trust_remote_code)
+        self._engine: Engine = load_engine(checkpoint, options)
+        self._batch_tokens = batch_tokens
+
+    @classmethod
+    def from_engine(cls, engine: Engine, *, batch_tokens: int | None = None) -> Reranker:
+        """Make a reranker of an engine that is already loaded."""
+        reranker = cls.__new__(cls)
+        reranker._engine = engine
+        reranker._batch_tokens = batch_tokens
+        return reranker
+
+    @property
+    def info(self) -> EngineInfo:
+        """What runs, where and how: engine, device, precision, model, limits and scale."""
+        return self._engine.info
+
+    def rank(
+        self,
+        query: QueryInput,
+        documents: Iterable[DocumentInput],
+        *,
+        top_k: int | None = None,
+        min_score: float | None = None,
+        scores: ScoreScale = "model",
+        long: LongPolicy = "truncate",
+        chunk_tokens: int | None = None,
+        chunk_overlap: int | None = None,
+        pool: PoolName = "max",
+        on_progress: Progress | None = None,
+    ) -> Ranking:
+        """Rank the documents of one query, best first; equal scores keep the order of the documents.
+
+        A document is a string, a mapping with a text field, or a `Document`. The other arguments are those of
+        `RankOptions`; `on_progress` is called with the number of documents, or passages, just scored. A
+        document that is cut is marked in the result, and their number is logged as a warning.
+
+        Raises UsageError for arguments that cannot mean anything, InputError for a document or query that
+        cannot be scored, UnavailableError when the model gives no number for one.
+        """
+        options = RankOptions(top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool)
+        ranking = self.rank_lists([as_candidate_list(query, documents)], options, on_progress=on_progress)[0]
+        if ranking.coverage.truncated:
+            log.warning("%s", describe_truncation(ranking.coverage, self.info.max_length))
+        return ranking
+
+    def rank_many(
+        self,
+        queries: Iterable[CandidateList | tuple[QueryInput, Iterable[DocumentInput]]],
+        *,
+        top_k: int | None = None,
+        min_score: float | None = None,
+        scores: ScoreScale = "model",
+        long: LongPolicy = "truncate",
+        chunk_tokens: int | None = None,
+        chunk_overlap: int | None = None,
+        pool: PoolName = "max",
+    ) -> Iterator[Ranking]:
+        """Rank many queries, lazily and in order, pooling the pairs of a bounded window of them.
+
+        An item is a query with its documents, as `rank` takes them. Cut documents are marked in the results
+        and not logged. Raises as `rank` does.
+        """
+        options = RankOptions(top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool)
+        window: list[CandidateList] = []
+        pair_count = 0
+        for item in queries:
+            candidates = item if isinstance(item, CandidateList) else as_candidate_list(*item)
+            window.append(candidates)
+            pair_count += len(candidates.documents)
+            if pair_count >= _WINDOW_PAIRS:
+                yield from self.rank_lists(window, options)
+                window, pair_count = [], 0
+        if window:
+            yield from self.rank_lists(window, options)
+
+    def rank_lists(
+        self, lists: Sequence[CandidateList], options: RankOptions, *, on_progress: Progress | None = None
+    ) -> list[Ranking]:
+        """Rank candidate lists with all their pairs pooled; gives a ranking for each, in their order."""
+        self._require_room(lists)
+        pairs = [(candidates.query.text, document.text) for candidates in lists for document in candidates.documents]
+        if options.long == "error":
+            self._require_whole(lists, pairs)
+        scored = self._score_pairs(pairs, options.scores, on_progress)
+        rankings = []
+        start = 0
+        for candidates in lists:
+            stop = start + len(candidates.documents)
+            rankings.append(_select(candidates, scored[start:stop], options))
+            start = stop
+        return rankings
+
+    def score(self, pairs: Sequence[Pair], *, scores: ScoreScale = "model") -> NDArray[np.float32]:
+        """Score (query, document) pairs; gives float32 of shape (pairs,), in the order of `pairs`."""
+        import numpy as np
+
+        lists = [as_candidate_list(query, [document]) for query, document in pairs]
+        rankings = self.rank_lists(lists, RankOptions(scores=scores))
+        return np.array([ranking[0].score for ranking in rankings], dtype=np.float32)
+
+    def _score_pairs(
+        self, pairs: Sequence[Pair], scale: ScoreScale, on_progress: Progress | None
+    ) -> list[_Scored]:
+        from .engines.scoring import score_rows
+
+        scored: list[_Scored] = []
+        for rows in self._tokenize(pairs):
+            logits = score_rows(self._engine, rows, batch_tokens=self._batch_tokens, on_progress=on_progress)
+            scores = self._to_scale(logits, scale).tolist()
+            scored += [
+                _Scored(score, len(row), row.truncated, row.characters_read)
+                for score, row in zip(scores, rows, strict=True)
+            ]
+        return scored
+
+    def _tokenize(self, pairs: Sequence[Pair]) -> Iterator[list[PairTokens]]:
+        for start in range(0, len(pairs), _WINDOW_PAIRS):
+            yield self._engine.tokenizer.encode(pairs[start : start + _WINDOW_PAIRS])
+
+    def _to_scale(self, logits: Float32s, scale: ScoreScale) -> Float32s:
+        import numpy as np
+
+        if scale == "logit":
+            return logits
+        scores = sigmoid(logits) if scale == "sigmoid" else self._engine.activate(logits)
+        # A scale must not hide what is no number: the sigmoid of infinity is a perfect score.
+        return np.where(np.isfinite(logits), scores, logits)
+
+    def _require_room(self, lists: Sequence[CandidateList]) -> None:
+        """Refuse a query that leaves too little of the model for documents: it is never cut itself."""
+        limit = self.info.max_length
+        least = min(_LEAST_DOCUMENT_TOKENS, limit // 2)
+        for query in {candidates.query.text: candidates.query for candidates in lists}.values():
+            room = self._engine.tokenizer.document_room(query.text)
+            if room < least:
+                raise InputError(
+                    f"{_place(query.origin)}the query takes {limit - room} of the model's {limit} tokens and leaves "
+                    f"{max(room, 0)} for a document; at least {least} are needed.",
+                    hint="Shorten the query.",
+                )
+
+    def _require_whole(self, lists: Sequence[CandidateList], pairs: Sequence[Pair]) -> None:
+        """Refuse documents that the model cannot read to their end, before any is scored."""
+        cut = [row.truncated for rows in self._tokenize(pairs) for row in rows]
+        documents = [document for candidates in lists for document in candidates.documents]
+        if any(cut):
+            place = cut.index(True)
+            raise InputError(
+                f"{_name_of(documents[place], place)} is longer than the model's {self.info.max_length} tokens "
+                f"with its query; {sum(cut)} of {len(cut)} documents are.",
+                hint="Give --long chunk to score it whole, or --long truncate to score its beginning.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """What came of one pair: its score on the scale asked for, and what the model was fed."""
+
+    score: float
+    tokens: int
+    truncated: bool
+    characters_read: int
+
+
+def as_candidate_list(query: QueryInput, documents: Iterable[DocumentInput]) -> CandidateList:
+    """Make what a Python user gives into a candidate list; raises UsageError or InputError for what is none."""
+    if isinstance(query, str):
+        query = Query(query)
+    if not isinstance(query, Query):
+        raise UsageError(f"The query is a {type(query).__name__}.", hint="Give a string or a Query.")
+    if not query.text.strip():
+        raise InputError(f"{_place(query.origin)}the query is empty.", hint="Give some words to rank by.")
+    if isinstance(documents, str | bytes | Mapping):
+        raise UsageError(
+            f"documents is a single {type(documents).__name__}.", hint="Give a list: [document]."
+        )
+    return CandidateList(query, [_as_document(document, place) for place, document in enumerate(documents)])
+
+
+def describe_truncation(coverage: Coverage, max_length: int) -> str:
+    """Say in a sentence how many documents were cut, by how much, and how to have them read whole."""
+    unread = 1 - coverage.read_characters / max(1, coverage.cut_characters)
+    return (
+        f"{coverage.truncated:,} of {coverage.documents:,} documents were cut at {max_length:,} tokens, and "
+        f"{unread:.0%} of their text was not read. Give --long chunk to score them whole."
+    )
+
+
+def _as_document(document: DocumentInput, place: int) -> Document:
+    if isinstance(document, Document):
+        return document
+    if isinstance(document, str):
+        return Document(document)
+    if isinstance(document, Mapping):
+        return FieldRules().document(dict(document), f"documents[{place}]")
+    raise UsageError(
+        f"documents[{place}] is a {type(document).__name__}.", hint="Give strings, mappings or Document objects."
+    )
+
+
+def _select(candidates: CandidateList, scored: Sequence[_Scored], options: RankOptions) -> Ranking:
+    scores = [one.score for one in scored]
+    bad = first_not_finite(scores)
+    if bad is not None:
+        raise UnavailableError(
+            f"The model gave {scores[bad]} for {_name_of(candidates.documents[bad], bad)}, which is no score.",
+            hint="Give --precision fp32; if it stays, the model is damaged.",
+        )
+    places = select_top(scores, top_k=options.top_k, min_score=options.min_score)
+    results = tuple(
+        RankedDocument(
+            document=candidates.documents[place],
+            index=place,
+            rank=rank,
+            score=scored[place].score,
+            tokens=scored[place].tokens,
+            truncated=scored[place].truncated,
+            characters_read=scored[place].characters_read,
+        )
+        for rank, place in enumerate(places, start=1)
+    )
+    return Ranking(candidates.query, results, _coverage(candidates.documents, scored))
+
+
+def _coverage(documents: Sequence[Document], scored: Sequence[_Scored]) -> Coverage:
+    cut = [(document, one) for document, one in zip(documents, scored, strict=True) if one.truncated]
+    return Coverage(
+        documents=len(documents),
+        truncated=len(cut),
+        cut_characters=sum(len(document.text) for document, _ in cut),
+        read_characters=sum(one.characters_read for _, one in cut),
+    )
+
+
+def _name_of(document: Document, place: int) -> str:
+    return f"{_place(document.origin)}document {place}" + ("" if document.id is None else f" (id {document.id})")
+
+
+def _place(origin: str) -> str:
+    return f"{origin}: " if origin else ""
