@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from fakes import CountingEngine
+
+from ce_rerank import CandidateList, Document, InputError, Query, Reranker, RankOptions, UnavailableError, UsageError
+
+
+def test_documents_come_back_best_first_with_their_place_and_rank(counting_reranker: Reranker) -> None:
+    ranking = counting_reranker.rank("red", ["two", "nine", "one"], scores="logit")
+    assert [(hit.rank, hit.index, hit.score, hit.text) for hit in ranking] == [
+        (1, 1, 9.0, "nine"),
+        (2, 0, 2.0, "two"),
+        (3, 2, 1.0, "one"),
+    ]
+
+
+def test_equal_scores_keep_input_order(counting_reranker: Reranker) -> None:
+    ranking = counting_reranker.rank("red", ["one four", "five", "two three"])
+    assert [hit.index for hit in ranking] == [0, 1, 2]
+
+
+def test_top_k_and_min_score_select_but_coverage_counts_all(counting_reranker: Reranker) -> None:
+    ranking = counting_reranker.rank("red", ["one", "nine", "five"], top_k=2, min_score=4, scores="logit")
+    assert [hit.index for hit in ranking] == [1, 2]
+    assert ranking.coverage.documents == 3
+
+
+def test_the_default_scale_is_the_models_own(counting_reranker: Reranker) -> None:
+    assert counting_reranker.rank("red", ["eight"])[0].score == 4.0
+    assert counting_reranker.rank("red", ["eight"], scores="logit")[0].score == 8.0
+    assert counting_reranker.rank("red", ["zero"], scores="sigmoid")[0].score == 0.5
+
+
+def test_no_documents_give_an_empty_ranking(counting_reranker: Reranker) -> None:
+    assert list(counting_reranker.rank("red", [])) == []
+
+
+def test_a_mapping_is_read_by_the_usual_field_names_and_kept(counting_reranker: Reranker) -> None:
+    hit = counting_reranker.rank("red", [{"_id": 7, "title": "one", "body": "two", "lang": "en"}], scores="logit")[0]
+    assert (hit.id, hit.text, hit.score) == (7, "one two", 3.0)
+    assert hit.document.fields["lang"] == "en"
+
+
+def test_a_long_document_is_cut_marked_counted_and_said(
+    counting_reranker: Reranker, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="ce_rerank"):
+        ranking = counting_reranker.rank("red", ["one", "two " * 40], scores="logit")
+    # Of 32 tokens three are special and one is the query: 28 words of four characters are read, less one space.
+    cut = ranking[0]
+    assert (cut.index, cut.score, cut.tokens, cut.truncated, cut.characters_read) == (1, 56.0, 32, True, 111)
+    assert not ranking[1].truncated
+    assert ranking.coverage.truncated == 1
+    assert caplog.messages == [
+        "1 of 2 documents were cut at 32 tokens, and 31% of their text was not read. "
+        "Give --long chunk to score them whole."
+    ]
+
+
+def test_the_query_is_never_cut(counting_reranker: Reranker) -> None:
+    query = "red " * 13
+    assert counting_reranker.rank(query, ["one " * 30])[0].tokens == 32
+    with pytest.raises(InputError, match="the query takes 17 of the model's 32 tokens and leaves 15"):
+        counting_reranker.rank("red " * 14, ["one"])
+
+
+def test_long_error_refuses_before_anything_is_scored(
+    counting_reranker: Reranker, counting_engine: CountingEngine
+) -> None:
+    documents = [Document("one"), Document("two " * 40, id="b", origin="notes.jsonl:2"), Document("six " * 50)]
+    with pytest.raises(InputError, match=r"^notes.jsonl:2: document 1 \(id b\) is longer .*; 2 of 3 documents are\."):
+        counting_reranker.rank("red", documents, long="error")
+    assert counting_engine.batch_shapes == []
+
+
+@pytest.mark.parametrize("scale", ["model", "logit", "sigmoid"])
+@pytest.mark.parametrize("word", ["nan", "inf"])
+def test_a_score_that_is_no_number_stops_the_run_and_names_the_document(
+    counting_reranker: Reranker, word: str, scale: str
+) -> None:
+    with pytest.raises(UnavailableError, match=f"gave {word} for hits.txt:2: document 1, which is no score"):
+        counting_reranker.rank("red", [Document("one"), Document(word, origin="hits.txt:2")], scores=scale)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"query": ""}, "the query is empty"),
+        ({"query": None}, "The query is a NoneType"),
+        ({"documents": "a string"}, "documents is a single str"),
+        ({"documents": {"text": "a mapping"}}, "documents is a single dict"),
+        ({"documents": ["one", 2]}, r"documents\[1\] is a int"),
+        ({"documents": [{"headline": "one"}]}, r'documents\[0\]: no "text" field \(has: headline\)'),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"top_k": -1}, "top_k is -1"),
+        ({"min_score": float("nan")}, "min_score is NaN"),
+        ({"scores": "softmax"}, "scores is 'softmax'"),
+        ({"long": "cut"}, "long is 'cut'"),
+        ({"pool": "mean"}, "pool is 'mean'"),
+    ],
+)
+def test_bad_arguments_say_what_is_wrong(
+    counting_reranker: Reranker, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        counting_reranker.rank(**{"query": "red", "documents": ["one"], **arguments})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"device": "tpu"}, "no kind of device called 'tpu'"),
+        ({"max_length": 0}, "max_length is 0"),
+        ({"batch_tokens": -5}, "batch_tokens is -5"),
+        ({"threads": 0}, "threads is 0"),
+    ],
+)
+def test_a_reranker_refuses_bad_arguments_before_it_loads_anything(
+    arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        Reranker("no-such/model", **arguments)  # type: ignore[arg-type]
+
+
+def test_many_queries_are_ranked_in_order(counting_reranker: Reranker) -> None:
+    rankings = list(counting_reranker.rank_many([("red", ["one", "two"]), ("blue", []), ("cat", ["six"])]))
+    assert [ranking.query.text for ranking in rankings] == ["red", "blue", "cat"]
+    assert [[hit.index for hit in ranking] for ranking in rankings] == [[1, 0], [], [0]]
+
+
+def test_many_queries_are_drawn_a_bounded_window_at_a_time(counting_reranker: Reranker) -> None:
+    drawn = 0
+
+    def lists() -> Iterator[CandidateList]:
+        nonlocal drawn
+        for _ in range(40):
+            drawn += 1
+            yield CandidateList(Query("red"), [Document("one")] * 500)
+
+    next(counting_reranker.rank_many(lists()))
+    assert drawn == 9  # 9 x 500 is the first multiple over a window of 4,096 pairs
+
+
+def test_pairs_of_many_queries_share_batches(counting_engine: CountingEngine) -> None:
+    reranker = Reranker.from_engine(counting_engine)
+    list(reranker.rank_many([("red", ["one"]), ("blue", ["two"]), ("cat", ["six"])]))
+    assert counting_engine.batch_shapes == [(3, 5)]
+
+
+def test_rank_lists_pools_and_parts_again(counting_reranker: Reranker) -> None:
+    lists = [CandidateList(Query(f"red {word}"), [Document("three"), Document(word)]) for word in ("one", "nine")]
+    rankings = counting_reranker.rank_lists(lists, RankOptions(top_k=1))
+    assert [ranking[0].text for ranking in rankings] == ["three", "nine"]
+
+
+def test_score_gives_float32_in_the_order_of_the_pairs(counting_reranker: Reranker) -> None:
+    scores = counting_reranker.score([("red", "one"), ("blue", "nine"), ("red", "two")], scores="logit")
+    assert scores.dtype == np.float32
+    assert scores.tolist() == [1.0, 9.0, 2.0]
+
+
+def test_progress_adds_up_to_the_number_of_documents(counting_reranker: Reranker) -> None:
+    done: list[int] = []
+    counting_reranker.rank("red", ["one two three"] * 30, on_progress=done.append)
+    assert sum(done) == 30
+    assert len(done) > 1
+
+
+def test_batch_tokens_is_the_budget_of_a_batch(counting_engine: CountingEngine) -> None:
+    Reranker.from_engine(counting_engine, batch_tokens=10).rank("red", ["one"] * 5)
+    assert counting_engine.batch_shapes == [(2, 5), (2, 5), (1, 5)]
+
+
+def test_one_reranker_serves_several_threads(counting_reranker: Reranker) -> None:
+    results: dict[int, list[float]] = {}
+
+    def work(number: int) -> None:
+        documents = [f"{word} " * (number + 1) for word in ("one", "five", "nine")]
+        results[number] = [hit.score for hit in counting_reranker.rank("red", documents, scores="logit")]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {number: [9.0 * (number + 1), 5.0 * (number + 1), 1.0 * (number + 1)] for number in range(8)}
