@@ -102,7 +102,7 @@ def test_the_format_named_goes_before_suffix_and_first_bytes(tmp_path: Path) -> 
 
 
 def test_an_unknown_format_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match='There is no input format "xml"\. Give one of text, jsonl, json'):
+    with pytest.raises(UsageError, match=r'There is no input format "xml"\. Give one of text, jsonl, json'):
         ReadOptions(format="xml")
 
 
