@@ -8,10 +8,8 @@ published float32 weights, not equal to them.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +98,8 @@ def prepare_offline_checkpoint(folder: Path) -> None:
     """Write the offline weights into an existing, empty folder as a checkpoint that any library can load.
 
     Raises UnavailableError when the package or `onnx` is not installed, or when the package's files are not
-    byte for byte those of the release that this was written for. What was written by then is left behind.
+    byte for byte those of the release that this was written for, and OSError when writing fails. What was
+    written by then is left behind.
     """
     model_file = _find_model_file()
     if model_file is None:
@@ -109,9 +108,14 @@ def prepare_offline_checkpoint(folder: Path) -> None:
     licences = _read_licences()
     weights = _read_weights(files.pop("model.onnx"))
 
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:
+        # What Rust says of a full disk, made what every other write says.
+        raise OSError(str(error)) from error
     for name, content in files.items():
         (folder / name).write_bytes(content)
     tokenizer = json.loads(files["tokenizer.json"])
@@ -138,6 +142,8 @@ def _find_model_file() -> Path | None:
 
 def _read_verified_files(data_folder: Path) -> dict[str, bytes]:
     """Read the carried files that a checkpoint is made of, refusing any that is not the known one."""
+    import hashlib
+
     files = {}
     for name, expected in _SHA256.items():
         path = data_folder / name
@@ -153,6 +159,8 @@ def _read_verified_files(data_folder: Path) -> dict[str, bytes]:
 
 def _read_licences() -> dict[str, str]:
     """Read the LICENSE and NOTICE that the weights must be passed on with."""
+    from importlib import metadata
+
     licences = {}
     try:
         distribution = metadata.distribution(PACKAGE)

