@@ -60,11 +60,14 @@ class CrossEncoderRerankFunction:
     def __call__(self, query: str, documents: Sequence[str], top_k: int | None = 5) -> list[RerankResult]:
         """Give the `top_k` best documents, best first; equal scores keep the order of the documents.
 
-        Raises UsageError for a `top_k` under 1 and for documents that are a single string.
+        A `top_k` of 0 or None gives all. Raises UsageError for a negative one, and for documents that are a
+        single string.
         """
+        top_k = top_k or None
         if self.activation_fct is None:
             ranking = self.model.rank(query, documents, top_k=top_k)
             return [RerankResult(hit.text, hit.score, hit.index) for hit in ranking]
+        RankOptions(top_k=top_k)
         hits = sorted(self.model.rank(query, documents, scores="logit"), key=lambda hit: hit.index)
         scores = self._activate([hit.score for hit in hits])
         return [RerankResult(hits[place].text, scores[place], place) for place in select_top(scores, top_k=top_k)]

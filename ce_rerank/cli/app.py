@@ -1,7 +1,135 @@
-"""The application."""
+"""The application: its commands, the default one, and the only place that turns errors into exit codes."""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .. import __version__
+from ..errors import CeRerankError
+from .bench import bench
+from .console import draw_error, stderr_console
+from .options import with_option_groups
+from .rank import rank
+
+_DEFAULT_COMMAND = "rank"
+_OWN_OPTIONS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
+_INTERRUPTED = 130
+_TERMINATED = 143
+
+
+class DefaultCommandGroup(TyperGroup):
+    """A group in which `ce-rerank QUERY ...` is `ce-rerank rank QUERY ...`, and errors get our manners."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Put the default command first, unless another one or an option of the group itself stands there."""
+        if args and args[0] not in self.commands and args[0] not in _OWN_OPTIONS:
+            args = [_DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run the command; when whoever reads our output has read enough, end quietly."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _forget_stdout()
+            raise typer.Exit(0) from None
+
+    def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
+        """Run a command line; in standalone mode exits with its code, else returns it."""
+        given = sys.argv[1:] if args is None else list(args)
+        code = self._exit_code(given, **extra)
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+    def _exit_code(self, args: Sequence[str], **extra: Any) -> int:
+        try:
+            code = super().main(args, standalone_mode=False, **extra)
+        except (KeyboardInterrupt, typer.Abort):
+            return _INTERRUPTED
+        except Exception as error:
+            if _asked_for_traceback(args):
+                traceback.print_exc()
+            return _report(error)
+        return code if isinstance(code, int) else 0
+
+
+app = typer.Typer(
+    name="ce-rerank",
+    cls=DefaultCommandGroup,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    help="Rank documents against a query with a cross-encoder.\n\n"
+    "[bold]ce-rerank QUERY DOCUMENT...[/bold] ranks documents; so does a file or a pipe of them: "
+    "[bold]ce-rerank QUERY -f notes.jsonl[/bold].",
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ce-rerank {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _group(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+for _command in (bench, rank):
+    app.command(_command.__name__)(with_option_groups(_command))
+
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line of this process."""
+    # A killed run must take its unfinished files along, as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    app()
+
+
+def _report(error: Exception) -> int:
+    """Say what went wrong on stderr, and give the exit code that it stands for."""
+    console = stderr_console()
+    if isinstance(error, CeRerankError):
+        draw_error(console, error.message, error.hint)
+        return error.exit_code
+    if isinstance(error, typer.TyperException):
+        draw_error(console, error.format_message(), _usage_hint(error))
+        return error.exit_code
+    draw_error(
+        console,
+        f"{type(error).__name__}: {error}",
+        "This is a fault of ce-rerank. Run it again with --debug, and report what it prints.",
+    )
+    return CeRerankError.exit_code
+
+
+def _usage_hint(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"See {context.command_path} --help." if context is not None else ""
+
+
+def _asked_for_traceback(args: Sequence[str]) -> bool:
+    return "--debug" in args[: args.index("--") if "--" in args else None]
+
+
+def _forget_stdout() -> None:
+    """Point stdout at nothing, so that flushing what is left of it at exit cannot fail again."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:
+        sys.stdout = None  # type: ignore[assignment]

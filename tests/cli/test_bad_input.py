@@ -1,0 +1,156 @@
+"""Every kind of bad input gets one clear error, the right exit code, and nothing on stdout."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ce_rerank.cli.app import app
+
+USAGE, INPUT, UNAVAILABLE = 2, 3, 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line, what lies around it, and what must come of it; `{folder}` is a fresh folder."""
+
+    name: str
+    arguments: list[str]
+    code: int
+    message: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    stdin: bytes = b""
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def from_file(name: str, content: bytes, code: int, message: str, *options: str, file: str = "") -> Case:
+    """A case of one file of documents with something wrong in it."""
+    file = file or "hits.jsonl"
+    return Case(name, ["q", "-f", f"{{folder}}/{file}", *options], code, message, {file: content})
+
+
+def model_folder(**config: object) -> dict[str, bytes]:
+    """A folder that looks like a checkpoint, whose configuration is what matters."""
+    return {
+        "model/config.json": json.dumps(config).encode(),
+        "model/model.safetensors": b"\x02\0\0\0\0\0\0\0{}",
+        "model/tokenizer.json": b"{}",
+    }
+
+
+GOOD = b'{"text": "one"}\n'
+
+CASES = [
+    # The command line.
+    Case("no query", ["-f", "{folder}/a.txt"], USAGE, r"There is no query\. Give it first", {"a.txt": b"one\n"}),
+    Case("empty query", ["", "a"], USAGE, r"The query is empty\."),
+    Case("blank query option", ["-q", "  ", "a"], USAGE, r"The query is empty\."),
+    Case("two queries", ["-q", "a", "--query-file", "b", "c"], USAGE, "Both --query and --query-file"),
+    Case("top-k zero", ["q", "a", "--top-k", "0"], USAGE, "--top-k.*greater than or equal to 1"),
+    Case("top-k negative", ["q", "a", "-k", "-3"], USAGE, "--top-k.*greater than or equal to 1"),
+    Case("top-k no number", ["q", "a", "-k", "many"], USAGE, "--top-k.*valid integer"),
+    Case("min-score no number", ["q", "a", "--min-score", "high"], USAGE, "--min-score.*valid number"),
+    Case("min-score nan", ["q", "a", "--min-score", "nan"], USAGE, "min_score is NaN"),
+    Case("unknown option", ["q", "a", "--topk", "3"], USAGE, "--topk"),
+    Case("unknown scale", ["q", "a", "--scores", "softmax"], USAGE, "softmax"),
+    Case("unknown output format", ["q", "a", "--to", "xml"], USAGE, "xml"),
+    Case("unknown input format", ["q", "-f", "a", "--from", "xml"], USAGE, "xml"),
+    Case("unknown device", ["q", "a", "-d", "tpu"], USAGE, r"no kind of device called 'tpu'\. Give auto, cpu"),
+    Case("unknown engine", ["q", "a", "--engine", "onnx"], USAGE, "onnx"),
+    Case("threads zero", ["q", "a", "--threads", "0"], USAGE, "--threads.*greater than or equal to 1"),
+    Case("batch-tokens zero", ["q", "a", "--batch-tokens", "0"], USAGE, "--batch-tokens.*greater than or equal to 1"),
+    Case("max-length too small", ["q", "a", "--max-length", "2"], USAGE, "--max-length.*greater than or equal to 8"),
+    Case("bad environment value", ["q", "a"], USAGE, "CE_RERANK_THREADS|--threads", environment={"CE_RERANK_THREADS": "lots"}),
+    Case("stdin named twice", ["q", "-f", "-", "-f", "-"], USAGE, "stdin is named more than once", stdin=b"one\n"),
+    # What holds the output.
+    Case("output in no folder", ["q", "a", "-o", "{folder}/none/out.jsonl"], USAGE, "none"),
+    Case("output is a folder", ["q", "a", "-o", "{folder}"], USAGE, "folder|directory"),
+    # Files.
+    Case("no such file", ["q", "-f", "{folder}/hit.jsonl"], INPUT, r"hit\.jsonl: no such file\. .*hits\.jsonl", {"hits.jsonl": GOOD}),
+    Case("no such query file", ["--query-file", "{folder}/q.txt", "a"], INPUT, r"q\.txt: no such file"),
+    Case("blank query file", ["--query-file", "{folder}/q.txt", "a"], INPUT, r"q\.txt: no query in it", {"q.txt": b"\n"}),
+    Case("a directory", ["q", "-f", "{folder}"], INPUT, "a directory, not a file"),
+    Case("empty stdin", ["q"], INPUT, r"stdin: no documents in it\."),
+    from_file("empty file", b"", INPUT, r"hits\.jsonl: no documents in it\."),
+    from_file("blank lines only", b"\n \n", INPUT, r"hits\.jsonl: no documents in it\."),
+    from_file("bad gzip", b"\x1f\x8b\x08\0rubbish", INPUT, "gzip", file="hits.jsonl.gz"),
+    from_file("cut gzip", gzip.compress(GOOD * 999)[:-20], INPUT, "gzip data is cut off", file="hits.jsonl.gz"),
+    from_file("gzip in name only", GOOD, INPUT, "not gzip data, whatever its name says", file="hits.jsonl.gz"),
+    from_file("not UTF-8", GOOD + b'{"text": "caf\xe9"}\n', INPUT, r"hits\.jsonl:2: not UTF-8 \(byte 14 of the line is 0xE9\)"),
+    from_file("UTF-16", "one\n".encode("utf-16"), INPUT, "UTF-16, not UTF-8", file="hits.txt"),
+    from_file("a binary file", b"ab\0cd\n", INPUT, r"hits\.txt:1: a NUL byte", file="hits.txt"),
+    # Rows.
+    from_file("broken JSON", GOOD * 2 + b'{"text": "a}\n', INPUT, r"hits\.jsonl:3: .*JSON"),
+    from_file("JSON cut off", GOOD + b'{"text": ', INPUT, r"hits\.jsonl:2: .*JSON"),
+    from_file("a number for a row", b"17\n", INPUT, r"hits\.jsonl:1: the row is a number"),
+    from_file("two values on a line", b'{"text": "a"} {"text": "b"}\n', INPUT, r"hits\.jsonl:1"),
+    from_file("no text field", b'{"id": 1, "body_html": "x"}\n', INPUT, r'hits\.jsonl:1: no "text" field \(has: id, body_html\)\. Name it with --text-field\.'),
+    from_file("no such text field", GOOD, INPUT, r'hits\.jsonl:1: no "abstract" field \(has: text\)', "--text-field", "abstract"),
+    from_file("no such id field", GOOD, INPUT, r'hits\.jsonl:1: no "key" field \(has: text\)\. Name it with --id-field', "--id-field", "key"),
+    from_file("null text", b'{"text": null}\n', INPUT, r'hits\.jsonl:1: the field "text" is null, not a string'),
+    from_file("text of the wrong type", GOOD + b'{"text": ["a"]}\n', INPUT, r'hits\.jsonl:2: the field "text" is a list'),
+    from_file("id of the wrong type", b'{"text": "a", "id": 1.5}\n', INPUT, r'hits\.jsonl:1: the id "id" is a number'),
+    from_file("NaN in JSON", b'{"text": "a", "weight": NaN}\n', INPUT, r"hits\.jsonl:1.*NaN"),
+    from_file("a key twice", b'{"text": "a", "text": "b"}\n', INPUT, r"hits\.jsonl:1.*text.*twice"),
+    from_file("half a surrogate pair", b'{"text": "\\ud83d"}\n', INPUT, r"hits\.jsonl:1.*surrogate"),
+    from_file("nested too deeply", b"[" * 100_000, INPUT, "nested too deeply", "--from", "jsonl"),
+    from_file("an object for an array", b'{"hits": [{"text": "a"}]}', INPUT, r"an object, not an array.*jq \.hits", file="hits.json"),
+    from_file("JSON array cut off", b'[{"text": "a"},\n{"text": "b"}', INPUT, r"hits\.json:2: broken JSON", file="hits.json"),
+    from_file("ragged CSV", b"id,text\n1,a\n2,b,c\n", INPUT, r"hits\.csv:3: the row has 3 fields, the header has 2", file="hits.csv"),
+    from_file("CSV column twice", b"text,text\na,b\n", INPUT, r'hits\.csv:1: the header has "text" twice', file="hits.csv"),
+    from_file("CSV without text", b"id,name\n1,a\n", INPUT, r'hits\.csv:2: no "text" field \(has: id, name\)', file="hits.csv"),
+    from_file("CSV quote never ends", b'id,text\n1,"a\n', INPUT, r"hits\.csv:2: a quoted field starts", file="hits.csv"),
+    from_file("CSV with only a header", b"id,text\n", INPUT, r"hits\.csv: no documents in it", file="hits.csv"),
+    # Models.
+    Case("no such folder", ["q", "a", "-m", "{folder}/no-model"], UNAVAILABLE, "no-model"),
+    Case("an empty folder", ["q", "a", "-m", "{folder}"], UNAVAILABLE, r"config\.json"),
+    Case("not a model's name", ["q", "a", "-m", "a b c"], UNAVAILABLE, "a b c"),
+    Case("a model that is not cached", ["q", "a", "-m", "nobody/nothing", "--offline"], UNAVAILABLE, "nobody/nothing.*not.*cache"),
+    Case("revision of a folder", ["q", "a", "-m", "{folder}/model", "--revision", "v1"], USAGE, "revision", model_folder()),
+    Case(
+        "three labels", ["q", "a", "-m", "{folder}/model"], UNAVAILABLE, r"a classifier with 3 labels \(no, maybe, yes\)",
+        model_folder(architectures=["BertForSequenceClassification"], id2label={"0": "no", "1": "maybe", "2": "yes"}),
+    ),
+    Case(
+        "an embedding model", ["q", "a", "-m", "{folder}/model"], UNAVAILABLE, "an embedding model",
+        {**model_folder(architectures=["BertModel"]), "model/modules.json": b"[]"},
+    ),
+    Case(
+        "a listwise reranker", ["q", "a", "-m", "{folder}/model"], UNAVAILABLE, "a listwise reranker",
+        model_folder(architectures=["JinaForRanking"]),
+    ),
+    Case("a broken configuration", ["q", "a", "-m", "{folder}/model"], UNAVAILABLE, r"config\.json", {**model_folder(), "model/config.json": b"{"}),
+]  # fmt: skip
+
+
+def test_there_are_at_least_forty_kinds() -> None:
+    assert len({case.name for case in CASES}) == len(CASES) >= 40
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_bad_input_gets_one_clear_error(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, content in case.files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    monkeypatch.setenv("CE_RERANK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    for name, value in case.environment.items():
+        monkeypatch.setenv(name, value)
+    arguments = [argument.replace("{folder}", str(tmp_path)) for argument in case.arguments]
+
+    result = CliRunner().invoke(app, arguments, input=case.stdin)
+
+    said = " ".join(result.stderr.split())
+    assert result.stdout == ""
+    assert re.search(case.message, said), said
+    assert result.exit_code == case.code, said
+    assert said.startswith("error: ")
+    assert said.count("error: ") == 1
+    assert "Traceback" not in said
