@@ -118,16 +118,18 @@ def read_rows(
     """
     source = as_source(readable)
     with source.open() as stream:
-        format = cast(InputFormat, options.format) or detect_format(source, stream, options.text_fields)
-        yield from _reader(format)(stream, source.name, reject or raise_at_once)
+        format = choose_format(source, stream, options)
+        yield from row_reader(format)(stream, source.name, reject or raise_at_once)
 
 
-def detect_format(source: Source, stream: LookAhead, text_fields: tuple[str, ...] = ()) -> InputFormat:
-    """Tell a source's format by its suffix, else by its first bytes; `text_fields` are names to look for."""
+def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> InputFormat:
+    """Give the format that the options name, else the one of the suffix, else that of the first bytes."""
+    if options.format is not None:
+        return cast(InputFormat, options.format)
     suffix = suffix_without_compression(source.path) if source.path else ""
     if suffix in FORMAT_OF_SUFFIX:
         return FORMAT_OF_SUFFIX[suffix]
-    format = sniff_format(stream.look(_has_a_line), text_fields)
+    format = sniff_format(stream.look(_has_a_line), options.text_fields)
     log.info("%s: read as %s, going by its first bytes (--from says otherwise).", source.name, format)
     return format
 
@@ -171,7 +173,8 @@ def _has_a_line(head: bytes) -> bool:
     return b"\n" in head.removeprefix(b"\xef\xbb\xbf").lstrip() or len(head) >= 1 << 16
 
 
-def _reader(format: InputFormat) -> RowReader:
+def row_reader(format: InputFormat) -> RowReader:
+    """Give what reads the rows of a format; raises UnavailableError when its package is missing."""
     if format == "parquet":
         return _parquet_reader()
     return _TEXT_READERS[format]
@@ -189,9 +192,7 @@ _TEXT_READERS: dict[InputFormat, RowReader] = {
 def _parquet_reader() -> RowReader:
     try:
         from .parquet import read_parquet_rows
-    except ModuleNotFoundError as error:
-        if error.name != "pyarrow":
-            raise
+    except ModuleNotFoundError:
         raise UnavailableError(
             "Reading Parquet needs the pyarrow package.", hint="Install it: pip install 'ce-rerank[parquet]'"
         ) from None

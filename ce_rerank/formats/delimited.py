@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, Literal
 
 from ..errors import InputError
+from ..types import Ranking
+from .rows import INPUT_NAME, RowsOf
 from .source import Lines, LookAhead, Reject, Row, raise_at_once
+from .strict_json import encode_json, encode_utf8
 
 Delimiter = Literal[",", "\t"]
+DELIMITERS: dict[str, Delimiter] = {"csv": ",", "tsv": "\t"}
 
 
 def read_delimited_rows(
@@ -47,6 +52,78 @@ def read_delimited_rows(
         elif cells:
             header = _checked_header(cells, where)
         lines.forget_row()
+
+
+class DelimitedWriter:
+    """A header and a line a row: strings as they are, null as nothing, anything else as JSON.
+
+    The columns are `own_names`, as far as they occur, and the other fields in the order in which they are
+    first seen. With `many` rankings they are settled by the first that has rows, `own_names` occur or not,
+    and the last is `input`, where fields that have no column go; `columns` are those of a header that is
+    there already. Without it, one ranking can be written.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        rows_of: RowsOf,
+        delimiter: Delimiter,
+        *,
+        own_names: Sequence[str],
+        many: bool = False,
+        columns: Sequence[str] | None = None,
+    ) -> None:
+        self._stream = stream
+        self._rows_of = rows_of
+        self._own_names = own_names
+        self._many = many
+        self._columns = columns
+        self._line = io.StringIO(newline="")
+        # The module quotes a lone \r only where it is part of the line end, which `_write_cells` shortens.
+        self._csv = csv.writer(self._line, delimiter=delimiter, lineterminator="\r\n")
+
+    def write(self, ranking: Ranking, number: int = 1) -> None:
+        """Write the ranking's rows, and the header before the first."""
+        rows = list(self._rows_of(ranking))
+        if self._columns is None and (rows or not self._many):
+            self._write_header(rows)
+        columns = self._columns or ()
+        known = set(columns)
+        for row in rows:
+            if self._many and not known.issuperset(row):
+                row = _without_columns_to_input(row, known)
+            self._write_cells([_cell(row.get(name)) for name in columns])
+
+    def close(self) -> None:
+        """Write the header if nothing was written."""
+        if self._columns is None:
+            self._write_header([])
+
+    def _write_header(self, rows: list[dict[str, Any]]) -> None:
+        seen = dict.fromkeys(name for row in rows for name in row)
+        own = [name for name in self._own_names if self._many or not rows or name in seen]
+        last = [INPUT_NAME] if self._many or INPUT_NAME in seen else []
+        others = [name for name in seen if name not in self._own_names and name != INPUT_NAME]
+        self._columns = own + others + last
+        self._write_cells(self._columns)
+
+    def _write_cells(self, cells: Sequence[str]) -> None:
+        self._csv.writerow(cells)
+        line = self._line.getvalue()
+        self._line.seek(0)
+        self._line.truncate()
+        self._stream.write(encode_utf8(line[:-2] + "\n"))
+
+
+def _without_columns_to_input(row: dict[str, Any], columns: set[str]) -> dict[str, Any]:
+    homeless = {name: value for name, value in row.items() if name not in columns}
+    return {**row, INPUT_NAME: {**row.get(INPUT_NAME, {}), **homeless}}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else encode_json(value)
 
 
 class _PhysicalLines:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..errors import InputError
 from .source import Lines, LookAhead, Reject, Row, decode_whole
@@ -12,11 +12,13 @@ from .strict_json import decode_json, decode_json_item, json_kind
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def read_jsonl_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
-    """Read an object or a string a line; blank lines are skipped."""
+def read_jsonl_rows(
+    stream: LookAhead, name: str, reject: Reject, *, skip: Callable[[str], bool] = str.isspace
+) -> Iterator[Row]:
+    """Read an object or a string a line, without the lines that `skip` says may be passed over."""
     lines = Lines(stream, name)
     for number, line in lines:
-        if line.isspace():
+        if skip(line):
             continue
         where = f"{name}:{number}"
         try:

@@ -7,18 +7,33 @@ import datetime
 import decimal
 import io
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import InputError
+from ..types import Ranking
+from .rows import INPUT_NAME, RowsOf
 from .source import LookAhead, Reject, Row
-from .strict_json import ExactFloat
+from .strict_json import ExactFloat, encode_json
 
 BATCH_ROWS = 1024
+GROUP_ROWS = 8192
+
+_OWN_TYPES = {
+    "index": pa.int64(),
+    "score": pa.float32(),
+    "rank": pa.int64(),
+    "tokens": pa.int64(),
+    "truncated": pa.bool_(),
+    "start": pa.int64(),
+    "end": pa.int64(),
+    "line": pa.int64(),
+}
+"""The columns of our own that are not strings; ids are strings, since a column has one type."""
 
 
 def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
@@ -46,6 +61,78 @@ def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[
                     reject(InputError(problem), str(row))
     except pa.ArrowException as error:
         raise InputError(f"{name}: cannot be read as Parquet ({str(error).splitlines()[0]}).") from None
+
+
+class ParquetWriter:
+    """A table of the rows, in row groups of some thousands.
+
+    The columns are `own_names`, then the other fields of the first row group: of strings, integers, floats
+    or booleans where all of a field's values are that, else of JSON; then `input`, where, as JSON, goes what
+    has no column or does not fit it.
+    """
+
+    def __init__(self, stream: BinaryIO, rows_of: RowsOf, own_names: Sequence[str]) -> None:
+        self._stream = stream
+        self._rows_of = rows_of
+        self._own_names = own_names
+        self._rows: list[dict[str, Any]] = []
+        self._types: dict[str, pa.DataType | None] = {}
+        self._schema: pa.Schema | None = None
+        self._table: pq.ParquetWriter | None = None
+
+    def write(self, ranking: Ranking, number: int = 1) -> None:
+        """Take the ranking's rows, and write a row group when there are enough."""
+        self._rows.extend(self._rows_of(ranking))
+        if len(self._rows) >= GROUP_ROWS:
+            self._write_group()
+
+    def close(self) -> None:
+        """Write the last row group and the table's end."""
+        if self._rows or self._table is None:
+            self._write_group()
+        if self._table is not None:
+            self._table.close()
+
+    def _write_group(self) -> None:
+        if self._table is None:
+            self._settle_columns()
+            self._table = pq.ParquetWriter(self._stream, self._schema)
+        rows = [self._fitted(row) for row in self._rows]
+        self._table.write_table(pa.Table.from_pylist(rows, schema=self._schema))
+        self._rows = []
+
+    def _settle_columns(self) -> None:
+        self._types = {name: _OWN_TYPES.get(name, pa.string()) for name in self._own_names}
+        for name in dict.fromkeys(name for row in self._rows for name in row):
+            if name not in self._types and name != INPUT_NAME:
+                self._types[name] = _common_type([row[name] for row in self._rows if name in row])
+        columns = [(name, kind or pa.string()) for name, kind in self._types.items()]
+        self._schema = pa.schema([*columns, (INPUT_NAME, pa.string())])
+
+    def _fitted(self, row: dict[str, Any]) -> dict[str, Any]:
+        fitted: dict[str, Any] = {}
+        homeless = dict(row.get(INPUT_NAME, {}))
+        for name, value in row.items():
+            if name in self._own_names:
+                fitted[name] = str(value) if self._types[name] == pa.string() else value
+            elif name in self._types and self._types[name] is None:
+                fitted[name] = None if value is None else encode_json(value)
+            elif name in self._types and (value is None or _common_type([value]) == self._types[name]):
+                fitted[name] = value
+            elif name != INPUT_NAME:
+                homeless[name] = value
+        fitted[INPUT_NAME] = encode_json(homeless) if homeless else None
+        return fitted
+
+
+def _common_type(values: Sequence[Any]) -> pa.DataType | None:
+    """Give the one simple type that the values have, nulls aside; None when there is no such type."""
+    present = [value for value in values if value is not None]
+    kinds = {type(value) for value in present}
+    if kinds == {int} and any(not -(2**63) <= value < 2**63 for value in present):
+        return None
+    simple = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    return simple.get(kinds.pop()) if len(kinds) == 1 else None
 
 
 def _plain_column(column: pa.Array) -> list[Any]:

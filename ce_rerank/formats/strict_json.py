@@ -86,6 +86,17 @@ def encode_json(value: Any) -> str:
         raise OutputError(f"A field cannot be written as JSON: {error}.") from None
 
 
+def encode_utf8(text: str) -> bytes:
+    """Encode text that is to be written; raises OutputError for half a character (a lone surrogate)."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise OutputError(
+            f"Half of a character, \\u{ord(text[error.start]):04x}, cannot be written.",
+            hint="Mend the text that holds it: a lone surrogate is no character.",
+        ) from None
+
+
 def json_kind(value: object) -> str:
     """Name the kind of a JSON value as a person would: `null`, `a number`, `a list`."""
     if value is None:

@@ -1,0 +1,130 @@
+"""Output files: whole or not there."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import OutputError, UsageError
+
+BUFFER_BYTES = 1 << 16
+
+
+@contextmanager
+def open_output(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under its name when it is complete, and not otherwise.
+
+    It is written beside its place, under its name with `.part` at the end, and renamed when the block ends
+    well; when it does not, whatever was there before stays as it was. A file that is replaced leaves its
+    mode, a symbolic link stays one. What is no regular file (a terminal, a pipe, `/dev/null`) is written
+    directly.
+
+    Raises UsageError when it cannot be opened and OutputError when it cannot be written to.
+    """
+    with _told_as_usage_errors(path):
+        descriptor = _inherited_descriptor(path)
+        target = path.resolve()
+        is_direct = descriptor is not None or (target.exists() and not stat.S_ISREG(target.stat().st_mode))
+        if is_direct:
+            raw = OutputFile(path, os.dup(descriptor) if descriptor is not None else target, "wb")
+        else:
+            if target.exists() and not os.access(target, os.W_OK):
+                raise PermissionError
+            part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+            raw = OutputFile(path, part, "xb")
+    if is_direct:
+        with io.BufferedWriter(raw, BUFFER_BYTES) as stream:
+            yield stream
+        return
+    stream = io.BufferedWriter(raw, BUFFER_BYTES)
+    try:
+        yield stream
+        _finish(stream, part, target, path)
+    except BaseException:
+        # What is still buffered is of no use, and may be what could not be written.
+        with suppress(OutputError, OSError):
+            stream.close()
+        part.unlink(missing_ok=True)
+        raise
+
+
+class OutputFile(io.FileIO):
+    """A file whose failures to be written are OutputErrors that name it as the user did.
+
+    A pipe that its reader has closed is no failure of the file, and stays a BrokenPipeError.
+    """
+
+    def __init__(self, name: Path, file: Path | int, mode: str) -> None:
+        super().__init__(file, mode)
+        self._name = name
+
+    def write(self, data: Any) -> int:
+        """Write what fits; `io.BufferedWriter` comes again with the rest."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise cannot_write(self._name, error) from None
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """Say why a file cannot be written."""
+    return OutputError(f"{path}: cannot be written ({error.strerror or error}).")
+
+
+def _finish(stream: BinaryIO, part: Path, target: Path, path: Path) -> None:
+    stream.flush()
+    try:
+        os.fsync(stream.fileno())
+        stream.close()
+        if target.exists():
+            part.chmod(stat.S_IMODE(target.stat().st_mode))
+        part.replace(target)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself is on disk only then; not every system lets a folder be opened for it.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _inherited_descriptor(path: Path) -> int | None:
+    """Give the descriptor that `/dev/stdout` and its like stand for.
+
+    Opened by name, a file that the shell has opened for appending would be overwritten from its start.
+    """
+    found = re.fullmatch(r"/dev/(?:(stdout)|(stderr)|fd/(\d+))", str(path))
+    if found is None:
+        return None
+    return 1 if found[1] else 2 if found[2] else int(found[3])
+
+
+@contextmanager
+def _told_as_usage_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path}: there is no folder {path.parent} to write to.", hint=f"Make it: mkdir -p {path.parent}"
+        ) from None
+    except IsADirectoryError:
+        raise UsageError(f"{path}: a directory, not a file.", hint="Name a file in it.") from None
+    except PermissionError:
+        raise UsageError(f"{path}: no permission to write it.", hint="Name another place.") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be opened for writing ({error.strerror or error}).") from None

@@ -1,0 +1,116 @@
+"""Results as objects: the one shape that every format writes in its own way.
+
+Our names stand. What the input had under one of them goes under `"input"`, so that nothing is lost; where it
+is the same value, nothing is said twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..types import RankedDocument, Ranking
+from .fields import TITLE_FIELD
+from .scores import shortest_float32
+
+RowsOf = Callable[[Ranking], Iterable[dict[str, Any]]]
+"""Gives the objects that a ranking is written as."""
+
+INPUT_NAME = "input"
+"""Holds the fields of a document's, or a query's, input that have one of our names."""
+QUERY_INPUT_NAME = "query_input"
+"""Holds, in flat rows, the fields of a query's input whose names are taken."""
+QUERY_NAMES = ("query_id", "query")
+DETAIL_NAMES = ("rank", "tokens", "truncated", "passage", "start", "end", "line")
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """What is written of a result.
+
+    Without `with_text` the text and the fields that it was made from are left out, except a title. `details`
+    adds `DETAIL_NAMES`. `run_name` is the last column of a TREC run.
+    """
+
+    with_text: bool = True
+    details: bool = False
+    run_name: str = "ce-rerank"
+
+
+def own_names(options: WriteOptions, *, with_query: bool = False) -> tuple[str, ...]:
+    """Give the names of our own that a row may have, in their order: the first columns of a table."""
+    return (
+        *(QUERY_NAMES if with_query else ()),
+        *(("index", "score", "text", "id") if options.with_text else ("index", "score", "id")),
+        *(DETAIL_NAMES if options.details else ()),
+    )
+
+
+def result_row(ranked: RankedDocument, options: WriteOptions) -> dict[str, Any]:
+    """Give a result as an object: index, score, text, id, details, then the fields of its input."""
+    return _with_input(_own_fields(ranked, options), _kept_fields(ranked, options))
+
+
+def nested_row(ranking: Ranking, options: WriteOptions) -> dict[str, Any]:
+    """Give a query with its results as one object: query_id, query, results, the query's other fields."""
+    row = _query_fields(ranking)
+    row["results"] = [result_row(ranked, options) for ranked in ranking]
+    return _with_input(row, ranking.query.fields.items())
+
+
+def flat_rows(ranking: Ranking, options: WriteOptions) -> Iterable[dict[str, Any]]:
+    """Give each result of a query as an object that starts with query_id and query.
+
+    The query's other fields follow the document's; under `"query_input"` where their names are taken.
+    """
+    query = _query_fields(ranking)
+    for ranked in ranking:
+        row = _with_input({**query, **_own_fields(ranked, options)}, _kept_fields(ranked, options))
+        yield _with_input(row, ranking.query.fields.items(), QUERY_INPUT_NAME)
+
+
+def _query_fields(ranking: Ranking) -> dict[str, Any]:
+    query = ranking.query
+    return {"query": query.text} if query.id is None else {"query_id": query.id, "query": query.text}
+
+
+def _own_fields(ranked: RankedDocument, options: WriteOptions) -> dict[str, Any]:
+    row: dict[str, Any] = {"index": ranked.index, "score": shortest_float32(ranked.score)}
+    if options.with_text:
+        row["text"] = ranked.text
+    if ranked.id is not None:
+        row["id"] = ranked.id
+    if options.details:
+        row |= {"rank": ranked.rank, "tokens": ranked.tokens, "truncated": ranked.truncated}
+        if passage := ranked.passage:
+            row |= {
+                "passage": passage.text,
+                "start": passage.start,
+                "end": passage.end,
+                "line": passage.line,
+            }
+    return row
+
+
+def _kept_fields(ranked: RankedDocument, options: WriteOptions) -> Iterable[tuple[str, Any]]:
+    fields = ranked.document.fields
+    if options.with_text or not fields:
+        return fields.items()
+    dropped = set(ranked.document.text_fields) - {TITLE_FIELD}
+    return [(name, value) for name, value in fields.items() if name not in dropped]
+
+
+def _with_input(
+    row: dict[str, Any], fields: Iterable[tuple[str, Any]], displaced_name: str = INPUT_NAME
+) -> dict[str, Any]:
+    displaced: dict[str, Any] = {}
+    taken = set(row)
+    for name, value in fields:
+        if name not in taken and name not in (INPUT_NAME, QUERY_INPUT_NAME):
+            row[name] = value
+        elif name not in row or type(row[name]) is not type(value) or row[name] != value:
+            displaced[name] = value
+    if displaced:
+        row[displaced_name] = displaced
+    return row

@@ -1,0 +1,153 @@
+"""TREC: runs in and out, and relevance judgements in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from ..errors import InputError, UsageError
+from ..types import Ranking
+from .scores import separate_ties, shortest_float32
+from .source import Lines, Readable, Source, as_source
+from .strict_json import encode_utf8
+
+log = logging.getLogger("ce_rerank")
+
+
+class RunLine(NamedTuple):
+    """One line of a run: `query_id Q0 doc_id rank score run_name`."""
+
+    query_id: str
+    doc_id: str
+    rank: int
+    score: float
+    run_name: str
+    line_number: int
+
+
+class Judgement(NamedTuple):
+    """How relevant a document was judged to be for a query; 0 and less is not at all."""
+
+    query_id: str
+    doc_id: str
+    relevance: int
+    line_number: int
+
+
+def read_run(readable: Readable) -> Iterator[RunLine]:
+    """Read the lines of a TREC run, in the order of the file, blank ones skipped.
+
+    Raises InputError naming file and line for a line that is none.
+    """
+    source = as_source(readable)
+    for number, line in _lines(source):
+        columns = line.split()
+        try:
+            query_id, _, doc_id, rank, score_text, run_name = columns
+            score = float(score_text)
+            if score != score:
+                raise ValueError
+            yield RunLine(query_id, doc_id, int(rank), score, run_name, number)
+        except ValueError:
+            if columns:
+                shape = "query_id Q0 doc_id rank score run_name, with a number for rank and score"
+                raise _unlike(shape, line, f"{source.name}:{number}") from None
+
+
+def read_qrels(readable: Readable) -> Iterator[Judgement]:
+    """Read relevance judgements, in the order of the file, blank lines skipped.
+
+    Either TREC's four columns, `query_id 0 doc_id relevance`, or BEIR's three, separated by tabs, under a
+    header; which, the first line tells. Raises InputError naming file and line for a line that is neither.
+    """
+    source = as_source(readable)
+    is_beir: bool | None = None
+    for number, line in _lines(source):
+        if is_beir is None and not line.isspace():
+            is_beir = len(line.split("\t")) == 3
+            if is_beir and not _is_integer(line.split("\t")[2]):
+                continue
+        columns = line.rstrip("\r\n").split("\t") if is_beir else line.split()
+        try:
+            if is_beir:
+                query_id, doc_id, relevance = columns
+            else:
+                query_id, _, doc_id, relevance = columns
+            yield Judgement(query_id, doc_id, int(relevance), number)
+        except ValueError:
+            if not line.isspace():
+                shape = "query-id corpus-id score" if is_beir else "query_id 0 doc_id relevance"
+                shape += ", with a whole number at the end"
+                raise _unlike(shape, line, f"{source.name}:{number}") from None
+
+
+class TrecWriter:
+    """A line a document: `query_id Q0 doc_id rank score run_name`.
+
+    A query without an id is called by its number, a document by its place in its list. Scores that are equal
+    are written apart, by as little as a float32 can be, so that sorting by them gives our order.
+    """
+
+    def __init__(self, stream: BinaryIO, run_name: str) -> None:
+        if run_name.split() != [run_name]:
+            raise UsageError(f'The run name "{run_name}" must be one word.', hint="Give another --run-name.")
+        self._stream = stream
+        self._run_name = run_name
+        self._has_warned = False
+
+    def write(self, ranking: Ranking, number: int = 1) -> None:
+        """Write the ranking's lines; raises InputError for an id that is not one word."""
+        query = ranking.query
+        query_id = _one_word(number if query.id is None else query.id, query.origin or f"query {number}")
+        doc_ids = [
+            _one_word(
+                ranked.index if ranked.id is None else ranked.id,
+                ranked.document.origin or f"document {ranked.index}",
+            )
+            for ranked in ranking
+        ]
+        if len(set(doc_ids)) < len(doc_ids) and not self._has_warned:
+            self._has_warned = True
+            log.warning("Query %s has documents with the same id, which trec_eval refuses.", query_id)
+        scores = separate_ties(ranked.score for ranked in ranking)
+        lines = (
+            f"{query_id} Q0 {doc_id} {ranked.rank} {shortest_float32(score)!r} {self._run_name}\n"
+            for ranked, doc_id, score in zip(ranking, doc_ids, scores, strict=True)
+        )
+        self._stream.write(encode_utf8("".join(lines)))
+
+    def close(self) -> None:
+        """Nothing is left to be written."""
+
+
+def _lines(source: Source) -> Iterator[tuple[int, str]]:
+    with source.open() as stream:
+        lines = Lines(stream, source.name)
+        for numbered in lines:
+            if lines.fault:
+                raise lines.fault
+            yield numbered
+
+
+def _unlike(shape: str, line: str, where: str) -> InputError:
+    shown = line.strip()[:80]
+    return InputError(f'{where}: "{shown}" is not: {shape}.')
+
+
+def _is_integer(text: str) -> bool:
+    try:
+        int(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _one_word(id: str | int, where: str) -> str:
+    word = str(id)
+    if word.split() != [word]:
+        raise InputError(
+            f'{where}: the id "{word}" is not one word, as a TREC run needs.',
+            hint="Name another with --id-field, or use --to jsonl.",
+        )
+    return word
