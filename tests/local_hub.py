@@ -48,8 +48,8 @@ class HubModel:
 class LocalHub:
     """What the hub holds and what it was asked for.
 
-    `status` with `headers`, or `page`, is its answer to everything; `listed_size` the size that it claims each
-    file has.
+    `status` with `headers`, or `page`, is its answer to everything; `listed_size` the size that it claims
+    each file has.
     """
 
     url: str = ""
