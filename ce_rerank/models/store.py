@@ -27,7 +27,7 @@ class Checkpoint:
     """Weights as published, lying in an ordinary folder on this machine.
 
     `name` is what the user called it. `revision` is the commit of the hub, None for a folder. `notes` are
-    facts that its user should know, as whole sentences.
+    facts that its user should know, as short phrases.
     """
 
     name: str
