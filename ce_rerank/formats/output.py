@@ -6,7 +6,6 @@ import io
 import os
 import re
 import stat
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,7 +36,7 @@ def open_output(path: Path) -> Iterator[BinaryIO]:
         else:
             if target.exists() and not os.access(target, os.W_OK):
                 raise PermissionError
-            part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+            part = target.with_name(f"{target.name}.{os.urandom(4).hex()}.part")
             raw = OutputFile(path, part, "xb")
     if is_direct:
         with io.BufferedWriter(raw, BUFFER_BYTES) as stream:

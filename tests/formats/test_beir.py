@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from ce_rerank.errors import InputError
+from ce_rerank.formats.base import ReadOptions
+from ce_rerank.formats.beir import read_corpus, read_queries
+from ce_rerank.types import Document
+
+
+def saved(folder: Path, name: str, data: str) -> Path:
+    path = folder / name
+    path.write_bytes(gzip.compress(data.encode()) if name.endswith(".gz") else data.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("queries.jsonl", '{"_id": "1", "text": "why", "metadata": {}}\n{"_id": "2", "text": "\\"how\\""}\n'),
+        ("queries.jsonl.gz", '{"query_id": 1, "query": "why"}\n{"qid": "2", "query": "\\"how\\""}\n'),
+        ("queries.tsv", '1\twhy\n2\t"how"\n'),
+        ("queries", '1\twhy\n2\t"how"\n'),
+        ("topics.tsv", 'qid\tquery\n1\twhy\n2\t"how"\n'),
+        ("queries.csv", 'id,text\n1,why\n2,"""how"""\n'),
+    ],
+)
+def test_queries_are_read_in_every_form(tmp_path: Path, name: str, data: str) -> None:
+    assert read_queries(saved(tmp_path, name, data)) == {"1": "why", "2": '"how"'}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        (
+            "q.jsonl",
+            '{"_id": "1", "text": "a"}\n{"_id": 1, "text": "b"}\n',
+            '{}:2: the query "1" is there twice.',
+        ),
+        ("q.jsonl", '{"text": "a"}\n', '{}:1: the query has no id. Give it one in a field "_id".'),
+        ("q.jsonl", '"a"\n', '{}:1: the query has no id. Give it one in a field "_id".'),
+        ("q.jsonl", '{"_id": "1"}\n', '{}:1: no "text" field (has: _id). Name it with --text-field.'),
+        (
+            "q.tsv",
+            "1\twhy\n2 how\n",
+            "{}:2: 1 columns where 2 should be (id, text). They are separated by one tab each.",
+        ),
+    ],
+)
+def test_a_broken_query_is_named(tmp_path: Path, name: str, data: str, message: str) -> None:
+    path = saved(tmp_path, name, data)
+    with pytest.raises(InputError) as caught:
+        read_queries(path)
+    assert str(caught.value) == message.format(path)
+
+
+def test_only_wanted_documents_are_held_without_holding_a_text_twice(tmp_path: Path) -> None:
+    path = saved(
+        tmp_path,
+        "corpus.jsonl",
+        '{"_id": "1", "title": "T", "text": "one", "metadata": {"url": "u"}}\n'
+        '{"_id": "2", "title": "", "text": "two"}\n'
+        '{"_id": "3", "title": "T", "text": "three"}\n',
+    )
+    assert read_corpus([path], {"1", "2", "9"}) == {
+        "1": Document(
+            "T one", "1", {"_id": "1", "title": "T", "metadata": {"url": "u"}}, ("title", "text"), f"{path}:1"
+        ),
+        "2": Document("two", "2", {"_id": "2", "title": ""}, ("text",), f"{path}:2"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("c.jsonl", '{"id": "a", "text": "x"}\n{"_id":"b","contents":"y"}\n{"docid": 7, "text": "z"}\n'),
+        (
+            "c.jsonl",
+            '{"_id": "no", "id": "a", "text": "x"}\n{"text": "y", "pid": "b"}\n{"id": 7, "text": "z"}\n',
+        ),
+        ("c.tsv", "a\tx\nb\ty\n7\tz\n8\tw\n"),
+        ("c.tsv.gz", "docid\turl\ttext\na\tu\tx\nb\tu\ty\n7\tu\tz\n"),
+        ("c.json", '[{"id": "a", "text": "x"}, {"id": "b", "text": "y"}, {"id": 7, "text": "z"}]'),
+    ],
+)
+def test_a_corpus_is_read_in_every_form(tmp_path: Path, name: str, data: str) -> None:
+    documents = read_corpus([saved(tmp_path, name, data)], {"a", "b", "7"})
+    assert {id: document.text for id, document in documents.items()} == {"a": "x", "b": "y", "7": "z"}
+
+
+def test_a_corpus_may_lie_in_several_files_and_name_its_fields(tmp_path: Path) -> None:
+    options = ReadOptions(id_field="key", text_fields=("abstract",))
+    first = saved(tmp_path, "1.jsonl", '{"_id": "b", "key": "a", "abstract": "x"}\n')
+    second = saved(tmp_path, "2.jsonl", '{"_id": "a", "key": "b", "abstract": "y"}\n')
+    documents = read_corpus([first, second], {"a", "b"}, options)
+    assert {id: document.text for id, document in documents.items()} == {"a": "x", "b": "y"}
+
+
+def test_a_wanted_document_that_is_there_twice_is_an_input_error(tmp_path: Path) -> None:
+    path = saved(tmp_path, "c.tsv", "a\tx\nb\tx\nb\ty\na\ty\n")
+    with pytest.raises(InputError) as caught:
+        read_corpus([path], {"a"})
+    assert str(caught.value) == f'{path}:4: the document "a" is there twice (first: {path}:1).'
+
+
+def test_a_document_without_an_id_is_an_input_error(tmp_path: Path) -> None:
+    path = saved(tmp_path, "c.jsonl", '{"key": "a", "text": "x"}\n')
+    with pytest.raises(InputError) as caught:
+        read_corpus([path], {"a"})
+    assert str(caught.value) == f"{path}:1: the document has no id. Name its field with --id-field."
+
+
+def test_a_corpus_that_is_cut_short_is_an_input_error(tmp_path: Path) -> None:
+    path = saved(tmp_path, "c.jsonl.gz", '{"_id": "a", "text": "x"}\n' * 50)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputError, match="the gzip data is cut off"):
+        read_corpus([path], set())

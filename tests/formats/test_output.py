@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from ce_rerank.errors import OutputError, UsageError
+from ce_rerank.formats.output import OutputFile, open_output
+
+
+def write(path: Path, data: bytes = b"new", failure: type[BaseException] | None = None) -> None:
+    with open_output(path) as stream:
+        stream.write(data)
+        if failure:
+            raise failure
+
+
+def test_a_file_is_there_whole_when_the_block_ends_and_not_before(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with open_output(path) as stream:
+        stream.write(b"one\n")
+        stream.flush()
+        (part,) = tmp_path.iterdir()
+        assert part.name.startswith("out.jsonl.")
+        assert part.name.endswith(".part")
+        assert part.read_bytes() == b"one\n"
+        stream.write(b"two\n")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"]
+    assert path.read_bytes() == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_everything_as_it_was(tmp_path: Path, failure: type[BaseException]) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    with pytest.raises(failure):
+        write(path, b"new" * 100_000, failure)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+    assert path.read_bytes() == b"old"
+
+
+def test_a_new_file_has_the_mode_that_the_umask_says(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        write(tmp_path / "out")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o640
+
+
+def test_a_file_that_is_replaced_leaves_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    path.chmod(0o604)
+    write(path)
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o604)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_stays_one_and_its_target_is_written(tmp_path: Path, exists: bool) -> None:
+    (tmp_path / "data").mkdir()
+    target = tmp_path / "data" / "target"
+    if exists:
+        target.write_bytes(b"old")
+    link = tmp_path / "link"
+    link.symlink_to(Path("data") / "target")
+    write(link)
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+
+
+def test_the_null_device_is_written_directly() -> None:
+    write(Path(os.devnull))
+    assert not Path(os.devnull).is_file()
+
+
+def test_a_named_pipe_is_written_directly(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(path.read_bytes()))
+    reader.start()
+    write(path)
+    reader.join()
+    assert (received, stat.S_ISFIFO(path.stat().st_mode)) == ([b"new"], True)
+
+
+def test_dev_stdout_appends_where_the_shell_does(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path\nfrom ce_rerank.formats.output import open_output\n"
+        "with open_output(Path('/dev/stdout')) as stream: stream.write(b'new\\n')"
+    )
+    log = tmp_path / "log"
+    log.write_bytes(b"old\n")
+    with log.open("ab") as stdout:
+        subprocess.run([sys.executable, "-c", program], stdout=stdout, check=True)
+    assert log.read_bytes() == b"old\nnew\n"
+
+
+def failure_to_open(path: Path) -> str:
+    with pytest.raises(UsageError) as caught, open_output(path):
+        pass
+    return str(caught.value)
+
+
+def test_what_cannot_be_opened_is_a_usage_error(tmp_path: Path) -> None:
+    missing = tmp_path / "no"
+    assert failure_to_open(missing / "out") == (
+        f"{missing}/out: there is no folder {missing} to write to. Make it: mkdir -p {missing}"
+    )
+    assert failure_to_open(tmp_path) == f"{tmp_path}: a directory, not a file. Name a file in it."
+    (tmp_path / "file").write_bytes(b"")
+    assert failure_to_open(tmp_path / "file" / "out") == (
+        f"{tmp_path}/file/out: cannot be opened for writing (Not a directory)."
+    )
+
+
+def test_a_file_that_may_not_be_written_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    path.chmod(0o444)
+    if os.access(path, os.W_OK):
+        pytest.skip("this user may write everything")
+    assert failure_to_open(path) == f"{path}: no permission to write it. Name another place."
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is simulated by /dev/full")
+def test_a_full_disk_is_an_output_error_that_names_the_file() -> None:
+    path = Path("/dev/full")
+    with pytest.raises(OutputError) as caught, open_output(path) as stream:
+        stream.write(b"x" * 200_000)
+    assert str(caught.value) == "/dev/full: cannot be written (No space left on device)."
+
+
+def test_a_disk_that_fills_up_leaves_no_file(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "out"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OutputError) as caught, open_output(path) as stream:
+            stream.write(b"x" * 180_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert str(caught.value) == f"{path}: cannot be written (File too large)."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_that_its_reader_closed_stays_a_broken_pipe() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with OutputFile(Path("/dev/stdout"), writing, "wb") as raw, pytest.raises(BrokenPipeError) as caught:
+        raw.write(b"x")
+    assert caught.value.errno == errno.EPIPE

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import base64
+import datetime
+import decimal
+import gzip
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ce_rerank.errors import InputError, UnavailableError
+from ce_rerank.formats.base import ReadOptions, read_documents, read_rows
+from ce_rerank.formats.rows import WriteOptions
+from ce_rerank.formats.source import Source
+from ce_rerank.formats.strict_json import encode_json
+from ce_rerank.formats.writers import open_batch_writer, open_writer
+from ce_rerank.types import Document, Passage, Query, RankedDocument, Ranking
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+def table_bytes(table: Any) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(table, stream)
+    return stream.getvalue()
+
+
+TABLE = pa.table({"id": ["a", "b"], "text": ["one", "two"], "n": [1, None]})
+
+
+@pytest.mark.parametrize("name", ["h.parquet", "h.parquet.gz", "h"])
+def test_rows_are_read_with_their_number_as_origin(tmp_path: Path, name: str) -> None:
+    data = table_bytes(TABLE)
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    assert list(read_documents(path)) == [
+        Document("one", "a", {"id": "a", "text": "one", "n": 1}, ("text",), f"{path}: row 1"),
+        Document("two", "b", {"id": "b", "text": "two", "n": None}, ("text",), f"{path}: row 2"),
+    ]
+
+
+def test_parquet_is_read_from_a_stream() -> None:
+    source = Source.from_stream(io.BytesIO(table_bytes(TABLE)))
+    assert [document.text for document in read_documents(source)] == ["one", "two"]
+
+
+def test_values_that_json_lacks_become_what_it_has() -> None:
+    row = {
+        "when": pa.array([1700000000123456789], pa.timestamp("ns")),
+        "day": pa.array([datetime.date(2024, 2, 29)]),
+        "price": pa.array([decimal.Decimal("1.10")]),
+        "missing": pa.array([float("nan")]),
+        "utf8": pa.array(["é".encode()]),
+        "raw": pa.array([b"\xff\x00"]),
+        "nested": pa.array([{"a": [1.5, None], "b": b"x"}]),
+        "words": pa.array(["x"]).dictionary_encode(),
+    }
+    (read,) = read_rows(Source.from_stream(io.BytesIO(table_bytes(pa.table(row)))))
+    assert json.loads(encode_json(read.value)) == {
+        "when": "2023-11-14 22:13:20.123456789",
+        "day": "2024-02-29",
+        "price": 1.10,
+        "missing": None,
+        "utf8": "é",
+        "raw": base64.b64encode(b"\xff\x00").decode(),
+        "nested": {"a": [1.5, None], "b": "x"},
+        "words": "x",
+    }
+    assert '"price": 1.10,' in encode_json(read.value)
+
+
+def test_an_infinite_number_is_rejected_by_row() -> None:
+    data = table_bytes(pa.table({"text": ["a", "b"], "n": [float("inf"), 1.0]}))
+    with pytest.raises(InputError) as caught:
+        list(read_rows(Source.from_stream(io.BytesIO(data))))
+    assert str(caught.value) == 'stdin: row 1: the field "n" is infinite, which JSON cannot hold.'
+    rows = read_rows(Source.from_stream(io.BytesIO(data)), reject=lambda error, text: None)
+    assert [row.origin for row in rows] == ["stdin: row 2"]
+
+
+@pytest.mark.parametrize("data", [b"PAR1 and nothing more", table_bytes(TABLE)[:-20], b""])
+def test_a_damaged_file_is_named(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "h.parquet"
+    path.write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        list(read_documents(path))
+    assert str(caught.value).startswith(f"{path}: cannot be read as Parquet (")
+
+
+WHY = Query("why")
+PLAIN = WriteOptions()
+
+
+def rank(*documents: Document, query: Query = WHY) -> Ranking:
+    results = (
+        RankedDocument(document, index=place, rank=place + 1, score=6.688289642333984 - place)
+        for place, document in enumerate(documents)
+    )
+    return Ranking(query, tuple(results))
+
+
+def written(*rankings: Ranking, options: WriteOptions = PLAIN, open: Any = open_batch_writer) -> Any:
+    stream = io.BytesIO()
+    writer = open("parquet", stream, options)
+    for ranking in rankings:
+        writer.write(ranking)
+    writer.close()
+    return pq.read_table(stream)
+
+
+def test_results_are_a_table_with_typed_columns() -> None:
+    table = written(
+        rank(
+            Document("a", 7, {"url": "u", "n": 1, "x": 1.5, "ok": True, "tags": ["é"]}),
+            Document("b", "d", {"url": None, "n": 2}),
+            query=Query("why", 3),
+        )
+    )
+    assert [(field.name, str(field.type)) for field in table.schema] == [
+        ("query_id", "string"), ("query", "string"), ("index", "int64"), ("score", "float"),
+        ("text", "string"), ("id", "string"), ("url", "string"), ("n", "int64"), ("x", "double"),
+        ("ok", "bool"), ("tags", "string"), ("input", "string"),
+    ]  # fmt: skip
+    assert table.to_pylist() == [
+        {
+            "query_id": "3", "query": "why", "index": 0, "score": 6.688289642333984, "text": "a", "id": "7",
+            "url": "u", "n": 1, "x": 1.5, "ok": True, "tags": '["é"]', "input": None,
+        },
+        {
+            "query_id": "3", "query": "why", "index": 1, "score": 5.688289642333984, "text": "b", "id": "d",
+            "url": None, "n": 2, "x": None, "ok": None, "tags": None, "input": None,
+        },
+    ]  # fmt: skip
+
+
+def test_what_does_not_fit_a_column_goes_into_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ce_rerank.formats.parquet.GROUP_ROWS", 1)
+    later = rank(Document("b", fields={"n": "two", "new": [1], "score": 3, "null": None}))
+    table = written(rank(Document("a", fields={"n": 1, "null": None})), later)
+    assert table.column("n").to_pylist() == [1, None]
+    assert table.column("input").to_pylist() == [None, '{"score": 3, "n": "two", "new": [1]}']
+
+
+def test_integers_that_no_column_holds_are_json() -> None:
+    table = written(rank(Document("a", fields={"n": 2**70})))
+    assert table.column("n").to_pylist() == [str(2**70)]
+
+
+def test_a_table_without_results_has_its_columns() -> None:
+    options = WriteOptions(details=True, with_text=False)
+    assert written(options=options, open=open_writer).schema.names == [
+        "index", "score", "id", "rank", "tokens", "truncated", "passage", "start", "end", "line", "input",
+    ]  # fmt: skip
+
+
+def test_details_and_passages_have_their_columns() -> None:
+    hit = RankedDocument(Document("abc"), 0, 1, 0.5, tokens=9, passage=Passage("b", 1, 2, 1))
+    (row,) = written(
+        Ranking(Query("q"), (hit,)), options=WriteOptions(details=True), open=open_writer
+    ).to_pylist()
+    assert row == {
+        "index": 0, "score": 0.5, "text": "abc", "id": None, "rank": 1, "tokens": 9, "truncated": False,
+        "passage": "b", "start": 1, "end": 2, "line": 1, "input": None,
+    }  # fmt: skip
+
+
+def test_a_table_that_was_written_can_be_read_as_documents() -> None:
+    stream = io.BytesIO()
+    writer = open_writer("parquet", stream, WriteOptions())
+    writer.write(rank(Document("a", "x"), Document("b", "y")))
+    writer.close()
+    stream.seek(0)
+    read = read_documents(Source.from_stream(stream), ReadOptions(format="parquet"))
+    assert [(document.id, document.text) for document in read] == [("x", "a"), ("y", "b")]
+
+
+def test_parquet_without_pyarrow_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ce_rerank.formats.parquet", raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    way_out = "needs the pyarrow package. Install it: pip install 'ce-rerank[parquet]'"
+    with pytest.raises(UnavailableError) as reading:
+        list(read_rows(Source.from_stream(io.BytesIO(b"PAR1"))))
+    with pytest.raises(UnavailableError) as writing:
+        open_writer("parquet", io.BytesIO(), WriteOptions())
+    assert [str(reading.value), str(writing.value)] == [
+        f"Reading Parquet {way_out}",
+        f"Writing Parquet {way_out}",
+    ]

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ce_rerank.errors import InputError, OutputError, UsageError
+from ce_rerank.formats.base import ReadOptions, read_documents, read_rows
+from ce_rerank.formats.rows import WriteOptions
+from ce_rerank.formats.source import Source
+from ce_rerank.formats.writers import open_batch_writer, open_writer
+from ce_rerank.types import Document, Passage, Query, RankedDocument, Ranking
+
+WHY = Query("why")
+PLAIN = WriteOptions()
+
+
+def rank(*documents: Document, query: Query = WHY, scores: tuple[float, ...] = ()) -> Ranking:
+    scores = scores or tuple(float(-place) for place in range(len(documents)))
+    results = (
+        RankedDocument(document, index=place, rank=place + 1, score=score)
+        for place, (document, score) in enumerate(zip(documents, scores, strict=True))
+    )
+    return Ranking(query, tuple(results))
+
+
+def written(format: str, ranking: Ranking, options: WriteOptions = PLAIN) -> str:
+    stream = io.BytesIO()
+    writer = open_writer(format, stream, options)
+    writer.write(ranking)
+    writer.close()
+    return stream.getvalue().decode()
+
+
+def batch_written(format: str, *rankings: Ranking, options: WriteOptions = PLAIN, **more: Any) -> str:
+    stream = io.BytesIO()
+    writer = open_batch_writer(format, stream, options, **more)
+    for number, ranking in enumerate(rankings, start=1):
+        writer.write(ranking, number)
+    writer.close()
+    return stream.getvalue().decode()
+
+
+TWO = rank(
+    Document("naïve, 文\n", "a", {"n": 1.5, "tags": ["x", None]}),
+    Document('"b"\tc', "b", {"url": "u", "n": None}),
+)
+
+
+def test_jsonl_is_an_object_a_line() -> None:
+    assert written("jsonl", TWO) == (
+        '{"index": 0, "score": 0.0, "text": "naïve, 文\\n", "id": "a", "n": 1.5, "tags": ["x", null]}\n'
+        '{"index": 1, "score": -1.0, "text": "\\"b\\"\\tc", "id": "b", "url": "u", "n": null}\n'
+    )
+
+
+def test_json_is_an_array_of_the_same_objects() -> None:
+    lines = written("jsonl", TWO).splitlines()
+    assert written("json", TWO) == f"[\n{lines[0]},\n{lines[1]}\n]\n"
+    assert written("json", rank()) == "[]\n"
+
+
+def test_csv_has_the_columns_of_all_rows_and_nested_values_as_json() -> None:
+    assert written("csv", TWO) == (
+        "index,score,text,id,n,tags,url\n"
+        '0,0.0,"naïve, 文\n",a,1.5,"[""x"", null]",\n'
+        '1,-1.0,"""b""\tc",b,,,u\n'
+    )
+
+
+def test_tsv_quotes_what_a_tab_would_break() -> None:
+    assert written("tsv", TWO).splitlines()[3] == '1\t-1.0\t"""b""\tc"\tb\t\t\tu'
+
+
+def test_a_table_without_results_is_its_header() -> None:
+    assert written("csv", rank()) == "index,score,text,id\n"
+    assert written("csv", rank(), WriteOptions(with_text=False)) == "index,score,id\n"
+
+
+def test_ids_that_only_some_documents_have_keep_their_column() -> None:
+    ranking = rank(Document("a", fields={"url": "u"}), Document("b", 7))
+    assert written("csv", ranking) == "index,score,text,id,url\n0,0.0,a,,u\n1,-1.0,b,7,\n"
+
+
+def test_text_is_a_text_a_line() -> None:
+    assert written("text", rank(Document(" one\r\ntwo\n"), Document("three"))) == " one two\nthree\n"
+
+
+def test_text_with_a_passage_is_what_grep_would_print() -> None:
+    passage = Passage("\n wins\nhere ", 4, 16, 12)
+    hits = (
+        RankedDocument(Document("long", "docs/a.md"), 0, 1, 1.0, passage=passage),
+        RankedDocument(Document("long"), 5, 2, 0.5, passage=passage),
+    )
+    assert written("text", Ranking(Query("q"), hits)) == "docs/a.md:12: wins here\n5:12: wins here\n"
+
+
+def test_text_without_text_is_a_usage_error() -> None:
+    with pytest.raises(UsageError) as caught:
+        open_writer("text", io.BytesIO(), WriteOptions(with_text=False))
+    assert str(caught.value) == "--to text writes the texts, which --no-text leaves out."
+
+
+def test_trec_lines_have_six_columns() -> None:
+    ranking = rank(
+        Document("a", "d1"), Document("b"), query=Query("why", "q7"), scores=(6.688289642333984, 1.0)
+    )
+    assert written("trec", ranking, WriteOptions(run_name="mine")) == (
+        "q7 Q0 d1 1 6.6882896 mine\nq7 Q0 1 2 1.0 mine\n"
+    )
+    assert written("trec", rank(Document("a", 3))) == "1 Q0 3 1 0.0 ce-rerank\n"
+
+
+def test_trec_separates_ties_so_that_sorting_by_score_gives_our_order() -> None:
+    lines = written("trec", rank(*(Document("t", id) for id in "abc"), scores=(1.0, 1.0, 1.0))).splitlines()
+    assert [line.split()[4] for line in lines] == ["1.0", "0.99999994", "0.9999999"]
+
+
+@pytest.mark.parametrize(
+    ("ranking", "message"),
+    [
+        (
+            rank(Document("t", "a b", origin="h.jsonl:3")),
+            'h.jsonl:3: the id "a b" is not one word, as a TREC run needs. '
+            "Name another with --id-field, or use --to jsonl.",
+        ),
+        (
+            rank(Document("t", "")),
+            'document 0: the id "" is not one word, as a TREC run needs. '
+            "Name another with --id-field, or use --to jsonl.",
+        ),
+        (
+            rank(query=Query("why", "q 1")),
+            'query 1: the id "q 1" is not one word, as a TREC run needs. '
+            "Name another with --id-field, or use --to jsonl.",
+        ),
+    ],
+)
+def test_ids_that_trec_cannot_hold_are_refused(ranking: Ranking, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        written("trec", ranking)
+    assert str(caught.value) == message
+
+
+def test_a_run_name_is_one_word() -> None:
+    with pytest.raises(UsageError, match="must be one word"):
+        open_batch_writer("trec", io.BytesIO(), WriteOptions(run_name="my run"))
+
+
+def test_the_same_id_twice_in_a_run_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    twice = rank(Document("a", "d"), Document("b", "d"), query=Query("why", "q7"))
+    batch_written("trec", twice, twice)
+    assert caplog.messages == ["Query q7 has documents with the same id, which trec_eval refuses."]
+
+
+def test_a_batch_is_a_line_a_query_or_a_line_a_document() -> None:
+    one = rank(Document("a", "x"), query=Query("why", "q1", {"topic": 1}))
+    assert batch_written("jsonl", one, rank(query=Query("how"))) == (
+        '{"query_id": "q1", "query": "why", "results": [{"index": 0, "score": 0.0, "text": "a", "id": "x"}], '
+        '"topic": 1}\n{"query": "how", "results": []}\n'
+    )
+    assert batch_written("rows", one) == (
+        '{"query_id": "q1", "query": "why", "index": 0, "score": 0.0, "text": "a", "id": "x", "topic": 1}\n'
+    )
+
+
+def test_a_batch_in_trec_form_numbers_queries_without_an_id() -> None:
+    assert batch_written("trec", rank(Document("a", "x")), rank(Document("b", "y"))) == (
+        "1 Q0 x 1 0.0 ce-rerank\n2 Q0 y 1 0.0 ce-rerank\n"
+    )
+
+
+def test_a_batch_table_takes_its_columns_from_the_first_results() -> None:
+    later = rank(Document("b", fields={"new": [1], "score": 3}), query=Query("how", "q2"))
+    assert batch_written("csv", rank(), rank(Document("a", "x", {"url": "u"})), later) == (
+        "query_id,query,index,score,text,id,url,input\n"
+        ",why,0,0.0,a,x,u,\n"
+        'q2,how,0,0.0,b,,,"{""score"": 3, ""new"": [1]}"\n'
+    )
+
+
+def test_a_batch_table_can_be_continued_under_its_header() -> None:
+    first, second = rank(Document("a", "x", {"url": "u"})), rank(Document("b", "y", {"k": 1}))
+    whole = batch_written("tsv", first, second)
+    head = batch_written("tsv", first)
+    columns = head.splitlines()[0].split("\t")
+    assert head + batch_written("tsv", second, columns=columns) == whole
+
+
+def test_an_empty_batch_table_is_its_header() -> None:
+    options = WriteOptions(details=True, with_text=False)
+    assert batch_written("csv", rank(), options=options) == (
+        "query_id,query,index,score,id,rank,tokens,truncated,passage,start,end,line,input\n"
+    )
+
+
+@pytest.mark.parametrize("open", [open_writer, open_batch_writer])
+def test_an_unknown_format_is_a_usage_error(open: Any) -> None:
+    with pytest.raises(UsageError, match=r'There is no output format "xml"\. Give one of jsonl, '):
+        open("xml", io.BytesIO(), WriteOptions())
+
+
+@pytest.mark.parametrize("format", ["jsonl", "json", "csv", "text"])
+def test_half_a_character_cannot_be_written(format: str) -> None:
+    with pytest.raises(OutputError, match=r"Half of a character, \\ud83d, cannot be written"):
+        written(format, rank(Document("\ud83d")))
+
+
+any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+
+
+@given(texts=st.lists(any_text, min_size=1, max_size=5), tab=st.sampled_from(["csv", "tsv"]))
+def test_tables_read_back_exactly_by_our_reader_and_pythons(texts: list[str], tab: str) -> None:
+    output = written(tab, rank(*(Document(text, text) for text in texts)))
+    source = Source.from_stream(io.BytesIO(output.encode()))
+    read = [(row.text, row.id) for row in read_documents(source, ReadOptions(format=tab))]
+    assert read == [(text, text) for text in texts]
+    dialect = "excel" if tab == "csv" else "excel-tab"
+    rows = csv.DictReader(io.StringIO(output, newline=""), dialect=dialect)
+    assert [row["text"] for row in rows] == texts
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | any_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(any_text, json_values, max_size=5))
+def test_what_was_read_is_written_back_the_same(fields: dict[str, Any]) -> None:
+    fields = {f"x{name}": value for name, value in fields.items()} | {"text": "t"}
+    source = Source.from_stream(io.BytesIO(json.dumps(fields).encode()))
+    (row,) = read_rows(source, ReadOptions(format="jsonl"))
+    (document,) = read_documents(
+        Source.from_stream(io.BytesIO(json.dumps(row.value).encode())), ReadOptions(format="jsonl")
+    )
+    output = json.loads(written("jsonl", rank(document)))
+    assert {name: output[name] for name in fields} == fields
+
+
+def test_logging_says_nothing_when_all_is_well(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        written("trec", TWO)
+    assert caplog.messages == []
