@@ -19,6 +19,7 @@ from .console import draw_error, stderr_console
 from .options import with_option_groups
 from .rank import rank
 
+_NAME = "ce-rerank"
 _DEFAULT_COMMAND = "rank"
 _OWN_OPTIONS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 _INTERRUPTED = 130
@@ -63,7 +64,7 @@ class DefaultCommandGroup(TyperGroup):
 
 
 app = typer.Typer(
-    name="ce-rerank",
+    name=_NAME,
     cls=DefaultCommandGroup,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -77,7 +78,7 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"ce-rerank {__version__}")
+        typer.echo(f"{_NAME} {__version__}")
         raise typer.Exit
 
 
@@ -98,7 +99,7 @@ def main() -> None:
     """Run the command line of this process."""
     # A killed run must take its unfinished files along, as an interrupted one does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-    app()
+    app(prog_name=_NAME)
 
 
 def _report(error: Exception) -> int:

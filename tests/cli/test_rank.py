@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import CountingEngine
+from typer.testing import CliRunner, Result
+
+from ce_rerank.cli.app import app
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counting_engine: CountingEngine) -> Run:
+    """Run a command line with a model whose logit is the sum of a document's number words."""
+    folder = tmp_path / "counting"
+    folder.mkdir()
+    config = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    monkeypatch.setattr("ce_rerank.engines.base.load_engine", lambda checkpoint, options: counting_engine)
+    monkeypatch.setenv("CE_RERANK_MODEL", str(folder))
+    monkeypatch.setenv("CE_RERANK_SCORES", "ignored")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, stdin: str | bytes = b"") -> Result:
+        result = CliRunner().invoke(app, list(arguments), input=stdin)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+def rows(result: Result) -> list[dict[str, Any]]:
+    assert result.exit_code == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_documents_as_arguments_come_out_as_jsonl_best_first(run: Run) -> None:
+    result = run("red", "one", "nine", "two")
+    assert result.stdout == (
+        '{"index": 1, "score": 4.5, "text": "nine"}\n'
+        '{"index": 2, "score": 1.0, "text": "two"}\n'
+        '{"index": 0, "score": 0.5, "text": "one"}\n'
+    )
+    assert (result.stderr, result.exit_code) == ("", 0)
+
+
+def test_rank_can_be_named(run: Run) -> None:
+    assert run("rank", "red", "one").stdout == run("red", "one").stdout
+
+
+def test_a_query_that_is_a_commands_name_goes_through_an_option(run: Run) -> None:
+    assert [row["text"] for row in rows(run("-q", "bench", "one", "two"))] == ["two", "one"]
+
+
+def test_with_a_query_option_every_argument_is_a_document(run: Run) -> None:
+    assert len(rows(run("--query", "red", "one", "two"))) == 2
+
+
+def test_the_query_may_lie_in_a_file(run: Run) -> None:
+    Path("query.txt").write_text("red\n", encoding="utf-8")
+    assert len(rows(run("--query-file", "query.txt", "one", "two"))) == 2
+
+
+def test_stdin_is_read_when_nothing_else_is_given(run: Run) -> None:
+    assert [row["text"] for row in rows(run("red", stdin="one\n\ntwo\r\n"))] == ["two", "one"]
+
+
+def test_arguments_come_before_files_and_files_in_their_order(run: Run) -> None:
+    Path("b.txt").write_text("two\n", encoding="utf-8")
+    Path("a.jsonl").write_text('{"text": "three"}\n', encoding="utf-8")
+    result = run("red", "one", "-f", "b.txt", "-f", "-", "-f", "a.jsonl", stdin="four\n")
+    assert {row["text"]: row["index"] for row in rows(result)} == {"one": 0, "two": 1, "four": 2, "three": 3}
+
+
+def test_every_field_of_the_input_comes_through(run: Run) -> None:
+    row = '{"id": "x", "text": "two", "price": 1.10, "city": "Zürich", "tags": ["a", null], "score": 7}'
+    assert run("red", stdin=row).stdout == (
+        '{"index": 0, "score": 1.0, "text": "two", "id": "x", "price": 1.10, "city": "Zürich", '
+        '"tags": ["a", null], "input": {"score": 7}}\n'
+    )
+
+
+def test_a_title_goes_before_the_text(run: Run) -> None:
+    (row,) = rows(run("red", stdin='{"_id": 5, "title": "one", "body": "two"}'))
+    assert (row["text"], row["score"], row["id"], row["title"]) == ("one two", 1.5, 5, "one")
+
+
+def test_text_fields_are_joined_and_may_be_nested(run: Run) -> None:
+    line = '{"a": {"b": "one"}, "c": "two", "key": 3}'
+    (row,) = rows(run("red", "--text-field", "a.b", "--text-field", "c", "--id-field", "key", stdin=line))
+    assert (row["text"], row["id"]) == ("one two", 3)
+
+
+def test_a_format_can_be_named(run: Run) -> None:
+    (row,) = rows(run("red", "--from", "text", stdin='{"text": "one"}'))
+    assert row["text"] == '{"text": "one"}'
+
+
+def test_compressed_files_are_read(run: Run) -> None:
+    Path("hits.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one"}\n'))
+    assert rows(run("red", "-f", "hits.jsonl.gz"))[0]["text"] == "one"
+
+
+def test_whole_files_are_documents_by_their_path(run: Run) -> None:
+    Path("a.md").write_text("one\ntwo\n", encoding="utf-8")
+    Path("b.md").write_text("nine\n", encoding="utf-8")
+    found = rows(run("red", "a.md", "b.md", "--whole-files"))
+    assert [(row["id"], row["text"]) for row in found] == [("b.md", "nine\n"), ("a.md", "one\ntwo\n")]
+
+
+def test_top_k_and_min_score_select(run: Run) -> None:
+    documents = ["one", "two", "three", "four"]
+    assert [row["text"] for row in rows(run("red", *documents, "-k", "2"))] == ["four", "three"]
+    assert [row["text"] for row in rows(run("red", *documents, "--min-score", "1.5"))] == ["four", "three"]
+
+
+def test_scores_may_be_asked_for_on_another_scale(run: Run) -> None:
+    assert rows(run("red", "zero", "--scores", "sigmoid"))[0]["score"] == 0.5
+    assert rows(run("red", "nine", "--scores", "logit"))[0]["score"] == 9.0
+
+
+def test_details_and_no_text(run: Run) -> None:
+    (row,) = rows(run("red", "--details", "--no-text", stdin='{"text": "one two", "id": 1, "lang": "en"}'))
+    assert row == {
+        "index": 0, "score": 1.5, "id": 1, "rank": 1, "tokens": 6, "truncated": False,
+        "model": "counting, counting fp32 on cpu", "lang": "en",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [
+        ("json", '[\n{"index": 1, "score": 1.0, "text": "two"},\n{"index": 0, "score": 0.5, "text": "one"}\n]\n'),
+        ("csv", "index,score,text\n1,1.0,two\n0,0.5,one\n"),
+        ("tsv", "index\tscore\ttext\n1\t1.0\ttwo\n0\t0.5\tone\n"),
+        ("text", "two\none\n"),
+        ("trec", "1 Q0 1 1 1.0 ce-rerank\n1 Q0 0 2 0.5 ce-rerank\n"),
+    ],
+)
+def test_other_formats(run: Run, format: str, expected: str) -> None:
+    assert run("red", "one", "two", "--to", format).stdout == expected
+
+
+def test_the_table_holds_rank_score_and_text(run: Run) -> None:
+    lines = run("red cat", "one", "two cat", "--to", "table").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == ["1", "2"]
+    assert "two cat" in lines[1]
+
+
+def test_output_goes_to_a_file_in_the_format_of_its_suffix(run: Run) -> None:
+    result = run("red", "one", "two", "-o", "out.csv")
+    assert (result.stdout, result.exit_code) == ("", 0)
+    assert Path("out.csv").read_text(encoding="utf-8") == "index,score,text\n1,1.0,two\n0,0.5,one\n"
+
+
+def test_a_failed_run_leaves_the_output_file_as_it_was(run: Run) -> None:
+    Path("out.jsonl").write_text("precious\n", encoding="utf-8")
+    assert run("red", "nan", "-o", "out.jsonl").exit_code == 4
+    assert Path("out.jsonl").read_text(encoding="utf-8") == "precious\n"
+    assert [path.name for path in Path().glob("out*")] == ["out.jsonl"]
+
+
+def test_cut_documents_are_said_on_stderr_unless_quiet(run: Run) -> None:
+    text = "one " * 40
+    said = run("red", text, "two").stderr
+    assert said.startswith("warning: 1 of 2 documents were cut at 32 tokens")
+    assert run("red", text, "two", "--quiet").stderr == ""
+
+
+def test_long_error_stops(run: Run) -> None:
+    result = run("red", "one " * 40, "--long", "error")
+    assert (result.stdout, result.exit_code) == ("", 3)
+    assert "document 0 is longer than the model's 32 tokens" in result.stderr
+
+
+def test_a_query_that_leaves_no_room_is_refused(run: Run) -> None:
+    result = run("red " * 20, "one")
+    assert (result.stdout, result.exit_code) == ("", 3)
+
+
+def test_output_can_be_piped_in_again(run: Run) -> None:
+    once = run("red", "one", "two").stdout
+    twice = rows(run("red", stdin=once))
+    assert [(row["index"], row["text"]) for row in twice] == [(0, "two"), (1, "one")]
+    assert twice[1]["input"] == {"index": 0}
+
+
+def test_documents_may_look_like_options_after_two_dashes(run: Run) -> None:
+    assert rows(run("red", "--", "--one", "-k"))[0]["text"] == "--one"
+
+
+def test_samples_rank_the_same_in_every_format(run: Run, samples: Path) -> None:
+    def ranked(name: str) -> list[Any]:
+        return [(row["score"], row["text"]) for row in rows(run("red", "-f", str(samples / name)))]
+
+    reference = ranked("notes.jsonl")
+    assert len(reference) == 36
+    for name in ("notes.jsonl.gz", "notes.csv", "notes.tsv", "notes.txt"):
+        assert ranked(name) == reference, name
+
+
+def test_an_unforeseen_error_is_called_ours(run: Run, counting_engine: CountingEngine) -> None:
+    counting_engine.batch_tokens = 0
+    result = run("red", "one")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: ValueError: batch_tokens is 0; it must be at least 1\n"
+        "       This is a fault of ce-rerank. Run it again with --debug, and report what it prints.\n"
+    )
+    assert "Traceback (most recent call last)" in run("red", "one", "--debug").stderr
+
+
+def test_a_table_in_a_file_has_no_colours(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    run("red", "red one", "-o", "out.txt", "--to", "table")
+    assert "\x1b" not in io.open("out.txt", encoding="utf-8").read()
