@@ -26,6 +26,7 @@ from .types import (
     RankOptions,
     ScoreScale,
 )
+from .windows import WindowPlan, cut_windows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +42,7 @@ QueryInput = str | Query
 Progress = Callable[[int], None]
 
 _WINDOW_PAIRS = 4096  # pairs tokenized, pooled and scored at a time; bounds memory, not quality
+_LEAST_WINDOW_PAIRS = 1024
 _LEAST_DOCUMENT_TOKENS = 64  # a query that leaves less than this for documents is refused
 
 
@@ -109,6 +111,11 @@ class Reranker:
         """What runs, where and how: engine, device, precision, model, limits and scale."""
         return self._engine.info
 
+    @property
+    def window_pairs(self) -> int:
+        """How many pairs of many queries are pooled: enough that batches are full, and few enough to wait for."""
+        return max(_LEAST_WINDOW_PAIRS, (self._batch_tokens or self._engine.batch_tokens) // 4)
+
     def rank(
         self,
         query: QueryInput,
@@ -156,16 +163,8 @@ class Reranker:
         and not logged. Raises as `rank` does.
         """
         options = RankOptions(top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool)
-        window: list[CandidateList] = []
-        pair_count = 0
-        for item in queries:
-            candidates = item if isinstance(item, CandidateList) else as_candidate_list(*item)
-            window.append(candidates)
-            pair_count += len(candidates.documents)
-            if pair_count >= _WINDOW_PAIRS:
-                yield from self.rank_lists(window, options)
-                window, pair_count = [], 0
-        if window:
+        lists = (item if isinstance(item, CandidateList) else as_candidate_list(*item) for item in queries)
+        for window in cut_windows(lists, WindowPlan(self.window_pairs)):
             yield from self.rank_lists(window, options)
 
     def rank_lists(
@@ -173,7 +172,7 @@ class Reranker:
     ) -> list[Ranking]:
         """Rank candidate lists with all their pairs pooled; gives a ranking for each, in their order."""
         self._require_room(lists)
-        pairs = [(candidates.query.text, document.text) for candidates in lists for document in candidates.documents]
+        pairs = _pairs_of(lists)
         if options.long == "error":
             self._require_whole(lists, pairs)
         scored = self._score_pairs(pairs, options.scores, on_progress)
@@ -184,6 +183,12 @@ class Reranker:
             rankings.append(_select(candidates, scored[start:stop], options))
             start = stop
         return rankings
+
+    def require_scorable(self, candidates: CandidateList, options: RankOptions) -> None:
+        """Raise InputError when the query leaves no room for documents, or one is too long that may not be."""
+        self._require_room([candidates])
+        if options.long == "error":
+            self._require_whole([candidates], _pairs_of([candidates]))
 
     def score(self, pairs: Sequence[Pair], *, scores: ScoreScale = "model") -> NDArray[np.float32]:
         """Score (query, document) pairs; gives float32 of shape (pairs,), in the order of `pairs`."""
@@ -255,6 +260,10 @@ class _Scored:
     tokens: int
     truncated: bool
     characters_read: int
+
+
+def _pairs_of(lists: Sequence[CandidateList]) -> list[Pair]:
+    return [(candidates.query.text, document.text) for candidates in lists for document in candidates.documents]
 
 
 def as_candidate_list(query: QueryInput, documents: Iterable[DocumentInput]) -> CandidateList:
