@@ -152,24 +152,52 @@ class Lines:
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         number = 0
-        for block in io.BufferedReader(self._stream, BUFFER_BYTES):
-            # bytes.splitlines knows \n, \r and \r\n alone; str.splitlines would cut at U+2028 and U+0085.
-            for raw in (block,) if b"\r" not in block else block.splitlines(keepends=True):
-                number += 1
-                if number == 1:
-                    raw = raw.removeprefix(UTF8_BOM)
-                self.fault = None
-                try:
-                    line = raw.decode()
-                except UnicodeDecodeError as error:
-                    self.fault = _not_utf8(f"{self._name}:{number}", error)
-                    line = raw.decode(errors="replace")
-                if "\0" in line and self.fault is None:
-                    self.fault = InputError(
-                        f"{self._name}:{number}: a NUL byte, which text does not have.",
-                        hint="Is it a binary file?",
-                    )
-                yield number, line
+        for block in _line_blocks(self._stream):
+            data = block if number else block.removeprefix(UTF8_BOM)
+            text = _decode_or_none(data)
+            if text is None or "\0" in text or "\r" in text:
+                yield from self._lines_one_by_one(data, number + 1)
+                # bytes.splitlines knows \n, \r and \r\n alone; str.splitlines would cut at U+2028 and U+0085.
+                number += len(data.splitlines())
+            else:
+                yield from enumerate(io.StringIO(text, newline="\n"), number + 1)
+                number += text.count("\n")
+
+    def _lines_one_by_one(self, data: bytes, first_number: int) -> Iterator[tuple[int, str]]:
+        for number, raw in enumerate(data.splitlines(keepends=True), first_number):
+            where = f"{self._name}:{number}"
+            try:
+                line = raw.decode()
+            except UnicodeDecodeError as error:
+                self.fault = _not_utf8(where, error)
+                line = raw.decode(errors="replace")
+            else:
+                if "\0" in line:
+                    problem = f"{where}: a NUL byte, which text does not have."
+                    self.fault = InputError(problem, hint="Is it a binary file?")
+            yield number, line
+            self.fault = None
+
+
+def _decode_or_none(data: bytes) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _line_blocks(stream: LookAhead) -> Iterator[bytes]:
+    """Cut a stream into blocks of whole lines, as large as they come."""
+    unfinished: list[bytes] = []
+    while data := stream.read(BUFFER_BYTES):
+        cut = data.rfind(b"\n") + 1
+        if cut:
+            yield b"".join((*unfinished, data[:cut]))
+            unfinished = [data[cut:]]
+        else:
+            unfinished.append(data)
+    if rest := b"".join(unfinished):
+        yield rest
 
 
 def decode_whole(stream: LookAhead, name: str) -> str:

@@ -47,7 +47,7 @@ def decode_json(text: str, where: str) -> Any:
         value = _decode(lambda decoder: decoder.decode(text), where)
     except json.JSONDecodeError as error:
         raise _broken_json(where, error) from None
-    if _SURROGATE_ESCAPE.search(text):
+    if "\\u" in text and _SURROGATE_ESCAPE.search(text):
         refuse_surrogates(value, where)
     return value
 
