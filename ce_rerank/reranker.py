@@ -113,7 +113,7 @@ class Reranker:
 
     @property
     def window_pairs(self) -> int:
-        """How many pairs of many queries are pooled: enough that batches are full, and few enough to wait for."""
+        """How many pairs of many queries are pooled: enough to fill batches, few enough to wait for."""
         return max(_LEAST_WINDOW_PAIRS, (self._batch_tokens or self._engine.batch_tokens) // 4)
 
     def rank(
@@ -185,7 +185,7 @@ class Reranker:
         return rankings
 
     def require_scorable(self, candidates: CandidateList, options: RankOptions) -> None:
-        """Raise InputError when the query leaves no room for documents, or one is too long that may not be."""
+        """Raise InputError for a query that leaves no room, or a document too long where that is refused."""
         self._require_room([candidates])
         if options.long == "error":
             self._require_whole([candidates], _pairs_of([candidates]))
@@ -263,7 +263,7 @@ class _Scored:
 
 
 def _pairs_of(lists: Sequence[CandidateList]) -> list[Pair]:
-    return [(candidates.query.text, document.text) for candidates in lists for document in candidates.documents]
+    return [(one.query.text, document.text) for one in lists for document in one.documents]
 
 
 def as_candidate_list(query: QueryInput, documents: Iterable[DocumentInput]) -> CandidateList:

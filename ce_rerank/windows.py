@@ -26,7 +26,8 @@ class WindowPlan:
 
     def is_full(self, number: int, pairs: int, characters: int) -> bool:
         """Tell whether window `number`, from 0, is full with what it holds."""
-        return pairs >= min(self.pairs, FIRST_WINDOW_PAIRS << min(number, 16)) or characters >= WINDOW_CHARACTERS
+        wanted = min(self.pairs, FIRST_WINDOW_PAIRS << min(number, 16))
+        return pairs >= wanted or characters >= WINDOW_CHARACTERS
 
 
 def cut_windows(lists: Iterable[CandidateList], plan: WindowPlan) -> Iterator[list[CandidateList]]:
@@ -46,7 +47,7 @@ def cut_windows(lists: Iterable[CandidateList], plan: WindowPlan) -> Iterator[li
 
 
 def count_pairs(candidates: CandidateList) -> int:
-    """Count what a list adds to a window; a query without documents counts as one, so as to be bounded too."""
+    """Count the pairs of a list; a query without documents counts as one, so that they are bounded too."""
     return max(1, len(candidates.documents))
 
 
