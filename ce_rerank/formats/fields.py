@@ -116,7 +116,9 @@ def _top_level(row: Mapping[str, Any], path: str) -> str:
 def _no_field(row: Mapping[str, Any], path: str, origin: str, option: str) -> InputError:
     names = list(row)
     has = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    has_query = "query" in row and any(isinstance(value, list) for value in row.values())
+    way_out = f"Name it with {option}."
     return InputError(
         f'{origin}: no "{path}" field ({f"has: {has}" if names else "it has none at all"}).',
-        hint=f"Name it with {option}.",
+        hint=f"{way_out} Queries with their documents are for: ce-rerank batch" if has_query else way_out,
     )

@@ -86,6 +86,12 @@ def test_the_row_is_kept_as_it_was_read() -> None:
             "and 8 more). Name it with --text-field.",
         ),
         (
+            {"query": "why", "documents": ["a"]},
+            FieldRules(),
+            'hits.jsonl:17: no "text" field (has: query, documents). Name it with --text-field. '
+            "Queries with their documents are for: ce-rerank batch",
+        ),
+        (
             {"text": None, "body": "x"},
             FieldRules(),
             'hits.jsonl:17: the field "text" is null, not a string. '

@@ -252,11 +252,9 @@ def test_broken_input_is_named_with_its_place(data: bytes, options: dict[str, An
 
 
 def test_damaged_compression_is_named() -> None:
-    squeezed = bytearray(gzip.compress(os.urandom(1000)))
+    squeezed = bytearray(gzip.compress(JSONL))
     squeezed[-6] ^= 0xFF
-    assert stdin_failure(bytes(squeezed), format="text").startswith(
-        ("stdin: the gzip data is damaged", "stdin:1")
-    )
+    assert stdin_failure(bytes(squeezed)).startswith("stdin: the gzip data is damaged (CRC check failed")
     frame = bytearray(zstandard.compress(JSONL * 50))
     frame[6:20] = b"\xff" * 14
     assert stdin_failure(bytes(frame)).startswith("stdin: the zstd data is damaged (")
