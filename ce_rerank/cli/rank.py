@@ -106,7 +106,8 @@ def rank(
             ranking = reranker.rank(asked, documents, **as_keywords(options), on_progress=activity.advance)
             activity.stop()
             wanted = to or _default_format(output.output)
-            _write(ranking, stream, wanted, WriteOptions(with_text=not no_text, details=details))
+            writing = WriteOptions(not no_text, details, model=reranker.info.description)
+            _write(ranking, stream, wanted, writing)
 
 
 def _read_query(texts: list[str], query: str | None, query_file: Path | None) -> Query:

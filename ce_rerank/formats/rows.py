@@ -30,12 +30,13 @@ class WriteOptions:
     """What is written of a result.
 
     Without `with_text` the text and the fields that it was made from are left out, except a title. `details`
-    adds `DETAIL_NAMES`. `run_name` is the last column of a TREC run.
+    adds `DETAIL_NAMES`, and `model`, what the scores come from. `run_name` is the last column of a TREC run.
     """
 
     with_text: bool = True
     details: bool = False
     run_name: str = "ce-rerank"
+    model: str = ""
 
 
 def own_names(options: WriteOptions, *, with_query: bool = False) -> tuple[str, ...]:
@@ -44,6 +45,7 @@ def own_names(options: WriteOptions, *, with_query: bool = False) -> tuple[str, 
         *(QUERY_NAMES if with_query else ()),
         *(("index", "score", "text", "id") if options.with_text else ("index", "score", "id")),
         *(DETAIL_NAMES if options.details else ()),
+        *(("model",) if options.details and options.model else ()),
     )
 
 
@@ -90,6 +92,8 @@ def _own_fields(ranked: RankedDocument, options: WriteOptions) -> dict[str, Any]
                 "end": passage.end,
                 "line": passage.line,
             }
+        if options.model:
+            row["model"] = options.model
     return row
 
 

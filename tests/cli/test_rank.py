@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counting_engine: Counti
     (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     monkeypatch.setattr("ce_rerank.engines.base.load_engine", lambda checkpoint, options: counting_engine)
     monkeypatch.setenv("CE_RERANK_MODEL", str(folder))
-    monkeypatch.setenv("CE_RERANK_SCORES", "ignored")
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, stdin: str | bytes = b"") -> Result:
@@ -220,7 +218,6 @@ def test_an_unforeseen_error_is_called_ours(run: Run, counting_engine: CountingE
     assert "Traceback (most recent call last)" in run("red", "one", "--debug").stderr
 
 
-def test_a_table_in_a_file_has_no_colours(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
+def test_a_table_in_a_file_has_no_colours(run: Run) -> None:
     run("red", "red one", "-o", "out.txt", "--to", "table")
-    assert "\x1b" not in io.open("out.txt", encoding="utf-8").read()
+    assert "\x1b" not in Path("out.txt").read_text(encoding="utf-8")
