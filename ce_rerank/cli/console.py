@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.spinner import Spinner
     from rich.table import Table
 
+_BAR_WIDTH = 20
 _WIDE_ENOUGH_FOR_A_BAR = 60
 
 __all__ = [
@@ -87,14 +88,23 @@ def draw_message(
     margin = " " * (len(label) + 1) if label else ""
     width = max(20, console.width - len(margin)) if console.file.isatty() else sys.maxsize
     lines = [
-        wrapped
-        for line in message.splitlines()
-        for wrapped in textwrap.wrap(
-            clean_text(line, console.encoding), width, break_long_words=False, break_on_hyphens=False
-        )
+        wrapped for line in message.splitlines() for wrapped in _wrap_line(line, width, console.encoding)
     ]
     text = Text(f"\n{margin}".join(lines), style)
     console.print(Text.assemble((label, label_style), " ", text) if label else text, soft_wrap=True)
+
+
+def _wrap_line(line: str, width: int, encoding: str) -> list[str]:
+    """Wrap a line between its words; what it is indented by, as a command in a hint may be, is kept."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.wrap(
+        clean_text(line, encoding),
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 @contextmanager
@@ -158,7 +168,7 @@ class Activity:
         self._total: int | None = None
         self._done = 0
         self._since: float | None = None
-        self._counting = threading.Lock()  # held for a moment, never while drawing
+        self._state = threading.Lock()  # held for a moment, never while drawing
         self._live: Live | None = None
         self._over = not enabled
         self._showing = threading.Lock()
@@ -168,9 +178,10 @@ class Activity:
     @property
     def console(self) -> Console:
         """The console that it is shown on; what is printed there meanwhile appears above it."""
-        if self._console is None:
-            self._console = stderr_console()
-        return self._console
+        with self._state:
+            if self._console is None:
+                self._console = stderr_console()
+            return self._console
 
     def __enter__(self) -> Activity:
         file = self._console.file if self._console else sys.stderr
@@ -188,19 +199,19 @@ class Activity:
 
     def stage(self, text: str) -> None:
         """Say what is being done now."""
-        with self._counting:
+        with self._state:
             self._stage = text
             if self._total is not None and self._done >= self._total:
                 self._since = None
 
     def start(self, total: int | None = None, stage: str = "Scoring") -> None:
         """Begin to count towards `total`, or just to count when it is not known."""
-        with self._counting:
+        with self._state:
             self._stage, self._total, self._done, self._since = stage, total, 0, time.monotonic()
 
     def advance(self, count: int = 1) -> None:
         """Count what has been done since the last time."""
-        with self._counting:
+        with self._state:
             self._done += count
 
     def stop(self) -> None:
@@ -230,7 +241,7 @@ class Activity:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._live.start()
+            self._live.start(refresh=True)
 
     def _draw(self, spinner: Spinner) -> Table:
         """Make the line that is shown at this moment."""
@@ -238,21 +249,26 @@ class Activity:
         from rich.table import Table
         from rich.text import Text
 
-        with self._counting:
+        console = self.console
+        with self._state:
             stage, total, done, since = self._stage, self._total, self._done, self._since
-        line = Table.grid(padding=(0, 1))
-        cells: list[Spinner | ProgressBar | Text] = [spinner, Text(clean_text(stage, self.console.encoding))]
-        line.add_column()
-        line.add_column(no_wrap=True, overflow="ellipsis")
+        room = console.width - 2
+        counts: list[ProgressBar | Text] = []
         if since is not None:
-            # Of long documents the passages are counted, which are more than was foreseen.
-            known = total is not None and 0 < done <= total
-            if total is not None and known and self.console.width >= _WIDE_ENOUGH_FOR_A_BAR:
-                cells.append(ProgressBar(total, done, width=20, complete_style="blue", finished_style="blue"))
-                line.add_column()
-            cells.append(Text(_describe_progress(done, total if known else None, time.monotonic() - since)))
-            line.add_column(no_wrap=True)
-        line.add_row(*cells)
+            # Of long documents the passages are counted, and they can be more than was foreseen.
+            known = total if total and done <= total else None
+            if known and console.width >= _WIDE_ENOUGH_FOR_A_BAR:
+                counts.append(
+                    ProgressBar(known, done, _BAR_WIDTH, complete_style="cyan", finished_style="cyan")
+                )
+                room -= _BAR_WIDTH + 1
+            progress = _describe_progress(done, known, time.monotonic() - since)
+            counts.append(Text(progress))
+            room -= len(progress) + 1
+        label = Text(clean_text(stage, console.encoding))
+        label.truncate(max(room, 1), overflow="crop" if console.options.ascii_only else "ellipsis")
+        line = Table.grid(padding=(0, 1))
+        line.add_row(spinner, label, *counts)
         return line
 
 

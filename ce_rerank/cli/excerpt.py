@@ -25,11 +25,12 @@ _CLOSING = (  # With them the selectors that choose the shape of the character b
     "\ufe00-\ufe0f\U000e0100-\U000e01ef"
 )
 _OPENING = "\u3008\u300a\u300c\u300e\u3010\u3014\u3016\uff08\uff5b"
-_DENSE_RUN = re.compile(f"[{_DENSE}]+")
-_HIRAGANA = re.compile("[\u3040-\u309f]+")
-_UNBREAKABLE = re.compile(f"[{_OPENING}]*[{_DENSE}][{_CLOSING}]*|[^\\s{_DENSE}]+")
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-_SENTENCE_END = re.compile(f"[.!?…]['\"”’)]*\\s+|[\u3002\uff01\uff1f][{_CLOSING}]*\\s*")
+# Patterns are compiled at their first use, which takes longer than importing all else of this module.
+_DENSE_RUN = f"[{_DENSE}]+"
+_HIRAGANA = "[\u3040-\u309f]+"
+_UNBREAKABLE = f"[{_OPENING}]*[{_DENSE}][{_CLOSING}]*|[^\\s{_DENSE}]+"
+_WORD = r"[^\W_]+(?:['’][^\W_]+)*"
+_SENTENCE_END = f"[.!?…]['\"”’)]*\\s+|[\u3002\uff01\uff1f][{_CLOSING}]*\\s*"
 
 # Words that nobody looks for, unless the query has no others.
 _STOPWORDS = frozenset(
@@ -89,27 +90,23 @@ class QueryWords:
 
     def __init__(self, query: str) -> None:
         query = clean_text(query)
-        words = _WORD.findall(_DENSE_RUN.sub(" ", query))
+        words = re.findall(_WORD, re.sub(_DENSE_RUN, " ", query))
         words = [word for word in words if word.casefold() not in _STOPWORDS] or words
-        runs = _DENSE_RUN.findall(query)
+        runs = re.findall(_DENSE_RUN, query)
         pairs = {run[at : at + 2] for run in runs for at in range(max(1, len(run) - 1))}
         # Hiragana alone is endings and particles, the stopwords of Japanese.
-        self._pairs = {pair for pair in pairs if not _HIRAGANA.fullmatch(pair)} or pairs
+        self._pairs = {pair for pair in pairs if not re.fullmatch(_HIRAGANA, pair)} or pairs
         choices = "|".join(sorted(map(re.escape, set(words)), key=len, reverse=True))
-        letter = f"[^\\W_{_DENSE}]"
-        pattern = f"(?<!{letter})(?:{choices})(?!{letter})"
-        self._words = re.compile(pattern, re.IGNORECASE) if choices else None
+        self._words = re.compile(choices, re.IGNORECASE) if choices else None
 
     def find(self, text: str) -> list[Span]:
         """Give the places of the query's words in `text`, in order, without overlaps."""
-        spans = [match.span() for match in self._words.finditer(text)] if self._words else []
-        spans = [span for span in spans if not _goes_on(text, span[1])]
-        if self._pairs:
-            spans = sorted(spans + list(self._find_pairs(text)))
-        return spans
+        found = (match.span() for match in self._words.finditer(text)) if self._words else ()
+        spans = [span for span in found if _stands_alone(text, *span)]
+        return sorted([*spans, *self._find_pairs(text)]) if self._pairs else spans
 
     def _find_pairs(self, text: str) -> Iterator[Span]:
-        for run in _DENSE_RUN.finditer(text):
+        for run in re.finditer(_DENSE_RUN, text):
             start = end = run.start()
             for at in range(run.start(), run.end()):
                 length = 2 if text[at : at + 2] in self._pairs else 1 if text[at] in self._pairs else 0
@@ -123,9 +120,17 @@ class QueryWords:
                 yield start, end
 
 
-def _goes_on(text: str, at: int) -> bool:
-    """Tell whether a combining mark belongs to the character before `at`, so that the word is not over."""
-    return at < len(text) and unicodedata.category(text[at]).startswith("M")
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Tell whether no word goes on before `start` or at `end`."""
+    before, after = text[max(0, start - 1) : start], text[end : end + 1]
+    return not any(character and _is_in_word(character) for character in (before, after))
+
+
+def _is_in_word(character: str) -> bool:
+    """Tell whether it is a letter or digit of a spaced script, or a mark on one."""
+    if character.isalnum():
+        return not re.match(_DENSE_RUN, character)
+    return unicodedata.category(character).startswith("M")
 
 
 def make_excerpt(
@@ -137,48 +142,56 @@ def make_excerpt(
     before and after it is marked by `ellipsis`.
     """
     marks = words.find(text)
+    most = (
+        2 * max_lines * width
+    )  # more characters than fit, so that a long text costs no more than a short one
+    ends = _wrap(text[:most], width, max_lines + 1)
+    if len(text) <= most and len(ends) <= max_lines:
+        return _mark_lines(text, ends, marks)
     room = max(2, width - len(ellipsis) - 1)
-    start = _choose_start(text, marks, max_lines * room)
+    start = _choose_start(text, marks, seen=_wrap(text[:most], room, max_lines)[-1][1])
     prefix = f"{ellipsis} " if start else ""
-    # More characters than fit, and few enough that a long text costs no more than a short one.
-    shown = prefix + text[start : start + 2 * max_lines * width]
-    complete = start + len(shown) - len(prefix) == len(text)
-    ends = _wrap(shown, width)
-    if not complete or len(ends) > max_lines:
-        ends = _wrap(shown, room)[:max_lines]
-        complete = False
+    shown = prefix + text[start : start + most]
+    ends = _wrap(shown, width, max_lines + 1)
+    complete = len(text) <= start + most and len(ends) <= max_lines
+    if not complete:
+        ends = _wrap(shown, room, max_lines)
     shift = start - len(prefix)
-    places = [(max(at, start) - shift, end - shift) for at, end in marks if end > start]
-    lines = [
-        Line(
-            shown[line_start:line_end],
-            tuple(
-                (max(at, line_start) - line_start, min(end, line_end) - line_start)
-                for at, end in places
-                if at < line_end and end > line_start
-            ),
-        )
-        for line_start, line_end in ends
-    ]
-    if lines and not complete:
+    inside = [(max(at, start) - shift, end - shift) for at, end in marks if end > start]
+    lines = _mark_lines(shown, ends, inside)
+    if not complete:
         lines[-1] = Line(f"{lines[-1].text} {ellipsis}", lines[-1].marks)
     return lines
 
 
-def _choose_start(text: str, marks: Sequence[Span], budget: int) -> int:
-    """Choose where the shown part begins: a little before the richest place, at a sentence if it can."""
-    from rich.cells import cell_len
+def _mark_lines(text: str, ends: Sequence[Span], marks: Sequence[Span]) -> list[Line]:
+    """Cut a text into lines, and its marks with it."""
+    return [
+        Line(
+            text[start:end],
+            tuple(
+                (max(at, start) - start, min(to, end) - start) for at, to in marks if at < end and to > start
+            ),
+        )
+        for start, end in ends
+    ]
 
-    sample = text[: 2 * budget]
-    length = budget * len(sample) // max(1, cell_len(sample))
-    if len(text) <= length:
-        return 0
+
+def _choose_start(text: str, marks: Sequence[Span], seen: int) -> int:
+    """Choose where the shown part begins: a little before the richest place, at a sentence if it can.
+
+    `seen` is how many characters are shown of the text when it is shown from its start.
+    """
+    length = seen * 3 // 4  # of another part it may be less
     last_start = text.find(" ", len(text) - length) + 1 or len(text) - length
     found = [text[start:end].casefold() for start, end in marks]
     starts = [start for start, _ in marks]
+    all_different = len(set(found))
     best = 0
-    most = len(set(found[: bisect_left(starts, length)]))
+    most = len(set(found[: bisect_left(starts, seen)]))
     for place, start in enumerate(starts):
+        if most == all_different:
+            break
         begin = min(_step_back(text, start, length // 3), last_start)
         different = len(set(found[place : bisect_left(starts, begin + length)]))
         if different > most:
@@ -191,39 +204,35 @@ def _step_back(text: str, start: int, reach: int) -> int:
     floor = max(0, start - reach)
     if floor == 0:
         return 0
-    sentences = [match.end() for match in _SENTENCE_END.finditer(text, floor, start)]
+    sentences = [floor + match.end() for match in re.finditer(_SENTENCE_END, text[floor:start])]
     if sentences:
         return sentences[0]
     space = text.find(" ", floor, start)
     return space + 1 if space >= 0 else floor
 
 
-def _wrap(text: str, width: int) -> list[Span]:
-    """Break a text into lines of at most `width` cells; gives where each starts and ends in it."""
+def _wrap(text: str, width: int, max_lines: int) -> list[Span]:
+    """Break a text into its first `max_lines` lines of at most `width` cells: where each starts and ends."""
     lines: list[Span] = []
-    start = end = 0
-    used = 0
+    start = end = used = 0
     for piece_start, piece_end, cells in _pieces(text, width):
-        gap = piece_start - end
-        if end > start and used + gap + cells > width:
+        if end > start and used + piece_start - end + cells > width:
             lines.append((start, end))
+            if len(lines) == max_lines:
+                return lines
             start, used = piece_start, 0
-        elif end == start:
-            start = piece_start
-        else:
-            used += gap
+        elif end > start:
+            used += piece_start - end
         used += cells
         end = piece_end
-    if end > start:
-        lines.append((start, end))
-    return lines
+    return [*lines, (start, end)] if end > start else lines
 
 
 def _pieces(text: str, width: int) -> Iterator[tuple[int, int, int]]:
     """Cut a text into what no line break may cut, with its width in cells; what is too wide is chopped."""
     from rich.cells import cell_len, chop_cells
 
-    for match in _UNBREAKABLE.finditer(text):
+    for match in re.finditer(_UNBREAKABLE, text):
         cells = cell_len(match.group())
         if cells <= width:
             yield match.start(), match.end(), cells

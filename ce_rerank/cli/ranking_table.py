@@ -62,14 +62,16 @@ def _lay_out(ranking: Ranking, console: Console, details: bool, with_text: bool)
 
 
 def _fold_head(cells: Sequence[Text], margin: int, width: int) -> Text:
-    """Join the cells of a head that has a line to itself; the last, the id, goes below if it does not fit."""
+    """Join the cells of a head that has a line to itself; the last, an id, goes below if it does not fit."""
     from rich.text import Text
 
     head = Text(_GAP).join(cells[:-1])
     name = cells[-1].copy()
     name.rstrip()
-    fits = head.cell_len + len(_GAP) + name.cell_len <= width
-    return head.append(_GAP if fits else "\n" + " " * margin).append_text(name)
+    if head.cell_len + len(_GAP) + name.cell_len <= width:
+        return head.append(_GAP).append_text(name)
+    head.rstrip()
+    return head.append("\n" + " " * margin).append_text(name)
 
 
 def _make_columns(ranking: Ranking, console: Console, details: bool, with_text: bool) -> list[list[Text]]:
@@ -78,7 +80,7 @@ def _make_columns(ranking: Ranking, console: Console, details: bool, with_text: 
     columns = [
         _pad_column("", [str(result.rank) for result in ranking], "dim", right=True),
         _pad_column("score", _format_scores(scores), right=True),
-        _pad_column("", _draw_bars(scores, 16 if console.width >= 100 else 10, console), "blue"),
+        _pad_column("", _draw_bars(scores, 16 if console.width >= 100 else 10, console), "cyan"),
     ]
     if details:
         columns.append(_pad_column("tokens", [str(result.tokens) for result in ranking], "dim", right=True))

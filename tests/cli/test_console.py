@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import io
+import logging
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from ce_rerank.cli.console import Activity, draw_error, draw_message, messages, stderr_console, stdout_console
+
+log = logging.getLogger("ce_rerank")
+
+
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Put a terminal in the place of stderr; not a fixture, since pytest puts its own there after those."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    return terminal
+
+
+# Consoles
+
+
+def test_colour_is_for_terminals() -> None:
+    assert stdout_console(io.StringIO()).color_system is None
+    assert stdout_console(Terminal()).color_system is not None
+
+
+def test_force_color_colours_a_pipe_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert stdout_console(io.StringIO()).color_system is not None
+
+
+def test_no_color_takes_the_colour_and_leaves_the_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Terminal()
+    draw_error(stdout_console(terminal), "Broken.")
+    assert terminal.getvalue() == "\x1b[1merror:\x1b[0m Broken.\n"
+
+
+def test_columns_sets_the_width_of_a_pipe_and_of_a_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "123")
+    assert stdout_console(io.StringIO()).width == 123
+    monkeypatch.setenv("TERM", "dumb")
+    dumb = stdout_console(Terminal())
+    assert dumb.width == 123
+    assert dumb.color_system is None
+
+
+def test_a_closed_pipe_is_the_applications_to_handle() -> None:
+    class ClosedPipe(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        stdout_console(ClosedPipe()).print("a line")
+
+
+def test_the_module_is_imported_without_rich() -> None:
+    code = "import sys, ce_rerank.cli.console; print(sorted(m for m in sys.modules if m.startswith('rich')))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+# Messages
+
+
+def test_an_error_and_its_hint_have_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    draw_error(stderr_console(), 'hits.jsonl:17: no "text" field.', "Name it with --text-field.")
+    draw_error(stderr_console(), "No such file: a.jsonl.")
+    assert capsys.readouterr() == (
+        "",
+        'error: hits.jsonl:17: no "text" field.\n'
+        "       Name it with --text-field.\n"
+        "error: No such file: a.jsonl.\n",
+    )
+
+
+def test_where_nobody_watches_a_line_is_never_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    draw_error(stderr_console(), "word " * 99 + "end.", "hint " * 99 + "end.")
+    message, hint = capsys.readouterr().err.splitlines()
+    assert message == "error: " + "word " * 99 + "end."
+    assert hint == "       " + "hint " * 99 + "end."
+
+
+def test_a_terminal_wraps_between_words_and_never_inside_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = open_terminal(monkeypatch)
+    draw_error(stderr_console(), "word " * 20 + "end.", f"See /{'long/' * 20}path.")
+    drawn = terminal.getvalue().replace("\x1b[1;31m", "").replace("\x1b[0m", "")
+    assert drawn == (
+        "error: " + ("word " * 14).strip() + "\n"
+        "       " + "word " * 6 + "end.\n"
+        "       See\n"
+        f"       /{'long/' * 20}path.\n"
+    )
+
+
+def test_a_hint_may_have_lines_and_keeps_what_they_are_indented_by(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    draw_error(stderr_console(), "Out of reach.", "What works:\n  --offline\n\n  a folder")
+    assert capsys.readouterr().err == (
+        "error: Out of reach.\n       What works:\n         --offline\n         a folder\n"
+    )
+
+
+def test_messages_hold_no_markup_and_no_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    draw_message(stderr_console(), "[bold]a[/bold] :tea: \x1b[2J [/nothing]")
+    assert capsys.readouterr().err == "[bold]a[/bold] :tea: ␛[2J [/nothing]\n"
+
+
+# What the library logs
+
+
+def test_a_warning_is_always_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with messages():
+        log.warning("%d documents were cut.", 3)
+        log.info("The device is cpu.")
+    assert capsys.readouterr() == ("", "warning: 3 documents were cut.\n")
+
+
+def test_verbose_says_what_was_chosen_and_each_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    with messages(verbose=True):
+        log.info("The device is cpu.")
+        log.info("Loading a model", extra={"stage": True})
+        log.debug("A detail.")
+    assert capsys.readouterr().err == "The device is cpu.\nLoading a model\n"
+
+
+def test_quiet_says_errors_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with messages(quiet=True, verbose=True):
+        log.warning("3 documents were cut.")
+        log.error("The disk is full.")
+    assert capsys.readouterr().err == "error: The disk is full.\n"
+
+
+def test_afterwards_the_logger_is_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    before = (log.level, log.propagate, list(log.handlers))
+    with pytest.raises(ZeroDivisionError), messages():
+        1 / 0  # noqa: B018
+    assert (log.level, log.propagate, list(log.handlers)) == before
+
+
+# Activity
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.01)
+
+
+class Screen:
+    """A console on a terminal, and what was drawn on it."""
+
+    def __init__(self, **options: object) -> None:
+        self.file = Terminal()
+        self.console = Console(file=self.file, **options)  # type: ignore[arg-type]
+
+    @property
+    def drawn(self) -> str:
+        return self.file.getvalue()
+
+
+@pytest.fixture
+def screen() -> Screen:
+    return Screen()
+
+
+def test_a_short_run_draws_nothing(screen: Screen) -> None:
+    with Activity(screen.console) as activity:
+        activity.stage("Loading")
+        activity.start(total=2)
+        activity.advance(2)
+    assert screen.drawn == ""
+
+
+def test_after_the_delay_the_stage_is_shown_and_in_the_end_erased(screen: Screen) -> None:
+    with Activity(screen.console, delay_seconds=0.01) as activity:
+        activity.stage("Loading [a model]\x1b[2J")
+        wait_for(lambda: "Loading [a model]␛[2J" in screen.drawn)
+        activity.stage("Compiling")
+        wait_for(lambda: "Compiling" in screen.drawn)
+    assert screen.drawn.endswith("\x1b[2K")
+    assert screen.drawn.count("\x1b[?25l") == screen.drawn.count("\x1b[?25h") == 1  # the cursor comes back
+
+
+def test_a_known_total_has_a_bar_a_rate_and_the_time_left(screen: Screen) -> None:
+    with Activity(screen.console, delay_seconds=0.01) as activity:
+        activity.start(total=12_000)
+        wait_for(lambda: "Scoring" in screen.drawn)
+        activity.advance(3_000)
+        wait_for(lambda: "3,000/12,000" in screen.drawn)
+        wait_for(lambda: "/s  0:0" in screen.drawn)
+    assert "━" in screen.drawn
+    assert " left" in screen.drawn
+
+
+def test_an_unknown_total_is_counted_without_a_bar(screen: Screen) -> None:
+    with Activity(screen.console, delay_seconds=0.01) as activity:
+        activity.start(stage="Reading")
+        activity.advance(1_234)
+        wait_for(lambda: "1,234" in screen.drawn)
+    assert "Reading" in screen.drawn
+    assert "━" not in screen.drawn
+    assert "left" not in screen.drawn
+
+
+def test_more_than_was_foreseen_is_counted_without_a_bar(screen: Screen) -> None:
+    with Activity(screen.console, delay_seconds=0.01) as activity:
+        activity.start(total=3)
+        activity.advance(7)
+        wait_for(lambda: "7  " in screen.drawn)
+    assert "/3" not in screen.drawn
+
+
+def test_counts_of_a_step_that_is_done_go_with_the_next_stage(screen: Screen) -> None:
+    with Activity(screen.console, delay_seconds=0.01) as activity:
+        activity.start(total=3)
+        activity.advance(3)
+        activity.stage("Writing")
+        wait_for(lambda: "Writing" in screen.drawn)
+    assert "Writing 3" not in screen.drawn
+
+
+def test_a_narrow_terminal_has_one_line_of_it() -> None:
+    screen = Screen(width=40)
+    with Activity(screen.console, delay_seconds=0.01) as activity:
+        activity.start(total=12_000, stage="Compiling a model with a long name")
+        activity.advance(6_000)
+        wait_for(lambda: "6,000/12,000" in screen.drawn)
+    frames = re.split(r"[\r\n]", re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", screen.drawn))
+    assert max(map(len, frames)) == 40
+    assert "━" not in screen.drawn
+
+
+def test_any_thread_may_advance(screen: Screen) -> None:
+    with Activity(screen.console, delay_seconds=0.01) as activity:
+        activity.start(total=8_000)
+        threads = [
+            threading.Thread(target=lambda: [activity.advance() for _ in range(1_000)]) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wait_for(lambda: "8,000/8,000" in screen.drawn)
+
+
+def test_warnings_appear_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = open_terminal(monkeypatch)
+    with messages() as activity:
+        activity.stage("Loading")
+        wait_for(lambda: "Loading" in terminal.getvalue())
+        log.info("Scoring", extra={"stage": True})
+        log.warning("3 documents were cut.")
+        wait_for(lambda: "Scoring" in terminal.getvalue())
+    assert "warning:\x1b[0m 3 documents were cut.\n" in terminal.getvalue()
+
+
+def test_after_stop_nothing_more_is_drawn(screen: Screen) -> None:
+    with Activity(screen.console, delay_seconds=0.01) as activity:
+        wait_for(lambda: "Working" in screen.drawn)
+        activity.stop()
+        drawn = screen.drawn
+        activity.stage("Never seen")
+        time.sleep(0.25)
+    assert screen.drawn == drawn
+
+
+@pytest.mark.parametrize("reason", ["no terminal", "quiet", "dumb terminal"])
+def test_where_nobody_watches_nothing_is_drawn(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb" if reason == "dumb terminal" else "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    file = io.StringIO() if reason == "no terminal" else Terminal()
+    with Activity(Console(file=file), enabled=reason != "quiet", delay_seconds=0.01) as activity:
+        activity.start(total=10)
+        activity.advance(5)
+        time.sleep(0.25)
+    assert file.getvalue() == ""
+
+
+def test_what_is_written_to_stdout_meanwhile_goes_to_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = open_terminal(monkeypatch)
+    with Activity(delay_seconds=0.01):
+        wait_for(lambda: "Working" in terminal.getvalue())
+        print('{"index": 0}')
+    assert capsys.readouterr().out == '{"index": 0}\n'
+    assert "index" not in terminal.getvalue()
+
+
+def test_a_terminal_without_utf8_gets_plain_signs() -> None:
+    stream = io.BytesIO()
+
+    class AsciiTerminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    file = AsciiTerminal(stream, encoding="ascii", write_through=True)
+    with Activity(Console(file=file, width=80), delay_seconds=0.01) as activity:
+        activity.start(total=10, stage="Scoring 茶 " + "a" * 99)
+        activity.advance(5)
+        wait_for(lambda: b"5/10" in stream.getvalue())
+    assert b"Scoring ? aaa" in stream.getvalue()

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+
+import pytest
+from rich.cells import cell_len
+
+from ce_rerank.cli.console import draw_ranking, stdout_console
+from ce_rerank.types import Coverage, Document, Passage, Query, RankedDocument, Ranking
+
+STARS = "Stars twinkle because their light crosses layers of moving air, warm ones and cold ones."
+PLANETS = "Planets seldom twinkle: they are small discs rather than points."
+TEA = "茶树喜欢温暖湿润的气候，多长在山坡上。"
+
+
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def rank(
+    query: str, hits: Sequence[tuple[float, str, str | int | None]], scored: int | None = None
+) -> Ranking:
+    results = tuple(
+        RankedDocument(Document(text, id), index, index + 1, score)
+        for index, (score, text, id) in enumerate(hits)
+    )
+    return Ranking(Query(query), results, Coverage(documents=len(hits) if scored is None else scored))
+
+
+def draw(ranking: Ranking, *, details: bool = False, with_text: bool = True) -> str:
+    file = io.StringIO()
+    draw_ranking(ranking, stdout_console(file), details=details, with_text=with_text)
+    return file.getvalue()
+
+
+def test_a_ranking_shows_rank_score_bar_id_and_wrapped_text() -> None:
+    ranking = rank("why do stars twinkle", [(9.505, STARS, "sky-1"), (-1.723, PLANETS, "sky-2")], scored=36)
+    assert draw(ranking) == (
+        "    score              id     text\n"
+        "1   9.505  ━━━━━━━━━━  sky-1  Stars twinkle because their light crosses layers\n"
+        "                              of moving air, warm ones and cold ones.\n"
+        "2  -1.723  ╸           sky-2  Planets seldom twinkle: they are small discs\n"
+        "                              rather than points.\n"
+        "2 of 36 documents\n"
+    )
+
+
+def test_without_ids_the_text_has_their_room() -> None:
+    assert draw(rank("x", [(0.5, STARS, None)])) == (
+        "   score              text\n"
+        "1  0.500  ━━━━━━━━━━  Stars twinkle because their light crosses layers of moving\n"
+        "                      air, warm ones and cold ones.\n"
+    )
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120, 200])
+def test_no_line_is_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    hits = [
+        (9.5, STARS * 9, "sky-1"),
+        (0.25, TEA * 9, "茶-2"),
+        (-3.0, "👩🏽‍🚀🚀 " * 99, "🚀"),
+        (-4.0, "a" * 999, "x"),
+    ]
+    drawn = draw(rank("twinkle 湿润 🚀", hits), details=True)
+    assert max(map(cell_len, drawn.splitlines())) in range(columns - 20, columns + 1)
+    assert not re.search(r" $", drawn, re.MULTILINE)
+
+
+def test_wide_characters_keep_the_columns_aligned() -> None:
+    drawn = draw(rank("茶", [(2.0, TEA, "茶树"), (1.0, "tea", "tea"), (0.0, "🍵", "🍵")]))
+    assert drawn == (
+        "   score              id    text\n"
+        "1  2.000  ━━━━━━━━━━  茶树  茶树喜欢温暖湿润的气候，多长在山坡上。\n"
+        "2  1.000  ━━━━━╸      tea   tea\n"
+        "3  0.000  ╸           🍵    🍵\n"
+    )
+    before_the_text = [re.split("(茶树喜|tea$|🍵$)", line)[0] for line in drawn.splitlines()[1:]]
+    assert [cell_len(part) for part in before_the_text] == [28, 28, 28]
+
+
+def test_where_there_is_no_room_beside_it_text_goes_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert draw(rank("x", [(0.5, PLANETS, "sky-2"), (0.25, "Short.", "a/rather/long/path.md")])) == (
+        "   score              id\n"
+        "1  0.500  ━━━━━━━━━━  sky-2\n"
+        "   Planets seldom twinkle: they are\n"
+        "   small discs rather than points.\n"
+        "2  0.250  ╸\n"
+        "   a/rather/long/path.md\n"
+        "   Short.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scores", "written", "bars"),
+    [
+        ([0.99, 0.5, 0.01], ["0.990", "0.500", "0.010"], ["━" * 10, "━" * 5 + "╸", "╸"]),
+        ([-1.0, -2.0, -11.0], ["-1.000", "-2.000", "-11.000"], ["━" * 10, "━" * 9, "╸"]),
+        ([3.0, 3.0], ["3.000", "3.000"], ["━" * 10, "━" * 10]),
+        ([0.0000021, 0.0000011], ["0.000002", "0.000001"], ["━" * 10, "╸"]),
+        ([1.00004, 1.00003], ["1.00004", "1.00003"], ["━" * 10, "╸"]),
+        ([1.00000001, 1.0], ["1.000000", "1.000000"], ["━" * 10, "╸"]),
+        ([1e30, -1e30], [f"{1e30:.3f}", f"{-1e30:.3f}"], ["━" * 10, "╸"]),
+    ],
+)
+def test_bars_show_the_spread_and_scores_as_many_digits_as_tell_them_apart(
+    scores: list[float], written: list[str], bars: list[str]
+) -> None:
+    drawn = draw(rank("x", [(score, "text", None) for score in scores])).splitlines()[1:]
+    fields = [line.split() for line in drawn if line.strip() != "text"]
+    assert [field[1] for field in fields] == written
+    assert [field[2] for field in fields] == bars
+
+
+def test_of_a_chunked_document_the_passage_and_its_line_are_shown() -> None:
+    document = Document(STARS + "\n\n" + PLANETS, "sky.md")
+    passage = Passage(PLANETS, len(STARS) + 2, len(document.text), line=3)
+    hit = RankedDocument(document, 0, 1, 2.0, passage=passage)
+    nameless = RankedDocument(Document(document.text), 1, 2, 2.0, passage=passage)
+    assert draw(Ranking(Query("x"), (hit, nameless))) == (
+        "   score              id        text\n"
+        "1  2.000  ━━━━━━━━━━  sky.md:3  Planets seldom twinkle: they are small discs\n"
+        "                                rather than points.\n"
+        "2  2.000  ━━━━━━━━━━  line 3    Planets seldom twinkle: they are small discs\n"
+        "                                rather than points.\n"
+    )
+
+
+def test_details_show_tokens_and_what_was_cut() -> None:
+    read = RankedDocument(Document("short", "a"), 0, 1, 2.0, tokens=9)
+    cut = RankedDocument(Document("long text", "b"), 1, 2, 1.0, tokens=512, truncated=True, characters_read=4)
+    assert draw(Ranking(Query("x"), (read, cut)), details=True) == (
+        "   score              tokens       id  text\n"
+        "1  2.000  ━━━━━━━━━━       9       a   short\n"
+        "2  1.000  ╸              512  cut  b   long\n"
+    )
+
+
+def test_details_have_no_column_for_cuts_when_nothing_was_cut() -> None:
+    hit = RankedDocument(Document("short"), 0, 1, 2.0, tokens=9)
+    assert draw(Ranking(Query("x"), (hit,)), details=True) == (
+        "   score              tokens  text\n1  2.000  ━━━━━━━━━━       9  short\n"
+    )
+
+
+def test_without_text_there_are_ids_or_places_in_the_input() -> None:
+    assert draw(rank("x", [(2.0, STARS, 7), (1.0, TEA, 8)]), with_text=False) == (
+        "   score              id\n1  2.000  ━━━━━━━━━━  7\n2  1.000  ╸           8\n"
+    )
+    assert draw(rank("x", [(2.0, STARS, None), (1.0, TEA, None)]), with_text=False) == (
+        "   score              index\n1  2.000  ━━━━━━━━━━  0\n2  1.000  ╸           1\n"
+    )
+
+
+def test_an_empty_ranking_says_so() -> None:
+    assert draw(rank("x", [])) == "no documents\n"
+    assert draw(rank("x", [], scored=1200)) == "none of 1,200 documents\n"
+
+
+def test_an_empty_text_leaves_its_place_empty() -> None:
+    assert draw(rank("x", [(2.0, "", "a"), (1.0, "b", None)])) == (
+        "   score              id  text\n1  2.000  ━━━━━━━━━━  a\n2  1.000  ╸               b\n"
+    )
+
+
+def test_a_document_cannot_inject_escapes_or_markup() -> None:
+    drawn = draw(
+        rank("x", [(2.0, "a\x1b]0;owned\x07[bold]b[/bold]\x9b2J :tea:\u202ec\ud800", "i\x1b[2Jd\n2")])
+    )
+    assert drawn == (
+        "   score              id        text\n"
+        "1  2.000  ━━━━━━━━━━  i␛[2Jd 2  a␛]0;owned␇[bold]b[/bold]\ufffd2J :tea:c\ufffd\n"
+    )
+
+
+def test_right_to_left_text_stays_in_its_column() -> None:
+    drawn = draw(
+        rank("الأزرق", [(2.0, "تبدو السماء \u202eزرقاء\u202c لأن الهواء يبعثر الضوء الأزرق.", "sky-7")])
+    )
+    assert (
+        drawn.splitlines()[1]
+        == "1  2.000  ━━━━━━━━━━  sky-7  تبدو السماء زرقاء لأن الهواء يبعثر الضوء الأزرق."
+    )
+
+
+def test_the_words_of_the_query_are_picked_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    drawn = draw(rank("Why do STARS twinkle?", [(2.0, "Stars do twinkle.", None)]))
+    assert "\x1b[1;35mStars\x1b[0m do \x1b[1;35mtwinkle\x1b[0m." in drawn
+
+
+def test_without_colour_they_are_picked_out_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    drawn = draw(rank("Why do STARS twinkle?", [(2.0, "Stars do twinkle.", "a")]))
+    assert "\x1b[1;4mStars\x1b[0m do \x1b[1;4mtwinkle\x1b[0m." in drawn
+    assert set(re.findall(r"\x1b\[([\d;]*)m", drawn)) == {"2", "1;4", "0"}  # dim, bold underlined, neither
+
+
+@pytest.mark.parametrize(
+    ("encoding", "bar", "text", "end"),
+    [
+        ("ascii", "==========", "caf? and t?a", " on ..."),
+        ("cp1252", "==========", "café and t?a", " on on …"),
+        ("gb18030", "━━━━━━━━━━", "café and t茶a", " on on …"),
+    ],
+)
+def test_an_encoding_without_our_signs_gets_others(encoding: str, bar: str, text: str, end: str) -> None:
+    stream = io.BytesIO()
+    file = io.TextIOWrapper(stream, encoding=encoding, newline="\n")
+    draw_ranking(rank("x", [(2.0, "café and t茶a" + " on" * 200, "a")]), stdout_console(file))
+    file.flush()
+    lines = stream.getvalue().decode(encoding).splitlines()
+    assert lines[1].startswith(f"1  2.000  {bar}  a   {text} on")
+    assert lines[-1].endswith(end)
