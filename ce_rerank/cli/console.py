@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 from .excerpt import clean_text
-from .ranking_table import draw_ranking
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -29,17 +28,6 @@ if TYPE_CHECKING:
 
 _BAR_WIDTH = 20
 _WIDE_ENOUGH_FOR_A_BAR = 60
-
-__all__ = [
-    "Activity",
-    "ConsoleHandler",
-    "draw_error",
-    "draw_message",
-    "draw_ranking",
-    "messages",
-    "stderr_console",
-    "stdout_console",
-]
 
 
 def stdout_console(file: IO[str] | None = None) -> Console:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 from rich.cells import cell_len
 
-from ce_rerank.cli.console import draw_ranking, stdout_console
+from ce_rerank.cli.console import stdout_console
+from ce_rerank.cli.ranking_table import draw_ranking
 from ce_rerank.types import Coverage, Document, Passage, Query, RankedDocument, Ranking
 
 STARS = "Stars twinkle because their light crosses layers of moving air, warm ones and cold ones."
