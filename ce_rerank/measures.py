@@ -26,7 +26,14 @@ _LARGEST_NUMBER = 2**31 - 1
 _NUMBERS = {"cutoff": "It is a whole number from 1.", "rel": "It is a whole number from 1."}
 # Each stands for many measures, some of which ir_measures prints that it lacks.
 _TREC_EVAL_NICKNAMES = ("all_prefs", "all_trec", "official", "prefs", "qrels_jg", "set")
-_CALCULATION_ERRORS = (ValueError, TypeError, ArithmeticError, LookupError, OSError)
+_CALCULATION_ERRORS = (
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    OSError,
+    subprocess.SubprocessError,
+)
 _GDEVAL_HIGHEST_GRADE = 4
 
 
@@ -60,12 +67,19 @@ def iter_values(
 
     `grades` (whole numbers) and `scores` are by query and document. A judged query without scores has what
     ir_measures gives for an empty list. Query ids must be decimal numbers: one of the programs behind
-    ir_measures, gdeval, takes no others.
+    ir_measures, gdeval, takes no others. Raises InputError for what a measure cannot be calculated from.
     """
     if any(_provider_name(measure) == "gdeval" for measure in measures):
         _check_for_gdeval(grades, scores)
-    for metric in _ir_measures().evaluator(measures, grades).iter_calc(scores):
-        yield QueryValue(metric.measure, metric.query_id, metric.value)
+    try:
+        for metric in _ir_measures().evaluator(measures, grades).iter_calc(scores):
+            yield QueryValue(metric.measure, metric.query_id, metric.value)
+    except _CALCULATION_ERRORS as error:
+        raise InputError(
+            f"ir_measures cannot calculate {', '.join(map(str, measures))} from these judgements and this "
+            f"run ({type(error).__name__}: {error}).",
+            hint="Try the measures one by one." if len(measures) > 1 else "",
+        ) from error
 
 
 def aggregate(measure: Measure, values: Iterable[float]) -> float:
@@ -156,15 +170,8 @@ def _check_provider(name: str, measure: Measure) -> None:
 def _try_out(name: str, measure: Measure) -> None:
     grades, scores = {"1": {"a": 1, "b": 0}}, {"1": {"a": 2.0, "b": 1.0}}
     try:
-        list(iter_values([measure], grades, scores))
-    except (
-        ValueError,
-        TypeError,
-        ArithmeticError,
-        LookupError,
-        OSError,
-        subprocess.SubprocessError,
-    ) as error:
+        list(_ir_measures().evaluator([measure], grades).iter_calc(scores))
+    except _CALCULATION_ERRORS as error:
         raise UsageError(f"{name} cannot be calculated: {str(error).rstrip('.')}.") from error
 
 

@@ -139,3 +139,10 @@ def test_gdeval_is_not_given_grades_that_it_dies_of(capfd: pytest.CaptureFixture
 def test_gdeval_is_not_given_ids_that_it_takes_for_two_columns() -> None:
     with pytest.raises(InputError, match=r"^The document id 'a b' has a space in it, and gdeval, "):
         list(iter_values([gdeval_measure()], {"1": {"a": 1}}, {"1": {"a b": 1.0}}))
+
+
+def test_what_a_measure_cannot_be_calculated_from_is_said() -> None:
+    # Accuracy divides by the number of documents that are not relevant: here none.
+    message = r"^ir_measures cannot calculate Accuracy from these judgements and this run \(ZeroDivisionError: .*\)\.$"
+    with pytest.raises(InputError, match=message):
+        list(iter_values(parse_measures(["Accuracy"]), {"1": {"a": 1}}, {"1": {"a": 1.0}}))

@@ -1,0 +1,110 @@
+"""Runs in whatever form: TREC's, or the JSONL that `batch` writes, a line a query or a line a document."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
+
+from ..errors import InputError
+from .fields import find_id
+from .jsonl import read_jsonl_rows
+from .scores import separate_ties
+from .source import UTF8_BOM, LookAhead, Readable, Source, as_source
+from .strict_json import json_kind
+from .trec import RunLine, read_run
+
+_FLOAT32 = struct.Struct("<f")
+
+
+def read_results(readable: Readable) -> Iterator[RunLine]:
+    """Read a run, in TREC form or as JSONL, told apart by its first character.
+
+    JSONL is that of `batch`, nested (`{"query_id", "results": [{"id", "score"}, ...]}`) or flat (`query_id`,
+    `id` and `score` in every row). Its documents are ranked by score, those with equal scores as they stand;
+    equal scores are then lowered to keep that order, as in a TREC run that `batch` writes. Raises InputError,
+    naming file and line, for what cannot be read.
+    """
+    source = as_source(readable)
+    with source.open() as stream:
+        head = stream.look(lambda head: bool(_without_space(head)))
+        if _without_space(head).startswith(b"{"):
+            yield from _read_jsonl(stream, source.name)
+        else:
+            # What was looked at is still there to be read from the stream, and not from the source.
+            yield from read_run(Source.from_stream(cast(BinaryIO, stream), source.name))
+
+
+class _Result(NamedTuple):
+    query_id: str
+    doc_id: str
+    score: float
+    line_number: int
+
+
+def _without_space(head: bytes) -> bytes:
+    return head.removeprefix(UTF8_BOM).lstrip()
+
+
+def _read_jsonl(stream: LookAhead, name: str) -> Iterator[RunLine]:
+    for query_id, results in groupby(_read_rows(stream, name), key=lambda result: result.query_id):
+        ranked = sorted(results, key=lambda result: -result.score)
+        scores = separate_ties(result.score for result in ranked)
+        for rank, (result, score) in enumerate(zip(ranked, scores, strict=True), start=1):
+            yield RunLine(query_id, result.doc_id, rank, score, "", result.line_number)
+
+
+def _read_rows(stream: LookAhead, name: str) -> Iterator[_Result]:
+    for row, origin in read_jsonl_rows(stream, name, _raise):
+        if not isinstance(row, dict):
+            raise InputError(f"{origin}: the row is {json_kind(row)}, not an object.")
+        line_number = int(origin.rpartition(":")[2])
+        query_id = _query_id(row, origin)
+        if "results" not in row:
+            yield _Result(query_id, *_id_and_score(row, origin), line_number)
+            continue
+        results = row["results"]
+        if not isinstance(results, list):
+            raise InputError(f'{origin}: "results" is {json_kind(results)}, not a list.')
+        for place, result in enumerate(results, start=1):
+            where = f"{origin}: result {place}"
+            if not isinstance(result, dict):
+                raise InputError(f"{where} is {json_kind(result)}, not an object.")
+            yield _Result(query_id, *_id_and_score(result, where), line_number)
+
+
+def _query_id(row: Mapping[str, Any], origin: str) -> str:
+    query_id = row.get("query_id")
+    if isinstance(query_id, (str, int)) and not isinstance(query_id, bool):
+        return str(query_id)
+    raise InputError(
+        f'{origin}: no "query_id", by which judgements are found.'
+        if query_id is None
+        else f'{origin}: "query_id" is {json_kind(query_id)}, not a string or an integer.',
+        hint="Give the queries ids before they are ranked.",
+    )
+
+
+def _id_and_score(row: Mapping[str, Any], where: str) -> tuple[str, float]:
+    doc_id, score = find_id(row, None, where), row.get("score")
+    if doc_id is None:
+        raise InputError(
+            f'{where}: no "id", by which judgements are found.',
+            hint="Give the documents ids before they are ranked.",
+        )
+    if isinstance(score, bool) or not isinstance(score, (int, float)):
+        what = "no" if score is None else f"{json_kind(score)} as"
+        raise InputError(f'{where}: {what} "score".', hint="Rank the documents first: ce-rerank batch.")
+    try:
+        as_float32: float = _FLOAT32.unpack(_FLOAT32.pack(score))[0]
+    except OverflowError:
+        as_float32 = math.inf
+    if not math.isfinite(as_float32):
+        raise InputError(f"{where}: the score {score} is out of a float32's range.")
+    return str(doc_id), as_float32
+
+
+def _raise(error: InputError, text: str) -> NoReturn:
+    raise error
