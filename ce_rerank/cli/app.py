@@ -16,6 +16,7 @@ from .. import __version__
 from ..errors import CeRerankError
 from .bench import bench
 from .console import draw_error, stderr_console
+from .evaluate import evaluate
 from .options import with_option_groups
 from .rank import rank
 
@@ -91,7 +92,7 @@ def _group(
     """Take the options that stand before a command."""
 
 
-for _command in (bench, rank):
+for _command in (bench, evaluate, rank):
     app.command(_command.__name__)(with_option_groups(_command))
 
 

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from ce_rerank.cli.comparison import draw_evaluation, draw_gains, short_names
+from ce_rerank.evaluation import Comparison, Evaluation, MeasuredRun
+
+
+def console(width: int, *, encoding: str = "utf-8", color: bool = False) -> Console:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+    return Console(
+        file=file,
+        width=width,
+        markup=False,
+        highlight=False,
+        force_terminal=color or None,
+        color_system="standard" if color else None,
+        legacy_windows=False,
+    )
+
+
+def drawn(target: Console) -> str:
+    buffer = target.file.buffer.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in buffer.decode(target.encoding).splitlines())
+
+
+def measured(
+    name: str, value: float, values: list[float], comparison: Comparison | None = None, *names: str
+) -> MeasuredRun:
+    measures = names or ("nDCG@10",)
+    return MeasuredRun(
+        name,
+        dict.fromkeys(measures, value),
+        dict.fromkeys(measures, np.array(values)),
+        0,
+        0,
+        0.0,
+        dict.fromkeys(measures, comparison) if comparison else {},
+    )
+
+
+def evaluation(*runs: MeasuredRun, queries: int = 3) -> Evaluation:
+    query_ids = tuple(f"q{number}" for number in range(1, queries + 1))
+    return Evaluation("qrels.tsv", tuple(runs[0].values), query_ids, runs, 10_000, 42)
+
+
+BEFORE = measured("runs/bm25.trec", 0.5, [0.5, 0.5, 0.5])
+BETTER = measured("runs/reranked.trec", 0.75, [1.0, 0.75, 0.5], Comparison(0.25, 0.0004, 0.0008, 2, 0, 1))
+WORSE = measured("runs/shuffled.trec", 0.25, [0.0, 0.5, 0.25], Comparison(-0.25, 0.03, 0.03, 0, 2, 1))
+
+
+def test_one_run_is_a_row_of_values() -> None:
+    target = console(80)
+    draw_evaluation(target, evaluation(BEFORE))
+    assert drawn(target) == ("run        nDCG@10\n──────────────────\nbm25.trec  0.5000\n\n3 judged queries.")
+
+
+def test_runs_are_compared_with_the_first() -> None:
+    target = console(80)
+    draw_evaluation(target, evaluation(BEFORE, BETTER, WORSE))
+    assert drawn(target) == (
+        "run            nDCG@10\n"
+        "───────────────────────────────────────────────\n"
+        "bm25.trec      0.5000\n"
+        "reranked.trec  0.7500 +0.2500 p<0.001* +2 -0 =1\n"
+        "shuffled.trec  0.2500 -0.2500 p=0.030* +0 -2 =1\n"
+        "\n"
+        "3 judged queries. Below a value: the difference from bm25.trec; its p-value\n"
+        "(paired randomisation test, 10,000 permutations, Holm's correction for 2 runs; *\n"
+        "under 0.05); queries that got better (+), worse (-), stayed (=). The best is\n"
+        "bold."
+    )
+
+
+FOUR = ("nDCG@10", "RR@10", "AP@100", "R@100")
+
+
+def three_runs_in(*names: str) -> Evaluation:
+    runs = [
+        measured(
+            run.name,
+            run.values["nDCG@10"],
+            [0.0, 0.0, 0.0],
+            replace(next(iter(run.comparisons.values())), better=102, worse=88, same=110)
+            if run.comparisons
+            else None,
+            *names,
+        )
+        for run in (BEFORE, BETTER, WORSE)
+    ]
+    return evaluation(*runs)
+
+
+def test_four_measures_and_three_runs_fit_80_columns() -> None:
+    target = console(80)
+    draw_evaluation(target, three_runs_in(*FOUR))
+    lines = drawn(target).splitlines()
+    assert lines[:10] == [
+        "run            nDCG@10         RR@10           AP@100          R@100",
+        "─" * 77,
+        "bm25.trec      0.5000          0.5000          0.5000          0.5000",
+        "reranked.trec  0.7500 +0.2500  0.7500 +0.2500  0.7500 +0.2500  0.7500 +0.2500",
+        "               p<0.001*        p<0.001*        p<0.001*        p<0.001*",
+        "               +102 -88 =110   +102 -88 =110   +102 -88 =110   +102 -88 =110",
+        "shuffled.trec  0.2500 -0.2500  0.2500 -0.2500  0.2500 -0.2500  0.2500 -0.2500",
+        "               p=0.030*        p=0.030*        p=0.030*        p=0.030*",
+        "               +102 -88 =110   +102 -88 =110   +102 -88 =110   +102 -88 =110",
+        "",
+    ]
+
+
+def test_wider_terminals_put_more_on_a_line() -> None:
+    target = console(120)
+    draw_evaluation(target, three_runs_in(*FOUR))
+    lines = drawn(target).splitlines()
+    assert lines[3].split("  ")[0] == "reranked.trec"
+    assert lines[3].count("0.7500 +0.2500") == 4
+    assert lines[4].count("p<0.001* +102 -88 =110") == 4
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])
+@pytest.mark.parametrize("names", [FOUR[:1], FOUR, (*FOUR, "nDCG(dcg='exp-log2')@10", "P@5", "Rprec", "P@1")])
+def test_every_measure_is_drawn_within_the_width(width: int, names: tuple[str, ...]) -> None:
+    target = console(width)
+    draw_evaluation(target, three_runs_in(*names))
+    lines = drawn(target).splitlines()
+    assert max(map(cell_len, lines)) <= width
+    if width >= 40:
+        assert "".join(lines).count("0.7500") == len(names)
+
+
+def test_the_best_is_bold_and_only_what_is_significant_has_a_colour() -> None:
+    target = console(80, color=True)
+    luck = measured("luck.trec", 0.5, [0.5, 0.5, 0.5], Comparison(0.0, 1.0, 1.0, 0, 0, 3))
+    draw_evaluation(target, evaluation(BEFORE, BETTER, WORSE, luck))
+    text = drawn(target)
+    assert "\x1b[1m0.7500\x1b[0m" in text
+    assert "\x1b[1m0.5000" not in text
+    assert "\x1b[32m+0.2500" in text
+    assert "\x1b[31m-0.2500" in text
+    assert "m+0.0000" not in text
+
+
+def test_no_color_leaves_nothing_but_bold_and_dim(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    target = console(80, color=True)
+    draw_evaluation(target, evaluation(BEFORE, BETTER, WORSE))
+    assert "\x1b[1m0.7500\x1b[0m" in drawn(target)
+    assert "\x1b[3" not in drawn(target)
+
+
+def test_file_names_stand_alone_unless_two_are_the_same() -> None:
+    assert short_names(["a/run.trec", "b/out.jsonl"]) == ["run.trec", "out.jsonl"]
+    assert short_names(["a/run.trec", "b/run.trec"]) == ["a/run.trec", "b/run.trec"]
+    assert short_names(["a/run.trec", "a/run.trec", "stdin"]) == ["run.trec", "run.trec", "stdin"]
+
+
+def test_escape_sequences_in_names_and_ids_do_not_reach_the_terminal() -> None:
+    target = console(80)
+    odd = evaluation(BEFORE, replace(BETTER, name="\x1b[31mred.trec"))
+    odd = replace(odd, query_ids=("\x1b[2J", "q2", "q3"))
+    draw_evaluation(target, odd)
+    draw_gains(target, odd, odd.runs[1], "nDCG@10", {"q2": "\x1b]0;title\x07"})
+    assert "\x1b" not in drawn(target)
+
+
+def test_gains_are_a_chart_and_a_list_of_those_that_gained_and_lost_most() -> None:
+    target = console(60)
+    mixed = measured("reranked.trec", 0.5, [1.0, 0.5, 0.25], Comparison(0.0, 1.0, 1.0, 1, 1, 1))
+    draw_gains(target, evaluation(BEFORE, mixed), mixed, "nDCG@10", {})
+    assert drawn(target) == (
+        "nDCG@10 by query: reranked.trec against bm25.trec\n"
+        "+0.50 █\n"
+        "      █\n"
+        "      █\n"
+        "      █\n"
+        "    0 ───\n"
+        "        █\n"
+        "        █\n"
+        "\n"
+        "-0.50\n"
+        "\n"
+        "Gained:\n"
+        "q1  +0.5000  ██████████████████████████████  0.500 → 1.000\n"
+        "\n"
+        "Lost:\n"
+        "q3  -0.2500  ███████████████                 0.500 → 0.250"
+    )
+
+
+def test_texts_stand_beside_the_queries_on_two_lines_at_most() -> None:
+    target = console(60)
+    texts = {"q1": "what similarity laws must be obeyed when constructing aeroelastic models of aircraft"}
+    draw_gains(target, evaluation(BEFORE, BETTER), BETTER, "nDCG@10", texts)
+    lines = drawn(target).splitlines()
+    first = lines.index("Gained:") + 1
+    assert lines[first : first + 3] == [
+        "q1  +0.5000  ██████████  0.500 → 1.000  what similarity laws",
+        "                                        must be obeyed when…",
+        "q2  +0.2500  █████       0.500 → 0.750",
+    ]
+
+
+def many_gains(queries: int) -> Evaluation:
+    after = [number / queries for number in range(queries)]
+    first = measured("before", 0.5, [0.5] * queries)
+    second = measured("after", 0.5, after, Comparison(0.0, 1.0, 1.0, 1, 1, 1))
+    return evaluation(first, second, queries=queries)
+
+
+def test_more_queries_than_columns_share_them_and_ten_are_listed() -> None:
+    target = console(80)
+    many = many_gains(740)
+    draw_gains(target, many, many.runs[1], "nDCG@10", {})
+    text = drawn(target)
+    assert "A column is the mean of 10.0 queries." in text
+    assert "Gained, the most of 369:" in text
+    assert "Lost, the most of 370:" in text
+    assert text.count("→") == 20
+    assert max(map(cell_len, text.splitlines())) <= 80
+
+
+def test_a_chart_that_is_flat_says_so() -> None:
+    target = console(80)
+    same = replace(BETTER, by_query=BEFORE.by_query)
+    draw_gains(target, evaluation(BEFORE, same), same, "nDCG@10", {})
+    assert drawn(target).splitlines()[1:] == ["No query gained or lost."]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_terminal_without_unicode_gets_plain_characters(width: int) -> None:
+    target = console(width, encoding="ascii")
+    many = many_gains(100)
+    draw_evaluation(target, many)
+    draw_gains(target, many, many.runs[1], "nDCG@10", {"q1": "naïve 茶 " * 20})
+    drawn(target).encode("ascii")
+    assert "###" in drawn(target)

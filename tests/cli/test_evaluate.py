@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ce_rerank.cli.app import app
+
+Evaluate = Callable[..., Result]
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+QRELS = "query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\ta\t1\nq{n}\tb\t0\nq{n}\tc\t0\n" for n in range(30))
+QUERIES = "".join(f'{{"_id": "q{n}", "text": "what is number {n}"}}\n' for n in range(30))
+
+
+def trec(*lists: str, name: str = "run") -> str:
+    """A run of documents of one letter, best first, for queries q0, q1 and so on."""
+    return "".join(
+        f"q{n} Q0 {doc_id} {rank} {-rank} {name}\n"
+        for n, doc_ids in enumerate(lists)
+        for rank, doc_id in enumerate(doc_ids, start=1)
+    )
+
+
+def nested(*lists: str) -> str:
+    return "".join(
+        json.dumps({"query_id": f"q{n}", "results": [{"id": d, "score": -p} for p, d in enumerate(doc_ids)]})
+        + "\n"
+        for n, doc_ids in enumerate(lists)
+    )
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
+    """Run the command in a folder with judgements, queries, and three runs, the second of them better."""
+    for name, content in {
+        "qrels.tsv": QRELS,
+        "queries.jsonl": QUERIES,
+        "bm25.trec": trec(*["bac"] * 30),
+        "better.jsonl": nested(*["abc"] * 20, *["bac"] * 10),
+        "worse.trec": trec(*["bca"] * 30),
+    }.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments: str, stdin: str | bytes = b"") -> Result:
+        result = CliRunner().invoke(app, ["evaluate", *arguments], input=stdin)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+def stripped(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def test_a_run_is_measured_by_the_four_default_measures(evaluate: Evaluate) -> None:
+    result = evaluate("bm25.trec", "--qrels", "qrels.tsv")
+    assert (result.stderr, result.exit_code) == ("", 0)
+    assert stripped(result.stdout) == (
+        "run        nDCG@10  RR@10   AP@100  R@100\n"
+        "──────────────────────────────────────────\n"
+        "bm25.trec  0.6309   0.5000  0.5000  1.0000\n"
+        "\n"
+        "30 judged queries."
+    )
+
+
+def test_runs_in_any_form_are_compared_with_the_first(evaluate: Evaluate) -> None:
+    result = evaluate("bm25.trec", "better.jsonl", "worse.trec", "--qrels", "qrels.tsv", "--measure", "RR")
+    assert (result.stderr, result.exit_code) == ("", 0)
+    assert stripped(result.stdout) == (
+        "run           RR\n"
+        "────────────────────────────────────────────────\n"
+        "bm25.trec     0.5000\n"
+        "better.jsonl  0.8333 +0.3333 p<0.001* +20 -0 =10\n"
+        "worse.trec    0.3333 -0.1667 p<0.001* +0 -30 =0\n"
+        "\n"
+        "30 judged queries. Below a value: the difference from bm25.trec; its p-value\n"
+        "(paired randomisation test, 10,000 permutations, Holm's correction for 2 runs; *\n"
+        "under 0.05); queries that got better (+), worse (-), stayed (=). The best is\n"
+        "bold."
+    )
+
+
+def test_json_holds_every_number_exactly(evaluate: Evaluate) -> None:
+    result = evaluate("bm25.trec", "better.jsonl", "--qrels", "qrels.tsv", "--measure", "P@1", "--to", "json")
+    assert json.loads(result.stdout) == {
+        "judgements": "qrels.tsv",
+        "judged_queries": 30,
+        "permutations": 10_000,
+        "seed": 42,
+        "runs": [
+            {
+                "run": "bm25.trec",
+                "missing_queries": 0,
+                "unjudged_queries": 0,
+                "unjudged_share_of_top_10": 0.0,
+                "measures": {"P@1": {"value": 0.0}},
+            },
+            {
+                "run": "better.jsonl",
+                "missing_queries": 0,
+                "unjudged_queries": 0,
+                "unjudged_share_of_top_10": 0.0,
+                "measures": {
+                    "P@1": {
+                        "value": 20 / 30,
+                        "delta": 20 / 30,
+                        "p_value": 1 / 10_001,
+                        "corrected_p_value": 1 / 10_001,
+                        "better": 20,
+                        "worse": 0,
+                        "same": 10,
+                    }
+                },
+            },
+        ],
+    }
+
+
+@pytest.mark.parametrize(("format", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_delimited_rows_are_a_run_and_a_measure_each(evaluate: Evaluate, format: str, delimiter: str) -> None:
+    result = evaluate(
+        "bm25.trec", "bm25.trec", "--qrels", "qrels.tsv",
+        "--measure", "P@1", "--measure", "MRR@10", "--to", format,
+    )  # fmt: skip
+    columns = ["run", "measure", "value", "delta", "p_value", "corrected_p_value", "better", "worse", "same"]
+    assert list(csv.reader(io.StringIO(result.stdout), delimiter=delimiter)) == [
+        columns,
+        ["bm25.trec", "P@1", "0.0", "", "", "", "", "", ""],
+        ["bm25.trec", "RR@10", "0.5", "", "", "", "", "", ""],
+        ["bm25.trec", "P@1", "0.0", "0.0", "1.0", "1.0", "0", "0", "30"],
+        ["bm25.trec", "RR@10", "0.5", "0.0", "1.0", "1.0", "0", "0", "30"],
+    ]
+
+
+def test_each_query_is_listed_with_its_text_for_scripts(evaluate: Evaluate) -> None:
+    options = ("--qrels", "qrels.tsv", "--measure", "RR", "--per-query", "--queries", "queries.jsonl")
+    as_json = json.loads(evaluate("bm25.trec", "better.jsonl", *options, "--to", "json").stdout)
+    assert as_json["queries"][0] == {
+        "query_id": "q0",
+        "query": "what is number 0",
+        "values": {"RR": [0.5, 1.0]},
+    }
+    assert len(as_json["queries"]) == 30
+    rows = evaluate("bm25.trec", *options, "--to", "tsv").stdout.splitlines()
+    assert rows[:2] == ["run\tmeasure\tquery_id\tquery\tvalue", "bm25.trec\tRR\tq0\twhat is number 0\t0.5"]
+    assert len(rows) == 31
+
+
+def test_a_table_lists_the_queries_that_gained_and_lost_most(evaluate: Evaluate) -> None:
+    result = evaluate(
+        "bm25.trec", "better.jsonl", "worse.trec", "--qrels", "qrels.tsv", "--measure", "RR",
+        "--per-query", "--queries", "queries.jsonl",
+    )  # fmt: skip
+    lines = stripped(result.stdout).splitlines()
+    start = lines.index("RR by query: better.jsonl against bm25.trec")
+    assert lines[start : start + 14] == [
+        "RR by query: better.jsonl against bm25.trec",
+        *["+0.50 " + "█" * 20, "      " + "█" * 20, "      " + "█" * 20, "      " + "█" * 20],
+        "    0 " + "─" * 30,
+        *["", "", "", "-0.50"],
+        "",
+        "Gained, the most of 20:",
+        "q0   +0.5000  ██████████  0.500 → 1.000  what is number 0",
+        "q1   +0.5000  ██████████  0.500 → 1.000  what is number 1",
+    ]
+    assert "RR by query: worse.trec against bm25.trec" in lines
+    assert "Lost, the most of 30:" in lines
+
+
+def test_output_goes_to_a_file_in_the_form_that_its_suffix_names(evaluate: Evaluate, tmp_path: Path) -> None:
+    for name in ("table.txt", "values.json", "values.csv", "values.tsv"):
+        result = evaluate("bm25.trec", "--qrels", "qrels.tsv", "--measure", "RR", "-o", name)
+        assert (result.stdout, result.stderr, result.exit_code) == ("", "", 0)
+    assert (tmp_path / "table.txt").read_text(encoding="utf-8").startswith("run        RR")
+    assert json.loads((tmp_path / "values.json").read_text(encoding="utf-8"))["judged_queries"] == 30
+    assert (tmp_path / "values.csv").read_text(encoding="utf-8").startswith("run,measure,value,")
+    assert (tmp_path / "values.tsv").read_text(encoding="utf-8").startswith("run\tmeasure\tvalue\t")
+
+
+def test_a_run_comes_from_stdin(evaluate: Evaluate) -> None:
+    result = evaluate(
+        "-", "--qrels", "qrels.tsv", "--measure", "RR", "--to", "csv", stdin=nested(*["ab"] * 30)
+    )
+    assert result.stdout.splitlines()[1].startswith("stdin,RR,1.0,")
+
+
+def test_what_does_not_fit_is_said_on_stderr_unless_quiet(evaluate: Evaluate, tmp_path: Path) -> None:
+    (tmp_path / "part.trec").write_text(trec(*["xyab"] * 10) + "q99 Q0 a 1 1 run\n", encoding="utf-8")
+    arguments = ("part.trec", "--qrels", "qrels.tsv", "--measure", "RR", "--to", "csv")
+    result = evaluate(*arguments)
+    assert result.stderr == (
+        "warning: part.trec: 20 of 30 judged queries missing; each counts as 0.\n"
+        "warning: part.trec: 1 query without judgements left out.\n"
+        "warning: part.trec: 50.0% of the documents in its first ten places have no judgement, "
+        "and count as not relevant.\n"
+    )
+    quiet = evaluate(*arguments, "--quiet")
+    assert (quiet.stdout, quiet.stderr) == (result.stdout, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["bm25.trec"], 2, "error: Missing option '--qrels'."),
+        (["--qrels", "qrels.tsv"], 2, "error: Missing argument 'RUN...'."),
+        (
+            ["bm25.trec", "--qrels", "qrels.tsv", "--measure", "ndcg@10"],
+            2,
+            "error: 'ndcg@10' is no measure of ir_measures.\n       Is it nDCG@10?\n",
+        ),
+        (
+            ["bm25.trec", "--qrels", "qrels.tsv", "--queries", "queries.jsonl"],
+            2,
+            "error: --queries gives texts to --per-query, which is not there.\n       Add --per-query.\n",
+        ),
+        (
+            ["bm25.trec", "--qrels", "qrels.tsv", "--per-query"],
+            2,
+            "error: --per-query shows what a second run gains over the first, and there is one run.\n"
+            "       Name another run, or see the values of this one with --to json, csv or tsv.\n",
+        ),
+        (["-", "--qrels", "-"], 2, "error: stdin is named more than once.\n       Give - once.\n"),
+        (["bm25.trec", "--qrels", "qrels.tsv", "-o", "no/where.csv"], 2, "error: no/where.csv: there is no"),
+        (
+            ["bm25.tre", "--qrels", "qrels.tsv"],
+            3,
+            "error: bm25.tre: no such file.\n       Is it bm25.trec?\n",
+        ),
+        (["bm25.trec", "--qrels", "queries.jsonl"], 3, "error: queries.jsonl:1: "),
+        (["broken.trec", "--qrels", "qrels.tsv"], 3, "error: broken.trec:2: "),
+        (["twice.trec", "--qrels", "qrels.tsv"], 3, "error: twice.trec:2: document 'a' of query 'q0' again"),
+        (
+            ["other.trec", "--qrels", "qrels.tsv"],
+            3,
+            "error: other.trec: none of its queries is judged in qrels.tsv.\n",
+        ),
+        (["empty", "--qrels", "qrels.tsv"], 3, "error: empty: no results in it.\n"),
+        (["bm25.trec", "--qrels", "empty"], 3, "error: empty: no judgements in it.\n"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place_and_code(
+    evaluate: Evaluate, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    (tmp_path / "broken.trec").write_text("q0 Q0 a 1 1 x\nq0 Q0 b 2\n", encoding="utf-8")
+    (tmp_path / "twice.trec").write_text("q0 Q0 a 1 1 x\nq0 Q0 a 2 0 x\n", encoding="utf-8")
+    (tmp_path / "other.trec").write_text("Q0 Q0 a 1 1 x\n", encoding="utf-8")
+    (tmp_path / "empty").write_bytes(b"")
+    result = evaluate(*arguments)
+    assert result.stderr.startswith(message)
+    assert (result.stdout, result.exit_code) == ("", code)
+
+
+def test_without_ir_measures_the_install_line_is_given(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ir_measures", None)
+    result = evaluate("bm25.trec", "--qrels", "qrels.tsv")
+    assert result.stderr == (
+        "error: Measures are calculated by ir_measures, which is not installed.\n"
+        "       Install it: pip install 'ce-rerank[evaluate]'\n"
+    )
+    assert (result.stdout, result.exit_code) == ("", 4)
+
+
+def test_a_published_run_against_itself_and_shuffled(evaluate: Evaluate, tmp_path: Path) -> None:
+    folder = DATA / "scifact"
+    if not folder.exists():
+        pytest.skip("the collections are not here")
+    chance = random.Random(0)
+    lines = [line.split() for line in (folder / "run.trec").read_text(encoding="utf-8").splitlines()]
+    shuffled = "".join(f"{line[0]} Q0 {line[2]} 1 {chance.random()} shuffled\n" for line in lines)
+    (tmp_path / "shuffled.trec").write_text(shuffled, encoding="utf-8")
+    result = evaluate(
+        str(folder / "run.trec"), str(folder / "run.trec"), "shuffled.trec",
+        "--qrels", str(folder / "qrels.tsv"), "--to", "json",
+    )  # fmt: skip
+    first, same, worse = (run["measures"] for run in json.loads(result.stdout)["runs"])
+    assert f"{first['nDCG@10']['value']:.4f}" == "0.6769"
+    for measure in ("nDCG@10", "RR@10", "AP@100", "R@100"):
+        assert (same[measure]["delta"], same[measure]["p_value"]) == (0.0, 1.0)
+    assert worse["nDCG@10"]["delta"] < -0.5
+    assert worse["nDCG@10"]["corrected_p_value"] < 0.001
+    assert worse["R@100"]["delta"] == 0.0
+
+
+def run_on_a_terminal(arguments: list[str], folder: Path, environment: dict[str, str]) -> str:
+    """Run the command with a terminal as its stderr, and give what it showed there."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ce_rerank", "evaluate", *arguments],
+        cwd=folder,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(ours, 65536)
+        except OSError:  # which is how Linux tells that the other end is closed
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(ours)
+    assert process.wait() == 0
+    return shown.decode()
+
+
+@pytest.mark.slow
+def test_a_long_file_shows_how_much_of_it_is_read(evaluate: Evaluate, tmp_path: Path) -> None:
+    long = tmp_path / "long.trec"
+    with long.open("w", encoding="utf-8") as stream:
+        for number in range(1_000_000):
+            stream.write(f"q{number % 30} Q0 document-{number:07} 1 {number % 977} run\n")
+    shown = run_on_a_terminal(["long.trec", "--qrels", "qrels.tsv"], tmp_path, {})
+    assert "Reading long.trec, MB" in shown
+    assert f"/{-(-long.stat().st_size // 1_000_000)}" in shown
+    assert "left" in shown
+    assert "Measuring long.trec" in shown
