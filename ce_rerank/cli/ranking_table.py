@@ -158,7 +158,7 @@ def _draw_texts(ranking: Ranking, console: Console, width: int) -> Iterator[list
     words = QueryWords(ranking.query.text)
     ellipsis = "\u2026" if _can_show("\u2026", console) else "..."
     style = "bold underline" if console.no_color else "bold magenta"
-    max_lines = max(2, min(5, 240 // width))
+    max_lines = max(2, min(5, 300 // width))
     for result in ranking:
         text = result.text[: result.characters_read] if result.truncated else result.text
         text = clean_text(result.passage.text if result.passage else text, console.encoding)
