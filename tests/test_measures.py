@@ -143,6 +143,7 @@ def test_gdeval_is_not_given_ids_that_it_takes_for_two_columns() -> None:
 
 def test_what_a_measure_cannot_be_calculated_from_is_said() -> None:
     # Accuracy divides by the number of documents that are not relevant: here none.
-    message = r"^ir_measures cannot calculate Accuracy from these judgements and this run \(ZeroDivisionError: .*\)\.$"
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(
+        InputError, match=r"^ir_measures cannot calculate Accuracy .* \(ZeroDivisionError: .*\)\.$"
+    ):
         list(iter_values(parse_measures(["Accuracy"]), {"1": {"a": 1}}, {"1": {"a": 1.0}}))
