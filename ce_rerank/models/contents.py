@@ -150,6 +150,23 @@ def is_cross_encoder(folder: Path) -> bool:
     return architecture.endswith("ForSequenceClassification") and len(config.get("id2label", {})) == 1
 
 
+def list_code(folder: Path) -> list[str]:
+    """Say, a phrase for each, which Python code a checkpoint brings along and would have run.
+
+    That is what transformers takes by `auto_map`, modules of no known library, and an activation of its own.
+    """
+    code = []
+    for role, reference in _auto_map(folder).items():
+        repository, _, own = reference.rpartition("--")
+        file, _, named = own.partition(".")
+        code.append(f"{file}.py{f' of {repository}' if repository else ''} ({role}: {named})")
+    for module in _read_modules(folder):
+        named = str(module.get("type", ""))
+        if not named.startswith(("sentence_transformers.", "torch.", "transformers.")):
+            code.append(f"the module {named}")
+    return code
+
+
 def _select_pickled(names: Collection[str]) -> list[str]:
     """Give the pickled weights that would be loaded: those with no safetensors in the same folder."""
     folders = {name.rpartition("/")[0] + "/" for name in names if _MODULE_FOLDER.fullmatch(name)}
@@ -207,11 +224,24 @@ def _other_format_fault(names: Collection[str]) -> Fault | None:
 
 
 def _code_files(folder: Path) -> list[str]:
-    """Name the Python files that a configuration's `auto_map` takes from its own folder."""
-    references = _read_object(folder / "config.json").get("auto_map") or {}
-    return sorted(
-        {f"{str(name).partition('.')[0]}.py" for name in references.values() if "--" not in str(name)}
-    )
+    """Name the Python files that a checkpoint's `auto_map` takes from its own folder."""
+    own = (reference for reference in _auto_map(folder).values() if "--" not in reference)
+    return sorted({f"{reference.partition('.')[0]}.py" for reference in own})
+
+
+def _auto_map(folder: Path) -> dict[str, str]:
+    """Give the classes that a checkpoint brings: transformers' class for each, to `FILE.CLASS`.
+
+    One that comes from another repository is `OWNER/NAME--FILE.CLASS`. A tokenizer may name two, slow and
+    fast, of which either may be null.
+    """
+    classes = {}
+    for name in ("config.json", "tokenizer_config.json"):
+        for role, references in (_read_object(folder / name).get("auto_map") or {}).items():
+            for reference in references if isinstance(references, list) else [references]:
+                if reference:
+                    classes[role] = str(reference)
+    return classes
 
 
 def _read_modules(folder: Path) -> list[dict[str, Any]]:

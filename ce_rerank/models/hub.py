@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UnavailableError
+from .catalog import suggest_names
 from .contents import find_fault, select_files
 
 if TYPE_CHECKING:
@@ -174,9 +175,11 @@ def _gated(name: str) -> UnavailableError:
 
 
 def _not_found(name: str) -> UnavailableError:
+    suggested = [other for other in suggest_names(name) if other.lower() != name.lower()]
+    advice = f"Did you mean {' or '.join(suggested)}?" if suggested else "Check the spelling."
     return UnavailableError(
         f"There is no model {name} on {hub_endpoint()}, or it is private.",
-        hint=f"Check the spelling; for a private model, {_LOGIN_HINT}. A folder is given as ./{name}",
+        hint=f"{advice} For a private model, {_LOGIN_HINT}. A folder is given as ./{name}",
     )
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import UnavailableError, UsageError
-from .contents import Fault, find_fault, is_cross_encoder, list_files
+from .catalog import DEFAULT_NAME as DEFAULT_NAME
+from .catalog import OFFLINE_NAME as OFFLINE_NAME
+from .catalog import resolve_alias, suggest_names
+from .contents import Fault, find_fault, is_cross_encoder, list_code, list_files
 
 log = logging.getLogger("ce_rerank")
 
-DEFAULT_NAME = "cross-encoder/ms-marco-MiniLM-L-6-v2"
-OFFLINE_NAME = "offline/ms-marco-MiniLM-L-12-v2"
 CACHE_VARIABLE = "CE_RERANK_CACHE"
 
 _HUB_NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
@@ -59,18 +60,21 @@ def resolve_checkpoint(
 ) -> Checkpoint:
     """Find the checkpoint that a name stands for; make it ready or fetch it where that is needed.
 
-    A name is a folder, `offline/ms-marco-MiniLM-L-12-v2`, or a model on the hub; None is the default model. A
-    model that lies whole in the hub's cache is taken from there without asking the network, `offline` or not.
-    `revision` is a branch, tag or commit of a hub model. Python files of a model are fetched only with
-    `trust_remote_code`, and pickled weights are taken only with `allow_pickle`.
+    A name is a folder, `offline/ms-marco-MiniLM-L-12-v2`, a model on the hub, or the catalog's alias for one;
+    None is the default model. A model that lies whole in the hub's cache is taken from there without asking
+    the network, `offline` or not. `revision` is a branch, tag or commit of a hub model. Python files of a
+    model are fetched only with `trust_remote_code`, and what they are is then logged as a warning; pickled
+    weights are taken only with `allow_pickle`.
 
     Raises UsageError for a revision of something that has none, and UnavailableError, with what would work,
     for all that is not to be had.
     """
-    chosen = default_model() if name is None else name
+    chosen = default_model() if name is None else resolve_alias(name)
     if name is None:
         log.info("No model is named: taking %s.", chosen)
-    is_folder = name is not None and name != OFFLINE_NAME and _is_path(name)
+    elif chosen != name:
+        log.info("%s stands for %s.", name, chosen)
+    is_folder = chosen == name and name != OFFLINE_NAME and _is_path(name)
     if revision is not None and (is_folder or chosen == OFFLINE_NAME):
         raise UsageError(
             f"{chosen} has no revisions: it is {'a folder' if is_folder else 'made on this machine'}.",
@@ -79,11 +83,15 @@ def resolve_checkpoint(
     if chosen == OFFLINE_NAME:
         return _resolve_offline()
     if is_folder:
-        return _resolve_folder(chosen, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
-    _check_hub_name(chosen)
-    return _resolve_hub(
-        chosen, revision, offline=offline, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
-    )
+        found = _resolve_folder(chosen, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+    else:
+        _check_hub_name(chosen)
+        found = _resolve_hub(
+            chosen, revision, offline=offline, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
+        )
+    if trust_remote_code and (code := list_code(found.folder)):
+        log.warning("%s brings Python code, which will run here: %s.", chosen, ", ".join(code))
+    return found
 
 
 def cached_models() -> list[str]:
@@ -156,10 +164,11 @@ def _exists(name: str) -> bool:
 def _check_hub_name(name: str) -> None:
     if _HUB_NAME.fullmatch(name):
         return
+    suggested = suggest_names(name, cached_models())
     hint = f"Models on the hub are called OWNER/NAME ({DEFAULT_NAME}); a folder must exist."
-    if re.fullmatch(r"[\w.-]+", name, re.ASCII):
-        hint = f"Did you mean cross-encoder/{name}? A folder is given as ./{name}"
-    raise UnavailableError(f"{name!r} is neither a folder nor a model on the hub.", hint=hint)
+    if suggested:
+        hint = f"Did you mean {' or '.join(suggested)}? `ce-rerank models` lists what is known."
+    raise UnavailableError(f"{name!r} is neither a folder nor a known model.", hint=hint)
 
 
 def _resolve_folder(name: str, *, trust_remote_code: bool, allow_pickle: bool) -> Checkpoint:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ce_rerank.models.contents import find_fault, is_cross_encoder, list_files, select_files
+from ce_rerank.models.contents import find_fault, is_cross_encoder, list_code, list_files, select_files
 
 WHOLE = ["config.json", "model.safetensors", "tokenizer.json"]
 
@@ -240,3 +240,32 @@ def test_code_that_the_configuration_asks_for_must_be_there_once_it_is_trusted(t
 )
 def test_a_cross_encoder_declares_itself(tmp_path: Path, files: dict[str, object], answer: bool) -> None:
     assert is_cross_encoder(make_folder(tmp_path, files)) is answer
+
+
+def test_code_that_would_run_is_listed_file_by_file(tmp_path: Path) -> None:
+    folder = make_folder(
+        tmp_path,
+        {
+            "config.json": {
+                "auto_map": {
+                    "AutoConfig": "configuration_x.XConfig",
+                    "AutoModelForSequenceClassification": "owner/code--modeling.XForClassification",
+                }
+            },
+            "tokenizer_config.json": {"auto_map": {"AutoTokenizer": ["tokenization_x.XTokenizer", None]}},
+            "modules.json": [
+                {"path": "", "type": "sentence_transformers.models.Transformer"},
+                {"path": "1_Odd", "type": "custom_st.Odd"},
+            ],
+        },
+    )
+    assert list_code(folder) == [
+        "configuration_x.py (AutoConfig: XConfig)",
+        "modeling.py of owner/code (AutoModelForSequenceClassification: XForClassification)",
+        "tokenization_x.py (AutoTokenizer: XTokenizer)",
+        "the module custom_st.Odd",
+    ]
+
+
+def test_a_checkpoint_without_code_lists_none(tmp_path: Path) -> None:
+    assert list_code(make_folder(tmp_path, {"config.json": {"model_type": "bert"}})) == []

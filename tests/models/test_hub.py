@@ -169,7 +169,7 @@ class TestRefusal:
         assert (answer["kind"], answer["message"], answer["hint"]) == (
             "UnavailableError",
             f"There is no model owner/nothing on {hub.url}, or it is private.",
-            f"Check the spelling; for a private model, {LOGIN}. A folder is given as ./owner/nothing",
+            f"Check the spelling. For a private model, {LOGIN}. A folder is given as ./owner/nothing",
         )
 
     def test_of_a_private_model_ends_with_a_token(self, hub: LocalHub, resolve_at: Resolver) -> None:

@@ -54,7 +54,11 @@ def test_a_cross_encoder_made_of_modules_is_a_reranker(tmp_path: Path) -> None:
             "an embedding model",
         ),
         ({"architectures": ["JinaForRanking"]}, {}, "a listwise reranker"),
-        ({"architectures": ["T5ForConditionalGeneration"]}, {}, "a T5ForConditionalGeneration, which cannot score"),
+        (
+            {"architectures": ["T5ForConditionalGeneration"]},
+            {},
+            "a T5ForConditionalGeneration, which cannot score",
+        ),
         ({}, {}, "a model of no named architecture"),
     ],
 )

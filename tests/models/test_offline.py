@@ -80,7 +80,7 @@ def test_the_licence_and_the_origin_go_with_the_weights(checkpoint: Path) -> Non
     assert "Apache License" in (checkpoint / "LICENSE").read_text()
     assert "cross-encoder/ms-marco-MiniLM-L-12-v2" in (checkpoint / "NOTICE").read_text()
     readme = (checkpoint / "README.md").read_text()
-    assert "dequantised from an int8 copy" in readme
+    assert "weights dequantised from int8" in readme
     assert offline.WEIGHTS_SHA256 in readme
 
 

@@ -131,6 +131,19 @@ class TestFolder:
         )
         assert resolve_checkpoint(str(folder), allow_pickle=True).folder == folder
 
+    def test_with_code_of_its_own_says_what_will_run_where_that_is_trusted(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder = make_checkpoint(tmp_path / "model")
+        (folder / "config.json").write_text('{"auto_map": {"AutoModel": "modeling.X"}}')
+        (folder / "modeling.py").write_text("class X: ...")
+        resolve_checkpoint(str(folder))
+        assert caplog.messages == []
+        resolve_checkpoint(str(folder), trust_remote_code=True)
+        assert caplog.messages == [
+            f"{folder} brings Python code, which will run here: modeling.py (AutoModel: X)."
+        ]
+
     def test_has_no_revisions(self, tmp_path: Path) -> None:
         folder = make_checkpoint(tmp_path / "model")
         with pytest.raises(UsageError, match="has no revisions: it is a folder"):
@@ -149,8 +162,8 @@ class TestName:
 
     def test_without_an_owner_gets_a_suggestion(self) -> None:
         assert refusal_of("ms-marco-electra") == (
-            "'ms-marco-electra' is neither a folder nor a model on the hub.",
-            "Did you mean cross-encoder/ms-marco-electra? A folder is given as ./ms-marco-electra",
+            "'ms-marco-electra' is neither a folder nor a known model.",
+            "Did you mean cross-encoder/ms-marco-electra-base? `ce-rerank models` lists what is known.",
         )
 
     def test_of_the_offline_weights_has_no_revisions(self) -> None:

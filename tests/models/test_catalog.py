@@ -1,0 +1,138 @@
+"""Known models: what stands in the catalog, and which names lead to it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from local_hub import LocalHub, Resolver
+
+from ce_rerank.errors import UnavailableError
+from ce_rerank.models.catalog import (
+    CATALOG,
+    COMMON_MEASURE,
+    DEFAULT_NAME,
+    OFFLINE_NAME,
+    KnownModel,
+    find_known,
+    resolve_alias,
+    suggest_names,
+)
+from ce_rerank.models.store import resolve_checkpoint
+
+IDS = [known.alias for known in CATALOG]
+
+
+def test_no_name_stands_for_two_models() -> None:
+    names = [name.lower() for known in CATALOG for name in (known.name, known.alias, *known.other_names)]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("known", CATALOG, ids=IDS)
+def test_every_entry_says_where_it_is_from(known: KnownModel) -> None:
+    assert known.source.startswith("https://")
+    assert re.fullmatch(r"[\w.-]+/[\w.-]+", known.name, re.ASCII)
+    assert re.fullmatch(r"[a-z0-9.]+(-[a-z0-9.]+)*", known.alias)
+    assert all(re.fullmatch("[a-z]{2}|multilingual", language) for language in known.languages)
+
+
+@pytest.mark.parametrize("known", CATALOG, ids=IDS)
+def test_every_figure_names_its_measure_and_its_page(known: KnownModel) -> None:
+    for quality in known.quality:
+        assert 0 < quality.figure < 1
+        assert quality.measure.startswith("nDCG@10, ")
+        assert quality.source.startswith(("https://", "measured with ce-rerank"))
+
+
+def test_most_models_carry_the_same_measure() -> None:
+    assert sum(known.common_quality is not None for known in CATALOG) > 20
+    default = find_known(DEFAULT_NAME)
+    assert default is not None
+    assert default.common_quality == 0.5082
+    assert default.quality[0].measure == COMMON_MEASURE
+
+
+def test_the_default_and_the_offline_weights_are_known() -> None:
+    assert find_known(DEFAULT_NAME) == find_known("minilm-l6")
+    assert find_known(OFFLINE_NAME) == find_known("offline")
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("minilm-l6", "cross-encoder/ms-marco-MiniLM-L-6-v2"),
+        ("minilm-l12", "cross-encoder/ms-marco-MiniLM-L-12-v2"),
+        ("bge-v2-m3", "BAAI/bge-reranker-v2-m3"),
+        ("BGE-v2-M3", "BAAI/bge-reranker-v2-m3"),
+        ("offline", "offline/ms-marco-MiniLM-L-12-v2"),
+        ("cross-encoder/ms-marco-MiniLM-L6-v2", "cross-encoder/ms-marco-MiniLM-L6-v2"),
+        ("someone/something", "someone/something"),
+    ],
+)
+def test_an_alias_stands_for_a_whole_name_and_all_else_for_itself(alias: str, name: str) -> None:
+    assert resolve_alias(alias) == name
+
+
+def test_a_model_is_found_by_either_of_the_hubs_names() -> None:
+    assert find_known("cross-encoder/ms-marco-MiniLM-L6-v2") == find_known(DEFAULT_NAME)
+
+
+def test_a_multilingual_model_reads_every_language() -> None:
+    readers = {known.alias for known in CATALOG if known.reads("de")}
+    assert {"mmarco-minilm", "bge-v2-m3", "qwen3-0.6b"} <= readers
+    assert not readers & {"minilm-l6", "bge-base", "ettin-17m"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "suggested"),
+    [
+        ("minilml6", "minilm-l6"),
+        ("ms-marco-MiniLM-L-6-v2", "cross-encoder/ms-marco-MiniLM-L-6-v2"),
+        ("bge-v2m3", "bge-v2-m3"),
+        ("BAAI/bge-reranker-v2-m4", "BAAI/bge-reranker-v2-m3"),
+        ("cross-encodr/ms-marco-electra", "cross-encoder/ms-marco-electra-base"),
+        ("our-rerankr", "me/our-reranker"),
+    ],
+)
+def test_the_nearest_name_is_suggested(typed: str, suggested: str) -> None:
+    assert suggest_names(typed, ["me/our-reranker"])[0] == suggested
+
+
+def test_nothing_is_suggested_for_what_is_like_nothing() -> None:
+    assert suggest_names("zzz") == []
+
+
+def test_an_alias_is_taken_wherever_a_model_is_named(
+    hub: LocalHub, resolve: Resolver, tmp_path: Path
+) -> None:
+    model = hub.add("cross-encoder/ms-marco-MiniLM-L-6-v2")
+    resolve.environment["HF_ENDPOINT"] = hub.url
+    assert resolve("minilm-l6")["revision"] == model.commit
+    assert resolve("cross-encoder/ms-marco-MiniLM-L-6-v2", offline=True)["revision"] == model.commit
+
+
+def test_an_alias_comes_before_a_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "minilm-l6").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    caplog.set_level(logging.INFO, "ce_rerank")
+    with pytest.raises(UnavailableError, match=r"^cross-encoder/ms-marco-MiniLM-L-6-v2 "):
+        resolve_checkpoint("minilm-l6", offline=True)
+    assert caplog.messages == ["minilm-l6 stands for cross-encoder/ms-marco-MiniLM-L-6-v2."]
+
+
+def test_a_mistyped_name_gets_the_nearest_one() -> None:
+    with pytest.raises(UnavailableError) as caught:
+        resolve_checkpoint("minilm-l66")
+    assert caught.value.message == "'minilm-l66' is neither a folder nor a known model."
+    assert caught.value.hint.startswith("Did you mean minilm-l6")
+
+
+def test_a_name_that_the_hub_does_not_have_gets_the_nearest_one(hub: LocalHub, resolve: Resolver) -> None:
+    resolve.environment["HF_ENDPOINT"] = hub.url
+    answer = resolve("cross-encoder/ms-marco-electra")
+    assert answer["hint"].startswith("Did you mean cross-encoder/ms-marco-electra-base")
