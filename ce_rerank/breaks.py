@@ -66,7 +66,7 @@ def find_breaks(text: str, first: int, last: int) -> Iterator[list[int]]:
 
 
 def splits_group(text: str, place: int) -> bool:
-    """Say whether a cut before `text[place]` goes through a word, or parts it from a mark that clings to it."""
+    """Say whether a cut before `text[place]` goes through a word or parts it from a mark that clings."""
     if splits_word(text, place):
         return True
     return 0 < place < len(text) and (
