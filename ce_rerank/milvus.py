@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import UsageError
 from .ranking import select_top
 from .reranker import Reranker
+from .types import RankOptions
 
 if TYPE_CHECKING:
     import torch

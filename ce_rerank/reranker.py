@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import InputError, UnavailableError, UsageError
-from .formats.fields import FieldRules
+from .inputs import DocumentInput, QueryInput, as_candidate_list
+from .passages import pool_scores
 from .ranking import first_not_finite, select_top, sigmoid
+from .reading import Reading, in_windows, read_pairs
 from .types import (
     CandidateList,
     Coverage,
@@ -18,9 +20,9 @@ from .types import (
     EngineName,
     LongPolicy,
     Pair,
+    Passage,
     PoolName,
     Precision,
-    Query,
     RankedDocument,
     Ranking,
     RankOptions,
@@ -33,15 +35,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .engines.base import Engine, EngineInfo, Float32s
-    from .engines.tokenization import PairTokens
 
 log = logging.getLogger("ce_rerank")
 
-DocumentInput = str | Mapping[str, Any] | Document
-QueryInput = str | Query
 Progress = Callable[[int], None]
 
-_WINDOW_PAIRS = 4096  # pairs tokenized, pooled and scored at a time; bounds memory, not quality
 _LEAST_WINDOW_PAIRS = 1024
 _LEAST_DOCUMENT_TOKENS = 64  # a query that leaves less than this for documents is refused
 
@@ -49,14 +47,15 @@ _LEAST_DOCUMENT_TOKENS = 64  # a query that leaves less than this for documents 
 class Reranker:
     """A cross-encoder that ranks documents.
 
-    `model` is the name of a model on the hub or a folder with a checkpoint; by default the offline weights where
-    they are installed, else cross-encoder/ms-marco-MiniLM-L-6-v2. Constructing loads it. `device` is auto, cpu,
-    cuda, cuda:N or mps; `engine` auto, openvino or torch; `precision` auto, fp32, bf16 or fp16. `max_length`
-    lowers the model's limit and `batch_tokens` sets the budget of a batch, both in tokens; `threads` bounds the
-    CPU threads. With `offline` the network is never tried.
+    `model` is the name of a model on the hub or a folder with a checkpoint; by default the offline weights
+    where they are installed, else cross-encoder/ms-marco-MiniLM-L-6-v2. Constructing loads it. `device` is
+    auto, cpu, cuda, cuda:N or mps; `engine` auto, openvino or torch; `precision` auto, fp32, bf16 or fp16.
+    `max_length` lowers the model's limit and `batch_tokens` sets the budget of a batch, both in tokens;
+    `threads` bounds the CPU threads. With `offline` the network is never tried. `trust_remote_code` and
+    `allow_pickle` let a model run code of its own, as part of it or from its pickled weights.
 
-    One instance may be used from several threads. Raises UsageError for arguments that cannot mean anything and
-    UnavailableError for a model, device or engine that is not to be had.
+    One instance may be used from several threads. Raises UsageError for arguments that cannot mean anything
+    and UnavailableError for a model, device or engine that is not to be had.
 
         for hit in Reranker().rank("query", ["a", "b"], top_k=3):
             print(hit.index, hit.score, hit.text)
@@ -175,7 +174,7 @@ class Reranker:
         pairs = _pairs_of(lists)
         if options.long == "error":
             self._require_whole(lists, pairs)
-        scored = self._score_pairs(pairs, options.scores, on_progress)
+        scored = self._score_pairs(pairs, options, on_progress)
         rankings = []
         start = 0
         for candidates in lists:
@@ -199,23 +198,17 @@ class Reranker:
         return np.array([ranking[0].score for ranking in rankings], dtype=np.float32)
 
     def _score_pairs(
-        self, pairs: Sequence[Pair], scale: ScoreScale, on_progress: Progress | None
+        self, pairs: Sequence[Pair], options: RankOptions, on_progress: Progress | None
     ) -> list[_Scored]:
         from .engines.scoring import score_rows
 
-        scored: list[_Scored] = []
-        for rows in self._tokenize(pairs):
+        parts: list[list[_Scored]] = [[] for _ in pairs]
+        for window in in_windows(read_pairs(self._engine.tokenizer, pairs, options)):
+            rows = [reading.tokens for reading in window]
             logits = score_rows(self._engine, rows, batch_tokens=self._batch_tokens, on_progress=on_progress)
-            scores = self._to_scale(logits, scale).tolist()
-            scored += [
-                _Scored(score, len(row), row.truncated, row.characters_read)
-                for score, row in zip(scores, rows, strict=True)
-            ]
-        return scored
-
-    def _tokenize(self, pairs: Sequence[Pair]) -> Iterator[list[PairTokens]]:
-        for start in range(0, len(pairs), _WINDOW_PAIRS):
-            yield self._engine.tokenizer.encode(pairs[start : start + _WINDOW_PAIRS])
+            for reading, score in zip(window, self._to_scale(logits, options.scores).tolist(), strict=True):
+                parts[reading.place].append(_scored(reading, score))
+        return [_pool(of_document, options) for of_document in parts]
 
     def _to_scale(self, logits: Float32s, scale: ScoreScale) -> Float32s:
         import numpy as np
@@ -234,51 +227,51 @@ class Reranker:
             room = self._engine.tokenizer.document_room(query.text)
             if room < least:
                 raise InputError(
-                    f"{_place(query.origin)}the query takes {limit - room} of the model's {limit} tokens and leaves "
-                    f"{max(room, 0)} for a document; at least {least} are needed.",
+                    f"{_place(query.origin)}the query takes {limit - room} of the model's {limit} tokens and "
+                    f"leaves {max(room, 0)} for a document; at least {least} are needed.",
                     hint="Shorten the query.",
                 )
 
     def _require_whole(self, lists: Sequence[CandidateList], pairs: Sequence[Pair]) -> None:
         """Refuse documents that the model cannot read to their end, before any is scored."""
-        cut = [row.truncated for rows in self._tokenize(pairs) for row in rows]
+        readings = read_pairs(self._engine.tokenizer, pairs, RankOptions(long="truncate"))
+        cut = [reading.tokens.truncated for reading in readings]
         documents = [document for candidates in lists for document in candidates.documents]
         if any(cut):
             place = cut.index(True)
             raise InputError(
-                f"{_name_of(documents[place], place)} is longer than the model's {self.info.max_length} tokens "
-                f"with its query; {sum(cut)} of {len(cut)} documents are.",
+                f"{_name_of(documents[place], place)} is longer than the model's {self.info.max_length} "
+                f"tokens with its query; {sum(cut)} of {len(cut)} documents are.",
                 hint="Give --long chunk to score it whole, or --long truncate to score its beginning.",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """What came of one pair: its score on the scale asked for, and what the model was fed."""
+    """What came of a document or of one window of it: the score on the scale asked for, and what was read."""
 
     score: float
     tokens: int
     truncated: bool
     characters_read: int
+    window: tuple[int, int, int] | None
+    """Start, end and line of the passage; its text is in the document."""
+
+
+def _scored(reading: Reading, score: float) -> _Scored:
+    row, passage = reading.tokens, reading.passage
+    window = None if passage is None else (passage.start, passage.end, passage.line)
+    return _Scored(score, len(row), row.truncated, row.characters_read, window)
+
+
+def _pool(parts: Sequence[_Scored], options: RankOptions) -> _Scored:
+    """Make a document's score of its windows'; what it says of the reading is the best window's."""
+    score, best = pool_scores([part.score for part in parts], options.pool)
+    return replace(parts[best], score=score)
 
 
 def _pairs_of(lists: Sequence[CandidateList]) -> list[Pair]:
     return [(one.query.text, document.text) for one in lists for document in one.documents]
-
-
-def as_candidate_list(query: QueryInput, documents: Iterable[DocumentInput]) -> CandidateList:
-    """Make what a Python user gives into a candidate list; raises UsageError or InputError for what is none."""
-    if isinstance(query, str):
-        query = Query(query)
-    if not isinstance(query, Query):
-        raise UsageError(f"The query is a {type(query).__name__}.", hint="Give a string or a Query.")
-    if not query.text.strip():
-        raise InputError(f"{_place(query.origin)}the query is empty.", hint="Give some words to rank by.")
-    if isinstance(documents, str | bytes | Mapping):
-        raise UsageError(
-            f"documents is a single {type(documents).__name__}.", hint="Give a list: [document]."
-        )
-    return CandidateList(query, [_as_document(document, place) for place, document in enumerate(documents)])
 
 
 def describe_truncation(coverage: Coverage, max_length: int) -> str:
@@ -290,24 +283,12 @@ def describe_truncation(coverage: Coverage, max_length: int) -> str:
     )
 
 
-def _as_document(document: DocumentInput, place: int) -> Document:
-    if isinstance(document, Document):
-        return document
-    if isinstance(document, str):
-        return Document(document)
-    if isinstance(document, Mapping):
-        return FieldRules().document(dict(document), f"documents[{place}]")
-    raise UsageError(
-        f"documents[{place}] is a {type(document).__name__}.", hint="Give strings, mappings or Document objects."
-    )
-
-
 def _select(candidates: CandidateList, scored: Sequence[_Scored], options: RankOptions) -> Ranking:
     scores = [one.score for one in scored]
     bad = first_not_finite(scores)
     if bad is not None:
         raise UnavailableError(
-            f"The model gave {scores[bad]} for {_name_of(candidates.documents[bad], bad)}, which is no score.",
+            f"The model gave {scores[bad]} for {_name_of(candidates.documents[bad], bad)}: no score.",
             hint="Give --precision fp32; if it stays, the model is damaged.",
         )
     places = select_top(scores, top_k=options.top_k, min_score=options.min_score)
@@ -320,10 +301,18 @@ def _select(candidates: CandidateList, scored: Sequence[_Scored], options: RankO
             tokens=scored[place].tokens,
             truncated=scored[place].truncated,
             characters_read=scored[place].characters_read,
+            passage=_passage(candidates.documents[place], scored[place]),
         )
         for rank, place in enumerate(places, start=1)
     )
     return Ranking(candidates.query, results, _coverage(candidates.documents, scored))
+
+
+def _passage(document: Document, scored: _Scored) -> Passage | None:
+    if scored.window is None:
+        return None
+    start, end, line = scored.window
+    return Passage(document.text[start:end], start, end, line)
 
 
 def _coverage(documents: Sequence[Document], scored: Sequence[_Scored]) -> Coverage:
@@ -337,7 +326,8 @@ def _coverage(documents: Sequence[Document], scored: Sequence[_Scored]) -> Cover
 
 
 def _name_of(document: Document, place: int) -> str:
-    return f"{_place(document.origin)}document {place}" + ("" if document.id is None else f" (id {document.id})")
+    name = "" if document.id is None else f" (id {document.id})"
+    return f"{_place(document.origin)}document {place}{name}"
 
 
 def _place(origin: str) -> str:

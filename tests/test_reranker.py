@@ -85,7 +85,7 @@ def test_long_error_refuses_before_anything_is_scored(
 def test_a_score_that_is_no_number_stops_the_run_and_names_the_document(
     counting_reranker: Reranker, word: str, scale: str
 ) -> None:
-    with pytest.raises(UnavailableError, match=f"gave {word} for hits.txt:2: document 1, which is no score"):
+    with pytest.raises(UnavailableError, match=f"gave {word} for hits.txt:2: document 1: no score"):
         counting_reranker.rank("red", [Document("one"), Document(word, origin="hits.txt:2")], scores=scale)  # type: ignore[arg-type]
 
 

@@ -30,13 +30,13 @@ _TERMINATED = 143
 class DefaultCommandGroup(TyperGroup):
     """A group in which `ce-rerank QUERY ...` is `ce-rerank rank QUERY ...`, and errors get our manners."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the default command first, unless another one or an option of the group itself stands there."""
         if args and args[0] not in self.commands and args[0] not in _OWN_OPTIONS:
             args = [_DEFAULT_COMMAND, *args]
         return super().parse_args(ctx, args)
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command; when whoever reads our output has read enough, end quietly."""
         try:
             return super().invoke(ctx)

@@ -209,7 +209,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def with_option_groups(command: Command) -> Callable[..., Any]:
     """Spread the option groups among a command's parameters over its signature, for Typer to read."""
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
         if name in groups:

@@ -1,0 +1,50 @@
+"""One engine in a process of its own, so that its memory and its start are its own.
+
+Speaks JSON lines with `bench.py`: the first line in is the setting (`reranker`: the keywords of `Reranker`,
+`lists`: queries with their documents); every further line asks for one round, and each is answered with its
+seconds, its scores on the logit scale, and the peak of the process's memory in bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+
+def main() -> None:
+    """Serve rounds until stdin ends."""
+    from ..inputs import as_candidate_list
+    from ..reranker import Reranker
+    from ..types import RankOptions
+
+    setting = json.loads(sys.stdin.readline())
+    reranker = Reranker(**setting["reranker"])
+    lists = [as_candidate_list(query, documents) for query, documents in setting["lists"]]
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        rankings = reranker.rank_lists(lists, RankOptions(scores="logit"))
+        elapsed_seconds = time.perf_counter() - started
+        in_order = [sorted(ranking, key=lambda hit: hit.index) for ranking in rankings]
+        answer = {
+            "elapsed_seconds": elapsed_seconds,
+            "scores": [[hit.score for hit in hits] for hits in in_order],
+            "peak_memory_bytes": peak_memory_bytes(),
+            "precision": reranker.info.precision,
+            "engine": reranker.info.engine,
+        }
+        print(json.dumps(answer), flush=True)
+
+
+def peak_memory_bytes() -> int | None:
+    """Give the most memory that this process has held; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    main()

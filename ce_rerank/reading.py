@@ -1,0 +1,87 @@
+"""What the model is to read of each document: all of it, its beginning, or one passage after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from .errors import UsageError
+from .passages import cut_passages, fit_passages
+from .types import Pair, Passage, RankOptions
+
+if TYPE_CHECKING:
+    from .engines.tokenization import PairTokenizer, PairTokens
+
+_PAIRS_AT_A_TIME = 4096
+_PASSAGES_AT_A_TIME = 256  # of one document; a long one is never held whole as tokens
+
+
+class Reading(NamedTuple):
+    """One thing to score: the tokens of a pair, or of one passage of its document."""
+
+    place: int
+    """The pair's place among those given."""
+    tokens: PairTokens
+    passage: Passage | None
+    """The window that was read, where the document was cut into windows."""
+
+
+def read_pairs(tokenizer: PairTokenizer, pairs: Sequence[Pair], options: RankOptions) -> Iterator[Reading]:
+    """Tokenize pairs as `options.long` asks, a few at a time; their readings come in the order of the pairs.
+
+    A document that is chunked has a reading for each window, one that fits in a window has one without a
+    passage. Raises UsageError when the windows asked for are more than the model can read.
+    """
+    room_of = {query: tokenizer.document_room(query) for query in {query for query, _ in pairs}}
+    for start in range(0, len(pairs), _PAIRS_AT_A_TIME):
+        window = pairs[start : start + _PAIRS_AT_A_TIME]
+        for place, (pair, row) in enumerate(zip(window, tokenizer.encode(window), strict=True), start):
+            chunk_tokens = _chunk_tokens(room_of[pair[0]], tokenizer.max_length, options)
+            # What the pair has besides the document is what the query leaves no room for.
+            document_tokens = len(row) - (tokenizer.max_length - room_of[pair[0]])
+            if options.long == "chunk" and (row.truncated or document_tokens > chunk_tokens):
+                for passage, tokens in _passages(tokenizer, pair, chunk_tokens, options):
+                    yield Reading(place, tokens, passage)
+            else:
+                yield Reading(place, row, None)
+
+
+def _passages(
+    tokenizer: PairTokenizer, pair: Pair, chunk_tokens: int, options: RankOptions
+) -> Iterator[tuple[Passage, PairTokens]]:
+    query, document = pair
+    overlap_tokens = chunk_tokens // 4 if options.chunk_overlap is None else options.chunk_overlap
+    if overlap_tokens >= chunk_tokens:
+        raise UsageError(
+            f"Windows of {chunk_tokens} tokens cannot overlap by {overlap_tokens}.",
+            hint="Give a smaller --chunk-overlap.",
+        )
+    cut = cut_passages(
+        document, tokenizer.token_spans(document), chunk_tokens=chunk_tokens, overlap_tokens=overlap_tokens
+    )
+    if options.pool == "first":
+        cut = islice(cut, 1)
+    while passages := list(islice(cut, _PASSAGES_AT_A_TIME)):
+        yield from fit_passages(
+            passages, lambda texts: tokenizer.encode([(query, text) for text in texts]), tokenizer.token_spans
+        )
+
+
+def _chunk_tokens(room: int, max_length: int, options: RankOptions) -> int:
+    """Give the size of a window: what was asked for, as far as the query leaves room for it."""
+    if options.chunk_tokens is None:
+        return room
+    if options.chunk_tokens >= max_length:
+        raise UsageError(
+            f"Windows of {options.chunk_tokens} tokens do not fit beside a query in the model's {max_length}.",
+            hint="Give a smaller --chunk-tokens, or leave it out for the largest that fits.",
+        )
+    return min(options.chunk_tokens, room)
+
+
+def in_windows(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
+    """Group readings into windows that are scored together."""
+    readings = iter(readings)
+    while window := list(islice(readings, _PAIRS_AT_A_TIME)):
+        yield window
