@@ -39,6 +39,7 @@ _Row = TypeVar("_Row")
 _ROWS_BETWEEN_PROGRESS = 20_000
 _ROWS_AT_ONCE = 200_000  # that ir_measures is given, as dicts of some 200 bytes a row
 _UNJUDGED_DEPTH = 10
+_LONGEST_NUMBER = 1_000  # digits of a query id; int() refuses some thousands
 # trec_eval counts the documents of every grade from 0 up; from 2**31 its measures are silently 0.
 _HIGHEST_GRADE = 1_000_000
 
@@ -211,7 +212,7 @@ def _watched(rows: Iterable[_Row], on_progress: Progress | None) -> Iterator[_Ro
 
 def _natural_order(query_id: str) -> tuple[int, int, str]:
     # Numbers as numbers: so gdeval adds values up. Sorted at all, so that p-values hang on no file's order.
-    if query_id.isascii() and query_id.isdigit():
+    if query_id.isascii() and query_id.isdigit() and len(query_id) <= _LONGEST_NUMBER:
         return 0, int(query_id), query_id
     return 1, 0, query_id
 

@@ -243,6 +243,11 @@ def test_gains_come_largest_first_and_equal_ones_by_query() -> None:
     ]
 
 
+def test_query_ids_are_sorted_as_numbers_first_whatever_their_length() -> None:
+    judged = judgements(**{query_id: {"a": 1} for query_id in ("b", "10", "9", "1" * 5000, "a", "٣")})
+    assert evaluate([run("run", b="a")], judged, ["RR"]).query_ids == ("9", "10", "1" * 5000, "a", "b", "٣")
+
+
 def test_a_query_for_which_a_measure_is_not_defined_is_in_no_comparison() -> None:
     judged = judgements(q1={"a": 1}, q2={"z": 1})
     evaluation = evaluate([run("one", q1="ba", q2="ab"), run("two", q1="ab", q2="ab")], judged, ["Accuracy"])

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import pty
 import random
 import subprocess
 import sys
@@ -302,7 +301,7 @@ def test_a_published_run_against_itself_and_shuffled(evaluate: Evaluate, tmp_pat
 
 def run_on_a_terminal(arguments: list[str], folder: Path, environment: dict[str, str]) -> str:
     """Run the command with a terminal as its stderr, and give what it showed there."""
-    ours, theirs = pty.openpty()
+    ours, theirs = pytest.importorskip("pty").openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "ce_rerank", "evaluate", *arguments],
         cwd=folder,
