@@ -245,7 +245,7 @@ def _measure_run(
         {str(measure): by_query[measure] for measure in measures},
         len(missing),
         run.unjudged_queries,
-        unjudged / top,
+        unjudged / top if top else 0.0,
     )
 
 

@@ -412,3 +412,9 @@ def test_runs_are_taken_one_at_a_time() -> None:
         log.removeHandler(watch)
         log.setLevel(level)
     assert [event for event in events if "%" not in event] == ["one", "Measuring one", "two", "Measuring two"]
+
+
+def test_a_run_without_any_results_is_0_everywhere() -> None:
+    measured = evaluate([Run("empty", PackedLists("d"))], judgements(q={"a": 1}), ["RR", "nDCG@10"]).runs[0]
+    assert measured.values == {"RR": 0.0, "nDCG@10": 0.0}
+    assert (measured.missing_queries, measured.unjudged_share) == (1, 0.0)
