@@ -1,9 +1,4 @@
-"""The hub: what of it lies in the local cache, and how the rest is fetched.
-
-The cache is huggingface_hub's own, read by its documented layout: `models--OWNER--NAME/refs/REVISION` holds a
-commit, and `snapshots/COMMIT` its files. Reading it that way costs a few milliseconds, where the library's
-functions import an HTTP client first.
-"""
+"""The hub: how what is missing of a model is fetched into the cache, and how every refusal is said."""
 
 from __future__ import annotations
 
@@ -15,39 +10,39 @@ import shutil
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UnavailableError
-from .catalog import suggest_names
+from .catalog import DEFAULT_NAME, suggest_names
 from .contents import find_fault, select_files
+from .hub_cache import (
+    DEFAULT_REVISION,
+    Snapshot,
+    hub_cache_folder,
+    is_commit,
+    measure_folder,
+    repository_folder,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
 
 log = logging.getLogger("ce_rerank")
 
-_DEFAULT_REVISION = "main"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 # The first answer must come within this: a name server may hang longer than any timeout of HTTP.
 _ANSWER_SECONDS = 6
+_POLL_SECONDS = 0.2
 _LOGIN_HINT = "log in with `hf auth login`, or set HF_TOKEN"
 
 T = TypeVar("T")
+DownloadProgress = Callable[[int, int], None]
+"""Is told, several times a second, how many bytes have come, and how many there are."""
 
 
 class HubUnreachableError(Exception):
     """The hub cannot be reached, does not answer, or is down; `str()` is a clause that says which."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The files of one commit in the hub's cache; some may be missing."""
-
-    folder: Path
-    commit: str
 
 
 def hub_endpoint() -> str:
@@ -64,69 +59,80 @@ def is_hub_offline() -> bool:
     return constants.HF_HUB_OFFLINE
 
 
-def find_snapshot(name: str, revision: str | None) -> Snapshot | None:
-    """Find a model's files in the cache, for the default revision or a branch, tag or whole commit."""
-    repository = _cache() / f"models--{name.replace('/', '--')}"
-    commit = revision or _DEFAULT_REVISION
-    if not _COMMIT.fullmatch(commit):
-        try:
-            commit = (repository / "refs" / commit).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
-            return None
-    folder = repository / "snapshots" / commit
-    return Snapshot(folder, commit) if _COMMIT.fullmatch(commit) and folder.is_dir() else None
+def check_hub(answer_seconds: float) -> None:
+    """Ask the hub for anything; raises HubUnreachableError when no hub answers in time."""
+    with _quiet_hub(), suppress(UnavailableError):
+        _answer_in_time(lambda: _ask_hub(DEFAULT_NAME, None, answer_seconds), answer_seconds)
 
 
-def list_cached_names() -> list[str]:
-    """List the models in the cache, whole or not, of whatever kind."""
-    try:
-        folders = sorted(path.name for path in _cache().iterdir())
-    except OSError:
-        return []
-    return [
-        folder.removeprefix("models--").replace("--", "/")
-        for folder in folders
-        if folder.startswith("models--")
-    ]
-
-
-def fetch_snapshot(name: str, revision: str | None, *, allow_pickle: bool, with_code: bool) -> Snapshot:
+def fetch_snapshot(
+    name: str,
+    revision: str | None,
+    *,
+    allow_pickle: bool,
+    with_code: bool,
+    on_progress: DownloadProgress | None = None,
+) -> Snapshot:
     """Fetch what is not yet in the cache of the files that it takes to run a model, and check each.
 
+    A fetch that was cut off is taken up by file: what is whole stays, and a file that is not starts again.
     Raises HubUnreachableError when there is no first answer within 6 seconds, and UnavailableError when the
     answer is no, when the disk is full, or when a file arrives damaged.
     """
     with _quiet_hub():
-        info = _answer_in_time(lambda: _ask_hub(name, revision))
+        info = _answer_in_time(lambda: _ask_hub(name, revision, _ANSWER_SECONDS), _ANSWER_SECONDS)
         listed = {file.rfilename: file for file in info.siblings or ()}
         fault = find_fault(listed, None, allow_pickle=allow_pickle)
         if fault is not None:
             raise UnavailableError(f"{name} {fault.cause}.", hint=fault.hint)
         commit = str(info.sha)
-        folder = _cache() / f"models--{name.replace('/', '--')}" / "snapshots" / commit
+        folder = repository_folder(name) / "snapshots" / commit
         missing = [file for file in select_files(listed, with_code=with_code) if not (folder / file).exists()]
-        _announce(name, sum(listed[file].size or 0 for file in missing))
-        for file in missing:
-            _fetch_file(name, file, commit)
-            _check_file(name, folder / file, listed[file])
-        if not _COMMIT.fullmatch(revision or _DEFAULT_REVISION):
+        size = sum(listed[file].size or 0 for file in missing)
+        _announce(name, size)
+        with _report_growth(repository_folder(name), size, on_progress):
+            for file in missing:
+                _fetch_file(name, file, commit)
+                _check_file(name, folder / file, listed[file])
+        if not is_commit(revision or DEFAULT_REVISION):
             # Under the name of its revision, only now that all is there: it is what writes `refs`.
-            _fetch_file(name, "config.json", revision or _DEFAULT_REVISION)
+            _fetch_file(name, "config.json", revision or DEFAULT_REVISION)
     return Snapshot(folder, commit)
 
 
-def _cache() -> Path:
-    from huggingface_hub import constants
+@contextmanager
+def _report_growth(folder: Path, size: int, on_progress: DownloadProgress | None) -> Iterator[None]:
+    """Tell from a thread how far a download is, by what lies on the disk.
 
-    return Path(constants.HF_HUB_CACHE)
+    That holds for every way in which the library fetches, and for those that it will think of.
+    """
+    if on_progress is None or not size:
+        yield
+        return
+    before = measure_folder(folder)
+    over = threading.Event()
+
+    def report() -> None:
+        while not over.wait(_POLL_SECONDS):
+            on_progress(max(0, min(size, measure_folder(folder) - before)), size)
+
+    on_progress(0, size)
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    on_progress(size, size)
 
 
-def _ask_hub(name: str, revision: str | None) -> ModelInfo:
+def _ask_hub(name: str, revision: str | None, answer_seconds: float) -> ModelInfo:
     """Ask for a model's commit and the list of its files; every refusal becomes an error in our words."""
     from huggingface_hub import HfApi, errors
 
     try:
-        return HfApi().model_info(name, revision=revision, files_metadata=True, timeout=_ANSWER_SECONDS)
+        return HfApi().model_info(name, revision=revision, files_metadata=True, timeout=answer_seconds)
     except errors.GatedRepoError as error:
         raise _gated(name) from error
     except errors.RevisionNotFoundError as error:
@@ -185,7 +191,7 @@ def _not_found(name: str) -> UnavailableError:
 
 def _announce(name: str, size: int) -> None:
     """Say what is about to be fetched; raises UnavailableError when the disk has no room for it."""
-    cache = _cache()
+    cache = hub_cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(cache).free
@@ -250,7 +256,7 @@ def _damaged(name: str, file: str) -> UnavailableError:
 
 def _unwritable(error: OSError) -> UnavailableError:
     return UnavailableError(
-        f"The hub's cache {_cache()} cannot be written: {error.strerror or error}.",
+        f"The hub's cache {hub_cache_folder()} cannot be written: {error.strerror or error}.",
         hint="Make room or mend its permissions, or name another folder with HF_HUB_CACHE.",
     )
 
@@ -261,7 +267,7 @@ def _reason(error: BaseException) -> str:
     return re.sub(r"^\[Errno -?\d+\] ", "", lines[0]).rstrip(".")
 
 
-def _answer_in_time(call: Callable[[], T]) -> T:
+def _answer_in_time(call: Callable[[], T], answer_seconds: float) -> T:
     """Call in a thread of its own, which is left behind when no answer comes in time."""
     answers: list[T] = []
     failures: list[BaseException] = []
@@ -274,11 +280,11 @@ def _answer_in_time(call: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(_ANSWER_SECONDS)
+    thread.join(answer_seconds)
     if failures:
         raise failures[0]
     if not answers:
-        raise HubUnreachableError(f"no answer within {_ANSWER_SECONDS} seconds")
+        raise HubUnreachableError(f"no answer within {answer_seconds:g} seconds")
     return answers[0]
 
 

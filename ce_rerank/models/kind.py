@@ -46,7 +46,8 @@ def require_reranker(checkpoint: Checkpoint) -> None:
         )
     else:
         raise UnavailableError(
-            f"{checkpoint.name} is a {architecture or 'model of no named architecture'}, which cannot score pairs.",
+            f"{checkpoint.name} is a {architecture or 'model of no named architecture'}, "
+            "which cannot score pairs.",
             hint=_RANKING_HINT,
         )
 

@@ -7,13 +7,16 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import UnavailableError, UsageError
 from .catalog import DEFAULT_NAME as DEFAULT_NAME
 from .catalog import OFFLINE_NAME as OFFLINE_NAME
 from .catalog import resolve_alias, suggest_names
 from .contents import Fault, find_fault, is_cross_encoder, list_code, list_files
+
+if TYPE_CHECKING:
+    from .hub import DownloadProgress
 
 log = logging.getLogger("ce_rerank")
 
@@ -38,6 +41,14 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Trust:
+    """What of a model may run code here: pickled weights, and Python files."""
+
+    pickle: bool = False
+    code: bool = False
+
+
 def default_model() -> str:
     """Name the model that is used when none is named; without a look at the network.
 
@@ -57,14 +68,17 @@ def resolve_checkpoint(
     offline: bool = False,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
+    refresh: bool = False,
+    on_progress: DownloadProgress | None = None,
 ) -> Checkpoint:
     """Find the checkpoint that a name stands for; make it ready or fetch it where that is needed.
 
     A name is a folder, `offline/ms-marco-MiniLM-L-12-v2`, a model on the hub, or the catalog's alias for one;
     None is the default model. A model that lies whole in the hub's cache is taken from there without asking
-    the network, `offline` or not. `revision` is a branch, tag or commit of a hub model. Python files of a
-    model are fetched only with `trust_remote_code`, and what they are is then logged as a warning; pickled
-    weights are taken only with `allow_pickle`.
+    the network, `offline` or not; with `refresh` the hub is asked for what it has now. `revision` is a
+    branch, tag or commit of a hub model. Python files of a model are fetched only with `trust_remote_code`,
+    and what they are is then logged as a warning; pickled weights are taken only with `allow_pickle`.
+    `on_progress` is told how far a download is, in bytes.
 
     Raises UsageError for a revision of something that has none, and UnavailableError, with what would work,
     for all that is not to be had.
@@ -82,12 +96,16 @@ def resolve_checkpoint(
         )
     if chosen == OFFLINE_NAME:
         return _resolve_offline()
+    trust = _Trust(pickle=allow_pickle, code=trust_remote_code)
     if is_folder:
-        found = _resolve_folder(chosen, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+        found = _resolve_folder(chosen, trust)
     else:
         _check_hub_name(chosen)
-        found = _resolve_hub(
-            chosen, revision, offline=offline, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
+        cached = _find_cached(chosen, revision, trust)
+        found = (
+            cached
+            if isinstance(cached, Checkpoint) and not refresh
+            else _ask_hub(chosen, revision, trust, cached, offline=offline, on_progress=on_progress)
         )
     if trust_remote_code and (code := list_code(found.folder)):
         log.warning("%s brings Python code, which will run here: %s.", chosen, ", ".join(code))
@@ -96,7 +114,7 @@ def resolve_checkpoint(
 
 def cached_models() -> list[str]:
     """List the cross-encoders that lie whole in the hub's cache; opens nothing but their configurations."""
-    from .hub import find_snapshot, list_cached_names
+    from .hub_cache import find_snapshot, list_cached_names
 
     names = []
     for name in list_cached_names():
@@ -137,11 +155,11 @@ def _unwritable_cache(error: OSError) -> UnavailableError:
 
 
 def _is_whole(folder: Path) -> bool:
-    return _find_fault(folder, allow_pickle=True) is None
+    return _find_fault(folder, _Trust(pickle=True)) is None
 
 
-def _find_fault(folder: Path, *, allow_pickle: bool, with_code: bool = False) -> Fault | None:
-    return find_fault(list_files(folder), folder, allow_pickle=allow_pickle, with_code=with_code)
+def _find_fault(folder: Path, trust: _Trust) -> Fault | None:
+    return find_fault(list_files(folder), folder, allow_pickle=trust.pickle, with_code=trust.code)
 
 
 def _is_path(name: str) -> bool:
@@ -171,7 +189,7 @@ def _check_hub_name(name: str) -> None:
     raise UnavailableError(f"{name!r} is neither a folder nor a known model.", hint=hint)
 
 
-def _resolve_folder(name: str, *, trust_remote_code: bool, allow_pickle: bool) -> Checkpoint:
+def _resolve_folder(name: str, trust: _Trust) -> Checkpoint:
     path = Path(name).expanduser().absolute()
     try:
         if path.is_file():
@@ -181,7 +199,7 @@ def _resolve_folder(name: str, *, trust_remote_code: bool, allow_pickle: bool) -
                 f"There is no folder {name}.",
                 hint=f"A model on the hub is called OWNER/NAME ({DEFAULT_NAME}).",
             )
-        fault = _find_fault(path, allow_pickle=allow_pickle, with_code=trust_remote_code)
+        fault = _find_fault(path, trust)
     except OSError as error:
         raise UnavailableError(f"The folder {name} cannot be read: {error.strerror}.") from error
     if fault is not None:
@@ -235,33 +253,53 @@ def _make_offline_checkpoint(folder: Path) -> None:
         raise _unwritable_cache(error) from error
 
 
-def _resolve_hub(
-    name: str, revision: str | None, *, offline: bool, trust_remote_code: bool, allow_pickle: bool
+def _find_cached(name: str, revision: str | None, trust: _Trust) -> Checkpoint | Fault | None:
+    """Find a model of the hub in the cache, or say what is wrong with what lies there; None for nothing."""
+    from .hub_cache import find_snapshot
+
+    snapshot = find_snapshot(name, revision)
+    if snapshot is None:
+        return None
+    fault = _find_fault(snapshot.folder, trust)
+    if fault is not None:
+        return fault
+    log.info("%s is in the hub's cache, at commit %s.", name, snapshot.commit)
+    return Checkpoint(name=name, folder=snapshot.folder, source="hub", revision=snapshot.commit)
+
+
+def _ask_hub(
+    name: str,
+    revision: str | None,
+    trust: _Trust,
+    cached: Checkpoint | Fault | None,
+    *,
+    offline: bool,
+    on_progress: DownloadProgress | None,
 ) -> Checkpoint:
+    """Fetch a model, or what is not there yet of it; without the hub, what is cached has to do."""
     from . import hub
 
-    snapshot = hub.find_snapshot(name, revision)
-    lacking = f"{name} is not in the cache" + (f" at revision {revision!r}" if revision else "")
-    hint = ""
-    if snapshot is not None:
-        fault = _find_fault(snapshot.folder, allow_pickle=allow_pickle, with_code=trust_remote_code)
-        if fault is None:
-            log.info("%s is in the hub's cache, at commit %s.", name, snapshot.commit)
-            return Checkpoint(name=name, folder=snapshot.folder, source="hub", revision=snapshot.commit)
-        lacking, hint = f"{name}, as it lies in the cache, {fault.cause}", f"{fault.hint} "
+    def without_hub(reason: str) -> Checkpoint:
+        if isinstance(cached, Checkpoint):
+            log.warning(
+                "%s; keeping %s as it lies in the cache, at commit %s.", reason, name, cached.revision
+            )
+            return cached
+        lacking = f"{name} is not in the cache" + (f" at revision {revision!r}" if revision else "")
+        hint = _name_ways_out(name)
+        if cached is not None:
+            lacking, hint = f"{name}, as it lies in the cache, {cached.cause}", f"{cached.hint} {hint}"
+        raise UnavailableError(f"{lacking}, and {reason}.", hint=hint)
+
     if offline or hub.is_hub_offline():
-        switch = "--offline" if offline else "HF_HUB_OFFLINE"
-        raise UnavailableError(
-            f"{lacking}, and {switch} forbids fetching it.", hint=hint + _name_ways_out(name)
-        )
+        return without_hub(f"{'--offline' if offline else 'HF_HUB_OFFLINE'} forbids fetching it")
     try:
-        snapshot = hub.fetch_snapshot(name, revision, allow_pickle=allow_pickle, with_code=trust_remote_code)
+        snapshot = hub.fetch_snapshot(
+            name, revision, allow_pickle=trust.pickle, with_code=trust.code, on_progress=on_progress
+        )
     except hub.HubUnreachableError as error:
-        raise UnavailableError(
-            f"{hub.hub_endpoint()} cannot be reached ({error}), and {lacking}.",
-            hint=hint + _name_ways_out(name),
-        ) from error
-    fault = _find_fault(snapshot.folder, allow_pickle=allow_pickle, with_code=trust_remote_code)
+        return without_hub(f"{hub.hub_endpoint()} cannot be reached ({error})")
+    fault = _find_fault(snapshot.folder, trust)
     if fault is not None:
         raise UnavailableError(f"{name} {fault.cause}.", hint=fault.hint)
     return Checkpoint(name=name, folder=snapshot.folder, source="hub", revision=snapshot.commit)
