@@ -10,31 +10,25 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import CeRerankError
 from .bench import bench
 from .console import draw_error, stderr_console
 from .evaluate import evaluate
+from .groups import DefaultCommandGroup
 from .options import with_option_groups
 from .rank import rank
 
 _NAME = "ce-rerank"
-_DEFAULT_COMMAND = "rank"
-_OWN_OPTIONS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 _INTERRUPTED = 130
 _TERMINATED = 143
 
 
-class DefaultCommandGroup(TyperGroup):
-    """A group in which `ce-rerank QUERY ...` is `ce-rerank rank QUERY ...`, and errors get our manners."""
+class Application(DefaultCommandGroup):
+    """All commands, with our manners for errors; `ce-rerank QUERY ...` is `ce-rerank rank QUERY ...`."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the default command first, unless another one or an option of the group itself stands there."""
-        if args and args[0] not in self.commands and args[0] not in _OWN_OPTIONS:
-            args = [_DEFAULT_COMMAND, *args]
-        return super().parse_args(ctx, args)
+    default_command = "rank"
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; when whoever reads our output has read enough, end quietly."""
@@ -66,7 +60,7 @@ class DefaultCommandGroup(TyperGroup):
 
 app = typer.Typer(
     name=_NAME,
-    cls=DefaultCommandGroup,
+    cls=Application,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     no_args_is_help=True,
