@@ -24,14 +24,13 @@ class Reading(NamedTuple):
     """The pair's place among those given."""
     tokens: PairTokens
     passage: Passage | None
-    """The window that was read, where the document was cut into windows."""
+    """The window that was read, when documents are chunked."""
 
 
 def read_pairs(tokenizer: PairTokenizer, pairs: Sequence[Pair], options: RankOptions) -> Iterator[Reading]:
     """Tokenize pairs as `options.long` asks, a few at a time; their readings come in the order of the pairs.
 
-    A document that is chunked has a reading for each window, one that fits in a window has one without a
-    passage. Raises UsageError when the windows asked for are more than the model can read.
+    When documents are chunked, one that fits in a window is a passage as a whole. Raises UsageError when the windows asked for are more than the model can read.
     """
     room_of = {query: tokenizer.document_room(query) for query in {query for query, _ in pairs}}
     for start in range(0, len(pairs), _PAIRS_AT_A_TIME):
@@ -40,11 +39,13 @@ def read_pairs(tokenizer: PairTokenizer, pairs: Sequence[Pair], options: RankOpt
             chunk_tokens = _chunk_tokens(room_of[pair[0]], tokenizer.max_length, options)
             # What the pair has besides the document is what the query leaves no room for.
             document_tokens = len(row) - (tokenizer.max_length - room_of[pair[0]])
-            if options.long == "chunk" and (row.truncated or document_tokens > chunk_tokens):
+            if options.long != "chunk":
+                yield Reading(place, row, None)
+            elif row.truncated or document_tokens > chunk_tokens:
                 for passage, tokens in _passages(tokenizer, pair, chunk_tokens, options):
                     yield Reading(place, tokens, passage)
             else:
-                yield Reading(place, row, None)
+                yield Reading(place, row, Passage(pair[1], 0, len(pair[1]), 1))
 
 
 def _passages(

@@ -145,7 +145,7 @@ def _can_show(characters: str, console: Console) -> bool:
 def _make_name(result: RankedDocument, encoding: str) -> str:
     """Name a document by its id and, where a passage of it won, the passage's line."""
     name = "" if result.id is None else clean_text(str(result.id), encoding)
-    if result.passage is None:
+    if result.passage is None or result.passage.text == result.text:
         return name
     return f"{name}:{result.passage.line}" if name else f"line {result.passage.line}"
 
