@@ -160,7 +160,7 @@ def list_code(folder: Path) -> list[str]:
         repository, _, own = reference.rpartition("--")
         file, _, named = own.partition(".")
         code.append(f"{file}.py{f' of {repository}' if repository else ''} ({role}: {named})")
-    for module in _read_modules(folder):
+    for module in read_modules(folder):
         named = str(module.get("type", ""))
         if not named.startswith(("sentence_transformers.", "torch.", "transformers.")):
             code.append(f"the module {named}")
@@ -191,7 +191,7 @@ def _content_fault(
     if with_code:
         needed += _code_files(folder)
     missing = [name for name in needed if name not in names]
-    for module in _read_modules(folder):
+    for module in read_modules(folder):
         path = str(module.get("path", "")).strip("/")
         # Normalize has nothing to save, and git keeps no empty folders.
         is_empty = str(module.get("type", "")).endswith(".Normalize")
@@ -244,7 +244,8 @@ def _auto_map(folder: Path) -> dict[str, str]:
     return classes
 
 
-def _read_modules(folder: Path) -> list[dict[str, Any]]:
+def read_modules(folder: Path) -> list[dict[str, Any]]:
+    """Give the modules that sentence-transformers saved a checkpoint in; none where it lists none."""
     try:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,0 +1,236 @@
+"""A compiled model in memory: the ways to run it, proven once on this machine and kept ready in the cache.
+
+What OpenVINO makes of a graph for one CPU, precision and number of streams is exported beside it, in a file
+that leaves the weights where they are, so that the next start takes it up in a tenth of a second. It is kept
+only when the golden scores came out of it, so that its being there is the proof.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import UnavailableError
+from ..models.compiled import CompiledModel
+from ..models.manifest import GRAPH_NAME, WEIGHTS_NAME, GoldenPair, read_json_object, write_atomically
+from .base import Float32s, TokenBatch
+from .batching import plan_batches
+from .fidelity import find_infidelity
+from .processor import count_cpus, cpu_identity
+from .tokenization import PairTokenizer, PairTokens
+
+log = logging.getLogger("ce_rerank")
+
+_FOLDER = "checked"
+_MOST_STREAMS = 4
+_GOLDEN_BATCH_TOKENS = 2048
+_QUICK_PAIRS = 2  # the shortest golden pairs, which every start must reproduce
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class RefusedError(Exception):
+    """A compiled model that is not true to the model at a precision; the message is a clause."""
+
+    def __init__(self, reason: str, precision: str) -> None:
+        super().__init__(reason)
+        self.precision = precision
+
+
+class RunningModel:
+    """A model that OpenVINO has loaded, with a number of streams that work side by side.
+
+    Safe to use from several threads: each run has requests of its own while it lasts.
+    """
+
+    def __init__(self, model: Any, streams: int, inputs: Sequence[str]) -> None:
+        self._model = model
+        self._inputs = inputs
+        # One more than work at a time, so that a stream never waits for us to pad its next batch.
+        self._ahead = streams + 1
+        self._idle: list[Any] = []
+
+    def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
+        """Give the float32 logits of each batch, in order."""
+        # Not by AsyncInferQueue: its callbacks into Python abort the process, now and then, when it ends.
+        started: deque[Any] = deque()
+        try:
+            for batch in batches:
+                if len(started) == self._ahead:
+                    yield self._finish(started.popleft())
+                started.append(self._start(batch))
+            while started:
+                yield self._finish(started.popleft())
+        finally:
+            for request in started:
+                request.cancel()
+
+    def _start(self, batch: TokenBatch) -> Any:
+        request = self._idle.pop() if self._idle else self._model.create_infer_request()
+        request.start_async({name: getattr(batch, name) for name in self._inputs})
+        return request
+
+    def _finish(self, request: Any) -> Float32s:
+        request.wait()
+        logits = np.array(request.get_output_tensor(0).data, dtype=np.float32).reshape(-1)
+        self._idle.append(request)
+        return logits
+
+
+class Arrangements:
+    """The ways to run one compiled model at one precision: a stream for a single batch, several for many.
+
+    Each is loaded when it is first wanted. `threads` bounds the CPU threads of each.
+    """
+
+    def __init__(
+        self,
+        core: Any,
+        compiled: CompiledModel,
+        tokenizer: PairTokenizer,
+        precision: str,
+        threads: int | None,
+    ) -> None:
+        self.precision = precision
+        self._core = core
+        self._compiled = compiled
+        self._tokenizer = tokenizer
+        self._threads = threads
+        self._most_streams = min(_MOST_STREAMS, threads or count_cpus())
+        self._running: dict[int, RunningModel] = {}
+        self._lock = threading.Lock()
+        key = [
+            cpu_identity(),
+            precision,
+            threads,
+            self._most_streams,
+            compiled.manifest.origin.versions["openvino"],
+        ]
+        self._folder = compiled.folder / _FOLDER
+        self._name = f"{precision}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
+        self._record_path = self._folder / f"{self._name}.json"
+        self._record: Mapping[str, Any] = read_json_object(self._record_path)
+
+    def prove(self) -> None:
+        """Make sure that the golden scores came out of every arrangement; try them if that is not known.
+
+        Raises RefusedError when they did not.
+        """
+        if "refused" in self._record:
+            raise RefusedError(str(self._record["refused"]), self.precision)
+        if isinstance(self._record.get("sha256"), dict):
+            return
+        log.info("Checking the compiled model", extra={"stage": True})
+        blobs = {}
+        try:
+            for streams in sorted({1, self._most_streams}):
+                self._running[streams], blobs[streams] = self._make(streams)
+        except RefusedError as error:
+            self._keep({"refused": str(error)}, {})
+            raise
+        digests = {str(streams): hashlib.sha256(blob).hexdigest() for streams, blob in blobs.items()}
+        self._keep({"sha256": digests}, blobs)
+
+    def select(self, *, for_many: bool) -> RunningModel:
+        """Give the model as it runs best, for many batches or for a single one."""
+        streams = self._most_streams if for_many else 1
+        with self._lock:
+            if streams not in self._running:
+                self._running[streams] = self._take_up(streams) or self._remake(streams)
+            return self._running[streams]
+
+    def _take_up(self, streams: int) -> RunningModel | None:
+        """Load what was exported; None when it is not as it was written or not true to the model."""
+        try:
+            blob = self._blob_path(streams).read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(blob).hexdigest() != self._record["sha256"].get(str(streams)):
+            return None
+        weights = {"WEIGHTS_PATH": str(self._compiled.folder / WEIGHTS_NAME)}
+        try:
+            model = self._core.import_model(blob, "CPU", {**self._settings(streams), **weights})
+        except RuntimeError as error:
+            log.info("OpenVINO cannot take up what it exported: %s", error)
+            return None
+        running = self._run(model, streams)
+        shortest = sorted(self._compiled.manifest.golden, key=lambda pair: len(pair.input_ids))[:_QUICK_PAIRS]
+        return None if self._find_fault(running, shortest) else running
+
+    def _remake(self, streams: int) -> RunningModel:
+        log.info("Making %s anew: it was damaged on disk.", self._blob_path(streams).name)
+        self._record_path.unlink(missing_ok=True)
+        try:
+            running, _ = self._make(streams)
+        except RefusedError as error:
+            name = self._compiled.manifest.origin.name
+            raise UnavailableError(
+                f"The compiled form of {name} is refused: {error}.", hint="Give --engine torch."
+            ) from error
+        return running
+
+    def _make(self, streams: int) -> tuple[RunningModel, bytes]:
+        """Load the graph, hold it to all golden scores, and export it."""
+        model = self._core.compile_model(self._compiled.folder / GRAPH_NAME, "CPU", self._settings(streams))
+        used = model.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if used != _HINTS[self.precision]:
+            raise RefusedError(f"OpenVINO runs it in {used}", self.precision)
+        running = self._run(model, streams)
+        fault = self._find_token_fault() or self._find_fault(running, self._compiled.manifest.golden)
+        if fault is not None:
+            raise RefusedError(fault, self.precision)
+        return running, model.export_model().getvalue()
+
+    def _run(self, model: Any, streams: int) -> RunningModel:
+        return RunningModel(model, streams, self._compiled.manifest.model.inputs)
+
+    def _find_token_fault(self) -> str | None:
+        golden = self._compiled.manifest.golden
+        rows = self._tokenizer.encode([(pair.query, pair.document) for pair in golden])
+        same = all(
+            tuple(row.input_ids) == pair.input_ids and tuple(row.token_type_ids) == pair.token_type_ids
+            for row, pair in zip(rows, golden, strict=True)
+        )
+        return None if same else "it is fed other tokens than the model"
+
+    def _find_fault(self, running: RunningModel, golden: Sequence[GoldenPair]) -> str | None:
+        rows = [PairTokens(pair.input_ids, pair.token_type_ids, False, 0) for pair in golden]
+        batches = plan_batches([len(row) for row in rows], _GOLDEN_BATCH_TOKENS)
+        padded = (self._tokenizer.pad([rows[place] for place in batch]) for batch in batches)
+        logits = np.empty(len(rows), dtype=np.float32)
+        for batch, batch_logits in zip(batches, running.infer(padded), strict=True):
+            logits[batch] = batch_logits
+        reference = np.array([pair.logit for pair in golden], dtype=np.float32)
+        return find_infidelity(reference, logits, self.precision)
+
+    def _settings(self, streams: int) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "NUM_STREAMS": streams,
+            # Processes that share a machine would all be pinned to its first CPUs.
+            "ENABLE_CPU_PINNING": False,
+            # What is exported leaves the weights out.
+            "CACHE_MODE": "OPTIMIZE_SIZE",
+        }
+        if self._threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = self._threads
+        return settings
+
+    def _keep(self, record: Mapping[str, Any], blobs: Mapping[int, bytes]) -> None:
+        self._record = record
+        try:
+            self._folder.mkdir(exist_ok=True)
+            for streams, blob in blobs.items():
+                write_atomically(self._blob_path(streams), blob)
+            write_atomically(self._record_path, json.dumps(record))
+        except OSError as error:
+            log.info("%s cannot be written, so the next start takes longer: %s.", self._folder, error)
+
+    def _blob_path(self, streams: int) -> Any:
+        return self._folder / f"{self._name}-{streams}.blob"

@@ -1,0 +1,176 @@
+"""A checkpoint made into a compiled model: torch to OpenVINO's graph, with proof of what it must give.
+
+The graph takes batches of any shape and keeps float32 weights, whatever it is run in: saved with smaller
+ones, its logits come out rounded. Its last layer is written out as products and a sum, which OpenVINO leaves
+in float32 when it runs matrix products in bf16.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import CrossEncoder
+from sentence_transformers.base.modules import Transformer
+
+from .compilable import ACTIVATIONS, CannotCompileError
+from .golden import GOLDEN_TEXTS
+from .limits import longest_pair
+from .manifest import (
+    GRAPH_NAME,
+    TOKENIZER_NAME,
+    WEIGHTS_NAME,
+    FileFacts,
+    GoldenPair,
+    Manifest,
+    ModelFacts,
+    Origin,
+)
+from .quiet import quiet_libraries
+from .runtime import load_converter, load_runtime
+from .store import Checkpoint
+
+log = logging.getLogger("ce_rerank")
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> None:
+    """Write the compiled model of a checkpoint, with its manifest, into an empty folder.
+
+    Loads torch. Raises CannotCompileError when the model is of another kind than its configuration promised
+    or its graph cannot be converted, and OSError when the folder cannot hold it.
+    """
+    with quiet_libraries() as messages:
+        model = _load(checkpoint, messages)
+        features = _preprocess(model, *GOLDEN_TEXTS[0])
+        facts = ModelFacts(
+            inputs=tuple(name for name in _INPUTS if name in features),
+            max_length=longest_pair(model),
+            activation=_name_activation(model),
+            with_type_ids="token_type_ids" in features,
+            pad_token_id=model.tokenizer.pad_token_id or 0,
+            pad_type_id=model.tokenizer.pad_token_type_id,
+            pad_left=model.tokenizer.padding_side == "left",
+        )
+        model.max_seq_length = min(model.max_seq_length or facts.max_length, facts.max_length)
+        golden = _make_golden_pairs(model)
+        (folder / TOKENIZER_NAME).write_text(model.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+        _convert(model, facts, folder / GRAPH_NAME)
+        files = {name: FileFacts.of(folder / name) for name in (GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME)}
+        Manifest(origin, facts, golden, files).write(folder)
+        del model
+    gc.collect()  # the weights are large, and what serves next has its own
+
+
+class _Logits(torch.nn.Module):
+    """A classifier as the graph is to be: ids in, logits of shape (pairs, 1) out."""
+
+    def __init__(self, classifier: torch.nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Give the logits of a batch."""
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        output = self.classifier(input_ids=input_ids, attention_mask=attention_mask, **types)
+        logits: torch.Tensor = output.logits
+        return logits
+
+
+class _Float32Score(torch.nn.Module):
+    """The last layer, from a vector to one number, without a matrix product that would be run in bf16."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Give the logits, of shape (pairs, 1), of vectors of shape (pairs, width)."""
+        logits = (vectors * self.weight).sum(-1, keepdim=True)
+        return logits if self.bias is None else logits + self.bias
+
+
+def _load(checkpoint: Checkpoint, messages: list[str]) -> CrossEncoder:
+    try:
+        model = CrossEncoder(
+            str(checkpoint.folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
+        )
+    except Exception as error:  # whatever it is, the torch engine meets it too, and tells it to the user
+        raise CannotCompileError(f"it cannot be loaded ({_first_line(error)})") from error
+    if any("MISSING" in message or "MISMATCH" in message for message in messages):
+        raise CannotCompileError("it lacks weights")
+    if len(list(model)) != 1 or not isinstance(model[0], Transformer) or model.num_labels != 1:
+        raise CannotCompileError("it is more than a transformer with one label")
+    if not getattr(model.tokenizer, "is_fast", False):
+        raise CannotCompileError("its tokenizer has no fast form")
+    return model.eval()
+
+
+def _make_golden_pairs(model: CrossEncoder) -> tuple[GoldenPair, ...]:
+    """Take the reference: what sentence-transformers feeds and gives for our own pairs, in float32."""
+    pairs = [list(pair) for pair in GOLDEN_TEXTS]
+    logits = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    golden = []
+    for (query, document), logit in zip(GOLDEN_TEXTS, logits, strict=True):
+        features = _preprocess(model, query, document)
+        ids = {
+            name: tuple(features[name][0].tolist()) if name in features else ()
+            for name in ("input_ids", "token_type_ids")
+        }
+        golden.append(GoldenPair(query, document, **ids, logit=float(logit)))
+    return tuple(golden)
+
+
+def _convert(model: CrossEncoder, facts: ModelFacts, path: Path) -> None:
+    # Two rows of different lengths: with nothing padded, the trace could leave the mask out.
+    features = dict(model.preprocess([list(pair) for pair in GOLDEN_TEXTS[:2]]))
+    example = {name: features[name] for name in facts.inputs}
+    classifier = model[0].model
+    # With the others, a row whose window holds nothing but padding (ModernBERT) comes out as NaN.
+    classifier.set_attn_implementation("eager")
+    _keep_score_in_float32(classifier)
+    convert_model = load_converter()
+    try:
+        with torch.inference_mode():
+            graph = convert_model(_Logits(classifier), example_input=example)
+    except Exception as error:  # any of OpenVINO's many: what it cannot convert is served by torch
+        raise CannotCompileError(f"OpenVINO cannot convert it ({_first_line(error)})") from error
+    if tuple(name for entry in graph.inputs for name in entry.get_names()) != facts.inputs:
+        raise CannotCompileError("its graph takes other inputs than it is fed")
+    load_runtime().save_model(graph, path, compress_to_fp16=False)
+
+
+def _keep_score_in_float32(classifier: torch.nn.Module) -> None:
+    heads = [
+        name
+        for name, module in classifier.named_modules()
+        if type(module) is torch.nn.Linear and module.out_features == 1
+    ]
+    for name in heads[-1:]:
+        layer: Any = classifier.get_submodule(name)
+        classifier.set_submodule(name, _Float32Score(layer))
+
+
+def _preprocess(model: CrossEncoder, query: str, document: str) -> dict[str, Any]:
+    return dict(model.preprocess([[query, document]]))
+
+
+def _name_activation(model: CrossEncoder) -> str:
+    activation = type(model.activation_fn)
+    named = f"{activation.__module__}.{activation.__qualname__}"
+    if named not in ACTIVATIONS:
+        raise CannotCompileError(f"its activation is {named}")
+    return ACTIVATIONS[named]
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,255 @@
+"""Compiled models in the cache: found, checked, made once however many processes want them, thrown away.
+
+<cache>/compiled/<readable name>-<digest of source and revision>/
+    manifest.json  model.xml  model.bin  tokenizer.json
+    checked/       what the engine found out about it on this machine (`engines/openvino.py`)
+    declined.json  stands alone, in place of all that: it was tried, and why it failed
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+
+from ..errors import UnavailableError
+from .compilable import CannotCompileError, UnusableCacheError, find_obstacle
+from .contents import list_files, select_files
+from .manifest import (
+    MANIFEST_NAME,
+    WEIGHTS_NAME,
+    FileFacts,
+    Manifest,
+    Origin,
+    library_versions,
+    read_json_object,
+    read_manifest,
+    write_atomically,
+)
+from .store import Checkpoint, cache_folder, make_cache_folder
+
+log = logging.getLogger("ce_rerank")
+
+_FOLDER = "compiled"
+_DECLINED_NAME = "declined.json"
+_LONGEST_WAIT_SECONDS = 1800  # for another process that compiles the same model
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledModel:
+    """A compiled model on disk, all of it known to be whole but the weights, which take a while to read."""
+
+    folder: Path
+    manifest: Manifest
+
+    def weights_are_whole(self) -> bool:
+        """Read the weights and say whether they are those that were written."""
+        return _is_as_written(self.folder / WEIGHTS_NAME, self.manifest.files[WEIGHTS_NAME])
+
+
+class _Fault(Enum):
+    ABSENT = "it was never compiled"
+    OUTDATED = "the checkpoint or a library has changed"
+    DAMAGED = "it was damaged on disk"
+
+
+def find_compiled(checkpoint: Checkpoint) -> CompiledModel | None:
+    """Find what was compiled from a checkpoint as it is now, by the libraries that are here now.
+
+    Reads no weights, loads nothing heavy, and takes a few milliseconds. Raises CannotCompileError when it was
+    tried before, with the same files and libraries, and could not be done.
+    """
+    found = _examine(checkpoint)
+    return found if isinstance(found, CompiledModel) else None
+
+
+def prepare_compiled(checkpoint: Checkpoint) -> CompiledModel:
+    """Find what was compiled from a checkpoint, or compile it, once, however many processes ask.
+
+    Raises CannotCompileError when it cannot be done.
+    """
+    found = find_compiled(checkpoint)
+    if found is not None:
+        return found
+    obstacle = find_obstacle(checkpoint.folder)
+    if obstacle is not None:
+        raise CannotCompileError(obstacle)
+    with _locked(_folder_of(checkpoint)):
+        examined = _examine(checkpoint)
+        if isinstance(examined, CompiledModel):
+            return examined
+        if examined is _Fault.DAMAGED:
+            log.warning("The compiled form of %s was damaged on disk; it is made anew.", checkpoint.name)
+        log.info("%s is compiled for the CPU: %s.", checkpoint.name, examined.value)
+        _compile(checkpoint, _folder_of(checkpoint))
+        examined = _examine(checkpoint)
+        if isinstance(examined, CompiledModel):
+            return examined
+    raise CannotCompileError("its files changed while it was compiled")
+
+
+def discard_damaged(compiled: CompiledModel) -> None:
+    """Remove a compiled model whose weights are not whole, unless another process has made it anew since."""
+    with _locked(compiled.folder):
+        manifest = read_manifest(compiled.folder)
+        if manifest is None or not CompiledModel(compiled.folder, manifest).weights_are_whole():
+            _remove(compiled.folder)
+
+
+def _examine(checkpoint: Checkpoint) -> CompiledModel | _Fault:
+    """Look at all but the weights of what lies in the cache for a checkpoint."""
+    folder = _folder_of(checkpoint)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        _raise_if_declined(checkpoint, folder)
+        return _Fault.DAMAGED if (folder / MANIFEST_NAME).exists() else _Fault.ABSENT
+    if dict(manifest.origin.versions) != library_versions():
+        return _Fault.OUTDATED
+    fingerprint = _fingerprint(checkpoint)
+    if manifest.origin.fingerprint != fingerprint:
+        if manifest.origin.content_sha256 != _content_sha256(checkpoint):
+            return _Fault.OUTDATED
+        manifest = manifest.with_fingerprint(fingerprint)
+        _write_if_allowed(manifest, folder)
+    for name, facts in manifest.files.items():
+        path = folder / name
+        if not (_has_size(path, facts) if name == WEIGHTS_NAME else _is_as_written(path, facts)):
+            return _Fault.DAMAGED
+    return CompiledModel(folder, manifest)
+
+
+def _compile(checkpoint: Checkpoint, folder: Path) -> None:
+    log.info("Compiling %s for the CPU, once", checkpoint.name, extra={"stage": True})
+    from .compile import compile_checkpoint
+
+    origin = Origin(
+        source=checkpoint.source,
+        name=checkpoint.name,
+        revision=checkpoint.revision,
+        fingerprint=_fingerprint(checkpoint),
+        content_sha256=_content_sha256(checkpoint),
+        versions=library_versions(),
+    )
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    try:
+        with _made_whole(unfinished, folder):
+            try:
+                compile_checkpoint(checkpoint, origin, unfinished)
+            except CannotCompileError as error:
+                shutil.rmtree(unfinished)
+                unfinished.mkdir()
+                declined = {"reason": str(error), **asdict(origin)}
+                write_atomically(unfinished / _DECLINED_NAME, json.dumps(declined, indent=1))
+    except OSError as error:
+        raise UnusableCacheError(f"the cache cannot hold it ({error.strerror or error})") from error
+
+
+@contextmanager
+def _made_whole(unfinished: Path, folder: Path) -> Iterator[None]:
+    """Give an empty folder to work in, and rename it when the work is done; a killed one's is removed."""
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        yield
+        _remove(folder)
+        unfinished.replace(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _raise_if_declined(checkpoint: Checkpoint, folder: Path) -> None:
+    declined = read_json_object(folder / _DECLINED_NAME)
+    if not declined or declined.get("versions") != library_versions():
+        return
+    if declined.get("fingerprint") == _fingerprint(checkpoint):
+        raise CannotCompileError(declined["reason"])
+
+
+def _folder_of(checkpoint: Checkpoint) -> Path:
+    place = checkpoint.name if checkpoint.source == "hub" else str(checkpoint.folder.resolve())
+    identity = json.dumps([checkpoint.source, place, checkpoint.revision])
+    last = checkpoint.name.rstrip("/").rpartition("/")[2]
+    readable = re.sub(r"[^\w.-]+", "-", last, flags=re.ASCII).strip("-.")[:60] or "model"
+    return cache_folder() / _FOLDER / f"{readable}-{_digest(identity)[:12]}"
+
+
+def _fingerprint(checkpoint: Checkpoint) -> str:
+    if checkpoint.revision is not None:
+        return f"commit {checkpoint.revision}"
+    stats = [(name, (checkpoint.folder / name).stat()) for name in _select_own_files(checkpoint)]
+    return f"files {_digest(json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]))}"
+
+
+def _content_sha256(checkpoint: Checkpoint) -> str:
+    files = [(name, FileFacts.of(checkpoint.folder / name)) for name in _select_own_files(checkpoint)]
+    return _digest(json.dumps([(name, facts.size, facts.sha256) for name, facts in files]))
+
+
+def _select_own_files(checkpoint: Checkpoint) -> list[str]:
+    return select_files(list_files(checkpoint.folder), with_code=False)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _has_size(path: Path, facts: FileFacts) -> bool:
+    try:
+        return path.stat().st_size == facts.size
+    except OSError:
+        return False
+
+
+def _is_as_written(path: Path, facts: FileFacts) -> bool:
+    try:
+        return _has_size(path, facts) and FileFacts.of(path) == facts
+    except OSError:
+        return False
+
+
+def _write_if_allowed(manifest: Manifest, folder: Path) -> None:
+    try:
+        manifest.write(folder)
+    except OSError as error:
+        log.info("%s cannot be brought up to date: %s.", folder, error)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        make_cache_folder(_FOLDER)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            log.info("Waiting for another process that compiles the model", extra={"stage": True})
+            lock.acquire(timeout=_LONGEST_WAIT_SECONDS)
+    except Timeout as error:
+        raise UnusableCacheError(f"another process holds {lock.lock_file}") from error
+    except UnavailableError as error:
+        raise UnusableCacheError(error.message) from error
+    except OSError as error:
+        raise UnusableCacheError(f"the cache cannot be written ({error.strerror or error})") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in such a way that no part of it is ever left under its own name."""
+    if not folder.exists():
+        return
+    gone = folder.with_name(f"{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.replace(gone)
+    shutil.rmtree(gone, ignore_errors=True)

@@ -1,0 +1,309 @@
+"""Tiny checkpoints of every family of encoders, with random weights and tokenizers trained on the spot.
+
+`make_checkpoint(family, folder)` writes an ordinary checkpoint with one label, as its authors would have; its
+weights are large enough for scores to differ by more than rounding. The other makers write what cannot rank,
+or not by this road.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from ce_rerank.models.store import Checkpoint
+
+MAX_LENGTH = 96
+"""The most tokens that a pair may have in the checkpoints of every family."""
+
+_WIDTHS: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "initializer_range": 0.25,
+    "num_labels": 1,
+}
+_CORPUS = (
+    "The quick brown fox jumps over the lazy dog, and it's not the first time.",
+    "A keeper trims the wick, winds the clockwork and writes the weather into the log.",
+    "Tides rise and fall because the moon's gravity pulls the oceans.",
+    "Déjà vu: naïve café owners re-heat 3.14 litres of coffee, don't they?",
+    "Das Licht der Sonne wird an den Molekülen der Luft gestreut, blaues stärker als rotes.",
+    "月球的引力牵动海水，所以海面每天涨落两次。",
+    "def f(xs):\n    return sorted(xs, key=len, reverse=True)",
+)
+
+ODD_TEXTS = (
+    "",
+    " ",
+    "plain words",
+    "MiXeD Case, ALL CAPS",
+    "  leading and   inner   spaces  ",
+    "tabs\tand\nnew\r\nlines",
+    "na\u0308ive e\u0301 déjà ﬁne Ⅷ ½ ①",
+    "月球的引力牵动海水",
+    "ภาษาไทย हिन्दी 한국어 עברית العربية",
+    "🙂 👩‍👩‍👧 🇩🇪 flags",
+    "[SEP] [CLS] </s> <s> [MASK] <mask> <pad> [PAD] <|endoftext|>",
+    "zero\u0000width\u200bnon\u00a0breaking\u00adsoft\ufeff",
+    "supercalifragilisticexpialidocious" * 8,
+    "don't can't we'll it's — “quotes” ‘single’ …",
+    "word " * 300,
+    "长" * 300,
+    "1234567890 " * 40,
+    "trailing space ",
+    "\u202eright to left\u202c",
+)  # fmt: skip
+"""Texts that tokenizers treat in different ways; the longest are beyond every limit here."""
+
+
+def make_checkpoint(family: str, folder: Path, *, seed: int = 0, **config: Any) -> Checkpoint:
+    """Write a checkpoint of one of FAMILIES; `config` overrides the configuration of the model."""
+    make_model, make_tokenizer = _FAMILIES[family]
+    tokenizer = make_tokenizer()
+    torch.manual_seed(seed)
+    model = make_model(len(tokenizer), tokenizer.pad_token_id, config)
+    return _save(model, tokenizer, folder)
+
+
+def make_one_label_sigmoid(folder: Path) -> Checkpoint:
+    """Write a BERT whose configuration names no activation, so that sentence-transformers takes sigmoid."""
+    return make_checkpoint("bert", folder, sentence_transformers=None)
+
+
+def make_three_labels(folder: Path) -> Checkpoint:
+    """Write an NLI model, which has a label each for contradiction, entailment and neutral."""
+    return make_checkpoint(
+        "roberta", folder, id2label={0: "contradiction", 1: "entailment", 2: "neutral"}, num_labels=3
+    )
+
+
+def make_embedding_model(folder: Path) -> Checkpoint:
+    """Write a BERT without a head, with sentence-transformers' list of modules."""
+    tokenizer = _bert_tokenizer()
+    torch.manual_seed(0)
+    model = transformers.BertModel(_config("Bert", len(tokenizer), tokenizer.pad_token_id, {}))
+    checkpoint = _save(model, tokenizer, folder)
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps({"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
+    )
+    return checkpoint
+
+
+def make_causal_reranker(folder: Path) -> Checkpoint:
+    """Write a causal language model with a chat template that asks for yes or no."""
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=_byte_tokenizer("yes", "no", "<|pad|>", "<|user|>", "<|answer|>"),
+        pad_token="<|pad|>",
+        eos_token="<|pad|>",
+        model_max_length=MAX_LENGTH,
+    )
+    tokenizer.chat_template = (
+        "{% for message in messages %}<|user|>{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+        "<|answer|>"
+    )
+    torch.manual_seed(0)
+    model = transformers.Qwen3ForCausalLM(
+        transformers.Qwen3Config(
+            **{**_WIDTHS, "vocab_size": len(tokenizer), "num_key_value_heads": 2, "head_dim": 8},
+            max_position_embeddings=MAX_LENGTH,
+        )
+    )
+    return _save(model, tokenizer, folder)
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> Checkpoint:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Checkpoint(name=str(folder), folder=folder, source="folder")
+
+
+def _config(prefix: str, vocabulary: int, padding: int, changes: dict[str, Any], **own: Any) -> Any:
+    settings = {
+        **_WIDTHS,
+        "vocab_size": vocabulary,
+        "pad_token_id": padding,
+        "max_position_embeddings": MAX_LENGTH,
+        "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
+        **own,
+        **changes,
+    }
+    return getattr(transformers, f"{prefix}Config")(
+        **{name: value for name, value in settings.items() if value is not None}
+    )
+
+
+def _maker(prefix: str, **own: Any) -> Callable[[int, int, dict[str, Any]], Any]:
+    def make(vocabulary: int, padding: int, changes: dict[str, Any]) -> Any:
+        config = _config(prefix, vocabulary, padding, changes, **own)
+        return getattr(transformers, f"{prefix}ForSequenceClassification")(config)
+
+    return make
+
+
+@cache
+def _wordpiece(special: tuple[str, ...], unknown: str) -> dict[str, int]:
+    tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    cases = [*_CORPUS, *(text.lower() for text in _CORPUS)]
+    tokenizer.train_from_iterator(
+        cases, trainers.WordPieceTrainer(vocab_size=500, special_tokens=list(special), show_progress=False)
+    )
+    return dict(tokenizer.get_vocab())
+
+
+@cache
+def _pieces(special: tuple[str, ...], unknown: str) -> list[tuple[str, float]]:
+    """Train sentencepiece's unigram model: pieces with their log probabilities, special ones first."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=300, special_tokens=list(special), unk_token=unknown, show_progress=False
+    )
+    tokenizer.train_from_iterator(_CORPUS * 4, trainer)
+    return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+
+
+@cache
+def _byte_pairs(special: tuple[str, ...]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    merges = [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
+    return dict(tokenizer.get_vocab()), merges
+
+
+def _byte_tokenizer(*special: str) -> Tokenizer:
+    vocabulary, merges = _byte_pairs(special)
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return tokenizer
+
+
+_BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_ROBERTA_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+
+
+def _bert_tokenizer() -> Any:
+    return transformers.BertTokenizer(vocab=_wordpiece(_BERT_SPECIAL, "[UNK]"), model_max_length=MAX_LENGTH)
+
+
+def _cased_bert_tokenizer() -> Any:
+    vocabulary = _wordpiece(_BERT_SPECIAL, "[UNK]")
+    return transformers.BertTokenizer(vocab=vocabulary, do_lower_case=False, model_max_length=MAX_LENGTH)
+
+
+def _distilbert_tokenizer() -> Any:
+    vocabulary = _wordpiece(_BERT_SPECIAL, "[UNK]")
+    return transformers.DistilBertTokenizer(
+        vocab=vocabulary, model_max_length=MAX_LENGTH, model_input_names=["input_ids", "attention_mask"]
+    )
+
+
+def _roberta_tokenizer() -> Any:
+    vocabulary, merges = _byte_pairs(_ROBERTA_SPECIAL)
+    # Without a limit of its own, as many published ones are: the model's table of positions must bound it.
+    return transformers.RobertaTokenizer(vocab=vocabulary, merges=merges)
+
+
+def _xlm_roberta_tokenizer() -> Any:
+    pieces = _pieces(_ROBERTA_SPECIAL, "<unk>")
+    return transformers.XLMRobertaTokenizer(vocab=pieces, model_max_length=MAX_LENGTH)
+
+
+def _camembert_tokenizer() -> Any:
+    pieces = _pieces(_ROBERTA_SPECIAL, "<unk>")
+    return transformers.CamembertTokenizer(vocab=pieces, model_max_length=MAX_LENGTH)
+
+
+def _deberta_tokenizer() -> Any:
+    pieces = _pieces(("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"), "[UNK]")
+    return transformers.DebertaV2Tokenizer(vocab=pieces, unk_id=3, model_max_length=MAX_LENGTH)
+
+
+def _mpnet_tokenizer() -> Any:
+    vocabulary = _wordpiece(("<s>", "<pad>", "</s>", "[UNK]", "<mask>"), "[UNK]")
+    return transformers.MPNetTokenizer(vocab=vocabulary, model_max_length=MAX_LENGTH)
+
+
+def _albert_tokenizer() -> Any:
+    pieces = _pieces(("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"), "<unk>")
+    return transformers.AlbertTokenizer(vocab=pieces, model_max_length=MAX_LENGTH)
+
+
+def _modernbert_tokenizer() -> Any:
+    tokenizer = _byte_tokenizer(*_BERT_SPECIAL)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:0 [SEP]:0",
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+    )
+    roles = ("pad", "unk", "cls", "sep", "mask")
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        **{f"{role}_token": name for role, name in zip(roles, _BERT_SPECIAL, strict=True)},
+        model_max_length=MAX_LENGTH,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+# Tables of positions of RoBERTa's family hold two that no token gets.
+_OFFSET = {"max_position_embeddings": MAX_LENGTH + 2}
+_FAMILIES: dict[str, tuple[Callable[..., Any], Callable[[], Any]]] = {
+    "albert": (_maker("Albert", embedding_size=16), _albert_tokenizer),
+    "bert": (_maker("Bert"), _bert_tokenizer),
+    "camembert": (_maker("Camembert", **_OFFSET), _camembert_tokenizer),
+    "deberta-v2": (
+        _maker(
+            "DebertaV2",
+            relative_attention=True,
+            pos_att_type=["p2c", "c2p"],
+            position_buckets=16,
+            norm_rel_ebd="layer_norm",
+            share_att_key=True,
+            type_vocab_size=0,
+            pooler_hidden_size=32,
+            position_biased_input=False,
+        ),
+        _deberta_tokenizer,
+    ),
+    "distilbert": (
+        _maker(
+            "DistilBert", dim=32, n_layers=2, n_heads=4, hidden_dim=48, hidden_size=None,
+            num_hidden_layers=None, num_attention_heads=None, intermediate_size=None,
+        ),
+        _distilbert_tokenizer,
+    ),
+    "electra": (_maker("Electra", embedding_size=16), _cased_bert_tokenizer),
+    "modernbert": (
+        _maker(
+            "ModernBert", local_attention=16, global_attn_every_n_layers=2, num_hidden_layers=4,
+            bos_token_id=2, cls_token_id=2, eos_token_id=3, sep_token_id=3,
+        ),
+        _modernbert_tokenizer,
+    ),
+    "mpnet": (_maker("MPNet", **_OFFSET), _mpnet_tokenizer),
+    "roberta": (_maker("Roberta", **_OFFSET, type_vocab_size=1), _roberta_tokenizer),
+    "xlm-roberta": (_maker("XLMRoberta", **_OFFSET, type_vocab_size=1), _xlm_roberta_tokenizer),
+}  # fmt: skip
+FAMILIES = tuple(_FAMILIES)
