@@ -17,6 +17,6 @@ class DefaultCommandGroup(TyperGroup):
         own = {name for option in self.get_params(ctx) for name in (*option.opts, *option.secondary_opts)}
         if args[:1] == [] and not self.no_args_is_help:
             args = [self.default_command]
-        elif args and args[0] not in self.commands and args[0] not in own:
+        elif args and args[0] not in self.list_commands(ctx) and args[0] not in own:
             args = [self.default_command, *args]
         return super().parse_args(ctx, args)

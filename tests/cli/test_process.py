@@ -39,8 +39,8 @@ def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.Comp
 def test_what_needs_no_model_loads_nothing_heavy(arguments: list[str]) -> None:
     script = (
         "import sys\n"
-        "from ce_rerank.__main__ import main\n"
-        "try: main()\n"
+        "from ce_rerank.cli.app import app\n"
+        "try: app(prog_name='ce-rerank')\n"
         "except SystemExit: pass\n"
         f"print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
     )
