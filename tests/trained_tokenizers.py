@@ -27,6 +27,7 @@ _SENTENCES = (
     "한국어 문장은 띄어쓰기가 있습니다. हिन्दी में भी।",
     "def f(x):\n    return x['a'] + 1\n\n\nprint(f({'a': 2}))",
     "aaaa aaa aa a aaaaaaaa",
+    "Cafe\u0301, cafe\u0301. Cafe\u0301! (cafe\u0301)",
 )
 
 
@@ -34,18 +35,8 @@ _SENTENCES = (
 def trained_tokenizer(kind: str) -> Tokenizer:
     """A tokenizer of one of KINDS, with the template of a pair. Shared: copy it before changing it."""
     tokenizer = _UNTRAINED[kind]()
-    trainer = {
-        "wordpiece": lambda: trainers.WordPieceTrainer(vocab_size=400, special_tokens=_SPECIAL),
-        "bytes": lambda: trainers.BpeTrainer(
-            vocab_size=500, special_tokens=_SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-        ),
-        "unsplit": lambda: trainers.BpeTrainer(vocab_size=500, special_tokens=_SPECIAL),
-        "metaspace": lambda: trainers.UnigramTrainer(
-            vocab_size=300, special_tokens=_SPECIAL, unk_token="<unk>"
-        ),
-    }
-    family = next(name for name in trainer if name in kind)
-    tokenizer.train_from_iterator([*_SENTENCES * 20], trainer[family]())
+    family = next(name for name in _TRAINERS if name in kind)
+    tokenizer.train_from_iterator([*_SENTENCES * 20], _TRAINERS[family]())
     tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
     start, end = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -110,6 +101,22 @@ _UNTRAINED = {
     "metaspace": lambda: _metaspace(nfkc=True),
     "whitespace-metaspace": lambda: _metaspace(nfkc=False),
     "unsplit": _unsplit,
+}
+
+_TRAINERS = {
+    "wordpiece": lambda: trainers.WordPieceTrainer(
+        vocab_size=400, special_tokens=_SPECIAL, show_progress=False
+    ),
+    "bytes": lambda: trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=_SPECIAL,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    ),
+    "unsplit": lambda: trainers.BpeTrainer(vocab_size=500, special_tokens=_SPECIAL, show_progress=False),
+    "metaspace": lambda: trainers.UnigramTrainer(
+        vocab_size=300, special_tokens=_SPECIAL, show_progress=False, unk_token="<unk>"
+    ),
 }
 
 _MORSELS = (

@@ -5,15 +5,23 @@ Both engines feed what this module gives, so their scores differ by arithmetic a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
+from ..breaks import splits_character
 from ..types import Pair
 from .base import TokenBatch
+from .cuts import SafeCuts
+
+_CHARACTERS_A_TOKEN = 6  # more than any language has on average, so that one try nearly always does
+_REACH_GROWTH = 4
+_PIECE_CHARACTERS = 16_384
+_PIECES_AT_ONCE = 16  # one for each thread of a large machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +57,8 @@ class PairTokenizer(Protocol):
         """Give the number of tokens that are left for a document beside this query; may be negative."""
         ...
 
-    def token_spans(self, text: str) -> list[tuple[int, int]]:
-        """Give the place of each of a text's own tokens, as half-open ranges of characters."""
+    def token_spans(self, text: str) -> Iterable[tuple[int, int]]:
+        """Give the place of each of a text's own tokens, in order, as half-open ranges of characters."""
         ...
 
     def pad(self, rows: Sequence[PairTokens]) -> TokenBatch:
@@ -83,48 +91,89 @@ class EncoderTokenizer:
         self._special_tokens = tokenizer.num_special_tokens_to_add(is_pair=True)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        self._whole = tokenizer
-        self._cut = Tokenizer.from_str(tokenizer.to_str())
-        self._cut.enable_truncation(max_length, strategy="only_second")
+        self._tokenizer = tokenizer
+        self._cuts = SafeCuts(tokenizer)
 
     def encode(self, pairs: Sequence[Pair]) -> list[PairTokens]:
-        """Tokenize pairs, cutting documents at `max_length`; the query must leave room (`document_room`)."""
-        return [
-            self._pair_tokens(encoding, document)
-            for encoding, (_, document) in zip(self._cut.encode_batch(list(pairs)), pairs, strict=True)
-        ]
+        """Tokenize pairs, cutting documents at `max_length`; the query must leave room (`document_room`).
+
+        The ids are those of documents tokenized whole, though no more of one is tokenized than could matter.
+        Raises ValueError when a query leaves no room.
+        """
+        rows: dict[int, PairTokens] = {}
+        places: Sequence[int] = range(len(pairs))
+        reach = self.max_length * _CHARACTERS_A_TOKEN
+        while places:
+            stops = [self._cut_beyond(pairs[place][1], reach) for place in places]
+            beginnings = [
+                (pairs[place][0], pairs[place][1][:stop]) for place, stop in zip(places, stops, strict=True)
+            ]
+            encodings = self._tokenizer.encode_batch(beginnings)
+            unfilled = []
+            for place, stop, encoding in zip(places, stops, encodings, strict=True):
+                if len(encoding) <= self.max_length and stop < len(pairs[place][1]):
+                    unfilled.append(place)
+                else:
+                    rows[place] = self._pair_tokens(encoding, pairs[place][1])
+            places = unfilled
+            reach *= _REACH_GROWTH
+        return [rows[place] for place in range(len(pairs))]
 
     def document_room(self, query: str) -> int:
         """Give the number of tokens that are left for a document beside this query; may be negative."""
-        own = len(self._whole.encode(query, add_special_tokens=False).ids)
+        own = len(self._tokenizer.encode(query, add_special_tokens=False).ids)
         return self.max_length - self._special_tokens - own
 
-    def token_spans(self, text: str) -> list[tuple[int, int]]:
-        """Give the place of each of a text's own tokens, as half-open ranges of characters."""
-        return self._whole.encode(text, add_special_tokens=False).offsets
+    def token_spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Give the place of each of a text's own tokens, in order, as half-open ranges of characters.
+
+        A long text is tokenized in pieces, as the spans are drawn, in memory that does not grow with it.
+        Where two pieces meet, a token can be another than in the whole text.
+        """
+        pieces = self._pieces(text)
+        while batch := list(islice(pieces, _PIECES_AT_ONCE)):
+            encodings = self._tokenizer.encode_batch(
+                [text[start:stop] for start, stop in batch], add_special_tokens=False
+            )
+            for (place, _), encoding in zip(batch, encodings, strict=True):
+                for start, end in encoding.offsets:
+                    yield place + start, place + end
 
     def pad(self, rows: Sequence[PairTokens]) -> TokenBatch:
         """Pad rows to the longest of them."""
         return pad_rows(rows, self._padding)
 
     def _pair_tokens(self, encoding: Encoding, document: str) -> PairTokens:
-        truncated = bool(encoding.overflowing)
-        characters_read = len(document)
-        if truncated:
-            characters_read = max(
-                (
-                    end
-                    for (_, end), sequence in zip(encoding.offsets, encoding.sequence_ids, strict=True)
-                    if sequence == 1
-                ),
-                default=0,
-            )
-        return PairTokens(
-            input_ids=encoding.ids,
-            token_type_ids=encoding.type_ids if self._with_type_ids else (),
-            truncated=truncated,
-            characters_read=characters_read,
-        )
+        input_ids = encoding.ids
+        type_ids = encoding.type_ids if self._with_type_ids else []
+        surplus = len(input_ids) - self.max_length
+        if surplus <= 0:
+            return PairTokens(input_ids, type_ids, truncated=False, characters_read=len(document))
+        # The first that fit of the document's tokens; what the template puts behind them stays.
+        sequences = encoding.sequence_ids
+        of_document = [place for place, sequence in enumerate(sequences) if sequence == 1]
+        if len(of_document) <= surplus:
+            raise ValueError(f"a query leaves no room for a document within {self.max_length} tokens")
+        left_out = slice(of_document[-surplus], of_document[-1] + 1)
+        offsets = encoding.offsets[of_document[0] : left_out.start]
+        del input_ids[left_out], type_ids[left_out]
+        return PairTokens(input_ids, type_ids, truncated=True, characters_read=max(end for _, end in offsets))
+
+    def _cut_beyond(self, document: str, reach: int) -> int:
+        """Give a place beyond `reach` where a cut does no harm; the document's end where there is none."""
+        return self._cuts.find(document, reach, len(document)) or len(document)
+
+    def _pieces(self, text: str) -> Iterator[tuple[int, int]]:
+        """Cut a text into pieces to tokenize by themselves, at safe places where there are some."""
+        start = 0
+        while len(text) - start > _PIECE_CHARACTERS:
+            stop = start + _PIECE_CHARACTERS
+            safe = self._cuts.find(text, stop, stop + _PIECE_CHARACTERS)
+            while safe is None and splits_character(text, stop) and stop - start > _PIECE_CHARACTERS // 2:
+                stop -= 1
+            yield start, safe or stop
+            start = safe or stop
+        yield start, len(text)
 
 
 def pad_rows(rows: Sequence[PairTokens], padding: Padding) -> TokenBatch:

@@ -39,7 +39,7 @@ def test_document_room_is_what_the_query_and_the_special_tokens_leave() -> None:
 
 
 def test_token_spans_are_ranges_of_characters() -> None:
-    assert encoder().token_spans("one  déjà two") == [(0, 3), (5, 9), (10, 13)]
+    assert list(encoder().token_spans("one  déjà two")) == [(0, 3), (5, 9), (10, 13)]
 
 
 def test_rows_are_padded_on_the_right_to_the_longest() -> None:
