@@ -13,22 +13,29 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from typing import Any
 
 import numpy as np
 
 from ..errors import UnavailableError
 from ..models.compiled import CompiledModel
-from ..models.manifest import GRAPH_NAME, WEIGHTS_NAME, GoldenPair, read_json_object, write_atomically
+from ..models.manifest import (
+    GRAPH_NAME,
+    WEIGHTS_NAME,
+    GoldenPair,
+    library_versions,
+    read_json_object,
+    write_atomically,
+)
 from .base import Float32s, TokenBatch
 from .batching import plan_batches
 from .fidelity import find_infidelity
 from .processor import count_cpus, cpu_identity
-from .tokenization import PairTokenizer, PairTokens
+from .tokenization import Padding, PairTokenizer, PairTokens, pad_rows
 
 log = logging.getLogger("ce_rerank")
 
-_FOLDER = "checked"
 _MOST_STREAMS = 4
 _GOLDEN_BATCH_TOKENS = 2048
 _QUICK_PAIRS = 2  # the shortest golden pairs, which every start must reproduce
@@ -89,46 +96,47 @@ class Arrangements:
     Each is loaded when it is first wanted. `threads` bounds the CPU threads of each.
     """
 
-    def __init__(
-        self,
-        core: Any,
-        compiled: CompiledModel,
-        tokenizer: PairTokenizer,
-        precision: str,
-        threads: int | None,
-    ) -> None:
+    def __init__(self, core: Any, compiled: CompiledModel, precision: str, threads: int | None) -> None:
         self.precision = precision
         self._core = core
         self._compiled = compiled
-        self._tokenizer = tokenizer
         self._threads = threads
+        model = compiled.manifest.model
+        self._padding = Padding(model.pad_token_id, model.pad_type_id, model.pad_left)
         self._most_streams = min(_MOST_STREAMS, threads or count_cpus())
         self._running: dict[int, RunningModel] = {}
+        self._ahead: Future[RunningModel | None] | None = None
         self._lock = threading.Lock()
         key = [
             cpu_identity(),
             precision,
             threads,
             self._most_streams,
-            compiled.manifest.origin.versions["openvino"],
+            library_versions()["openvino"],
         ]
-        self._folder = compiled.folder / _FOLDER
+        self._folder = compiled.checked_folder
         self._name = f"{precision}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
         self._record_path = self._folder / f"{self._name}.json"
         self._record: Mapping[str, Any] = read_json_object(self._record_path)
 
-    def prove(self) -> None:
+    def load_ahead(self, pool: Executor) -> None:
+        """Begin to load what answers a single batch, if it is known to be true, behind what else is to do."""
+        if "refused" not in self._record and self._is_proven():
+            self._ahead = pool.submit(self._take_up, 1)
+
+    def prove(self, tokenizer: PairTokenizer) -> None:
         """Make sure that the golden scores came out of every arrangement; try them if that is not known.
 
-        Raises RefusedError when they did not.
+        Raises RefusedError when they did not. The weights must be known to be whole.
         """
         if "refused" in self._record:
             raise RefusedError(str(self._record["refused"]), self.precision)
-        if isinstance(self._record.get("sha256"), dict):
+        if self._is_proven():
             return
         log.info("Checking the compiled model", extra={"stage": True})
         blobs = {}
         try:
+            self._require_golden_tokens(tokenizer)
             for streams in sorted({1, self._most_streams}):
                 self._running[streams], blobs[streams] = self._make(streams)
         except RefusedError as error:
@@ -142,8 +150,13 @@ class Arrangements:
         streams = self._most_streams if for_many else 1
         with self._lock:
             if streams not in self._running:
-                self._running[streams] = self._take_up(streams) or self._remake(streams)
+                ahead, self._ahead = self._ahead, None
+                found = ahead.result() if ahead is not None and streams == 1 else self._take_up(streams)
+                self._running[streams] = found or self._remake(streams)
             return self._running[streams]
+
+    def _is_proven(self) -> bool:
+        return isinstance(self._record.get("sha256"), dict)
 
     def _take_up(self, streams: int) -> RunningModel | None:
         """Load what was exported; None when it is not as it was written or not true to the model."""
@@ -177,12 +190,18 @@ class Arrangements:
 
     def _make(self, streams: int) -> tuple[RunningModel, bytes]:
         """Load the graph, hold it to all golden scores, and export it."""
-        model = self._core.compile_model(self._compiled.folder / GRAPH_NAME, "CPU", self._settings(streams))
+        graph = self._compiled.folder / GRAPH_NAME
+        try:
+            model = self._core.compile_model(graph, "CPU", self._settings(streams))
+        except RuntimeError as error:
+            # One that was compiled elsewhere may be of a release that this one cannot read.
+            reason = next(iter(str(error).strip().splitlines()), "without a word")
+            raise RefusedError(f"OpenVINO cannot load it ({reason})", self.precision) from error
         used = model.get_property("INFERENCE_PRECISION_HINT").to_string()
         if used != _HINTS[self.precision]:
             raise RefusedError(f"OpenVINO runs it in {used}", self.precision)
         running = self._run(model, streams)
-        fault = self._find_token_fault() or self._find_fault(running, self._compiled.manifest.golden)
+        fault = self._find_fault(running, self._compiled.manifest.golden)
         if fault is not None:
             raise RefusedError(fault, self.precision)
         return running, model.export_model().getvalue()
@@ -190,19 +209,18 @@ class Arrangements:
     def _run(self, model: Any, streams: int) -> RunningModel:
         return RunningModel(model, streams, self._compiled.manifest.model.inputs)
 
-    def _find_token_fault(self) -> str | None:
+    def _require_golden_tokens(self, tokenizer: PairTokenizer) -> None:
         golden = self._compiled.manifest.golden
-        rows = self._tokenizer.encode([(pair.query, pair.document) for pair in golden])
-        same = all(
-            tuple(row.input_ids) == pair.input_ids and tuple(row.token_type_ids) == pair.token_type_ids
-            for row, pair in zip(rows, golden, strict=True)
-        )
-        return None if same else "it is fed other tokens than the model"
+        rows = tokenizer.encode([(pair.query, pair.document) for pair in golden])
+        for row, pair in zip(rows, golden, strict=True):
+            same_ids = tuple(row.input_ids) == pair.input_ids
+            if not same_ids or tuple(row.token_type_ids) != pair.token_type_ids:
+                raise RefusedError(f"{pair.document[:40]!r} is fed to it in other tokens", self.precision)
 
     def _find_fault(self, running: RunningModel, golden: Sequence[GoldenPair]) -> str | None:
         rows = [PairTokens(pair.input_ids, pair.token_type_ids, False, 0) for pair in golden]
         batches = plan_batches([len(row) for row in rows], _GOLDEN_BATCH_TOKENS)
-        padded = (self._tokenizer.pad([rows[place] for place in batch]) for batch in batches)
+        padded = (pad_rows([rows[place] for place in batch], self._padding) for batch in batches)
         logits = np.empty(len(rows), dtype=np.float32)
         for batch, batch_logits in zip(batches, running.infer(padded), strict=True):
             logits[batch] = batch_logits
@@ -225,7 +243,7 @@ class Arrangements:
     def _keep(self, record: Mapping[str, Any], blobs: Mapping[int, bytes]) -> None:
         self._record = record
         try:
-            self._folder.mkdir(exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
             for streams, blob in blobs.items():
                 write_atomically(self._blob_path(streams), blob)
             write_atomically(self._record_path, json.dumps(record))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 
@@ -31,21 +31,22 @@ def load_openvino_engine(checkpoint: Checkpoint, options: EngineOptions) -> Open
     """Load the compiled form of a checkpoint; compile it first if need be.
 
     None means that torch must serve: the model cannot be compiled, which is logged, or does not give its
-    reference scores, which is a warning. Where the options name this engine, UnavailableError is raised
-    instead; so it is for a precision that no CPU has.
+    reference scores, which is a warning. Where the options name this engine, or there is nothing but the
+    compiled form, UnavailableError is raised instead; so it is for a precision that no CPU has.
     """
+    is_only_way = options.engine == "openvino" or checkpoint.source == "compiled"
     if options.precision == "fp16":
         raise UnavailableError("fp16 is not a precision of the CPU.", hint="Give --precision bf16 or fp32.")
     try:
         return _load(checkpoint, options)
     except CannotCompileError as error:
-        if options.engine == "openvino":
+        if is_only_way:
             raise UnavailableError(f"{checkpoint.name} cannot be compiled: {error}.", hint=_HINT) from error
         level = logging.WARNING if isinstance(error, UnusableCacheError) else logging.INFO
         log.log(level, "Torch runs %s, which cannot be compiled: %s.", checkpoint.name, error)
     except RefusedError as error:
         reason = f"in {error.precision} {error}"
-        if options.engine == "openvino":
+        if is_only_way:
             raise UnavailableError(
                 f"The compiled form of {checkpoint.name} is refused: {reason}.", hint=_HINT
             ) from error
@@ -81,15 +82,21 @@ class OpenVinoEngine:
 
 
 def _load(checkpoint: Checkpoint, options: EngineOptions) -> OpenVinoEngine:
-    compiled = _prepare_whole(checkpoint)
-    model = compiled.manifest.model
-    tokenizer = EncoderTokenizer(
-        Tokenizer.from_file(str(compiled.folder / TOKENIZER_NAME)),
-        max_length=min(model.max_length, options.max_length or model.max_length),
-        padding=Padding(model.pad_token_id, model.pad_type_id, model.pad_left),
-        with_type_ids=model.with_type_ids,
-    )
-    arrangements = _arrange(compiled, tokenizer, options)
+    compiled = prepare_compiled(checkpoint)
+    # The weights take as long to read through as all else takes to load, so that is done side by side; but
+    # nothing is scored before they are known to be whole.
+    pool = ThreadPoolExecutor(2)
+    try:
+        whole = pool.submit(compiled.weights_are_whole)
+        candidates = _arrange(compiled, options)
+        candidates[0].load_ahead(pool)
+        tokenizer = _load_tokenizer(compiled, options)
+        if not whole.result():
+            discard_damaged(compiled)
+            return _load(checkpoint, options)
+    finally:
+        pool.shutdown(wait=False)
+    arrangements = _choose_true(candidates, tokenizer, checkpoint.name)
     info = EngineInfo(
         engine="openvino",
         device="cpu",
@@ -97,42 +104,42 @@ def _load(checkpoint: Checkpoint, options: EngineOptions) -> OpenVinoEngine:
         model=checkpoint.name,
         revision=checkpoint.revision,
         max_length=tokenizer.max_length,
-        activation=model.activation,
+        activation=compiled.manifest.model.activation,
         notes=checkpoint.notes,
     )
     return OpenVinoEngine(arrangements, tokenizer, info)
 
 
-def _prepare_whole(checkpoint: Checkpoint) -> CompiledModel:
-    """Give a compiled model that is as it was written; its weights are read while OpenVINO is imported."""
-    while True:
-        compiled = prepare_compiled(checkpoint)
-        with ThreadPoolExecutor(1) as pool:
-            whole = pool.submit(compiled.weights_are_whole)
-            load_runtime()
-        if whole.result():
-            return compiled
-        log.warning("The compiled form of %s was damaged on disk; it is made anew.", checkpoint.name)
-        discard_damaged(compiled)
-
-
-def _arrange(compiled: CompiledModel, tokenizer: EncoderTokenizer, options: EngineOptions) -> Arrangements:
+def _arrange(compiled: CompiledModel, options: EngineOptions) -> list[Arrangements]:
+    """Give the model at the precisions that may serve, the preferred one first."""
     core = load_runtime().Core()
     can_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if options.precision == "bf16" and not can_bf16:
         raise CannotCompileError("OpenVINO has no bf16 on this CPU")
-    if options.precision == "auto" and can_bf16 and has_native_bf16():
-        arrangements = Arrangements(core, compiled, tokenizer, "bf16", options.threads)
-        try:
-            arrangements.prove()
-            return arrangements
-        except RefusedError as error:
-            log.warning(
-                "%s runs in fp32, since its compiled form is refused in bf16: %s.",
-                compiled.manifest.origin.name,
-                error,
-            )
-    precision = "bf16" if options.precision == "bf16" else "fp32"
-    arrangements = Arrangements(core, compiled, tokenizer, precision, options.threads)
-    arrangements.prove()
-    return arrangements
+    precisions = [options.precision]
+    if options.precision == "auto":
+        precisions = ["bf16", "fp32"] if can_bf16 and has_native_bf16() else ["fp32"]
+    return [Arrangements(core, compiled, precision, options.threads) for precision in precisions]
+
+
+def _choose_true(candidates: Sequence[Arrangements], tokenizer: EncoderTokenizer, name: str) -> Arrangements:
+    """Give the first that is true to the model; raises RefusedError when none is."""
+    first, *others = candidates
+    try:
+        first.prove(tokenizer)
+    except RefusedError as error:
+        if not others:
+            raise
+        log.warning("%s runs in %s: in %s %s.", name, others[0].precision, error.precision, error)
+        return _choose_true(others, tokenizer, name)
+    return first
+
+
+def _load_tokenizer(compiled: CompiledModel, options: EngineOptions) -> EncoderTokenizer:
+    model = compiled.manifest.model
+    return EncoderTokenizer(
+        Tokenizer.from_file(str(compiled.folder / TOKENIZER_NAME)),
+        max_length=min(model.max_length, options.max_length or model.max_length),
+        padding=Padding(model.pad_token_id, model.pad_type_id, model.pad_left),
+        with_type_ids=model.with_type_ids,
+    )

@@ -4,6 +4,9 @@
     manifest.json  model.xml  model.bin  tokenizer.json
     checked/       what the engine found out about it on this machine (`engines/openvino.py`)
     declined.json  stands alone, in place of all that: it was tried, and why it failed
+
+A folder that was exported (`export.py`) is used where it lies and never written to; what is found out about
+it goes to <cache>/checked/<digest of its manifest>/.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -37,8 +40,9 @@ from .store import Checkpoint, cache_folder, make_cache_folder
 
 log = logging.getLogger("ce_rerank")
 
-_FOLDER = "compiled"
-_DECLINED_NAME = "declined.json"
+COMPILED_FOLDER = "compiled"
+_CHECKED_FOLDER = "checked"
+DECLINED_NAME = "declined.json"
 _LONGEST_WAIT_SECONDS = 1800  # for another process that compiles the same model
 
 
@@ -48,10 +52,18 @@ class CompiledModel:
 
     folder: Path
     manifest: Manifest
+    checked_folder: Path
+    is_exported: bool = False
 
     def weights_are_whole(self) -> bool:
-        """Read the weights and say whether they are those that were written."""
-        return _is_as_written(self.folder / WEIGHTS_NAME, self.manifest.files[WEIGHTS_NAME])
+        """Read the weights and say whether they are those that were written.
+
+        Raises UnavailableError when those of an exported model are not: it cannot be made anew here.
+        """
+        whole = _is_as_written(self.folder / WEIGHTS_NAME, self.manifest.files[WEIGHTS_NAME])
+        if self.is_exported and not whole:
+            raise _damaged_export(self.folder, WEIGHTS_NAME)
+        return whole
 
 
 class _Fault(Enum):
@@ -66,6 +78,8 @@ def find_compiled(checkpoint: Checkpoint) -> CompiledModel | None:
     Reads no weights, loads nothing heavy, and takes a few milliseconds. Raises CannotCompileError when it was
     tried before, with the same files and libraries, and could not be done.
     """
+    if checkpoint.source == "compiled":
+        return _open_exported(checkpoint.folder)
     found = _examine(checkpoint)
     return found if isinstance(found, CompiledModel) else None
 
@@ -99,8 +113,29 @@ def discard_damaged(compiled: CompiledModel) -> None:
     """Remove a compiled model whose weights are not whole, unless another process has made it anew since."""
     with _locked(compiled.folder):
         manifest = read_manifest(compiled.folder)
-        if manifest is None or not CompiledModel(compiled.folder, manifest).weights_are_whole():
+        if manifest is None or not replace(compiled, manifest=manifest).weights_are_whole():
             _remove(compiled.folder)
+
+
+def _open_exported(folder: Path) -> CompiledModel:
+    """Open a folder that was exported; raises UnavailableError when it is not as it was written."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise _damaged_export(folder, MANIFEST_NAME)
+    for name, facts in manifest.files.items():
+        path = folder / name
+        if not (_has_size(path, facts) if name == WEIGHTS_NAME else _is_as_written(path, facts)):
+            raise _damaged_export(folder, name)
+    digest = FileFacts.of(folder / MANIFEST_NAME).sha256
+    checked_folder = cache_folder() / _CHECKED_FOLDER / digest[:12]
+    return CompiledModel(folder, manifest, checked_folder, is_exported=True)
+
+
+def _damaged_export(folder: Path, name: str) -> UnavailableError:
+    return UnavailableError(
+        f"The compiled model in {folder} is damaged: {name} is not as it was exported.",
+        hint="Copy it here again, or export it anew: `ce-rerank models export`.",
+    )
 
 
 def _examine(checkpoint: Checkpoint) -> CompiledModel | _Fault:
@@ -122,7 +157,7 @@ def _examine(checkpoint: Checkpoint) -> CompiledModel | _Fault:
         path = folder / name
         if not (_has_size(path, facts) if name == WEIGHTS_NAME else _is_as_written(path, facts)):
             return _Fault.DAMAGED
-    return CompiledModel(folder, manifest)
+    return CompiledModel(folder, manifest, folder / _CHECKED_FOLDER)
 
 
 def _compile(checkpoint: Checkpoint, folder: Path) -> None:
@@ -146,7 +181,7 @@ def _compile(checkpoint: Checkpoint, folder: Path) -> None:
                 shutil.rmtree(unfinished)
                 unfinished.mkdir()
                 declined = {"reason": str(error), **asdict(origin)}
-                write_atomically(unfinished / _DECLINED_NAME, json.dumps(declined, indent=1))
+                write_atomically(unfinished / DECLINED_NAME, json.dumps(declined, indent=1))
     except OSError as error:
         raise UnusableCacheError(f"the cache cannot hold it ({error.strerror or error})") from error
 
@@ -165,7 +200,7 @@ def _made_whole(unfinished: Path, folder: Path) -> Iterator[None]:
 
 
 def _raise_if_declined(checkpoint: Checkpoint, folder: Path) -> None:
-    declined = read_json_object(folder / _DECLINED_NAME)
+    declined = read_json_object(folder / DECLINED_NAME)
     if not declined or declined.get("versions") != library_versions():
         return
     if declined.get("fingerprint") == _fingerprint(checkpoint):
@@ -177,7 +212,7 @@ def _folder_of(checkpoint: Checkpoint) -> Path:
     identity = json.dumps([checkpoint.source, place, checkpoint.revision])
     last = checkpoint.name.rstrip("/").rpartition("/")[2]
     readable = re.sub(r"[^\w.-]+", "-", last, flags=re.ASCII).strip("-.")[:60] or "model"
-    return cache_folder() / _FOLDER / f"{readable}-{_digest(identity)[:12]}"
+    return cache_folder() / COMPILED_FOLDER / f"{readable}-{_digest(identity)[:12]}"
 
 
 def _fingerprint(checkpoint: Checkpoint) -> str:
@@ -227,7 +262,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
-        make_cache_folder(_FOLDER)
+        make_cache_folder(COMPILED_FOLDER)
         try:
             lock.acquire(blocking=False)
         except Timeout:

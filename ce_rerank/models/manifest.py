@@ -158,7 +158,10 @@ def _find_version(library: str, listed: str) -> str:
         return found[1]
     from importlib import metadata
 
-    return metadata.version(library)
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "missing"  # a model that was compiled elsewhere runs without what compiled it
 
 
 def _list_distributions(folder: str) -> list[str]:
