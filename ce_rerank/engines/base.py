@@ -116,7 +116,11 @@ def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
     from .devices import find_device
 
     require_reranker(checkpoint)
-    device = find_device(options.device)
+    if checkpoint.source == "compiled":
+        _require_cpu(checkpoint, options)
+        device = "cpu"
+    else:
+        device = find_device(options.device)
     if options.engine == "openvino" and device != "cpu":
         raise UsageError(
             f"--engine openvino runs on the CPU, and the device is {device}.",
@@ -131,3 +135,13 @@ def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
     from .torch import load_torch_engine
 
     return load_torch_engine(checkpoint, options, device)
+
+
+def _require_cpu(checkpoint: Checkpoint, options: EngineOptions) -> None:
+    """Refuse options under which a model that is there in its compiled form alone cannot be run."""
+    if options.engine == "torch" or options.device not in ("auto", "cpu"):
+        asked = "--engine torch" if options.engine == "torch" else f"--device {options.device}"
+        raise UsageError(
+            f"{checkpoint.name} is a compiled model, which the CPU runs by openvino, not {asked}.",
+            hint=f"Leave {asked} out, or give the model that it was compiled from.",
+        )

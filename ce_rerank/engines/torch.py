@@ -34,7 +34,7 @@ def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions, device: st
     Raises UnavailableError when it cannot be loaded whole: code that is not trusted, weights that are missing,
     a precision that the device does not have.
     """
-    precision = _choose_precision(options.precision, device)
+    precision = choose_precision(options.precision, device)
     if not options.trust_remote_code and (activation := untrusted_activation(checkpoint.folder)):
         raise UnavailableError(
             f"{checkpoint.name} names its own code, {activation}, as the activation of its scores.",
@@ -188,7 +188,8 @@ def _require_all_weights(checkpoint: Checkpoint, messages: Sequence[str]) -> Non
         )
 
 
-def _choose_precision(precision: str, device: str) -> str:
+def choose_precision(precision: str, device: str) -> str:
+    """Give the precision to run in on a device; raises UnavailableError for one that it does not have."""
     if precision == "auto":
         native = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16" if native else "fp32"

@@ -31,12 +31,13 @@ class Checkpoint:
     """Weights as published, lying in an ordinary folder on this machine.
 
     `name` is what the user called it. `revision` is the commit of the hub, None for a folder. `notes` are
-    facts that its user should know, as short phrases.
+    facts that its user should know, as short phrases. The source `compiled` is a folder that was exported:
+    there are no weights as published in it, but a compiled model.
     """
 
     name: str
     folder: Path
-    source: Literal["hub", "folder", "offline"]
+    source: Literal["hub", "folder", "offline", "compiled"]
     revision: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -56,7 +57,7 @@ def default_model() -> str:
     """
     from .offline import offline_weights_installed
 
-    if offline_weights_installed() or _is_whole(_offline_folder()):
+    if offline_weights_installed() or _is_whole(offline_folder()):
         return OFFLINE_NAME
     return DEFAULT_NAME
 
@@ -199,6 +200,8 @@ def _resolve_folder(name: str, trust: _Trust) -> Checkpoint:
                 f"There is no folder {name}.",
                 hint=f"A model on the hub is called OWNER/NAME ({DEFAULT_NAME}).",
             )
+        if _is_compiled(path):
+            return _describe_compiled(name, path)
         fault = _find_fault(path, trust)
     except OSError as error:
         raise UnavailableError(f"The folder {name} cannot be read: {error.strerror}.") from error
@@ -207,7 +210,29 @@ def _resolve_folder(name: str, trust: _Trust) -> Checkpoint:
     return Checkpoint(name=name, folder=path, source="folder")
 
 
-def _offline_folder() -> Path:
+def _is_compiled(path: Path) -> bool:
+    from .manifest import GRAPH_NAME, MANIFEST_NAME
+
+    return (path / MANIFEST_NAME).is_file() and (path / GRAPH_NAME).is_file()
+
+
+def _describe_compiled(name: str, path: Path) -> Checkpoint:
+    """Take a folder that was exported; whether it is whole is found out when it is opened."""
+    from .manifest import read_manifest
+    from .offline import NOTE
+
+    manifest = read_manifest(path)
+    if manifest is None:
+        return Checkpoint(name=name, folder=path, source="compiled")
+    notes = (
+        f"compiled from {manifest.origin.name}",
+        *((NOTE,) if manifest.origin.source == "offline" else ()),
+    )
+    return Checkpoint(name, path, "compiled", manifest.origin.revision, notes)
+
+
+def offline_folder() -> Path:
+    """Give the folder in which the offline weights are made ready; it may not exist yet."""
     from .offline import WEIGHTS_SHA256
 
     # Other weights, from another release of the package, would be another checkpoint.
@@ -217,7 +242,7 @@ def _offline_folder() -> Path:
 def _resolve_offline() -> Checkpoint:
     from .offline import NOTE
 
-    folder = _offline_folder()
+    folder = offline_folder()
     if not _is_whole(folder):
         _make_offline_checkpoint(folder)
     return Checkpoint(name=OFFLINE_NAME, folder=folder, source="offline", notes=(NOTE,))
