@@ -197,6 +197,11 @@ class Activity:
         with self._state:
             self._stage, self._total, self._done, self._since = stage, total, 0, time.monotonic()
 
+    def expect(self, total: int) -> None:
+        """Count towards this total from here on, which was not known, or is known better now."""
+        with self._state:
+            self._total = total
+
     def advance(self, count: int = 1) -> None:
         """Count what has been done since the last time."""
         with self._state:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 
 from ..errors import InputError
-from ..types import Document
+from ..types import Document, Query
 from .base import InputFormat, ReadOptions, choose_format, row_reader
 from .fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD, FieldRules, find_id
 from .jsonl import read_jsonl_rows
@@ -25,56 +25,57 @@ _ID_AT_START = re.compile(r'\{"(_?id)": ?"([^"\\]*)"')
 
 
 def read_queries(readable: Readable) -> dict[str, str]:
-    """Read queries by id, in the order of the file.
+    """Read the texts of queries by id, in the order of the file; see `read_whole_queries`."""
+    return {query_id: query.text for query_id, query in read_whole_queries(readable).items()}
+
+
+def read_whole_queries(readable: Readable, wanted: Container[str] | None = None) -> dict[str, Query]:
+    """Read queries by id, with their other fields, in the order of the file; all, or those that are wanted.
 
     Raises InputError, naming file and line, for a query without an id or a text, and for an id that is there
     twice.
     """
-    queries: dict[str, str] = {}
+    queries: dict[str, Query] = {}
     source = as_source(readable)
     with source.open() as stream:
         format = choose_format(source, stream, _LOOK)
         for row, origin in _rows(format, stream, source.name):
-            query_id, text = _query_of(row, origin)
+            query = _query_of(row, origin)
+            query_id = str(query.id)
             if query_id in queries:
                 raise InputError(f'{origin}: the query "{query_id}" is there twice.')
-            queries[query_id] = text
+            if wanted is None or query_id in wanted:
+                queries[query_id] = query
     return queries
 
 
 def read_corpus(
-    readables: Iterable[Readable], wanted: Set[str], options: ReadOptions = _LOOK
-) -> dict[str, Document]:
-    """Read the documents whose ids are wanted, by id; the rest of the corpus is passed over.
+    readables: Iterable[Readable], wanted: Container[str], options: ReadOptions = _LOOK
+) -> Iterator[Document]:
+    """Read the documents whose ids are wanted, in the order of the files; the rest is passed over.
 
     Their `fields` are without those that the text was made from, except a title, so that no text is held
-    twice. Raises InputError, naming file and line, for a wanted document that is there twice.
+    twice. Raises InputError, naming file and line, for what cannot be read.
     """
-    documents: dict[str, Document] = {}
     rules = options.field_rules
     for source in map(as_source, readables):
         with source.open() as stream:
             format = choose_format(source, stream, options)
             by_usual_names = wanted if options.id_field is None else None
             for row, origin in _rows(format, stream, source.name, by_usual_names):
-                doc_id = _id_of(row, options.id_field, origin)
-                if doc_id not in wanted:
-                    continue
-                if doc_id in documents:
-                    first = documents[doc_id].origin
-                    raise InputError(f'{origin}: the document "{doc_id}" is there twice (first: {first}).')
-                documents[doc_id] = _without_text_fields(rules.document(row, origin))
-    return documents
+                if _id_of(row, options.id_field, origin) in wanted:
+                    yield _without_text_fields(rules.document(row, origin))
 
 
-def _query_of(row: object, origin: str) -> tuple[str, str]:
+def _query_of(row: object, origin: str) -> Query:
     fields = row if isinstance(row, dict) else {}
     id_name = next((name for name in QUERY_ID_FIELDS if fields.get(name) is not None), None)
     text_name = next((name for name in QUERY_TEXT_FIELDS if name in fields), QUERY_TEXT_FIELDS[0])
     query = FieldRules((text_name,), id_name).document(row, origin)
     if id_name is None:
         raise InputError(f"{origin}: the query has no id.", hint='Give it one in a field "_id".')
-    return str(query.id), query.text
+    others = {name: value for name, value in fields.items() if name not in (id_name, text_name)}
+    return Query(query.text, query.id, others, origin)
 
 
 def _id_of(row: object, id_field: str | None, origin: str) -> str:
@@ -91,7 +92,9 @@ def _without_text_fields(document: Document) -> Document:
     )
 
 
-def _rows(format: InputFormat, stream: LookAhead, name: str, wanted: Set[str] | None = None) -> Iterator[Row]:
+def _rows(
+    format: InputFormat, stream: LookAhead, name: str, wanted: Container[str] | None = None
+) -> Iterator[Row]:
     if format in ("tsv", "text"):
         return _read_plain_tsv(stream, name)
     if format == "jsonl" and wanted is not None:
@@ -99,7 +102,7 @@ def _rows(format: InputFormat, stream: LookAhead, name: str, wanted: Set[str] | 
     return row_reader(format)(stream, name, raise_at_once)
 
 
-def _is_unwanted(line: str, wanted: Set[str]) -> bool:
+def _is_unwanted(line: str, wanted: Container[str]) -> bool:
     """Tell from the start of a line, as BEIR's files have it, that its document is not wanted.
 
     Looking is ten times as fast as decoding, and of a large corpus little else is done.

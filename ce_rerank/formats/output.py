@@ -27,15 +27,14 @@ def open_output(path: Path) -> Iterator[BinaryIO]:
 
     Raises UsageError when it cannot be opened and OutputError when it cannot be written to.
     """
-    with _told_as_usage_errors(path):
-        descriptor = _inherited_descriptor(path)
+    with told_as_usage_errors(path):
         target = path.resolve()
-        is_direct = descriptor is not None or (target.exists() and not stat.S_ISREG(target.stat().st_mode))
+        is_direct = is_written_directly(path)
         if is_direct:
+            descriptor = _inherited_descriptor(path)
             raw = OutputFile(path, os.dup(descriptor) if descriptor is not None else target, "wb")
         else:
-            if target.exists() and not os.access(target, os.W_OK):
-                raise PermissionError
+            require_writable(target)
             part = target.with_name(f"{target.name}.{os.urandom(4).hex()}.part")
             raw = OutputFile(path, part, "xb")
     if is_direct:
@@ -45,7 +44,7 @@ def open_output(path: Path) -> Iterator[BinaryIO]:
     stream = io.BufferedWriter(raw, BUFFER_BYTES)
     try:
         yield stream
-        _finish(stream, part, target, path)
+        finish_output(stream, part, path)
     except BaseException:
         # What is still buffered is of no use, and may be what could not be written.
         with suppress(OutputError, OSError):
@@ -79,7 +78,24 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path}: cannot be written ({error.strerror or error}).")
 
 
-def _finish(stream: BinaryIO, part: Path, target: Path, path: Path) -> None:
+def is_written_directly(path: Path) -> bool:
+    """Tell whether a path is no regular file, nor will be: a terminal, a pipe, `/dev/stdout`, `/dev/null`."""
+    target = path.resolve()
+    is_device = target.exists() and not target.is_dir() and not stat.S_ISREG(target.stat().st_mode)
+    return is_device or _inherited_descriptor(path) is not None
+
+
+def require_writable(target: Path) -> None:
+    """Raise the OSError that writing would end with: a directory is there, or a file that must stay."""
+    if target.is_dir():
+        raise IsADirectoryError
+    if target.exists() and not os.access(target, os.W_OK):
+        raise PermissionError
+
+
+def finish_output(stream: BinaryIO, part: Path, path: Path) -> None:
+    """Put what was written as `part` in its place; raises OutputError when that fails."""
+    target = path.resolve()
     stream.flush()
     try:
         os.fsync(stream.fileno())
@@ -114,7 +130,8 @@ def _inherited_descriptor(path: Path) -> int | None:
 
 
 @contextmanager
-def _told_as_usage_errors(path: Path) -> Iterator[None]:
+def told_as_usage_errors(path: Path) -> Iterator[None]:
+    """Say what keeps a file from being opened for writing."""
     try:
         yield
     except FileNotFoundError:

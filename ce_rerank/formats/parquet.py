@@ -7,7 +7,7 @@ import datetime
 import decimal
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -81,10 +81,15 @@ class ParquetWriter:
         self._table: pq.ParquetWriter | None = None
 
     def write(self, ranking: Ranking, number: int = 1) -> None:
-        """Take the ranking's rows, and write a row group when there are enough."""
-        self._rows.extend(self._rows_of(ranking))
-        if len(self._rows) >= GROUP_ROWS:
-            self._write_group()
+        """Take the ranking's rows."""
+        self.write_rows(self._rows_of(ranking))
+
+    def write_rows(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Take rows, and write a row group whenever there are enough."""
+        for row in rows:
+            self._rows.append(row)
+            if len(self._rows) >= GROUP_ROWS:
+                self._write_group()
 
     def close(self) -> None:
         """Write the last row group and the table's end."""

@@ -99,9 +99,9 @@ class TrecWriter:
     def write(self, ranking: Ranking, number: int = 1) -> None:
         """Write the ranking's lines; raises InputError for an id that is not one word."""
         query = ranking.query
-        query_id = _one_word(number if query.id is None else query.id, query.origin or f"query {number}")
+        query_id = as_one_word(number if query.id is None else query.id, query.origin or f"query {number}")
         doc_ids = [
-            _one_word(
+            as_one_word(
                 ranked.index if ranked.id is None else ranked.id,
                 ranked.document.origin or f"document {ranked.index}",
             )
@@ -143,7 +143,8 @@ def _is_integer(text: str) -> bool:
     return True
 
 
-def _one_word(id: str | int, where: str) -> str:
+def as_one_word(id: str | int, where: str) -> str:
+    """Give an id as a column of a run; raises InputError, naming `where`, when it holds space or nothing."""
     word = str(id)
     if word.split() != [word]:
         raise InputError(

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ce_rerank.handoff import ClosedError, Handoff
+from ce_rerank.batch.handoff import ClosedError, Handoff
 
 
 def test_items_come_in_order_and_then_none_for_ever() -> None:

@@ -1,0 +1,240 @@
+"""Rows to candidate lists: a query with its documents in a row, or a row a document."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from ..errors import InputError
+from ..formats.base import ReadOptions, read_rows
+from ..formats.beir import read_whole_queries
+from ..formats.fields import TEXT_FIELDS
+from ..formats.source import Reject, Row, Source
+from ..formats.strict_json import encode_json, json_kind
+from ..formats.trec import as_one_word
+from ..types import CandidateList, Document, DocumentId, Query
+
+LIST_FIELDS = ("documents", "passages", "candidates", "hits", "texts")
+"""Where the documents of a query are looked for: a row with a list in one of these is a candidate list."""
+QUERY_FIELD = "query"
+QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
+"""Where the id of a query is looked for; in a row that is a whole list, then in `id` and `_id`."""
+
+_ROW_ID_FIELDS = ("id", "_id")
+_SHAPES = (
+    'Give a row a query, {"query": "...", "documents": ["...", ...]}, '
+    'or a row a document, {"query": "...", "text": "..."}.'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownQueries:
+    """The queries of a file, by id, for rows that give no more than that."""
+
+    name: str
+    by_id: Mapping[str, Query]
+
+    @classmethod
+    def read(cls, source: Source, wanted: Container[str] | None = None) -> KnownQueries:
+        """Read a file of queries, all of them or those with a wanted id."""
+        return cls(source.name, read_whole_queries(source, wanted))
+
+
+class RowCandidates:
+    """The candidate lists of files and streams, read a row at a time.
+
+    A nested row is a whole list: it has a list of documents, strings or objects. Flat rows have one document
+    each, and those of a query stand together: consecutive rows with one query id, or one query text where
+    there are no ids, are one list. A row without the text of its query has it from `queries`, by its id.
+    `for_trec` refuses what a TREC run cannot hold: ids with space in them, and a query id that comes back in
+    another list, which flat rows never may.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        options: ReadOptions,
+        *,
+        queries: KnownQueries | None = None,
+        for_trec: bool = False,
+    ) -> None:
+        self._sources = sources
+        self._sizes = [source.size_bytes for source in sources]
+        # By any of these the header of a table is known whose name does not tell what it is.
+        names = (*(options.text_fields or TEXT_FIELDS), QUERY_FIELD, *QUERY_ID_FIELDS)
+        self._options = ReadOptions(options.format, names, options.id_field)
+        self._rules = options.field_rules
+        self._queries = queries
+        self._for_trec = for_trec
+        self._current = 0
+
+    @property
+    def may_pause(self) -> bool:
+        """Whether the input may be slow to come: not all of it is files."""
+        return None in self._sizes
+
+    @property
+    def share_read(self) -> float | None:
+        """How much of the files was read so far, from 0 to 1; None when not all are files."""
+        if None in self._sizes or not any(self._sizes):
+            return None
+        sizes = [size or 0 for size in self._sizes]
+        return (sum(sizes[: self._current]) + self._sources[self._current].read_bytes) / sum(sizes)
+
+    def read(self, reject: Reject) -> Generator[CandidateList, None, None]:
+        """Give the lists in the order of the input; a row that is none, and part of none, is rejected."""
+        seen: set[bytes] = set()
+        flat: CandidateList | None = None  # there may be more of it to come
+        for value, origin in self._rows(reject):
+            try:
+                row = _as_object(value, origin)
+                list_name = next((name for name in LIST_FIELDS if isinstance(row.get(name), list)), None)
+                if list_name is not None:
+                    complete, starting = self._read_nested(row, list_name, origin, seen), None
+                else:
+                    named = _name_query(row, QUERY_ID_FIELDS, origin)
+                    document = self._read_flat(row, named, origin)
+                    if flat is not None and _is_of(flat.query, named, origin):
+                        cast(list[Document], flat.documents).append(document)
+                        continue
+                    complete, starting = None, CandidateList(self._query(named, origin), [document])
+                    _refuse_again(starting.query, seen)
+            except InputError as error:
+                reject(error, encode_json(value))
+                continue
+            if flat is not None:
+                yield flat
+            flat = starting
+            if complete is not None:
+                yield complete
+        if flat is not None:
+            yield flat
+
+    def _rows(self, reject: Reject) -> Iterator[Row]:
+        for place, source in enumerate(self._sources):
+            self._current = place
+            yield from read_rows(source, self._options, reject)
+
+    def _read_nested(
+        self, row: dict[str, Any], list_name: str, origin: str, seen: set[bytes]
+    ) -> CandidateList:
+        named = _name_query(row, (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS), origin)
+        kept = {name: value for name, value in row.items() if name not in (*named.fields, list_name)}
+        documents = [
+            self._document(item, f"{origin}: {list_name}[{place}]")
+            for place, item in enumerate(row[list_name])
+        ]
+        candidates = CandidateList(self._query(named, origin, kept), documents)
+        if self._for_trec and candidates.query.id is not None:
+            _refuse_again(candidates.query, seen)
+        return candidates
+
+    def _read_flat(self, row: dict[str, Any], named: _NamedQuery, origin: str) -> Document:
+        if not self._rules.text_fields and not any(name in row for name in TEXT_FIELDS):
+            no_list = next((name for name in LIST_FIELDS if name in row), None)
+            problem = (
+                f'"{no_list}" is {json_kind(row[no_list])}, not a list.'
+                if no_list is not None
+                else f'no list of "{LIST_FIELDS[0]}" and no "{TEXT_FIELDS[0]}" (has: {_list_names(row)}).'
+            )
+            raise InputError(f"{origin}: {problem}", hint=_SHAPES)
+        return self._document(
+            {name: value for name, value in row.items() if name not in named.fields}, origin
+        )
+
+    def _document(self, value: object, origin: str) -> Document:
+        document = self._rules.document(value, origin)
+        if self._for_trec and document.id is not None:
+            as_one_word(document.id, origin)
+        return document
+
+    def _query(self, named: _NamedQuery, origin: str, fields: Mapping[str, Any] | None = None) -> Query:
+        query = Query(named.text or "", named.id, fields or {}, origin)
+        if named.text is None:
+            query = self._known_query(query)
+        if not query.text.strip():
+            raise InputError(f"{origin}: the query is empty.")
+        if self._for_trec and query.id is not None:
+            as_one_word(query.id, origin)
+        return query
+
+    def _known_query(self, query: Query) -> Query:
+        if self._queries is None:
+            raise InputError(
+                f'{query.origin}: no "{QUERY_FIELD}" field.', hint="Give the queries with --queries FILE."
+            )
+        known = self._queries.by_id.get(str(query.id))
+        if known is None:
+            raise InputError(f'{query.origin}: the query "{query.id}" is not in {self._queries.name}.')
+        return replace(query, text=known.text, fields={**known.fields, **query.fields})
+
+
+@dataclass(frozen=True, slots=True)
+class _NamedQuery:
+    """What a row says of its query, and in which fields."""
+
+    id: DocumentId | None
+    text: str | None
+    fields: tuple[str, ...]
+
+
+def _is_of(query: Query, named: _NamedQuery, origin: str) -> bool:
+    """Tell whether a row belongs to a query; raises InputError when its query's id and text disagree."""
+    if named.id is None:
+        return named.text == query.text
+    if query.id is None or str(named.id) != str(query.id):
+        return False
+    if named.text not in (None, "", query.text):
+        raise InputError(
+            f'{origin}: the query "{named.id}" has another text than in {query.origin}.',
+            hint="Give each query an id of its own.",
+        )
+    return True
+
+
+def _as_object(value: object, origin: str) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise InputError(f"{origin}: the row is {json_kind(value)}, which has no query.", hint=_SHAPES)
+
+
+def _name_query(row: Mapping[str, Any], id_fields: Sequence[str], origin: str) -> _NamedQuery:
+    value = row.get(QUERY_FIELD)
+    id_name = next((name for name in id_fields if row.get(name) not in (None, "")), None)
+    id = None if id_name is None else row[id_name]
+    used: tuple[str, ...] = (
+        (QUERY_FIELD,) if id_name is None or id_name in _ROW_ID_FIELDS else (QUERY_FIELD, id_name)
+    )
+    if isinstance(value, dict):
+        # What else it holds comes through in the row's own field.
+        used = used[1:]
+        if id is None:
+            id = next((value[name] for name in (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS) if name in value), None)
+        value = value.get("text", value.get(QUERY_FIELD))
+    if value is not None and not isinstance(value, str):
+        raise InputError(f'{origin}: "{QUERY_FIELD}" is {json_kind(value)}, not a string.')
+    if id is not None and (isinstance(id, bool) or not isinstance(id, (str, int))):
+        raise InputError(f"{origin}: the query's id is {json_kind(id)}, not a string or an integer.")
+    if value is None and id is None:
+        raise InputError(f'{origin}: no "{QUERY_FIELD}" field (has: {_list_names(row)}).', hint=_SHAPES)
+    return _NamedQuery(id, value, used)
+
+
+def _list_names(row: Mapping[str, Any]) -> str:
+    return ", ".join(list(row)[:12]) + (" ..." if len(row) > 12 else "")
+
+
+def _refuse_again(query: Query, seen: set[bytes]) -> None:
+    """Raise InputError for a query that was seen before; the seen ones are kept as hashes, 8 bytes each."""
+    name = query.text if query.id is None else str(query.id)
+    kind = "text" if query.id is None else "id"
+    key = hashlib.blake2b(f"{kind} {name}".encode(), digest_size=8).digest()
+    if key in seen:
+        shown = f'the query "{name}"' if kind == "id" else "its query"
+        raise InputError(
+            f"{query.origin}: {shown} is here again, after other queries.",
+            hint="Let the rows of a query stand together: sort the input by query.",
+        )
+    seen.add(key)

@@ -1,0 +1,170 @@
+"""A first stage's run, with its queries and its corpus, as candidate lists.
+
+The run, and of the corpus what the run names, are held in memory, packed: of short documents some 250 bytes
+each, where Python's own objects take 1,000.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zlib
+from array import array
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import InputError
+from ..formats.base import ReadOptions
+from ..formats.beir import read_corpus
+from ..formats.source import Reject, Source, raise_at_once
+from ..formats.trec import read_run
+from ..types import CandidateList, Document
+from .candidates import KnownQueries
+
+_LIKENESS_BYTES = 4096
+_WINDOW_BITS = -13  # raw deflate that looks back 8 KiB: it starts four times as fast as with 32
+_MOST_SHOWN = 10
+_ABSENT = -1
+
+
+class RunCandidates:
+    """The candidate lists of a TREC run: queries in the order in which they come, documents as they stand.
+
+    Rows of one query need not stand together. All is read at once, in the constructor; it raises InputError,
+    naming file and line, for what cannot be read.
+    """
+
+    may_pause = False
+
+    def __init__(self, run: Source, queries: Source, corpus: Iterable[Source], options: ReadOptions) -> None:
+        self._name = run.name
+        self._lists: dict[str, _RunList] = {}
+        slots = self._read_run(run)
+        self._queries = KnownQueries.read(queries, self._lists)
+        self._documents = PackedDocuments(len(slots))
+        for document in read_corpus(corpus, slots.keys(), options):
+            self._documents.put(slots[str(document.id)], document)
+        self._missing = {slot: doc_id for doc_id, slot in slots.items() if slot not in self._documents}
+        self._rows = sum(len(rows.slots) for rows in self._lists.values())
+        self._rows_done = 0
+
+    @property
+    def share_read(self) -> float | None:
+        """How much of the run was made into lists so far, from 0 to 1."""
+        return self._rows_done / self._rows if self._rows else None
+
+    @property
+    def missing_documents(self) -> Sequence[str]:
+        """The ids of documents that the corpus lacks, in the order of the run."""
+        return list(self._missing.values())
+
+    @property
+    def missing_queries(self) -> Sequence[str]:
+        """The ids of queries whose text is not to be had, in the order of the run."""
+        return [query_id for query_id in self._lists if query_id not in self._queries.by_id]
+
+    def describe_missing(self) -> str:
+        """Say which queries and documents are missing, and how many; empty when none is."""
+        return " ".join(
+            f"{len(ids):,} of the {kind} that {self._name} names are not in {place}: {_shorten(ids)}."
+            for kind, ids, place in (
+                ("queries", self.missing_queries, self._queries.name),
+                ("documents", self.missing_documents, "the corpus"),
+            )
+            if ids
+        )
+
+    def require_whole(self) -> None:
+        """Raise InputError, before anything is ranked, when a row of the run could not be."""
+        if missing := self.describe_missing():
+            raise InputError(missing, hint="Give --on-error skip to go on without them.")
+        for query_id, rows in self._lists.items():
+            for _ in self._usable_slots(query_id, rows, raise_at_once):
+                pass
+
+    def read(self, reject: Reject) -> Generator[CandidateList, None, None]:
+        """Give the lists in the order of the run; a row that cannot be ranked is rejected."""
+        for query_id, rows in self._lists.items():
+            slots = list(self._usable_slots(query_id, rows, reject))
+            self._rows_done += len(rows.slots)
+            query = self._queries.by_id.get(query_id)
+            if query is not None and query.text.strip():
+                yield CandidateList(query, [self._documents[slot] for slot in slots])
+
+    def _read_run(self, run: Source) -> dict[str, int]:
+        """Read the run into `_lists`; gives each document's id a slot, from 0."""
+        slots: dict[str, int] = {}
+        for row in read_run(run):
+            rows = self._lists.get(row.query_id)
+            if rows is None:
+                rows = self._lists[row.query_id] = _RunList()
+            rows.slots.append(slots.setdefault(row.doc_id, len(slots)))
+            rows.lines.append(row.line_number)
+        return slots
+
+    def _usable_slots(self, query_id: str, rows: _RunList, reject: Reject) -> Iterator[int]:
+        query = self._queries.by_id.get(query_id)
+        first_lines: dict[int, int] = {}
+        for slot, line in zip(rows.slots, rows.lines, strict=True):
+            fault = ""
+            if query is None:
+                fault = f'the query "{query_id}" is not in {self._queries.name}.'
+            elif not query.text.strip():
+                fault = f'the query "{query_id}" is empty in {self._queries.name}.'
+            elif slot in self._missing:
+                fault = f'the document "{self._missing[slot]}" is not in the corpus.'
+            elif slot in first_lines:
+                fault = f"the document is in the query's list already, from line {first_lines[slot]}."
+            if fault:
+                doc_id = self._missing.get(slot) or self._documents[slot].id
+                reject(InputError(f"{self._name}:{line}: {fault}"), f"{query_id} Q0 {doc_id}")
+            else:
+                first_lines[slot] = line
+                yield slot
+
+
+class PackedDocuments:
+    """Documents by slot, a number below `slots`, each compressed on its own, so that any is soon at hand."""
+
+    def __init__(self, slots: int) -> None:
+        self._starts = array("q", [_ABSENT]) * slots
+        self._lengths = array("I", [0]) * slots
+        self._packed = bytearray()
+        self._likeness = b""  # what documents have in common: the first one, for zlib to refer to
+
+    def __contains__(self, slot: object) -> bool:
+        return isinstance(slot, int) and self._starts[slot] != _ABSENT
+
+    def put(self, slot: int, document: Document) -> None:
+        """Keep a document; raises InputError when its slot has one already."""
+        if slot in self:
+            first = self[slot].origin
+            raise InputError(
+                f'{document.origin}: the document "{document.id}" is here twice (first: {first}).'
+            )
+        fields = (document.text, document.id, document.fields, document.text_fields, document.origin)
+        data = pickle.dumps(fields, pickle.HIGHEST_PROTOCOL)
+        self._likeness = self._likeness or data[-_LIKENESS_BYTES:]
+        compressor = zlib.compressobj(1, wbits=_WINDOW_BITS, zdict=self._likeness)
+        packed = compressor.compress(data) + compressor.flush()
+        self._starts[slot] = len(self._packed)
+        self._lengths[slot] = len(packed)
+        self._packed += packed
+
+    def __getitem__(self, slot: int) -> Document:
+        start = self._starts[slot]
+        packed = self._packed[start : start + self._lengths[slot]]
+        data = zlib.decompressobj(wbits=_WINDOW_BITS, zdict=self._likeness).decompress(packed)
+        return Document(*pickle.loads(data))
+
+
+@dataclass(frozen=True, slots=True)
+class _RunList:
+    """The rows of one query: the slots of their documents, and their lines."""
+
+    slots: array[int] = field(default_factory=lambda: array("I"))
+    lines: array[int] = field(default_factory=lambda: array("I"))
+
+
+def _shorten(ids: Sequence[str]) -> str:
+    more = len(ids) - _MOST_SHOWN
+    return ", ".join(ids[:_MOST_SHOWN]) + (f" and {more:,} more" if more > 0 else "")

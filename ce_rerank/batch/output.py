@@ -1,0 +1,143 @@
+"""Where the results of a batch go: a stream, or a file that may be cut off at any moment and continued."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+from ..formats.base import ReadOptions, read_rows
+from ..formats.delimited import DELIMITERS
+from ..formats.output import cannot_write, open_output
+from ..formats.rows import WriteOptions, own_names
+from ..formats.source import Source
+from ..formats.strict_json import encode_json, encode_utf8
+from ..formats.writers import ResultWriter, open_batch_writer
+from .events import START, Checkpoint, RankedWindow
+from .manifest import Settings
+from .partial import PartialFile
+
+log = logging.getLogger("ce_rerank")
+
+
+class BatchOutput(Protocol):
+    """Takes what a `BatchRun` gives."""
+
+    def write(self, window: RankedWindow) -> None:
+        """Write a window's results and bad rows; they are safe when this returns."""
+        ...
+
+    def complete(self) -> None:
+        """Write what comes at the end; not to be called when the run did not get there."""
+        ...
+
+
+class StreamOutput:
+    """Results to a stream, called `name`, that its caller opened and closes; bad rows are logged."""
+
+    def __init__(self, stream: BinaryIO, name: str, format: str, options: WriteOptions) -> None:
+        self._stream = stream
+        self._name = Path(name)
+        self._writer = open_batch_writer(format, stream, options)
+
+    def write(self, window: RankedWindow) -> None:
+        """Write a window's results, and pass them on at once."""
+        for bad in window.bad_rows:
+            log.warning("Left out: %s", bad.error)
+        with self._told_as_output_errors():
+            _write_rankings(self._writer, window)
+            self._stream.flush()
+
+    def complete(self) -> None:
+        """Write what the format has at its end."""
+        with self._told_as_output_errors():
+            self._writer.close()
+            self._stream.flush()
+
+    @contextmanager
+    def _told_as_output_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise cannot_write(self._name, error) from None
+
+
+class FileOutput:
+    """Results to a `PartialFile`, bad rows to its file of errors.
+
+    Parquet has its table of contents at the end, and cannot be continued: it is made, at the end, from a part
+    that has a row a line.
+    """
+
+    def __init__(self, file: PartialFile, format: str, options: WriteOptions) -> None:
+        self._file = file
+        self._format = format
+        self._options = options
+        self._writer: ResultWriter | None = None
+        self._at = START
+
+    def begin(self, settings: Settings, sizes: Sequence[int | None]) -> Checkpoint:
+        """Open the file, see `PartialFile.begin`; gives where to go on from."""
+        in_part = self._format
+        if self._format == "parquet":
+            # Whether it can be written at all is better known now than in the morning.
+            open_batch_writer("parquet", io.BytesIO(), self._options)
+            in_part = "rows"
+        self._at = self._file.begin(settings, sizes)
+        columns = None
+        if in_part in DELIMITERS and self._at.items:
+            columns = _read_header(self._file.part_path, DELIMITERS[in_part])
+        self._writer = open_batch_writer(in_part, self._file.stream, self._options, columns=columns)
+        return self._at
+
+    def write(self, window: RankedWindow) -> None:
+        """Write a window; what it holds is safe when this returns, but for one that was cut short."""
+        _write_rankings(self._open_writer, window)
+        for bad in window.bad_rows:
+            line = encode_json({"reason": str(bad.error), "row": bad.text}) + "\n"
+            self._file.add_error(encode_utf8(line))
+        if window.checkpoint is not None:
+            self._at = window.checkpoint
+            self._file.commit(self._at)
+
+    def complete(self) -> None:
+        """Write what the format has at its end, and give the file its name."""
+        self._open_writer.close()
+        self._file.commit(self._at, is_complete=True)
+        if self._format == "parquet":
+            with open_output(self._file.path) as stream:
+                _write_parquet(self._file.part_path, stream, self._options)
+            self._file.discard()
+        else:
+            self._file.finish()
+
+    @property
+    def _open_writer(self) -> ResultWriter:
+        if self._writer is None:
+            raise ValueError("the output was not begun")
+        return self._writer
+
+
+def _write_rankings(writer: ResultWriter, window: RankedWindow) -> None:
+    for ranking, number in zip(window.rankings, window.numbers, strict=True):
+        writer.write(ranking, number)
+
+
+def _read_header(path: Path, delimiter: str) -> list[str] | None:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return next(csv.reader(stream, delimiter=delimiter), None)
+
+
+def _write_parquet(rows: Path, stream: BinaryIO, options: WriteOptions) -> None:
+    from ..formats.parquet import ParquetWriter
+
+    writer = ParquetWriter(stream, lambda ranking: (), own_names(options, with_query=True))
+    values = read_rows(Source.from_path(rows), ReadOptions("jsonl"))
+    writer.write_rows(cast("dict[str, Any]", value) for value, _ in values)
+    writer.close()

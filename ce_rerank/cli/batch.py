@@ -1,0 +1,153 @@
+"""`ce-rerank batch`: many queries, each with its documents."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from ..formats.base import ReadOptions
+from ..formats.rows import WriteOptions
+from ..formats.writers import BatchFormat
+from .batch_job import BatchJob, InputNames
+from .console import messages
+from .options import InputOptions, MannerOptions, ModelOptions, OutputOptions, SelectionOptions
+
+BatchInputFormat = Literal["jsonl", "json", "csv", "tsv", "parquet"]
+OnError = Literal["stop", "skip"]
+
+_INPUT = "Input"
+_OUTPUT = "Output"
+_FORMAT_OF_SUFFIX: dict[str, BatchFormat] = {
+    ".trec": "trec",
+    ".run": "trec",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+
+
+def batch(
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT",
+            show_default=False,
+            help="Files with a query and its documents in each row, or a document in each; - is stdin.",
+        ),
+    ] = None,
+    *,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            rich_help_panel=_INPUT,
+            show_default=False,
+            help="Rank the documents of a TREC run; takes --queries and --corpus.",
+        ),
+    ] = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(
+            "--queries",
+            metavar="FILE",
+            rich_help_panel=_INPUT,
+            show_default=False,
+            help="The texts of queries that are named by id: JSONL or TSV, as BEIR has them.",
+        ),
+    ] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--corpus",
+            metavar="FILE",
+            rich_help_panel=_INPUT,
+            show_default=False,
+            help="The documents that the run names: JSONL or TSV, as BEIR has them. Repeat it for several.",
+        ),
+    ] = None,
+    source_format: Annotated[
+        BatchInputFormat | None,
+        typer.Option(
+            "--from",
+            rich_help_panel=_INPUT,
+            show_default=False,
+            help="The format of the documents. Default: by suffix, else by looking.",
+        ),
+    ] = None,
+    fields: InputOptions,
+    on_error: Annotated[
+        OnError,
+        typer.Option(
+            "--on-error",
+            rich_help_panel=_INPUT,
+            help="A row that cannot be ranked: stop there, or skip it and write it to OUTPUT.errors.jsonl.",
+        ),
+    ] = "stop",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            rich_help_panel=_INPUT,
+            show_default=False,
+            help="Rank every N-th query, from the I-th on: one of N parts of a job.",
+        ),
+    ] = None,
+    selection: SelectionOptions,
+    to: Annotated[
+        BatchFormat | None,
+        typer.Option(
+            "--to",
+            rich_help_panel=_OUTPUT,
+            show_default=False,
+            help="jsonl: a row a query; rows: a row a document. Default: by --output's suffix, else jsonl.",
+        ),
+    ] = None,
+    output: OutputOptions,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", rich_help_panel=_OUTPUT, help="Go on with an output that was cut off."),
+    ] = False,
+    run_name: Annotated[
+        str,
+        typer.Option(
+            "--run-name", metavar="NAME", rich_help_panel=_OUTPUT, help="The last column of a TREC run."
+        ),
+    ] = "ce-rerank",
+    no_text: Annotated[
+        bool, typer.Option("--no-text", rich_help_panel=_OUTPUT, help="Leave the text out.")
+    ] = False,
+    details: Annotated[
+        bool,
+        typer.Option(
+            "--details",
+            rich_help_panel=_OUTPUT,
+            help="Add the rank, the tokens read, whether text was cut, and the best passage.",
+        ),
+    ] = False,
+    model: ModelOptions,
+    manners: MannerOptions,
+) -> int:
+    """Rank the documents of many queries.
+
+    Results go to stdout as they are made, or to --output, which can be continued when it was cut off.
+    """
+    path = output.output
+    format = to or _FORMAT_OF_SUFFIX.get(path.suffix.lower() if path else "", "jsonl")
+    job = BatchJob(
+        InputNames(tuple(inputs or ()), run, queries, tuple(corpus or ())),
+        ReadOptions(source_format, tuple(fields.text_field or ()), fields.id_field),
+        selection.rank_options(),
+        WriteOptions(not no_text, details, run_name),
+        format,
+        path,
+        model,
+        shard=shard,
+        resume=resume,
+        skip_bad_rows=on_error == "skip",
+    )
+    job.require_sense()
+    with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
+        return job.do(activity)

@@ -1,0 +1,298 @@
+"""What `ce-rerank batch` does: opens, loads, ranks, and tells how it went."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..errors import CeRerankError, UsageError
+from ..formats.base import ReadOptions
+from ..formats.output import is_written_directly, open_output
+from ..formats.rows import WriteOptions
+from ..formats.source import Source
+from ..formats.writers import BatchFormat
+from ..types import RankOptions
+from .console import Activity
+from .options import ModelOptions, as_keywords
+
+if TYPE_CHECKING:
+    from ..batch.events import Checkpoint, RankedWindow, Shard, Tally
+    from ..batch.output import BatchOutput
+    from ..batch.partial import PartialFile
+    from ..batch.run import BatchRun, CandidateReader
+    from ..engines.base import EngineInfo
+
+log = logging.getLogger("ce_rerank")
+
+_DONE = 0
+_ROWS_LEFT_OUT = 5
+_EXIT_OF_SIGNAL: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_SECONDS_BETWEEN_LINES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class InputNames:
+    """What was named as input, `-` for stdin."""
+
+    inputs: tuple[str, ...]
+    run: str | None
+    queries: str | None
+    corpus: tuple[str, ...]
+
+    @property
+    def all(self) -> list[str]:
+        """All that is named, in one order."""
+        return [name for name in (*self.inputs, self.run, self.queries, *self.corpus) if name is not None]
+
+    def require_sense(self) -> None:
+        """Raise UsageError for what does not go together."""
+        if self.run is None and not self.inputs:
+            raise UsageError("There is no input.", hint="Name files, - for stdin, or a run with --run.")
+        if self.run is not None and self.inputs:
+            raise UsageError("There are both INPUT and --run.", hint="Give one of them.")
+        if self.run is not None and (self.queries is None or not self.corpus):
+            missing = "--queries" if self.queries is None else "--corpus"
+            raise UsageError(
+                f"--run has ids and no texts, and there is no {missing}.", hint=f"Give {missing} FILE."
+            )
+        if self.run is None and self.corpus:
+            raise UsageError(
+                "--corpus has the documents of a --run, and there is none.", hint="Give --run RUN."
+            )
+        if self.all.count("-") > 1:
+            raise UsageError("stdin is named more than once.", hint="Give - once.")
+
+    def open(self, options: ReadOptions, *, for_trec: bool, skip_bad_rows: bool) -> CandidateReader:
+        """Make what reads candidate lists; a run is read here, with what it names."""
+        from ..batch.candidates import KnownQueries, RowCandidates
+        from ..batch.first_stage import RunCandidates
+
+        if self.run is None or self.queries is None:
+            known = None if self.queries is None else KnownQueries.read(_source(self.queries))
+            return RowCandidates(list(map(_source, self.inputs)), options, queries=known, for_trec=for_trec)
+        candidates = RunCandidates(
+            _source(self.run), _source(self.queries), map(_source, self.corpus), options
+        )
+        if not skip_bad_rows:
+            candidates.require_whole()
+        elif missing := candidates.describe_missing():
+            log.warning("%s", missing)
+        return candidates
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """What one command line asks for."""
+
+    names: InputNames
+    reading: ReadOptions
+    ranking: RankOptions
+    writing: WriteOptions
+    format: BatchFormat
+    path: Path | None
+    model: ModelOptions
+    shard: str | None
+    resume: bool
+    skip_bad_rows: bool
+
+    def require_sense(self) -> None:
+        """Raise UsageError, before anything is opened, for what does not go together."""
+        self.names.require_sense()
+        if self.resume and (self.path is None or is_written_directly(self.path)):
+            raise UsageError(
+                "--resume goes on with a file, and none is named.", hint="Name it with --output."
+            )
+        if self.path is not None and self.path.resolve() in (Path(name).resolve() for name in self.names.all):
+            raise UsageError(f"{self.path} is both input and output.", hint="Write to another file.")
+
+    def do(self, activity: Activity) -> int:
+        """Do it, and give the exit code."""
+        from ..batch.run import BatchRun
+        from ..reranker import Reranker
+
+        with ExitStack() as stack:
+            shard = self._parse_shard()
+            file = self._enter_file(stack)
+            if file is not None and file.is_complete:
+                log.warning("%s is complete already; nothing is left to do.", self.path)
+                return _DONE
+            activity.stage("Reading the input")
+            trec = self.format == "trec"
+            candidates = self.names.open(self.reading, for_trec=trec, skip_bad_rows=self.skip_bad_rows)
+            activity.stage("Loading the model")
+            reranker = Reranker(**as_keywords(self.model))
+            output, after = self._begin(file, reranker.info, stack)
+            run = BatchRun(
+                reranker, candidates, self.ranking,
+                shard=shard, skip_bad_rows=self.skip_bad_rows, after=after, on_progress=activity.advance,
+            )  # fmt: skip
+            try:
+                tally, stopped_by = _rank_all(run, output, _Meter(activity, after.tally))
+            except CeRerankError:
+                _say_what_is_left(file)
+                raise
+            if stopped_by is not None:
+                _say_what_is_left(file)
+                return _EXIT_OF_SIGNAL[stopped_by]
+            _say_what_is_noteworthy(tally, reranker.info.max_length, file)
+            return _ROWS_LEFT_OUT if tally.bad_rows else _DONE
+
+    def _parse_shard(self) -> Shard:
+        from ..batch.events import WHOLE, parse_shard
+
+        return WHOLE if self.shard is None else parse_shard(self.shard)
+
+    def _enter_file(self, stack: ExitStack) -> PartialFile | None:
+        from ..batch.partial import PartialFile
+
+        if self.path is None or is_written_directly(self.path):
+            return None
+        return stack.enter_context(PartialFile(self.path, resume=self.resume))
+
+    def _begin(
+        self, file: PartialFile | None, info: EngineInfo, stack: ExitStack
+    ) -> tuple[BatchOutput, Checkpoint]:
+        from ..batch.events import START
+        from ..batch.output import FileOutput, StreamOutput
+
+        options = replace(self.writing, model=info.description)
+        if file is not None:
+            output = FileOutput(file, self.format, options)
+            after = output.begin(self._settings(info), [_source(name).size_bytes for name in self.names.all])
+            if after.items:
+                log.info("%s: going on after %s queries.", self.path, f"{after.tally.queries:,}")
+            return output, after
+        stream = sys.stdout.buffer if self.path is None else stack.enter_context(open_output(self.path))
+        return StreamOutput(stream, str(self.path or "stdout"), self.format, options), START
+
+    def _settings(self, info: EngineInfo) -> dict[str, Any]:
+        """What the bytes of the output depend on, besides the input."""
+        return {
+            "ce-rerank": __version__,
+            "the model": info.model,
+            "--revision": info.revision,
+            "--device": info.device,
+            "--engine": info.engine,
+            "--precision": info.precision,
+            "--max-length": info.max_length,
+            "the activation": info.activation,
+            "--batch-tokens": self.model.batch_tokens,
+            "--threads": self.model.threads,
+            **{f"--{name.replace('_', '-')}": value for name, value in as_keywords(self.ranking).items()},
+            "--from": self.reading.format,
+            "--text-field": list(self.reading.text_fields),
+            "--id-field": self.reading.id_field,
+            "--shard": self.shard,
+            "--to": self.format,
+            "--no-text": not self.writing.with_text,
+            "--details": self.writing.details,
+            "--run-name": self.writing.run_name,
+        }
+
+
+class _Meter:
+    """Shows how far a run is: beside the spinner, or in a line now and then where there is none."""
+
+    def __init__(self, activity: Activity, before: Tally) -> None:
+        self._activity = activity
+        self._before = before
+        self._began = self._last_line = time.monotonic()
+        activity.start(stage="Scoring")
+
+    def show(self, window: RankedWindow) -> None:
+        """Show what is done after a window."""
+        documents = window.tally.coverage.documents
+        done = documents - self._before.coverage.documents
+        left = None
+        if window.share_read:
+            left = round(documents / window.share_read) - documents
+            self._activity.expect(done + left)
+        self._activity.stage(f"Scoring, {window.tally.queries:,} queries done")
+        now = time.monotonic()
+        if not sys.stderr.isatty() and now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            rate = done / (now - self._began)
+            rest = "" if left is None else f", about {left / rate / 60:,.0f} minutes left"
+            log.info(
+                "%s queries and %s documents done, %s documents a second%s.",
+                f"{window.tally.queries:,}", f"{documents:,}", f"{rate:,.0f}", rest,
+            )  # fmt: skip
+
+
+def _rank_all(run: BatchRun, output: BatchOutput, meter: _Meter) -> tuple[Tally, int | None]:
+    """Write all that is ranked; gives what was done, and the signal that ended it before its end."""
+    from ..batch.events import Tally
+
+    tally = Tally()
+    with run, _stopping_on_signals(run) as received:
+        for window in run:
+            output.write(window)
+            meter.show(window)
+            tally = window.tally
+        if run.reached_end:
+            output.complete()
+            return tally, None
+        return tally, received[0]
+
+
+@contextmanager
+def _stopping_on_signals(run: BatchRun) -> Iterator[list[int]]:
+    """Let the first signal stop a run, so that what is ranked is still written; a second one ends it."""
+    received: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        restore()
+        run.stop()
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    current = {number: signal.getsignal(number) for number in _EXIT_OF_SIGNAL}
+    previous = {number: handler for number, handler in current.items() if handler is not signal.SIG_IGN}
+    for number in previous:
+        signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        restore()
+
+
+def _say_what_is_left(file: PartialFile | None) -> None:
+    if file is not None and file.finished.tally.queries:
+        log.warning(
+            "%s queries are finished, in %s. To go on, give the same command with --resume.",
+            f"{file.finished.tally.queries:,}", file.part_path,
+        )  # fmt: skip
+
+
+def _say_what_is_noteworthy(tally: Tally, max_length: int, file: PartialFile | None) -> None:
+    from ..reranker import describe_truncation
+
+    if tally.coverage.truncated:
+        log.warning("%s", describe_truncation(tally.coverage, max_length))
+    if tally.blank_documents:
+        log.warning(
+            "%s of %s documents have no text, and were scored all the same.",
+            f"{tally.blank_documents:,}", f"{tally.coverage.documents:,}",
+        )  # fmt: skip
+    if tally.bad_rows:
+        place = f"; they are in {file.errors_path}" if file is not None else ""
+        log.warning("%s rows were left out%s.", f"{tally.bad_rows:,}", place)
+
+
+def _source(name: str) -> Source:
+    if name != "-":
+        return Source.from_path(Path(name))
+    # Buffered, it has a lock, which a thread that still waits for input would hold when the program ends.
+    stdin = sys.stdin.buffer
+    return Source.from_stream(getattr(stdin, "raw", stdin))
