@@ -222,7 +222,7 @@ class Reranker:
     def _require_room(self, lists: Sequence[CandidateList]) -> None:
         """Refuse a query that leaves too little of the model for documents: it is never cut itself."""
         limit = self.info.max_length
-        least = min(_LEAST_DOCUMENT_TOKENS, limit // 2)
+        least = min(_LEAST_DOCUMENT_TOKENS, limit // 4)
         for query in {candidates.query.text: candidates.query for candidates in lists}.values():
             room = self._engine.tokenizer.document_room(query.text)
             if room < least:

@@ -65,10 +65,10 @@ def test_a_long_document_is_cut_marked_counted_and_said(
 
 
 def test_the_query_is_never_cut(counting_reranker: Reranker) -> None:
-    query = "red " * 13
+    query = "red " * 21
     assert counting_reranker.rank(query, ["one " * 30])[0].tokens == 32
-    with pytest.raises(InputError, match="the query takes 17 of the model's 32 tokens and leaves 15"):
-        counting_reranker.rank("red " * 14, ["one"])
+    with pytest.raises(InputError, match="the query takes 25 of the model's 32 tokens and leaves 7"):
+        counting_reranker.rank("red " * 22, ["one"])
 
 
 def test_long_error_refuses_before_anything_is_scored(

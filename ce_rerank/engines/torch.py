@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from ..errors import UnavailableError
 from ..models.kind import untrusted_activation
+from ..models.limits import longest_pair
 from ..models.quiet import quiet_libraries
 from ..models.store import Checkpoint
 from ..types import Pair
@@ -24,7 +25,6 @@ log = logging.getLogger("ce_rerank")
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
-_LONGEST = 2**31 - 1  # what a tokenizer without a limit of its own is given, tokens
 _PROBE: Pair = ("what is it?", "Ça, c'est 一 «test» — of “this”\tmodel's ids 🙂. " * 3)
 
 
@@ -56,6 +56,8 @@ class TorchEngine:
     """A `CrossEncoder` behind the engine protocol. The model is only read, so threads may share it."""
 
     def __init__(self, model: CrossEncoder, checkpoint: Checkpoint, device: str, precision: str) -> None:
+        # Beyond its position table a model crashes, which its tokenizer's own limit does not always prevent.
+        model.max_seq_length = longest_pair(model)
         self._model = model
         self.batch_tokens = _BATCH_TOKENS[device.partition(":")[0]]
         self.tokenizer: PairTokenizer = _make_tokenizer(model)
@@ -113,7 +115,7 @@ class PreprocessTokenizer:
     """
 
     def __init__(self, model: CrossEncoder, padding: Padding) -> None:
-        self.max_length = _max_length(model)
+        self.max_length = model.max_seq_length
         self._model = model
         self._padding = padding
         self._lock = threading.Lock()
@@ -220,7 +222,7 @@ def _make_tokenizer(model: CrossEncoder) -> PairTokenizer:
     probe = _preprocess(model, _PROBE)
     encoder = EncoderTokenizer(
         Tokenizer.from_str(hugging_face.backend_tokenizer.to_str()),
-        max_length=_max_length(model),
+        max_length=model.max_seq_length,
         padding=padding,
         with_type_ids="token_type_ids" in probe,
     )
@@ -236,18 +238,6 @@ def _preprocess(model: CrossEncoder, pair: Pair) -> dict[str, Any]:
 def _constant_features(model: CrossEncoder) -> dict[str, Any]:
     """What the model wants beside the ids, the same for every batch (the modality, for one)."""
     return {name: value for name, value in _preprocess(model, _PROBE).items() if not isinstance(value, torch.Tensor)}
-
-
-def _max_length(model: CrossEncoder) -> int:
-    """The most tokens that the model takes: its tokenizer's limit, and never past its position table."""
-    limit = min(model.max_seq_length or _LONGEST, _LONGEST)
-    for module in model.modules():
-        table = getattr(module, "position_embeddings", None)
-        padding_place = getattr(module, "padding_idx", None)
-        # RoBERTa's family counts positions from the padding token's id on; its table is longer than its limit.
-        if isinstance(table, torch.nn.Embedding) and isinstance(padding_place, int):
-            limit = min(limit, table.num_embeddings - padding_place - 1)
-    return limit
 
 
 def _activation_name(activation: Any) -> str:

@@ -182,7 +182,7 @@ def test_long_error_stops(run: Run) -> None:
 
 
 def test_a_query_that_leaves_no_room_is_refused(run: Run) -> None:
-    result = run("red " * 20, "one")
+    result = run("red " * 25, "one")
     assert (result.stdout, result.exit_code) == ("", 3)
 
 

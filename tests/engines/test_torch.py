@@ -1,0 +1,123 @@
+"""The torch engine against sentence-transformers itself, over every family of models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines.families import (
+    FAMILIES,
+    MAX_LENGTH,
+    ODD_TEXTS,
+    make_causal_reranker,
+    make_checkpoint,
+    make_embedding_model,
+    make_one_label_sigmoid,
+    make_three_labels,
+)
+from safetensors.numpy import load_file, save_file
+from sentence_transformers import CrossEncoder
+
+from ce_rerank import Reranker, UnavailableError
+from ce_rerank.engines.base import EngineOptions, load_engine
+from ce_rerank.models.store import Checkpoint
+
+pytestmark = pytest.mark.slow
+
+QUERY = "why does the keeper trim the wick?"
+PAIRS = [(QUERY, text) for text in ODD_TEXTS]
+
+
+def load(checkpoint: Checkpoint, **options: object) -> Reranker:
+    return Reranker.from_engine(load_engine(checkpoint, EngineOptions(engine="torch", device="cpu", **options)))  # type: ignore[arg-type]
+
+
+def reference(checkpoint: Checkpoint) -> np.ndarray:
+    model = CrossEncoder(str(checkpoint.folder), device="cpu", local_files_only=True)
+    model.max_seq_length = min(model.max_seq_length, MAX_LENGTH)
+    return np.asarray(model.predict([list(pair) for pair in PAIRS], show_progress_bar=False))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_are_those_of_sentence_transformers(family: str, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(family, tmp_path)
+    np.testing.assert_allclose(load(checkpoint).score(PAIRS), reference(checkpoint), atol=1e-4)
+
+
+def test_a_causal_reranker_is_scored_as_yes_minus_no(tmp_path: Path) -> None:
+    checkpoint = make_causal_reranker(tmp_path)
+    reranker = load(checkpoint)
+    np.testing.assert_allclose(reranker.score(PAIRS), reference(checkpoint), atol=1e-4)
+    assert reranker.info.activation in ("identity", "sigmoid")
+
+
+def test_the_models_own_activation_is_named_and_applied(tmp_path: Path) -> None:
+    checkpoint = make_one_label_sigmoid(tmp_path)
+    reranker = load(checkpoint)
+    assert reranker.info.activation == "sigmoid"
+    np.testing.assert_allclose(reranker.score(PAIRS), reference(checkpoint), atol=1e-6)
+    logits = reranker.score(PAIRS, scores="logit").astype(np.float64)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), reranker.score(PAIRS), atol=1e-6)
+
+
+def test_a_score_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
+    reranker = load(make_checkpoint("bert", tmp_path))
+    together = reranker.score(PAIRS)
+    alone = np.concatenate([reranker.score([pair]) for pair in PAIRS])
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    assert together.tobytes() == reranker.score(PAIRS).tobytes()
+
+
+def test_bf16_gives_float32_scores_that_are_not_rounded_to_its_steps(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint("bert", tmp_path)
+    scores = load(checkpoint, precision="bf16").score(PAIRS)
+    assert scores.dtype == np.float32
+    assert (scores.view(np.uint32) & 0xFFFF).any()
+    np.testing.assert_allclose(scores, reference(checkpoint), atol=0.15)
+
+
+def test_the_limit_can_be_lowered(tmp_path: Path) -> None:
+    reranker = load(make_checkpoint("bert", tmp_path), max_length=40)
+    (hit,) = reranker.rank(QUERY, ["word " * 300])
+    assert (reranker.info.max_length, hit.tokens, hit.truncated) == (40, 40, True)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(make_three_labels, "a classifier with 3 labels"), (make_embedding_model, "an embedding model")],
+)
+def test_what_is_no_reranker_is_refused(
+    make: Callable[[Path], Checkpoint], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UnavailableError, match=message):
+        load(make(tmp_path))
+
+
+def test_a_model_without_its_head_is_refused(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint("bert", tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["classifier.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnavailableError, match="lacks weights that its scores depend on .*classifier.weight"):
+        load(checkpoint)
+
+
+def test_an_activation_of_the_models_own_code_is_refused(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint("bert", tmp_path, sentence_transformers={"activation_fn": "mine.Squash"})
+    with pytest.raises(UnavailableError, match=r"mine\.Squash.*--trust-remote-code"):
+        load(checkpoint)
+
+
+def test_weights_that_are_cut_short_are_named(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint("bert", tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UnavailableError, match="cannot be loaded"):
+        load(checkpoint)
+
+
+def test_fp16_is_no_precision_of_the_cpu(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="fp16 is not a precision of the CPU"):
+        load(make_checkpoint("bert", tmp_path), precision="fp16")
