@@ -71,7 +71,9 @@ class CrossEncoderRerankFunction:
         RankOptions(top_k=top_k)
         hits = sorted(self.model.rank(query, documents, scores="logit"), key=lambda hit: hit.index)
         scores = self._activate([hit.score for hit in hits])
-        return [RerankResult(hits[place].text, scores[place], place) for place in select_top(scores, top_k=top_k)]
+        return [
+            RerankResult(hits[place].text, scores[place], place) for place in select_top(scores, top_k=top_k)
+        ]
 
     def _activate(self, logits: Sequence[float]) -> list[float]:
         import torch

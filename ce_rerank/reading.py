@@ -30,7 +30,8 @@ class Reading(NamedTuple):
 def read_pairs(tokenizer: PairTokenizer, pairs: Sequence[Pair], options: RankOptions) -> Iterator[Reading]:
     """Tokenize pairs as `options.long` asks, a few at a time; their readings come in the order of the pairs.
 
-    When documents are chunked, one that fits in a window is a passage as a whole. Raises UsageError when the windows asked for are more than the model can read.
+    When documents are chunked, one that fits in a window is a passage as a whole. Raises UsageError when the
+    windows asked for are more than the model can read.
     """
     room_of = {query: tokenizer.document_room(query) for query in {query for query, _ in pairs}}
     for start in range(0, len(pairs), _PAIRS_AT_A_TIME):
@@ -75,7 +76,7 @@ def _chunk_tokens(room: int, max_length: int, options: RankOptions) -> int:
         return room
     if options.chunk_tokens >= max_length:
         raise UsageError(
-            f"Windows of {options.chunk_tokens} tokens do not fit beside a query in the model's {max_length}.",
+            f"Windows of {options.chunk_tokens} tokens leave a query no room in the model's {max_length}.",
             hint="Give a smaller --chunk-tokens, or leave it out for the largest that fits.",
         )
     return min(options.chunk_tokens, room)

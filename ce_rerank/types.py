@@ -63,8 +63,8 @@ class RankOptions:
 
     `top_k` keeps that many documents, None all; `min_score` keeps none below, on the scale that `scores`
     names. `long` says what to do with a document that is longer than the model: `truncate` reads its
-    beginning, `chunk` scores windows of `chunk_tokens` tokens (default: what the query leaves) that overlap by
-    `chunk_overlap` (default: a quarter) and pools their scores by `pool`, `error` refuses it.
+    beginning, `chunk` scores windows of `chunk_tokens` tokens (default: what the query leaves) that overlap
+    by `chunk_overlap` (default: a quarter) and pools their scores by `pool`, `error` refuses it.
     """
 
     top_k: int | None = None
@@ -77,7 +77,9 @@ class RankOptions:
 
     def __post_init__(self) -> None:
         if self.top_k is not None and self.top_k < 1:
-            raise UsageError(f"top_k is {self.top_k}.", hint="Give at least 1, or leave it out for all documents.")
+            raise UsageError(
+                f"top_k is {self.top_k}.", hint="Give at least 1, or leave it out for all documents."
+            )
         if self.min_score is not None and self.min_score != self.min_score:
             raise UsageError("min_score is NaN.", hint="Give a number.")
         for name, value, allowed in (

@@ -11,7 +11,8 @@ from ce_rerank.engines.base import EngineInfo, Float32s, TokenBatch
 from ce_rerank.engines.tokenization import EncoderTokenizer
 
 _SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
-_WORDS = "zero one two three four five six seven eight nine red green blue cat dog fish nan inf".split()
+_NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+_WORDS = [*_NUMBERS, "red", "green", "blue", "cat", "dog", "fish", "nan", "inf"]
 
 
 def word_tokenizer() -> Tokenizer:

@@ -33,7 +33,11 @@ CROSS_ENCODER_FILES = {
 
 @dataclass
 class HubModel:
-    """A model on the local hub; `large` are the files that it keeps in LFS."""
+    """A model on the local hub; `large` are the files that it keeps in LFS.
+
+    Of a `stalled` file only the first half is sent, and then nothing until the hub is told to `release`; of a
+    `cut` file the first half, as often as it says, before the connection is closed.
+    """
 
     files: dict[str, bytes]
     commit: str
@@ -42,6 +46,8 @@ class HubModel:
     token: str | None = None
     is_gated: bool = False
     damaged: tuple[str, ...] = ()
+    stalled: tuple[str, ...] = ()
+    cut: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -59,6 +65,7 @@ class LocalHub:
     headers: dict[str, str] = field(default_factory=dict)
     page: bytes | None = None
     listed_size: int | None = None
+    release: threading.Event = field(default_factory=threading.Event)
 
     def add(self, name: str, files: dict[str, bytes] | None = None, **settings: Any) -> HubModel:
         """Publish a model; its commit follows from its files."""
@@ -83,6 +90,7 @@ def serve_hub() -> Iterator[LocalHub]:
     try:
         yield state
     finally:
+        state.release.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -134,16 +142,42 @@ class _HubHandler(BaseHTTPRequestHandler):
         etag = hashlib.sha256(content).hexdigest()
         if file in model.damaged:
             content = content[:-1] + bytes([content[-1] ^ 1])
-        return self._send(200, content, {"X-Repo-Commit": model.commit, "ETag": f'"{etag}"'})
+        headers = {"X-Repo-Commit": model.commit, "ETag": f'"{etag}"'}
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            self.hub.requests[-1] += f" from {start}"
+        sent = len(content) - start
+        if self.command == "GET" and file in model.stalled:
+            sent //= 2
+        if self.command == "GET" and model.cut.get(file, 0):
+            model.cut[file] -= 1
+            sent //= 2
+        return self._send(206 if start else 200, content[start:], headers, sent)
 
-    def _send(self, status: int, content: bytes = b"", headers: dict[str, str] | None = None) -> None:
+    def _send(
+        self,
+        status: int,
+        content: bytes = b"",
+        headers: dict[str, str] | None = None,
+        sent: int | None = None,
+    ) -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+        if self.command == "HEAD":
+            return
+        whole = sent is None or sent == len(content)
+        self.wfile.write(content if whole else content[:sent])
+        if not whole:
+            self.wfile.flush()
+            if any(
+                self.path.endswith(f"/{name}") for model in self.hub.models.values() for name in model.stalled
+            ):
+                self.hub.release.wait(60)
+            self.close_connection = True
 
 
 def _describe(name: str, model: HubModel, listed_size: int | None) -> dict[str, Any]:
@@ -209,3 +243,33 @@ class Resolver:
     def __call__(self, name: str | None, **arguments: object) -> dict[str, Any]:
         """Resolve a name, with nothing on stderr meanwhile."""
         return self.finish(self.start(name, **arguments))
+
+
+def put_in_cache(
+    cache: Path,
+    name: str,
+    files: dict[str, bytes] | None = None,
+    *,
+    commit: str | None = None,
+    links: bool = True,
+) -> str:
+    """Write a model into a hub's cache as huggingface_hub lays it out; gives its commit.
+
+    Without `links` the files lie in the snapshot itself, as they do where there are no symbolic links.
+    """
+    files = CROSS_ENCODER_FILES if files is None else files
+    commit = commit or hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+    repository = cache / f"models--{name.replace('/', '--')}"
+    for folder in ("blobs", "refs", f"snapshots/{commit}"):
+        (repository / folder).mkdir(parents=True, exist_ok=True)
+    for file, content in files.items():
+        place = repository / "snapshots" / commit / file
+        place.parent.mkdir(exist_ok=True)
+        if links:
+            blob = repository / "blobs" / hashlib.sha256(content).hexdigest()
+            blob.write_bytes(content)
+            place.symlink_to(os.path.relpath(blob, place.parent))
+        else:
+            place.write_bytes(content)
+    (repository / "refs" / "main").write_text(commit)
+    return commit

@@ -30,7 +30,9 @@ def function(counting_reranker: Reranker) -> CrossEncoderRerankFunction:
 
 def test_the_signatures_are_those_of_milvus_model() -> None:
     parameters = inspect.signature(CrossEncoderRerankFunction.__init__).parameters
-    assert {name: parameter.default for name, parameter in parameters.items() if name not in ("self", "kwargs")} == {
+    assert {
+        name: parameter.default for name, parameter in parameters.items() if name not in ("self", "kwargs")
+    } == {
         "model_name": "",
         "device": "",
         "batch_size": 32,
@@ -105,7 +107,9 @@ class TestWithRealWeights:
         example = json.loads(SEED.read_text(encoding="utf-8"))
         results = real(query=example["query"], documents=example["documents"], top_k=3)
         assert [result.index for result in results] == [1, 0, 3]
-        assert [result.score for result in results] == pytest.approx([6.688290, -2.272524, -4.642528], abs=1e-3)
+        assert [result.score for result in results] == pytest.approx(
+            [6.688290, -2.272524, -4.642528], abs=1e-3
+        )
         json.dumps([result.to_dict() for result in results])
         everything = {hit.index: hit.score for hit in real.model.rank(example["query"], example["documents"])}
         assert everything[2] == pytest.approx(-5.843601, abs=1e-3)

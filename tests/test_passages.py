@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from trained_tokenizers import KINDS, texts, trained_tokenizer
 
 from ce_rerank.breaks import splits_character
+from ce_rerank.engines.tokenization import EncoderTokenizer
 from ce_rerank.passages import TokenSpan, cut_passages, fit_passages, pool_scores
 from ce_rerank.types import Passage, PoolName
 
@@ -249,6 +250,40 @@ def test_a_passage_that_turns_out_too_long_is_split_until_it_is_read_whole() -> 
     assert [row.truncated for _, row in fitted] == [False] * len(fitted)
     assert [(passage.text, row.text) for passage, row in fitted] == [(p.text, p.text) for p, _ in fitted]
     assert_sound(text, characters(text), [passage for passage, _ in fitted])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40)
+@given(text=texts(150), query=st.sampled_from(["the", "这文", "dog fox"]), max_length=st.integers(24, 48))
+def test_passages_are_read_whole_beside_their_query(
+    kind: str, text: str, query: str, max_length: int
+) -> None:
+    encoder = EncoderTokenizer(trained_tokenizer(kind), max_length=max_length, with_type_ids=False)
+    room = encoder.document_room(query)
+    spans = list(encoder.token_spans(text))
+    fitted = fit_passages(
+        cut(text, spans, room, room // 4),
+        lambda texts: encoder.encode([(query, text) for text in texts]),
+        encoder.token_spans,
+    )
+    assert_sound(text, spans, [passage for passage, _ in fitted])
+    for passage, row in fitted:
+        assert not row.truncated or len(passage.text) == 1
+        assert row == encoder.encode([(query, passage.text)])[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40)
+@given(text=texts(40))
+def test_a_document_that_fits_is_fed_to_the_model_as_if_it_were_not_chunked(kind: str, text: str) -> None:
+    encoder = EncoderTokenizer(trained_tokenizer(kind), max_length=64, with_type_ids=False)
+    (truncated,) = encoder.encode([("the", text)])
+    room = encoder.document_room("the")
+    passages = cut(text, list(encoder.token_spans(text)), room, room // 4)
+    if not truncated.truncated:
+        assert passages == [Passage(text, 0, len(text), 1)]
+    if len(passages) == 1:
+        assert not truncated.truncated
 
 
 def test_the_parts_of_a_passage_have_their_place_in_the_document() -> None:

@@ -5,7 +5,7 @@ from fakes import CountingEngine, word_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ce_rerank import Document, Passage, Reranker, RankOptions, UsageError
+from ce_rerank import Document, Passage, RankOptions, Reranker, UsageError
 from ce_rerank.engines.tokenization import EncoderTokenizer
 from ce_rerank.reading import read_pairs
 
@@ -45,8 +45,12 @@ def test_the_passages_line_is_counted_from_one(counting_reranker: Reranker) -> N
 def test_windows_may_be_smaller_than_the_model(counting_engine: CountingEngine) -> None:
     pairs = [("red", "one " * 12)]
     options = RankOptions(long="chunk", chunk_tokens=5, chunk_overlap=0)
-    texts = [reading.passage.text.split() for reading in read_pairs(counting_engine.tokenizer, pairs, options) if reading.passage]
-    assert sum(texts, []) == ["one"] * 12
+    texts = [
+        reading.passage.text.split()
+        for reading in read_pairs(counting_engine.tokenizer, pairs, options)
+        if reading.passage
+    ]
+    assert [word for words in texts for word in words] == ["one"] * 12
     assert max(len(words) for words in texts) == 5
 
 
@@ -74,7 +78,7 @@ def test_documents_of_one_ranking_may_be_long_and_short(counting_reranker: Reran
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"chunk_tokens": 32}, "Windows of 32 tokens do not fit beside a query in the model's 32"),
+        ({"chunk_tokens": 32}, "Windows of 32 tokens leave a query no room in the model's 32"),
         ({"chunk_tokens": 5, "chunk_overlap": 5}, "Windows of 5 tokens cannot overlap by 5"),
     ],
 )
@@ -86,7 +90,9 @@ def test_windows_that_cannot_be_are_refused(
 
 
 @given(
-    st.lists(st.sampled_from(["one", "two ", "\n", " ", "é", "🙂", "中文", "x" * 40, ". "]), max_size=120).map("".join),
+    st.lists(
+        st.sampled_from(["one", "two ", "\n", " ", "é", "🙂", "中文", "x" * 40, ". "]), max_size=120
+    ).map("".join),
     st.integers(1, 20),
 )
 def test_windows_are_read_whole_and_cover_every_token(text: str, chunk_tokens: int) -> None:

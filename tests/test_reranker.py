@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from fakes import CountingEngine
 
-from ce_rerank import CandidateList, Document, InputError, Query, Reranker, RankOptions, UnavailableError, UsageError
+from ce_rerank import (
+    CandidateList,
+    Document,
+    InputError,
+    Query,
+    RankOptions,
+    Reranker,
+    UnavailableError,
+    UsageError,
+)
 
 
 def test_documents_come_back_best_first_with_their_place_and_rank(counting_reranker: Reranker) -> None:
@@ -43,7 +52,9 @@ def test_no_documents_give_an_empty_ranking(counting_reranker: Reranker) -> None
 
 
 def test_a_mapping_is_read_by_the_usual_field_names_and_kept(counting_reranker: Reranker) -> None:
-    hit = counting_reranker.rank("red", [{"_id": 7, "title": "one", "body": "two", "lang": "en"}], scores="logit")[0]
+    hit = counting_reranker.rank(
+        "red", [{"_id": 7, "title": "one", "body": "two", "lang": "en"}], scores="logit"
+    )[0]
     assert (hit.id, hit.text, hit.score) == (7, "one two", 3.0)
     assert hit.document.fields["lang"] == "en"
 
@@ -53,7 +64,7 @@ def test_a_long_document_is_cut_marked_counted_and_said(
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="ce_rerank"):
         ranking = counting_reranker.rank("red", ["one", "two " * 40], scores="logit")
-    # Of 32 tokens three are special and one is the query: 28 words of four characters are read, less one space.
+    # Of 32 tokens three are special and one is the query: 28 words are read, of four characters each.
     cut = ranking[0]
     assert (cut.index, cut.score, cut.tokens, cut.truncated, cut.characters_read) == (1, 56.0, 32, True, 111)
     assert not ranking[1].truncated
@@ -74,8 +85,14 @@ def test_the_query_is_never_cut(counting_reranker: Reranker) -> None:
 def test_long_error_refuses_before_anything_is_scored(
     counting_reranker: Reranker, counting_engine: CountingEngine
 ) -> None:
-    documents = [Document("one"), Document("two " * 40, id="b", origin="notes.jsonl:2"), Document("six " * 50)]
-    with pytest.raises(InputError, match=r"^notes.jsonl:2: document 1 \(id b\) is longer .*; 2 of 3 documents are\."):
+    documents = [
+        Document("one"),
+        Document("two " * 40, id="b", origin="notes.jsonl:2"),
+        Document("six " * 50),
+    ]
+    with pytest.raises(
+        InputError, match=r"^notes.jsonl:2: document 1 \(id b\) is longer .*; 2 of 3 documents are\."
+    ):
         counting_reranker.rank("red", documents, long="error")
     assert counting_engine.batch_shapes == []
 
@@ -156,7 +173,9 @@ def test_pairs_of_many_queries_share_batches(counting_engine: CountingEngine) ->
 
 
 def test_rank_lists_pools_and_parts_again(counting_reranker: Reranker) -> None:
-    lists = [CandidateList(Query(f"red {word}"), [Document("three"), Document(word)]) for word in ("one", "nine")]
+    lists = [
+        CandidateList(Query(f"red {word}"), [Document("three"), Document(word)]) for word in ("one", "nine")
+    ]
     rankings = counting_reranker.rank_lists(lists, RankOptions(top_k=1))
     assert [ranking[0].text for ranking in rankings] == ["three", "nine"]
 
@@ -191,4 +210,6 @@ def test_one_reranker_serves_several_threads(counting_reranker: Reranker) -> Non
         thread.start()
     for thread in threads:
         thread.join()
-    assert results == {number: [9.0 * (number + 1), 5.0 * (number + 1), 1.0 * (number + 1)] for number in range(8)}
+    assert results == {
+        number: [9.0 * (number + 1), 5.0 * (number + 1), 1.0 * (number + 1)] for number in range(8)
+    }

@@ -41,10 +41,14 @@ Lists = Sequence[tuple[str, list[str]]]
 def bench(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="Documents to measure with. Default: a sample.", show_default=False),
+        typer.Argument(
+            metavar="[FILE]", help="Documents to measure with. Default: a sample.", show_default=False
+        ),
     ] = None,
     *,
-    rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="How often each is measured.")] = 3,
+    rounds: Annotated[
+        int, typer.Option("--rounds", metavar="N", min=1, help="How often each is measured.")
+    ] = 3,
     to: Annotated[Literal["table", "json"] | None, typer.Option("--to", show_default=False)] = None,
     model: ModelOptions,
     manners: MannerOptions,
@@ -93,7 +97,7 @@ class _Measure:
 
 
 def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity) -> list[_Measure]:
-    """Measure every choice that works here, the reference first, taking turns so that all meet the same noise."""
+    """Measure every choice that works here, the reference first; in turns, so that all meet one noise."""
     from ..engines.devices import find_device
 
     device = find_device(model.device)
@@ -185,7 +189,9 @@ def _as_arguments(keywords: dict[str, Any]) -> list[str]:
     options = {f"--{name.replace('_', '-')}": value for name, value in keywords.items()}
     flags = [option for option, value in options.items() if value is True]
     return flags + [
-        f"{option}={value}" for option, value in options.items() if value is not None and not isinstance(value, bool)
+        f"{option}={value}"
+        for option, value in options.items()
+        if value is not None and not isinstance(value, bool)
     ]
 
 
@@ -203,7 +209,9 @@ def _compare(scores: list[list[float]], reference: list[list[float]]) -> tuple[l
 def _lists_of_file(file: Path) -> Lists:
     texts = [document.text for document in read_documents(file)]
     if len(texts) < _START_DOCUMENTS:
-        raise InputError(f"{file}: {len(texts)} documents are too few to measure with.", hint="Give a hundred or so.")
+        raise InputError(
+            f"{file}: {len(texts)} documents are too few to measure with.", hint="Give a hundred or so."
+        )
     return lists_of(texts, _QUERIES)
 
 

@@ -48,7 +48,9 @@ def sample_lists(queries: int, documents: int) -> list[tuple[str, list[str]]]:
     lists = []
     for _ in range(queries):
         query = " ".join(chance.choice(_SENTENCES).rstrip(".").split()[:_QUERY_WORDS])
-        passages = [" ".join(chance.sample(_SENTENCES, chance.randint(*_PASSAGE_SENTENCES))) for _ in range(documents)]
+        passages = [
+            " ".join(chance.sample(_SENTENCES, chance.randint(*_PASSAGE_SENTENCES))) for _ in range(documents)
+        ]
         lists.append((query, passages))
     return lists
 

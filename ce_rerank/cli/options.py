@@ -34,78 +34,111 @@ class ModelOptions:
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", metavar="NAME|PATH", envvar=_environment("MODEL"), rich_help_panel=_MODEL,
+            "--model",
+            "-m",
+            metavar="NAME|PATH",
+            envvar=_environment("MODEL"),
+            rich_help_panel=_MODEL,
             help="A hub model or a folder with a checkpoint. Default: the offline weights where they are "
             "installed, else cross-encoder/ms-marco-MiniLM-L-6-v2.",
         ),
-    ] = None  # fmt: skip
+    ] = None
     revision: Annotated[
         str | None,
         typer.Option(
-            "--revision", metavar="REV", envvar=_environment("REVISION"), rich_help_panel=_MODEL,
+            "--revision",
+            metavar="REV",
+            envvar=_environment("REVISION"),
+            rich_help_panel=_MODEL,
             help="The branch, tag or commit of a hub model.",
         ),
-    ] = None  # fmt: skip
+    ] = None
     device: Annotated[
         str,
         typer.Option(
-            "--device", "-d", metavar="DEVICE", envvar=_environment("DEVICE"), rich_help_panel=_MODEL,
+            "--device",
+            "-d",
+            metavar="DEVICE",
+            envvar=_environment("DEVICE"),
+            rich_help_panel=_MODEL,
             help="auto, cpu, cuda, cuda:N or mps.",
         ),
-    ] = "auto"  # fmt: skip
+    ] = "auto"
     engine: Annotated[
         EngineName,
-        typer.Option("--engine", envvar=_environment("ENGINE"), rich_help_panel=_MODEL, help="What scores the pairs."),
+        typer.Option(
+            "--engine", envvar=_environment("ENGINE"), rich_help_panel=_MODEL, help="What scores the pairs."
+        ),
     ] = "auto"
     precision: Annotated[
         Precision,
         typer.Option(
-            "--precision", envvar=_environment("PRECISION"), rich_help_panel=_MODEL,
+            "--precision",
+            envvar=_environment("PRECISION"),
+            rich_help_panel=_MODEL,
             help="The arithmetic. auto: bf16 where the machine has it natively, else fp32.",
         ),
-    ] = "auto"  # fmt: skip
+    ] = "auto"
     max_length: Annotated[
         int | None,
         typer.Option(
-            "--max-length", metavar="TOKENS", min=8, envvar=_environment("MAX_LENGTH"), rich_help_panel=_MODEL,
+            "--max-length",
+            metavar="TOKENS",
+            min=8,
+            envvar=_environment("MAX_LENGTH"),
+            rich_help_panel=_MODEL,
             help="Read at most this many tokens of a pair. Default: the model's limit.",
         ),
-    ] = None  # fmt: skip
+    ] = None
     batch_tokens: Annotated[
         int | None,
         typer.Option(
-            "--batch-tokens", metavar="TOKENS", min=1, envvar=_environment("BATCH_TOKENS"), rich_help_panel=_MODEL,
+            "--batch-tokens",
+            metavar="TOKENS",
+            min=1,
+            envvar=_environment("BATCH_TOKENS"),
+            rich_help_panel=_MODEL,
             help="The size of a batch, padding included. Default: what the engine runs best with.",
         ),
-    ] = None  # fmt: skip
+    ] = None
     threads: Annotated[
         int | None,
         typer.Option(
-            "--threads", metavar="N", min=1, envvar=_environment("THREADS"), rich_help_panel=_MODEL,
+            "--threads",
+            metavar="N",
+            min=1,
+            envvar=_environment("THREADS"),
+            rich_help_panel=_MODEL,
             help="How many CPU threads may work. Default: all.",
         ),
-    ] = None  # fmt: skip
+    ] = None
     offline: Annotated[
         bool,
         typer.Option(
-            "--offline", envvar=_environment("OFFLINE"), rich_help_panel=_MODEL,
+            "--offline",
+            envvar=_environment("OFFLINE"),
+            rich_help_panel=_MODEL,
             help="Never try the network: only what is on this machine.",
         ),
-    ] = False  # fmt: skip
+    ] = False
     trust_remote_code: Annotated[
         bool,
         typer.Option(
-            "--trust-remote-code", envvar=_environment("TRUST_REMOTE_CODE"), rich_help_panel=_MODEL,
+            "--trust-remote-code",
+            envvar=_environment("TRUST_REMOTE_CODE"),
+            rich_help_panel=_MODEL,
             help="Run Python code that comes with the model.",
         ),
-    ] = False  # fmt: skip
+    ] = False
     allow_pickle: Annotated[
         bool,
         typer.Option(
-            "--allow-pickle", envvar=_environment("ALLOW_PICKLE"), rich_help_panel=_MODEL,
+            "--allow-pickle",
+            envvar=_environment("ALLOW_PICKLE"),
+            rich_help_panel=_MODEL,
             help="Load weights that are only there as a pickle, which can run code.",
         ),
-    ] = False  # fmt: skip
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +148,21 @@ class InputOptions:
     text_field: Annotated[
         list[str] | None,
         typer.Option(
-            "--text-field", metavar="NAME", rich_help_panel=_INPUT,
+            "--text-field",
+            metavar="NAME",
+            rich_help_panel=_INPUT,
             help="The field with the text; a.b.c goes into nested objects. Repeat it to join several.",
         ),
-    ] = None  # fmt: skip
+    ] = None
     id_field: Annotated[
         str | None,
         typer.Option(
-            "--id-field", metavar="NAME", rich_help_panel=_INPUT,
+            "--id-field",
+            metavar="NAME",
+            rich_help_panel=_INPUT,
             help="The field with the id. Default: the first of id, _id, docid, doc_id, pid.",
         ),
-    ] = None  # fmt: skip
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +171,9 @@ class SelectionOptions:
 
     top_k: Annotated[
         int | None,
-        typer.Option("--top-k", "-k", metavar="N", min=1, rich_help_panel=_RANKING, help="The best N. Default: all."),
+        typer.Option(
+            "--top-k", "-k", metavar="N", min=1, rich_help_panel=_RANKING, help="The best N. Default: all."
+        ),
     ] = None
     min_score: Annotated[
         float | None,
@@ -143,31 +182,39 @@ class SelectionOptions:
     scores: Annotated[
         ScoreScale,
         typer.Option(
-            "--scores", rich_help_panel=_RANKING,
+            "--scores",
+            rich_help_panel=_RANKING,
             help="The scale: model as its configuration says, logit without activation, sigmoid from 0 to 1.",
         ),
-    ] = "model"  # fmt: skip
+    ] = "model"
     long: Annotated[
         LongPolicy,
         typer.Option(
-            "--long", rich_help_panel=_RANKING,
+            "--long",
+            rich_help_panel=_RANKING,
             help="A document over the model's limit: cut it, score it in windows, or stop.",
         ),
-    ] = "truncate"  # fmt: skip
+    ] = "truncate"
     chunk_tokens: Annotated[
         int | None,
         typer.Option(
-            "--chunk-tokens", metavar="TOKENS", min=1, rich_help_panel=_RANKING,
+            "--chunk-tokens",
+            metavar="TOKENS",
+            min=1,
+            rich_help_panel=_RANKING,
             help="The size of a window. Default: what the query leaves of the model's limit.",
         ),
-    ] = None  # fmt: skip
+    ] = None
     chunk_overlap: Annotated[
         int | None,
         typer.Option(
-            "--chunk-overlap", metavar="TOKENS", min=0, rich_help_panel=_RANKING,
+            "--chunk-overlap",
+            metavar="TOKENS",
+            min=0,
+            rich_help_panel=_RANKING,
             help="How far windows overlap. Default: a quarter.",
         ),
-    ] = None  # fmt: skip
+    ] = None
     pool: Annotated[
         PoolName,
         typer.Option("--pool", rich_help_panel=_RANKING, help="How window scores make a document's score."),
@@ -184,7 +231,9 @@ class OutputOptions:
 
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="PATH", rich_help_panel=_OUTPUT, help="Write here, whole or not at all."),
+        typer.Option(
+            "--output", "-o", metavar="PATH", rich_help_panel=_OUTPUT, help="Write here, whole or not at all."
+        ),
     ] = None
 
 

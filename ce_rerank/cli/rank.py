@@ -13,8 +13,8 @@ import typer
 from ..errors import UsageError
 from ..formats.base import FORMAT_OF_SUFFIX, InputFormat, ReadOptions, read_documents
 from ..formats.output import open_output
-from ..formats.source import Source, read_query
 from ..formats.rows import WriteOptions
+from ..formats.source import Source, read_query
 from ..formats.writers import open_writer
 from ..types import Document, Query, Ranking
 from .console import messages, stdout_console
@@ -31,59 +31,77 @@ _INPUT = "Input"
 def rank(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[QUERY] [DOCUMENT]...", help="The query, then documents.", show_default=False),
+        typer.Argument(
+            metavar="[QUERY] [DOCUMENT]...", help="The query, then documents.", show_default=False
+        ),
     ] = None,
     *,
     query: Annotated[
         str | None,
         typer.Option(
-            "--query", "-q", metavar="TEXT", rich_help_panel=_INPUT,
+            "--query",
+            "-q",
+            metavar="TEXT",
+            rich_help_panel=_INPUT,
             help="The query; every argument is then a document.",
         ),
-    ] = None,  # fmt: skip
+    ] = None,
     query_file: Annotated[
         Path | None,
-        typer.Option("--query-file", metavar="PATH", rich_help_panel=_INPUT, help="Read the query from a file."),
+        typer.Option(
+            "--query-file", metavar="PATH", rich_help_panel=_INPUT, help="Read the query from a file."
+        ),
     ] = None,
     file: Annotated[
         list[str] | None,
         typer.Option(
-            "--file", "-f", metavar="PATH", rich_help_panel=_INPUT,
+            "--file",
+            "-f",
+            metavar="PATH",
+            rich_help_panel=_INPUT,
             help="Read documents from a file; - is stdin. Repeat it for several.",
         ),
-    ] = None,  # fmt: skip
+    ] = None,
     source_format: Annotated[
         InputFormat | None,
         typer.Option(
-            "--from", rich_help_panel=_INPUT, show_default=False,
+            "--from",
+            rich_help_panel=_INPUT,
+            show_default=False,
             help="The format of the documents. Default: by suffix, else by looking.",
         ),
-    ] = None,  # fmt: skip
+    ] = None,
     whole_files: Annotated[
         bool,
         typer.Option(
-            "--whole-files", rich_help_panel=_INPUT,
+            "--whole-files",
+            rich_help_panel=_INPUT,
             help="Each file is one document, and the arguments name files, too.",
         ),
-    ] = False,  # fmt: skip
+    ] = False,
     fields: InputOptions,
     selection: SelectionOptions,
     to: Annotated[
         OutputFormat | None,
         typer.Option(
-            "--to", rich_help_panel=_OUTPUT, show_default=False,
+            "--to",
+            rich_help_panel=_OUTPUT,
+            show_default=False,
             help="Default: by the suffix of --output; else a table on a terminal, jsonl anywhere else.",
         ),
-    ] = None,  # fmt: skip
+    ] = None,
     output: OutputOptions,
-    no_text: Annotated[bool, typer.Option("--no-text", rich_help_panel=_OUTPUT, help="Leave the text out.")] = False,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", rich_help_panel=_OUTPUT, help="Leave the text out.")
+    ] = False,
     details: Annotated[
         bool,
         typer.Option(
-            "--details", rich_help_panel=_OUTPUT,
+            "--details",
+            rich_help_panel=_OUTPUT,
             help="Add the rank, the tokens read, whether text was cut, and the best passage.",
         ),
-    ] = False,  # fmt: skip
+    ] = False,
     model: ModelOptions,
     manners: MannerOptions,
 ) -> None:
@@ -118,7 +136,9 @@ def _read_query(texts: list[str], query: str | None, query_file: Path | None) ->
         return Query(read_query(_source(str(query_file))), origin=str(query_file))
     if query is None:
         if not texts:
-            raise UsageError("There is no query.", hint="Give it first, or with -q, or in a file with --query-file.")
+            raise UsageError(
+                "There is no query.", hint="Give it first, or with -q, or in a file with --query-file."
+            )
         query = texts.pop(0)
     if not query.strip():
         raise UsageError("The query is empty.", hint="Give some words to rank by.")
@@ -132,7 +152,8 @@ def _read_documents(texts: list[str], files: list[str], options: ReadOptions) ->
     if not texts and not files:
         if sys.stdin.isatty():
             raise UsageError(
-                "There are no documents.", hint="Give them after the query, in files with -f, or through a pipe."
+                "There are no documents.",
+                hint="Give them after the query, in files with -f, or through a pipe.",
             )
         files = ["-"]
     if files.count("-") > 1:

@@ -17,7 +17,9 @@ def parse_device(device: str) -> str:
     """Check the form of a device's name; raises UsageError for one that is none of ours."""
     name = device.strip().lower()
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
-        raise UsageError(f"There is no kind of device called {device!r}.", hint="Give auto, cpu, cuda, cuda:N or mps.")
+        raise UsageError(
+            f"There is no kind of device called {device!r}.", hint="Give auto, cpu, cuda, cuda:N or mps."
+        )
     return name
 
 

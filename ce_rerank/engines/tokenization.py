@@ -20,8 +20,8 @@ from .cuts import SafeCuts
 
 _CHARACTERS_A_TOKEN = 6  # more than any language has on average, so that one try nearly always does
 _REACH_GROWTH = 4
-_PIECE_CHARACTERS = 16_384
-_PIECES_AT_ONCE = 16  # one for each thread of a large machine
+_PIECE_CHARACTERS = 4096  # small enough for all threads of a large machine to have a part of one document
+_PIECES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)

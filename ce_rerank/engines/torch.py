@@ -31,8 +31,8 @@ _PROBE: Pair = ("what is it?", "Ça, c'est 一 «test» — of “this”\tmodel
 def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions, device: str) -> TorchEngine:
     """Load a checkpoint by sentence-transformers onto a device that is there (`find_device`).
 
-    Raises UnavailableError when it cannot be loaded whole: code that is not trusted, weights that are missing,
-    a precision that the device does not have.
+    Raises UnavailableError when it cannot be loaded whole: code that is not trusted, weights that are
+    missing, a precision that the device does not have.
     """
     precision = choose_precision(options.precision, device)
     if not options.trust_remote_code and (activation := untrusted_activation(checkpoint.folder)):
@@ -74,7 +74,7 @@ class TorchEngine:
         )
 
     def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
-        """Give the float32 logits of each batch, in order; the next batch is started before one is waited for."""
+        """Give the float32 logits of each batch, in order; one is waited for when the next is on its way."""
         started: torch.Tensor | None = None
         for batch in batches:
             ahead = self._start(batch)
@@ -102,7 +102,7 @@ class TorchEngine:
         except torch.OutOfMemoryError as error:
             pairs, tokens = batch.input_ids.shape
             raise UnavailableError(
-                f"The device {self.info.device} ran out of memory on a batch of {pairs} pairs of {tokens} tokens.",
+                f"{self.info.device} ran out of memory on a batch of {pairs} pairs of {tokens} tokens.",
                 hint=f"Give --batch-tokens less than {pairs * tokens}, or --device cpu.",
             ) from error
 
@@ -115,7 +115,7 @@ class PreprocessTokenizer:
     """
 
     def __init__(self, model: CrossEncoder, padding: Padding) -> None:
-        self.max_length = model.max_seq_length
+        self.max_length: int = model.max_seq_length
         self._model = model
         self._padding = padding
         self._lock = threading.Lock()
@@ -124,7 +124,7 @@ class PreprocessTokenizer:
         self._tokenizer.no_padding()
 
     def encode(self, pairs: Sequence[Pair]) -> list[PairTokens]:
-        """Tokenize pairs. A row that fills the whole limit counts as cut, and as read to where it must end."""
+        """Tokenize pairs. A row that fills the whole limit counts as cut; where, cannot be told."""
         with self._lock, quiet_libraries():
             return [self._encode(*pair) for pair in pairs]
 
@@ -163,7 +163,8 @@ def _load_cross_encoder(
         )
     except torch.OutOfMemoryError as error:
         raise UnavailableError(
-            f"{checkpoint.name} does not fit in the memory of {device}.", hint="Give --device cpu, or a smaller model."
+            f"{checkpoint.name} does not fit in the memory of {device}.",
+            hint="Give --device cpu, or a smaller model.",
         ) from error
     except Exception as error:
         if "trust_remote_code" in str(error):
@@ -182,10 +183,12 @@ def _require_all_weights(checkpoint: Checkpoint, messages: Sequence[str]) -> Non
     """Refuse a model of which a part was made up: transformers says so in a report, and goes on."""
     report = next((message for message in messages if "MISSING" in message or "MISMATCH" in message), None)
     if report is not None:
-        named = [line.split("|")[0].strip() for line in report.splitlines() if "MISSING" in line and "|" in line]
+        named = [
+            line.split("|")[0].strip() for line in report.splitlines() if "MISSING" in line and "|" in line
+        ]
         raise UnavailableError(
-            f"{checkpoint.name} lacks weights that its scores depend on ({', '.join(named) or 'see --debug'}); "
-            "they would be random.",
+            f"{checkpoint.name} lacks weights that its scores depend on ({', '.join(named)}); they would be "
+            "random.",
             hint="Give a cross-encoder, or fetch the model again.",
         )
 
@@ -237,7 +240,11 @@ def _preprocess(model: CrossEncoder, pair: Pair) -> dict[str, Any]:
 
 def _constant_features(model: CrossEncoder) -> dict[str, Any]:
     """What the model wants beside the ids, the same for every batch (the modality, for one)."""
-    return {name: value for name, value in _preprocess(model, _PROBE).items() if not isinstance(value, torch.Tensor)}
+    return {
+        name: value
+        for name, value in _preprocess(model, _PROBE).items()
+        if not isinstance(value, torch.Tensor)
+    }
 
 
 def _activation_name(activation: Any) -> str:

@@ -79,7 +79,9 @@ def start_seconds(system: str, checkpoint: Path) -> float:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--queries", type=int, default=10)
     arguments.add_argument("--documents", type=int, default=100, help="a query")
@@ -103,19 +105,26 @@ def main() -> None:
         worker.process.communicate()
 
     documents = given.queries * given.documents
-    seconds = {name: statistics.median(answer["elapsed_seconds"] for answer in answers[name]) for name in systems}
-    reference = [score for scores in answers[_REFERENCE][0]["scores"] for score in scores]
+    medians = {name: statistics.median(one["elapsed_seconds"] for one in answers[name]) for name in systems}
+    reference = _flatten(answers[_REFERENCE][0])
     print(f"{documents} documents, {given.queries} queries, medians of {given.rounds} rounds")
-    print(f"{'':24}{'start s':>9}{'docs/s':>9}{'times':>8}{'memory MB':>11}{'largest diff':>14}{'same bytes':>12}")
+    titles = ("start s", "docs/s", "times", "memory MB", "largest diff", "same bytes")
+    print(f"{'':22}" + "".join(f"{title:>14}" for title in titles))
     for name in systems:
-        scores = [score for scores in answers[name][-1]["scores"] for score in scores]
-        difference = max(abs(ours - theirs) for ours, theirs in zip(scores, reference, strict=True))
-        same = len({json.dumps(answer["scores"]) for answer in answers[name]}) == 1
-        print(
-            f"{name:24}{statistics.median(starts[name]):9.2f}{documents / seconds[name]:9.1f}"
-            f"{seconds[_REFERENCE] / seconds[name]:7.2f}x{answers[name][-1]['peak_memory_bytes'] / 2**20:11.0f}"
-            f"{'' if name in _PROBABILITIES else f'{difference:.2g}':>14}{'yes' if same else 'no':>12}"
+        differences = [abs(a - b) for a, b in zip(_flatten(answers[name][-1]), reference, strict=True)]
+        cells = (
+            f"{statistics.median(starts[name]):.2f}",
+            f"{documents / medians[name]:.1f}",
+            f"{medians[_REFERENCE] / medians[name]:.2f}x",
+            f"{answers[name][-1]['peak_memory_bytes'] / 2**20:.0f}",
+            "" if name in _PROBABILITIES else f"{max(differences):.2g}",
+            "yes" if len({json.dumps(answer["scores"]) for answer in answers[name]}) == 1 else "no",
         )
+        print(f"{name:22}" + "".join(f"{cell:>14}" for cell in cells))
+
+
+def _flatten(answer: dict[str, Any]) -> list[float]:
+    return [score for scores in answer["scores"] for score in scores]
 
 
 if __name__ == "__main__":

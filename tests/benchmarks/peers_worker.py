@@ -37,7 +37,9 @@ def sentence_transformers(folder: str) -> ScoreLists:
     model = CrossEncoder(folder)
 
     def score(lists: Lists) -> list[list[float]]:
-        ranked = [sorted(model.rank(query, texts), key=lambda hit: hit["corpus_id"]) for query, texts in lists]
+        ranked = [
+            sorted(model.rank(query, texts), key=lambda hit: hit["corpus_id"]) for query, texts in lists
+        ]
         return [[float(hit["score"]) for hit in hits] for hits in ranked]
 
     return score
@@ -91,9 +93,12 @@ def rerankers(folder: str) -> ScoreLists:
     ranker = Reranker(folder, model_type="cross-encoder", device="cpu", verbose=0)
 
     def score(lists: Lists) -> list[list[float]]:
-        ranked = [ranker.rank(query=query, docs=texts, doc_ids=list(range(len(texts)))) for query, texts in lists]
+        ranked = [
+            ranker.rank(query=query, docs=texts, doc_ids=list(range(len(texts)))) for query, texts in lists
+        ]
         return [
-            [float(hit.score) for hit in sorted(hits.results, key=lambda hit: hit.document.doc_id)] for hits in ranked
+            [float(hit.score) for hit in sorted(hits.results, key=lambda hit: hit.document.doc_id)]
+            for hits in ranked
         ]
 
     return score
@@ -120,7 +125,9 @@ def main() -> None:
             started = time.perf_counter()
             scores = score([tuple(item) for item in setting["lists"]])
             elapsed_seconds = time.perf_counter() - started
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+                1 if sys.platform == "darwin" else 1024
+            )
             answer = {"elapsed_seconds": elapsed_seconds, "scores": scores, "peak_memory_bytes": peak}
             print(json.dumps(answer), file=answers, flush=True)
 

@@ -138,7 +138,10 @@ def test_details_and_no_text(run: Run) -> None:
 @pytest.mark.parametrize(
     ("format", "expected"),
     [
-        ("json", '[\n{"index": 1, "score": 1.0, "text": "two"},\n{"index": 0, "score": 0.5, "text": "one"}\n]\n'),
+        (
+            "json",
+            '[\n{"index": 1, "score": 1.0, "text": "two"},\n{"index": 0, "score": 0.5, "text": "one"}\n]\n',
+        ),
         ("csv", "index,score,text\n1,1.0,two\n0,0.5,one\n"),
         ("tsv", "index\tscore\ttext\n1\t1.0\ttwo\n0\t0.5\tone\n"),
         ("text", "two\none\n"),

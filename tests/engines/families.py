@@ -19,6 +19,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from ce_rerank.models.store import Checkpoint
 
+transformers.utils.logging.disable_progress_bar()
+
 MAX_LENGTH = 96
 """The most tokens that a pair may have in the checkpoints of every family."""
 

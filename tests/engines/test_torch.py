@@ -31,7 +31,9 @@ PAIRS = [(QUERY, text) for text in ODD_TEXTS]
 
 
 def load(checkpoint: Checkpoint, **options: object) -> Reranker:
-    return Reranker.from_engine(load_engine(checkpoint, EngineOptions(engine="torch", device="cpu", **options)))  # type: ignore[arg-type]
+    return Reranker.from_engine(
+        load_engine(checkpoint, EngineOptions(engine="torch", device="cpu", **options))
+    )  # type: ignore[arg-type]
 
 
 def reference(checkpoint: Checkpoint) -> np.ndarray:
@@ -100,7 +102,9 @@ def test_a_model_without_its_head_is_refused(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "model.safetensors")
     del weights["classifier.weight"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UnavailableError, match="lacks weights that its scores depend on .*classifier.weight"):
+    with pytest.raises(
+        UnavailableError, match=r"lacks weights that its scores depend on .*classifier\.weight"
+    ):
         load(checkpoint)
 
 
