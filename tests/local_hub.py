@@ -143,17 +143,13 @@ class _HubHandler(BaseHTTPRequestHandler):
         if file in model.damaged:
             content = content[:-1] + bytes([content[-1] ^ 1])
         headers = {"X-Repo-Commit": model.commit, "ETag": f'"{etag}"'}
-        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            self.hub.requests[-1] += f" from {start}"
-        sent = len(content) - start
+        sent = len(content)
         if self.command == "GET" and file in model.stalled:
             sent //= 2
         if self.command == "GET" and model.cut.get(file, 0):
             model.cut[file] -= 1
             sent //= 2
-        return self._send(206 if start else 200, content[start:], headers, sent)
+        return self._send(200, content, headers, sent)
 
     def _send(
         self,

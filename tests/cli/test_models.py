@@ -1,0 +1,352 @@
+"""`ce-rerank models`, by the command itself, with a hub on loopback and caches of the test's own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_hub import CROSS_ENCODER_FILES, LocalHub, put_in_cache, serve_hub
+from shell import Shell
+
+DEFAULT = "cross-encoder/ms-marco-MiniLM-L-6-v2"
+TINY = "me/tiny-reranker"
+TABLE_HEAD = "model params lang tokens scores nDCG here size"
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    with serve_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell.below(tmp_path)
+
+
+@pytest.fixture
+def shell_at(hub: LocalHub, shell: Shell) -> Shell:
+    """A shell that has the local hub."""
+    shell.environment["HF_ENDPOINT"] = hub.url
+    return shell
+
+
+@pytest.fixture(scope="module")
+def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a tiny BERT with one label, as its author would publish them, duplicates and all."""
+    from engines.families import make_checkpoint
+
+    folder = make_checkpoint("bert", tmp_path_factory.mktemp("tiny") / "model").folder
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    card = b"---\nlicense: mit\nlanguage: en\n---\n# Tiny\n"
+    return {**files, "README.md": card, "pytorch_model.bin": b"x", "onnx/model.onnx": b"x"}
+
+
+def table(output: str) -> list[str]:
+    return [" ".join(line.split()) for line in output.splitlines()]
+
+
+class TestList:
+    def test_is_what_models_does_by_itself(self, shell: Shell) -> None:
+        bare = shell("models")
+        assert (bare.returncode, bare.stderr) == (0, "")
+        assert bare.stdout == shell("models", "list").stdout
+        lines = table(bare.stdout)
+        assert lines[0] == TABLE_HEAD
+        assert "minilm-l6 22.7M en 512 logit 0.508" in lines
+        assert "bge-v2-m3 568M many 8,192 sigmoid 0.553" in lines
+        assert "mmarco-minilm — 14 — — —" in lines
+        assert "qwen3-8b 8B many 32,768 — 0.690*" in lines
+
+    def test_fits_eighty_columns_and_shows_whole_names_on_wide_ones(self, shell: Shell) -> None:
+        assert max(map(len, shell("models").stdout.splitlines())) <= 80
+        shell.environment["COLUMNS"] = "130"
+        wide = shell("models").stdout.splitlines()
+        assert max(map(len, wide)) <= 130
+        assert "BAAI/bge-reranker-v2-m3" in "".join(wide)
+        assert "CC-BY-NC-4.0" in "".join(wide)
+
+    def test_marks_what_is_here(self, shell: Shell) -> None:
+        put_in_cache(shell.hub_cache, DEFAULT)
+        put_in_cache(shell.hub_cache, "me/reranker")
+        put_in_cache(shell.hub_cache, "cross-encoder/ms-marco-electra-base", {"README.md": b"x" * 2_000_000})
+        lines = table(shell("models", "--cached").stdout)
+        assert lines[1:4] == [
+            "minilm-l6 22.7M en 512 logit 0.508 cached 8.2 kB",
+            "electra-base — en — logit 0.720* part 2.0 MB",
+            "me/reranker — — — sigmoid — cached 8.2 kB",
+        ]
+
+    def test_filters_and_sorts(self, shell: Shell) -> None:
+        lines = table(shell("models", "bge", "--max-parameters", "0.57B", "--sort", "parameters").stdout)
+        assert [line.split()[0] for line in lines[1:4]] == ["bge-base", "bge-large", "bge-v2-m3"]
+        german = shell.json("models", "list", "--language", "de", "--sort", "quality")
+        assert [model["alias"] for model in german][:2] == ["qwen3-4b", "mxbai-large-v2"]
+
+    def test_gives_everything_as_json(self, shell: Shell) -> None:
+        commit = put_in_cache(shell.hub_cache, DEFAULT)
+        (model,) = shell.json("models", "minilm-l6")
+        assert model == {
+            "name": DEFAULT,
+            "alias": "minilm-l6",
+            "source": "https://github.com/embeddings-benchmark/mteb",
+            "kind": "encoder",
+            "parameters": 22713601,
+            "languages": ["en"],
+            "context_length": 512,
+            "licence": "Apache-2.0",
+            "score_scale": "logit",
+            "quality": [
+                {
+                    "figure": 0.5082,
+                    "measure": "nDCG@10, MTEB(eng, v2) retrieval, the top 100 of six embedders reranked",
+                    "source": "https://huggingface.co/blog/ettin-reranker",
+                },
+                {
+                    "figure": 0.743,
+                    "measure": "nDCG@10, TREC DL 2019",
+                    "source": "https://sbert.net/docs/cross_encoder/pretrained_models.html",
+                },
+            ],
+            "needs_remote_code": False,
+            "other_names": ["cross-encoder/ms-marco-MiniLM-L6-v2"],
+            "notes": [],
+            "in_catalog": True,
+            "cached": True,
+            "compiled": False,
+            "revision": commit,
+            "folder": str(
+                shell.hub_cache / "models--cross-encoder--ms-marco-MiniLM-L-6-v2" / "snapshots" / commit
+            ),
+            "fault": None,
+            "compiled_folders": [],
+            "size_bytes": 8156,
+        }
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--max-parameters", "big"], "--max-parameters big: that is no number."),
+            (["--language", "german"], "'german' is no code of a language."),
+            (["--sort", "beauty"], "beauty"),
+        ],
+    )
+    def test_refuses_what_means_nothing(self, shell: Shell, arguments: list[str], message: str) -> None:
+        done = shell("models", "list", *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr
+
+
+class TestShow:
+    def test_tells_all_that_is_published(self, shell: Shell) -> None:
+        done = shell("models", "show", "qwen3-4b")
+        assert done.returncode == 0
+        assert done.stdout == (
+            "Qwen/Qwen3-Reranker-4B  qwen3-4b\n"
+            "\n"
+            "parameters   4.02B\n"
+            "languages    multilingual\n"
+            "tokens       32,768\n"
+            "licence      Apache-2.0\n"
+            "quality      0.6367 nDCG@10, MTEB(eng, v2) retrieval, the top 100 of six embedders reranked "
+            "(https://huggingface.co/blog/ettin-reranker)\n"
+            "             0.6976 nDCG@10, MTEB(eng, v2) retrieval, the top 100 of Qwen3-Embedding-0.6B "
+            "reranked (https://huggingface.co/Qwen/Qwen3-Reranker-0.6B)\n"
+            "note         over 100 languages\n"
+            "             scored as its modules.json says; without one, as yes minus no\n"
+            "             the first figure was measured at 8,192 tokens\n"
+            "published at https://huggingface.co/Qwen/Qwen3-Reranker-0.6B\n"
+            "\n"
+            "here         nothing; `ce-rerank models pull` fetches it\n"
+        )
+
+    def test_tells_what_the_checkpoint_says_and_what_would_run_it(
+        self, shell: Shell, tiny_files: dict[str, bytes]
+    ) -> None:
+        commit = put_in_cache(shell.hub_cache, TINY, tiny_files)
+        shown = shell.json("models", "show", TINY)
+        assert (shown["in_catalog"], shown["revision"], shown["licence"]) == (False, commit, "mit")
+        checkpoint = shown["checkpoint"]
+        assert checkpoint["architecture"] == "BertForSequenceClassification"
+        assert checkpoint["labels"] == ["LABEL_0"]
+        assert (checkpoint["activation"], checkpoint["max_length"]) == ("identity", 96)
+        assert ["README.md", 41] in checkpoint["files"]
+        assert shown["use"]["engine"] == "openvino"
+        assert shown["use"]["reason"].startswith("it can be compiled, and the CPU has ")
+
+    def test_says_what_would_not_rank(self, shell: Shell) -> None:
+        config = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "a", "1": "b"}}
+        put_in_cache(
+            shell.hub_cache, DEFAULT, CROSS_ENCODER_FILES | {"config.json": json.dumps(config).encode()}
+        )
+        assert shell.json("models", "show", "minilm-l6")["use"] == {
+            "refused": f"{DEFAULT} is a classifier with 2 labels (a, b), not a reranker: "
+            "it gives no single score to rank by."
+        }
+
+    def test_warns_of_code_that_a_model_brings(self, shell: Shell) -> None:
+        config = json.loads(CROSS_ENCODER_FILES["config.json"]) | {"auto_map": {"AutoModel": "modeling.X"}}
+        files = {"config.json": json.dumps(config).encode(), "modeling.py": b"x = 1\n"}
+        put_in_cache(shell.hub_cache, "me/coded", CROSS_ENCODER_FILES | files)
+        assert shell("models", "show", "me/coded").stdout.endswith(
+            "\nrun here by  torch fp32 on cpu: it is not compiled: it brings Python code of its own\n"
+            "\nwarning: It brings Python code of its own, which is run only with --trust-remote-code: "
+            "modeling.py (AutoModel: X).\n"
+        )
+
+    def test_suggests_the_nearest_for_what_is_unknown(self, shell: Shell) -> None:
+        done = shell("models", "show", "bge-v2m3")
+        assert (done.returncode, done.stdout) == (4, "")
+        assert done.stderr == (
+            "error: bge-v2m3 is not in the catalog, and nothing of it is on this machine.\n"
+            "       Did you mean bge-v2-m3 or BAAI/bge-reranker-v2-m3?\n"
+        )
+
+
+@pytest.mark.slow
+class TestPull:
+    def test_fetches_what_is_needed_compiles_it_and_checks_it(
+        self, hub: LocalHub, shell_at: Shell, tiny_files: dict[str, bytes]
+    ) -> None:
+        model = hub.add(TINY, tiny_files)
+        done = shell_at("models", "pull", TINY)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert done.stderr.startswith(f"Ready: {TINY}@{model.commit[:8]}, openvino ")
+        fetched = {request.rpartition("/")[2] for request in hub.requests if request.startswith("GET /me/")}
+        assert fetched == {
+            "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+        }  # fmt: skip
+        (entry,) = shell_at.json("models", "list", TINY)
+        assert (entry["compiled"], entry["revision"]) == (True, model.commit)
+        assert shell_at("rank", "-m", TINY, "--offline", "query", "one", "two").returncode == 0
+
+    def test_of_what_is_there_asks_for_what_is_new(
+        self, hub: LocalHub, shell_at: Shell, tiny_files: dict[str, bytes]
+    ) -> None:
+        hub.add(TINY, tiny_files)
+        shell_at("models", "pull", TINY)
+        newer = hub.add(TINY, {**tiny_files, "README.md": b"---\nlicense: mit\n---\n# Newer\n"})
+        hub.requests.clear()
+        done = shell_at("models", "pull", TINY)
+        assert f"{TINY}@{newer.commit[:8]}" in done.stderr
+        assert shell_at.json("models", "show", TINY)["revision"] == newer.commit
+
+    def test_without_the_hub_keeps_what_is_there_and_says_so(
+        self, shell: Shell, tiny_files: dict[str, bytes]
+    ) -> None:
+        commit = put_in_cache(shell.hub_cache, TINY, tiny_files)
+        done = shell("models", "pull", TINY)
+        assert done.returncode == 0
+        assert done.stderr.splitlines()[0] == (
+            f"warning: http://127.0.0.1:9 cannot be reached (Connection refused); keeping {TINY} as it lies in "
+            f"the cache, at commit {commit}."
+        )
+
+    def test_takes_the_revision_that_is_pinned(
+        self, hub: LocalHub, shell_at: Shell, tiny_files: dict[str, bytes]
+    ) -> None:
+        model = hub.add(TINY, tiny_files, revisions=("v1",))
+        done = shell_at("models", "pull", TINY, "--revision", "v1")
+        assert f"{TINY}@{model.commit[:8]}" in done.stderr
+        again = shell_at("models", "pull", TINY, "--revision", "v2")
+        assert (again.returncode, again.stderr.splitlines()[0]) == (
+            4, f"error: {TINY} has no revision 'v2'."
+        )  # fmt: skip
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+    def test_cut_off_is_taken_up_file_by_file(
+        self, hub: LocalHub, shell_at: Shell, tiny_files: dict[str, bytes], number: signal.Signals
+    ) -> None:
+        model = hub.add(TINY, tiny_files, stalled=("tokenizer.json",))
+        process = shell_at.start("models", "pull", TINY)
+        wait_until(lambda: f"GET /{TINY}/resolve/{model.commit}/tokenizer.json" in hub.requests)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=30)
+        expected = 130 if number == signal.SIGINT else -signal.SIGKILL
+        assert (process.returncode, stdout, stderr) == (expected, "", "")
+        assert shell_at("rank", "-m", TINY, "--offline", "query", "one").returncode == 4
+        assert [model["cached"] for model in shell_at.json("models", "list", TINY)] == []
+
+        model.stalled = ()
+        hub.requests.clear()
+        assert shell_at("models", "pull", TINY).returncode == 0
+        fetched = [request.rpartition("/")[2] for request in hub.requests if request.startswith("GET /me/")]
+        assert "model.safetensors" not in fetched
+        assert "tokenizer.json" in fetched
+
+    def test_whose_connection_breaks_is_tried_again(
+        self, hub: LocalHub, shell_at: Shell, tiny_files: dict[str, bytes]
+    ) -> None:
+        model = hub.add(TINY, tiny_files, cut={"model.safetensors": 2})
+        assert shell_at("models", "pull", TINY).returncode == 0
+        assert hub.requests.count(f"GET /{TINY}/resolve/{model.commit}/model.safetensors") == 3
+
+    def test_of_pickled_weights_needs_permission(
+        self, hub: LocalHub, shell_at: Shell, tiny_files: dict[str, bytes]
+    ) -> None:
+        hub.add(TINY, {name: content for name, content in tiny_files.items() if name != "model.safetensors"})
+        done = shell_at("models", "pull", TINY)
+        assert done.returncode == 4
+        assert done.stderr.startswith(f"error: {TINY} has pickled weights (pytorch_model.bin), which can run")
+        assert "--allow-pickle" in done.stderr
+        assert [request for request in hub.requests if "resolve" in request] == []
+
+
+class TestPullRefused:
+    def test_of_a_gated_model(self, hub: LocalHub, shell_at: Shell) -> None:
+        hub.add(TINY, token="hf_secret", is_gated=True)
+        done = shell_at("models", "pull", TINY)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert done.stderr.startswith(f"error: {TINY} is gated: its owner decides who may have it.\n")
+
+    def test_of_a_name_that_is_not_there(self, hub: LocalHub, shell_at: Shell) -> None:
+        done = shell_at("models", "pull", "minilm-l6")
+        assert done.returncode == 4
+        assert done.stderr.startswith(f"error: There is no model {DEFAULT} on {hub.url}, or it is private.\n")
+
+    def test_of_a_damaged_file(self, hub: LocalHub, shell_at: Shell) -> None:
+        hub.add(TINY, damaged=("model.safetensors",))
+        done = shell_at("models", "pull", TINY)
+        assert (done.returncode, done.stderr.splitlines()[0]) == (
+            4, f"error: model.safetensors of {TINY} arrived damaged: it is not the file that the hub lists."
+        )  # fmt: skip
+        assert shell_at.json("models", "list", TINY) == []
+
+
+class TestRemove:
+    def test_says_what_goes_and_then_removes_it(self, shell: Shell) -> None:
+        put_in_cache(shell.hub_cache, DEFAULT)
+        put_in_cache(shell.hub_cache, "me/reranker")
+        done = shell("models", "remove", "minilm-l6", "--yes")
+        folder = shell.hub_cache / "models--cross-encoder--ms-marco-MiniLM-L-6-v2"
+        assert (done.returncode, done.stdout) == (0, "")
+        assert done.stderr == f"remove checkpoint: {folder} (8.2 kB)\nRemoved; 8.2 kB are free again.\n"
+        assert [path.name for path in shell.hub_cache.iterdir()] == ["models--me--reranker"]
+
+    def test_removes_nothing_that_nobody_confirms(self, shell: Shell) -> None:
+        put_in_cache(shell.hub_cache, DEFAULT)
+        done = shell("models", "remove", "minilm-l6")
+        assert done.returncode == 2
+        assert done.stderr.endswith(
+            "error: Nobody is there to confirm it; nothing was removed.\n       Give --yes.\n"
+        )
+        assert shell.json("models", "minilm-l6")[0]["cached"]
+
+    def test_of_what_is_not_here_is_refused(self, shell: Shell) -> None:
+        done = shell("models", "remove", "minilm-l6", "--yes")
+        assert done.returncode == 4
+        assert done.stderr.startswith(f"error: Nothing of {DEFAULT} is on this machine.\n")
+
+
+def wait_until(happens: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
