@@ -144,7 +144,9 @@ class PartialFile:
 
     def discard(self) -> None:
         """Remove the part, which is of no more use, and its manifest."""
-        self.stream.close()
+        for stream in (self._part, self._errors):
+            if stream is not None:
+                stream.close()
         self._part = None
         self.part_path.unlink(missing_ok=True)
         self._manifest_path.unlink(missing_ok=True)

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ce_rerank.batch.candidates import KnownQueries, RowCandidates
+from ce_rerank.errors import InputError
+from ce_rerank.formats.base import ReadOptions
+from ce_rerank.formats.source import Source, raise_at_once
+from ce_rerank.types import CandidateList, Document, Query
+
+
+def saved(folder: Path, name: str, text: str) -> Source:
+    path = folder / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return Source.from_path(path)
+
+
+def jsonl(*rows: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def read(folder: Path, text: str, name: str = "hits.jsonl", **more: Any) -> list[CandidateList]:
+    options = more.pop("options", ReadOptions())
+    return list(RowCandidates([saved(folder, name, text)], options, **more).read(raise_at_once))
+
+
+def shape(lists: list[CandidateList]) -> list[tuple[object, str, list[tuple[object, str]]]]:
+    return [
+        (one.query.id, one.query.text, [(document.id, document.text) for document in one.documents])
+        for one in lists
+    ]
+
+
+class TestNestedRows:
+    def test_hold_a_query_and_its_documents_and_keep_every_field(self, tmp_path: Path) -> None:
+        row = {
+            "query_id": "7",
+            "lang": "en",
+            "query": "red",
+            "documents": ["one", {"_id": 3, "title": "T", "text": "two", "year": 1999}],
+        }
+        origin = f"{tmp_path}/hits.jsonl:1"
+        assert read(tmp_path, jsonl(row)) == [
+            CandidateList(
+                Query("red", "7", {"lang": "en"}, origin),
+                [
+                    Document("one", origin=f"{origin}: documents[0]"),
+                    Document("T two", 3, row["documents"][1], ("title", "text"), f"{origin}: documents[1]"),
+                ],
+            )
+        ]
+
+    @pytest.mark.parametrize("name", ["documents", "passages", "candidates", "hits", "texts"])
+    def test_call_their_list_by_any_of_its_names(self, tmp_path: Path, name: str) -> None:
+        assert shape(read(tmp_path, jsonl({"query": "red", name: ["one"]}))) == [
+            (None, "red", [(None, "one")])
+        ]
+
+    @pytest.mark.parametrize(
+        ("row", "id", "fields"),
+        [
+            ({"query": "red", "query_id": 7}, 7, {}),
+            ({"query": "red", "qid": "7"}, "7", {}),
+            ({"query": "red", "id": "7"}, "7", {"id": "7"}),
+            ({"query": "red", "_id": "7", "query_id": None}, "7", {"_id": "7", "query_id": None}),
+            ({"query": {"id": "7", "text": "red"}}, "7", {"query": {"id": "7", "text": "red"}}),
+            ({"query": {"text": "red"}, "query_id": "7"}, "7", {"query": {"text": "red"}}),
+            ({"query": "red"}, None, {}),
+        ],
+    )
+    def test_name_their_query_in_several_ways(
+        self, tmp_path: Path, row: dict[str, Any], id: object, fields: dict[str, Any]
+    ) -> None:
+        (candidates,) = read(tmp_path, jsonl({**row, "documents": []}))
+        query = candidates.query
+        assert (query.text, query.id, query.fields, candidates.documents) == ("red", id, fields, [])
+
+    def test_come_from_every_format_that_can_hold_a_list(self, tmp_path: Path) -> None:
+        row = {"query_id": "1", "query": "red", "documents": ["one", "two"]}
+        expected = [("1", "red", [(None, "one"), (None, "two")])]
+        assert shape(read(tmp_path, json.dumps([row]), "hits.json")) == expected
+        assert shape(read(tmp_path, jsonl(row), "hits.jsonl.gz")) == expected
+        assert shape(read(tmp_path, jsonl(row), "hits")) == expected
+        parquet = pytest.importorskip("pyarrow.parquet")
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "hits.parquet")
+        source = Source.from_path(tmp_path / "hits.parquet")
+        assert shape(list(RowCandidates([source], ReadOptions()).read(raise_at_once))) == expected
+
+    def test_follow_the_options_for_fields(self, tmp_path: Path) -> None:
+        row = {"query": "red", "hits": [{"key": "a", "_source": {"body": "one"}}]}
+        options = ReadOptions(text_fields=("_source.body",), id_field="key")
+        assert shape(read(tmp_path, jsonl(row), options=options)) == [(None, "red", [("a", "one")])]
+
+    def test_may_repeat_a_query_unless_it_is_for_trec(self, tmp_path: Path) -> None:
+        text = jsonl(*({"query": "red", "query_id": 1, "documents": []} for _ in range(2)))
+        assert len(read(tmp_path, text)) == 2
+        with pytest.raises(
+            InputError, match=r'hits\.jsonl:2: the query "1" is here again, after other queries'
+        ):
+            read(tmp_path, text, for_trec=True)
+
+
+class TestFlatRows:
+    def test_that_stand_together_are_a_list(self, tmp_path: Path) -> None:
+        text = jsonl(
+            {"query_id": "1", "query": "red", "id": "a", "text": "one", "n": 5},
+            {"query_id": "1", "query": "red", "id": "b", "text": "two"},
+            {"query_id": "2", "query": "red", "id": "a", "text": "three"},
+        )
+        lists = read(tmp_path, text)
+        assert shape(lists) == [("1", "red", [("a", "one"), ("b", "two")]), ("2", "red", [("a", "three")])]
+        assert lists[0].documents[0].fields == {"id": "a", "text": "one", "n": 5}
+        assert (lists[0].query.fields, lists[0].query.origin) == ({}, f"{tmp_path}/hits.jsonl:1")
+
+    @pytest.mark.parametrize(
+        ("name", "comma"), [("hits.csv", ","), ("hits.tsv", "\t"), ("hits", "\t"), ("hits", ",")]
+    )
+    def test_come_from_tables(self, tmp_path: Path, name: str, comma: str) -> None:
+        text = "query_id,query,id,text\n1,red,a,one\n1,red,b,two\n2,blue,c,three\n".replace(",", comma)
+        assert shape(read(tmp_path, text, name)) == [
+            ("1", "red", [("a", "one"), ("b", "two")]),
+            ("2", "blue", [("c", "three")]),
+        ]
+
+    def test_are_told_apart_by_their_query_where_there_are_no_ids(self, tmp_path: Path) -> None:
+        text = "query,text\nred,one\nred,two\nblue,three\n"
+        assert shape(read(tmp_path, text, "hits.csv")) == [
+            (None, "red", [(None, "one"), (None, "two")]),
+            (None, "blue", [(None, "three")]),
+        ]
+
+    def test_may_give_the_query_once(self, tmp_path: Path) -> None:
+        text = "query_id,query,text\n1,red,one\n1,,two\n"
+        assert shape(read(tmp_path, text, "hits.csv")) == [("1", "red", [(None, "one"), (None, "two")])]
+
+    def test_may_give_no_more_of_a_query_than_its_id(self, tmp_path: Path) -> None:
+        queries = KnownQueries.read(
+            saved(tmp_path, "queries.jsonl", '{"_id": 1, "text": "red", "lang": "en"}\n')
+        )
+        (candidates,) = read(tmp_path, jsonl({"query_id": "1", "text": "one"}), queries=queries)
+        assert (candidates.query.text, candidates.query.fields) == ("red", {"lang": "en"})
+
+    def test_go_on_from_one_file_to_the_next(self, tmp_path: Path) -> None:
+        sources = [
+            saved(tmp_path, "1.csv", "query,text\nred,one\n"),
+            saved(tmp_path, "2.csv", "query,text\nred,two\nblue,three\n"),
+        ]
+        lists = list(RowCandidates(sources, ReadOptions()).read(raise_at_once))
+        assert shape(lists) == [
+            (None, "red", [(None, "one"), (None, "two")]),
+            (None, "blue", [(None, "three")]),
+        ]
+
+    def test_and_nested_ones_may_be_in_one_file(self, tmp_path: Path) -> None:
+        text = jsonl(
+            {"query": "a", "text": "1"}, {"query": "b", "documents": ["2"]}, {"query": "c", "text": "3"}
+        )
+        assert [query for _, query, _ in shape(read(tmp_path, text))] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('{"query": "red", "documents": ["one"]}\n{"query": \n', "hits.jsonl:2: broken JSON"),
+        ('"red"\n', "hits.jsonl:1: the row is a string, which has no query. Give a row a query"),
+        (jsonl({"documents": ["one"]}), 'hits.jsonl:1: no "query" field (has: documents).'),
+        (jsonl({"query": 7, "documents": ["one"]}), 'hits.jsonl:1: "query" is a number, not a string.'),
+        (jsonl({"query": ["a"], "documents": []}), 'hits.jsonl:1: "query" is a list, not a string.'),
+        (jsonl({"query": " ", "documents": ["one"]}), "hits.jsonl:1: the query is empty."),
+        (jsonl({"query": "", "text": "one"}), "hits.jsonl:1: the query is empty."),
+        (
+            jsonl({"query": "red", "qid": 1.5, "text": "a"}),
+            "the query's id is a number, not a string or an int",
+        ),
+        (jsonl({"query_id": "1", "text": "a"}), 'no "query" field. Give the queries with --queries FILE.'),
+        (jsonl({"query": "red", "documents": None}), '"documents" is null, not a list.'),
+        (jsonl({"query": "red", "documents": "one"}), '"documents" is a string, not a list.'),
+        (jsonl({"query": "red", "docs": []}), 'no list of "documents" and no "text" (has: query, docs).'),
+        (
+            jsonl({"query": "red", "documents": ["one", 2]}),
+            "documents[1]: the row is a number, not an object",
+        ),
+        (jsonl({"query": "red", "hits": [{"id": 1}]}), 'hits.jsonl:1: hits[0]: no "text" field (has: id).'),
+        (
+            jsonl({"query": "red", "hits": [{"text": None}]}),
+            'hits[0]: the field "text" is null, not a string',
+        ),
+        (
+            jsonl(*({"query": query, "text": "one"} for query in ("red", "blue", "red"))),
+            "hits.jsonl:3: its query is here again, after other queries. Let the rows of a query stand",
+        ),
+        (
+            jsonl(*({"query_id": 1, "query": query, "text": "one"} for query in ("red", "blue"))),
+            'hits.jsonl:2: the query "1" has another text than in {}/hits.jsonl:1.',
+        ),
+    ],
+)
+def test_a_row_that_is_none_is_named(tmp_path: Path, rows: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, rows)
+    assert message.format(tmp_path) in str(caught.value)
+
+
+def test_rows_that_are_none_can_be_left_out(tmp_path: Path) -> None:
+    text = "query_id,query,text\n1,red,one\n1,red\n1,red,two\n2,blue,three\n1,red,four\n2,blue,five\n"
+    rejected: list[tuple[str, str]] = []
+    source = saved(tmp_path, "hits.csv", text)
+    lists = list(
+        RowCandidates([source], ReadOptions()).read(lambda error, row: rejected.append((error.message, row)))
+    )
+    assert shape(lists) == [
+        ("1", "red", [(None, "one"), (None, "two")]),
+        ("2", "blue", [(None, "three"), (None, "five")]),
+    ]
+    assert rejected == [
+        (f"{source.name}:3: the row has 2 fields, the header has 3 (query_id, query, text).", "1,red"),
+        (
+            f'{source.name}:6: the query "1" is here again, after other queries.',
+            '{"query_id": "1", "query": "red", "text": "four"}',
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"query": "red", "query_id": "a b", "documents": ["one"]},
+        {"query": "red", "query_id": "a", "documents": [{"id": "b c", "text": "one"}]},
+        {"query": "red", "query_id": "a", "id": "b c", "text": "one"},
+    ],
+)
+def test_ids_that_a_trec_run_cannot_hold_are_refused_for_one(tmp_path: Path, row: dict[str, Any]) -> None:
+    assert len(read(tmp_path, jsonl(row))) == 1
+    with pytest.raises(InputError, match="is not one word, as a TREC run needs"):
+        read(tmp_path, jsonl(row), for_trec=True)
+
+
+def test_the_share_that_is_read_goes_from_0_to_1_over_all_files(tmp_path: Path) -> None:
+    row = jsonl({"query": "red", "documents": ["one " * 1000]})
+    sources = [saved(tmp_path, "1.jsonl", row * 200), saved(tmp_path, "2.jsonl", row * 200)]
+    candidates = RowCandidates(sources, ReadOptions())
+    shares = []
+    for _ in candidates.read(raise_at_once):
+        assert candidates.share_read is not None
+        shares.append(candidates.share_read)
+    assert shares == sorted(shares)
+    assert shares[0] < 0.2
+    assert 0.5 <= shares[200] < 0.7
+    assert shares[-1] == 1.0
+    assert not candidates.may_pause
+
+
+def test_a_stream_may_pause_and_has_no_known_size(tmp_path: Path) -> None:
+    streams = [
+        saved(tmp_path, "1.jsonl", jsonl({"query": "a", "documents": []})),
+        Source.from_stream(io.BytesIO(b"")),
+    ]
+    candidates = RowCandidates(streams, ReadOptions())
+    assert len(list(candidates.read(raise_at_once))) == 1
+    assert (candidates.may_pause, candidates.share_read) == (True, None)

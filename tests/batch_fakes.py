@@ -1,0 +1,115 @@
+"""Stand-ins for batches: an engine that is as touchy as a real one, and `python batch_fakes.py` to run it.
+
+The command line is that of `ce-rerank`; CE_RERANK_TEST_SLEEP is how long each batch takes, in seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from fakes import CountingEngine
+
+from ce_rerank.batch.run import CandidateReader
+from ce_rerank.engines.base import Float32s, TokenBatch
+from ce_rerank.errors import InputError
+from ce_rerank.formats.source import Reject
+from ce_rerank.types import CandidateList, Document, Query
+
+
+class NeighbourEngine(CountingEngine):
+    """Its scores depend, in their last digits, on what else is in the batch, as floating point's do."""
+
+    def __init__(self, sleep_seconds: float = 0) -> None:
+        super().__init__(max_length=32)
+        self._sleep_seconds = sleep_seconds
+
+    def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
+        for batch in batches:
+            time.sleep(self._sleep_seconds)
+            touch = zlib.crc32(batch.input_ids.tobytes()) % 1000 / 1e5
+            yield from (logits + np.float32(touch) for logits in super().infer([batch]))
+
+
+class GivenLists(CandidateReader):
+    """Candidate lists that are there already; an InputError among them is a row that is none."""
+
+    def __init__(self, items: Iterable[CandidateList | InputError], *, may_pause: bool = False) -> None:
+        self._items = items
+        self._may_pause = may_pause
+        self.drawn = 0
+
+    @property
+    def may_pause(self) -> bool:
+        return self._may_pause
+
+    @property
+    def share_read(self) -> float | None:
+        return None
+
+    def read(self, reject: Reject) -> Generator[CandidateList, None, None]:
+        for item in self._items:
+            self.drawn += 1
+            if isinstance(item, InputError):
+                reject(item, "its text")
+            else:
+                yield item
+
+
+def made_lists(queries: int, documents: int) -> list[CandidateList]:
+    """Lists whose documents are all different, and of several lengths."""
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    return [
+        CandidateList(
+            Query(f"red {words[query % 9]}", f"q{query}"),
+            [
+                Document(
+                    " ".join(words[(query * 7 + place * part) % 9] for part in range(1 + place % 11)), place
+                )
+                for place in range(documents)
+            ],
+        )
+        for query in range(queries)
+    ]
+
+
+def write_nested(path: Path, lists: Iterable[CandidateList]) -> Path:
+    """Write lists as nested JSONL."""
+    with path.open("w", encoding="utf-8") as stream:
+        for candidates in lists:
+            documents = [{"id": document.id, "text": document.text} for document in candidates.documents]
+            row = {"query_id": candidates.query.id, "query": candidates.query.text, "documents": documents}
+            stream.write(json.dumps(row) + "\n")
+    return path
+
+
+def make_counting_checkpoint(folder: Path) -> Path:
+    """Write what is taken for a checkpoint until it is loaded."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    return folder
+
+
+def main() -> None:
+    import ce_rerank.engines.base
+    from ce_rerank.cli.app import main
+
+    engine = NeighbourEngine(float(os.environ.get("CE_RERANK_TEST_SLEEP", "0")))
+    ce_rerank.engines.base.load_engine = lambda checkpoint, options: engine
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("CE_RERANK_MODEL", str(make_counting_checkpoint(Path(folder) / "counting")))
+        main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
