@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..errors import UnavailableError, UsageError
 from ..models.kind import require_reranker
 from ..models.store import Checkpoint
 from ..types import EngineName, Precision
@@ -132,7 +132,13 @@ def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
         engine = load_openvino_engine(checkpoint, options)
         if engine is not None:
             return engine
-    from .torch import load_torch_engine
+    try:
+        from .torch import load_torch_engine
+    except ImportError as error:
+        raise UnavailableError(
+            f"torch, which would run {checkpoint.name}, cannot be loaded: {error}.",
+            hint="`ce-rerank doctor` says what is wrong here.",
+        ) from error
 
     return load_torch_engine(checkpoint, options, device)
 

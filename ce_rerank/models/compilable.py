@@ -37,6 +37,10 @@ class UnusableCacheError(CannotCompileError):
     """It could be compiled, but there is no place to keep it."""
 
 
+class BrokenLibraryError(CannotCompileError):
+    """It could be compiled, but a library that this takes cannot be loaded here."""
+
+
 def find_obstacle(folder: Path) -> str | None:
     """Say what keeps a checkpoint from being compiled, as a clause; None when nothing in its files does."""
     config = read_config(folder / "config.json")

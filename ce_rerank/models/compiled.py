@@ -23,7 +23,7 @@ from enum import Enum
 from pathlib import Path
 
 from ..errors import UnavailableError
-from .compilable import CannotCompileError, UnusableCacheError, find_obstacle
+from .compilable import BrokenLibraryError, CannotCompileError, UnusableCacheError, find_obstacle
 from .contents import list_files, select_files
 from .manifest import (
     MANIFEST_NAME,
@@ -162,7 +162,10 @@ def _examine(checkpoint: Checkpoint) -> CompiledModel | _Fault:
 
 def _compile(checkpoint: Checkpoint, folder: Path) -> None:
     log.info("Compiling %s for the CPU, once", checkpoint.name, extra={"stage": True})
-    from .compile import compile_checkpoint
+    try:
+        from .compile import compile_checkpoint
+    except ImportError as error:
+        raise BrokenLibraryError(f"torch cannot be loaded ({error})") from error
 
     origin = Origin(
         source=checkpoint.source,

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .compilable import BrokenLibraryError
+
 _TELEMETRY = "openvino_telemetry"
 _TOOLS = "openvino.tools.ovc"
 
@@ -19,9 +21,15 @@ _lock = threading.Lock()
 
 
 def load_runtime() -> Any:
-    """Import `openvino`, for running models; it lacks `convert_model` unless that was loaded before."""
+    """Import `openvino`, for running models; it lacks `convert_model` unless that was loaded before.
+
+    Raises BrokenLibraryError when it is missing or broken.
+    """
     with _lock, _hidden(_TELEMETRY, _TOOLS):
-        import openvino
+        try:
+            import openvino
+        except ImportError as error:
+            raise BrokenLibraryError(f"OpenVINO cannot be loaded ({error})") from error
     return openvino
 
 
