@@ -137,7 +137,7 @@ def pull(
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
             refresh=True,
-            on_progress=_show_bytes(activity),
+            on_progress=_show_bytes(activity, name),
         )
         activity.stage(f"Making {checkpoint.name} ready")
         from ..engines.base import EngineOptions, load_engine
@@ -188,7 +188,7 @@ def export(
     with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
         from ..models.store import resolve_checkpoint
 
-        checkpoint = resolve_checkpoint(name, on_progress=_show_bytes(activity))
+        checkpoint = resolve_checkpoint(name, on_progress=_show_bytes(activity, name))
         from ..models.export import export_model
         from ..models.kind import require_reranker
 
@@ -244,14 +244,14 @@ def _foresee_use(checkpoint: Checkpoint) -> dict[str, str]:
         return {"refused": error.message}
 
 
-def _show_bytes(activity: Activity) -> Callable[[int, int], None]:
+def _show_bytes(activity: Activity, name: str) -> Callable[[int, int], None]:
     """Give what counts a download on the terminal, in megabytes."""
     shown: list[int] = []
 
     def show(done_bytes: int, total_bytes: int) -> None:
         done = done_bytes // _MEGABYTE
         if not shown:
-            activity.start(total=max(1, total_bytes // _MEGABYTE), stage="Downloading, MB")
+            activity.start(total=max(1, total_bytes // _MEGABYTE), stage=f"Downloading {name}, MB")
             shown.append(0)
         activity.advance(done - shown[0])
         shown[0] = done

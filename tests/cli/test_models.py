@@ -244,8 +244,8 @@ class TestPull:
         done = shell("models", "pull", TINY)
         assert done.returncode == 0
         assert done.stderr.splitlines()[0] == (
-            f"warning: http://127.0.0.1:9 cannot be reached (Connection refused); keeping {TINY} as it lies in "
-            f"the cache, at commit {commit}."
+            f"warning: http://127.0.0.1:9 cannot be reached (Connection refused); keeping {TINY} as it lies "
+            f"in the cache, at commit {commit}."
         )
 
     def test_takes_the_revision_that_is_pinned(
