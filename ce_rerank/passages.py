@@ -62,7 +62,7 @@ def fit_passages(
     encode: Callable[[Sequence[str]], Sequence[Row]],
     token_spans: Callable[[str], Iterable[TokenSpan]],
 ) -> list[tuple[Passage, Row]]:
-    """Pair passages with what `encode` makes of their texts, splitting those that turn out too long.
+    """Pair passages, in order, with what `encode` makes of them, splitting those that are too long for it.
 
     Out of its context a text can be a few tokens longer than it was in it. A passage that `encode` truncates
     is cut into shorter ones that overlap by about a quarter, until each is read whole; only one that is a
@@ -77,7 +77,7 @@ def fit_passages(
             fitted += fit_passages(parts, encode, token_spans)
         else:
             fitted.append((passage, row))
-    return fitted
+    return fitted if len(fitted) == len(whole) else _without_contained(fitted)
 
 
 def pool_scores(scores: Sequence[float], pool: PoolName) -> tuple[float, int]:
@@ -243,6 +243,15 @@ class _Cutter:
             if not splits(self._text, unread):
                 return unread
         return unread
+
+
+def _without_contained(fitted: Sequence[tuple[Passage, Row]]) -> list[tuple[Passage, Row]]:
+    """Put passages in order, and leave out the parts of one that lie within the next one."""
+    kept: list[tuple[Passage, Row]] = []
+    for passage, row in sorted(fitted, key=lambda pair: (pair[0].start, -pair[0].end)):
+        if not kept or passage.end > kept[-1][0].end:
+            kept.append((passage, row))
+    return kept
 
 
 def _start_of(span: TokenSpan) -> int:
