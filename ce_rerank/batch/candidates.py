@@ -84,7 +84,10 @@ class RowCandidates:
         return (sum(sizes[: self._current]) + self._sources[self._current].read_bytes) / sum(sizes)
 
     def read(self, reject: Reject) -> Generator[CandidateList, None, None]:
-        """Give the lists in the order of the input; a row that is none, and part of none, is rejected."""
+        """Give the lists in the order of the input; a row that is none, and part of none, is rejected.
+
+        Raises InputError for input without any row.
+        """
         seen: set[bytes] = set()
         flat: CandidateList | None = None  # there may be more of it to come
         for value, origin in self._rows(reject):
@@ -113,9 +116,20 @@ class RowCandidates:
             yield flat
 
     def _rows(self, reject: Reject) -> Iterator[Row]:
+        is_empty = True
+
+        def reject_row(error: InputError, text: str) -> None:
+            nonlocal is_empty
+            is_empty = False
+            reject(error, text)
+
         for place, source in enumerate(self._sources):
             self._current = place
-            yield from read_rows(source, self._options, reject)
+            for row in read_rows(source, self._options, reject_row):
+                is_empty = False
+                yield row
+        if is_empty:
+            raise InputError(f"{', '.join(source.name for source in self._sources)}: no queries in it.")
 
     def _read_nested(
         self, row: dict[str, Any], list_name: str, origin: str, seen: set[bytes]

@@ -39,6 +39,8 @@ class RunCandidates:
         self._name = run.name
         self._lists: dict[str, _RunList] = {}
         slots = self._read_run(run)
+        if not slots:
+            raise InputError(f"{run.name}: no queries in it.")
         self._queries = KnownQueries.read(queries, self._lists)
         self._documents = PackedDocuments(len(slots))
         for document in read_corpus(corpus, slots.keys(), options):

@@ -286,8 +286,8 @@ def _say_what_is_noteworthy(tally: Tally, max_length: int, file: PartialFile | N
             f"{tally.blank_documents:,}", f"{tally.coverage.documents:,}",
         )  # fmt: skip
     if tally.bad_rows:
-        place = f"; they are in {file.errors_path}" if file is not None else ""
-        log.warning("%s rows were left out%s.", f"{tally.bad_rows:,}", place)
+        rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
+        log.warning("%s left out%s.", rows, "" if file is None else f"; see {file.errors_path}")
 
 
 def _source(name: str) -> Source:

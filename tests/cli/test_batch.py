@@ -1,0 +1,381 @@
+from __future__ import annotations
+
+import json
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import batch_fakes
+import pytest
+from batch_fakes import NeighbourEngine, made_lists, make_counting_checkpoint, write_nested
+from typer.testing import CliRunner, Result
+
+from ce_rerank.cli.app import app
+
+Run = Callable[..., Result]
+COMMAND = [sys.executable, batch_fakes.__file__, "batch"]
+FEW = (
+    '{"query_id": "a", "query": "red", "lang": "en", '
+    '"documents": [{"id": 1, "text": "one"}, {"id": 2, "text": "two"}]}\n'
+    '{"query_id": "b", "query": "blue", "documents": []}\n'
+    '{"query_id": "c", "query": "cat", "documents": [{"id": 3, "text": "nine", "n": 1}]}\n'
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line with a model whose score is half the sum of a document's number words, and a bit."""
+    engine = NeighbourEngine()
+    monkeypatch.setattr("ce_rerank.engines.base.load_engine", lambda checkpoint, options: engine)
+    monkeypatch.setenv("CE_RERANK_MODEL", str(make_counting_checkpoint(tmp_path / "counting")))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, stdin: str | bytes = b"") -> Result:
+        result = CliRunner().invoke(app, ["batch", *arguments], input=stdin)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+def plain(text: str) -> str:
+    """Leave out the last digits of scores, which depend on what is in a batch."""
+    return re.sub(r"(\d\.\d)\d*", r"\1", text)
+
+
+def test_nested_rows_come_out_nested_with_all_their_fields(run: Run) -> None:
+    result = run("-", stdin=FEW)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert plain(result.stdout) == (
+        '{"query_id": "a", "query": "red", "results": [{"index": 1, "score": 1.0, "text": "two", "id": 2}, '
+        '{"index": 0, "score": 0.5, "text": "one", "id": 1}], "lang": "en"}\n'
+        '{"query_id": "b", "query": "blue", "results": []}\n'
+        '{"query_id": "c", "query": "cat", '
+        '"results": [{"index": 0, "score": 4.5, "text": "nine", "id": 3, "n": 1}]}\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [
+        ("rows", '{"query_id": "a", "query": "red", "index": 1, "score": 1.0, "id": 2, "lang": "en"}\n'),
+        ("csv", "query_id,query,index,score,id,lang,input\na,red,1,1.0,2,en,\n"),
+        ("tsv", "query_id\tquery\tindex\tscore\tid\tlang\tinput\na\tred\t1\t1.0\t2\ten\t\n"),
+        ("trec", "a Q0 2 1 1.0 ce-rerank\n"),
+    ],
+)
+def test_every_format_can_be_asked_for(run: Run, tmp_path: Path, format: str, expected: str) -> None:
+    result = run("-", "--to", format, "--no-text", "-k", "1", stdin=FEW)
+    assert plain(result.stdout).startswith(expected)
+    run("-", "--to", format, "--no-text", "-k", "1", "-o", "out", stdin=FEW)
+    assert Path("out").read_text() == result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("out.jsonl", '{"query_id": "a", "query": "red", "results"'),
+        ("out.csv", "query_id,query,index"),
+        ("out.tsv", "query_id\tquery"),
+        ("out.trec", "a Q0 2 1"),
+        ("out.parquet", "PAR1"),
+        ("out", '{"query_id"'),
+    ],
+)
+def test_the_name_of_the_output_tells_its_format(run: Run, name: str, start: str) -> None:
+    assert run("-", "-o", name, stdin=FEW).exit_code == 0
+    assert Path(name).read_bytes().startswith(start.encode())
+
+
+def test_a_run_is_reranked(run: Run, samples: Path) -> None:
+    result = run(
+        "--run", f"{samples}/run.trec", "--queries", f"{samples}/queries.jsonl", "--corpus",
+        f"{samples}/notes.jsonl", "--to", "trec", "--run-name", "mine",
+    )  # fmt: skip
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.stdout.splitlines()]
+    first = [line.split() for line in (samples / "run.trec").read_text().splitlines()]
+    assert sorted((row[0], row[2]) for row in rows) == sorted((row[0], row[2]) for row in first)
+    assert list(dict.fromkeys(row[0] for row in rows)) == list(dict.fromkeys(row[0] for row in first))
+    assert {row[5] for row in rows} == {"mine"}
+    scores = [float(row[4]) for row in rows if row[0] == "q1"]
+    assert all(score > after for score, after in pairwise(scores))
+
+
+def test_output_can_be_read_again_as_input(run: Run) -> None:
+    run("-", "-o", "rows.csv", stdin=FEW)
+    assert [json.loads(line)["query_id"] for line in run("rows.csv").stdout.splitlines()] == ["a", "c"]
+
+
+def test_the_shards_together_are_the_whole(run: Run) -> None:
+    write_nested(Path("hits.jsonl"), made_lists(7, 3))
+    whole = plain(run("hits.jsonl").stdout).splitlines()
+    parts = [plain(run("hits.jsonl", "--shard", f"{number}/3").stdout).splitlines() for number in (1, 2, 3)]
+    assert [len(part) for part in parts] == [3, 2, 2]
+    assert sorted(line for part in parts for line in part) == sorted(whole)
+
+
+class TestBadRows:
+    TEXT = FEW.replace("\n", '\n{"query": "red"}\n', 1)
+
+    def test_stop_the_run_by_default_after_what_came_before(self, run: Run) -> None:
+        result = run("-", stdin=self.TEXT)
+        assert result.exit_code == 3
+        assert [json.loads(line)["query_id"] for line in result.stdout.splitlines()] == ["a"]
+        assert result.stderr.startswith(
+            'error: stdin:2: no list of "documents" and no "text" (has: query).\n       Give a row a query, '
+        )
+
+    def test_are_left_out_counted_and_written_down_when_asked(self, run: Run) -> None:
+        result = run("-", "--on-error", "skip", "-o", "out.jsonl", stdin=self.TEXT)
+        assert (result.exit_code, result.stdout) == (5, "")
+        assert re.fullmatch(
+            r"warning: 1 row was left out; see \S+/out\.jsonl\.errors\.jsonl\.\n", result.stderr
+        )
+        (row,) = [json.loads(line) for line in Path("out.jsonl.errors.jsonl").read_text().splitlines()]
+        assert row["reason"].startswith('stdin:2: no list of "documents" and no "text"')
+        assert row["row"] == '{"query": "red"}'
+        assert len(Path("out.jsonl").read_text().splitlines()) == 3
+
+    def test_are_said_where_there_is_no_file(self, run: Run) -> None:
+        result = run("-", "--on-error", "skip", stdin=self.TEXT)
+        assert (result.exit_code, len(result.stdout.splitlines())) == (5, 3)
+        assert 'warning: Left out: stdin:2: no list of "documents"' in result.stderr
+
+    def test_may_be_documents_that_the_corpus_lacks(self, run: Run) -> None:
+        Path("run").write_text("a Q0 1 1 1 x\na Q0 no 2 1 x\n")
+        Path("queries.tsv").write_text("a\tred\n")
+        Path("corpus.tsv").write_text("1\tone\n2\ttwo\n")
+        arguments = ("--run", "run", "--queries", "queries.tsv", "--corpus", "corpus.tsv", "-o", "out.trec")
+        result = run(*arguments)
+        assert result.exit_code == 3
+        assert "1 of the documents that run names are not in the corpus: no." in result.stderr
+        result = run(*arguments, "--on-error", "skip")
+        assert result.exit_code == 5
+        assert "1 of the documents that run names are not in the corpus: no." in result.stderr
+        assert Path("out.trec").read_text().startswith("a Q0 1 1 0.5")
+
+
+def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
+    row = {"query": "red", "documents": ["one " * 100, " ", "two"]}
+    result = run("-", "-k", "1", stdin=json.dumps(row) + "\n")
+    assert result.stderr == (
+        "warning: 1 of 3 documents were cut at 32 tokens, and 72% of their text was not read. "
+        "Give --long chunk to score them whole.\n"
+        "warning: 1 of 3 documents have no text, and were scored all the same.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "There is no input. Name files, - for stdin, or a run with --run."),
+        (["hits", "--run", "r"], "There are both INPUT and --run."),
+        (["--run", "r", "--corpus", "c"], "--run has ids and no texts, and there is no --queries."),
+        (["--run", "r", "--queries", "q"], "--run has ids and no texts, and there is no --corpus."),
+        (["hits", "--corpus", "c"], "--corpus has the documents of a --run, and there is none."),
+        (["-", "-"], "stdin is named more than once."),
+        (["hits", "--resume"], "--resume goes on with a file, and none is named."),
+        (["hits", "--resume", "-o", "/dev/null"], "--resume goes on with a file, and none is named."),
+        (["hits", "-o", "./hits"], "hits is both input and output."),
+        (["hits", "--shard", "3/2"], 'The shard "3/2" is not one.'),
+        (["hits", "-o", "no/out"], "no/out: there is no folder no to write to."),
+        (["hits", "-o", "."], ".: a directory, not a file."),
+        (["hits", "--to", "trec", "--run-name", "a b"], 'The run name "a b" must be one word.'),
+    ],
+)
+def test_what_makes_no_sense_is_said(run: Run, arguments: list[str], message: str) -> None:
+    Path("hits").write_text(FEW)
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in " ".join(result.stderr.split())
+    assert sorted(path.name for path in Path().iterdir()) == ["counting", "hits"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("hits.jsonl", b"", "hits.jsonl: no queries in it."),
+        ("hits.txt", b"red\n", "hits.txt:1: the row is a string, which has no query."),
+        ("hits.jsonl.gz", b"\x1f\x8b\x08rubbish", "hits.jsonl.gz"),
+        ("hits.json", b'{"query": "red"}', "hits.json: an object, not an array"),
+    ],
+)
+def test_input_that_is_none_leaves_nothing_behind(run: Run, name: str, content: bytes, message: str) -> None:
+    Path(name).write_bytes(content)
+    result = run(name, "-o", "out")
+    assert result.exit_code == 3
+    assert message in result.stderr
+    assert sorted(path.name for path in Path().iterdir()) == sorted(["counting", name])
+
+
+def test_a_complete_output_is_not_made_again(run: Run) -> None:
+    run("-", "-o", "out", stdin=FEW)
+    result = run("-", "-o", "out", "--resume", stdin=FEW)
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "warning: out is complete already; nothing is left to do.\n",
+    )
+
+
+class TestProcess:
+    """What only a process shows: pipes, signals, kills, full disks."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("CE_RERANK_TEST_SLEEP", "0.002")
+
+    def start(self, *arguments: str, **more: Any) -> subprocess.Popen[bytes]:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([*COMMAND, *arguments], **{**pipes, **more})
+
+    def finish(self, *arguments: str) -> bytes:
+        with self.start(*arguments) as process:
+            stdout, stderr = process.communicate(timeout=60)
+        assert (process.returncode, stderr) == (0, b"")
+        return stdout
+
+    def wait_for_part(self, process: subprocess.Popen[bytes], size: int = 1) -> None:
+        part = Path("out.part")
+        while process.poll() is None and not (part.exists() and part.stat().st_size >= size):
+            time.sleep(0.01)
+
+    def test_results_come_while_input_is_still_to_come(self) -> None:
+        with self.start("-", stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            for line in FEW.splitlines():
+                process.stdin.write(f"{line}\n".encode())
+                process.stdin.flush()
+                assert json.loads(process.stdout.readline())["query_id"] == json.loads(line)["query_id"]
+            process.stdin.close()
+            assert process.stdout.read() == b""
+        assert process.returncode == 0
+
+    @pytest.mark.parametrize("format", ["jsonl", "csv", "trec", "parquet"])
+    @pytest.mark.slow
+    def test_killed_at_random_moments_and_continued_it_is_the_same_bytes(self, format: str) -> None:
+        write_nested(Path("hits.jsonl"), made_lists(60, 50))
+        arguments = ("hits.jsonl", "--to", format, "-o", "out")
+        self.finish("hits.jsonl", "--to", format, "-o", "whole")
+        kills = 0
+        for attempt in range(1, 30):
+            with self.start(*arguments, *(["--resume"] if attempt > 1 else [])) as process:
+                if attempt > 1 and Path("out.part").exists():
+                    time.sleep(0.02 * attempt)
+                else:
+                    self.wait_for_part(process)
+                if kills < 8:
+                    time.sleep(0.03 * kills)
+                    process.kill()
+                process.communicate(timeout=60)
+            if process.returncode == 0:
+                break
+            kills += process.returncode == -signal.SIGKILL
+        assert kills == 8
+        assert Path("out").read_bytes() == Path("whole").read_bytes()
+        assert sorted(path.name for path in Path().iterdir()) == ["hits.jsonl", "out", "whole"]
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_a_signal_keeps_what_is_ranked_and_says_how_to_go_on(
+        self, number: signal.Signals, code: int
+    ) -> None:
+        write_nested(Path("hits.jsonl"), made_lists(60, 50))
+        self.finish("hits.jsonl", "-o", "whole")
+        with self.start("hits.jsonl", "-o", "out") as process:
+            self.wait_for_part(process)
+            process.send_signal(number)
+            stdout, stderr = process.communicate(timeout=30)
+        assert (process.returncode, stdout) == (code, b"")
+        queries = len(Path("out.part").read_text().splitlines())
+        assert 0 < queries < 60
+        assert stderr.decode() == (
+            f"warning: {queries} queries are finished, in {Path.cwd()}/out.part. "
+            "To go on, give the same command with --resume.\n"
+        )
+        self.finish("hits.jsonl", "-o", "out", "--resume")
+        assert Path("out").read_bytes() == Path("whole").read_bytes()
+
+    def test_a_signal_ends_a_run_whose_input_does_not(self) -> None:
+        with self.start("-", stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(FEW.encode())
+            process.stdin.flush()
+            process.stdout.readline()
+            process.send_signal(signal.SIGTERM)
+            stderr = process.communicate(timeout=30)[1]
+        assert (process.returncode, stderr) == (143, b"")
+
+    def test_a_reader_that_leaves_early_ends_it_quietly(self) -> None:
+        write_nested(Path("hits.jsonl"), made_lists(200, 50))
+        with self.start("hits.jsonl") as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.stdout.close()
+            assert process.stderr is not None
+            assert process.stderr.read() == b""
+        assert process.returncode == 0
+
+    def test_a_disk_that_fills_up_loses_nothing_that_is_finished(self) -> None:
+        write_nested(Path("hits.jsonl"), made_lists(60, 50))
+        self.finish("hits.jsonl", "-o", "whole")
+        limit = Path("whole").stat().st_size // 2
+
+        def fill_up() -> None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        with self.start("hits.jsonl", "-o", "out", preexec_fn=fill_up) as process:
+            stdout, stderr = process.communicate(timeout=60)
+        assert (process.returncode, stdout) == (4, b"")
+        assert re.fullmatch(
+            r"warning: \d+ queries are finished, in \S+/out\.part\. "
+            r"To go on, give the same command with --resume\.\n"
+            r"error: out: cannot be written \(File too large\)\.\n",
+            stderr.decode(),
+        )
+        self.finish("hits.jsonl", "-o", "out", "--resume")
+        assert Path("out").read_bytes() == Path("whole").read_bytes()
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+    def test_standard_output_that_is_full_is_an_error(self) -> None:
+        write_nested(Path("hits.jsonl"), made_lists(10, 10))
+        with Path("/dev/full").open("wb") as full, self.start("hits.jsonl", stdout=full) as process:
+            stderr = process.communicate(timeout=60)[1]
+        assert process.returncode == 4
+        assert stderr == b"error: stdout: cannot be written (No space left on device).\n"
+
+    def test_an_output_folder_that_vanishes_loses_nothing(self) -> None:
+        write_nested(Path("hits.jsonl"), made_lists(60, 50))
+        Path("results").mkdir()
+        with self.start("hits.jsonl", "-o", "results/out") as process:
+            part = Path("results/out.part")
+            while not (part.exists() and part.stat().st_size):
+                time.sleep(0.01)
+            Path("results").rename("moved")
+            stderr = process.communicate(timeout=60)[1].decode()
+        assert process.returncode == 4
+        assert "error: results/out: cannot be written (No such file or directory)." in stderr
+        assert len(Path("moved/out.part").read_text().splitlines()) >= 3
+
+    def test_input_that_is_cut_short_ends_it_after_what_is_whole(self) -> None:
+        write_nested(Path("whole.jsonl"), made_lists(3, 5))
+        Path("hits.jsonl").write_bytes(Path("whole.jsonl").read_bytes()[:-30])
+        with self.start("hits.jsonl", "-o", "out") as process:
+            stderr = process.communicate(timeout=60)[1].decode()
+        assert process.returncode == 3
+        assert "error: hits.jsonl:3: broken JSON" in stderr
+        assert len(Path("out.part").read_text().splitlines()) == 2
+        Path("hits.jsonl").write_bytes(Path("whole.jsonl").read_bytes())
+        self.finish("hits.jsonl", "-o", "out", "--resume")
+        assert len(Path("out").read_text().splitlines()) == 3
