@@ -13,6 +13,14 @@ from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer
 
 from ..errors import UnavailableError
+from ..models.cross_encoder import (
+    find_score_layer,
+    first_line,
+    load_cross_encoder,
+    made_up_weights,
+    name_activation,
+    preprocess_pair,
+)
 from ..models.kind import untrusted_activation
 from ..models.limits import longest_pair
 from ..models.quiet import quiet_libraries
@@ -23,7 +31,6 @@ from .tokenization import EncoderTokenizer, Padding, PairTokenizer, PairTokens, 
 
 log = logging.getLogger("ce_rerank")
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
 _PROBE: Pair = ("what is it?", "Ça, c'est 一 «test» — of “this”\tmodel's ids 🙂. " * 3)
 
@@ -44,11 +51,10 @@ def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions, device: st
         torch.set_num_threads(options.threads)
     log.info("Loading %s", checkpoint.name, extra={"stage": True})
     with quiet_libraries() as messages:
-        model = _load_cross_encoder(checkpoint, options, device, precision)
+        model = _load(checkpoint, options, device, precision)
         _require_all_weights(checkpoint, messages)
         if precision != "fp32":
-            _keep_head_in_fp32(model)
-        model.eval()
+            _keep_score_in_fp32(model)
         return TorchEngine(model, checkpoint, device, precision)
 
 
@@ -69,7 +75,7 @@ class TorchEngine:
             model=checkpoint.name,
             revision=checkpoint.revision,
             max_length=self.tokenizer.max_length,
-            activation=_activation_name(model.activation_fn),
+            activation=name_activation(model),
             notes=checkpoint.notes,
         )
 
@@ -131,7 +137,7 @@ class PreprocessTokenizer:
     def document_room(self, query: str) -> int:
         """Give the number of tokens that are left for a document beside this query; may be negative."""
         with self._lock, quiet_libraries():
-            return self.max_length - len(_preprocess(self._model, (query, ""))["input_ids"][0])
+            return self.max_length - len(preprocess_pair(self._model, (query, ""))["input_ids"][0])
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
         """Give the place of each of a text's own tokens, as half-open ranges of characters."""
@@ -142,24 +148,21 @@ class PreprocessTokenizer:
         return pad_rows(rows, self._padding)
 
     def _encode(self, query: str, document: str) -> PairTokens:
-        features = _preprocess(self._model, (query, document))
+        features = preprocess_pair(self._model, (query, document))
         input_ids = features["input_ids"][0].tolist()
         type_ids = features["token_type_ids"][0].tolist() if "token_type_ids" in features else ()
         truncated = len(input_ids) >= self.max_length
         return PairTokens(input_ids, type_ids, truncated, len(document))
 
 
-def _load_cross_encoder(
-    checkpoint: Checkpoint, options: EngineOptions, device: str, precision: str
-) -> CrossEncoder:
+def _load(checkpoint: Checkpoint, options: EngineOptions, device: str, precision: str) -> CrossEncoder:
     try:
-        return CrossEncoder(
-            str(checkpoint.folder),
+        return load_cross_encoder(
+            checkpoint.folder,
             device=device,
+            precision=precision,
             max_length=options.max_length,
             trust_remote_code=options.trust_remote_code,
-            local_files_only=not options.trust_remote_code,
-            model_kwargs={"dtype": _DTYPES[precision]},
         )
     except torch.OutOfMemoryError as error:
         raise UnavailableError(
@@ -172,23 +175,18 @@ def _load_cross_encoder(
                 f"{checkpoint.name} comes with Python code of its own, which would run on this machine.",
                 hint="Read that code; when you trust it, give --trust-remote-code.",
             ) from error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnavailableError(
-            f"{checkpoint.name} cannot be loaded: {reason}",
+            f"{checkpoint.name} cannot be loaded: {first_line(error)}",
             hint=f"Its files are in {checkpoint.folder}; fetch them again, or give another model.",
         ) from error
 
 
 def _require_all_weights(checkpoint: Checkpoint, messages: Sequence[str]) -> None:
-    """Refuse a model of which a part was made up: transformers says so in a report, and goes on."""
-    report = next((message for message in messages if "MISSING" in message or "MISMATCH" in message), None)
-    if report is not None:
-        named = [
-            line.split("|")[0].strip() for line in report.splitlines() if "MISSING" in line and "|" in line
-        ]
+    made_up = made_up_weights(messages)
+    if made_up:
         raise UnavailableError(
-            f"{checkpoint.name} lacks weights that its scores depend on ({', '.join(named)}); they would be "
-            "random.",
+            f"{checkpoint.name} lacks weights that its scores depend on ({', '.join(made_up)}), which would "
+            "be random.",
             hint="Give a cross-encoder, or fetch the model again.",
         )
 
@@ -203,15 +201,11 @@ def choose_precision(precision: str, device: str) -> str:
     return precision
 
 
-def _keep_head_in_fp32(model: CrossEncoder) -> None:
+def _keep_score_in_fp32(model: CrossEncoder) -> None:
     """Let the last layer answer in float32: rounded to bf16 steps, scores tie that are not equal."""
-    heads = [
-        name
-        for name, module in model.named_modules()
-        if type(module) is torch.nn.Linear and module.out_features == 1
-    ]
-    if heads:
-        model.set_keep_in_fp32_modules(heads)
+    layer = find_score_layer(model)
+    if layer is not None:
+        model.set_keep_in_fp32_modules([layer])
 
 
 def _make_tokenizer(model: CrossEncoder) -> PairTokenizer:
@@ -222,7 +216,7 @@ def _make_tokenizer(model: CrossEncoder) -> PairTokenizer:
         type_id=hugging_face.pad_token_type_id,
         left=hugging_face.padding_side == "left",
     )
-    probe = _preprocess(model, _PROBE)
+    probe = preprocess_pair(model, _PROBE)
     encoder = EncoderTokenizer(
         Tokenizer.from_str(hugging_face.backend_tokenizer.to_str()),
         max_length=model.max_seq_length,
@@ -233,26 +227,13 @@ def _make_tokenizer(model: CrossEncoder) -> PairTokenizer:
     return encoder if same_ids else PreprocessTokenizer(model, padding)
 
 
-def _preprocess(model: CrossEncoder, pair: Pair) -> dict[str, Any]:
-    prompt = model._resolve_prompt(None, None)
-    return dict(model.preprocess([list(pair)], prompt=prompt))
-
-
 def _constant_features(model: CrossEncoder) -> dict[str, Any]:
     """What the model wants beside the ids, the same for every batch (the modality, for one)."""
     return {
         name: value
-        for name, value in _preprocess(model, _PROBE).items()
+        for name, value in preprocess_pair(model, _PROBE).items()
         if not isinstance(value, torch.Tensor)
     }
-
-
-def _activation_name(activation: Any) -> str:
-    if isinstance(activation, torch.nn.Identity):
-        return "identity"
-    if isinstance(activation, torch.nn.Sigmoid):
-        return "sigmoid"
-    return f"{type(activation).__module__}.{type(activation).__qualname__}"
 
 
 def _to_numpy(scores: torch.Tensor) -> Float32s:

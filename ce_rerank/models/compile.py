@@ -17,6 +17,14 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Transformer
 
 from .compilable import ACTIVATIONS, CannotCompileError
+from .cross_encoder import (
+    find_score_layer,
+    first_line,
+    load_cross_encoder,
+    made_up_weights,
+    name_activation,
+    preprocess_pair,
+)
 from .golden import GOLDEN_TEXTS
 from .limits import longest_pair
 from .manifest import (
@@ -46,11 +54,11 @@ def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> 
     """
     with quiet_libraries() as messages:
         model = _load(checkpoint, messages)
-        features = _preprocess(model, *GOLDEN_TEXTS[0])
+        features = preprocess_pair(model, GOLDEN_TEXTS[0])
         facts = ModelFacts(
             inputs=tuple(name for name in _INPUTS if name in features),
             max_length=longest_pair(model),
-            activation=_name_activation(model),
+            activation=name_activation(model),
             with_type_ids="token_type_ids" in features,
             pad_token_id=model.tokenizer.pad_token_id or 0,
             pad_type_id=model.tokenizer.pad_token_type_id,
@@ -101,18 +109,18 @@ class _Float32Score(torch.nn.Module):
 
 def _load(checkpoint: Checkpoint, messages: list[str]) -> CrossEncoder:
     try:
-        model = CrossEncoder(
-            str(checkpoint.folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
-        )
+        model = load_cross_encoder(checkpoint.folder)
     except Exception as error:  # whatever it is, the torch engine meets it too, and tells it to the user
-        raise CannotCompileError(f"it cannot be loaded ({_first_line(error)})") from error
-    if any("MISSING" in message or "MISMATCH" in message for message in messages):
+        raise CannotCompileError(f"it cannot be loaded ({first_line(error)})") from error
+    if made_up_weights(messages):
         raise CannotCompileError("it lacks weights")
     if len(list(model)) != 1 or not isinstance(model[0], Transformer) or model.num_labels != 1:
         raise CannotCompileError("it is more than a transformer with one label")
     if not getattr(model.tokenizer, "is_fast", False):
         raise CannotCompileError("its tokenizer has no fast form")
-    return model.eval()
+    if name_activation(model) not in ACTIVATIONS.values():
+        raise CannotCompileError(f"its activation is {name_activation(model)}")
+    return model
 
 
 def _make_golden_pairs(model: CrossEncoder) -> tuple[GoldenPair, ...]:
@@ -121,7 +129,7 @@ def _make_golden_pairs(model: CrossEncoder) -> tuple[GoldenPair, ...]:
     logits = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
     golden = []
     for (query, document), logit in zip(GOLDEN_TEXTS, logits, strict=True):
-        features = _preprocess(model, query, document)
+        features = preprocess_pair(model, (query, document))
         ids = {
             name: tuple(features[name][0].tolist()) if name in features else ()
             for name in ("input_ids", "token_type_ids")
@@ -143,34 +151,14 @@ def _convert(model: CrossEncoder, facts: ModelFacts, path: Path) -> None:
         with torch.inference_mode():
             graph = convert_model(_Logits(classifier), example_input=example)
     except Exception as error:  # any of OpenVINO's many: what it cannot convert is served by torch
-        raise CannotCompileError(f"OpenVINO cannot convert it ({_first_line(error)})") from error
+        raise CannotCompileError(f"OpenVINO cannot convert it ({first_line(error)})") from error
     if tuple(name for entry in graph.inputs for name in entry.get_names()) != facts.inputs:
         raise CannotCompileError("its graph takes other inputs than it is fed")
     load_runtime().save_model(graph, path, compress_to_fp16=False)
 
 
 def _keep_score_in_float32(classifier: torch.nn.Module) -> None:
-    heads = [
-        name
-        for name, module in classifier.named_modules()
-        if type(module) is torch.nn.Linear and module.out_features == 1
-    ]
-    for name in heads[-1:]:
+    name = find_score_layer(classifier)
+    if name is not None:
         layer: Any = classifier.get_submodule(name)
         classifier.set_submodule(name, _Float32Score(layer))
-
-
-def _preprocess(model: CrossEncoder, query: str, document: str) -> dict[str, Any]:
-    return dict(model.preprocess([[query, document]]))
-
-
-def _name_activation(model: CrossEncoder) -> str:
-    activation = type(model.activation_fn)
-    named = f"{activation.__module__}.{activation.__qualname__}"
-    if named not in ACTIVATIONS:
-        raise CannotCompileError(f"its activation is {named}")
-    return ACTIVATIONS[named]
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
