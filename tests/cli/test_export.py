@@ -1,0 +1,135 @@
+"""A model exported to a folder: carried anywhere, run without a hub, refused when a bit of it changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from shell import Shell
+
+pytestmark = pytest.mark.slow
+
+QUERY = "what does a keeper write into the log?"
+DOCUMENTS = ("A keeper writes the weather into the log.", "Tides rise and fall.", "déjà vu", "")
+FILES = ["LICENSE", "README.md", "config.json", "manifest.json", "model.bin", "model.xml", "tokenizer.json"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A machine that has a tiny model in its hub's cache, and exported it."""
+    from engines.families import make_checkpoint
+    from local_hub import put_in_cache
+
+    folder = tmp_path_factory.mktemp("home")
+    made = make_checkpoint("xlm-roberta", folder / "made", sentence_transformers=None).folder
+    files = {path.name: path.read_bytes() for path in made.iterdir()}
+    shell = Shell.below(folder)
+    put_in_cache(shell.hub_cache, "me/tiny", {**files, "README.md": b"---\nlicense: mit\n---\n# Tiny\n"})
+    done = shell("models", "export", "me/tiny", "exported")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert done.stderr.endswith(" in exported; run it with -m ./exported\n")
+    return shell
+
+
+@pytest.fixture
+def away(tmp_path: Path, home: Shell) -> Shell:
+    """Another machine: no hub, empty caches, and a copy of the exported folder."""
+    shutil.copytree(home.folder / "exported", tmp_path / "model")
+    return Shell.below(tmp_path)
+
+
+def ranked(shell: Shell, model: str, *options: str) -> list[dict[str, object]]:
+    done = shell("rank", "-m", model, *options, "--details", "--", QUERY, *DOCUMENTS)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_it_holds_all_that_it_takes_and_says_what_it_is(home: Shell) -> None:
+    folder = home.folder / "exported"
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert sorted(manifest["files"]) == [name for name in FILES if name != "manifest.json"]
+    assert manifest["origin"]["name"] == "me/tiny"
+    assert (folder / "LICENSE").read_text() == (
+        "The licence of this model is mit. Its owner's terms: README.md, and https://huggingface.co/me/tiny\n"
+    )
+
+
+def test_it_gives_the_same_scores_with_no_network_and_no_cache(home: Shell, away: Shell) -> None:
+    here, there = ranked(home, "me/tiny"), ranked(away, "./model")
+    assert [(hit["index"], hit["score"]) for hit in there] == [(hit["index"], hit["score"]) for hit in here]
+    assert str(there[0]["model"]).startswith("./model@")
+    assert "(compiled from me/tiny), openvino " in str(there[0]["model"])
+
+
+def test_it_is_used_where_it_lies_and_left_as_it_is(away: Shell) -> None:
+    for path in (away.folder / "model").iterdir():
+        path.chmod(0o444)
+    before = {path.name: path.stat().st_mtime_ns for path in (away.folder / "model").iterdir()}
+    assert ranked(away, "model") == ranked(away, "model")
+    assert {path.name: path.stat().st_mtime_ns for path in (away.folder / "model").iterdir()} == before
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_in_it_is_refused(away: Shell, name: str) -> None:
+    path = away.folder / "model" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    done = away("rank", "-m", "./model", QUERY, *DOCUMENTS)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr == (
+        f"error: The compiled model in {path.parent} is damaged: {name} is not as it was exported.\n"
+        "       Copy it here again, or export it anew: `ce-rerank models export`.\n"
+    )
+
+
+def test_a_file_that_is_missing_from_it_is_named(away: Shell) -> None:
+    (away.folder / "model" / "model.bin").unlink()
+    done = away("rank", "-m", "./model", QUERY, *DOCUMENTS)
+    assert done.returncode == 4
+    assert "is damaged: model.bin is not as it was exported." in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--engine=torch", "--device=cuda"])
+def test_it_is_run_by_nothing_else(away: Shell, option: str) -> None:
+    done = away("rank", "-m", "./model", option, QUERY, *DOCUMENTS)
+    assert done.returncode == 2
+    asked = option.replace("=", " ")
+    assert done.stderr.startswith(
+        f"error: ./model is a compiled model, which the CPU runs by openvino, not {asked}.\n"
+    )
+
+
+def test_it_has_no_revisions(away: Shell) -> None:
+    assert away("rank", "-m", "./model", "--revision", "main", QUERY, *DOCUMENTS).returncode == 2
+
+
+def test_it_is_not_written_over_anything(home: Shell) -> None:
+    done = home("models", "export", "me/tiny", "exported")
+    assert (done.returncode, done.stderr) == (
+        2, "error: exported is there already, and not empty.\n       Name a new folder.\n"
+    )  # fmt: skip
+
+
+def test_what_cannot_be_compiled_is_refused_with_the_way_out(home: Shell) -> None:
+    from engines.families import make_causal_reranker
+
+    make_causal_reranker(home.folder / "causal")
+    done = home("models", "export", "./causal", "other")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr == (
+        "error: ./causal cannot be exported: it is run by torch, since it is a causal language model.\n"
+        f"       Copy its checkpoint instead, and give -m the copy: {home.folder / 'causal'}\n"
+    )
+    assert not (home.folder / "other").exists()
+
+
+def test_it_cannot_be_exported_to_where_nothing_can_be_written(home: Shell) -> None:
+    (home.folder / "file").touch()
+    done = home("models", "export", "me/tiny", "file/exported")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        4, "error: file/exported cannot be written: Not a directory."
+    )  # fmt: skip
