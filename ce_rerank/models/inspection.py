@@ -25,6 +25,7 @@ class CheckpointFacts:
     """
 
     architecture: str
+    family: str | None
     labels: tuple[str, ...]
     activation: str
     max_length: int | None
@@ -42,6 +43,7 @@ def inspect_checkpoint(folder: Path) -> CheckpointFacts:
     licence, languages = _read_card(folder / "README.md")
     return CheckpointFacts(
         architecture=str((config.get("architectures") or [""])[0]),
+        family=config.get("model_type"),
         labels=tuple(str(label) for label in (config.get("id2label") or {}).values()),
         activation=_activation(folder, config),
         max_length=_max_length(folder, config),

@@ -216,6 +216,7 @@ def _describe(name: str, checkpoint: Path) -> KnownModel:
         name=name,
         alias="",
         source="",
+        family=facts.family,
         kind="causal" if facts.architecture.endswith("ForCausalLM") else "encoder",
         parameters=facts.parameters,
         languages=tuple(

@@ -96,6 +96,7 @@ class TestList:
             "name": DEFAULT,
             "alias": "minilm-l6",
             "source": "https://github.com/embeddings-benchmark/mteb",
+            "family": "bert",
             "kind": "encoder",
             "parameters": 22713601,
             "languages": ["en"],
@@ -150,6 +151,7 @@ class TestShow:
         assert done.stdout == (
             "Qwen/Qwen3-Reranker-4B  qwen3-4b\n"
             "\n"
+            "family       qwen3 causal\n"
             "parameters   4.02B\n"
             "languages    multilingual\n"
             "tokens       32,768\n"

@@ -46,6 +46,20 @@ def test_every_figure_names_its_measure_and_its_page(known: KnownModel) -> None:
         assert quality.source.startswith(("https://", "measured with ce-rerank"))
 
 
+@pytest.mark.slow
+def test_every_family_is_tried_with_a_tiny_model_of_its_architecture() -> None:
+    from engines import families
+
+    from ce_rerank.models.compilable import FAMILIES
+
+    encoders = {known.family for known in CATALOG if known.kind == "encoder" and known.family}
+    assert encoders <= set(families.FAMILIES)
+    assert encoders <= set(FAMILIES)
+    causal = {known.family for known in CATALOG if known.kind == "causal"}
+    assert causal == {"qwen2", "qwen3"}  # in engines/test_modular.py and engines/test_torch.py
+    assert all(known.family or known.needs_remote_code for known in CATALOG)
+
+
 def test_most_models_carry_the_same_measure() -> None:
     assert sum(known.common_quality is not None for known in CATALOG) > 20
     default = find_known(DEFAULT_NAME)
