@@ -15,7 +15,8 @@ from .amounts import describe_count, describe_size
 from .console import draw_message
 from .excerpt import clean_text
 
-_WIDE = 115  # columns that the whole names and the licences take
+_WITH_LICENCES = 96  # columns of the terminal from which there is room for them
+_WITH_WHOLE_NAMES = 146
 _LABEL_WIDTH = 12
 _MOST_LANGUAGES = 2  # that are named; more are counted
 _OTHER_MEASURE = "*"
@@ -27,16 +28,17 @@ _EXPLANATION = (
 
 def draw_models(console: Console, entries: Sequence[ModelEntry]) -> None:
     """Draw a line for each model, and below what the columns mean."""
-    wide = console.width >= _WIDE
+    with_licences = console.width >= _WITH_LICENCES
+    with_whole_names = console.width >= _WITH_WHOLE_NAMES
     missing = "-" if console.options.ascii_only else "—"
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("model", overflow="fold")
-    if wide:
+    if with_whole_names:
         table.add_column("whole name", overflow="fold")
     table.add_column("params", justify="right")
     table.add_column("lang")
     table.add_column("tokens", justify="right")
-    if wide:
+    if with_licences:
         table.add_column("licence")
     table.add_column("scores")
     table.add_column("nDCG", justify="right")
@@ -46,14 +48,14 @@ def draw_models(console: Console, entries: Sequence[ModelEntry]) -> None:
         known = entry.known
         name = clean_text(known.alias or known.name, console.encoding)
         cells = [Text(name, style="bold" if entry.is_ready else "")]
-        if wide:
+        if with_whole_names:
             cells.append(Text(clean_text(known.name, console.encoding) if known.alias else ""))
         cells += [
             Text(describe_count(known.parameters) or missing),
             Text(_short_languages(known.languages) or missing),
             Text(f"{known.context_length:,}" if known.context_length else missing),
         ]
-        if wide:
+        if with_licences:
             cells.append(Text(clean_text(known.licence or missing, console.encoding)))
         cells += [
             Text(known.score_scale or missing),

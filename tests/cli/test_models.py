@@ -14,6 +14,8 @@ import pytest
 from local_hub import CROSS_ENCODER_FILES, LocalHub, put_in_cache, serve_hub
 from shell import Shell
 
+from ce_rerank.models.catalog import CATALOG
+
 DEFAULT = "cross-encoder/ms-marco-MiniLM-L-6-v2"
 TINY = "me/tiny-reranker"
 TABLE_HEAD = "model params lang tokens scores nDCG here size"
@@ -64,13 +66,23 @@ class TestList:
         assert "mmarco-minilm — 14 — — —" in lines
         assert "qwen3-8b 8B many 32,768 — 0.690*" in lines
 
-    def test_fits_eighty_columns_and_shows_whole_names_on_wide_ones(self, shell: Shell) -> None:
-        assert max(map(len, shell("models").stdout.splitlines())) <= 80
-        shell.environment["COLUMNS"] = "130"
-        wide = shell("models").stdout.splitlines()
-        assert max(map(len, wide)) <= 130
-        assert "BAAI/bge-reranker-v2-m3" in "".join(wide)
-        assert "CC-BY-NC-4.0" in "".join(wide)
+    @pytest.mark.parametrize(
+        ("columns", "shown"),
+        [
+            (80, "jina-v2 278M many 1,024 — 0.582*"),
+            (120, "jina-v2 278M many 1,024 CC-BY-NC-4.0 — 0.582*"),
+            (160, "jina-v2 jinaai/jina-reranker-v2-base-multilingual 278M many 1,024 CC-BY-NC-4.0 — 0.582*"),
+        ],
+    )
+    def test_shows_as_much_as_fits_with_each_model_on_a_line(
+        self, shell: Shell, columns: int, shown: str
+    ) -> None:
+        put_in_cache(shell.hub_cache, "cross-encoder/ettin-reranker-150m-v1", {"x": b"x" * 200_000_000})
+        shell.environment["COLUMNS"] = str(columns)
+        lines = shell("models").stdout.splitlines()
+        assert max(map(len, lines)) <= columns
+        assert shown in table("\n".join(lines))
+        assert lines.index("") == len(CATALOG) + 1
 
     def test_marks_what_is_here(self, shell: Shell) -> None:
         put_in_cache(shell.hub_cache, DEFAULT)
