@@ -79,7 +79,8 @@ def find_hub(*, offline: bool) -> Finding:
     facts = {"endpoint": endpoint, "reachable": None}
     if offline or is_hub_offline():
         switch = "--offline" if offline else "HF_HUB_OFFLINE"
-        return Finding("hub", "yellow", f"{endpoint} is not asked: {switch} forbids it.", "", facts)
+        text = f"{endpoint} is not asked: {switch} forbids it."
+        return Finding("hub", "yellow", text, f"Leave {switch} out to fetch models.", facts)
     try:
         check_hub(HUB_SECONDS)
     except HubUnreachableError as error:
@@ -149,9 +150,8 @@ def try_ranking(keywords: dict[str, Any], model: Finding) -> Finding:
         )
     done = f"Three documents in {answer['elapsed_seconds']:.1f} s by {answer['description']}"
     if not answer["golden"] and answer["model"] not in _GOLDEN:
-        return Finding(
-            "self-test", "yellow", f"{done}; the order is right, golden scores are not known.", "", facts
-        )
+        text = f"{done}; the order is right, golden scores are not known."
+        return Finding("self-test", "yellow", text, "`ce-rerank bench` compares the engines here.", facts)
     return Finding("self-test", "green", f"{done}; order and golden scores are right.", "", facts)
 
 

@@ -39,7 +39,7 @@ class ModelOptions:
             metavar="NAME|PATH",
             envvar=_environment("MODEL"),
             rich_help_panel=_MODEL,
-            help="A hub model or a folder with a checkpoint. Default: the offline weights where they are "
+            help="A hub model, an alias of one, or a folder. Default: the offline weights where they are "
             "installed, else cross-encoder/ms-marco-MiniLM-L-6-v2.",
         ),
     ] = None
