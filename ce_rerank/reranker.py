@@ -206,18 +206,23 @@ class Reranker:
         for window in in_windows(read_pairs(self._engine.tokenizer, pairs, options)):
             rows = [reading.tokens for reading in window]
             logits = score_rows(self._engine, rows, batch_tokens=self._batch_tokens, on_progress=on_progress)
-            for reading, score in zip(window, self._to_scale(logits, options.scores).tolist(), strict=True):
-                parts[reading.place].append(_scored(reading, score))
-        return [_pool(of_document, options) for of_document in parts]
+            for reading, logit in zip(window, logits.tolist(), strict=True):
+                parts[reading.place].append(_scored(reading, logit))
+        # Pooled as logits, so that the order is the same on every scale.
+        pooled = [_pool(of_document, options) for of_document in parts]
+        scores = self._to_scale([one.score for one in pooled], options.scores)
+        return [replace(one, score=score) for one, score in zip(pooled, scores, strict=True)]
 
-    def _to_scale(self, logits: Float32s, scale: ScoreScale) -> Float32s:
+    def _to_scale(self, logits: Sequence[float], scale: ScoreScale) -> Sequence[float]:
         import numpy as np
 
         if scale == "logit":
             return logits
-        scores = sigmoid(logits) if scale == "sigmoid" else self._engine.activate(logits)
+        values = np.array(logits, dtype=np.float32)
+        scores = sigmoid(values) if scale == "sigmoid" else self._engine.activate(values)
         # A scale must not hide what is no number: the sigmoid of infinity is a perfect score.
-        return np.where(np.isfinite(logits), scores, logits)
+        kept: list[float] = np.where(np.isfinite(values), scores, values).tolist()
+        return kept
 
     def _require_room(self, lists: Sequence[CandidateList]) -> None:
         """Refuse a query that leaves too little of the model for documents: it is never cut itself."""
@@ -248,7 +253,7 @@ class Reranker:
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """What came of a document or of one window of it: the score on the scale asked for, and what was read."""
+    """What came of a document or of one window of it: a logit, in the end on the scale asked for."""
 
     score: float
     tokens: int
@@ -258,15 +263,19 @@ class _Scored:
     """Start, end and line of the passage; its text is in the document."""
 
 
-def _scored(reading: Reading, score: float) -> _Scored:
+def _scored(reading: Reading, logit: float) -> _Scored:
     row, passage = reading.tokens, reading.passage
     window = None if passage is None else (passage.start, passage.end, passage.line)
-    return _Scored(score, len(row), row.truncated, row.characters_read, window)
+    return _Scored(logit, len(row), row.truncated, row.characters_read, window)
 
 
 def _pool(parts: Sequence[_Scored], options: RankOptions) -> _Scored:
     """Make a document's score of its windows'; what it says of the reading is the best window's."""
-    score, best = pool_scores([part.score for part in parts], options.pool)
+    logits = [part.score for part in parts]
+    bad = first_not_finite(logits)
+    if bad is not None:
+        return parts[bad]  # the best of the others must not hide it
+    score, best = pool_scores(logits, options.pool)
     return replace(parts[best], score=score)
 
 

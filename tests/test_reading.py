@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from fakes import CountingEngine, word_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ce_rerank import Document, Passage, RankOptions, Reranker, UsageError
+from ce_rerank import Document, Passage, RankOptions, Reranker, UnavailableError, UsageError
 from ce_rerank.engines.tokenization import EncoderTokenizer
 from ce_rerank.reading import read_pairs
 
@@ -66,6 +68,19 @@ def test_pools(counting_reranker: Reranker) -> None:
     assert scores["mean-top3"].score == pytest.approx((45 + 15 + 10) / 3)
     assert scores["first"].score == 5.0
     assert [hit.passage.text.split()[0] for hit in scores.values() if hit.passage] == ["nine", "nine", "one"]
+
+
+def test_windows_are_pooled_on_the_models_own_scale(counting_reranker: Reranker) -> None:
+    text = "one " * 5 + "two " * 5
+    windows = {"long": "chunk", "chunk_tokens": 5, "chunk_overlap": 0, "pool": "mean-top3"}
+    (hit,) = counting_reranker.rank("red", [text], **windows, scores="sigmoid")  # type: ignore[arg-type]
+    assert hit.score == pytest.approx(1 / (1 + math.exp(-7.5)))
+
+
+def test_a_window_without_a_score_is_not_hidden_by_a_better_one(counting_reranker: Reranker) -> None:
+    text = "one " * 5 + "inf " * 5 + "two " * 5
+    with pytest.raises(UnavailableError, match="The model gave inf for document 0"):
+        counting_reranker.rank("red", [text], long="chunk", chunk_tokens=5, chunk_overlap=0)
 
 
 def test_documents_of_one_ranking_may_be_long_and_short(counting_reranker: Reranker) -> None:

@@ -137,7 +137,8 @@ class PreprocessTokenizer:
     def document_room(self, query: str) -> int:
         """Give the number of tokens that are left for a document beside this query; may be negative."""
         with self._lock, quiet_libraries():
-            return self.max_length - len(preprocess_pair(self._model, (query, ""))["input_ids"][0])
+            # One less than there is: a row that is just full could not be told from one that was cut.
+            return self.max_length - 1 - len(preprocess_pair(self._model, (query, ""))["input_ids"][0])
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
         """Give the place of each of a text's own tokens, as half-open ranges of characters."""
