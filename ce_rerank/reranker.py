@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .engines.base import Engine, EngineInfo, Float32s
+    from .engines.base import Engine, EngineInfo
 
 log = logging.getLogger("ce_rerank")
 

@@ -249,7 +249,7 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
     console.print(table)
     documents = sum(len(texts) for _, texts in lists)
     console.print(
-        f"{documents} documents, {len(lists)} queries. start: a process that ranks {_START_DOCUMENTS}. MB: peak "
-        "memory. diff: of logits, from torch fp32. tau: Kendall's, of the order.",
+        f"{documents} documents, {len(lists)} queries. start: a process that ranks {_START_DOCUMENTS}. "
+        "MB: peak memory. diff: of logits, from torch fp32. tau: Kendall's, of the order.",
         style="dim",
     )
