@@ -1,0 +1,195 @@
+"""What `ce-rerank batch` promises of long jobs, measured: kills, memory, and speed beside the engine alone.
+
+    python tests/benchmarks/batches.py kills --documents 20000
+    python tests/benchmarks/batches.py memory
+    python tests/benchmarks/batches.py speed ../shared/data/scifact
+
+`kills` ends a job by SIGKILL at random moments, continues it each time, and compares its bytes with those of
+a job that ran through. `memory` compares the peaks of jobs over 10,000 and 1,000,000 documents, with an
+engine that does nothing but add up. `speed` compares the documents a second of a whole job with those of the
+engine, given the same pairs at once; it takes a BEIR folder with a first-stage run.trec.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from ce_rerank import RankOptions, Reranker
+from ce_rerank.batch.first_stage import RunCandidates
+from ce_rerank.batch.output import FileOutput
+from ce_rerank.batch.partial import PartialFile
+from ce_rerank.batch.run import BatchRun
+from ce_rerank.cli.bench_sample import sample_lists
+from ce_rerank.formats.base import ReadOptions
+from ce_rerank.formats.rows import WriteOptions
+from ce_rerank.formats.source import Source, raise_at_once
+
+_COMMAND = [sys.executable, "-m", "ce_rerank", "batch"]
+_COUNTING_COMMAND = [sys.executable, str(Path(__file__).parents[1] / "batch_fakes.py"), "batch"]
+_OPTIONS = RankOptions()
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "red", "green", "blue", "cat", "dog", "fish")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    kills = commands.add_parser("kills")
+    kills.add_argument("--documents", type=int, default=20_000)
+    kills.add_argument("--kills", type=int, default=20)
+    kills.add_argument("--to", default="jsonl")
+    commands.add_parser("memory")
+    speed = commands.add_parser("speed")
+    speed.add_argument("folder", type=Path)
+    speed.add_argument("--queries", type=int, default=100)
+    speed.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if given.command == "kills":
+            measure_kills(Path(folder), given.documents, given.kills, given.to)
+        elif given.command == "memory":
+            measure_memory(Path(folder))
+        else:
+            measure_speed(Path(folder), given.folder.resolve(), given.queries, given.rounds)
+
+
+def measure_kills(folder: Path, documents: int, kills: int, format: str) -> None:
+    """Kill a job at random moments until it has been killed often enough, and then let it end."""
+    hits, whole, cut = folder / "hits.jsonl", folder / "whole", folder / "cut"
+    with hits.open("w", encoding="utf-8") as stream:
+        for query, texts in sample_lists(documents // 100, 100):
+            stream.write(json.dumps({"query": query, "documents": texts}) + "\n")
+    job = [*_COMMAND, str(hits), "--to", format, "-Q", "-o"]
+    started = time.monotonic()
+    subprocess.run([*job, str(whole)], check=True)
+    seconds = time.monotonic() - started
+    print(f"{documents:,} documents, to {format}: {seconds:.0f} s without a kill")
+    chance = random.Random(time.time_ns())
+    done = 0
+    started = time.monotonic()
+    while not cut.exists():
+        process = subprocess.Popen([*job, str(cut), "--resume"])
+        if done < kills:
+            try:
+                process.wait(chance.uniform(0.1, 3 * seconds / kills))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                done += 1
+        if process.wait() > 0:
+            sys.exit(f"the job failed with {process.returncode} after {done} kills")
+    more = time.monotonic() - started - seconds
+    same = filecmp.cmp(whole, cut, shallow=False)
+    verdict = "the same" if same else "NOT THE SAME"
+    print(f"{done} kills: {verdict} {cut.stat().st_size:,} bytes, {more:+.0f} s")
+    if not same or done < kills:
+        sys.exit("that was not what was promised")
+
+
+def measure_memory(folder: Path) -> None:
+    """Compare the peaks of a small job and a large one, of rows and of a run with its corpus."""
+    for kind in ("rows", "a run"):
+        peaks = []
+        for queries in (100, 10_000):
+            arguments = _write_rows(folder, queries) if kind == "rows" else _write_run(folder, queries)
+            started = time.monotonic()
+            peak = _peak_megabytes([*_COUNTING_COMMAND, *arguments, "-o", str(folder / "out")])
+            seconds = time.monotonic() - started
+            peaks.append(peak)
+            print(
+                f"{kind}: {100 * queries:,} documents in {queries:,} queries: {peak:,.0f} MB, {seconds:.0f} s"
+            )
+        print(f"{kind}: {peaks[1] - peaks[0]:+,.0f} MB")
+
+
+def measure_speed(folder: Path, collection: Path, queries: int, rounds: int) -> None:
+    """Rank the first queries of a run as a job and by the engine alone, in turns."""
+    run = folder / "run.trec"
+    seen: dict[str, None] = {}
+    with (collection / "run.trec").open() as lines, run.open("w") as stream:
+        for line in lines:
+            seen.setdefault(line.split()[0])
+            if len(seen) > queries:
+                break
+            stream.write(line)
+    reranker = Reranker()
+    print(reranker.info.description)
+
+    def candidates() -> RunCandidates:
+        sources = [Source.from_path(collection / f"{name}.jsonl") for name in ("queries", "corpus")]
+        return RunCandidates(Source.from_path(run), sources[0], sources[1:], ReadOptions())
+
+    lists = list(candidates().read(raise_at_once))
+    documents = sum(len(one.documents) for one in lists)
+    reranker.rank_lists(lists[:2], _OPTIONS)
+    for _ in range(rounds):
+        ready = candidates()
+        started = time.perf_counter()
+        with PartialFile(folder / "out.jsonl") as file:
+            output = FileOutput(file, "jsonl", WriteOptions())
+            output.begin({}, [])
+            with BatchRun(reranker, ready, _OPTIONS) as job:
+                for window in job:
+                    output.write(window)
+            output.complete()
+        as_job = documents / (time.perf_counter() - started)
+        started = time.perf_counter()
+        reranker.rank_lists(lists, _OPTIONS)
+        alone = documents / (time.perf_counter() - started)
+        print(
+            f"{documents:,} documents: {as_job:.1f} a second as a job, {alone:.1f} by the engine alone: "
+            f"{as_job / alone - 1:+.1%}"
+        )
+
+
+def _write_rows(folder: Path, queries: int) -> list[str]:
+    chance = random.Random(1)
+    path = folder / "hits.jsonl"
+    with path.open("w", encoding="utf-8") as stream:
+        for query in range(queries):
+            documents = [{"id": f"{query}-{place}", "text": _text(chance)} for place in range(100)]
+            stream.write(
+                json.dumps({"query_id": str(query), "query": "red cat", "documents": documents}) + "\n"
+            )
+    return [str(path)]
+
+
+def _write_run(folder: Path, queries: int) -> list[str]:
+    chance = random.Random(1)
+    ids = list(range(100 * queries))
+    chance.shuffle(ids)
+    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as stream:
+        for doc_id in range(100 * queries):
+            stream.write(json.dumps({"_id": f"doc{doc_id}", "title": "", "text": _text(chance)}) + "\n")
+    with (folder / "queries.tsv").open("w") as texts, (folder / "run.trec").open("w") as run:
+        for query in range(queries):
+            texts.write(f"{query}\tred cat\n")
+            for place in range(100):
+                run.write(f"{query} Q0 doc{ids[100 * query + place]} {place + 1} {100 - place} first\n")
+    names = (("--run", "run.trec"), ("--queries", "queries.tsv"), ("--corpus", "corpus.jsonl"))
+    return [argument for option, name in names for argument in (option, str(folder / name))]
+
+
+def _text(chance: random.Random) -> str:
+    return " ".join(chance.choices(_WORDS, k=12))
+
+
+def _peak_megabytes(command: list[str]) -> float:
+    process = subprocess.Popen([*command, "-Q", "--batch-tokens", "8192"])
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"the job failed with {os.waitstatus_to_exitcode(status)}")
+    return used.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+if __name__ == "__main__":
+    main()
