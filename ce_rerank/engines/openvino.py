@@ -11,15 +11,15 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..errors import UnavailableError
-from ..models.compilable import CannotCompileError, UnusableCacheError
+from ..models.compilable import BrokenLibraryError, CannotCompileError, UnusableCacheError
 from ..models.compiled import CompiledModel, discard_damaged, prepare_compiled
 from ..models.manifest import TOKENIZER_NAME
 from ..models.runtime import load_runtime
 from ..models.store import Checkpoint
-from .arrangements import Arrangements, RefusedError
+from .arrangements import Arrangements, RefusedError, padding_of
 from .base import EngineInfo, EngineOptions, Float32s, TokenBatch
 from .processor import has_native_bf16
-from .tokenization import EncoderTokenizer, Padding
+from .tokenization import EncoderTokenizer
 
 log = logging.getLogger("ce_rerank")
 
@@ -42,7 +42,8 @@ def load_openvino_engine(checkpoint: Checkpoint, options: EngineOptions) -> Open
     except CannotCompileError as error:
         if is_only_way:
             raise UnavailableError(f"{checkpoint.name} cannot be compiled: {error}.", hint=_HINT) from error
-        level = logging.WARNING if isinstance(error, UnusableCacheError) else logging.INFO
+        is_mishap = isinstance(error, UnusableCacheError | BrokenLibraryError)
+        level = logging.WARNING if is_mishap else logging.INFO
         log.log(level, "Torch runs %s, which cannot be compiled: %s.", checkpoint.name, error)
     except RefusedError as error:
         reason = f"in {error.precision} {error}"
@@ -92,6 +93,7 @@ def _load(checkpoint: Checkpoint, options: EngineOptions) -> OpenVinoEngine:
         candidates[0].load_ahead(pool)
         tokenizer = _load_tokenizer(compiled, options)
         if not whole.result():
+            log.warning("The compiled form of %s was damaged on disk; it is made anew.", checkpoint.name)
             discard_damaged(compiled)
             return _load(checkpoint, options)
     finally:
@@ -140,6 +142,6 @@ def _load_tokenizer(compiled: CompiledModel, options: EngineOptions) -> EncoderT
     return EncoderTokenizer(
         Tokenizer.from_file(str(compiled.folder / TOKENIZER_NAME)),
         max_length=min(model.max_length, options.max_length or model.max_length),
-        padding=Padding(model.pad_token_id, model.pad_type_id, model.pad_left),
+        padding=padding_of(compiled),
         with_type_ids=model.with_type_ids,
     )

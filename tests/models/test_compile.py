@@ -1,0 +1,313 @@
+"""Compiling: once, whole or not at all, and anew whenever what it was made from or made for has changed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from engines.families import (
+    MAX_LENGTH,
+    make_causal_reranker,
+    make_checkpoint,
+    make_embedding_model,
+    make_three_labels,
+)
+
+from ce_rerank.models.compilable import CannotCompileError, UnusableCacheError
+from ce_rerank.models.compiled import CompiledModel, find_compiled, prepare_compiled
+from ce_rerank.models.golden import GOLDEN_TEXTS
+from ce_rerank.models.manifest import library_versions, read_manifest
+from ce_rerank.models.store import Checkpoint
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose `pristine` holds a checkpoint, and a cache in which it was compiled at `at_work`."""
+    folder = tmp_path_factory.mktemp("workplace")
+    make_checkpoint("bert", folder / "at_work" / "checkpoint")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CE_RERANK_CACHE", str(folder / "at_work" / "cache"))
+        prepare_compiled(Checkpoint("tiny", folder / "at_work" / "checkpoint", "folder"))
+    shutil.copytree(folder / "at_work", folder / "pristine")
+    return folder
+
+
+@pytest.fixture
+def checkpoint(workplace: Path) -> Checkpoint:
+    """A checkpoint to do with as one likes."""
+    shutil.rmtree(workplace / "at_work")
+    shutil.copytree(workplace / "pristine", workplace / "at_work")
+    return Checkpoint("tiny", workplace / "at_work" / "checkpoint", "folder")
+
+
+@pytest.fixture
+def compiled(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> CompiledModel:
+    """That checkpoint's compiled model, to do with as one likes."""
+    monkeypatch.setenv("CE_RERANK_CACHE", str(checkpoint.folder.with_name("cache")))
+    found = find_compiled(checkpoint)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache that holds nothing."""
+    monkeypatch.setenv("CE_RERANK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Count how often something is compiled."""
+    stages: list[str] = []
+
+    class Counter(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "for the CPU, once" in record.getMessage():
+                stages.append(record.getMessage())
+
+    log = logging.getLogger("ce_rerank")
+    monkeypatch.setattr(log, "handlers", [*log.handlers, Counter()])
+    monkeypatch.setattr(log, "level", logging.INFO)
+    return lambda: len(stages)
+
+
+def test_the_manifest_says_what_the_scores_depend_on(compiled: CompiledModel, checkpoint: Checkpoint) -> None:
+    manifest = compiled.manifest
+    assert manifest.origin.name == "tiny"
+    assert manifest.origin.source == "folder"
+    assert manifest.origin.revision is None
+    assert manifest.origin.versions == library_versions()
+    assert manifest.model.inputs == ("input_ids", "attention_mask", "token_type_ids")
+    assert manifest.model.max_length == MAX_LENGTH
+    assert manifest.model.activation == "identity"
+    assert manifest.model.num_labels == 1
+    assert sorted(manifest.files) == ["model.bin", "model.xml", "tokenizer.json"]
+    assert [(pair.query, pair.document) for pair in manifest.golden] == list(GOLDEN_TEXTS)
+    assert {len(pair.input_ids) for pair in manifest.golden} > {MAX_LENGTH}
+
+
+def test_the_golden_scores_are_those_of_sentence_transformers(
+    compiled: CompiledModel, checkpoint: Checkpoint
+) -> None:
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    reference = CrossEncoder(str(checkpoint.folder), device="cpu").predict(
+        [list(pair) for pair in GOLDEN_TEXTS], activation_fn=torch.nn.Identity()
+    )
+    assert [pair.logit for pair in compiled.manifest.golden] == pytest.approx(reference.tolist(), abs=1e-6)
+
+
+def test_a_second_time_nothing_is_compiled(
+    compiled: CompiledModel, checkpoint: Checkpoint, compilations: Callable[[], int]
+) -> None:
+    assert find_compiled(checkpoint) == compiled
+    assert prepare_compiled(checkpoint) == compiled
+    assert compilations() == 0
+
+
+def test_newer_files_with_the_same_content_are_the_same_model(
+    compiled: CompiledModel, checkpoint: Checkpoint, compilations: Callable[[], int]
+) -> None:
+    os.utime(checkpoint.folder / "model.safetensors", ns=(1, 1))
+    found = prepare_compiled(checkpoint)
+    assert compilations() == 0
+    assert found.manifest.origin.fingerprint != compiled.manifest.origin.fingerprint
+    assert read_manifest(found.folder) == found.manifest
+
+
+def test_what_is_no_part_of_the_model_changes_nothing(
+    compiled: CompiledModel, checkpoint: Checkpoint
+) -> None:
+    (checkpoint.folder / "training_log.csv").write_text("epoch,loss\n")
+    assert find_compiled(checkpoint) == compiled
+
+
+def test_a_changed_checkpoint_is_compiled_anew(
+    compiled: CompiledModel, checkpoint: Checkpoint, compilations: Callable[[], int]
+) -> None:
+    make_checkpoint("bert", checkpoint.folder, seed=1)
+    assert find_compiled(checkpoint) is None
+    changed = prepare_compiled(checkpoint)
+    assert compilations() == 1
+    assert changed.folder == compiled.folder
+    assert [pair.logit for pair in changed.manifest.golden] != [
+        pair.logit for pair in compiled.manifest.golden
+    ]
+
+
+@pytest.mark.parametrize(
+    "library", ["openvino", "torch", "transformers", "sentence-transformers", "tokenizers"]
+)
+def test_another_version_of_a_library_compiles_anew(
+    compiled: CompiledModel, checkpoint: Checkpoint, library: str, compilations: Callable[[], int]
+) -> None:
+    older = {**compiled.manifest.origin.versions, library: "0.1"}
+    replace(compiled.manifest, origin=replace(compiled.manifest.origin, versions=older)).write(
+        compiled.folder
+    )
+    assert find_compiled(checkpoint) is None
+    if library == "tokenizers":
+        assert prepare_compiled(checkpoint).manifest.golden == compiled.manifest.golden
+        assert compilations() == 1
+
+
+def test_two_revisions_live_side_by_side(checkpoint: Checkpoint, cache: Path, tmp_path: Path) -> None:
+    make_checkpoint("bert", tmp_path / "newer", seed=1)
+    older = replace(checkpoint, name="owner/tiny", source="hub", revision="a" * 40)
+    newer = replace(older, folder=tmp_path / "newer", revision="b" * 40)
+    first, second = prepare_compiled(older), prepare_compiled(newer)
+    assert first.folder.name.startswith("tiny-")
+    assert first.folder != second.folder
+    assert find_compiled(older) == first
+    assert find_compiled(newer) == second
+    assert first.manifest.golden != second.manifest.golden
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    stat = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("manifest.json", truncate), ("manifest.json", zero), ("manifest.json", flip),
+        ("model.xml", truncate), ("model.xml", zero), ("model.xml", flip), ("model.xml", Path.unlink),
+        ("tokenizer.json", truncate), ("tokenizer.json", flip), ("tokenizer.json", Path.unlink),
+        ("model.bin", truncate), ("model.bin", Path.unlink),
+    ],
+)  # fmt: skip
+def test_damage_is_noticed_without_reading_the_weights(
+    compiled: CompiledModel, checkpoint: Checkpoint, name: str, damage: Callable[[Path], None]
+) -> None:
+    damage(compiled.folder / name)
+    assert find_compiled(checkpoint) is None
+
+
+@pytest.mark.parametrize("damage", [zero, flip])
+def test_damage_in_the_weights_is_noticed_by_reading_them(
+    compiled: CompiledModel, damage: Callable[[Path], None]
+) -> None:
+    assert compiled.weights_are_whole()
+    damage(compiled.folder / "model.bin")
+    assert not compiled.weights_are_whole()
+
+
+def test_a_damaged_model_is_made_anew_and_said_to_be(
+    compiled: CompiledModel, checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    flip(compiled.folder / "model.xml")
+    again = prepare_compiled(checkpoint)
+    assert again.manifest.golden == compiled.manifest.golden
+    assert again == find_compiled(checkpoint)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == ["The compiled form of tiny was damaged on disk; it is made anew."]
+
+
+def test_what_a_killed_process_left_is_no_model_and_is_removed(checkpoint: Checkpoint, cache: Path) -> None:
+    whole = prepare_compiled(checkpoint)
+    unfinished = whole.folder.with_name(f"{whole.folder.name}.unfinished")
+    whole.folder.rename(unfinished)
+    (unfinished / "manifest.json").unlink()
+    assert find_compiled(checkpoint) is None
+    assert prepare_compiled(checkpoint).manifest.golden == whole.manifest.golden
+    assert not unfinished.exists()
+
+
+def compile_in_process(checkpoint: Checkpoint) -> subprocess.Popen[str]:
+    code = (
+        "import logging, pathlib, sys\n"
+        "logging.basicConfig(level=logging.INFO, stream=sys.stdout, format='%(message)s')\n"
+        "from ce_rerank.models.compiled import prepare_compiled\n"
+        "from ce_rerank.models.store import Checkpoint\n"
+        f"prepare_compiled(Checkpoint('tiny', pathlib.Path({str(checkpoint.folder)!r}), 'folder'))\n"
+        "print('done')"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_processes_that_start_together_compile_once(checkpoint: Checkpoint, cache: Path) -> None:
+    processes = [compile_in_process(checkpoint) for _ in range(3)]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [output.splitlines()[-1] for output, _ in outputs] == ["done"] * 3
+    assert [error for _, error in outputs] == [""] * 3
+    said = [line for output, _ in outputs for line in output.splitlines()]
+    assert sum("for the CPU, once" in line for line in said) == 1
+    assert find_compiled(checkpoint) is not None
+
+
+def test_a_process_killed_while_it_compiles_leaves_nothing_that_counts(
+    checkpoint: Checkpoint, cache: Path
+) -> None:
+    process = compile_in_process(checkpoint)
+    deadline = time.monotonic() + 120
+    while not list(cache.glob("compiled/*.unfinished/tokenizer.json")) and time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert find_compiled(checkpoint) is None
+    assert prepare_compiled(checkpoint).weights_are_whole()
+    assert [path.name for path in cache.glob("compiled/*") if "unfinished" in path.name] == []
+
+
+def test_what_could_not_be_compiled_is_not_tried_again(
+    checkpoint: Checkpoint, cache: Path, compilations: Callable[[], int]
+) -> None:
+    config = json.loads((checkpoint.folder / "config.json").read_text())
+    (checkpoint.folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    for _ in range(2):
+        with pytest.raises(CannotCompileError, match=r"^it lacks weights$"):
+            prepare_compiled(checkpoint)
+    assert compilations() == 1
+    (checkpoint.folder / "config.json").write_text(json.dumps(config))
+    assert prepare_compiled(checkpoint).weights_are_whole()
+
+
+def test_what_cannot_be_compiled_by_its_kind_is_declined_at_once(
+    tmp_path: Path, cache: Path, compilations: Callable[[], int]
+) -> None:
+    makers = {
+        make_causal_reranker: "it is a causal language model",
+        make_embedding_model: "it has modules after the transformer",
+    }
+    for maker, reason in makers.items():
+        with pytest.raises(CannotCompileError, match=f"^{reason}$"):
+            prepare_compiled(maker(tmp_path / maker.__name__))
+    assert compilations() == 0
+    with pytest.raises(CannotCompileError, match=r"^it is more than a transformer with one label$"):
+        prepare_compiled(make_three_labels(tmp_path / "three"))
+
+
+def test_a_cache_that_cannot_be_written_is_told_apart(checkpoint: Checkpoint, cache: Path) -> None:
+    cache.write_text("a file where a folder should be")
+    with pytest.raises(UnusableCacheError, match="cannot be written"):
+        prepare_compiled(checkpoint)
