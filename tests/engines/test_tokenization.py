@@ -61,8 +61,12 @@ def test_rows_are_padded_on_the_left_for_models_that_read_the_last_token() -> No
 
 def test_rows_are_padded_to_a_multiple_within_what_the_model_has_positions_for() -> None:
     def width(tokens: int) -> int:
-        return pad_rows([PairTokens([5] * tokens, (), False, 1)], Padding(multiple=16, most=40)).input_ids.shape[1]
+        return pad_rows(
+            [PairTokens([5] * tokens, (), False, 1)], Padding(multiple=16, most=40)
+        ).input_ids.shape[1]
 
     assert [width(tokens) for tokens in (1, 16, 17, 33, 40)] == [16, 16, 32, 40, 40]
-    (mask,) = pad_rows([PairTokens([5, 6], (), False, 1)], Padding(multiple=4, most=8)).attention_mask.tolist()
+    (mask,) = pad_rows(
+        [PairTokens([5, 6], (), False, 1)], Padding(multiple=4, most=8)
+    ).attention_mask.tolist()
     assert mask == [1, 1, 0, 0]
