@@ -211,11 +211,10 @@ class _Meter:
         """Show what is done after a window."""
         documents = window.tally.coverage.documents
         done = documents - self._before.coverage.documents
-        left = None
-        if window.share_read:
-            left = round(documents / window.share_read) - documents
-            self._activity.expect(done + left)
-        self._activity.stage(f"Scoring, {window.tally.queries:,} queries done")
+        left = round(documents / window.share_read) - documents if window.share_read else None
+        self._activity.expect(
+            None if left is None else done + left, f"Scoring, {window.tally.queries:,} queries done"
+        )
         now = time.monotonic()
         if not sys.stderr.isatty() and now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now

@@ -197,10 +197,10 @@ class Activity:
         with self._state:
             self._stage, self._total, self._done, self._since = stage, total, 0, time.monotonic()
 
-    def expect(self, total: int) -> None:
-        """Count towards this total from here on, which was not known, or is known better now."""
+    def expect(self, total: int | None, stage: str) -> None:
+        """Go on counting under another name, towards a total that was not known, or is known better now."""
         with self._state:
-            self._total = total
+            self._total, self._stage = total, stage
 
     def advance(self, count: int = 1) -> None:
         """Count what has been done since the last time."""

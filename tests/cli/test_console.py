@@ -233,6 +233,18 @@ def test_more_than_was_foreseen_is_counted_without_a_bar(screen: Screen) -> None
     assert "/3" not in screen.drawn
 
 
+def test_a_total_may_become_known_and_change_on_the_way(screen: Screen) -> None:
+    with Activity(screen.console, delay_seconds=0.01) as activity:
+        activity.start()
+        activity.advance(7)
+        wait_for(lambda: "Scoring 7" in screen.drawn)
+        activity.expect(20, "Scoring, 2 queries done")
+        wait_for(lambda: "7/20" in screen.drawn)
+        activity.expect(7, "Scoring, 3 queries done")
+        wait_for(lambda: "7/7" in screen.drawn)
+    assert "3 queries done" in screen.drawn
+
+
 def test_counts_of_a_step_that_is_done_go_with_the_next_stage(screen: Screen) -> None:
     with Activity(screen.console, delay_seconds=0.01) as activity:
         activity.start(total=3)
