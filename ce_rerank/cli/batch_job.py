@@ -20,7 +20,7 @@ from ..formats.rows import WriteOptions
 from ..formats.source import Source
 from ..formats.writers import BatchFormat
 from ..types import RankOptions
-from .console import Activity
+from .console import Activity, describe_progress
 from .options import ModelOptions, as_keywords
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ log = logging.getLogger("ce_rerank")
 _DONE = 0
 _ROWS_LEFT_OUT = 5
 _EXIT_OF_SIGNAL: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
-_SECONDS_BETWEEN_LINES = 30
+SECONDS_BETWEEN_LINES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,19 +211,15 @@ class _Meter:
         """Show what is done after a window."""
         documents = window.tally.coverage.documents
         done = documents - self._before.coverage.documents
-        left = round(documents / window.share_read) - documents if window.share_read else None
-        self._activity.expect(
-            None if left is None else done + left, f"Scoring, {window.tally.queries:,} queries done"
-        )
+        total = None
+        if window.share_read:
+            total = done + round(documents / window.share_read) - documents
+        queries = f"{window.tally.queries:,} queries done"
+        self._activity.expect(total, f"Scoring, {queries}")
         now = time.monotonic()
-        if not sys.stderr.isatty() and now - self._last_line >= _SECONDS_BETWEEN_LINES:
+        if not sys.stderr.isatty() and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            rate = done / (now - self._began)
-            rest = "" if left is None else f", about {left / rate / 60:,.0f} minutes left"
-            log.info(
-                "%s queries and %s documents done, %s documents a second%s.",
-                f"{window.tally.queries:,}", f"{documents:,}", f"{rate:,.0f}", rest,
-            )  # fmt: skip
+            log.info("%s, documents: %s", queries, describe_progress(done, total, now - self._began))
 
 
 def _rank_all(run: BatchRun, output: BatchOutput, meter: _Meter) -> tuple[Tally, int | None]:

@@ -255,7 +255,7 @@ class Activity:
                     ProgressBar(known, done, _BAR_WIDTH, complete_style="cyan", finished_style="cyan")
                 )
                 room -= _BAR_WIDTH + 1
-            progress = _describe_progress(done, known, time.monotonic() - since)
+            progress = describe_progress(done, known, time.monotonic() - since)
             counts.append(Text(progress))
             room -= len(progress) + 1
         label = Text(clean_text(stage, console.encoding))
@@ -265,7 +265,7 @@ class Activity:
         return line
 
 
-def _describe_progress(done: int, total: int | None, elapsed_seconds: float) -> str:
+def describe_progress(done: int, total: int | None, elapsed_seconds: float) -> str:
     """Say how many are done, how many a second and, where it can be told, how long the rest will take."""
     parts = [f"{done:,}" if total is None else f"{done:,}/{total:,}"]
     if done and elapsed_seconds > 0:

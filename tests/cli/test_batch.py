@@ -220,6 +220,16 @@ def test_input_that_is_none_leaves_nothing_behind(run: Run, name: str, content: 
     assert sorted(path.name for path in Path().iterdir()) == sorted(["counting", name])
 
 
+def test_where_nobody_watches_a_line_now_and_then_says_how_far_it_is(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ce_rerank.cli.batch_job.SECONDS_BETWEEN_LINES", 0)
+    write_nested(Path("hits.jsonl"), made_lists(9, 50))
+    lines = run("hits.jsonl", "-o", "out", "-v").stderr.splitlines()
+    assert re.fullmatch(r"3 queries done, documents: 150/[\d,]+ [\d,.]+/s \d:\d\d left", lines[-2])
+    assert re.fullmatch(r"9 queries done, documents: 450/450 [\d,.]+/s 0:00 left", lines[-1])
+
+
 def test_a_complete_output_is_not_made_again(run: Run) -> None:
     run("-", "-o", "out", stdin=FEW)
     result = run("-", "-o", "out", "--resume", stdin=FEW)
