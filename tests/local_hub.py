@@ -193,7 +193,10 @@ import json, logging, sys
 from ce_rerank.errors import CeRerankError
 from ce_rerank.models.store import resolve_checkpoint
 
-stages = []
+stages, progress = [], []
+arguments = json.loads(sys.argv[1])
+if arguments.pop("report", False):
+    arguments["on_progress"] = lambda done, total: progress.append((done, total))
 class Stages(logging.Handler):
     def emit(self, record):
         if getattr(record, "stage", False):
@@ -201,10 +204,12 @@ class Stages(logging.Handler):
 logging.getLogger("ce_rerank").addHandler(Stages())
 logging.getLogger("ce_rerank").setLevel(logging.INFO)
 try:
-    found = resolve_checkpoint(**json.loads(sys.argv[1]))
+    found = resolve_checkpoint(**arguments)
     answer = {"folder": str(found.folder), "source": found.source, "revision": found.revision}
 except CeRerankError as error:
     answer = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+if progress:
+    answer["progress"] = progress
 print(json.dumps({**answer, "stages": stages}))
 """
 
@@ -237,7 +242,7 @@ class Resolver:
         return answer
 
     def __call__(self, name: str | None, **arguments: object) -> dict[str, Any]:
-        """Resolve a name, with nothing on stderr meanwhile."""
+        """Resolve a name, with nothing on stderr meanwhile; `report` asks for the progress of a download."""
         return self.finish(self.start(name, **arguments))
 
 

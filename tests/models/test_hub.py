@@ -58,6 +58,22 @@ class TestFetching:
         assert second == {**first, "stages": []}
         assert hub.requests == []
 
+    def test_tells_how_many_bytes_have_come(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        hub.add(NAME)
+        size = sum(map(len, CROSS_ENCODER_FILES.values()))
+        told = resolve_at(NAME, report=True)["progress"]
+        assert (told[0], told[-1]) == ([0, size], [size, size])
+        assert told == sorted(told)
+        assert "progress" not in resolve_at(NAME, report=True)
+
+    def test_asks_for_what_is_new_where_that_is_wanted(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        first = hub.add(NAME)
+        resolve_at(NAME)
+        newer = hub.add(NAME, CROSS_ENCODER_FILES | {"README.md": b"# Newer\n"})
+        assert resolve_at(NAME)["revision"] == first.commit
+        assert resolve_at(NAME, refresh=True)["revision"] == newer.commit
+        assert resolve_at(NAME, offline=True)["revision"] == newer.commit
+
     def test_needs_no_hub_once_it_is_done(self, hub: LocalHub, resolve_at: Resolver) -> None:
         hub.add(NAME)
         folder = resolve_at(NAME)["folder"]
