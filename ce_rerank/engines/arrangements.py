@@ -12,8 +12,9 @@ import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -142,10 +143,11 @@ class Arrangements:
         if "refused" not in self._record and self._is_proven():
             self._ahead = pool.submit(self._take_up, 1)
 
-    def prove(self, tokenizer: PairTokenizer) -> None:
+    def prove(self, make_tokenizer: Callable[[], PairTokenizer]) -> None:
         """Make sure that the golden scores came out of every arrangement; try them if that is not known.
 
-        Raises RefusedError when they did not. The weights must be known to be whole.
+        `make_tokenizer` gives one with the model's own limit. The weights must be known to be whole. Raises
+        RefusedError when the scores did not come out.
         """
         if "refused" in self._record:
             raise RefusedError(str(self._record["refused"]), self.precision)
@@ -154,7 +156,7 @@ class Arrangements:
         log.info("Checking the compiled model", extra={"stage": True})
         blobs = {}
         try:
-            self._require_golden_tokens(tokenizer)
+            self._require_golden_tokens(make_tokenizer())
             for streams in sorted({1, self._most_streams}):
                 self._running[streams], blobs[streams] = self._make(streams)
         except RefusedError as error:
@@ -196,7 +198,8 @@ class Arrangements:
 
     def _remake(self, streams: int) -> RunningModel:
         log.info("Making %s anew: it was damaged on disk.", self._blob_path(streams).name)
-        self._record_path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._record_path.unlink()
         try:
             running, _ = self._make(streams)
         except RefusedError as error:

@@ -91,14 +91,14 @@ def _load(checkpoint: Checkpoint, options: EngineOptions) -> OpenVinoEngine:
         whole = pool.submit(compiled.weights_are_whole)
         candidates = _arrange(compiled, options)
         candidates[0].load_ahead(pool)
-        tokenizer = _load_tokenizer(compiled, options)
+        tokenizer = _load_tokenizer(compiled, options.max_length)
         if not whole.result():
             log.warning("The compiled form of %s was damaged on disk; it is made anew.", checkpoint.name)
             discard_damaged(compiled)
             return _load(checkpoint, options)
     finally:
         pool.shutdown(wait=False)
-    arrangements = _choose_true(candidates, tokenizer, checkpoint.name)
+    arrangements = _choose_true(candidates, compiled)
     info = EngineInfo(
         engine="openvino",
         device="cpu",
@@ -124,24 +124,25 @@ def _arrange(compiled: CompiledModel, options: EngineOptions) -> list[Arrangemen
     return [Arrangements(core, compiled, precision, options.threads) for precision in precisions]
 
 
-def _choose_true(candidates: Sequence[Arrangements], tokenizer: EncoderTokenizer, name: str) -> Arrangements:
+def _choose_true(candidates: Sequence[Arrangements], compiled: CompiledModel) -> Arrangements:
     """Give the first that is true to the model; raises RefusedError when none is."""
     first, *others = candidates
     try:
-        first.prove(tokenizer)
+        first.prove(lambda: _load_tokenizer(compiled, max_length=None))
     except RefusedError as error:
         if not others:
             raise
-        log.warning("%s runs in %s: in %s %s.", name, others[0].precision, error.precision, error)
-        return _choose_true(others, tokenizer, name)
+        name, instead = compiled.manifest.origin.name, others[0].precision
+        log.warning("%s runs in %s: in %s %s.", name, instead, error.precision, error)
+        return _choose_true(others, compiled)
     return first
 
 
-def _load_tokenizer(compiled: CompiledModel, options: EngineOptions) -> EncoderTokenizer:
+def _load_tokenizer(compiled: CompiledModel, max_length: int | None) -> EncoderTokenizer:
     model = compiled.manifest.model
     return EncoderTokenizer(
         Tokenizer.from_file(str(compiled.folder / TOKENIZER_NAME)),
-        max_length=min(model.max_length, options.max_length or model.max_length),
+        max_length=min(model.max_length, max_length or model.max_length),
         padding=padding_of(compiled),
         with_type_ids=model.with_type_ids,
     )

@@ -166,8 +166,11 @@ def test_a_table_of_positions_is_never_left(family: str, tmp_path: Path, checkpo
     assert score(engine, pairs) == pytest.approx(reference(checkpoint, pairs), abs=1e-4)
 
 
-def test_a_lower_limit_is_kept(checkpoints: Callable[[str], Checkpoint]) -> None:
-    engine = load(checkpoints("bert"), replace(FP32, max_length=24))
+def test_a_lower_limit_is_kept_from_the_first_start_on(tiny: Checkpoint) -> None:
+    compiled = find_compiled(tiny)
+    assert compiled is not None
+    shutil.rmtree(compiled.checked_folder)
+    engine = load(tiny, replace(FP32, max_length=24))
     assert engine.info.max_length == 24
     rows = engine.tokenizer.encode(PAIRS)
     assert max(len(row) for row in rows) == 24
