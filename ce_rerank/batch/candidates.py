@@ -83,6 +83,15 @@ class RowCandidates:
         sizes = [size or 0 for size in self._sizes]
         return (sum(sizes[: self._current]) + self._sources[self._current].read_bytes) / sum(sizes)
 
+    def require_readable(self) -> None:
+        """Raise InputError for a file that cannot be opened, before anything is loaded for it."""
+        for source in self._sources:
+            path = source.path
+            # Of a pipe, what is looked at would be gone.
+            if path is not None and (path.is_file() or path.is_dir() or not path.exists()):
+                with source.open():
+                    pass
+
     def read(self, reject: Reject) -> Generator[CandidateList, None, None]:
         """Give the lists in the order of the input; a row that is none, and part of none, is rejected.
 

@@ -77,7 +77,9 @@ class InputNames:
 
         if self.run is None or self.queries is None:
             known = None if self.queries is None else KnownQueries.read(_source(self.queries))
-            return RowCandidates(list(map(_source, self.inputs)), options, queries=known, for_trec=for_trec)
+            rows = RowCandidates(list(map(_source, self.inputs)), options, queries=known, for_trec=for_trec)
+            rows.require_readable()
+            return rows
         candidates = RunCandidates(
             _source(self.run), _source(self.queries), map(_source, self.corpus), options
         )

@@ -33,6 +33,7 @@ def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.Comp
     [
         ["--help"], ["--version"], ["rank", "--help"], ["bench", "--help"], ["--show-completion", "bash"],
         ["q", "a", "--top-k", "0"], ["--nonsense"], ["q", "a", "-d", "tpu"], ["q", "-f", "no-such-file"],
+        ["batch", "--help"], ["batch", "no-such-file"], ["batch", "a", "--shard", "3/2"],
     ],
     ids=" ".join,
 )  # fmt: skip
