@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from ..errors import UsageError
 from ..formats.base import ReadOptions
 from ..formats.rows import WriteOptions
 from ..formats.writers import BatchFormat
 from .batch_job import BatchJob, InputNames
-from .console import messages
+from .console import Activity, messages
 from .options import InputOptions, MannerOptions, ModelOptions, OutputOptions, SelectionOptions
 
 BatchInputFormat = Literal["jsonl", "json", "csv", "tsv", "parquet"]
@@ -127,6 +129,26 @@ def batch(
             help="Add the rank, the tokens read, whether text was cut, and the best passage.",
         ),
     ] = False,
+    qrels: Annotated[
+        str | None,
+        typer.Option(
+            "--qrels",
+            metavar="QRELS",
+            rich_help_panel=_OUTPUT,
+            show_default=False,
+            help="Measure the run before and after, and show that; without --output, that alone.",
+        ),
+    ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measure",
+            metavar="NAME",
+            rich_help_panel=_OUTPUT,
+            show_default=False,
+            help="A measure for --qrels, by its name in ir_measures. Repeat it for several.",
+        ),
+    ] = None,
     model: ModelOptions,
     manners: MannerOptions,
 ) -> int:
@@ -134,20 +156,37 @@ def batch(
 
     Results go to stdout as they are made, or to --output, which can be continued when it was cut off.
     """
+    if measure and qrels is None:
+        raise UsageError("--measure needs judgements to measure by.", hint="Give --qrels QRELS.")
+
+    def do(path: Path | None, format: BatchFormat, activity: Activity) -> int:
+        job = BatchJob(
+            InputNames(tuple(inputs or ()), run, queries, tuple(corpus or ())),
+            ReadOptions(source_format, tuple(fields.text_field or ()), fields.id_field),
+            selection.rank_options(),
+            WriteOptions(not no_text, details, run_name),
+            format,
+            path,
+            model,
+            shard=shard,
+            resume=resume,
+            skip_bad_rows=on_error == "skip",
+        )
+        job.require_sense()
+        return job.do(activity)
+
     path = output.output
     format = to or _FORMAT_OF_SUFFIX.get(path.suffix.lower() if path else "", "jsonl")
-    job = BatchJob(
-        InputNames(tuple(inputs or ()), run, queries, tuple(corpus or ())),
-        ReadOptions(source_format, tuple(fields.text_field or ()), fields.id_field),
-        selection.rank_options(),
-        WriteOptions(not no_text, details, run_name),
-        format,
-        path,
-        model,
-        shard=shard,
-        resume=resume,
-        skip_bad_rows=on_error == "skip",
-    )
-    job.require_sense()
     with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
-        return job.do(activity)
+        if qrels is None:
+            return do(path, format, activity)
+        from .gains import Gains, output_or_nowhere
+
+        activity.stage("Reading the judgements")
+        gains = Gains.prepare(run, qrels, measure, format)
+        with output_or_nowhere(path) as written:
+            code = do(written, format if path else "trec", activity)
+            activity.stop()
+            if code in (0, 5):
+                gains.draw(written, str(path or "reranked"))
+            return code
