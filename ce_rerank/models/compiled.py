@@ -180,6 +180,8 @@ def _compile(checkpoint: Checkpoint, folder: Path) -> None:
         with _made_whole(unfinished, folder):
             try:
                 compile_checkpoint(checkpoint, origin, unfinished)
+            except BrokenLibraryError:
+                raise  # it is no fault of the model's, and may be mended
             except CannotCompileError as error:
                 shutil.rmtree(unfinished)
                 unfinished.mkdir()
