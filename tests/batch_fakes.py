@@ -12,15 +12,17 @@ import tempfile
 import time
 import zlib
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from fakes import CountingEngine
 
 from ce_rerank.batch.run import CandidateReader
-from ce_rerank.engines.base import Float32s, TokenBatch
+from ce_rerank.engines.base import EngineOptions, Float32s, TokenBatch
 from ce_rerank.errors import InputError
 from ce_rerank.formats.source import Reject
+from ce_rerank.models.store import Checkpoint
 from ce_rerank.types import CandidateList, Document, Query
 
 
@@ -104,8 +106,12 @@ def main() -> None:
     import ce_rerank.engines.base
     from ce_rerank.cli.app import main
 
-    engine = NeighbourEngine(float(os.environ.get("CE_RERANK_TEST_SLEEP", "0")))
-    ce_rerank.engines.base.load_engine = lambda checkpoint, options: engine
+    def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> NeighbourEngine:
+        engine = NeighbourEngine(float(os.environ.get("CE_RERANK_TEST_SLEEP", "0")))
+        engine.info = replace(engine.info, model=checkpoint.name)
+        return engine
+
+    ce_rerank.engines.base.load_engine = load_engine
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("CE_RERANK_MODEL", str(make_counting_checkpoint(Path(folder) / "counting")))
         main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..models.manifest import FileFacts
 from ..types import Coverage
 from .events import Checkpoint, Tally
 
@@ -73,6 +75,16 @@ def describe_differences(was: Manifest, now: Manifest) -> str:
     if was.sizes != now.sizes and not was.has_bad_input:
         differences.append(f"the input was {_show_sizes(was.sizes)}, and is {_show_sizes(now.sizes)}")
     return "; ".join(differences)
+
+
+def digest_folder(folder: Path) -> str | None:
+    """Tell the files directly in a folder from others; None when it is no folder."""
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        digest.update(f"{path.name} {FileFacts.of(path).sha256}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _show(value: Any) -> str:

@@ -177,9 +177,12 @@ class BatchJob:
 
     def _settings(self, info: EngineInfo) -> dict[str, Any]:
         """What the bytes of the output depend on, besides the input."""
+        from ..batch.manifest import digest_folder
+
         return {
             "ce-rerank": __version__,
             "the model": info.model,
+            "its content": digest_folder(Path(info.model)),
             "--revision": info.revision,
             "--device": info.device,
             "--engine": info.engine,

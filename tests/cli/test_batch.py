@@ -253,7 +253,7 @@ class TestProcess:
 
     def finish(self, *arguments: str) -> bytes:
         with self.start(*arguments) as process:
-            stdout, stderr = process.communicate(timeout=60)
+            stdout, stderr = process.communicate(timeout=300)
         assert (process.returncode, stderr) == (0, b"")
         return stdout
 
@@ -266,9 +266,12 @@ class TestProcess:
                     process.wait(chance.uniform(0.1, 1.5))
                 process.kill()
 
-    def wait_for_part(self, process: subprocess.Popen[bytes], size: int = 1) -> None:
-        part = Path("out.part")
-        while process.poll() is None and not (part.exists() and part.stat().st_size >= size):
+    def wait_for_window(self, process: subprocess.Popen[bytes], number: int = 1) -> None:
+        """Wait until so many windows of queries are safe."""
+        manifest = Path("out.part.json")
+        while process.poll() is None:
+            if manifest.exists() and json.loads(manifest.read_text())["finished"]["windows"] >= number:
+                break
             time.sleep(0.01)
 
     def test_results_come_while_input_is_still_to_come(self) -> None:
@@ -307,7 +310,7 @@ class TestProcess:
         write_nested(Path("hits.jsonl"), made_lists(60, 50))
         self.finish("hits.jsonl", "-o", "whole")
         with self.start("hits.jsonl", "-o", "out") as process:
-            self.wait_for_part(process)
+            self.wait_for_window(process)
             process.send_signal(number)
             stdout, stderr = process.communicate(timeout=30)
         assert (process.returncode, stdout) == (code, b"")
@@ -319,6 +322,41 @@ class TestProcess:
         )
         self.finish("hits.jsonl", "-o", "out", "--resume")
         assert Path("out").read_bytes() == Path("whole").read_bytes()
+
+    def test_another_job_is_not_continued(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = make_counting_checkpoint(tmp_path / "model")
+        monkeypatch.setenv("CE_RERANK_MODEL", str(model))
+        write_nested(Path("hits.jsonl"), made_lists(60, 50))
+        with self.start("hits.jsonl", "-o", "out") as process:
+            self.wait_for_window(process)
+            process.kill()
+
+        def refusal(*arguments: str) -> str:
+            with self.start("hits.jsonl", "-o", "out", *arguments) as process:
+                stderr = process.communicate(timeout=30)[1].decode()
+            assert process.returncode == 2
+            return stderr
+
+        part = f"{tmp_path}/out.part"
+        another = f"error: {part} is of another run: "
+        assert refusal().startswith(f"error: {part} is there, of a run that was cut off")
+        assert refusal("--resume", "-k", "3", "--to", "rows").startswith(
+            f"{another}--top-k was not given, and is 3; --to was jsonl, and is rows."
+        )
+        (model / "tokenizer.json").write_text('{"changed": 1}')
+        assert refusal("--resume").startswith(f"{another}its content was ")
+        (model / "tokenizer.json").write_text("{}")
+        size = Path("hits.jsonl").stat().st_size
+        with Path("hits.jsonl").open("a") as stream:
+            stream.write("\n")
+        assert refusal("--resume").startswith(
+            f"{another}the input was {size:,} bytes, and is {size + 1:,} bytes."
+        )
+        text = Path("hits.jsonl").read_text()
+        Path("hits.jsonl").write_text(text.rstrip("\n").replace("two", "six", 1) + "\n")
+        assert "The input is not the one that the unfinished output was made from" in refusal("--resume")
+        Path("hits.jsonl").write_text(text.rstrip("\n") + "\n")
+        self.finish("hits.jsonl", "-o", "out", "--resume")
 
     def test_a_signal_ends_a_run_whose_input_does_not(self) -> None:
         with self.start("-", stdin=subprocess.PIPE) as process:
@@ -351,7 +389,7 @@ class TestProcess:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
         with self.start("hits.jsonl", "-o", "out", preexec_fn=fill_up) as process:
-            stdout, stderr = process.communicate(timeout=60)
+            stdout, stderr = process.communicate(timeout=300)
         assert (process.returncode, stdout) == (4, b"")
         assert re.fullmatch(
             r"warning: \d+ queries are finished, in \S+/out\.part\. "
@@ -366,7 +404,7 @@ class TestProcess:
     def test_standard_output_that_is_full_is_an_error(self) -> None:
         write_nested(Path("hits.jsonl"), made_lists(10, 10))
         with Path("/dev/full").open("wb") as full, self.start("hits.jsonl", stdout=full) as process:
-            stderr = process.communicate(timeout=60)[1]
+            stderr = process.communicate(timeout=300)[1]
         assert process.returncode == 4
         assert stderr == b"error: stdout: cannot be written (No space left on device).\n"
 
@@ -378,7 +416,7 @@ class TestProcess:
             while not (part.exists() and part.stat().st_size):
                 time.sleep(0.01)
             Path("results").rename("moved")
-            stderr = process.communicate(timeout=60)[1].decode()
+            stderr = process.communicate(timeout=300)[1].decode()
         assert process.returncode == 4
         assert "error: results/out: cannot be written (No such file or directory)." in stderr
         assert len(Path("moved/out.part").read_text().splitlines()) >= 3
@@ -387,7 +425,7 @@ class TestProcess:
         write_nested(Path("whole.jsonl"), made_lists(3, 5))
         Path("hits.jsonl").write_bytes(Path("whole.jsonl").read_bytes()[:-30])
         with self.start("hits.jsonl", "-o", "out") as process:
-            stderr = process.communicate(timeout=60)[1].decode()
+            stderr = process.communicate(timeout=300)[1].decode()
         assert process.returncode == 3
         assert "error: hits.jsonl:3: broken JSON" in stderr
         assert len(Path("out.part").read_text().splitlines()) == 2
@@ -404,15 +442,15 @@ class TestProcess:
         monkeypatch.setattr(sys.modules[__name__], "COMMAND", [sys.executable, "-m", "ce_rerank", "batch"])
         notes = [json.loads(line)["text"] for line in (samples / "notes.jsonl").read_text().splitlines()]
         lists = [
-            CandidateList(Query(notes[place][:40]), [Document(text) for text in notes[place % 5 :]])
+            CandidateList(Query(notes[place][:12]), [Document(text) for text in notes[place % 5 :]])
             for place in range(36)
         ]
         write_nested(Path("hits.jsonl"), lists)
-        self.finish("hits.jsonl", "-o", "whole", "-Q")
-        for _ in range(3):
-            with self.start("hits.jsonl", "-o", "out", "-Q", "--resume") as process:
-                at = len(Path("out.part").read_bytes()) if Path("out.part").exists() else 0
-                self.wait_for_part(process, at + 1)
+        job = ("hits.jsonl", "--max-length", "64", "-Q", "-o")
+        self.finish(*job, "whole")
+        for number in (1, 2, 3):
+            with self.start(*job, "out", "--resume") as process:
+                self.wait_for_window(process, number)
                 process.kill()
-        self.finish("hits.jsonl", "-o", "out", "-Q", "--resume")
+        self.finish(*job, "out", "--resume")
         assert Path("out").read_bytes() == Path("whole").read_bytes()
