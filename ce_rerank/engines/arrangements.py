@@ -32,13 +32,13 @@ from ..models.manifest import (
 from .base import Float32s, TokenBatch
 from .batching import plan_batches
 from .fidelity import find_infidelity
-from .processor import count_cpus, cpu_identity
+from .processor import count_cpus, cpu_identity, has_amx
 from .tokenization import Padding, PairTokenizer, PairTokens, pad_rows
 
 log = logging.getLogger("ce_rerank")
 
 _MOST_STREAMS = 4
-_GOLDEN_BATCH_TOKENS = 2048
+_MOST_BATCH_TOKENS = 2048
 _VECTOR = 16  # float32s in the widest registers of today's CPUs
 _QUICK_PAIRS = 2  # the shortest golden pairs, which every start must reproduce
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -59,6 +59,15 @@ def padding_of(compiled: CompiledModel) -> Padding:
         multiple=_VECTOR,
         most=model.max_length,
     )
+
+
+def choose_batch_tokens(threads_a_stream: int) -> int:
+    """Give the token budget of a batch with which a CPU gets most done.
+
+    Measured with 12 layers of width 384. Two threads with vectors, a stream each: 512 tokens; 2,048 were 10%
+    (bf16) to 15% (fp32) slower, and took a quarter more memory. With tiles: 2,048; 512 were 20% slower.
+    """
+    return _MOST_BATCH_TOKENS if has_amx() else min(_MOST_BATCH_TOKENS, 512 * threads_a_stream)
 
 
 class RefusedError(Exception):
@@ -111,7 +120,7 @@ class RunningModel:
 
 
 class Arrangements:
-    """The ways to run one compiled model at one precision: a stream for a single batch, several for many.
+    """The ways to run one compiled model at one precision: one stream for a few batches, several for many.
 
     Each is loaded when it is first wanted. `threads` bounds the CPU threads of each.
     """
@@ -122,7 +131,9 @@ class Arrangements:
         self._compiled = compiled
         self._threads = threads
         self._padding = padding_of(compiled)
-        self._most_streams = min(_MOST_STREAMS, threads or count_cpus())
+        cpus = threads or count_cpus()
+        self._most_streams = min(_MOST_STREAMS, cpus)
+        self.batch_tokens = choose_batch_tokens(cpus // self._most_streams)
         self._running: dict[int, RunningModel] = {}
         self._ahead: Future[RunningModel | None] | None = None
         self._lock = threading.Lock()
@@ -139,7 +150,7 @@ class Arrangements:
         self._record: Mapping[str, Any] = read_json_object(self._record_path)
 
     def load_ahead(self, pool: Executor) -> None:
-        """Begin to load what answers a single batch, if it is known to be true, behind what else is to do."""
+        """Begin to load what answers a few batches, if it is known to be true, behind what else is to do."""
         if "refused" not in self._record and self._is_proven():
             self._ahead = pool.submit(self._take_up, 1)
 
@@ -166,20 +177,22 @@ class Arrangements:
         self._keep({"sha256": digests}, blobs)
 
     def select(self, *, for_many: bool) -> RunningModel:
-        """Give the model as it runs best, for many batches or for a single one."""
+        """Give the model as it runs best, for many batches or for a few."""
         streams = self._most_streams if for_many else 1
         with self._lock:
             if streams not in self._running:
                 ahead, self._ahead = self._ahead, None
                 found = ahead.result() if ahead is not None and streams == 1 else self._take_up(streams)
-                self._running[streams] = found or self._remake(streams)
+                if found is None or self._find_fault(found, self._shortest_golden_pairs()):
+                    found = self._remake(streams)
+                self._running[streams] = found
             return self._running[streams]
 
     def _is_proven(self) -> bool:
         return isinstance(self._record.get("sha256"), dict)
 
     def _take_up(self, streams: int) -> RunningModel | None:
-        """Load what was exported; None when it is not as it was written or not true to the model."""
+        """Load what was exported; None when it is not as it was written."""
         try:
             blob = self._blob_path(streams).read_bytes()
         except OSError:
@@ -192,9 +205,10 @@ class Arrangements:
         except RuntimeError as error:
             log.info("OpenVINO cannot take up what it exported: %s", error)
             return None
-        running = self._run(model, streams)
-        shortest = sorted(self._compiled.manifest.golden, key=lambda pair: len(pair.input_ids))[:_QUICK_PAIRS]
-        return None if self._find_fault(running, shortest) else running
+        return self._run(model, streams)
+
+    def _shortest_golden_pairs(self) -> list[GoldenPair]:
+        return sorted(self._compiled.manifest.golden, key=lambda pair: len(pair.input_ids))[:_QUICK_PAIRS]
 
     def _remake(self, streams: int) -> RunningModel:
         log.info("Making %s anew: it was damaged on disk.", self._blob_path(streams).name)
@@ -240,7 +254,7 @@ class Arrangements:
 
     def _find_fault(self, running: RunningModel, golden: Sequence[GoldenPair]) -> str | None:
         rows = [PairTokens(pair.input_ids, pair.token_type_ids, False, 0) for pair in golden]
-        batches = plan_batches([len(row) for row in rows], _GOLDEN_BATCH_TOKENS)
+        batches = plan_batches([len(row) for row in rows], _MOST_BATCH_TOKENS)
         padded = (pad_rows([rows[place] for place in batch], self._padding) for batch in batches)
         logits = np.empty(len(rows), dtype=np.float32)
         for batch, batch_logits in zip(batches, running.infer(padded), strict=True):

@@ -23,7 +23,7 @@ from .tokenization import EncoderTokenizer
 
 log = logging.getLogger("ce_rerank")
 
-_BATCH_TOKENS = 2048
+_FEW_BATCHES = 8  # are done before several streams are ready
 _HINT = "Give --engine torch, or leave --engine out."
 
 
@@ -58,19 +58,18 @@ def load_openvino_engine(checkpoint: Checkpoint, options: EngineOptions) -> Open
 class OpenVinoEngine:
     """A compiled model behind the engine protocol."""
 
-    batch_tokens = _BATCH_TOKENS
-
     def __init__(self, arrangements: Arrangements, tokenizer: EncoderTokenizer, info: EngineInfo) -> None:
         self.tokenizer = tokenizer
         self.info = info
+        self.batch_tokens = arrangements.batch_tokens
         self._arrangements = arrangements
 
     def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
-        """Give the float32 logits of each batch, in order; a single one soonest, many fastest."""
+        """Give the float32 logits of each batch, in order: of a few soonest, of many fastest."""
         rest = iter(batches)
-        first = list(islice(rest, 2))
+        first = list(islice(rest, _FEW_BATCHES + 1))
         if first:
-            running = self._arrangements.select(for_many=len(first) > 1)
+            running = self._arrangements.select(for_many=len(first) > _FEW_BATCHES)
             yield from running.infer(chain(first, rest))
 
     def activate(self, logits: Float32s) -> Float32s:

@@ -30,6 +30,11 @@ def has_native_bf16() -> bool:
     return bool(cpu_flags() & _NATIVE_BF16)
 
 
+def has_amx() -> bool:
+    """Say whether the CPU multiplies bf16 in tiles, an order of magnitude faster than in vectors."""
+    return "amx_bf16" in cpu_flags()
+
+
 def cpu_identity() -> str:
     """Give what tells apart CPUs that may compute differently."""
     return " ".join([platform.system(), platform.machine(), *sorted(cpu_flags())])
