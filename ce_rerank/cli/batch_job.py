@@ -137,7 +137,7 @@ class BatchJob:
                 shard=shard, skip_bad_rows=self.skip_bad_rows, after=after, on_progress=activity.advance,
             )  # fmt: skip
             try:
-                tally, stopped_by = _rank_all(run, output, _Meter(activity, after.tally))
+                tally, stopped_by = _rank_all(run, output, after.tally, _Meter(activity, after.tally))
             except CeRerankError:
                 _say_what_is_left(file)
                 raise
@@ -227,11 +227,8 @@ class _Meter:
             log.info("%s, documents: %s", queries, describe_progress(done, total, now - self._began))
 
 
-def _rank_all(run: BatchRun, output: BatchOutput, meter: _Meter) -> tuple[Tally, int | None]:
-    """Write all that is ranked; gives what was done, and the signal that ended it before its end."""
-    from ..batch.events import Tally
-
-    tally = Tally()
+def _rank_all(run: BatchRun, output: BatchOutput, tally: Tally, meter: _Meter) -> tuple[Tally, int | None]:
+    """Write all that is ranked; gives what is done in the end, and the signal that ended it before."""
     with run, _stopping_on_signals(run) as received:
         for window in run:
             output.write(window)

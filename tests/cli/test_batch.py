@@ -148,6 +148,16 @@ class TestBadRows:
         assert row["row"] == '{"query": "red"}'
         assert len(Path("out.jsonl").read_text().splitlines()) == 3
 
+    def test_are_summed_up_by_a_run_that_has_nothing_else_left_to_do(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        arguments = ("-", "--on-error", "skip", "-o", "out")
+        with monkeypatch.context() as patched:
+            patched.setattr("ce_rerank.batch.partial.finish_output", lambda *_: sys.exit(137))
+            assert run(*arguments, stdin=self.TEXT).exit_code == 137
+        result = run(*arguments, "--resume", stdin=self.TEXT)
+        assert (result.exit_code, result.stderr.count("1 row was left out")) == (5, 1)
+
     def test_are_said_where_there_is_no_file(self, run: Run) -> None:
         result = run("-", "--on-error", "skip", stdin=self.TEXT)
         assert (result.exit_code, len(result.stdout.splitlines())) == (5, 3)
