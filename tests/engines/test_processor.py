@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+import pytest
+
+from ce_rerank.engines.processor import count_cpus, cpu_flags, cpu_identity, has_amx, has_native_bf16
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the flags are read from Linux")
+
+
+@on_linux
+def test_the_flags_of_the_cpu_are_read() -> None:
+    known = {"x86_64": "sse2", "aarch64": "fp"}
+    assert known[platform.machine()] in cpu_flags()
+
+
+def test_bf16_is_native_only_where_a_flag_says_so() -> None:
+    assert has_native_bf16() == bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
+    assert has_native_bf16() or not has_amx()
+
+
+def test_the_identity_tells_the_machine_and_what_it_can_do() -> None:
+    assert cpu_identity().split()[:2] == [platform.system(), platform.machine()]
+    assert set(cpu_identity().split()[2:]) == cpu_flags()
+
+
+@on_linux
+def test_a_process_counts_the_cpus_that_it_may_run_on() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert count_cpus() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert count_cpus() == len(allowed)
