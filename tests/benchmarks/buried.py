@@ -41,8 +41,7 @@ def main() -> None:
     queries = read_queries(given.folder / "queries.jsonl")
     everything = {doc_id for doc_ids in candidates.values() for doc_id in doc_ids}
     corpus = {
-        str(document.id): document
-        for document in read_corpus([given.folder / "corpus.jsonl"], everything)
+        str(document.id): document for document in read_corpus([given.folder / "corpus.jsonl"], everything)
     }
 
     def lists(*, buried: bool) -> Iterator[CandidateList]:
