@@ -453,12 +453,12 @@ class TestProcess:
         notes = [json.loads(line)["text"] for line in (samples / "notes.jsonl").read_text().splitlines()]
         lists = [
             CandidateList(Query(notes[place][:12]), [Document(text) for text in notes[place % 5 :]])
-            for place in range(36)
+            for place in range(15)
         ]
         write_nested(Path("hits.jsonl"), lists)
         job = ("hits.jsonl", "--max-length", "64", "-Q", "-o")
         self.finish(*job, "whole")
-        for number in (1, 2, 3):
+        for number in (1, 2):
             with self.start(*job, "out", "--resume") as process:
                 self.wait_for_window(process, number)
                 process.kill()
