@@ -161,7 +161,7 @@ def batch(
 
     def do(path: Path | None, format: BatchFormat, activity: Activity) -> int:
         job = BatchJob(
-            InputNames(tuple(inputs or ()), run, queries, tuple(corpus or ())),
+            InputNames.given(inputs, run, queries, corpus),
             ReadOptions(source_format, tuple(fields.text_field or ()), fields.id_field),
             selection.rank_options(),
             WriteOptions(not no_text, details, run_name),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from .. import __version__
 from ..errors import CeRerankError, UsageError
@@ -46,6 +46,15 @@ class InputNames:
     run: str | None
     queries: str | None
     corpus: tuple[str, ...]
+
+    @classmethod
+    def given(
+        cls, inputs: list[str] | None, run: str | None, queries: str | None, corpus: list[str] | None
+    ) -> InputNames:
+        """Take what was named; when that is neither files nor a run, stdin by itself if it is piped."""
+        if not inputs and run is None and is_piped(sys.stdin):
+            inputs = ["-"]
+        return cls(tuple(inputs or ()), run, queries, tuple(corpus or ()))
 
     @property
     def all(self) -> list[str]:
@@ -285,6 +294,11 @@ def _say_what_is_noteworthy(tally: Tally, max_length: int, file: PartialFile | N
     if tally.bad_rows:
         rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
         log.warning("%s left out%s.", rows, "" if file is None else f"; see {file.errors_path}")
+
+
+def is_piped(stream: TextIO) -> bool:
+    """Tell whether there is something to read but a person at the keyboard."""
+    return not stream.isatty()
 
 
 def _source(name: str) -> Source:

@@ -54,6 +54,10 @@ def plain(text: str) -> str:
     return re.sub(r"(\d\.\d)\d*", r"\1", text)
 
 
+def test_a_pipe_is_input_by_itself(run: Run) -> None:
+    assert run(stdin=FEW).stdout == run("-", stdin=FEW).stdout
+
+
 def test_nested_rows_come_out_nested_with_all_their_fields(run: Run) -> None:
     result = run("-", stdin=FEW)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -190,7 +194,6 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "There is no input. Name files, - for stdin, or a run with --run."),
         (["hits", "--run", "r"], "There are both INPUT and --run."),
         (["--run", "r", "--corpus", "c"], "--run has ids and no texts, and there is no --queries."),
         (["--run", "r", "--queries", "q"], "--run has ids and no texts, and there is no --corpus."),
@@ -211,6 +214,13 @@ def test_what_makes_no_sense_is_said(run: Run, arguments: list[str], message: st
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in " ".join(result.stderr.split())
     assert sorted(path.name for path in Path().iterdir()) == ["counting", "hits"]
+
+
+def test_no_input_at_all_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ce_rerank.cli.batch_job.is_piped", lambda stream: False)
+    result = run()
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: There is no input.\n")
 
 
 @pytest.mark.parametrize(
