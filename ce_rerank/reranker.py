@@ -40,7 +40,6 @@ log = logging.getLogger("ce_rerank")
 
 Progress = Callable[[int], None]
 
-_LEAST_WINDOW_PAIRS = 1024
 _LEAST_DOCUMENT_TOKENS = 64  # a query that leaves less than this for documents is refused
 
 
@@ -110,10 +109,10 @@ class Reranker:
         """What runs, where and how: engine, device, precision, model, limits and scale."""
         return self._engine.info
 
-    @property
-    def window_pairs(self) -> int:
-        """How many pairs of many queries are pooled: enough to fill batches, few enough to wait for."""
-        return max(_LEAST_WINDOW_PAIRS, (self._batch_tokens or self._engine.batch_tokens) // 4)
+    def plan_windows(self, options: RankOptions) -> WindowPlan:
+        """Say how much of many queries is pooled: enough to fill batches, little enough to wait for."""
+        most = self.info.max_length if options.long == "truncate" else None
+        return WindowPlan.of(self._batch_tokens or self._engine.batch_tokens, most)
 
     def rank(
         self,
@@ -163,7 +162,7 @@ class Reranker:
         """
         options = RankOptions(top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool)
         lists = (item if isinstance(item, CandidateList) else as_candidate_list(*item) for item in queries)
-        for window in cut_windows(lists, WindowPlan(self.window_pairs)):
+        for window in cut_windows(lists, self.plan_windows(options)):
             yield from self.rank_lists(window, options)
 
     def rank_lists(

@@ -12,43 +12,61 @@ from dataclasses import dataclass
 
 from .types import CandidateList
 
-FIRST_WINDOW_PAIRS = 128
-"""The first window is small, so that the first results come soon; each is twice the one before."""
+WINDOW_TOKENS = 1 << 16
+"""A full window, in tokens, unless batches are large: some seconds of work for a small model on a CPU."""
 WINDOW_CHARACTERS = 1 << 24
-"""Bounds the memory that a window of long documents takes."""
+"""Bounds the memory that a window of long documents takes, of which little is read."""
+
+_LEAST_BATCHES = 32  # of which a window is made: fewer pad more, and wait longer for the last one
+_FIRST_SHARE = 8  # the first window is so much smaller, and each twice the one before: results come soon
+_CHARACTERS_A_TOKEN = 4
+_SPECIAL_TOKENS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class WindowPlan:
-    """When a window is full: at `pairs` pairs, once the first, smaller ones are over."""
+    """When a window is full: at `tokens` tokens, once the first, smaller ones are over.
 
-    pairs: int
+    Tokens are estimated by characters; of a pair no more than `most_of_a_pair` count, which is all that is
+    read of it, None where that has no bound.
+    """
 
-    def is_full(self, number: int, pairs: int, characters: int) -> bool:
+    tokens: int
+    most_of_a_pair: int | None = None
+
+    @classmethod
+    def of(cls, batch_tokens: int, most_of_a_pair: int | None) -> WindowPlan:
+        """Plan for batches of so many tokens."""
+        return cls(max(WINDOW_TOKENS, _LEAST_BATCHES * batch_tokens), most_of_a_pair)
+
+    def count_tokens(self, candidates: CandidateList) -> int:
+        """Estimate the tokens of a list; one without documents counts too, since it takes memory."""
+        own = len(candidates.query.text) // _CHARACTERS_A_TOKEN + _SPECIAL_TOKENS
+        pairs = (own + len(document.text) // _CHARACTERS_A_TOKEN for document in candidates.documents)
+        if self.most_of_a_pair is not None:
+            pairs = (min(tokens, self.most_of_a_pair) for tokens in pairs)
+        return sum(pairs) or own
+
+    def is_full(self, number: int, tokens: int, characters: int) -> bool:
         """Tell whether window `number`, from 0, is full with what it holds."""
-        wanted = min(self.pairs, FIRST_WINDOW_PAIRS << min(number, 16))
-        return pairs >= wanted or characters >= WINDOW_CHARACTERS
+        wanted = min(_FIRST_SHARE, 1 << min(number, 16)) * self.tokens // _FIRST_SHARE
+        return tokens >= wanted or characters >= WINDOW_CHARACTERS
 
 
 def cut_windows(lists: Iterable[CandidateList], plan: WindowPlan) -> Iterator[list[CandidateList]]:
     """Cut candidate lists into windows, each drawn only when it is asked for."""
     window: list[CandidateList] = []
-    number = pairs = characters = 0
+    number = tokens = characters = 0
     for candidates in lists:
         window.append(candidates)
-        pairs += count_pairs(candidates)
+        tokens += plan.count_tokens(candidates)
         characters += count_characters(candidates)
-        if plan.is_full(number, pairs, characters):
+        if plan.is_full(number, tokens, characters):
             yield window
-            window, pairs, characters = [], 0, 0
+            window, tokens, characters = [], 0, 0
             number += 1
     if window:
         yield window
-
-
-def count_pairs(candidates: CandidateList) -> int:
-    """Count the pairs of a list; a query without documents counts as one, so that they are bounded too."""
-    return max(1, len(candidates.documents))
 
 
 def count_characters(candidates: CandidateList) -> int:

@@ -25,6 +25,9 @@ from ce_rerank.formats.source import Reject
 from ce_rerank.models.store import Checkpoint
 from ce_rerank.types import CandidateList, Document, Query
 
+FEW_TOKENS = 10_920
+"""A window of about a thousand pairs of `made_lists`; the first one has an eighth of that."""
+
 
 class NeighbourEngine(CountingEngine):
     """Its scores depend, in their last digits, on what else is in the batch, as floating point's do."""
@@ -104,14 +107,18 @@ def make_counting_checkpoint(folder: Path) -> Path:
 
 def main() -> None:
     import ce_rerank.engines.base
+    import ce_rerank.windows
     from ce_rerank.cli.app import main
+
+    named = os.environ.get("CE_RERANK_MODEL", "counting")
 
     def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> NeighbourEngine:
         engine = NeighbourEngine(float(os.environ.get("CE_RERANK_TEST_SLEEP", "0")))
-        engine.info = replace(engine.info, model=checkpoint.name)
+        engine.info = replace(engine.info, model=named)
         return engine
 
     ce_rerank.engines.base.load_engine = load_engine
+    ce_rerank.windows.WINDOW_TOKENS = FEW_TOKENS
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("CE_RERANK_MODEL", str(make_counting_checkpoint(Path(folder) / "counting")))
         main()

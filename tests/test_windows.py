@@ -1,35 +1,53 @@
 from __future__ import annotations
 
-from ce_rerank.types import CandidateList, Document, Query
-from ce_rerank.windows import WINDOW_CHARACTERS, WindowPlan, cut_windows
+from ce_rerank import Reranker
+from ce_rerank.types import CandidateList, Document, Query, RankOptions
+from ce_rerank.windows import WINDOW_CHARACTERS, WINDOW_TOKENS, WindowPlan, cut_windows
+
+PLAN = WindowPlan(tokens=800)
 
 
-def lists_of(*sizes: int, text: str = "one") -> list[CandidateList]:
-    return [CandidateList(Query(str(place)), [Document(text)] * size) for place, size in enumerate(sizes)]
+def lists_of(*sizes: int, characters: int = 28) -> list[CandidateList]:
+    """Lists whose pairs count as ten tokens each: seven for 28 characters, and three special ones."""
+    return [CandidateList(Query("red"), [Document("a" * characters)] * size) for size in sizes]
 
 
 def test_windows_double_until_they_are_as_large_as_planned() -> None:
-    windows = cut_windows(lists_of(*[64] * 40), WindowPlan(512))
-    assert [len(window) for window in windows] == [2, 4, 8, 8, 8, 8, 2]
+    windows = cut_windows(lists_of(*[5] * 60), PLAN)
+    assert [len(window) for window in windows] == [2, 4, 8, 16, 16, 14]
 
 
 def test_no_list_is_parted_and_none_is_lost() -> None:
-    lists = lists_of(1000, 0, 127, 1, 5)
-    windows = list(cut_windows(lists, WindowPlan(1024)))
-    assert [len(window) for window in windows] == [1, 4]
+    lists = lists_of(1000, 0, 19, 1, 5)
+    windows = list(cut_windows(lists, PLAN))
+    assert [len(window) for window in windows] == [1, 3, 1]
     assert [candidates for window in windows for candidates in window] == lists
 
 
 def test_queries_without_documents_fill_a_window_too() -> None:
-    assert [len(window) for window in cut_windows(lists_of(*[0] * 300), WindowPlan(128))] == [128, 128, 44]
+    assert [len(window) for window in cut_windows(lists_of(*[0] * 100), PLAN)] == [34, 66]
 
 
-def test_long_documents_make_small_windows() -> None:
-    windows = cut_windows(lists_of(1, 1, 1, text="a" * (WINDOW_CHARACTERS // 2)), WindowPlan(1024))
+def test_what_is_not_read_of_a_pair_does_not_count() -> None:
+    plan = WindowPlan(tokens=800, most_of_a_pair=50)
+    assert [plan.count_tokens(candidates) for candidates in lists_of(3, characters=28)] == [30]
+    assert [plan.count_tokens(candidates) for candidates in lists_of(3, characters=4000)] == [150]
+    assert [PLAN.count_tokens(candidates) for candidates in lists_of(3, characters=4000)] == [3009]
+
+
+def test_very_long_documents_make_small_windows_all_the_same() -> None:
+    plan = WindowPlan(tokens=1 << 40, most_of_a_pair=50)
+    windows = cut_windows(lists_of(1, 1, 1, characters=WINDOW_CHARACTERS // 2), plan)
     assert [len(window) for window in windows] == [2, 1]
 
 
 def test_lists_are_drawn_only_for_the_window_that_is_asked_for() -> None:
-    lists = iter(lists_of(*[128] * 4))
-    next(cut_windows(lists, WindowPlan(128)))
+    lists = iter(lists_of(*[10] * 4))
+    next(cut_windows(lists, PLAN))
     assert len(list(lists)) == 3
+
+
+def test_a_plan_fits_the_batches_and_how_long_documents_are_read(counting_reranker: Reranker) -> None:
+    assert counting_reranker.plan_windows(RankOptions()) == WindowPlan(WINDOW_TOKENS, 32)
+    assert counting_reranker.plan_windows(RankOptions(long="chunk")) == WindowPlan(WINDOW_TOKENS, None)
+    assert WindowPlan.of(32_768, 512) == WindowPlan(1_048_576, 512)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..errors import InputError, UsageError
 from ..formats.source import Reject
 from ..formats.strict_json import encode_json
-from ..types import CandidateList, Coverage, Ranking, RankOptions
-from ..windows import WindowPlan, count_characters, count_pairs
+from ..types import CandidateList, Coverage, Document, Ranking, RankOptions
+from ..windows import WindowPlan, count_characters
 from .events import START, WHOLE, BadRow, Checkpoint, RankedWindow, Shard, Tally
 from .handoff import ClosedError, Handoff
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _PAUSE_SECONDS = 0.25
 """A pipe that gives nothing for so long is taken to pause, and what it has given is ranked."""
+_TOKENS_OF_A_BAD_ROW = 16  # takes no work, but memory, so that a window of them ends, too
 _RANKED_AHEAD = 2  # windows that may wait to be written
 
 Progress = Callable[[int], None]
@@ -75,10 +76,10 @@ class BatchRun:
         after: Checkpoint = START,
         on_progress: Progress | None = None,
     ) -> None:
-        plan = WindowPlan(reranker.window_pairs)
-        self._lists: Handoff[_Item] = Handoff(plan.pairs)
+        plan = reranker.plan_windows(options)
+        self._lists: Handoff[_Item] = Handoff(plan.tokens)
         self._ranked: Handoff[RankedWindow] = Handoff(_RANKED_AHEAD)
-        reader = _Reader(self._lists, reranker, candidates, options, shard, skip_bad_rows, after)
+        reader = _Reader(self._lists, reranker, candidates, options, plan, shard, skip_bad_rows, after)
         patience = _PAUSE_SECONDS if candidates.may_pause else None
         self._scorer = _Scorer(
             self._lists, self._ranked, reranker, options, plan, patience, after, on_progress
@@ -117,10 +118,12 @@ class BatchRun:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A list to be ranked or a row to be reported, and what was read up to it."""
+    """A list to be ranked or a row to be reported, how large it is, and what was read up to it."""
 
     content: CandidateList | BadRow
     number: int
+    tokens: int
+    characters: int
     digest: str
     share_read: float | None
 
@@ -134,6 +137,7 @@ class _Reader:
         reranker: Reranker,
         candidates: CandidateReader,
         options: RankOptions,
+        plan: WindowPlan,
         shard: Shard,
         skip_bad_rows: bool,
         after: Checkpoint,
@@ -142,6 +146,7 @@ class _Reader:
         self._reranker = reranker
         self._candidates = candidates
         self._options = options
+        self._plan = plan
         self._shard = shard
         self._skip_bad_rows = skip_bad_rows
         self._after = after
@@ -174,7 +179,8 @@ class _Reader:
             self._digest.update(repr((query.id, query.text, query.fields)).encode())
             for document in candidates.documents:
                 self._digest.update(repr((document.id, document.text, document.fields)).encode())
-            self._hand_on(candidates, number, count_pairs(candidates))
+            tokens = self._plan.count_tokens(candidates)
+            self._hand_on(candidates, number, tokens, count_characters(candidates))
 
     def _reject(self, error: InputError, text: str) -> None:
         # Every shard comes past every bad row, and one of them is to report it.
@@ -186,15 +192,16 @@ class _Reader:
         if not self._skip_bad_rows:
             raise error
         self._digest.update(repr((str(error), text)).encode())
-        self._hand_on(BadRow(error, text), 0, 1)
+        self._hand_on(BadRow(error, text), 0, _TOKENS_OF_A_BAD_ROW, len(text))
 
-    def _hand_on(self, content: CandidateList | BadRow, number: int, weight: int) -> None:
+    def _hand_on(self, content: CandidateList | BadRow, number: int, tokens: int, characters: int) -> None:
         self._items += 1
         digest = self._digest.hexdigest()
         if self._items == self._after.items and digest != self._after.digest:
             raise _changed_input()
         if self._items > self._after.items:
-            self._lists.put(_Item(content, number, digest, self._candidates.share_read), weight)
+            share = self._candidates.share_read
+            self._lists.put(_Item(content, number, tokens, characters, digest, share), tokens)
 
 
 class _Scorer:
@@ -239,15 +246,15 @@ class _Scorer:
 
     def _take_window(self) -> list[_Item]:
         items: list[_Item] = []
-        pairs = characters = 0
+        tokens = characters = 0
         try:
-            while not self._stopped and not self._plan.is_full(self._reached.windows, pairs, characters):
+            while not self._stopped and not self._plan.is_full(self._reached.windows, tokens, characters):
                 item = self._lists.get(self._patience_seconds if items else None)
                 if item is None:
                     break
                 items.append(item)
-                pairs += 1 if isinstance(item.content, BadRow) else count_pairs(item.content)
-                characters += 0 if isinstance(item.content, BadRow) else count_characters(item.content)
+                tokens += item.tokens
+                characters += item.characters
         except TimeoutError:
             pass
         except BaseException as error:
@@ -287,10 +294,20 @@ def _tally(lists: Sequence[CandidateList], rankings: Sequence[Ranking], bad_rows
 
 
 def _as_row(candidates: CandidateList) -> dict[str, Any]:
-    """Give a list as the nested row that would be read as it."""
+    """Give a list as a nested row that would be read as it."""
     query = candidates.query
-    documents = [dict(document.fields) or document.text for document in candidates.documents]
+    documents = [_as_item(document) for document in candidates.documents]
     return {**query.fields, "query_id": query.id, "query": query.text, "documents": documents}
+
+
+def _as_item(document: Document) -> Mapping[str, Any] | str:
+    if not document.fields:
+        return document.text
+    if all(name in document.fields for name in document.text_fields):
+        return document.fields
+    # Of a corpus, the fields that the text was made from are not kept beside it.
+    others = {name: value for name, value in document.fields.items() if name not in document.text_fields}
+    return {**others, "text": document.text}
 
 
 def _changed_input() -> UsageError:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-from batch_fakes import GivenLists, NeighbourEngine, made_lists
+from batch_fakes import FEW_TOKENS, GivenLists, NeighbourEngine, made_lists
 from fakes import CountingEngine
 
 from ce_rerank import InputError, Ranking, RankOptions, Reranker, UnavailableError, UsageError
@@ -44,7 +45,7 @@ def test_queries_are_ranked_in_order_exactly_as_rank_many_ranks_them(touchy: Rer
 
 def test_windows_are_pooled_and_double(counting_reranker: Reranker) -> None:
     windows = ranked(BatchRun(counting_reranker, GivenLists(made_lists(64, 64)), OPTIONS))
-    assert [len(window.rankings) for window in windows] == [2, 4, 8, 16, 16, 16, 2]
+    assert [len(window.rankings) for window in windows] == [2, 4, 8, 16, 15, 16, 3]
 
 
 def test_queries_without_documents_come_through(counting_reranker: Reranker) -> None:
@@ -184,6 +185,16 @@ class TestRowsThatAreNone:
         )
         assert len(windows[0].rankings) == 2
 
+    def test_can_be_read_again_though_a_corpus_keeps_no_text_beside_its_own(
+        self, counting_reranker: Reranker
+    ) -> None:
+        fields = {"_id": "d", "title": "T", "n": 1}
+        document = Document("T two", "d", fields, ("title", "text"))
+        lists = [CandidateList(Query("red " * 30, "q"), [document])]
+        windows = ranked(BatchRun(counting_reranker, GivenLists(lists), OPTIONS, skip_bad_rows=True))
+        (item,) = json.loads(windows[0].bad_rows[0].text)["documents"]
+        assert item == {"_id": "d", "n": 1, "text": "T two"}
+
     def test_are_lists_with_a_document_that_may_not_be_cut(self, counting_reranker: Reranker) -> None:
         lists = [*made_lists(1, 2), CandidateList(Query("red"), [Document("one " * 40, origin="h:2")])]
         options = RankOptions(long="error")
@@ -238,8 +249,8 @@ def test_input_is_read_only_so_far_ahead(counting_reranker: Reranker) -> None:
     with BatchRun(counting_reranker, candidates, OPTIONS) as run:
         next(iter(run))
         time.sleep(0.5)
-        # A window of 128 pairs was taken; two may wait, one is held back, and 1,024 pairs are read ahead.
-        assert 13 < candidates.drawn <= (128 + 256 + 512 + 1024 + 1024) / 10 + 10
+        # Lists count as about 109 tokens. A window was taken, two wait, one is held, and one is read ahead.
+        assert candidates.drawn <= FEW_TOKENS * (1 / 8 + 1 / 4 + 1 / 2 + 1 + 1) / 109 + 10
 
 
 def test_stopping_gives_what_is_ranked_and_no_more() -> None:

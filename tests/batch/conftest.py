@@ -1,0 +1,11 @@
+"""What the tests of batches need."""
+
+from __future__ import annotations
+
+import pytest
+from batch_fakes import FEW_TOKENS
+
+
+@pytest.fixture(autouse=True)
+def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ce_rerank.windows.WINDOW_TOKENS", FEW_TOKENS)
