@@ -21,14 +21,15 @@ _LEAST_BATCHES = 32  # of which a window is made: fewer pad more, and wait longe
 _FIRST_SHARE = 8  # the first window is so much smaller, and each twice the one before: results come soon
 _CHARACTERS_A_TOKEN = 4
 _SPECIAL_TOKENS = 3
+_LEAST_OF_A_PAIR = 64  # what a pair counts however short it is: it takes memory, too
 
 
 @dataclass(frozen=True, slots=True)
 class WindowPlan:
     """When a window is full: at `tokens` tokens, once the first, smaller ones are over.
 
-    Tokens are estimated by characters; of a pair no more than `most_of_a_pair` count, which is all that is
-    read of it, None where that has no bound.
+    Tokens are estimated by characters, at 64 or more a pair. No more than `most_of_a_pair` count, which is
+    all that is read of one; None where that has no bound.
     """
 
     tokens: int
@@ -40,17 +41,19 @@ class WindowPlan:
         return cls(max(WINDOW_TOKENS, _LEAST_BATCHES * batch_tokens), most_of_a_pair)
 
     def count_tokens(self, candidates: CandidateList) -> int:
-        """Estimate the tokens of a list; one without documents counts too, since it takes memory."""
+        """Estimate the tokens of a list; one without documents counts as one pair."""
         own = len(candidates.query.text) // _CHARACTERS_A_TOKEN + _SPECIAL_TOKENS
         pairs = (own + len(document.text) // _CHARACTERS_A_TOKEN for document in candidates.documents)
-        if self.most_of_a_pair is not None:
-            pairs = (min(tokens, self.most_of_a_pair) for tokens in pairs)
-        return sum(pairs) or own
+        return sum(map(self._bound, pairs)) or self._bound(own)
 
     def is_full(self, number: int, tokens: int, characters: int) -> bool:
         """Tell whether window `number`, from 0, is full with what it holds."""
         wanted = min(_FIRST_SHARE, 1 << min(number, 16)) * self.tokens // _FIRST_SHARE
         return tokens >= wanted or characters >= WINDOW_CHARACTERS
+
+    def _bound(self, tokens: int) -> int:
+        counted = max(tokens, _LEAST_OF_A_PAIR)
+        return counted if self.most_of_a_pair is None else min(counted, self.most_of_a_pair)
 
 
 def cut_windows(lists: Iterable[CandidateList], plan: WindowPlan) -> Iterator[list[CandidateList]]:

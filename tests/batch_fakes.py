@@ -25,8 +25,8 @@ from ce_rerank.formats.source import Reject
 from ce_rerank.models.store import Checkpoint
 from ce_rerank.types import CandidateList, Document, Query
 
-FEW_TOKENS = 10_920
-"""A window of about a thousand pairs of `made_lists`; the first one has an eighth of that."""
+FEW_TOKENS = 32_768
+"""A window of 1,024 pairs of the model here, which reads 32 tokens of each; the first one has 128."""
 
 
 class NeighbourEngine(CountingEngine):

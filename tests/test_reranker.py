@@ -159,12 +159,12 @@ def test_many_queries_are_drawn_a_bounded_window_at_a_time(counting_reranker: Re
         nonlocal drawn
         for _ in range(40):
             drawn += 1
-            yield CandidateList(Query("red"), [Document("one" * 13)] * 300)
+            yield CandidateList(Query("red"), [Document("one")] * 300)
 
     rankings = counting_reranker.rank_many(lists())
     drawn_for_each = [drawn for _ in islice(rankings, 8)]
-    # A list counts as 3,600 tokens; the windows have at least 8,192, 16,384 and 32,768.
-    assert drawn_for_each == [3, 3, 3, 8, 8, 8, 8, 8]
+    # A list counts as 9,600 tokens, 32 a pair; the windows have at least 8,192, 16,384, 32,768 and so on.
+    assert drawn_for_each == [1, 3, 3, 7, 7, 7, 7, 14]
 
 
 def test_pairs_of_many_queries_share_batches(counting_engine: CountingEngine) -> None:

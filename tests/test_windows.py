@@ -4,11 +4,11 @@ from ce_rerank import Reranker
 from ce_rerank.types import CandidateList, Document, Query, RankOptions
 from ce_rerank.windows import WINDOW_CHARACTERS, WINDOW_TOKENS, WindowPlan, cut_windows
 
-PLAN = WindowPlan(tokens=800)
+PLAN = WindowPlan(tokens=8000)
 
 
-def lists_of(*sizes: int, characters: int = 28) -> list[CandidateList]:
-    """Lists whose pairs count as ten tokens each: seven for 28 characters, and three special ones."""
+def lists_of(*sizes: int, characters: int = 388) -> list[CandidateList]:
+    """Lists whose pairs count as 100 tokens each: 97 for 388 characters, and three special ones."""
     return [CandidateList(Query("red"), [Document("a" * characters)] * size) for size in sizes]
 
 
@@ -24,14 +24,15 @@ def test_no_list_is_parted_and_none_is_lost() -> None:
     assert [candidates for window in windows for candidates in window] == lists
 
 
-def test_queries_without_documents_fill_a_window_too() -> None:
-    assert [len(window) for window in cut_windows(lists_of(*[0] * 100), PLAN)] == [34, 66]
+def test_short_pairs_and_queries_without_documents_fill_a_window_too() -> None:
+    assert [len(window) for window in cut_windows(lists_of(*[0] * 100), PLAN)] == [16, 32, 52]
+    assert [PLAN.count_tokens(candidates) for candidates in lists_of(0, 3, characters=4)] == [64, 192]
 
 
 def test_what_is_not_read_of_a_pair_does_not_count() -> None:
-    plan = WindowPlan(tokens=800, most_of_a_pair=50)
-    assert [plan.count_tokens(candidates) for candidates in lists_of(3, characters=28)] == [30]
-    assert [plan.count_tokens(candidates) for candidates in lists_of(3, characters=4000)] == [150]
+    plan = WindowPlan(tokens=8000, most_of_a_pair=150)
+    assert [plan.count_tokens(candidates) for candidates in lists_of(3)] == [300]
+    assert [plan.count_tokens(candidates) for candidates in lists_of(3, characters=4000)] == [450]
     assert [PLAN.count_tokens(candidates) for candidates in lists_of(3, characters=4000)] == [3009]
 
 

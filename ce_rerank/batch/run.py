@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _PAUSE_SECONDS = 0.25
 """A pipe that gives nothing for so long is taken to pause, and what it has given is ranked."""
-_TOKENS_OF_A_BAD_ROW = 16  # takes no work, but memory, so that a window of them ends, too
+_TOKENS_OF_A_BAD_ROW = 64  # takes no work, but memory: a window of them ends, too
 _RANKED_AHEAD = 2  # windows that may wait to be written
 
 Progress = Callable[[int], None]
