@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from ..formats.base import ReadOptions, read_rows
 from ..formats.delimited import DELIMITERS
-from ..formats.output import cannot_write, open_output
+from ..formats.output import cannot_write
 from ..formats.rows import WriteOptions, own_names
 from ..formats.source import Source
 from ..formats.strict_json import encode_json, encode_utf8
@@ -110,12 +110,15 @@ class FileOutput:
         """Write what the format has at its end, and give the file its name."""
         self._open_writer.close()
         self._file.commit(self._at, is_complete=True)
-        if self._format == "parquet":
-            with open_output(self._file.path) as stream:
-                _write_parquet(self._file.part_path, stream, self._options)
-            self._file.discard()
-        else:
-            self._file.finish()
+        self._file.finish(self._make_parquet if self._format == "parquet" else None)
+
+    def _make_parquet(self, stream: BinaryIO) -> None:
+        from ..formats.parquet import ParquetWriter
+
+        writer = ParquetWriter(stream, lambda ranking: (), own_names(self._options, with_query=True))
+        rows = read_rows(Source.from_path(self._file.part_path), ReadOptions("jsonl"))
+        writer.write_rows(cast("dict[str, Any]", row) for row, _ in rows)
+        writer.close()
 
     @property
     def _open_writer(self) -> ResultWriter:
@@ -132,12 +135,3 @@ def _write_rankings(writer: ResultWriter, window: RankedWindow) -> None:
 def _read_header(path: Path, delimiter: str) -> list[str] | None:
     with path.open(encoding="utf-8", newline="") as stream:
         return next(csv.reader(stream, delimiter=delimiter), None)
-
-
-def _write_parquet(rows: Path, stream: BinaryIO, options: WriteOptions) -> None:
-    from ..formats.parquet import ParquetWriter
-
-    writer = ParquetWriter(stream, lambda ranking: (), own_names(options, with_query=True))
-    values = read_rows(Source.from_path(rows), ReadOptions("jsonl"))
-    writer.write_rows(cast("dict[str, Any]", value) for value, _ in values)
-    writer.close()

@@ -11,7 +11,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -137,12 +137,19 @@ class PartialFile:
             manifest.write(self._manifest_path)
             self._manifest = manifest
 
-    def finish(self) -> None:
-        """Give the complete part its name."""
-        finish_output(self.stream, self.part_path, self.path)
-        self.discard()
+    def finish(self, convert: Callable[[BinaryIO], None] | None = None) -> None:
+        """Give the complete part its name; or give it to what `convert` makes of the part."""
+        if convert is None:
+            finish_output(self.stream, self.part_path, self.path)
+        else:
+            # Under a name that another try uses again, should this one be killed.
+            made_path = _beside(self.path, ".part.made")
+            with _open(made_path, self.path, 0) as made:
+                convert(made)
+                finish_output(made, made_path, self.path)
+        self._discard()
 
-    def discard(self) -> None:
+    def _discard(self) -> None:
         """Remove the part, which is of no more use, and its manifest."""
         for stream in (self._part, self._errors):
             if stream is not None:
