@@ -32,14 +32,13 @@ from ..models.manifest import (
 from .base import Float32s, TokenBatch
 from .batching import plan_batches
 from .fidelity import find_infidelity
-from .processor import count_cpus, cpu_identity, has_amx
+from .processor import count_cpus, cpu_identity, has_amx, vector_width
 from .tokenization import Padding, PairTokenizer, PairTokens, pad_rows
 
 log = logging.getLogger("ce_rerank")
 
 _MOST_STREAMS = 4
 _MOST_BATCH_TOKENS = 2048
-_VECTOR = 16  # float32s in the widest registers of today's CPUs
 _QUICK_PAIRS = 2  # the shortest golden pairs, which every start must reproduce
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
@@ -56,7 +55,7 @@ def padding_of(compiled: CompiledModel) -> Padding:
         token_id=model.pad_token_id,
         type_id=model.pad_type_id,
         left=model.pad_left,
-        multiple=_VECTOR,
+        multiple=vector_width(),
         most=model.max_length,
     )
 

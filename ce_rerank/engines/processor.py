@@ -35,6 +35,11 @@ def has_amx() -> bool:
     return "amx_bf16" in cpu_flags()
 
 
+def vector_width() -> int:
+    """Give how many float32s the widest registers that are used hold; where that cannot be told, 16."""
+    return 8 if "avx2" in cpu_flags() and "avx512f" not in cpu_flags() else 16
+
+
 def cpu_identity() -> str:
     """Give what tells apart CPUs that may compute differently."""
     return " ".join([platform.system(), platform.machine(), *sorted(cpu_flags())])

@@ -2,7 +2,8 @@
 
 The graph takes batches of any shape and keeps float32 weights, whatever it is run in: saved with smaller
 ones, its logits come out rounded. Its last layer is written out as products and a sum, which OpenVINO leaves
-in float32 when it runs matrix products in bf16.
+in float32 when it runs matrix products in bf16. Of the last layer no more is worked out than the score is
+made of (`first_token.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .cross_encoder import (
     name_activation,
     preprocess_pair,
 )
+from .first_token import keep_first_token
 from .golden import GOLDEN_TEXTS
 from .limits import longest_pair
 from .manifest import (
@@ -154,6 +156,7 @@ def _convert(model: CrossEncoder, facts: ModelFacts, path: Path) -> None:
         raise CannotCompileError(f"OpenVINO cannot convert it ({first_line(error)})") from error
     if tuple(name for entry in graph.inputs for name in entry.get_names()) != facts.inputs:
         raise CannotCompileError("its graph takes other inputs than it is fed")
+    keep_first_token(graph)
     load_runtime().save_model(graph, path, compress_to_fp16=False)
 
 

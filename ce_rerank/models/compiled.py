@@ -31,7 +31,7 @@ from .manifest import (
     FileFacts,
     Manifest,
     Origin,
-    library_versions,
+    maker_versions,
     read_json_object,
     read_manifest,
     write_atomically,
@@ -68,7 +68,7 @@ class CompiledModel:
 
 class _Fault(Enum):
     ABSENT = "it was never compiled"
-    OUTDATED = "the checkpoint or a library has changed"
+    OUTDATED = "the checkpoint, a library or ce-rerank has changed"
     DAMAGED = "it was damaged on disk"
 
 
@@ -145,7 +145,7 @@ def _examine(checkpoint: Checkpoint) -> CompiledModel | _Fault:
     if manifest is None:
         _raise_if_declined(checkpoint, folder)
         return _Fault.DAMAGED if (folder / MANIFEST_NAME).exists() else _Fault.ABSENT
-    if dict(manifest.origin.versions) != library_versions():
+    if dict(manifest.origin.versions) != maker_versions():
         return _Fault.OUTDATED
     fingerprint = _fingerprint(checkpoint)
     if manifest.origin.fingerprint != fingerprint:
@@ -173,7 +173,7 @@ def _compile(checkpoint: Checkpoint, folder: Path) -> None:
         revision=checkpoint.revision,
         fingerprint=_fingerprint(checkpoint),
         content_sha256=_content_sha256(checkpoint),
-        versions=library_versions(),
+        versions=maker_versions(),
     )
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     try:
@@ -206,7 +206,7 @@ def _made_whole(unfinished: Path, folder: Path) -> Iterator[None]:
 
 def _raise_if_declined(checkpoint: Checkpoint, folder: Path) -> None:
     declined = read_json_object(folder / DECLINED_NAME)
-    if not declined or declined.get("versions") != library_versions():
+    if not declined or declined.get("versions") != maker_versions():
         return
     if declined.get("fingerprint") == _fingerprint(checkpoint):
         raise CannotCompileError(declined["reason"])

@@ -22,7 +22,8 @@ GRAPH_NAME = "model.xml"
 WEIGHTS_NAME = "model.bin"
 TOKENIZER_NAME = "tokenizer.json"
 
-_FORMAT = 1  # of the manifest and of what is made; one of another number is compiled anew
+_FORMAT = 1  # of the manifest
+_RECIPE = "2"  # of `compile.py`: a compiled model that was made by another is made anew
 _LIBRARIES = ("openvino", "torch", "transformers", "sentence-transformers", "tokenizers")
 
 
@@ -117,6 +118,11 @@ def read_manifest(folder: Path) -> Manifest | None:
         golden=tuple(_golden_pair(pair) for pair in facts["golden"]),
         files={name: FileFacts(**file) for name, file in facts["files"].items()},
     )
+
+
+def maker_versions() -> dict[str, str]:
+    """Give the versions of all that makes a compiled model: the libraries, and what is done with them."""
+    return {**library_versions(), "recipe": _RECIPE}
 
 
 @cache

@@ -6,7 +6,15 @@ import sys
 
 import pytest
 
-from ce_rerank.engines.processor import count_cpus, cpu_flags, cpu_identity, has_amx, has_native_bf16
+from ce_rerank.engines import processor
+from ce_rerank.engines.processor import (
+    count_cpus,
+    cpu_flags,
+    cpu_identity,
+    has_amx,
+    has_native_bf16,
+    vector_width,
+)
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the flags are read from Linux")
 
@@ -20,6 +28,17 @@ def test_the_flags_of_the_cpu_are_read() -> None:
 def test_bf16_is_native_only_where_a_flag_says_so() -> None:
     assert has_native_bf16() == bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
     assert has_native_bf16() or not has_amx()
+
+
+@pytest.mark.parametrize(
+    ("flags", "width"),
+    [({"sse2", "avx2", "fma"}, 8), ({"avx2", "avx512f"}, 16), ({"fp", "asimd", "sve"}, 16), (set(), 16)],
+)
+def test_vectors_are_as_wide_as_the_cpu_can_have_them(
+    flags: set[str], width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "cpu_flags", lambda: frozenset(flags))
+    assert vector_width() == width
 
 
 def test_the_identity_tells_the_machine_and_what_it_can_do() -> None:

@@ -26,7 +26,7 @@ from engines.families import (
 from ce_rerank.models.compilable import CannotCompileError, UnusableCacheError
 from ce_rerank.models.compiled import CompiledModel, find_compiled, prepare_compiled
 from ce_rerank.models.golden import GOLDEN_TEXTS
-from ce_rerank.models.manifest import library_versions, read_manifest
+from ce_rerank.models.manifest import maker_versions, read_manifest
 from ce_rerank.models.store import Checkpoint
 
 pytestmark = pytest.mark.slow
@@ -89,7 +89,7 @@ def test_the_manifest_says_what_the_scores_depend_on(compiled: CompiledModel, ch
     assert manifest.origin.name == "tiny"
     assert manifest.origin.source == "folder"
     assert manifest.origin.revision is None
-    assert manifest.origin.versions == library_versions()
+    assert manifest.origin.versions == maker_versions()
     assert manifest.model.inputs == ("input_ids", "attention_mask", "token_type_ids")
     assert manifest.model.max_length == MAX_LENGTH
     assert manifest.model.activation == "identity"
@@ -150,17 +150,17 @@ def test_a_changed_checkpoint_is_compiled_anew(
 
 
 @pytest.mark.parametrize(
-    "library", ["openvino", "torch", "transformers", "sentence-transformers", "tokenizers"]
+    "maker", ["openvino", "torch", "transformers", "sentence-transformers", "tokenizers", "recipe"]
 )
-def test_another_version_of_a_library_compiles_anew(
-    compiled: CompiledModel, checkpoint: Checkpoint, library: str, compilations: Callable[[], int]
+def test_another_version_of_what_makes_it_compiles_anew(
+    compiled: CompiledModel, checkpoint: Checkpoint, maker: str, compilations: Callable[[], int]
 ) -> None:
-    older = {**compiled.manifest.origin.versions, library: "0.1"}
+    older = {**compiled.manifest.origin.versions, maker: "0.1"}
     replace(compiled.manifest, origin=replace(compiled.manifest.origin, versions=older)).write(
         compiled.folder
     )
     assert find_compiled(checkpoint) is None
-    if library == "tokenizers":
+    if maker == "tokenizers":
         assert prepare_compiled(checkpoint).manifest.golden == compiled.manifest.golden
         assert compilations() == 1
 

@@ -17,6 +17,7 @@ from ce_rerank.models.manifest import (
     ModelFacts,
     Origin,
     library_versions,
+    maker_versions,
     read_manifest,
     write_atomically,
 )
@@ -90,6 +91,7 @@ def test_the_versions_are_those_that_are_installed() -> None:
     versions = library_versions()
     assert list(versions) == ["openvino", "torch", "transformers", "sentence-transformers", "tokenizers"]
     assert versions == {name: metadata.version(name) for name in versions}
+    assert maker_versions().items() > versions.items()
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:

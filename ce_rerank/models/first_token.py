@@ -1,0 +1,142 @@
+"""A graph made to work out no more of its last layer than is read of it: the first token.
+
+A cross-encoder's score is made of one token's vector, and its last layer works out those of all. The tokens
+must still be looked at, as keys and values of that layer's attention; but queries, the products behind the
+attention, and what lies between are needed for one token only. Nothing else changes: every number that is
+still worked out is made of the same numbers as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .runtime import load_runtime
+
+Cut = Mapping[int, int]
+"""Of an operation, the inputs of which the first token is enough, each with the axis of its tokens."""
+
+_ELEMENTWISE = frozenset(
+    ("Add", "Divide", "Erf", "Gelu", "Multiply", "Power", "Relu", "Sigmoid", "Subtract", "Swish", "Tanh")
+)
+_TOKEN_AXIS = 1  # of the hidden states, whose shape is (pairs, tokens, width)
+
+
+def keep_first_token(graph: Any) -> int:
+    """Let an OpenVINO graph drop the other tokens as early as it can; gives how many operations that spares.
+
+    They are 0, and the graph stays as it is, where the score is not made of the first token.
+    """
+    cuts = _find_cuts(graph.get_ordered_ops())
+    dropped: dict[tuple[str, int, int], Any] = {}
+    for operation, cut in cuts.values():
+        for place, axis in cut.items():
+            source = operation.input_value(place)
+            name = source.get_node().get_name()
+            if name in cuts:
+                continue
+            key = (name, source.get_index(), axis)
+            if key not in dropped:
+                dropped[key] = _take_first(source, axis)
+            operation.input(place).replace_source_output(dropped[key])
+    graph.validate_nodes_and_infer_types()
+    return len(cuts)
+
+
+def _find_cuts(operations: Iterable[Any]) -> dict[str, tuple[Any, Cut]]:
+    """Find, from the end, the operations of which nothing but the first token is read, and what they need."""
+    cuts: dict[str, tuple[Any, Cut]] = {}
+    for operation in reversed(list(operations)):
+        axis = _axis_of_first(operation, cuts)
+        cut = None if axis is None else _cut_inputs(operation, axis)
+        if cut:
+            cuts[operation.get_name()] = operation, cut
+    return cuts
+
+
+def _axis_of_first(operation: Any, cuts: Mapping[str, tuple[Any, Cut]]) -> int | None:
+    """Give the axis along which all that read an operation read the first token alone, if they do."""
+    axes = set()
+    for reader in (reader for output in operation.outputs() for reader in output.get_target_inputs()):
+        node = reader.get_node()
+        if node.get_name() in cuts:
+            axes.add(cuts[node.get_name()][1].get(reader.get_index()))
+        else:
+            axes.add(_TOKEN_AXIS if reader.get_index() == 0 and _takes_first(node) else None)
+    return axes.pop() if len(axes) == 1 else None
+
+
+def _takes_first(operation: Any) -> bool:
+    """Say whether an operation takes the first token's vectors out of hidden states."""
+    if operation.get_type_name() != "Gather" or _rank(operation.input_value(0)) != 3:
+        return False
+    indices, axis = _constant(operation.input_value(1)), _constant(operation.input_value(2))
+    return indices == [0] and axis == [_TOKEN_AXIS]
+
+
+def _cut_inputs(operation: Any, axis: int) -> Cut | None:
+    """Say which inputs can be cut when the output is, along `axis`; None when nothing is known to be safe."""
+    inputs, kind = operation.input_values(), operation.get_type_name()
+    rank = _rank(operation.output(0)) if operation.get_output_size() else None
+    if rank is None:
+        return None
+    if kind in _ELEMENTWISE:
+        return _cut_broadcast(inputs, axis, rank)
+    if kind == "MVN":
+        reduced = _constant(inputs[1])
+        return {0: axis} if reduced and axis not in [one % rank for one in reduced] else None
+    if kind in ("Split", "VariadicSplit"):
+        along = _constant(inputs[1])
+        return {0: axis} if along and along[0] % rank != axis else None
+    if kind == "Softmax":
+        return {0: axis} if operation.get_attributes()["axis"] % rank != axis else None
+    if kind == "MatMul":
+        is_row = axis == rank - 2 and _rank(inputs[0]) == rank
+        return {0: axis} if is_row and not operation.get_attributes()["transpose_a"] else None
+    if kind == "Transpose":
+        order = _constant(inputs[1])
+        return {0: order[axis]} if order else None
+    if kind == "Reshape":
+        # 0 stands for a length as it was: those up to the tokens must not change.
+        pattern = _constant(inputs[1])
+        keeps = operation.get_attributes()["special_zero"] and pattern and not any(pattern[: axis + 1])
+        return {0: axis} if keeps else None
+    if kind == "ScaledDotProductAttention" and axis == rank - 2:
+        # The query, and the mask where it has a row for each token of the query.
+        mask = _cut_broadcast(inputs[3:4], axis, rank)
+        return None if mask is None else {0: axis, **{place + 3: along for place, along in mask.items()}}
+    return None
+
+
+def _cut_broadcast(inputs: Iterable[Any], axis: int, rank: int) -> Cut | None:
+    """Cut inputs that are broadcast to `rank` dimensions, but for those that have one token for all."""
+    cut = {}
+    for place, value in enumerate(inputs):
+        own = _rank(value)
+        if own is None:
+            return None
+        own_axis = axis - (rank - own)
+        if own_axis >= 0 and value.get_partial_shape()[own_axis] != 1:
+            cut[place] = own_axis
+    return cut
+
+
+def _take_first(source: Any, axis: int) -> Any:
+    load_runtime()
+    from openvino import opset13
+
+    index, along = (opset13.constant(value, dtype="int64") for value in ([0], axis))
+    return opset13.gather(source, index, along).output(0)
+
+
+def _rank(value: Any) -> int | None:
+    rank = value.get_partial_shape().rank
+    return rank.get_length() if rank.is_static else None
+
+
+def _constant(value: Any) -> list[int] | None:
+    node = value.get_node()
+    if node.get_type_name() != "Constant":
+        return None
+    numbers: list[int] = node.get_data().reshape(-1).tolist()
+    return numbers
