@@ -1,0 +1,124 @@
+"""What reading documents whole costs, beside reading what fits.
+
+    python tests/benchmarks/long_documents.py
+    python tests/benchmarks/long_documents.py --documents 20 --rounds 3
+
+`fits`: documents that fit in a window, with `long="chunk"` and with `long="truncate"`. `long`: documents of
+many windows, chunked, and the same windows as documents of their own. Both kinds take turns; figures are
+medians. Costs are of CPU time, which other work on the machine lengthens less than the time on a clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ce_rerank import Reranker
+from ce_rerank.cli.bench_sample import sample_lists
+from ce_rerank.engines.base import Engine, EngineOptions, load_engine
+from ce_rerank.models.store import resolve_checkpoint
+from ce_rerank.reading import read_pairs
+from ce_rerank.types import LongPolicy, RankOptions
+
+_SHORT_QUERIES, _SHORT_DOCUMENTS = 10, 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-m", "--model")
+    parser.add_argument("--documents", type=int, default=200, help="that are long")
+    parser.add_argument("--words", type=int, default=10_000, help="of each of them")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    engine = load_engine(resolve_checkpoint(given.model), EngineOptions())
+    print(engine.info.description)
+    measure_fitting(engine, given.rounds)
+    measure_long(engine, given.documents, given.words, given.rounds)
+
+
+def measure_fitting(engine: Engine, rounds: int) -> None:
+    """Rank short documents both ways."""
+    reranker = Reranker.from_engine(engine)
+    lists = sample_lists(_SHORT_QUERIES, _SHORT_DOCUMENTS)
+
+    def rank(long: LongPolicy) -> list[float]:
+        return [hit.score for ranking in reranker.rank_many(lists, long=long) for hit in ranking]
+
+    if rank("truncate") != rank("chunk"):
+        raise SystemExit("documents that fit have other scores when they are chunked")
+    truncate, chunk = take_turns(rounds, lambda: rank("truncate"), lambda: rank("chunk"))
+    documents = _SHORT_QUERIES * _SHORT_DOCUMENTS
+    print(
+        f"fits: {documents} documents of one window: {documents / truncate.seconds:.1f} a second truncated, "
+        f"{documents / chunk.seconds:.1f} chunked: {chunk.cpu_seconds / truncate.cpu_seconds - 1:+.1%} cost"
+    )
+
+
+def measure_long(engine: Engine, documents: int, words: int, rounds: int) -> None:
+    """Rank long documents, and their windows as documents of their own."""
+    reranker = Reranker.from_engine(engine)
+    query, texts = make_documents(documents, words)
+    readings = list(
+        read_pairs(engine.tokenizer, [(query, text) for text in texts], RankOptions(long="chunk"))
+    )
+    passages = [reading.passage.text for reading in readings if reading.passage is not None]
+    tokens = sum(len(reading.tokens) for reading in readings)
+    whole, apart = take_turns(
+        rounds,
+        lambda: reranker.rank(query, texts, long="chunk"),
+        lambda: reranker.rank(query, passages),
+    )
+    print(
+        f"long: {documents} documents of {words:,} words, {len(passages):,} windows, {tokens:,} tokens: "
+        f"{tokens / whole.seconds:,.0f} tokens a second, {tokens / apart.seconds:,.0f} as documents of their "
+        f"own: {whole.cpu_seconds / apart.cpu_seconds - 1:+.1%} cost"
+    )
+
+
+def make_documents(documents: int, words: int) -> tuple[str, list[str]]:
+    """Make a query and texts of so many words, of the sentences of the sample."""
+    chance = random.Random(3)
+    [(query, passages)] = sample_lists(1, 200)
+    texts = []
+    for _ in range(documents):
+        chosen: list[str] = []
+        while len(chosen) < words:
+            chosen += chance.choice(passages).split()
+        texts.append(" ".join(chosen[:words]))
+    return query, texts
+
+
+@dataclass
+class Cost:
+    """What a task took: medians, on a clock and of all CPUs together."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+def take_turns(rounds: int, *tasks: Callable[[], object]) -> list[Cost]:
+    """Run tasks in turns, once before it counts."""
+    costs: list[list[Cost]] = [[] for _ in tasks]
+    for number in range(rounds + 1):
+        for task, measured in zip(tasks, costs, strict=True):
+            started, cpu_started = time.perf_counter(), time.process_time()
+            task()
+            if number:
+                measured.append(Cost(time.perf_counter() - started, time.process_time() - cpu_started))
+    return [
+        Cost(
+            statistics.median(cost.seconds for cost in measured),
+            statistics.median(cost.cpu_seconds for cost in measured),
+        )
+        for measured in costs
+    ]
+
+
+if __name__ == "__main__":
+    main()
