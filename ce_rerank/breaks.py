@@ -106,8 +106,10 @@ def splits_character(text: str, place: int) -> bool:
         return before == "\r" and after == "\n"
     if before < "\u0300" and after < "\u0300":
         return False
-    if _is_mark(after) or _JOINS_LEFT.match(after) or _JOINS_RIGHT.match(before):
+    if _is_mark(after) or _JOINS_LEFT.match(after):
         return True
+    if _JOINS_RIGHT.match(before):
+        return unicodedata.category(after) != "Cc"
     if _FLAG_LETTER.match(before) and _FLAG_LETTER.match(after):
         return _count_flag_letters(text, place) % 2 == 1
     if _HANGUL.match(before):

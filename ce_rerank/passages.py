@@ -57,6 +57,11 @@ def cut_passages(
     return _Cutter(text, iter(spans), chunk_tokens, overlap_tokens).cut()
 
 
+def whole_passage(text: str) -> Passage:
+    """Give the one window of a text that fits in a window."""
+    return _passage(text, 0, len(text), 1)
+
+
 def fit_passages(
     passages: Iterable[Passage],
     encode: Callable[[Sequence[str]], Sequence[Row]],
@@ -134,12 +139,12 @@ class _Cutter:
                 end = min(max(self._word_start(self._chunk), read + 1), len(text))
             line += count_lines(text, line_place, start)
             line_place = start
-            yield Passage(text[start:end], start, end, line)
+            yield _passage(text, start, end, line)
             if end == len(text):
                 return
             read, unread = end, self._first_unread(end)
             start = self._find_start(start, end, unread)
-        yield Passage(text[start:], start, len(text), line + count_lines(text, line_place, start))
+        yield _passage(text, start, len(text), line + count_lines(text, line_place, start))
 
     def _move_to(self, start: int) -> bool:
         """Hold the tokens of a window from `start` on and one more; False when there is no one more."""
@@ -245,6 +250,14 @@ class _Cutter:
         return unread
 
 
+def _passage(text: str, start: int, end: int, line: int) -> Passage:
+    """Make a window that starts on a line, and has its first word on that one or a later one."""
+    window = text[start:end]
+    words = window.lstrip()
+    skipped = len(window) - len(words) if words else 0
+    return Passage(window, start, end, line + count_lines(window, 0, skipped))
+
+
 def _without_contained(fitted: Sequence[tuple[Passage, Row]]) -> list[tuple[Passage, Row]]:
     """Put passages in order, and leave out the parts of one that lie within the next one."""
     kept: list[tuple[Passage, Row]] = []
@@ -269,12 +282,13 @@ def _split(passage: Passage, spans: Sequence[TokenSpan]) -> list[Passage]:
     chunk_tokens = min(len(spans) - 1, -(-len(spans) * 5 // 8))
     overlap_tokens = chunk_tokens * 2 // 5
     parts = cut_passages(passage.text, spans, chunk_tokens=chunk_tokens, overlap_tokens=overlap_tokens)
+    before = passage.line - whole_passage(passage.text).line
     return [
         Passage(
             text=part.text,
             start=passage.start + part.start,
             end=passage.start + part.end,
-            line=passage.line + part.line - 1,
+            line=before + part.line,
         )
         for part in parts
     ]

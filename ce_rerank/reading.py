@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import UsageError
-from .passages import cut_passages, fit_passages
+from .passages import cut_passages, fit_passages, whole_passage
 from .types import Pair, Passage, RankOptions
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def read_pairs(tokenizer: PairTokenizer, pairs: Sequence[Pair], options: RankOpt
                 for passage, tokens in _passages(tokenizer, pair, chunk_tokens, options):
                     yield Reading(place, tokens, passage)
             else:
-                yield Reading(place, row, Passage(pair[1], 0, len(pair[1]), 1))
+                yield Reading(place, row, whole_passage(pair[1]))
 
 
 def _passages(

@@ -140,7 +140,7 @@ class Reranker:
         options = RankOptions(top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool)
         ranking = self.rank_lists([as_candidate_list(query, documents)], options, on_progress=on_progress)[0]
         if ranking.coverage.truncated:
-            log.warning("%s", describe_truncation(ranking.coverage, self.info.max_length))
+            log.warning("%s", describe_truncation(ranking.coverage, self.info.max_length, long))
         return ranking
 
     def rank_many(
@@ -208,7 +208,10 @@ class Reranker:
             for reading, logit in zip(window, logits.tolist(), strict=True):
                 parts[reading.place].append(_scored(reading, logit))
         # Pooled as logits, so that the order is the same on every scale.
-        pooled = [_pool(of_document, options) for of_document in parts]
+        pooled = [
+            _pool(of_document, len(document), options)
+            for of_document, (_, document) in zip(parts, pairs, strict=True)
+        ]
         scores = self._to_scale([one.score for one in pooled], options.scores)
         return [replace(one, score=score) for one, score in zip(pooled, scores, strict=True)]
 
@@ -264,31 +267,44 @@ class _Scored:
 
 def _scored(reading: Reading, logit: float) -> _Scored:
     row, passage = reading.tokens, reading.passage
-    window = None if passage is None else (passage.start, passage.end, passage.line)
-    return _Scored(logit, len(row), row.truncated, row.characters_read, window)
+    if passage is None:
+        return _Scored(logit, len(row), row.truncated, row.characters_read, None)
+    window = (passage.start, passage.end, passage.line)
+    return _Scored(logit, len(row), row.truncated, passage.start + row.characters_read, window)
 
 
-def _pool(parts: Sequence[_Scored], options: RankOptions) -> _Scored:
-    """Make a document's score of its windows'; what it says of the reading is the best window's."""
+def _pool(parts: Sequence[_Scored], characters: int, options: RankOptions) -> _Scored:
+    """Make a score of the windows' of a document of so many characters; the best one stands for it."""
     logits = [part.score for part in parts]
     bad = first_not_finite(logits)
     if bad is not None:
         return parts[bad]  # the best of the others must not hide it
     score, best = pool_scores(logits, options.pool)
-    return replace(parts[best], score=score)
+    read = max(part.characters_read for part in parts)
+    truncated = read < characters or any(part.truncated for part in parts)
+    return replace(parts[best], score=score, truncated=truncated, characters_read=read)
 
 
 def _pairs_of(lists: Sequence[CandidateList]) -> list[Pair]:
     return [(one.query.text, document.text) for one in lists for document in one.documents]
 
 
-def describe_truncation(coverage: Coverage, max_length: int) -> str:
+def describe_truncation(coverage: Coverage, max_length: int, long: LongPolicy) -> str:
     """Say in a sentence how many documents were cut, by how much, and how to have them read whole."""
-    unread = 1 - coverage.read_characters / max(1, coverage.cut_characters)
+    where, way_out = f"cut at {max_length:,} tokens", "--long chunk"
+    if long == "chunk":
+        where, way_out = "read in one window alone", "--pool max"
     return (
-        f"{coverage.truncated:,} of {coverage.documents:,} documents were cut at {max_length:,} tokens, and "
-        f"{unread:.0%} of their text was not read. Give --long chunk to score them whole."
+        f"{coverage.truncated:,} of {coverage.documents:,} documents were {where}, and "
+        f"{_describe_unread(coverage)} of their text was not read. Give {way_out} to score them whole."
     )
+
+
+def _describe_unread(coverage: Coverage) -> str:
+    share = 1 - coverage.read_characters / max(1, coverage.cut_characters)
+    if share < 0.01:
+        return "less than 1%"
+    return "over 99%" if 0.99 < share < 1 else f"{share:.0%}"
 
 
 def _select(candidates: CandidateList, scored: Sequence[_Scored], options: RankOptions) -> Ranking:

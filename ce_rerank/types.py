@@ -93,13 +93,31 @@ class RankOptions:
             raise UsageError(f"chunk_tokens is {self.chunk_tokens}.", hint="Give at least 1.")
         if self.chunk_overlap is not None and self.chunk_overlap < 0:
             raise UsageError(f"chunk_overlap is {self.chunk_overlap}.", hint="Give 0 or more.")
+        if self.chunk_tokens is not None and (self.chunk_overlap or 0) >= self.chunk_tokens:
+            raise UsageError(
+                f"Windows of {self.chunk_tokens} tokens cannot overlap by {self.chunk_overlap}.",
+                hint="Give a smaller --chunk-overlap.",
+            )
+        self._require_windows()
+
+    def _require_windows(self) -> None:
+        """Refuse what is said of windows where documents are not read in windows."""
+        named = {"--chunk-tokens": self.chunk_tokens, "--chunk-overlap": self.chunk_overlap}
+        given = [option for option, value in named.items() if value is not None]
+        if self.pool != "max":
+            given.append("--pool")
+        if given and self.long != "chunk":
+            raise UsageError(
+                f"{given[0]} is about windows, and long is {self.long!r}.",
+                hint=f"Give --long chunk, or leave {given[0]} out.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
     """A window of a document: `text == document.text[start:end]`, offsets in characters (code points).
 
-    `line` is the line of the document, from 1, on which the passage starts.
+    `line` is the line of the document, from 1, on which the passage's first word stands.
     """
 
     text: str
@@ -115,7 +133,7 @@ class RankedDocument:
     `index` is its place in the input, from 0; `rank` its place in the output, from 1. `score` is exactly the
     float32 that the model gave, widened. `tokens` counts what the model was fed: query, document (or the
     best passage) and special tokens. `truncated` is True when a part of the document was not read, and
-    `characters_read` is the offset where reading stopped.
+    `characters_read` is the offset where reading stopped, in whatever window that was.
     """
 
     document: Document

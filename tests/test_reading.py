@@ -44,6 +44,25 @@ def test_the_passages_line_is_counted_from_one(counting_reranker: Reranker) -> N
     assert (hit.passage.line, hit.passage.text.split()) == (3, ["nine"] * 10)
 
 
+def test_the_first_window_alone_is_not_the_whole_document(
+    counting_reranker: Reranker, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "one " * 56
+    (hit,) = counting_reranker.rank("red", [text], long="chunk", pool="first")
+    assert (hit.truncated, hit.characters_read) == (True, hit.end)
+    assert hit.characters_read < len(text)
+    assert caplog.messages == [
+        "1 of 1 documents were read in one window alone, and 50% of their text was not read. "
+        "Give --pool max to score them whole."
+    ]
+
+
+def test_reading_stops_where_the_last_window_does(counting_reranker: Reranker) -> None:
+    text = "nine " * 30 + "zero " * 30
+    (hit,) = counting_reranker.rank("red", [text], long="chunk")
+    assert (hit.start, hit.truncated, hit.characters_read) == (0, False, len(text))
+
+
 def test_windows_may_be_smaller_than_the_model(counting_engine: CountingEngine) -> None:
     pairs = [("red", "one " * 12)]
     options = RankOptions(long="chunk", chunk_tokens=5, chunk_overlap=0)

@@ -121,6 +121,10 @@ def test_a_score_that_is_no_number_stops_the_run_and_names_the_document(
         ({"scores": "softmax"}, "scores is 'softmax'"),
         ({"long": "cut"}, "long is 'cut'"),
         ({"pool": "mean"}, "pool is 'mean'"),
+        ({"pool": "first"}, "--pool is about windows, and long is 'truncate'"),
+        ({"chunk_overlap": 3}, "--chunk-overlap is about windows, and long is 'truncate'"),
+        ({"chunk_tokens": 9, "long": "error"}, "--chunk-tokens is about windows, and long is 'error'"),
+        ({"long": "chunk", "chunk_tokens": 5, "chunk_overlap": 5}, "5 tokens cannot overlap by 5"),
     ],
 )
 def test_bad_arguments_say_what_is_wrong(

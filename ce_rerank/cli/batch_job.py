@@ -19,7 +19,7 @@ from ..formats.output import is_written_directly, open_output
 from ..formats.rows import WriteOptions
 from ..formats.source import Source
 from ..formats.writers import BatchFormat
-from ..types import RankOptions
+from ..types import LongPolicy, RankOptions
 from .console import Activity, describe_progress
 from .options import ModelOptions, as_keywords
 
@@ -153,7 +153,7 @@ class BatchJob:
             if stopped_by is not None:
                 _say_what_is_left(file)
                 return _EXIT_OF_SIGNAL[stopped_by]
-            _say_what_is_noteworthy(tally, reranker.info.max_length, file)
+            _say_what_is_noteworthy(tally, reranker.info.max_length, self.ranking.long, file)
             return _ROWS_LEFT_OUT if tally.bad_rows else _DONE
 
     def _parse_shard(self) -> Shard:
@@ -281,11 +281,13 @@ def _say_what_is_left(file: PartialFile | None) -> None:
         )  # fmt: skip
 
 
-def _say_what_is_noteworthy(tally: Tally, max_length: int, file: PartialFile | None) -> None:
+def _say_what_is_noteworthy(
+    tally: Tally, max_length: int, long: LongPolicy, file: PartialFile | None
+) -> None:
     from ..reranker import describe_truncation
 
     if tally.coverage.truncated:
-        log.warning("%s", describe_truncation(tally.coverage, max_length))
+        log.warning("%s", describe_truncation(tally.coverage, max_length, long))
     if tally.blank_documents:
         log.warning(
             "%s of %s documents have no text, and were scored all the same.",

@@ -148,6 +148,7 @@ def _read_query(texts: list[str], query: str | None, query_file: Path | None) ->
 def _read_documents(texts: list[str], files: list[str], options: ReadOptions) -> list[Document]:
     """Read the documents: arguments first, then files in their order, else stdin when it is piped."""
     if options.whole_files:
+        _require_no_rules(options)
         texts, files = [], [*texts, *files]
     if not texts and not files:
         if sys.stdin.isatty():
@@ -162,6 +163,21 @@ def _read_documents(texts: list[str], files: list[str], options: ReadOptions) ->
     for file in files:
         documents += read_documents(_source(file), options)
     return documents
+
+
+def _require_no_rules(options: ReadOptions) -> None:
+    """Refuse what says how rows are read where none are."""
+    given = {
+        "--from": options.format,
+        "--text-field": options.text_fields,
+        "--id-field": options.id_field,
+    }
+    for option, value in given.items():
+        if value:
+            raise UsageError(
+                f"{option} is about the rows of a file, and --whole-files reads none.",
+                hint=f"Leave {option} or --whole-files out.",
+            )
 
 
 def _source(name: str) -> Source:

@@ -143,11 +143,15 @@ def _can_show(characters: str, console: Console) -> bool:
 
 
 def _make_name(result: RankedDocument, encoding: str) -> str:
-    """Name a document by its id and, where a passage of it won, the passage's line."""
+    """Name a document by its id and, where it was read in windows, the best passage's line."""
     name = "" if result.id is None else clean_text(str(result.id), encoding)
-    if result.passage is None or result.passage.text == result.text:
+    if result.passage is None:
         return name
-    return f"{name}:{result.passage.line}" if name else f"line {result.passage.line}"
+    line = result.passage.line
+    if name:
+        return f"{name}:{line}"
+    # The line is the document's own: of one that is a line itself it would say nothing.
+    return f"line {line}" if line > 1 else ""
 
 
 def _draw_texts(ranking: Ranking, console: Console, width: int) -> Iterator[list[Text]]:

@@ -32,6 +32,7 @@ from .tokenization import EncoderTokenizer, Padding, PairTokenizer, PairTokens, 
 log = logging.getLogger("ce_rerank")
 
 _BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
+_MOST_CHARACTERS_A_TOKEN = 32
 _PROBE: Pair = ("what is it?", "Ça, c'est 一 «test» — of “this”\tmodel's ids 🙂. " * 3)
 
 
@@ -130,7 +131,7 @@ class PreprocessTokenizer:
         self._tokenizer.no_padding()
 
     def encode(self, pairs: Sequence[Pair]) -> list[PairTokens]:
-        """Tokenize pairs. A row that fills the whole limit counts as cut; where, cannot be told."""
+        """Tokenize pairs. A row that fills the whole limit counts as cut; where, can be told roughly."""
         with self._lock, quiet_libraries():
             return [self._encode(*pair) for pair in pairs]
 
@@ -152,8 +153,16 @@ class PreprocessTokenizer:
         features = preprocess_pair(self._model, (query, document))
         input_ids = features["input_ids"][0].tolist()
         type_ids = features["token_type_ids"][0].tolist() if "token_type_ids" in features else ()
-        truncated = len(input_ids) >= self.max_length
-        return PairTokens(input_ids, type_ids, truncated, len(document))
+        if len(input_ids) < self.max_length:
+            return PairTokens(input_ids, type_ids, truncated=False, characters_read=len(document))
+        return PairTokens(input_ids, type_ids, True, self._guess_characters_read(query, document))
+
+    def _guess_characters_read(self, query: str, document: str) -> int:
+        """Say about how much was read of a document that was cut: what fits beside the query."""
+        beside = len(preprocess_pair(self._model, (query, ""))["input_ids"][0])
+        # No more characters have to be looked at than so many tokens have at most, in any running text.
+        spans = self.token_spans(document[: self.max_length * _MOST_CHARACTERS_A_TOKEN])
+        return max((end for _, end in spans[: max(0, self.max_length - beside)]), default=0)
 
 
 def _load(checkpoint: Checkpoint, options: EngineOptions, device: str, precision: str) -> CrossEncoder:

@@ -295,7 +295,8 @@ def _nearest_name(source: Source) -> str:
     if source.path is None:
         return ""
     try:
-        names = [entry.name for entry in source.path.parent.iterdir()]
+        # Not the name itself, which a link to nothing has.
+        names = [entry.name for entry in source.path.parent.iterdir() if entry.name != source.path.name]
     except OSError:
         return "" if source.path.parent.exists() else f"There is no folder {source.path.parent} either."
     nearest = difflib.get_close_matches(source.path.name, names, n=1, cutoff=0.7)

@@ -152,11 +152,11 @@ def _convert(model: CrossEncoder, facts: ModelFacts, path: Path) -> None:
     try:
         with torch.inference_mode():
             graph = convert_model(_Logits(classifier), example_input=example)
+        keep_first_token(graph)
     except Exception as error:  # any of OpenVINO's many: what it cannot convert is served by torch
         raise CannotCompileError(f"OpenVINO cannot convert it ({first_line(error)})") from error
     if tuple(name for entry in graph.inputs for name in entry.get_names()) != facts.inputs:
         raise CannotCompileError("its graph takes other inputs than it is fed")
-    keep_first_token(graph)
     load_runtime().save_model(graph, path, compress_to_fp16=False)
 
 
