@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import UsageError
 from .passages import cut_passages, fit_passages, whole_passage
-from .types import Pair, Passage, RankOptions
+from .types import Coverage, LongPolicy, Pair, Passage, RankOptions
 
 if TYPE_CHECKING:
     from .engines.tokenization import PairTokenizer, PairTokens
@@ -87,3 +87,21 @@ def in_windows(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
     readings = iter(readings)
     while window := list(islice(readings, _PAIRS_AT_A_TIME)):
         yield window
+
+
+def describe_truncation(coverage: Coverage, max_length: int, long: LongPolicy) -> str:
+    """Say in a sentence how many documents were cut, by how much, and how to have them read whole."""
+    where, way_out = f"cut at {max_length:,} tokens", "--long chunk"
+    if long == "chunk":
+        where, way_out = "read in one window alone", "--pool max"
+    return (
+        f"{coverage.truncated:,} of {coverage.documents:,} documents were {where}, and "
+        f"{_describe_unread(coverage)} of their text was not read. Give {way_out} to score them whole."
+    )
+
+
+def _describe_unread(coverage: Coverage) -> str:
+    share = 1 - coverage.read_characters / max(1, coverage.cut_characters)
+    if share < 0.01:
+        return "less than 1%"
+    return "over 99%" if 0.99 < share < 1 else f"{share:.0%}"

@@ -12,7 +12,7 @@ from .errors import InputError, UnavailableError, UsageError
 from .inputs import DocumentInput, QueryInput, as_candidate_list
 from .passages import pool_scores
 from .ranking import first_not_finite, select_top, sigmoid
-from .reading import Reading, in_windows, read_pairs
+from .reading import Reading, describe_truncation, in_windows, read_pairs
 from .types import (
     CandidateList,
     Coverage,
@@ -287,24 +287,6 @@ def _pool(parts: Sequence[_Scored], characters: int, options: RankOptions) -> _S
 
 def _pairs_of(lists: Sequence[CandidateList]) -> list[Pair]:
     return [(one.query.text, document.text) for one in lists for document in one.documents]
-
-
-def describe_truncation(coverage: Coverage, max_length: int, long: LongPolicy) -> str:
-    """Say in a sentence how many documents were cut, by how much, and how to have them read whole."""
-    where, way_out = f"cut at {max_length:,} tokens", "--long chunk"
-    if long == "chunk":
-        where, way_out = "read in one window alone", "--pool max"
-    return (
-        f"{coverage.truncated:,} of {coverage.documents:,} documents were {where}, and "
-        f"{_describe_unread(coverage)} of their text was not read. Give {way_out} to score them whole."
-    )
-
-
-def _describe_unread(coverage: Coverage) -> str:
-    share = 1 - coverage.read_characters / max(1, coverage.cut_characters)
-    if share < 0.01:
-        return "less than 1%"
-    return "over 99%" if 0.99 < share < 1 else f"{share:.0%}"
 
 
 def _select(candidates: CandidateList, scored: Sequence[_Scored], options: RankOptions) -> Ranking:

@@ -284,7 +284,7 @@ def _say_what_is_left(file: PartialFile | None) -> None:
 def _say_what_is_noteworthy(
     tally: Tally, max_length: int, long: LongPolicy, file: PartialFile | None
 ) -> None:
-    from ..reranker import describe_truncation
+    from ..reading import describe_truncation
 
     if tally.coverage.truncated:
         log.warning("%s", describe_truncation(tally.coverage, max_length, long))
