@@ -23,6 +23,7 @@ QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
 """Where the id of a query is looked for; in a row that is a whole list, then in `id` and `_id`."""
 
 _ROW_ID_FIELDS = ("id", "_id")
+_NAME_APART = "A TREC run has nothing but ids: give each an id of its own, or use --to jsonl."
 _SHAPES = (
     'Give a row a query, {"query": "...", "documents": ["...", ...]}, '
     'or a row a document, {"query": "...", "text": "..."}.'
@@ -47,9 +48,10 @@ class RowCandidates:
 
     A nested row is a whole list: it has a list of documents, strings or objects. Flat rows have one document
     each, and those of a query stand together: consecutive rows with one query id, or one query text where
-    there are no ids, are one list. A row without the text of its query has it from `queries`, by its id.
-    `for_trec` refuses what a TREC run cannot hold: ids with space in them, and a query id that comes back in
-    another list, which flat rows never may.
+    there are no ids, are one list. A row without the text of its query, or with none in it, has it from
+    `queries`, by its id. `for_trec` refuses what a TREC run cannot hold: ids with space in them, a query id
+    that comes back in another list, which flat rows never may, and an id that a query or document without
+    one is called by, see `TrecWriter`.
     """
 
     def __init__(
@@ -97,7 +99,8 @@ class RowCandidates:
 
         Raises InputError for input without any row.
         """
-        seen: set[bytes] = set()
+        seen = _SeenQueries(for_trec=self._for_trec)
+        names = _DocumentNames()  # of the flat list
         flat: CandidateList | None = None  # there may be more of it to come
         for value, origin in self._rows(reject):
             try:
@@ -109,10 +112,14 @@ class RowCandidates:
                     named = _name_query(row, QUERY_ID_FIELDS, origin)
                     document = self._read_flat(row, named, origin)
                     if flat is not None and _is_of(flat.query, named, origin):
+                        if self._for_trec:
+                            names.add(document)
                         cast(list[Document], flat.documents).append(document)
                         continue
                     complete, starting = None, CandidateList(self._query(named, origin), [document])
-                    _refuse_again(starting.query, seen)
+                    seen.add_flat(starting.query)
+                    names = _DocumentNames()
+                    names.add(document)
             except InputError as error:
                 reject(error, encode_json(value))
                 continue
@@ -141,7 +148,7 @@ class RowCandidates:
             raise InputError(f"{', '.join(source.name for source in self._sources)}: no queries in it.")
 
     def _read_nested(
-        self, row: dict[str, Any], list_name: str, origin: str, seen: set[bytes]
+        self, row: dict[str, Any], list_name: str, origin: str, seen: _SeenQueries
     ) -> CandidateList:
         named = _name_query(row, (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS), origin)
         kept = {name: value for name, value in row.items() if name not in (*named.fields, list_name)}
@@ -149,9 +156,12 @@ class RowCandidates:
             self._document(item, f"{origin}: {list_name}[{place}]")
             for place, item in enumerate(row[list_name])
         ]
+        if self._for_trec:
+            names = _DocumentNames()
+            for document in documents:
+                names.add(document)
         candidates = CandidateList(self._query(named, origin, kept), documents)
-        if self._for_trec and candidates.query.id is not None:
-            _refuse_again(candidates.query, seen)
+        seen.add_nested(candidates.query)
         return candidates
 
     def _read_flat(self, row: dict[str, Any], named: _NamedQuery, origin: str) -> Document:
@@ -175,7 +185,9 @@ class RowCandidates:
 
     def _query(self, named: _NamedQuery, origin: str, fields: Mapping[str, Any] | None = None) -> Query:
         query = Query(named.text or "", named.id, fields or {}, origin)
-        if named.text is None:
+        # A row of a table has a cell for the query even where it gives none.
+        is_left_empty = named.text == "" and named.id is not None and self._queries is not None
+        if named.text is None or is_left_empty:
             query = self._known_query(query)
         if not query.text.strip():
             raise InputError(f"{origin}: the query is empty.")
@@ -249,15 +261,74 @@ def _list_names(row: Mapping[str, Any]) -> str:
     return ", ".join(list(row)[:12]) + (" ..." if len(row) > 12 else "")
 
 
-def _refuse_again(query: Query, seen: set[bytes]) -> None:
-    """Raise InputError for a query that was seen before; the seen ones are kept as hashes, 8 bytes each."""
-    name = query.text if query.id is None else str(query.id)
-    kind = "text" if query.id is None else "id"
-    key = hashlib.blake2b(f"{kind} {name}".encode(), digest_size=8).digest()
-    if key in seen:
-        shown = f'the query "{name}"' if kind == "id" else "its query"
-        raise InputError(
-            f"{query.origin}: {shown} is here again, after other queries.",
-            hint="Let the rows of a query stand together: sort the input by query.",
-        )
-    seen.add(key)
+class _SeenQueries:
+    """The queries that were given so far: how many, and what they are called, in hashes of 8 bytes each."""
+
+    def __init__(self, *, for_trec: bool) -> None:
+        self._for_trec = for_trec
+        self._count = 0
+        self._hashes: set[bytes] = set()
+
+    def add_nested(self, query: Query) -> None:
+        """Take the query of a whole list; raises InputError for one that a TREC run has already."""
+        if self._for_trec:
+            if query.id is not None and self._has("id", query.id):
+                raise InputError(f'{query.origin}: the query "{query.id}" is here again.', hint=_NAME_APART)
+            self._add_to_run(query)
+        self._count += 1
+
+    def add_flat(self, query: Query) -> None:
+        """Take the query of a list that starts; raises InputError for one that was here before."""
+        kind, name = ("text", query.text) if query.id is None else ("id", query.id)
+        if self._has(kind, name):
+            shown = f'the query "{name}"' if kind == "id" else "its query"
+            raise InputError(
+                f"{query.origin}: {shown} is here again, after other queries.",
+                hint="Let the rows of a query stand together: sort the input by query.",
+            )
+        if self._for_trec:
+            self._add_to_run(query)
+        self._hashes.add(_hash_name(kind, name))
+        self._count += 1
+
+    def _add_to_run(self, query: Query) -> None:
+        """Keep what a run calls the query: its id, or its number where it has none; no other may have it."""
+        number = self._count + 1
+        if query.id is None and self._has("id", number):
+            problem = f"the query has no id, and its number, {number}, is the id of another."
+            raise InputError(f"{query.origin}: {problem}", hint=_NAME_APART)
+        if query.id is not None and self._has("number", query.id):
+            problem = f'the id "{query.id}" is the number of a query that has no id.'
+            raise InputError(f"{query.origin}: {problem}", hint=_NAME_APART)
+        self._hashes.add(_hash_name("number", number) if query.id is None else _hash_name("id", query.id))
+
+    def _has(self, kind: str, name: DocumentId) -> bool:
+        return _hash_name(kind, name) in self._hashes
+
+
+def _hash_name(kind: str, name: DocumentId) -> bytes:
+    return hashlib.blake2b(f"{kind} {name}".encode(), digest_size=8).digest()
+
+
+class _DocumentNames:
+    """What a TREC run calls the documents of a list: their ids, or their places where they have none."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._places: set[str] = set()
+        self._count = 0
+
+    def add(self, document: Document) -> None:
+        """Take the next document; raises InputError when an id is the place of a document that has none."""
+        place, id = str(self._count), str(document.id)
+        if document.id is None and place in self._ids:
+            problem = f"the document has no id, and its place, {place}, is the id of another."
+            raise InputError(f"{document.origin}: {problem}", hint=_NAME_APART)
+        if document.id is not None and id in self._places:
+            problem = f'the id "{id}" is the place of a document that has no id.'
+            raise InputError(f"{document.origin}: {problem}", hint=_NAME_APART)
+        if document.id is None:
+            self._places.add(place)
+        else:
+            self._ids.add(id)
+        self._count += 1

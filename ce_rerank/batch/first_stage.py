@@ -9,13 +9,16 @@ from __future__ import annotations
 import pickle
 import zlib
 from array import array
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
+from typing import NamedTuple
 
 from ..errors import InputError
 from ..formats.base import ReadOptions
 from ..formats.beir import read_corpus
 from ..formats.source import Reject, Source, raise_at_once
+from ..formats.strict_json import encode_json
 from ..formats.trec import read_run
 from ..types import CandidateList, Document
 from .candidates import KnownQueries
@@ -30,21 +33,31 @@ class RunCandidates:
     """The candidate lists of a TREC run: queries in the order in which they come, documents as they stand.
 
     Rows of one query need not stand together. All is read at once, in the constructor; it raises InputError,
-    naming file and line, for what cannot be read.
+    naming file and line, for what cannot be read. With `skip_bad_rows` the rows of the run and of the corpus
+    that cannot be read, and documents that the corpus has twice, are kept instead, for `read` to reject.
     """
 
     may_pause = False
 
-    def __init__(self, run: Source, queries: Source, corpus: Iterable[Source], options: ReadOptions) -> None:
+    def __init__(
+        self,
+        run: Source,
+        queries: Source,
+        corpus: Iterable[Source],
+        options: ReadOptions,
+        *,
+        skip_bad_rows: bool = False,
+    ) -> None:
         self._name = run.name
+        self._skip_bad_rows = skip_bad_rows
+        self._rejected: list[_RejectedRow] = []
         self._lists: dict[str, _RunList] = {}
         slots = self._read_run(run)
-        if not slots:
+        if not slots and not self._rejected:
             raise InputError(f"{run.name}: no queries in it.")
         self._queries = KnownQueries.read(queries, self._lists)
         self._documents = PackedDocuments(len(slots))
-        for document in read_corpus(corpus, slots.keys(), options):
-            self._documents.put(slots[str(document.id)], document)
+        self._read_corpus(corpus, slots, options)
         self._missing = {slot: doc_id for doc_id, slot in slots.items() if slot not in self._documents}
         self._rows = sum(len(rows.slots) for rows in self._lists.values())
         self._rows_done = 0
@@ -84,7 +97,13 @@ class RunCandidates:
                 pass
 
     def read(self, reject: Reject) -> Generator[CandidateList, None, None]:
-        """Give the lists in the order of the run; a row that cannot be ranked is rejected."""
+        """Give the lists in the order of the run; a row that cannot be ranked is rejected.
+
+        What could not even be read goes first, that of the run and then that of the corpus, so that the order
+        is the same whatever is ranked.
+        """
+        for message, hint, text in self._rejected:
+            reject(InputError(message, hint=hint), text)
         for query_id, rows in self._lists.items():
             slots = list(self._usable_slots(query_id, rows, reject))
             self._rows_done += len(rows.slots)
@@ -95,18 +114,37 @@ class RunCandidates:
     def _read_run(self, run: Source) -> dict[str, int]:
         """Read the run into `_lists`; gives each document's id a slot, from 0."""
         slots: dict[str, int] = {}
-        for row in read_run(run):
+        for row in read_run(run, self._keep_or_raise):
             rows = self._lists.get(row.query_id)
             if rows is None:
                 rows = self._lists[row.query_id] = _RunList()
             rows.slots.append(slots.setdefault(row.doc_id, len(slots)))
             rows.lines.append(row.line_number)
+            if self._skip_bad_rows:
+                rows.endings.extend(f"{row.rank} {row.score!r} {row.run_name}\n".encode())
         return slots
+
+    def _read_corpus(self, corpus: Iterable[Source], slots: Mapping[str, int], options: ReadOptions) -> None:
+        for document in read_corpus(corpus, slots.keys(), options, self._keep_or_raise):
+            slot = slots[str(document.id)]
+            if slot in self._documents:
+                first = self._documents[slot].origin
+                problem = f'{document.origin}: the document "{document.id}" is here twice (first: {first}).'
+                self._keep_or_raise(InputError(problem), _as_row(document))
+            else:
+                self._documents.put(slot, document)
+
+    def _keep_or_raise(self, error: InputError, text: str) -> None:
+        if not self._skip_bad_rows:
+            raise error
+        # Not the error itself: its traceback would keep alive all that was being read.
+        self._rejected.append(_RejectedRow(error.message, error.hint, text))
 
     def _usable_slots(self, query_id: str, rows: _RunList, reject: Reject) -> Iterator[int]:
         query = self._queries.by_id.get(query_id)
         first_lines: dict[int, int] = {}
-        for slot, line in zip(rows.slots, rows.lines, strict=True):
+        endings = rows.endings.decode().split("\n") if rows.endings else repeat("")
+        for slot, line, ending in zip(rows.slots, rows.lines, endings, strict=False):
             fault = ""
             if query is None:
                 fault = f'the query "{query_id}" is not in {self._queries.name}.'
@@ -118,7 +156,8 @@ class RunCandidates:
                 fault = f"the document is in the query's list already, from line {first_lines[slot]}."
             if fault:
                 doc_id = self._missing.get(slot) or self._documents[slot].id
-                reject(InputError(f"{self._name}:{line}: {fault}"), f"{query_id} Q0 {doc_id}")
+                row = f"{query_id} Q0 {doc_id} {ending}".rstrip()
+                reject(InputError(f"{self._name}:{line}: {fault}"), row)
             else:
                 first_lines[slot] = line
                 yield slot
@@ -137,12 +176,7 @@ class PackedDocuments:
         return isinstance(slot, int) and self._starts[slot] != _ABSENT
 
     def put(self, slot: int, document: Document) -> None:
-        """Keep a document; raises InputError when its slot has one already."""
-        if slot in self:
-            first = self[slot].origin
-            raise InputError(
-                f'{document.origin}: the document "{document.id}" is here twice (first: {first}).'
-            )
+        """Keep a document; its slot must be empty."""
         fields = (document.text, document.id, document.fields, document.text_fields, document.origin)
         data = pickle.dumps(fields, pickle.HIGHEST_PROTOCOL)
         self._likeness = self._likeness or data[-_LIKENESS_BYTES:]
@@ -161,10 +195,29 @@ class PackedDocuments:
 
 @dataclass(frozen=True, slots=True)
 class _RunList:
-    """The rows of one query: the slots of their documents, and their lines."""
+    """The rows of one query: the slots of their documents, their lines, and as text their last three columns.
+
+    Those columns are kept for rows that are left out, and only where some may be: as objects of Python's they
+    would take six times as much.
+    """
 
     slots: array[int] = field(default_factory=lambda: array("I"))
     lines: array[int] = field(default_factory=lambda: array("I"))
+    endings: bytearray = field(default_factory=bytearray)
+
+
+class _RejectedRow(NamedTuple):
+    """What was wrong with a row, and its own text."""
+
+    message: str
+    hint: str
+    text: str
+
+
+def _as_row(document: Document) -> str:
+    """Give a document of a corpus as a row that would be read as it: all of its text in one field."""
+    no_texts = dict.fromkeys(document.text_fields, "")
+    return encode_json({**document.fields, **no_texts, document.text_fields[-1]: document.text})
 
 
 def _shorten(ids: Sequence[str]) -> str:

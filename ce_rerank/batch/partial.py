@@ -1,7 +1,9 @@
 """A file that may be cut off at any moment, and continued.
 
-`OUT` is written as `OUT.part`, and whenever it is worth keeping what is there, `OUT.part.json`, the manifest,
-says how far that is and what it is made from. Whatever lies behind is taken off when another run continues.
+`OUT` is written as `OUT.part`, its bad rows as `OUT.part.errors.jsonl`, and whenever it is worth keeping
+what is there, `OUT.part.json`, the manifest, says how far that is and what it is made from. Whatever lies
+behind is taken off when another run continues. What an earlier run has left as `OUT` and `OUT.errors.jsonl`
+stays until there is something to take its place.
 """
 
 from __future__ import annotations
@@ -26,10 +28,16 @@ from .events import Checkpoint
 from .manifest import Manifest, Settings, describe_differences, read_manifest
 
 _BUFFER_BYTES = 1 << 16
+_PART = ".part"
+_MANIFEST = ".part.json"
+_LOCK = ".part.lock"
+_PART_ERRORS = ".part.errors.jsonl"
+_MADE = ".part.made"
+_ERRORS = ".errors.jsonl"
 
 
 class PartialFile:
-    """`OUT.part`, its manifest, and `OUT.errors.jsonl` beside them; a context manager.
+    """`OUT.part`, its manifest and its bad rows, and what becomes of them; a context manager.
 
     With `resume` it goes on from what an earlier run left, if that left something; `is_complete` says that
     there is nothing left to do. Entering raises UsageError when `path` cannot be written, when an earlier run
@@ -39,16 +47,28 @@ class PartialFile:
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
         self.path = path
-        self.part_path = _beside(path, ".part")
-        self.errors_path = _beside(path, ".errors.jsonl")
+        self.part_path = _beside(path, _PART)
+        self.errors_path = _beside(path, _ERRORS)
         self.is_complete = False
-        self._manifest_path = _beside(path, ".part.json")
+        self._part_errors_path = _beside(path, _PART_ERRORS)
+        self._manifest_path = _beside(path, _MANIFEST)
         self._manifest = Manifest({}, ())
         self._previous: Manifest | None = None
         self._resume = resume
-        self._lock = FileLock(_beside(path, ".part.lock"))
+        self._lock = FileLock(_beside(path, _LOCK))
         self._part: io.BufferedRandom | None = None
         self._errors: io.BufferedRandom | None = None
+
+    @property
+    def side_paths(self) -> Sequence[Path]:
+        """All that may be written or removed beside the output, links followed: no place for an input."""
+        suffixes = (_PART, _MANIFEST, f"{_MANIFEST}.new", _LOCK, _PART_ERRORS, _MADE, _ERRORS)
+        return [_beside(self.path, suffix) for suffix in suffixes]
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether the output is complete but for rows that were left out, of which `errors_path` tells."""
+        return self.is_complete and self.errors_path.exists()
 
     @property
     def finished(self) -> Checkpoint:
@@ -107,15 +127,16 @@ class PartialFile:
                 self._manifest = replace(previous, sizes=tuple(sizes), has_bad_input=False, is_complete=False)
                 self._part = _open(self.part_path, self.path, previous.part_bytes)
             if self._manifest.errors_bytes:
-                self._errors = _open(self.errors_path, self.errors_path, self._manifest.errors_bytes)
+                self._errors = self._open_errors(self._manifest.errors_bytes)
             else:
-                self.errors_path.unlink(missing_ok=True)
+                self._part_errors_path.unlink(missing_ok=True)
         return self.finished
 
     def add_error(self, line: bytes) -> None:
         """Write a line to the file of errors; it is made with the first."""
         if self._errors is None:
-            self._errors = _open(self.errors_path, self.errors_path, 0)
+            with self._told_as_output_errors():
+                self._errors = self._open_errors(0)
         self._errors.write(line)
 
     def commit(self, finished: Checkpoint, *, is_complete: bool = False) -> None:
@@ -138,29 +159,43 @@ class PartialFile:
             self._manifest = manifest
 
     def finish(self, convert: Callable[[BinaryIO], None] | None = None) -> None:
-        """Give the complete part its name; or give it to what `convert` makes of the part."""
+        """Give the complete part its name, or what `convert` makes of it, and then its errors theirs."""
         if convert is None:
             finish_output(self.stream, self.part_path, self.path)
         else:
             # Under a name that another try uses again, should this one be killed.
-            made_path = _beside(self.path, ".part.made")
+            made_path = _beside(self.path, _MADE)
             with _open(made_path, self.path, 0) as made:
                 convert(made)
                 finish_output(made, made_path, self.path)
-        self._discard()
-
-    def _discard(self) -> None:
-        """Remove the part, which is of no more use, and its manifest."""
         for stream in (self._part, self._errors):
             if stream is not None:
                 stream.close()
-        self._part = None
-        self.part_path.unlink(missing_ok=True)
-        self._manifest_path.unlink(missing_ok=True)
+        self._part = self._errors = None
+        self._settle(self._manifest)
+
+    def _settle(self, manifest: Manifest) -> None:
+        """Put the errors in their place, now that the output is in its own, and remove the rest."""
+        # In this order: were the errors put there first, a run killed in between would have left its account
+        # beside the output of an earlier one, whose own was lost. A complete manifest without a part says
+        # that the output is there and the errors may not be, so it goes last: whoever comes next does this.
+        try:
+            self.part_path.unlink(missing_ok=True)
+            if not manifest.errors_bytes:
+                self.errors_path.unlink(missing_ok=True)
+            elif self._part_errors_path.exists():
+                with self._part_errors_path.open("rb") as errors:
+                    finish_output(errors, self._part_errors_path, self.errors_path)
+            self._manifest_path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(self.errors_path, error) from None
 
     def _find_previous(self) -> None:
         manifest = read_manifest(self._manifest_path)
         has_part = self.part_path.exists()
+        if not has_part and manifest is not None and manifest.is_complete and self.path.exists():
+            self._settle(manifest)
+            manifest = None
         if self._resume and has_part:
             if manifest is None:
                 raise UsageError(
@@ -169,15 +204,13 @@ class PartialFile:
                 )
             self._previous = manifest
         elif self._resume:
-            self.is_complete = self.path.exists() and (manifest is None or manifest.is_complete)
+            self.is_complete = self.path.exists() and manifest is None
         elif has_part and (manifest is None or manifest.finished.items):
             done = f", with {manifest.finished.tally.queries:,} queries done" if manifest is not None else ""
             raise UsageError(
                 f"{self.part_path} is there, of a run that was cut off{done}.",
                 hint="Give --resume to go on with it, or remove it to begin anew.",
             )
-        if self.is_complete:
-            self._manifest_path.unlink(missing_ok=True)
 
     def _leave(self, error: BaseException | None) -> None:
         """Keep an unfinished part, unless there is nothing in it."""
@@ -189,8 +222,8 @@ class PartialFile:
                     stream.close()
         with suppress(OSError):
             if is_empty:
-                self.part_path.unlink(missing_ok=True)
-                self._manifest_path.unlink(missing_ok=True)
+                for path in (self.part_path, self._part_errors_path, self._manifest_path):
+                    path.unlink(missing_ok=True)
             elif isinstance(error, InputError):
                 replace(self._manifest, has_bad_input=True).write(self._manifest_path)
 
@@ -209,29 +242,35 @@ class PartialFile:
             self._rescue()
             raise OutputError(
                 f"{self.path}: {self.part_path.name} was removed while it was written.",
-                hint=f"What was finished is now {self.part_path}; move it and its manifest back to go on.",
+                hint=f"What was finished is now {self.part_path}; move it and all beside it back to go on.",
             ) from None
 
     def _rescue(self) -> None:
         """Save a part whose folder was removed: as long as it is open, the system keeps what is in it."""
         folder = Path(tempfile.mkdtemp(prefix="ce-rerank-"))
         self.part_path = folder / self.part_path.name
+        self._part_errors_path = folder / self._part_errors_path.name
         self._manifest_path = folder / self._manifest_path.name
-        self.stream.seek(0)
-        with self.part_path.open("wb") as rescued:
-            shutil.copyfileobj(self.stream, rescued)
+        for stream, path in ((self._part, self.part_path), (self._errors, self._part_errors_path)):
+            if stream is not None:
+                stream.seek(0)
+                with path.open("wb") as rescued:
+                    shutil.copyfileobj(stream, rescued)
         self._manifest.write(self._manifest_path)
+
+    def _open_errors(self, size: int) -> io.BufferedRandom:
+        return _open(self._part_errors_path, self._part_errors_path, size)
 
 
 def _open(place: Path, name: Path, size: int) -> io.BufferedRandom:
     """Open a file for writing after its first `size` bytes, which stay; errors call it `name`."""
-    raw = OutputFile(name, place, "r+b" if size else "w+b")
-    if raw.seek(0, io.SEEK_END) < size:
-        raw.close()
+    if size and (not place.exists() or place.stat().st_size < size):
+        problem = "shorter than its manifest says" if place.exists() else "not there"
         raise UsageError(
-            f"{place} is shorter than its manifest says, and cannot be continued.",
-            hint="Remove it to begin anew.",
+            f"{place} is {problem}, and the unfinished output cannot be continued.",
+            hint="Remove what there is of it to begin anew.",
         )
+    raw = OutputFile(name, place, "r+b" if size else "w+b")
     raw.truncate(size)
     raw.seek(size)
     return io.BufferedRandom(raw, _BUFFER_BYTES)

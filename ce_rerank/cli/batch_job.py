@@ -90,8 +90,9 @@ class InputNames:
             rows.require_readable()
             return rows
         candidates = RunCandidates(
-            _source(self.run), _source(self.queries), map(_source, self.corpus), options
-        )
+            _source(self.run), _source(self.queries), map(_source, self.corpus), options,
+            skip_bad_rows=skip_bad_rows,
+        )  # fmt: skip
         if not skip_bad_rows:
             candidates.require_whole()
         elif missing := candidates.describe_missing():
@@ -121,8 +122,23 @@ class BatchJob:
             raise UsageError(
                 "--resume goes on with a file, and none is named.", hint="Name it with --output."
             )
-        if self.path is not None and self.path.resolve() in (Path(name).resolve() for name in self.names.all):
-            raise UsageError(f"{self.path} is both input and output.", hint="Write to another file.")
+        if self.path is not None:
+            self._require_other_files(self.path)
+
+    def _require_other_files(self, path: Path) -> None:
+        """Refuse an input that is the output, or would be written over beside it."""
+        from ..batch.partial import PartialFile
+
+        beside = () if is_written_directly(path) else PartialFile(path).side_paths
+        for name in self.names.all:
+            resolved = Path(name).resolve()
+            if resolved == path.resolve():
+                raise UsageError(f"{path} is both input and output.", hint="Write to another file.")
+            if name != "-" and resolved in beside:
+                raise UsageError(
+                    f"{name} is input, and would be written over beside {path}.",
+                    hint="Write to another file.",
+                )
 
     def do(self, activity: Activity) -> int:
         """Do it, and give the exit code."""
@@ -134,7 +150,9 @@ class BatchJob:
             file = self._enter_file(stack)
             if file is not None and file.is_complete:
                 log.warning("%s is complete already; nothing is left to do.", self.path)
-                return _DONE
+                if file.has_errors:
+                    log.warning("Rows were left out of it; see %s.", file.errors_path)
+                return _ROWS_LEFT_OUT if file.has_errors else _DONE
             activity.stage("Reading the input")
             trec = self.format == "trec"
             candidates = self.names.open(self.reading, for_trec=trec, skip_bad_rows=self.skip_bad_rows)

@@ -11,7 +11,8 @@ from ..types import Document, Query
 from .base import InputFormat, ReadOptions, choose_format, row_reader
 from .fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD, FieldRules, find_id
 from .jsonl import read_jsonl_rows
-from .source import Lines, LookAhead, Readable, Row, as_source, raise_at_once
+from .source import Lines, LookAhead, Readable, Reject, Row, as_source, raise_at_once
+from .strict_json import encode_json
 
 QUERY_ID_FIELDS = ("_id", "id", "query_id", "query-id", "qid")
 """Where the id of a query is looked for, in this order."""
@@ -39,7 +40,7 @@ def read_whole_queries(readable: Readable, wanted: Container[str] | None = None)
     source = as_source(readable)
     with source.open() as stream:
         format = choose_format(source, stream, _LOOK)
-        for row, origin in _rows(format, stream, source.name):
+        for row, origin in _rows(format, stream, source.name, raise_at_once):
             query = _query_of(row, origin)
             query_id = str(query.id)
             if query_id in queries:
@@ -50,21 +51,31 @@ def read_whole_queries(readable: Readable, wanted: Container[str] | None = None)
 
 
 def read_corpus(
-    readables: Iterable[Readable], wanted: Container[str], options: ReadOptions = _LOOK
+    readables: Iterable[Readable],
+    wanted: Container[str],
+    options: ReadOptions = _LOOK,
+    reject: Reject = raise_at_once,
 ) -> Iterator[Document]:
     """Read the documents whose ids are wanted, in the order of the files; the rest is passed over.
 
     Their `fields` are without those that the text was made from, except a title, so that no text is held
-    twice. Raises InputError, naming file and line, for what cannot be read.
+    twice. A row that cannot be read is rejected, see `read_rows`: as a default, that raises an InputError
+    naming file and line.
     """
     rules = options.field_rules
     for source in map(as_source, readables):
         with source.open() as stream:
             format = choose_format(source, stream, options)
             by_usual_names = wanted if options.id_field is None else None
-            for row, origin in _rows(format, stream, source.name, by_usual_names):
-                if _id_of(row, options.id_field, origin) in wanted:
-                    yield _without_text_fields(rules.document(row, origin))
+            for row, origin in _rows(format, stream, source.name, reject, by_usual_names):
+                try:
+                    if _id_of(row, options.id_field, origin) not in wanted:
+                        continue
+                    document = rules.document(row, origin)
+                except InputError as error:
+                    reject(error, encode_json(row))
+                else:
+                    yield _without_text_fields(document)
 
 
 def _query_of(row: object, origin: str) -> Query:
@@ -93,13 +104,13 @@ def _without_text_fields(document: Document) -> Document:
 
 
 def _rows(
-    format: InputFormat, stream: LookAhead, name: str, wanted: Container[str] | None = None
+    format: InputFormat, stream: LookAhead, name: str, reject: Reject, wanted: Container[str] | None = None
 ) -> Iterator[Row]:
     if format in ("tsv", "text"):
-        return _read_plain_tsv(stream, name)
+        return _read_plain_tsv(stream, name, reject)
     if format == "jsonl" and wanted is not None:
-        return read_jsonl_rows(stream, name, raise_at_once, skip=lambda line: _is_unwanted(line, wanted))
-    return row_reader(format)(stream, name, raise_at_once)
+        return read_jsonl_rows(stream, name, reject, skip=lambda line: _is_unwanted(line, wanted))
+    return row_reader(format)(stream, name, reject)
 
 
 def _is_unwanted(line: str, wanted: Container[str]) -> bool:
@@ -113,24 +124,26 @@ def _is_unwanted(line: str, wanted: Container[str]) -> bool:
     return found[2] not in wanted and (found[1] == "id" or '"id"' not in line)
 
 
-def _read_plain_tsv(stream: LookAhead, name: str) -> Iterator[Row]:
+def _read_plain_tsv(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
     """Read `id<TAB>text`, or columns named by a header; quotes are characters like any other."""
     header: list[str] | None = None
     lines = Lines(stream, name)
     for number, line in lines:
+        row = line.rstrip("\r\n")
         if lines.fault:
-            raise lines.fault
+            reject(lines.fault, row)
+            continue
         if line.isspace():
             continue
-        cells = line.rstrip("\r\n").split("\t")
+        cells = row.split("\t")
         if header is None:
             is_header = cells[0] in _HEADER_IDS and not _HEADER_TEXTS.isdisjoint(cells[1:])
             header = cells if is_header else ["id", "text"]
             if is_header:
                 continue
         if len(cells) != len(header):
-            raise InputError(
-                f"{name}:{number}: {len(cells)} columns where {len(header)} should be ({', '.join(header)}).",
-                hint="They are separated by one tab each.",
-            )
-        yield Row(dict(zip(header, cells, strict=True)), f"{name}:{number}")
+            problem = f"{len(cells)} columns where {len(header)} should be ({', '.join(header)})."
+            hint = "They are separated by one tab each."
+            reject(InputError(f"{name}:{number}: {problem}", hint=hint), row)
+        else:
+            yield Row(dict(zip(header, cells, strict=True)), f"{name}:{number}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 from ..errors import InputError, UsageError
 from ..types import Ranking
 from .scores import separate_ties, shortest_float32
-from .source import Lines, Readable, Source, as_source
+from .source import Lines, Readable, Reject, Source, as_source, raise_at_once
 from .strict_json import encode_utf8
 
 log = logging.getLogger("ce_rerank")
@@ -35,24 +36,20 @@ class Judgement(NamedTuple):
     line_number: int
 
 
-def read_run(readable: Readable) -> Iterator[RunLine]:
+def read_run(readable: Readable, reject: Reject = raise_at_once) -> Iterator[RunLine]:
     """Read the lines of a TREC run, in the order of the file, blank ones skipped.
 
-    Raises InputError naming file and line for a line that is none.
+    A line that is none is rejected: as a default, that raises an InputError naming file and line.
     """
     source = as_source(readable)
-    for number, line in _lines(source):
+    for number, line in _lines(source, reject):
         columns = line.split()
-        try:
-            query_id, _, doc_id, rank, score_text, run_name = columns
-            score = float(score_text)
-            if score != score:
-                raise ValueError
-            yield RunLine(query_id, doc_id, int(rank), score, run_name, number)
-        except ValueError:
-            if columns:
-                shape = "query_id Q0 doc_id rank score run_name, with a number for rank and score"
-                raise _unlike(shape, line, f"{source.name}:{number}") from None
+        row = _run_line(columns, number)
+        if row is not None:
+            yield row
+        elif columns:
+            shape = "query_id Q0 doc_id rank score run_name, with a number for rank and score"
+            reject(_unlike(shape, line, f"{source.name}:{number}"), line.rstrip("\r\n"))
 
 
 def read_qrels(readable: Readable) -> Iterator[Judgement]:
@@ -63,7 +60,7 @@ def read_qrels(readable: Readable) -> Iterator[Judgement]:
     """
     source = as_source(readable)
     is_beir: bool | None = None
-    for number, line in _lines(source):
+    for number, line in _lines(source, raise_at_once):
         if is_beir is None and not line.isspace():
             is_beir = len(line.split("\t")) == 3
             if is_beir and not _is_integer(line.split("\t")[2]):
@@ -121,13 +118,23 @@ class TrecWriter:
         """Nothing is left to be written."""
 
 
-def _lines(source: Source) -> Iterator[tuple[int, str]]:
+def _lines(source: Source, reject: Reject) -> Iterator[tuple[int, str]]:
     with source.open() as stream:
         lines = Lines(stream, source.name)
-        for numbered in lines:
+        for number, line in lines:
             if lines.fault:
-                raise lines.fault
-            yield numbered
+                reject(lines.fault, line.rstrip("\r\n"))
+            else:
+                yield number, line
+
+
+def _run_line(columns: Sequence[str], number: int) -> RunLine | None:
+    try:
+        query_id, _, doc_id, rank, score, run_name = columns
+        row = RunLine(query_id, doc_id, int(rank), float(score), run_name, number)
+    except ValueError:
+        return None
+    return None if math.isnan(row.score) else row
 
 
 def _unlike(shape: str, line: str, where: str) -> InputError:

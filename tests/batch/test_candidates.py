@@ -101,10 +101,12 @@ class TestNestedRows:
     def test_may_repeat_a_query_unless_it_is_for_trec(self, tmp_path: Path) -> None:
         text = jsonl(*({"query": "red", "query_id": 1, "documents": []} for _ in range(2)))
         assert len(read(tmp_path, text)) == 2
-        with pytest.raises(
-            InputError, match=r'hits\.jsonl:2: the query "1" is here again, after other queries'
-        ):
+        with pytest.raises(InputError) as caught:
             read(tmp_path, text, for_trec=True)
+        assert str(caught.value) == (
+            f'{tmp_path}/hits.jsonl:2: the query "1" is here again. '
+            "A TREC run has nothing but ids: give each an id of its own, or use --to jsonl."
+        )
 
 
 class TestFlatRows:
@@ -146,6 +148,31 @@ class TestFlatRows:
         )
         (candidates,) = read(tmp_path, jsonl({"query_id": "1", "text": "one"}), queries=queries)
         assert (candidates.query.text, candidates.query.fields) == ("red", {"lang": "en"})
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("hits.csv", "query_id,query,text\n1,,one\n1,,two\n2,blue,three\n"),
+            ("hits.tsv", "query_id\tquery\ttext\n1\t\tone\n1\tred\ttwo\n2\tblue\tthree\n"),
+        ],
+    )
+    def test_may_leave_the_cell_of_the_query_empty(self, tmp_path: Path, name: str, text: str) -> None:
+        queries = KnownQueries.read(saved(tmp_path, "queries.tsv", "1\tred\n2\tnot blue\n"))
+        assert shape(read(tmp_path, text, name, queries=queries)) == [
+            ("1", "red", [(None, "one"), (None, "two")]),
+            ("2", "blue", [(None, "three")]),
+        ]
+
+    def test_have_no_query_where_the_cell_is_empty_and_nothing_else_tells(self, tmp_path: Path) -> None:
+        queries = KnownQueries.read(saved(tmp_path, "queries.tsv", "1\tred\n"))
+        for row, given, message in (
+            ("1,", None, "the query is empty."),
+            (",", queries, "the query is empty."),
+            ("1, ", queries, "the query is empty."),
+            ("9,", queries, 'the query "9" is not in'),
+        ):
+            with pytest.raises(InputError, match=rf"hits\.csv:2: {message}"):
+                read(tmp_path, f"query_id,query,text\n{row},one\n", "hits.csv", queries=given)
 
     def test_go_on_from_one_file_to_the_next(self, tmp_path: Path) -> None:
         sources = [

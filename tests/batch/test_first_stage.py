@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import gzip
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ce_rerank import RankOptions, Reranker
+from ce_rerank.batch.events import RankedWindow, Shard
 from ce_rerank.batch.first_stage import PackedDocuments, RunCandidates
+from ce_rerank.batch.run import BatchRun
 from ce_rerank.errors import InputError
 from ce_rerank.formats.base import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
@@ -26,12 +31,22 @@ CORPUS = """\
 """
 
 
-def loaded(folder: Path, run: str = RUN, queries: str = QUERIES, corpus: str = CORPUS) -> RunCandidates:
+def loaded(
+    folder: Path, run: str = RUN, queries: str = QUERIES, corpus: str = CORPUS, *, skip_bad_rows: bool = False
+) -> RunCandidates:
     sources = []
     for name, text in (("run.trec", run), ("queries.jsonl", queries), ("corpus.jsonl", corpus)):
         (folder / name).write_text(text, encoding="utf-8")
         sources.append(Source.from_path(folder / name))
-    return RunCandidates(sources[0], sources[1], [sources[2]], ReadOptions())
+    return RunCandidates(sources[0], sources[1], [sources[2]], ReadOptions(), skip_bad_rows=skip_bad_rows)
+
+
+def rejected_by(candidates: RunCandidates) -> list[tuple[str, str]]:
+    """Read everything; gives why rows were rejected, and the rows."""
+    rejected: list[tuple[str, str]] = []
+    for _ in candidates.read(lambda error, row: rejected.append((str(error), row))):
+        pass
+    return rejected
 
 
 def test_a_run_gives_its_queries_as_they_first_come_with_their_documents(tmp_path: Path) -> None:
@@ -67,7 +82,8 @@ def test_what_is_missing_is_said_with_its_ids_and_count_before_anything_is_ranke
 
 
 def test_what_is_missing_can_be_left_out_row_by_row(tmp_path: Path) -> None:
-    candidates = loaded(tmp_path, "9 Q0 a 1 1 x\n1 Q0 no 1 1 x\n1 Q0 b 2 1 x\n2 Q0 no 1 1 x\n")
+    run = "9 Q0 a 1 1 x\n1 Q0 no 1 1e-7 x\n1 Q0 b 2 1 x\n2\tQ0  no 10 -6.25 böö\n"
+    candidates = loaded(tmp_path, run, skip_bad_rows=True)
     rejected: list[tuple[str, str]] = []
     lists = list(candidates.read(lambda error, row: rejected.append((error.message, row))))
     assert [(one.query.id, [document.id for document in one.documents]) for one in lists] == [
@@ -75,10 +91,116 @@ def test_what_is_missing_can_be_left_out_row_by_row(tmp_path: Path) -> None:
         ("2", []),
     ]
     assert rejected == [
-        (f'{tmp_path}/run.trec:1: the query "9" is not in {tmp_path}/queries.jsonl.', "9 Q0 a"),
-        (f'{tmp_path}/run.trec:2: the document "no" is not in the corpus.', "1 Q0 no"),
-        (f'{tmp_path}/run.trec:4: the document "no" is not in the corpus.', "2 Q0 no"),
+        (f'{tmp_path}/run.trec:1: the query "9" is not in {tmp_path}/queries.jsonl.', "9 Q0 a 1 1.0 x"),
+        (f'{tmp_path}/run.trec:2: the document "no" is not in the corpus.', "1 Q0 no 1 1e-07 x"),
+        (f'{tmp_path}/run.trec:4: the document "no" is not in the corpus.', "2 Q0 no 10 -6.25 böö"),
     ]
+
+
+def test_rows_that_were_left_out_can_be_given_again(tmp_path: Path) -> None:
+    missing = ["8 Q0 a 3 0.1 x", "9 Q0 b 1 12345678.9 y", "1 Q0 no 7 -3e+40 x"]
+    rows = rejected_by(loaded(tmp_path, "\n".join([*RUN.splitlines(), *missing]), skip_bad_rows=True))
+    again = "".join(f"{row}\n" for _, row in rows)
+    assert sorted(again.splitlines()) == sorted(missing)
+    mended = loaded(
+        tmp_path,
+        again,
+        '{"_id": "1", "text": "red"}\n{"_id": "8", "text": "cat"}\n{"_id": "9", "text": "blue"}\n',
+        CORPUS + '{"_id": "no", "text": "here"}\n',
+    )
+    assert rejected_by(mended) == []
+
+
+BROKEN_RUN = "garbage\n1 Q0 a 1 x x\n1 Q0 a 1 1 x\n1 Q0 b 2 1 x\n2 Q0 c 1 1 x\n"
+BROKEN_CORPUS = """\
+{"_id": "a", "title": "T", "text": "one"}
+{"_id": "b", "text":
+{"title": "no id"}
+{"_id": "a", "title": "T", "text": "two", "n": 1.10}
+{"_id": "c", "text": 3}
+{"_id": "c", "text": "three"}
+"""
+
+
+def test_rows_of_the_run_and_of_the_corpus_that_cannot_be_read_can_be_left_out(tmp_path: Path) -> None:
+    candidates = loaded(tmp_path, BROKEN_RUN, QUERIES, BROKEN_CORPUS, skip_bad_rows=True)
+    run, corpus = f"{tmp_path}/run.trec", f"{tmp_path}/corpus.jsonl"
+    rejected = rejected_by(candidates)
+    assert [(reason.partition(" (")[0].partition(" is not:")[0], row) for reason, row in rejected] == [
+        (f'{run}:1: "garbage"', "garbage"),
+        (f'{run}:2: "1 Q0 a 1 x x"', "1 Q0 a 1 x x"),
+        (f"{corpus}:2: broken JSON at column 1", '{"_id": "b", "text":'),
+        (f"{corpus}:3: the document has no id. Name its field with --id-field.", '{"title": "no id"}'),
+        (
+            f'{corpus}:4: the document "a" is here twice',
+            '{"_id": "a", "title": "", "n": 1.10, "text": "T two"}',
+        ),
+        (
+            f'{corpus}:5: the field "text" is a number, not a string. '
+            "Name the field that holds the text with --text-field.",
+            '{"_id": "c", "text": 3}',
+        ),
+        (f'{run}:4: the document "b" is not in the corpus.', "1 Q0 b 2 1.0 x"),
+    ]
+    assert rejected_by(candidates) == rejected
+    lists = list(candidates.read(lambda error, row: None))
+    assert [[document.text for document in one.documents] for one in lists] == [["T one"], ["three"]]
+
+
+@pytest.mark.parametrize(
+    ("run", "corpus", "message"),
+    [
+        (BROKEN_RUN, CORPUS, 'run.trec:1: "garbage" is not: query_id Q0 doc_id'),
+        (RUN, BROKEN_CORPUS, "corpus.jsonl:2: broken JSON"),
+        (RUN, CORPUS + '{"_id": "a", "text": "again"}\n', 'corpus.jsonl:5: the document "a" is here twice'),
+    ],
+)
+def test_rows_that_are_not_to_be_left_out_end_the_reading_at_once(
+    tmp_path: Path, run: str, corpus: str, message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        loaded(tmp_path, run, QUERIES, corpus)
+    assert message in str(caught.value)
+
+
+def test_a_run_of_nothing_but_bad_rows_can_be_left_out_and_one_of_nothing_cannot(tmp_path: Path) -> None:
+    rejected = rejected_by(loaded(tmp_path, "a\n\nb\n", skip_bad_rows=True))
+    assert [row for _, row in rejected] == ["a", "b"]
+    with pytest.raises(InputError, match="no queries in it"):
+        loaded(tmp_path, "\n", skip_bad_rows=True)
+
+
+@pytest.mark.parametrize("broken", ["run.trec", "corpus.jsonl"])
+def test_a_stream_that_is_cut_short_is_an_error_whatever_is_left_out(tmp_path: Path, broken: str) -> None:
+    loaded(tmp_path)
+    sources = {}
+    for name in ("run.trec", "queries.jsonl", "corpus.jsonl"):
+        path = tmp_path / f"{name}.gz"
+        data = gzip.compress((tmp_path / name).read_bytes())
+        path.write_bytes(data[:-9] if name == broken else data)
+        sources[name] = Source.from_path(path)
+    run, queries, corpus = sources.values()
+    with pytest.raises(InputError, match=rf"{broken}\.gz: the gzip data is cut off"):
+        RunCandidates(run, queries, [corpus], ReadOptions(), skip_bad_rows=True)
+
+
+def test_rows_that_are_left_out_continue_and_are_shared_out_like_others(
+    tmp_path: Path, counting_reranker: Reranker
+) -> None:
+    def windows(**more: Any) -> list[RankedWindow]:
+        candidates = loaded(tmp_path, BROKEN_RUN, QUERIES, BROKEN_CORPUS, skip_bad_rows=True)
+        with BatchRun(counting_reranker, candidates, RankOptions(), skip_bad_rows=True, **more) as run:
+            return list(run)
+
+    def reasons(windows: list[RankedWindow]) -> list[str]:
+        return [str(bad.error) for window in windows for bad in window.bad_rows]
+
+    (whole,) = windows()
+    assert len(whole.bad_rows) == whole.tally.bad_rows == 7
+    assert windows(after=whole.checkpoint) == []
+    parts = [reasons(windows(shard=Shard(number, 3))) for number in (1, 2, 3)]
+    assert [len(part) for part in parts] == [3, 2, 2]
+    assert sorted(reason for part in parts for reason in part) == sorted(reasons([whole]))
 
 
 @pytest.mark.parametrize(

@@ -2,69 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_fakes import GivenLists, NeighbourEngine, made_lists
+from batch_fakes import made_lists
+from batch_files import LISTS, SETTINGS, SIZES, begun, names, write
 
-from ce_rerank import InputError, OutputError, RankOptions, Reranker, UsageError
-from ce_rerank.batch.events import Checkpoint
-from ce_rerank.batch.output import FileOutput
+from ce_rerank import InputError, OutputError, UsageError
 from ce_rerank.batch.partial import PartialFile
-from ce_rerank.batch.run import BatchRun
-from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.writers import BATCH_FORMATS
 from ce_rerank.types import CandidateList, Document, Query
-
-RERANKER = Reranker.from_engine(NeighbourEngine())
-LISTS = [CandidateList(Query("red"), []), *made_lists(20, 64)]
-SIZES = (1000,)
-
-
-def write(
-    path: Path,
-    format: str = "jsonl",
-    *,
-    resume: bool = False,
-    windows: int | None = None,
-    settings: dict[str, Any] | None = None,
-    sizes: tuple[int | None, ...] = SIZES,
-    items: list[CandidateList | InputError] | None = None,
-    skip_bad_rows: bool = False,
-) -> Checkpoint:
-    """Rank into a file; with `windows`, no further than that."""
-    with PartialFile(path, resume=resume) as file:
-        output = FileOutput(file, format, WriteOptions())
-        after = output.begin(settings or {"--top-k": None}, sizes)
-        candidates = GivenLists(LISTS if items is None else items)
-        with BatchRun(RERANKER, candidates, RankOptions(), skip_bad_rows=skip_bad_rows, after=after) as run:
-            for number, window in enumerate(run):
-                if number == windows:
-                    run.stop()
-                    return after
-                output.write(window)
-        output.complete()
-        return after
-
-
-def begun(file: PartialFile, between: Callable[[], object] = lambda: None) -> None:
-    """Write a window, do something, and write another."""
-    output = FileOutput(file, "jsonl", WriteOptions())
-    output.begin({}, SIZES)
-    with BatchRun(RERANKER, GivenLists(LISTS), RankOptions()) as run:
-        windows = iter(run)
-        output.write(next(windows))
-        between()
-        output.write(next(windows))
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize("format", BATCH_FORMATS)
@@ -208,40 +158,6 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-WITH_BAD_ROWS = [
-    *LISTS[:5],
-    InputError("hits.jsonl:6: broken.", hint="Mend it."),
-    *LISTS[5:],
-    InputError("hits.jsonl:23: broken."),
-]
-
-
-class TestBadRows:
-    def test_are_written_with_their_reasons(self, tmp_path: Path) -> None:
-        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True)
-        assert names(tmp_path) == ["out", "out.errors.jsonl"]
-        rows = [json.loads(line) for line in (tmp_path / "out.errors.jsonl").read_text().splitlines()]
-        assert rows == [
-            {"reason": "hits.jsonl:6: broken. Mend it.", "row": "its text"},
-            {"reason": "hits.jsonl:23: broken.", "row": "its text"},
-        ]
-
-    @pytest.mark.parametrize("windows", [1, 2, 3])
-    def test_are_the_same_when_a_run_is_continued(self, tmp_path: Path, windows: int) -> None:
-        write(tmp_path / "whole", items=WITH_BAD_ROWS, skip_bad_rows=True)
-        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True, windows=windows)
-        with (tmp_path / "out.errors.jsonl").open("a") as stream:
-            stream.write('{"reason": "tor')
-        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True, resume=True)
-        for suffix in ("", ".errors.jsonl"):
-            assert (tmp_path / f"out{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
-
-    def test_of_an_earlier_run_are_not_left_beside_a_run_that_has_none(self, tmp_path: Path) -> None:
-        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True)
-        write(tmp_path / "out")
-        assert names(tmp_path) == ["out"]
-
-
 def test_a_symbolic_link_and_a_mode_stay_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("old")
     (tmp_path / "real").chmod(0o640)
@@ -268,7 +184,7 @@ def test_a_folder_that_is_removed_loses_nothing(tmp_path: Path) -> None:
     try:
         assert str(caught.value) == (
             f"{folder}/out: out.part was removed while it was written. "
-            f"What was finished is now {rescued}; move it and its manifest back to go on."
+            f"What was finished is now {rescued}; move it and all beside it back to go on."
         )
         folder.mkdir()
         shutil.move(rescued, folder)
@@ -276,7 +192,7 @@ def test_a_folder_that_is_removed_loses_nothing(tmp_path: Path) -> None:
     finally:
         shutil.rmtree(rescued.parent)
     with PartialFile(folder / "out", resume=True) as file:
-        assert file.begin({}, SIZES).tally.queries == 3
+        assert file.begin(SETTINGS, SIZES).tally.queries == 3
         assert len((folder / "out.part").read_text().splitlines()) == 3
 
 
@@ -286,7 +202,7 @@ def test_a_folder_that_is_moved_takes_what_is_finished_along(tmp_path: Path) -> 
     with PartialFile(folder / "out") as file, pytest.raises(OutputError, match=r"out: cannot be written"):
         begun(file, lambda: folder.rename(tmp_path / "elsewhere"))
     with PartialFile(tmp_path / "elsewhere" / "out", resume=True) as file:
-        assert file.begin({}, SIZES).tally.queries == 3
+        assert file.begin(SETTINGS, SIZES).tally.queries == 3
 
 
 def test_columns_of_a_table_stay_those_of_the_first_part(tmp_path: Path) -> None:

@@ -203,6 +203,7 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["hits", "--resume"], "--resume goes on with a file, and none is named."),
         (["hits", "--resume", "-o", "/dev/null"], "--resume goes on with a file, and none is named."),
         (["hits", "-o", "./hits"], "hits is both input and output."),
+        (["hits", "out.errors.jsonl", "-o", "out"], "out.errors.jsonl is input, and would be written over"),
         (["hits", "--shard", "3/2"], 'The shard "3/2" is not one.'),
         (["hits", "-o", "no/out"], "no/out: there is no folder no to write to."),
         (["hits", "-o", "."], ".: a directory, not a file."),
@@ -259,6 +260,29 @@ def test_a_complete_output_is_not_made_again(run: Run) -> None:
         0,
         "warning: out is complete already; nothing is left to do.\n",
     )
+
+
+def test_a_complete_output_still_tells_of_what_was_left_out(run: Run) -> None:
+    rows = FEW + '{"query": 5}\n'
+    assert run("-", "-o", "out", "--on-error", "skip", stdin=rows).exit_code == 5
+    result = run("-", "-o", "out", "--on-error", "skip", "--resume", stdin=rows)
+    assert result.exit_code == 5
+    assert "Rows were left out of it; see " in result.stderr
+    assert "out.errors.jsonl.\n" in result.stderr
+
+
+def test_bad_rows_of_a_run_are_skipped_as_asked(run: Run, samples: Path) -> None:
+    first = (samples / "run.trec").read_text().splitlines()
+    Path("run.trec").write_text("\n".join([*first[:20], "garbage here", *first[20:]]) + "\n")
+    names = ("--queries", f"{samples}/queries.jsonl", "--corpus", f"{samples}/notes.jsonl")
+    whole = run("--run", f"{samples}/run.trec", *names, "--to", "trec")
+    assert run("--run", "run.trec", *names, "--to", "trec", "-o", "out").exit_code == 3
+    result = run("--run", "run.trec", *names, "--to", "trec", "-o", "out", "--on-error", "skip")
+    assert result.exit_code == 5
+    assert Path("out").read_text() == whole.stdout
+    (line,) = Path("out.errors.jsonl").read_text().splitlines()
+    assert json.loads(line)["row"] == "garbage here"
+    assert json.loads(line)["reason"].startswith("run.trec:21: ")
 
 
 class TestProcess:

@@ -106,6 +106,39 @@ def test_a_document_without_an_id_is_an_input_error(tmp_path: Path) -> None:
     assert str(caught.value) == f"{path}:1: the document has no id. Name its field with --id-field."
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "rejected"),
+    [
+        (
+            "c.jsonl",
+            '{"_id": "a", "text": "x"}\n{"_id": "b", "te\n{"text": "y"}\n{"_id": "d"}\n'
+            '{"_id": "e", "text": "z"}\n',
+            ['{"_id": "b", "te', '{"text": "y"}', '{"_id": "d"}'],
+        ),
+        ("c.tsv", "a\tx\nb x\ne\tz\n", ["b x"]),
+        ("c.csv", "id,text\na,x\nb\ne,z\n", ["b"]),
+        ("c.json", '[{"id": "a", "text": "x"}, 7, {"id": "e", "text": "z"}]', ["7"]),
+    ],
+)
+def test_broken_rows_of_a_corpus_can_be_rejected_and_the_rest_read(
+    tmp_path: Path, name: str, data: str, rejected: list[str]
+) -> None:
+    path = saved(tmp_path, name, data)
+    rows: list[str] = []
+    documents = read_corpus([path], set("abcde"), reject=lambda error, row: rows.append(row))
+    assert [document.text for document in documents] == ["x", "z"]
+    assert rows == rejected
+
+
+def test_a_line_of_plain_tsv_that_is_not_utf8_can_be_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "c.tsv"
+    path.write_bytes(b"a\tx\nb\t\xe9\nc\tz\n")
+    reasons: list[str] = []
+    documents = read_corpus([path], set("abc"), reject=lambda error, row: reasons.append(error.message))
+    assert [document.text for document in documents] == ["x", "z"]
+    assert reasons == [f"{path}:2: not UTF-8 (byte 3 of the line is 0xE9)."]
+
+
 def test_a_corpus_that_is_cut_short_is_an_input_error(tmp_path: Path) -> None:
     path = saved(tmp_path, "c.jsonl.gz", '{"_id": "a", "text": "x"}\n' * 50)
     path.write_bytes(path.read_bytes()[:-9])

@@ -41,6 +41,21 @@ def test_a_broken_run_line_is_named(line: str) -> None:
     )
 
 
+def test_broken_run_lines_can_be_rejected_and_the_rest_read() -> None:
+    rejected: list[tuple[str, str]] = []
+    data = b"q1 Q0 d1 1 7 bm25\n what is this\r\n\nq1 Q0 d\xe9 2 6 bm25\nq1 Q0 d3 3 5 bm25\n"
+    rows = read_run(stdin(data), lambda error, line: rejected.append((error.message, line)))
+    assert [(row.doc_id, row.line_number) for row in rows] == [("d1", 1), ("d3", 5)]
+    assert rejected == [
+        (
+            'stdin:2: "what is this" is not: query_id Q0 doc_id rank score run_name, '
+            "with a number for rank and score.",
+            " what is this",
+        ),
+        ("stdin:4: not UTF-8 (byte 8 of the line is 0xE9).", "q1 Q0 d\ufffd 2 6 bm25"),
+    ]
+
+
 def test_a_run_that_is_not_utf8_is_named() -> None:
     with pytest.raises(InputError, match="stdin:1: not UTF-8"):
         list(read_run(stdin(b"q1 Q0 d\xe9 1 7 bm25\n")))
