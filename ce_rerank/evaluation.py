@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .errors import InputError
 from .formats.packed import PackedLists
-from .formats.results import read_results
+from .formats.results import read_judgements, read_results
 from .formats.source import Readable, as_source
-from .formats.trec import read_qrels
 from .measures import DEFAULT_MEASURES, Measure, aggregate, iter_values, parse_measures
 from .significance import PERMUTATIONS, SEED, correct_holm, randomisation_p_values
 
@@ -126,7 +125,7 @@ def load_judgements(readable: Readable, *, on_progress: Progress | None = None) 
     """
     source = as_source(readable)
     lists = PackedLists("q")
-    for row in _watched(read_qrels(source), on_progress):
+    for row in _watched(read_judgements(source), on_progress):
         if abs(row.relevance) > _HIGHEST_GRADE:
             raise InputError(f"{source.name}:{row.line_number}: {row.relevance} is too large for a grade.")
         lists.add(row.query_id, row.doc_id, row.relevance, row.line_number)

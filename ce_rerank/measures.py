@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .errors import InputError, UnavailableError, UsageError
+from .interrupts import raise_if_interrupted
 
 Measure = Any
 """`ir_measures.Measure`, which carries no types."""
@@ -71,6 +72,23 @@ def iter_values(
     """
     if any(_provider_name(measure) == "gdeval" for measure in measures):
         _check_for_gdeval(grades, scores)
+    for together in _calls(measures):
+        yield from _calculate(together, grades, scores)
+
+
+def aggregate(measure: Measure, values: Iterable[float]) -> float:
+    """Put the values of all queries together as the measure does: a mean for most, a sum for counts."""
+    aggregator = measure.aggregator()
+    for value in values:
+        aggregator.add(value)
+    return float(aggregator.result())
+
+
+def _calculate(
+    measures: Sequence[Measure],
+    grades: Mapping[str, Mapping[str, float]],
+    scores: Mapping[str, Mapping[str, float]],
+) -> Iterator[QueryValue]:
     try:
         for metric in _ir_measures().evaluator(measures, grades).iter_calc(scores):
             yield QueryValue(metric.measure, metric.query_id, metric.value)
@@ -82,18 +100,24 @@ def iter_values(
         ) from error
 
 
-def aggregate(measure: Measure, values: Iterable[float]) -> float:
-    """Put the values of all queries together as the measure does: a mean for most, a sum for counts."""
-    aggregator = measure.aggregator()
-    for value in values:
-        aggregator.add(value)
-    return float(aggregator.result())
+def _calls(measures: Sequence[Measure]) -> Iterator[list[Measure]]:
+    """Put measures together as ir_measures may be given them at once.
+
+    In one call, it calculates an nDCG without `gains` by those of another (ir_measures 0.4.3).
+    """
+    by_grades = [measure for measure in measures if "gains" not in measure.params]
+    if by_grades:
+        yield by_grades
+    for measure in measures:
+        if "gains" in measure.params:
+            yield [measure]
 
 
 def _ir_measures() -> Any:
     try:
         import ir_measures
     except ImportError:
+        raise_if_interrupted()
         raise UnavailableError(
             "Measures are calculated by ir_measures, which is not installed.",
             hint="Install it: pip install 'ce-rerank[evaluate]'",

@@ -122,6 +122,13 @@ def test_without_ir_measures_the_install_line_is_given(monkeypatch: pytest.Monke
     assert raised.value.hint == "Install it: pip install 'ce-rerank[evaluate]'"
 
 
+def test_gains_of_their_own_change_no_other_measure_that_is_asked_for_beside_them() -> None:
+    plain, gains = "nDCG@10", "nDCG(gains={0:0,1:1,2:9})@10"
+    alone = values(plain) + values(gains)
+    assert alone[0][2] != alone[2][2]
+    assert sorted(values(plain, gains)) == sorted(values(gains, plain)) == sorted(alone)
+
+
 def gdeval_measure() -> object:
     try:
         (measure,) = parse_measures(["nDCG(dcg='exp-log2')@10"])

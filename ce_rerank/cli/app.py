@@ -16,14 +16,15 @@ import typer.main
 
 from .. import __version__
 from ..errors import CeRerankError
+from ..formats.output import tell_failures
+from ..interrupts import EXIT_CODES, end_on_signals, exit_code_if_interrupted
 from .console import draw_error, stderr_console
 from .groups import DefaultCommandGroup
 from .options import with_option_groups
 
 _NAME = "ce-rerank"
 _COMMANDS = ("batch", "bench", "doctor", "evaluate", "models", "rank")
-_INTERRUPTED = 130
-_TERMINATED = 143
+_INTERRUPTED = EXIT_CODES[signal.SIGINT]
 
 
 class Application(DefaultCommandGroup):
@@ -60,12 +61,18 @@ class Application(DefaultCommandGroup):
     def _exit_code(self, args: Sequence[str], **extra: Any) -> int:
         try:
             code = super().main(args, standalone_mode=False, **extra)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # as long as it can be told that this fails
         except (KeyboardInterrupt, typer.Abort):
             return _INTERRUPTED
+        except BrokenPipeError:
+            _forget_stdout()
+            return 0
         except Exception as error:
             if _asked_for_traceback(args):
                 traceback.print_exc()
-            return _report(error)
+            # An exception that a signal raised inside a library may come out of it as any other.
+            return exit_code_if_interrupted() or _report(error)
         return code if isinstance(code, int) else 0
 
 
@@ -100,12 +107,32 @@ def _group(
 
 def main() -> None:
     """Run the command line of this process, and end it."""
+    _open_missing_streams()
+    sys.stdout = tell_failures(sys.stdout, "stdout")
     # A killed run must take its unfinished files along, as an interrupted one does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    end_on_signals()
     try:
         app(prog_name=_NAME)
+    except KeyboardInterrupt:
+        _exit_at_once(_INTERRUPTED)
     except SystemExit as end:
         _exit_at_once(end.code)
+
+
+def _open_missing_streams() -> None:
+    """Open on the null device the standard streams that are closed (`>&-`), which Python leaves at None.
+
+    Their numbers would else go to the next files that are opened.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            os.dup2(descriptor, number)
+            if descriptor != number:
+                os.close(descriptor)
+            os.set_inheritable(number, True)
+            stream = os.fdopen(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False)
+            setattr(sys, name, stream)
 
 
 def _load_command(name: str) -> Any:
@@ -123,7 +150,7 @@ def _load_command(name: str) -> Any:
 def _exit_at_once(code: object) -> NoReturn:
     """Leave without tearing down the libraries, which takes a sixth of a second and is of no use."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError, CeRerankError):
             stream.flush()
     os._exit(code if isinstance(code, int) else 0)
 

@@ -183,7 +183,7 @@ def batch(
         from .gains import Gains, output_or_nowhere
 
         activity.stage("Reading the judgements")
-        gains = Gains.prepare(run, qrels, measure, format)
+        gains = Gains.prepare(run, qrels, measure, format, output=path, shard=shard)
         with output_or_nowhere(path) as written:
             code = do(written, format if path else "trec", activity)
             activity.stop()

@@ -148,7 +148,7 @@ def _explanation(evaluation: Evaluation, first: str) -> str:
 def _draw_chart(console: Console, deltas: Sequence[float]) -> None:
     """Draw gains, the largest first, as columns up and losses as columns down, half a row fine."""
     full, upper, lower, axis = "###-" if console.options.ascii_only else "█▀▄─"
-    width = min(len(deltas), console.width - _LABEL_WIDTH)
+    width = max(1, min(len(deltas), console.width - _LABEL_WIDTH))
     cuts = [place * len(deltas) // width for place in range(width + 1)]
     means = [sum(deltas[start:stop]) / (stop - start) for start, stop in pairwise(cuts)]
     largest = max(map(abs, means)) or 1.0

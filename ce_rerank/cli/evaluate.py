@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..evaluation import Evaluation, MeasuredRun, Run, load_judgements, load_run
 from ..evaluation import evaluate as evaluate_runs
 from ..formats.beir import read_queries
-from ..formats.output import open_output
+from ..formats.output import is_written_directly, open_output
 from ..formats.source import Source
 from ..formats.strict_json import encode_utf8
 from ..measures import DEFAULT_MEASURES, parse_measures
@@ -89,7 +89,7 @@ def evaluate(
     """
     path = output.output
     format = to or _FORMAT_OF_SUFFIX.get(path.suffix.lower() if path else "", "table")
-    _check_usage(runs, qrels, queries, per_query=per_query, format=format)
+    _check_usage(runs, qrels, queries, path, per_query=per_query, format=format)
     with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
         # Before long files are read: a measure that is misspelt, an output that cannot be opened.
         names = [str(parsed) for parsed in parse_measures(measure or DEFAULT_MEASURES)]
@@ -108,10 +108,22 @@ def evaluate(
 
 
 def _check_usage(
-    runs: Sequence[str], qrels: str, queries: str | None, *, per_query: bool, format: EvaluationFormat
+    runs: Sequence[str],
+    qrels: str,
+    queries: str | None,
+    output: Path | None,
+    *,
+    per_query: bool,
+    format: EvaluationFormat,
 ) -> None:
-    if [*runs, qrels, queries].count("-") > 1:
+    read = [name for name in (*runs, qrels, queries) if name is not None]
+    if read.count("-") > 1:
         raise UsageError("stdin is named more than once.", hint="Give - once.")
+    # What is written directly, such as a terminal, may well be both.
+    if output is not None and not is_written_directly(output):
+        files = [Path(name).resolve() for name in read if name != "-"]
+        if output.resolve() in files:
+            raise UsageError(f"{output} is both input and output.", hint="Write to another file.")
     if queries is not None and not per_query:
         raise UsageError("--queries gives texts to --per-query, which is not there.", hint="Add --per-query.")
     if per_query and format == "table" and len(runs) == 1:
@@ -158,13 +170,13 @@ def _reading(activity: Activity, source: Source) -> Iterator[tuple[Source, Calla
 
 def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: bool) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "judgements": evaluation.judgements,
+        "judgements": _writable(evaluation.judgements),
         "judged_queries": len(evaluation.query_ids),
         "permutations": evaluation.permutations,
         "seed": evaluation.seed,
         "runs": [
             {
-                "run": run.name,
+                "run": _writable(run.name),
                 "missing_queries": run.missing_queries,
                 "unjudged_queries": run.unjudged_queries,
                 "unjudged_share_of_top_10": run.unjudged_share,
@@ -197,7 +209,7 @@ def _delimited(evaluation: Evaluation, texts: Mapping[str, str], delimiter: str,
     writer.writeheader()
     for run in evaluation.runs:
         for name in evaluation.measures:
-            row = {"run": run.name, "measure": name}
+            row = {"run": _writable(run.name), "measure": name}
             if per_query:
                 writer.writerows(row | fields for fields in _query_fields(evaluation, run, name, texts))
             else:
@@ -220,6 +232,11 @@ def _measured(run: MeasuredRun, name: str) -> dict[str, Any]:
         comparison = run.comparisons[name]
         fields |= {key: _defined(getattr(comparison, key)) for key in _COMPARED}
     return fields
+
+
+def _writable(name: str) -> str:
+    r"""Give a file's name in UTF-8; a byte of it that is none of that is spelt out, as `\udce9` for E9."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _defined(value: float) -> float | None:

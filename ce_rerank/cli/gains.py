@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..evaluation import Judgements, Run, evaluate, load_judgements, load_run
+from ..formats.output import is_written_directly
 from ..formats.source import Source
 from ..measures import DEFAULT_MEASURES, parse_measures
 from .comparison import draw_evaluation
@@ -27,20 +28,31 @@ class Gains:
     measures: tuple[str, ...]
 
     @classmethod
-    def prepare(cls, run: str | None, qrels: str, measures: Sequence[str] | None, format: str) -> Gains:
+    def prepare(
+        cls,
+        run: str | None,
+        qrels: str,
+        measures: Sequence[str] | None,
+        format: str,
+        *,
+        output: Path | None = None,
+        shard: str | None = None,
+    ) -> Gains:
         """Read the judgements and the run, so that what is wrong with them is said before anything is scored.
 
-        Raises UsageError for what does not go together.
+        The other arguments are what `batch` was given. Raises UsageError for what does not go together.
         """
-        if run is None or run == "-":
+        if run is None:
             raise UsageError(
                 "--qrels measures before and after, and there is no --run.", hint="Give --run RUN."
             )
-        if format not in _READABLE:
+        _require_readable_twice(run)
+        if shard is not None:
             raise UsageError(
-                f"--qrels reads the output again, which is {format}.",
-                hint=f"Give --to {' or '.join(_READABLE)}.",
+                "--qrels measures a whole run, and --shard ranks a part of it.",
+                hint="Measure all parts together: ce-rerank evaluate RUN RERANKED --qrels QRELS.",
             )
+        _require_readable_output(output, qrels, format)
         names = tuple(measures or DEFAULT_MEASURES)
         parse_measures(names)
         judgements = load_judgements(Source.from_path(Path(qrels)))
@@ -51,6 +63,33 @@ class Gains:
         after = replace(load_run(Source.from_path(output), self.judgements), name=name)
         console = stdout_console()
         draw_evaluation(console, evaluate([self.before, after], self.judgements, self.measures))
+
+
+def _require_readable_twice(run: str) -> None:
+    path = Path(run)
+    if run == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+        name = "stdin" if run == "-" else run
+        raise UsageError(
+            f"--qrels reads the run twice, to measure it and to rank it, and {name} can be read once.",
+            hint="Put it into a file first.",
+        )
+
+
+def _require_readable_output(output: Path | None, qrels: str, format: str) -> None:
+    if format not in _READABLE:
+        raise UsageError(
+            f"--qrels reads the output again, which is {format}.",
+            hint=f"Give --to {' or '.join(_READABLE)}.",
+        )
+    if output is None:
+        return
+    if is_written_directly(output):
+        raise UsageError(
+            f"--qrels reads the output again, and {output} is no file.",
+            hint="Name a file with --output, or leave it out to see the measures alone.",
+        )
+    if output.resolve() == Path(qrels).resolve():
+        raise UsageError(f"{output} is both input and output.", hint="Write to another file.")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UnavailableError, UsageError
+from ..interrupts import raise_if_interrupted
 from ..models.kind import require_reranker
 from ..models.store import Checkpoint
 from ..types import EngineName, Precision
@@ -113,6 +114,14 @@ def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
 
     Raises UnavailableError when the device, the engine or the model is not to be had in the form asked for.
     """
+    try:
+        return _load_engine(checkpoint, options)
+    finally:
+        # A signal may have been lost in the imports, and an engine or an error be here in its place.
+        raise_if_interrupted()
+
+
+def _load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
     from .devices import find_device
 
     require_reranker(checkpoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Literal
@@ -13,6 +14,8 @@ from ..types import Ranking
 from .rows import INPUT_NAME, RowsOf
 from .source import Lines, LookAhead, Reject, Row, raise_at_once
 from .strict_json import encode_json, encode_utf8
+
+log = logging.getLogger("ce_rerank")
 
 Delimiter = Literal[",", "\t"]
 DELIMITERS: dict[str, Delimiter] = {"csv": ",", "tsv": "\t"}
@@ -57,6 +60,8 @@ def read_delimited_rows(
 class DelimitedWriter:
     """A header and a line a row: strings as they are, null as nothing, anything else as JSON.
 
+    A NUL, which readers of such files refuse (ours does), is written as U+FFFD, with a warning.
+
     The columns are `own_names`, as far as they occur, and the other fields in the order in which they are
     first seen. With `many` rankings they are settled by the first that has rows, `own_names` occur or not,
     and the last is `input`, where fields that have no column go; `columns` are those of a header that is
@@ -78,6 +83,7 @@ class DelimitedWriter:
         self._own_names = own_names
         self._many = many
         self._columns = columns
+        self._has_warned = False
         self._line = io.StringIO(newline="")
         # The module quotes a lone \r only where it is part of the line end, which `_write_cells` shortens.
         self._csv = csv.writer(self._line, delimiter=delimiter, lineterminator="\r\n")
@@ -112,7 +118,15 @@ class DelimitedWriter:
         line = self._line.getvalue()
         self._line.seek(0)
         self._line.truncate()
+        if "\0" in line:
+            line = line.replace("\0", "\ufffd")
+            self._warn_of_nul()
         self._stream.write(encode_utf8(line[:-2] + "\n"))
+
+    def _warn_of_nul(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning("NUL characters, which CSV and TSV do not have, are written as U+FFFD.")
 
 
 def _without_columns_to_input(row: dict[str, Any], columns: set[str]) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from ..errors import OutputError, UsageError
+from .source import COMPRESSIONS
 
 BUFFER_BYTES = 1 << 16
 
@@ -59,8 +60,8 @@ class OutputFile(io.FileIO):
     A pipe that its reader has closed is no failure of the file, and stays a BrokenPipeError.
     """
 
-    def __init__(self, name: Path, file: Path | int, mode: str) -> None:
-        super().__init__(file, mode)
+    def __init__(self, name: Path, file: Path | int, mode: str, *, closefd: bool = True) -> None:
+        super().__init__(file, mode, closefd)
         self._name = name
 
     def write(self, data: Any) -> int:
@@ -71,6 +72,26 @@ class OutputFile(io.FileIO):
             raise
         except OSError as error:
             raise cannot_write(self._name, error) from None
+
+
+def tell_failures(stream: TextIO, name: str) -> TextIO:
+    """Give a standard stream anew, one whose failures to be written are OutputErrors that call it `name`.
+
+    One that has no file beneath it, as a console on Windows has none, is given back as it is.
+    """
+    buffer = getattr(stream, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)
+    if not isinstance(raw, io.FileIO) or not isinstance(stream, io.TextIOWrapper):
+        return stream
+    stream.flush()
+    file = OutputFile(Path(name), raw.fileno(), "wb", closefd=False)
+    return io.TextIOWrapper(
+        file if raw is buffer else io.BufferedWriter(file),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
@@ -86,7 +107,15 @@ def is_written_directly(path: Path) -> bool:
 
 
 def require_writable(target: Path) -> None:
-    """Raise the OSError that writing would end with: a directory is there, or a file that must stay."""
+    """Raise the OSError that writing would end with: a directory is there, or a file that must stay.
+
+    Raises UsageError for a name that promises compressed data, which is not what is written.
+    """
+    if target.suffix.lower() in COMPRESSIONS:
+        raise UsageError(
+            f"{target.name} is the name of a compressed file, and what is written is not compressed.",
+            hint=f"Name it {target.stem}, or write to stdout and compress that: ... | gzip > {target.name}",
+        )
     if target.is_dir():
         raise IsADirectoryError
     if target.exists() and not os.access(target, os.W_OK):

@@ -1,8 +1,12 @@
-"""Runs in whatever form: TREC's, or the JSONL that `batch` writes, a line a query or a line a document."""
+"""What measures are made of: runs, in TREC's form or the JSONL that `batch` writes, and judgements.
+
+Both are told from tables (CSV, Parquet) by their content, for the sake of a message that says so.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from itertools import groupby
@@ -14,9 +18,10 @@ from .jsonl import read_jsonl_rows
 from .scores import separate_ties
 from .source import UTF8_BOM, LookAhead, Readable, Source, as_source
 from .strict_json import json_kind
-from .trec import RunLine, read_run
+from .trec import Judgement, RunLine, read_qrels, read_run
 
 _FLOAT32 = struct.Struct("<f")
+_COLUMN_NAMES = {"query_id", "query-id", "qid", "score", "id", "doc_id", "docid", "corpus-id"}
 
 
 def read_results(readable: Readable) -> Iterator[RunLine]:
@@ -29,12 +34,28 @@ def read_results(readable: Readable) -> Iterator[RunLine]:
     """
     source = as_source(readable)
     with source.open() as stream:
-        head = stream.look(lambda head: bool(_without_space(head)))
-        if _without_space(head).startswith(b"{"):
+        if _first_line(stream).startswith(b"{"):
             yield from _read_jsonl(stream, source.name)
-        else:
-            # What was looked at is still there to be read from the stream, and not from the source.
-            yield from read_run(Source.from_stream(cast(BinaryIO, stream), source.name))
+            return
+        if kind := _kind_of_table(stream, ",\t"):
+            raise InputError(
+                f"{source.name}: this is {kind}, and runs are not read from that.",
+                hint="A run is in TREC form or JSONL: `ce-rerank batch --to trec` or `--to rows` writes it.",
+            )
+        yield from read_run(_the_rest(stream, source.name))
+
+
+def read_judgements(readable: Readable) -> Iterator[Judgement]:
+    """Read relevance judgements, see `read_qrels`; raises InputError for CSV and Parquet by their names."""
+    source = as_source(readable)
+    with source.open() as stream:
+        if kind := _kind_of_table(stream, ","):
+            raise InputError(
+                f"{source.name}: this is {kind}, and judgements are not read from that.",
+                hint="Give them in TREC form, query_id 0 doc_id relevance, or as BEIR has them: "
+                "query-id, corpus-id and score, separated by tabs.",
+            )
+        yield from read_qrels(_the_rest(stream, source.name))
 
 
 class _Result(NamedTuple):
@@ -44,8 +65,28 @@ class _Result(NamedTuple):
     line_number: int
 
 
+def _the_rest(stream: LookAhead, name: str) -> Source:
+    # What was looked at is still there to be read from the stream, and not from the source that it is of.
+    return Source.from_stream(cast(BinaryIO, stream), name)
+
+
+def _first_line(stream: LookAhead) -> bytes:
+    """Look at the first line that is not blank, or as much of it as there is at once."""
+    head = stream.look(lambda head: bool(_without_space(head)))
+    return _without_space(head).partition(b"\n")[0]
+
+
 def _without_space(head: bytes) -> bytes:
     return head.removeprefix(UTF8_BOM).lstrip()
+
+
+def _kind_of_table(stream: LookAhead, delimiters: str) -> str | None:
+    """Tell Parquet by its first bytes, a table of text by two names of columns or more in its first line."""
+    line = _first_line(stream)
+    if line.startswith(b"PAR1"):
+        return "Parquet"
+    cells = re.split(f"[{delimiters}]", line.decode(errors="replace").replace('"', "").strip().lower())
+    return "a table with a header" if len(_COLUMN_NAMES.intersection(cells)) >= 2 else None
 
 
 def _read_jsonl(stream: LookAhead, name: str) -> Iterator[RunLine]:

@@ -15,6 +15,12 @@ from ..errors import InputError, OutputError
 
 Decoded = TypeVar("Decoded")
 
+DEEPEST_LEVEL = 200
+"""How many lists and objects may lie in one another.
+
+The decoder goes deeper than what it gives can be written again, which takes two calls a level of the
+thousand that Python allows."""
+
 
 class ExactFloat(float):
     """A number whose literal a double does not write back: `1.10`, `1e400`, thirty digits.
@@ -47,6 +53,9 @@ def decode_json(text: str, where: str) -> Any:
         value = _decode(lambda decoder: decoder.decode(text), where)
     except json.JSONDecodeError as error:
         raise _broken_json(where, error) from None
+    brackets = text.count("{") + text.count("[")
+    if brackets > DEEPEST_LEVEL:
+        _refuse_depth(value, brackets, where)
     if "\\u" in text and _SURROGATE_ESCAPE.search(text):
         refuse_surrogates(value, where)
     return value
@@ -59,6 +68,9 @@ def decode_json_item(text: str, start: int, name: str, line: int) -> tuple[Any, 
         value, end = _decode(lambda decoder: decoder.raw_decode(text, start), where)
     except json.JSONDecodeError as error:
         raise _broken_json(f"{name}:{error.lineno}", error) from None
+    brackets = text.count("{", start, end) + text.count("[", start, end)
+    if brackets > DEEPEST_LEVEL:
+        _refuse_depth(value, brackets, where)
     if _SURROGATE_ESCAPE.search(text, start, end):
         refuse_surrogates(value, where)
     return value, end
@@ -82,7 +94,7 @@ def encode_json(value: Any) -> str:
     """
     try:
         return _encode_exactly(value) if _holds_exact_float(value) else _encoder.encode(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise OutputError(f"A field cannot be written as JSON: {error}.") from None
 
 
@@ -124,10 +136,28 @@ def _decode(decode: Callable[[json.JSONDecoder], Decoded], where: str) -> Decode
     except _NotStrictError as error:
         raise InputError(f"{where}: {error}") from None
     except RecursionError:
-        raise InputError(f"{where}: the JSON is nested too deeply to be read.") from None
+        raise _too_deep(where) from None
     except ValueError:
         # An integer of more digits than int() is allowed to read: sys.get_int_max_str_digits().
         return decode(_literal_decoder)
+
+
+def _refuse_depth(value: Any, brackets: int, where: str) -> None:
+    """Raise InputError for a value beyond `DEEPEST_LEVEL`; `brackets` is how many its text opens."""
+    level = [value]
+    for depth in range(1, DEEPEST_LEVEL + 1):
+        # Each opens a list or an object once at most, so that what is left soon cannot reach far enough.
+        brackets -= len(level)
+        if depth + brackets <= DEEPEST_LEVEL:
+            return
+        inner = (outer.values() if type(outer) is dict else outer for outer in level)
+        level = [item for items in inner for item in items if type(item) is dict or type(item) is list]
+    if level:
+        raise _too_deep(where)
+
+
+def _too_deep(where: str) -> InputError:
+    return InputError(f"{where}: the JSON is nested too deeply to be read.")
 
 
 def _broken_json(where: str, error: json.JSONDecodeError) -> InputError:

@@ -23,6 +23,7 @@ from enum import Enum
 from pathlib import Path
 
 from ..errors import UnavailableError
+from ..interrupts import raise_if_interrupted
 from .compilable import BrokenLibraryError, CannotCompileError, UnusableCacheError, find_obstacle
 from .contents import list_files, select_files
 from .manifest import (
@@ -165,6 +166,7 @@ def _compile(checkpoint: Checkpoint, folder: Path) -> None:
     try:
         from .compile import compile_checkpoint
     except ImportError as error:
+        raise_if_interrupted()
         raise BrokenLibraryError(f"torch cannot be loaded ({error})") from error
 
     origin = Origin(
@@ -183,6 +185,7 @@ def _compile(checkpoint: Checkpoint, folder: Path) -> None:
             except BrokenLibraryError:
                 raise  # it is no fault of the model's, and may be mended
             except CannotCompileError as error:
+                raise_if_interrupted()  # the model is then not to blame
                 shutil.rmtree(unfinished)
                 unfinished.mkdir()
                 declined = {"reason": str(error), **asdict(origin)}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..interrupts import raise_if_interrupted
 from .compilable import BrokenLibraryError
 
 _TELEMETRY = "openvino_telemetry"
@@ -29,6 +30,7 @@ def load_runtime() -> Any:
         try:
             import openvino
         except ImportError as error:
+            raise_if_interrupted()
             raise BrokenLibraryError(f"OpenVINO cannot be loaded ({error})") from error
     return openvino
 

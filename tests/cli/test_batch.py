@@ -207,6 +207,7 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["hits", "--shard", "3/2"], 'The shard "3/2" is not one.'),
         (["hits", "-o", "no/out"], "no/out: there is no folder no to write to."),
         (["hits", "-o", "."], ".: a directory, not a file."),
+        (["hits", "-o", "out.trec.gz"], "out.trec.gz is the name of a compressed file"),
         (["hits", "--to", "trec", "--run-name", "a b"], 'The run name "a b" must be one word.'),
     ],
 )

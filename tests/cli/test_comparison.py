@@ -241,3 +241,13 @@ def test_a_terminal_without_unicode_gets_plain_characters(width: int) -> None:
     draw_gains(target, many, many.runs[1], "nDCG@10", {"q1": "naïve 茶 " * 20})
     drawn(target).encode("ascii")
     assert "###" in drawn(target)
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 6, 7, 13, 20])
+@pytest.mark.parametrize("texts", [{}, {"q1": "what is it?"}])
+def test_no_terminal_is_too_narrow(width: int, texts: dict[str, str]) -> None:
+    target = console(width)
+    many = many_gains(100)
+    draw_evaluation(target, many)
+    draw_gains(target, many, many.runs[1], "nDCG@10", texts)
+    assert "Lost,themostof50:" in "".join(drawn(target).split())

@@ -266,6 +266,47 @@ def test_a_mistake_is_told_with_its_place_and_code(
     assert (result.stdout, result.exit_code) == ("", code)
 
 
+@pytest.mark.parametrize("output", ["bm25.trec", "./bm25.trec", "link.trec", "qrels.tsv", "queries.jsonl"])
+def test_an_input_is_not_replaced_by_the_table(evaluate: Evaluate, tmp_path: Path, output: str) -> None:
+    (tmp_path / "link.trec").symlink_to("bm25.trec")
+    before = (tmp_path / output).read_bytes()
+    result = evaluate(
+        "better.jsonl", "bm25.trec", "--qrels", "qrels.tsv", "--per-query", "--queries", "queries.jsonl",
+        "-o", output,
+    )  # fmt: skip
+    shown = output.removeprefix("./")
+    assert result.stderr == f"error: {shown} is both input and output.\n       Write to another file.\n"
+    assert (result.exit_code, (tmp_path / output).read_bytes()) == (2, before)
+
+
+@pytest.mark.parametrize("format", ["json", "csv", "tsv"])
+def test_a_byte_of_a_name_that_is_no_character_is_spelt_out(
+    evaluate: Evaluate, tmp_path: Path, format: str
+) -> None:
+    names = [os.fsdecode(name) for name in (b"caf\xe9.trec", b"qrels\xff.tsv")]
+    try:
+        for name, content in zip(names, (trec(*["ab"] * 30), QRELS), strict=True):
+            (tmp_path / name).write_text(content, encoding="utf-8")
+    except (OSError, UnicodeError):
+        pytest.skip("names of files are text here")
+    result = evaluate(names[0], "--qrels", names[1], "--measure", "RR", "--to", format)
+    assert (result.stderr, result.exit_code) == ("", 0)
+    if format == "json":
+        document = json.loads(result.stdout)
+        assert document["judgements"] == "qrels\\udcff.tsv"
+        assert document["runs"][0]["run"] == "caf\\udce9.trec"
+    else:
+        assert result.stdout.splitlines()[1].startswith("caf\\udce9.trec")
+
+
+def test_a_terminal_of_five_columns_is_no_reason_to_fail(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "5")
+    result = evaluate("bm25.trec", "better.jsonl", "--qrels", "qrels.tsv", "--per-query")
+    assert (result.stderr, result.exit_code) == ("", 0)
+
+
 def test_without_ir_measures_the_install_line_is_given(
     evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

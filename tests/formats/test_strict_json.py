@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from ce_rerank.errors import InputError, OutputError
-from ce_rerank.formats.strict_json import ExactFloat, decode_json, encode_json
+from ce_rerank.formats.strict_json import (
+    DEEPEST_LEVEL,
+    ExactFloat,
+    decode_json,
+    decode_json_item,
+    encode_json,
+)
 
 
 @pytest.mark.parametrize(
@@ -79,4 +85,42 @@ def test_characters_are_written_as_they_are() -> None:
 @pytest.mark.parametrize("value", [{"a": float("nan")}, {"a": object()}, [float("inf")]])
 def test_what_json_lacks_is_an_output_error(value: Any) -> None:
     with pytest.raises(OutputError):
+        encode_json(value)
+
+
+def nested(levels: int, *, number: str = "1.10") -> str:
+    """A text of lists and objects in turn, with a number at its bottom that takes the longer way out."""
+    pairs = [("[", "]"), ('{"a": ', "}")]
+    opened = [pairs[level % 2] for level in range(levels)]
+    return "".join(start for start, _ in opened) + number + "".join(end for _, end in reversed(opened))
+
+
+def test_what_is_nested_as_deeply_as_is_read_can_be_written_again() -> None:
+    text = nested(DEEPEST_LEVEL)
+    assert encode_json({"results": [{"input": decode_json(text, "x:1")}]}) == (
+        f'{{"results": [{{"input": {text}}}]}}'
+    )
+
+
+@pytest.mark.parametrize("levels", [DEEPEST_LEVEL + 1, 500, 900, 2000])
+def test_what_is_nested_deeper_is_refused_when_it_is_read(levels: int) -> None:
+    text = nested(levels)
+    message = r"^x:3: the JSON is nested too deeply to be read\.$"
+    with pytest.raises(InputError, match=message):
+        decode_json(f'{{"id": 1, "b": [1, 2], "t": {nested(levels - 1)}}}', "x:3")
+    with pytest.raises(InputError, match=message):
+        decode_json_item(f"[{text}]", 1, "x", 3)
+
+
+def test_many_values_beside_one_another_are_not_deep() -> None:
+    text = "[" + ", ".join(['{"a": [1, "[[["]}'] * 1000) + "]"
+    assert encode_json(decode_json(text, "x:1")) == text
+    assert decode_json(f'"{"[" * 500}"', "x:1") == "[" * 500
+
+
+def test_what_is_nested_too_deeply_to_be_written_is_an_output_error() -> None:
+    value: Any = ExactFloat("1.10")
+    for _ in range(3000):
+        value = [value]
+    with pytest.raises(OutputError, match="A field cannot be written as JSON"):
         encode_json(value)

@@ -249,3 +249,17 @@ def test_logging_says_nothing_when_all_is_well(caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.DEBUG):
         written("trec", TWO)
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv"])
+def test_a_nul_is_written_as_what_can_be_read_and_that_is_said_once(
+    format: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = written(format, rank(Document("a\0b", "x"), Document("c", "y\0")))
+    assert [record.getMessage() for record in caplog.records] == [
+        "NUL characters, which CSV and TSV do not have, are written as U+FFFD."
+    ]
+    rows = read_rows(Source.from_stream(io.BytesIO(text.encode())), ReadOptions(format))
+    assert [(row.value["text"], row.value["id"]) for row in rows] == [  # type: ignore[index]
+        ("a\ufffdb", "x"), ("c", "y\ufffd"),
+    ]  # fmt: skip
