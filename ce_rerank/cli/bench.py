@@ -10,14 +10,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from ..errors import InputError, UnavailableError
+from ..errors import CeRerankError, InputError, UnavailableError, UsageError
 from ..formats.base import read_documents
 from .bench_sample import lists_of, sample_lists
 from .console import Activity, messages, stdout_console
@@ -34,6 +34,7 @@ _CHOICES = {
     "mps": (("torch", "fp32"), ("torch", "fp16")),
     "cuda": (("torch", "fp32"), ("torch", "bf16"), ("torch", "fp16")),
 }
+_REFUSALS = {kind.__name__: kind for kind in (UsageError, InputError, UnavailableError)}
 
 Lists = Sequence[tuple[str, list[str]]]
 
@@ -56,7 +57,7 @@ def bench(
     """Measure every engine and precision of this machine, side by side.
 
     All score the same documents, taking turns, each in a process of its own; figures are medians. Score
-    differences are from torch in fp32, on logits.
+    differences are from torch in fp32, on logits. --engine and --precision choose what is measured beside it.
     """
     with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
         lists = sample_lists(_QUERIES, _SAMPLE_DOCUMENTS) if file is None else _lists_of_file(file)
@@ -101,21 +102,22 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
     from ..engines.devices import find_device
 
     device = find_device(model.device)
-    choices = _CHOICES[device.partition(":")[0]]
     documents = sum(len(texts) for _, texts in lists)
     measures: list[_Measure] = []
     with ExitStack() as stack:
         workers = []
-        for engine, precision in choices:
+        for engine, precision in _choose(model, device):
             activity.stage(f"Loading {engine} {precision}")
             keywords = as_keywords(model) | {"engine": engine, "precision": precision, "device": device}
             # What is compiled at first use is compiled here, so that it counts for nothing below.
             _run_start(keywords, lists)
             worker = stack.enter_context(_worker(keywords, lists))
-            if worker.answer() is None:  # a first round, to warm up
+            try:
+                worker.answer()  # a first round, to warm up
+            except _RefusedError as refused:
                 if (engine, precision) == _REFERENCE:
-                    raise UnavailableError("torch cannot run this model.", hint=worker.complaint())
-                log.warning("%s %s cannot run this model here: %s", engine, precision, worker.complaint())
+                    raise refused.error from None
+                log.warning("%s %s is left out: %s", engine, precision, refused.error.message)
                 continue
             workers.append((worker, keywords))
             measures.append(_Measure(engine, precision, documents))
@@ -123,7 +125,6 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
         for _ in range(rounds):
             for measure, (worker, keywords) in zip(measures, workers, strict=True):
                 answer = worker.answer()
-                assert answer is not None
                 measure.elapsed_seconds.append(answer["elapsed_seconds"])
                 measure.peak_memory_bytes = answer["peak_memory_bytes"]
                 measure.scores = answer["scores"]
@@ -134,6 +135,30 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
     return measures
 
 
+def _choose(model: ModelOptions, device: str) -> list[tuple[str, str]]:
+    """Give the engines and precisions to measure: the reference, and what was asked for of the others."""
+    from ..engines.processor import has_native_bf16
+
+    kind = device.partition(":")[0]
+    choices = list(_CHOICES[kind])
+    if kind == "cpu" and has_native_bf16():
+        choices.append(("torch", "bf16"))
+    return [
+        (engine, precision)
+        for engine, precision in choices
+        if (engine, precision) == _REFERENCE
+        or (model.engine in ("auto", engine) and model.precision in ("auto", precision))
+    ]
+
+
+class _RefusedError(Exception):
+    """What a worker said instead of an answer."""
+
+    def __init__(self, error: CeRerankError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
 class _Worker:
     """A process that scores the same lists whenever it is asked to; see `bench_worker.py`."""
 
@@ -141,20 +166,22 @@ class _Worker:
         self._process = process
         self._complaints = complaints
 
-    def answer(self) -> dict[str, Any] | None:
-        """Run a round and give what came of it; None when the process has ended instead."""
+    def answer(self) -> dict[str, Any]:
+        """Run a round and give what came of it; raises _RefusedError when the process has ended instead."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        try:
+        with suppress(BrokenPipeError):
             self._process.stdin.write("\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            return None
         line = self._process.stdout.readline()
-        return json.loads(line) if line else None
+        answer: dict[str, Any] = json.loads(line) if line else {"error": self._last_words()}
+        if "error" in answer:
+            kind = _REFUSALS.get(answer.get("kind", ""), CeRerankError)
+            raise _RefusedError(kind(answer["error"], hint=answer.get("hint", "")))
+        return answer
 
-    def complaint(self) -> str:
-        """Give the last line that the process left on stderr: the error that ended it."""
+    def _last_words(self) -> str:
+        """Give the last line that the process left on stderr: what ended it."""
         lines = self._complaints.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines else "it ended without a word"
 
@@ -187,12 +214,17 @@ def _start_seconds(keywords: dict[str, Any], lists: Lists) -> float:
 
 def _run_start(keywords: dict[str, Any], lists: Lists) -> None:
     """Rank a handful of documents in a process of its own; what it cannot, a worker will complain of."""
-    query, documents = lists[0]
-    command = [sys.executable, "-m", "ce_rerank", "rank", "-Q", "-q", query, *_as_arguments(keywords)]
-    nowhere = subprocess.DEVNULL
-    subprocess.run(
-        [*command, "--", *documents[:_START_DOCUMENTS]], check=False, stdout=nowhere, stderr=nowhere
-    )
+    documents = [text for _, texts in lists for text in texts][:_START_DOCUMENTS]
+    with tempfile.TemporaryDirectory() as folder:
+        # Not as arguments, which have no room for a long document.
+        query, file = Path(folder, "query"), Path(folder, "documents.jsonl")
+        query.write_text(lists[0][0], encoding="utf-8")
+        file.write_text("".join(json.dumps(text) + "\n" for text in documents), encoding="utf-8")
+        command = [sys.executable, "-m", "ce_rerank", "rank", "-Q", *_as_arguments(keywords)]
+        subprocess.run(
+            [*command, "--query-file", str(query), "-f", str(file)],
+            check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
 
 
 def _as_arguments(keywords: dict[str, Any]) -> list[str]:

@@ -40,6 +40,7 @@ _SENTENCES = (
 )
 _PASSAGE_SENTENCES = (3, 8)
 _QUERY_WORDS = 8
+_QUERY_CHARACTERS = 60  # where words are not parted by spaces
 
 
 def sample_lists(queries: int, documents: int) -> list[tuple[str, list[str]]]:
@@ -59,4 +60,8 @@ def lists_of(texts: list[str], queries: int) -> list[tuple[str, list[str]]]:
     """Make queries of a person's own documents: the beginnings of some of them, each with its share."""
     share = -(-len(texts) // queries)
     shares = [texts[start : start + share] for start in range(0, len(texts), share)]
-    return [(" ".join(documents[0].split()[:_QUERY_WORDS]) or "?", documents) for documents in shares]
+    return [(_beginning(documents[0]) or "?", documents) for documents in shares]
+
+
+def _beginning(text: str) -> str:
+    return " ".join(text[: 10 * _QUERY_CHARACTERS].split()[:_QUERY_WORDS])[:_QUERY_CHARACTERS]

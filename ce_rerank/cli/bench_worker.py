@@ -2,7 +2,8 @@
 
 Speaks JSON lines with `bench.py`: the first line in is the setting (`reranker`: the keywords of `Reranker`,
 `lists`: queries with their documents); every further line asks for one round, and each is answered with its
-seconds, its scores on the logit scale, and the peak of the process's memory in bytes.
+seconds, its scores on the logit scale, and the peak of the process's memory in bytes. A model that cannot be
+run is answered with the error instead, its hint and its kind, and the process ends.
 """
 
 from __future__ import annotations
@@ -10,15 +11,25 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import Any
 
 
 def main() -> None:
     """Serve rounds until stdin ends."""
+    from ..errors import CeRerankError
+
+    try:
+        _serve(json.loads(sys.stdin.readline()))
+    except CeRerankError as error:
+        refusal = {"error": error.message, "hint": error.hint, "kind": type(error).__name__}
+        print(json.dumps(refusal), flush=True)
+
+
+def _serve(setting: dict[str, Any]) -> None:
     from ..inputs import as_candidate_list
     from ..reranker import Reranker
     from ..types import RankOptions
 
-    setting = json.loads(sys.stdin.readline())
     reranker = Reranker(**setting["reranker"])
     lists = [as_candidate_list(query, documents) for query, documents in setting["lists"]]
     for _ in sys.stdin:

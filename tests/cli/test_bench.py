@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from engines.families import make_checkpoint
+from typer.testing import CliRunner, Result
+
+from ce_rerank.cli.app import app
+from ce_rerank.cli.bench_sample import lists_of
+
+pytestmark = pytest.mark.slow
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model, and a cache of its own."""
+    folder = tmp_path_factory.mktemp("bench")
+    make_checkpoint("bert", folder / "bert")
+    return folder
+
+
+@pytest.fixture
+def run(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `ce-rerank bench` on the tiny model, once round."""
+    monkeypatch.setenv("CE_RERANK_CACHE", str(workplace / "cache"))
+    monkeypatch.setenv("CE_RERANK_MODEL", str(workplace / "bert"))
+    monkeypatch.setenv("CE_RERANK_DEVICE", "cpu")
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, ["bench", "--rounds", "1", *arguments])
+
+
+def test_every_kind_of_document_can_be_measured_with(run: Run) -> None:
+    texts = ["tides and the moon " * 12_000, "a\0b", "月球的引力牵动海水，" * 30, "plain"]
+    Path("odd.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    result = run("odd.jsonl", "--precision", "fp32", "--to", "json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    measured = {(one["engine"], one["precision"]): one for one in json.loads(result.stdout)}
+    assert list(measured) == [("torch", "fp32"), ("openvino", "fp32")]
+    ours = measured["openvino", "fp32"]
+    assert ours["largest_difference"] < 1e-3
+    assert ours["rank_agreement"] > 0.9
+    assert min(ours["start_seconds"], ours["documents_per_second"], ours["peak_memory_bytes"]) > 0
+
+
+def test_what_was_asked_for_is_measured_beside_the_reference(run: Run) -> None:
+    Path("few.txt").write_text("one\ntwo\nthree\nfour\n")
+    result = run("few.txt", "--engine", "torch", "--precision", "fp32", "--to", "json")
+    assert [(one["engine"], one["precision"]) for one in json.loads(result.stdout)] == [("torch", "fp32")]
+
+
+def test_a_model_that_is_not_to_be_had_is_said_in_its_own_words(run: Run) -> None:
+    result = run("-m", "no/such-model", "--offline")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert result.stderr.startswith("error: no/such-model is not in the cache, and --offline forbids ")
+
+
+def test_queries_are_beginnings_in_any_script() -> None:
+    lists = lists_of(["月" * 500, "one two three four five six seven eight nine ten"], 2)
+    assert [query for query, _ in lists] == ["月" * 60, "one two three four five six seven eight"]
