@@ -28,8 +28,11 @@ _OPENING = "\u3008\u300a\u300c\u300e\u3010\u3014\u3016\uff08\uff5b"
 # Patterns are compiled at their first use, which takes longer than importing all else of this module.
 _DENSE_RUN = f"[{_DENSE}]+"
 _HIRAGANA = "[\u3040-\u309f]+"
+# Thai, Lao, Burmese and Khmer: without spaces too, but what stands between two of them is a phrase.
+_UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
 _UNBREAKABLE = f"[{_OPENING}]*[{_DENSE}][{_CLOSING}]*|[^\\s{_DENSE}]+"
-_WORD = r"[^\W_]+(?:['’][^\W_]+)*"
+_APOSTROPHES = "'’"
+_JOINERS = "\u200c\u200d"
 _SENTENCE_END = f"[.!?…]['\"”’)]*\\s+|[\u3002\uff01\uff1f][{_CLOSING}]*\\s*"
 
 # Words that nobody looks for, unless the query has no others.
@@ -90,13 +93,13 @@ class QueryWords:
 
     def __init__(self, query: str) -> None:
         query = clean_text(query)
-        words = re.findall(_WORD, re.sub(_DENSE_RUN, " ", query))
-        words = [word for word in words if word.casefold() not in _STOPWORDS] or words
+        words = list(_split_words(re.sub(_DENSE_RUN, " ", query)))
+        words = [word for word in words if word.casefold().replace("’", "'") not in _STOPWORDS] or words
         runs = re.findall(_DENSE_RUN, query)
         pairs = {run[at : at + 2] for run in runs for at in range(max(1, len(run) - 1))}
         # Hiragana alone is endings and particles, the stopwords of Japanese.
         self._pairs = {pair for pair in pairs if not re.fullmatch(_HIRAGANA, pair)} or pairs
-        choices = "|".join(sorted(map(re.escape, set(words)), key=len, reverse=True))
+        choices = "|".join(map(_as_pattern, sorted(set(words), key=len, reverse=True)))
         self._words = re.compile(choices, re.IGNORECASE) if choices else None
 
     def find(self, text: str) -> list[Span]:
@@ -120,6 +123,23 @@ class QueryWords:
                 yield start, end
 
 
+def _split_words(text: str) -> Iterator[str]:
+    """Give the words of a text: letters and digits, with the marks on them and what joins them inside."""
+    word = ""
+    for character in f"{text} ":
+        joins = character in _APOSTROPHES + _JOINERS or unicodedata.category(character).startswith("M")
+        if character.isalnum() or (word and joins):
+            word += character
+        elif word:
+            yield word.rstrip(_APOSTROPHES + _JOINERS)
+            word = ""
+
+
+def _as_pattern(word: str) -> str:
+    """Give a pattern for a word, whichever apostrophe is in it."""
+    return re.sub(f"[{_APOSTROPHES}]", f"[{_APOSTROPHES}]", re.escape(word))
+
+
 def _stands_alone(text: str, start: int, end: int) -> bool:
     """Tell whether no word goes on before `start` or at `end`."""
     before, after = text[max(0, start - 1) : start], text[end : end + 1]
@@ -128,6 +148,8 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
 
 def _is_in_word(character: str) -> bool:
     """Tell whether it is a letter or digit of a spaced script, or a mark on one."""
+    if re.match(_UNSPACED, character):
+        return False
     if character.isalnum():
         return not re.match(_DENSE_RUN, character)
     return unicodedata.category(character).startswith("M")

@@ -113,7 +113,23 @@ def test_words_of_other_alphabets_are_whole_words_too() -> None:
 
 def test_a_combining_mark_belongs_to_its_word() -> None:
     assert marked("e\u0301 e", "e") == ["e"]
-    assert marked("नमस्ते नमस्", "नमस्") == []
+    assert marked("नमस्ते", "नमस्") == []
+    assert marked("नमस्ते नमस्", "नमस्") == ["नमस्"]
+
+
+def test_words_are_found_with_the_marks_that_are_part_of_them() -> None:
+    assert marked("यह हिन्दी भाषा है, हिन्दीभाषी नहीं", "हिन्दी भाषा") == ["हिन्दी", "भाषा"]
+    assert marked("این را می\u200cخواهم", "می\u200cخواهم") == ["می\u200cخواهم"]
+
+
+def test_words_are_found_inside_scripts_without_spaces() -> None:
+    assert marked("สาเหตุของน้ำขึ้นน้ำลงคือดวงจันทร์", "น้ำขึ้นน้ำลง") == ["น้ำขึ้นน้ำลง"]
+    assert marked("ດວງຈັນ", "ຈັນ") == ["ຈັນ"]
+
+
+def test_either_apostrophe_finds_the_other() -> None:
+    assert marked("The sailor’s knot", "sailor's") == ["sailor’s"]
+    assert marked("The sailor's knot 'holds'", "sailor’s ‘holds’") == ["sailor's", "holds"]
 
 
 def test_chinese_is_found_by_pairs_of_characters() -> None:
