@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from shell import Shell
 
-from ce_rerank import interrupts
-from ce_rerank.interrupts import end_on_signals, exit_code_if_interrupted, raise_if_interrupted
+from ce_rerank.interrupts import exit_code_if_interrupted, raise_if_interrupted
 
 BOTH = [(signal.SIGINT, KeyboardInterrupt, 130), (signal.SIGTERM, SystemExit, 143)]
 
 
-@pytest.fixture
-def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave the signals of this process as they were."""
-    before = {number: signal.getsignal(number) for number in interrupts.EXIT_CODES}
-    monkeypatch.setattr(interrupts, "_received", [])
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+# Each in a process of its own: in this one are libraries that signals are better not tried on.
+_SENT = """
+import signal
+from ce_rerank.interrupts import end_on_signals, exit_code_if_interrupted, raise_if_interrupted
+number = signal.Signals({number})
+end_on_signals()
+for act in (lambda: signal.raise_signal(number), raise_if_interrupted):
+    try:
+        act()
+    except BaseException as error:
+        print(type(error).__name__, exit_code_if_interrupted())
+"""
+_IGNORED = """
+import signal
+from ce_rerank.interrupts import end_on_signals, exit_code_if_interrupted, raise_if_interrupted
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+end_on_signals()
+signal.raise_signal(signal.SIGINT)
+raise_if_interrupted()
+print(exit_code_if_interrupted())
+"""
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
 def test_without_a_signal_nothing_is_raised() -> None:
@@ -32,25 +48,15 @@ def test_without_a_signal_nothing_is_raised() -> None:
     assert exit_code_if_interrupted() is None
 
 
-@pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize(("number", "kind", "code"), BOTH)
 def test_what_a_signal_raises_can_be_raised_again(
     number: signal.Signals, kind: type[BaseException], code: int
 ) -> None:
-    end_on_signals()
-    with pytest.raises(kind):
-        signal.raise_signal(number)
-    assert exit_code_if_interrupted() == code
-    with pytest.raises(kind):
-        raise_if_interrupted()
+    assert run_python(_SENT.format(number=int(number))) == f"{kind.__name__} {code}\n" * 2
 
 
-@pytest.mark.usefixtures("handlers")
 def test_a_signal_that_is_ignored_stays_so() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_on_signals()
-    signal.raise_signal(signal.SIGINT)
-    assert exit_code_if_interrupted() is None
+    assert run_python(_IGNORED) == "None\n"
 
 
 def break_library(shell: Shell, name: str, number: int, then: str) -> None:
