@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 from .. import __version__
 from ..errors import CeRerankError, UsageError
 from ..formats.base import ReadOptions
-from ..formats.output import is_written_directly, open_output
+from ..formats.output import is_written_directly, open_output, require_other_file
 from ..formats.rows import WriteOptions
 from ..formats.source import Source
 from ..formats.writers import BatchFormat
+from ..interrupts import EXIT_CODES
 from ..types import LongPolicy, RankOptions
 from .console import Activity, describe_progress
 from .options import ModelOptions, as_keywords
@@ -34,7 +35,6 @@ log = logging.getLogger("ce_rerank")
 
 _DONE = 0
 _ROWS_LEFT_OUT = 5
-_EXIT_OF_SIGNAL: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 SECONDS_BETWEEN_LINES = 30
 
 
@@ -129,12 +129,10 @@ class BatchJob:
         """Refuse an input that is the output, or would be written over beside it."""
         from ..batch.partial import PartialFile
 
+        require_other_file(path, self.names.all)
         beside = () if is_written_directly(path) else PartialFile(path).side_paths
         for name in self.names.all:
-            resolved = Path(name).resolve()
-            if resolved == path.resolve():
-                raise UsageError(f"{path} is both input and output.", hint="Write to another file.")
-            if name != "-" and resolved in beside:
+            if name != "-" and Path(name).resolve() in beside:
                 raise UsageError(
                     f"{name} is input, and would be written over beside {path}.",
                     hint="Write to another file.",
@@ -170,7 +168,7 @@ class BatchJob:
                 raise
             if stopped_by is not None:
                 _say_what_is_left(file)
-                return _EXIT_OF_SIGNAL[stopped_by]
+                return EXIT_CODES[stopped_by]
             _say_what_is_noteworthy(tally, reranker.info.max_length, self.ranking.long, file)
             return _ROWS_LEFT_OUT if tally.bad_rows else _DONE
 
@@ -281,7 +279,7 @@ def _stopping_on_signals(run: BatchRun) -> Iterator[list[int]]:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
-    current = {number: signal.getsignal(number) for number in _EXIT_OF_SIGNAL}
+    current = {number: signal.getsignal(number) for number in EXIT_CODES}
     previous = {number: handler for number, handler in current.items() if handler is not signal.SIG_IGN}
     for number in previous:
         signal.signal(number, stop)

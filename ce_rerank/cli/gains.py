@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..evaluation import Judgements, Run, evaluate, load_judgements, load_run
-from ..formats.output import is_written_directly
+from ..formats.output import is_written_directly, require_other_file
 from ..formats.source import Source
 from ..measures import DEFAULT_MEASURES, parse_measures
 from .comparison import draw_evaluation
@@ -88,8 +88,7 @@ def _require_readable_output(output: Path | None, qrels: str, format: str) -> No
             f"--qrels reads the output again, and {output} is no file.",
             hint="Name a file with --output, or leave it out to see the measures alone.",
         )
-    if output.resolve() == Path(qrels).resolve():
-        raise UsageError(f"{output} is both input and output.", hint="Write to another file.")
+    require_other_file(output, [qrels])
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -120,6 +120,13 @@ def require_writable(target: Path) -> None:
         raise IsADirectoryError
     if target.exists() and not os.access(target, os.W_OK):
         raise PermissionError
+
+
+def require_other_file(path: Path, inputs: Iterable[str]) -> None:
+    """Raise UsageError when one of the files named as input is the one to be written."""
+    target = path.resolve()
+    if any(Path(name).resolve() == target for name in inputs):
+        raise UsageError(f"{path} is both input and output.", hint="Write to another file.")
 
 
 def finish_output(stream: BinaryIO, part: Path, path: Path) -> None:

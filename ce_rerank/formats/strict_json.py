@@ -53,9 +53,7 @@ def decode_json(text: str, where: str) -> Any:
         value = _decode(lambda decoder: decoder.decode(text), where)
     except json.JSONDecodeError as error:
         raise _broken_json(where, error) from None
-    brackets = text.count("{") + text.count("[")
-    if brackets > DEEPEST_LEVEL:
-        _refuse_depth(value, brackets, where)
+    _require_depth(value, text.count("{") + text.count("["), where)
     if "\\u" in text and _SURROGATE_ESCAPE.search(text):
         refuse_surrogates(value, where)
     return value
@@ -68,9 +66,7 @@ def decode_json_item(text: str, start: int, name: str, line: int) -> tuple[Any, 
         value, end = _decode(lambda decoder: decoder.raw_decode(text, start), where)
     except json.JSONDecodeError as error:
         raise _broken_json(f"{name}:{error.lineno}", error) from None
-    brackets = text.count("{", start, end) + text.count("[", start, end)
-    if brackets > DEEPEST_LEVEL:
-        _refuse_depth(value, brackets, where)
+    _require_depth(value, text.count("{", start, end) + text.count("[", start, end), where)
     if _SURROGATE_ESCAPE.search(text, start, end):
         refuse_surrogates(value, where)
     return value, end
@@ -142,8 +138,10 @@ def _decode(decode: Callable[[json.JSONDecoder], Decoded], where: str) -> Decode
         return decode(_literal_decoder)
 
 
-def _refuse_depth(value: Any, brackets: int, where: str) -> None:
+def _require_depth(value: Any, brackets: int, where: str) -> None:
     """Raise InputError for a value beyond `DEEPEST_LEVEL`; `brackets` is how many its text opens."""
+    if brackets <= DEEPEST_LEVEL:
+        return
     level = [value]
     for depth in range(1, DEEPEST_LEVEL + 1):
         # Each opens a list or an object once at most, so that what is left soon cannot reach far enough.
