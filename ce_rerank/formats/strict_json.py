@@ -160,9 +160,12 @@ def _too_deep(where: str) -> InputError:
 
 def _broken_json(where: str, error: json.JSONDecodeError) -> InputError:
     reason = error.msg[0].lower() + error.msg[1:]
-    cut_off = error.pos >= len(error.doc.rstrip())
+    end = len(error.doc.rstrip())
+    cut_off = error.pos >= end
+    # Not behind the line end, where columns begin anew.
+    column = end - error.doc.rfind("\n", 0, end) if cut_off else error.colno
     return InputError(
-        f"{where}: broken JSON at column {error.colno} ({reason}).",
+        f"{where}: broken JSON at column {column} ({reason}).",
         hint="It ends too early; was it cut off, or is it spread over several lines?" if cut_off else "",
     )
 

@@ -129,7 +129,7 @@ def test_rows_of_the_run_and_of_the_corpus_that_cannot_be_read_can_be_left_out(t
     assert [(reason.partition(" (")[0].partition(" is not:")[0], row) for reason, row in rejected] == [
         (f'{run}:1: "garbage"', "garbage"),
         (f'{run}:2: "1 Q0 a 1 x x"', "1 Q0 a 1 x x"),
-        (f"{corpus}:2: broken JSON at column 1", '{"_id": "b", "text":'),
+        (f"{corpus}:2: broken JSON at column 21", '{"_id": "b", "text":'),
         (f"{corpus}:3: the document has no id. Name its field with --id-field.", '{"title": "no id"}'),
         (
             f'{corpus}:4: the document "a" is here twice',

@@ -57,6 +57,11 @@ def test_an_exact_float_is_a_number_and_survives_pickling() -> None:
             "x:3: broken JSON at column 8 (expecting ',' delimiter). "
             "It ends too early; was it cut off, or is it spread over several lines?",
         ),
+        (
+            '{"a":\n',
+            "x:3: broken JSON at column 6 (expecting value). "
+            "It ends too early; was it cut off, or is it spread over several lines?",
+        ),
         ('{"a": NaN}', "x:3: NaN is not JSON. Write null, or a number."),
         ("[-Infinity]", "x:3: -Infinity is not JSON. Write null, or a number."),
         ('{"a": 1, "b": 2, "a": 3}', 'x:3: the field "a" is there twice in one object.'),
