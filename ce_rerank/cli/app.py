@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
@@ -42,13 +42,15 @@ class Application(DefaultCommandGroup):
             self.commands[name] = _load_command(name)
         return super().get_command(ctx, name)
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Read the options, of which --help and --version print."""
+        with _ended_by_reader():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; when whoever reads our output has read enough, end quietly."""
-        try:
+        """Run the command."""
+        with _ended_by_reader():
             return super().invoke(ctx)
-        except BrokenPipeError:
-            _forget_stdout()
-            raise typer.Exit(0) from None
 
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         """Run a command line; in standalone mode exits with its code, else returns it."""
@@ -179,6 +181,19 @@ def _usage_hint(error: typer.TyperException) -> str:
 
 def _asked_for_traceback(args: Sequence[str]) -> bool:
     return "--debug" in args[: args.index("--") if "--" in args else None]
+
+
+@contextmanager
+def _ended_by_reader() -> Iterator[None]:
+    """End quietly when whoever reads our output has read enough."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as error:
+        # Rich, which prints the help, makes a SystemExit of a BrokenPipeError.
+        if not isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
+            raise
+        _forget_stdout()
+        raise typer.Exit(0) from None
 
 
 def _forget_stdout() -> None:

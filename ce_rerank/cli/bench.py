@@ -109,7 +109,8 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
         for engine, precision in _choose(model, device):
             activity.stage(f"Loading {engine} {precision}")
             keywords = as_keywords(model) | {"engine": engine, "precision": precision, "device": device}
-            # What is compiled at first use is compiled here, so that it counts for nothing below.
+            # What is compiled at first use is compiled here, so that it counts for nothing below. Should it
+            # fail, the worker will tell.
             _run_start(keywords, lists)
             worker = stack.enter_context(_worker(keywords, lists))
             try:
@@ -143,12 +144,18 @@ def _choose(model: ModelOptions, device: str) -> list[tuple[str, str]]:
     choices = list(_CHOICES[kind])
     if kind == "cpu" and has_native_bf16():
         choices.append(("torch", "bf16"))
-    return [
+    asked = [
         (engine, precision)
         for engine, precision in choices
-        if (engine, precision) == _REFERENCE
-        or (model.engine in ("auto", engine) and model.precision in ("auto", precision))
+        if model.engine in ("auto", engine) and model.precision in ("auto", precision)
     ]
+    if not asked:
+        there = ", ".join(" ".join(choice) for choice in choices)
+        raise UsageError(
+            f"Nothing on {device} goes by --engine {model.engine} --precision {model.precision}.",
+            hint=f"There are {there}.",
+        )
+    return [_REFERENCE, *(choice for choice in asked if choice != _REFERENCE)]
 
 
 class _RefusedError(Exception):
@@ -208,12 +215,16 @@ def _worker(keywords: dict[str, Any], lists: Lists) -> Iterator[_Worker]:
 def _start_seconds(keywords: dict[str, Any], lists: Lists) -> float:
     """Time a whole process that ranks a handful of documents, from its start to its end."""
     started = time.perf_counter()
-    _run_start(keywords, lists)
-    return time.perf_counter() - started
+    ended = _run_start(keywords, lists)
+    seconds = time.perf_counter() - started
+    if ended.returncode:
+        choice = f"{keywords['engine']} {keywords['precision']}"
+        raise CeRerankError(f"A process that was to rank by {choice} failed.", hint=ended.stderr.strip())
+    return seconds
 
 
-def _run_start(keywords: dict[str, Any], lists: Lists) -> None:
-    """Rank a handful of documents in a process of its own; what it cannot, a worker will complain of."""
+def _run_start(keywords: dict[str, Any], lists: Lists) -> subprocess.CompletedProcess[str]:
+    """Rank a handful of documents in a process of its own."""
     documents = [text for _, texts in lists for text in texts][:_START_DOCUMENTS]
     with tempfile.TemporaryDirectory() as folder:
         # Not as arguments, which have no room for a long document.
@@ -221,9 +232,10 @@ def _run_start(keywords: dict[str, Any], lists: Lists) -> None:
         query.write_text(lists[0][0], encoding="utf-8")
         file.write_text("".join(json.dumps(text) + "\n" for text in documents), encoding="utf-8")
         command = [sys.executable, "-m", "ce_rerank", "rank", "-Q", *_as_arguments(keywords)]
-        subprocess.run(
+        return subprocess.run(
             [*command, "--query-file", str(query), "-f", str(file)],
-            check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8",
+            errors="replace",
         )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..evaluation import Evaluation, MeasuredRun, Run, load_judgements, load_run
 from ..evaluation import evaluate as evaluate_runs
 from ..formats.beir import read_queries
-from ..formats.output import is_written_directly, open_output, require_other_file
+from ..formats.output import open_output, require_other_file
 from ..formats.source import Source
 from ..formats.strict_json import encode_utf8
 from ..measures import DEFAULT_MEASURES, parse_measures
@@ -119,9 +119,8 @@ def _check_usage(
     read = [name for name in (*runs, qrels, queries) if name is not None]
     if read.count("-") > 1:
         raise UsageError("stdin is named more than once.", hint="Give - once.")
-    # What is written directly, such as a terminal, may well be both.
-    if output is not None and not is_written_directly(output):
-        require_other_file(output, [name for name in read if name != "-"])
+    if output is not None:
+        require_other_file(output, read)
     if queries is not None and not per_query:
         raise UsageError("--queries gives texts to --per-query, which is not there.", hint="Add --per-query.")
     if per_query and format == "table" and len(runs) == 1:

@@ -12,7 +12,7 @@ import typer
 
 from ..errors import UsageError
 from ..formats.base import FORMAT_OF_SUFFIX, InputFormat, ReadOptions, read_documents
-from ..formats.output import open_output
+from ..formats.output import open_output, require_other_file
 from ..formats.rows import WriteOptions
 from ..formats.source import Source, read_query
 from ..formats.writers import open_writer
@@ -113,6 +113,9 @@ def rank(
     with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
         texts = list(arguments or [])
         asked = _read_query(texts, query, query_file)
+        if output.output is not None:
+            queries = [] if query_file is None else [str(query_file)]
+            require_other_file(output.output, [*queries, *(file or []), *(texts if whole_files else [])])
         reading = ReadOptions(source_format, tuple(fields.text_field or ()), fields.id_field, whole_files)
         documents = _read_documents(texts, file or [], reading)
         with _open_results(output.output) as stream:

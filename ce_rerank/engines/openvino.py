@@ -41,10 +41,10 @@ def load_openvino_engine(checkpoint: Checkpoint, options: EngineOptions) -> Open
         return _load(checkpoint, options)
     except CannotCompileError as error:
         if is_only_way:
-            raise UnavailableError(f"{checkpoint.name} cannot be compiled: {error}.", hint=_HINT) from error
+            raise UnavailableError(f"Openvino cannot run {checkpoint.name}: {error}.", hint=_HINT) from error
         is_mishap = isinstance(error, UnusableCacheError | BrokenLibraryError)
         level = logging.WARNING if is_mishap else logging.INFO
-        log.log(level, "Torch runs %s, which cannot be compiled: %s.", checkpoint.name, error)
+        log.log(level, "Torch runs %s; openvino cannot: %s.", checkpoint.name, error)
     except RefusedError as error:
         reason = f"in {error.precision} {error}"
         if is_only_way:

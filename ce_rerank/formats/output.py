@@ -123,9 +123,13 @@ def require_writable(target: Path) -> None:
 
 
 def require_other_file(path: Path, inputs: Iterable[str]) -> None:
-    """Raise UsageError when one of the files named as input is the one to be written."""
+    """Raise UsageError when one of the files named as input (`-` is none) is the one to be written.
+
+    What is written directly, such as a terminal, may well be both.
+    """
     target = path.resolve()
-    if any(Path(name).resolve() == target for name in inputs):
+    names = () if is_written_directly(path) else inputs
+    if any(name != "-" and Path(name).resolve() == target for name in names):
         raise UsageError(f"{path} is both input and output.", hint="Write to another file.")
 
 

@@ -3,9 +3,10 @@
     python tests/benchmarks/long_documents.py
     python tests/benchmarks/long_documents.py --documents 20 --rounds 3
 
-`fits`: documents that fit in a window, with `long="chunk"` and with `long="truncate"`. `long`: documents of
-many windows, chunked, and the same windows as documents of their own. Both kinds take turns; figures are
-medians. Costs are of CPU time, which other work on the machine lengthens less than the time on a clock.
+`fits`: documents that fit in a window, with `long="chunk"` and with `long="truncate"`, in turns; figures are
+medians. `long`: documents of many windows, chunked, all in one call, and in `--rounds` calls before and after
+it a part of the same windows as documents of their own. Costs are of CPU time, which other work on the
+machine lengthens less than the time on a clock.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ce_rerank import Reranker
@@ -35,11 +36,12 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=200, help="that are long")
     parser.add_argument("--words", type=int, default=10_000, help="of each of them")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--part", type=int, default=20, help="every how manyth window is ranked by itself")
     given = parser.parse_args()
     engine = load_engine(resolve_checkpoint(given.model), EngineOptions())
     print(engine.info.description)
     measure_fitting(engine, given.rounds)
-    measure_long(engine, given.documents, given.words, given.rounds)
+    measure_long(engine, given.documents, given.words, given.rounds, given.part)
 
 
 def measure_fitting(engine: Engine, rounds: int) -> None:
@@ -60,24 +62,31 @@ def measure_fitting(engine: Engine, rounds: int) -> None:
     )
 
 
-def measure_long(engine: Engine, documents: int, words: int, rounds: int) -> None:
-    """Rank long documents, and their windows as documents of their own."""
+def measure_long(engine: Engine, documents: int, words: int, rounds: int, part: int) -> None:
+    """Rank long documents, and every `part`-th of their windows as a document of its own."""
     reranker = Reranker.from_engine(engine)
     query, texts = make_documents(documents, words)
-    readings = list(
-        read_pairs(engine.tokenizer, [(query, text) for text in texts], RankOptions(long="chunk"))
-    )
-    passages = [reading.passage.text for reading in readings if reading.passage is not None]
+    pairs = [(query, text) for text in texts]
+    readings = list(read_pairs(engine.tokenizer, pairs, RankOptions(long="chunk")))
+    windows = [reading.passage.text for reading in readings if reading.passage is not None][::part]
     tokens = sum(len(reading.tokens) for reading in readings)
-    whole, apart = take_turns(
-        rounds,
-        lambda: reranker.rank(query, texts, long="chunk"),
-        lambda: reranker.rank(query, passages),
+    window_tokens = sum(
+        len(reading.tokens)
+        for reading in read_pairs(engine.tokenizer, [(query, window) for window in windows], RankOptions())
     )
+
+    def rank_windows() -> object:
+        return reranker.rank(query, windows)
+
+    apart = [measure(rank_windows) for _ in range(rounds)]
+    whole = measure(lambda: reranker.rank(query, texts, long="chunk"))
+    apart += [measure(rank_windows) for _ in range(rounds)]
+    short = median_cost(apart)
+    cost = (whole.cpu_seconds / tokens) / (short.cpu_seconds / window_tokens) - 1
     print(
-        f"long: {documents} documents of {words:,} words, {len(passages):,} windows, {tokens:,} tokens: "
-        f"{tokens / whole.seconds:,.0f} tokens a second, {tokens / apart.seconds:,.0f} as documents of their "
-        f"own: {whole.cpu_seconds / apart.cpu_seconds - 1:+.1%} cost"
+        f"long: {documents} documents of {words:,} words, {len(readings):,} windows, {tokens:,} tokens: "
+        f"{tokens / whole.seconds:,.0f} tokens a second; {len(windows):,} windows as documents of their own: "
+        f"{window_tokens / short.seconds:,.0f}: {cost:+.1%} cost"
     )
 
 
@@ -104,20 +113,23 @@ class Cost:
 
 def take_turns(rounds: int, *tasks: Callable[[], object]) -> list[Cost]:
     """Run tasks in turns, once before it counts."""
-    costs: list[list[Cost]] = [[] for _ in tasks]
-    for number in range(rounds + 1):
-        for task, measured in zip(tasks, costs, strict=True):
-            started, cpu_started = time.perf_counter(), time.process_time()
-            task()
-            if number:
-                measured.append(Cost(time.perf_counter() - started, time.process_time() - cpu_started))
-    return [
-        Cost(
-            statistics.median(cost.seconds for cost in measured),
-            statistics.median(cost.cpu_seconds for cost in measured),
-        )
-        for measured in costs
-    ]
+    turns = [[measure(task) for task in tasks] for _ in range(rounds + 1)][1:]
+    return [median_cost(costs) for costs in zip(*turns, strict=True)]
+
+
+def measure(task: Callable[[], object]) -> Cost:
+    """Run a task once."""
+    started, cpu_started = time.perf_counter(), time.process_time()
+    task()
+    return Cost(time.perf_counter() - started, time.process_time() - cpu_started)
+
+
+def median_cost(costs: Sequence[Cost]) -> Cost:
+    """Return the medians of what the runs of a task took."""
+    return Cost(
+        statistics.median(cost.seconds for cost in costs),
+        statistics.median(cost.cpu_seconds for cost in costs),
+    )
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ import pytest
 from engines.families import make_checkpoint
 from typer.testing import CliRunner, Result
 
+from ce_rerank.cli import bench
 from ce_rerank.cli.app import app
 from ce_rerank.cli.bench_sample import lists_of
+from ce_rerank.errors import CeRerankError
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +53,22 @@ def test_what_was_asked_for_is_measured_beside_the_reference(run: Run) -> None:
     Path("few.txt").write_text("one\ntwo\nthree\nfour\n")
     result = run("few.txt", "--engine", "torch", "--precision", "fp32", "--to", "json")
     assert [(one["engine"], one["precision"]) for one in json.loads(result.stdout)] == [("torch", "fp32")]
+
+
+def test_what_this_device_has_not_is_refused(run: Run) -> None:
+    result = run("--precision", "fp16")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(
+        "error: Nothing on cpu goes by --engine auto --precision fp16.\n"
+        "       There are torch fp32, openvino fp32, openvino bf16"
+    )
+
+
+def test_a_start_that_fails_is_not_timed() -> None:
+    keywords = {"engine": "torch", "precision": "fp32", "model": "no/such", "offline": True}
+    with pytest.raises(CeRerankError, match=r"^A process that was to rank by torch fp32 failed\.$") as raised:
+        bench._start_seconds(keywords, [("a", ["b"])])
+    assert "no/such is not in the cache" in raised.value.hint
 
 
 def test_a_model_that_is_not_to_be_had_is_said_in_its_own_words(run: Run) -> None:

@@ -98,6 +98,15 @@ def test_a_full_disk_behind_stdout_is_told_as_one(arguments: list[str], unbuffer
     assert done.returncode == 4
 
 
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["rank", "--help"], ["models"]])
+def test_a_reader_that_has_left_is_no_fault(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*COMMAND, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def run_redirected(redirection: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     script = f'exec "$@" {redirection}'
     return subprocess.run(["sh", "-c", script, "sh", *COMMAND, *arguments], capture_output=True, text=True)

@@ -171,6 +171,24 @@ def test_a_failed_run_leaves_the_output_file_as_it_was(run: Run) -> None:
     assert [path.name for path in Path().glob("out*")] == ["out.jsonl"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("red", "-f", "./notes"), ("--query-file", "notes", "one"), ("red", "notes", "--whole-files")],
+)
+def test_what_is_read_is_not_written_over(run: Run, arguments: tuple[str, ...]) -> None:
+    Path("notes").write_text("one\ntwo red\n", encoding="utf-8")
+    result = run(*arguments, "-o", "notes")
+    assert (result.exit_code, result.stderr) == (
+        2, "error: notes is both input and output.\n       Write to another file.\n"
+    )  # fmt: skip
+    assert Path("notes").read_text(encoding="utf-8") == "one\ntwo red\n"
+
+
+def test_a_query_may_be_the_name_of_the_output(run: Run) -> None:
+    Path("one").write_text("one two", encoding="utf-8")
+    assert run("notes", "one", "--whole-files", "-o", "notes").exit_code == 0
+
+
 def test_cut_documents_are_said_on_stderr_unless_quiet(run: Run) -> None:
     text = "one " * 40
     said = run("red", text, "two").stderr

@@ -279,11 +279,11 @@ def test_what_cannot_be_compiled_is_left_to_torch(
     checkpoint = replace(make_causal_reranker(tmp_path / "causal"), name="causal")
     caplog.set_level(logging.INFO, "ce_rerank")
     assert load_openvino_engine(checkpoint, EngineOptions()) is None
-    assert caplog.messages == ["Torch runs causal, which cannot be compiled: it is a causal language model."]
+    assert caplog.messages == ["Torch runs causal; openvino cannot: it is a causal language model."]
     assert load_engine(checkpoint, EngineOptions()).info.engine == "torch"
     with pytest.raises(UnavailableError) as raised:
         load_openvino_engine(checkpoint, EngineOptions(engine="openvino"))
-    assert raised.value.message == "causal cannot be compiled: it is a causal language model."
+    assert raised.value.message == "Openvino cannot run causal: it is a causal language model."
     assert "--engine torch" in raised.value.hint
 
 
