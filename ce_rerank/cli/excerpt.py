@@ -28,8 +28,12 @@ _OPENING = "\u3008\u300a\u300c\u300e\u3010\u3014\u3016\uff08\uff5b"
 # Patterns are compiled at their first use, which takes longer than importing all else of this module.
 _DENSE_RUN = f"[{_DENSE}]+"
 _HIRAGANA = "[\u3040-\u309f]+"
-# Thai, Lao, Burmese and Khmer: without spaces too, but what stands between two of them is a phrase.
-_UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
+# Thai, Lao, Burmese, Khmer and the Tai scripts (line break class SA in Unicode): without spaces too, but what
+# stands between two of them is a phrase.
+_UNSPACED = (
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaadf"
+    "\U00011700-\U0001174f]"
+)
 _UNBREAKABLE = f"[{_OPENING}]*[{_DENSE}][{_CLOSING}]*|[^\\s{_DENSE}]+"
 _APOSTROPHES = "'’"
 _JOINERS = "\u200c\u200d"
@@ -127,7 +131,7 @@ def _split_words(text: str) -> Iterator[str]:
     """Give the words of a text: letters and digits, with the marks on them and what joins them inside."""
     word = ""
     for character in f"{text} ":
-        joins = character in _APOSTROPHES + _JOINERS or unicodedata.category(character).startswith("M")
+        joins = character in _APOSTROPHES + _JOINERS or _is_mark(character)
         if character.isalnum() or (word and joins):
             word += character
         elif word:
@@ -142,8 +146,9 @@ def _as_pattern(word: str) -> str:
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
     """Tell whether no word goes on before `start` or at `end`."""
-    before, after = text[max(0, start - 1) : start], text[end : end + 1]
-    return not any(character and _is_in_word(character) for character in (before, after))
+    if start > 0 and _is_in_word(text[start - 1]):
+        return False
+    return end == len(text) or not (_is_in_word(text[end]) or _is_mark(text[end]))
 
 
 def _is_in_word(character: str) -> bool:
@@ -152,6 +157,10 @@ def _is_in_word(character: str) -> bool:
         return False
     if character.isalnum():
         return not re.match(_DENSE_RUN, character)
+    return _is_mark(character)
+
+
+def _is_mark(character: str) -> bool:
     return unicodedata.category(character).startswith("M")
 
 

@@ -125,6 +125,11 @@ def test_words_are_found_with_the_marks_that_are_part_of_them() -> None:
 def test_words_are_found_inside_scripts_without_spaces() -> None:
     assert marked("สาเหตุของน้ำขึ้นน้ำลงคือดวงจันทร์", "น้ำขึ้นน้ำลง") == ["น้ำขึ้นน้ำลง"]
     assert marked("ດວງຈັນ", "ຈັນ") == ["ຈັນ"]
+    assert marked("ꩡꩢꩣ", "ꩢ") == ["ꩢ"]
+
+
+def test_no_mark_is_parted_from_a_word_of_a_script_without_spaces() -> None:
+    assert marked("การบ้าน การ์ด", "การ") == ["การ"]
 
 
 def test_either_apostrophe_finds_the_other() -> None:
