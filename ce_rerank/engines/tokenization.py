@@ -20,6 +20,9 @@ from .cuts import SafeCuts
 
 _CHARACTERS_A_TOKEN = 6  # more than any language has on average, so that one try nearly always does
 _REACH_GROWTH = 4
+# Characters between the last token that is taken and a cut at no safe place: only a word of as many could let
+# it be felt.
+_FAR = 1 << 16
 _PIECE_CHARACTERS = 4096  # small enough for all threads of a large machine to have a part of one document
 _PIECES_AT_ONCE = 64
 
@@ -103,8 +106,9 @@ class EncoderTokenizer:
     def encode(self, pairs: Sequence[Pair]) -> list[PairTokens]:
         """Tokenize pairs, cutting documents at `max_length`; the query must leave room (`document_room`).
 
-        The ids are those of documents tokenized whole, though no more of one is tokenized than could matter.
-        Raises ValueError when a query leaves no room.
+        The ids are those of documents tokenized whole, though no more of one is tokenized than could matter;
+        those of a word of more than 65,536 characters may be others. Raises ValueError when a query leaves no
+        room.
         """
         rows: dict[int, PairTokens] = {}
         places: Sequence[int] = range(len(pairs))
@@ -117,10 +121,12 @@ class EncoderTokenizer:
             encodings = self._tokenizer.encode_batch(beginnings)
             unfilled = []
             for place, stop, encoding in zip(places, stops, encodings, strict=True):
-                if len(encoding) <= self.max_length and stop < len(pairs[place][1]):
-                    unfilled.append(place)
+                document = pairs[place][1]
+                row = self._pair_tokens(encoding, document)
+                if stop == len(document) or (row.truncated and row.characters_read <= reach):
+                    rows[place] = row
                 else:
-                    rows[place] = self._pair_tokens(encoding, pairs[place][1])
+                    unfilled.append(place)
             places = unfilled
             reach *= _REACH_GROWTH
         return [rows[place] for place in range(len(pairs))]
@@ -166,8 +172,9 @@ class EncoderTokenizer:
         return PairTokens(input_ids, type_ids, truncated=True, characters_read=max(end for _, end in offsets))
 
     def _cut_beyond(self, document: str, reach: int) -> int:
-        """Give a place beyond `reach` where a cut does no harm; the document's end where there is none."""
-        return self._cuts.find(document, reach, len(document)) or len(document)
+        """Give a place beyond `reach`, or the document's end, where a cut does no harm to what is before."""
+        far = min(reach + _FAR, len(document))
+        return self._cuts.find(document, reach, far) or far
 
     def _pieces(self, text: str) -> Iterator[tuple[int, int]]:
         """Cut a text into pieces to tokenize by themselves, at safe places where there are some."""

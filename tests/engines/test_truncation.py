@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 import unicodedata
 from collections.abc import Iterable
@@ -10,7 +9,7 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Encoding
+from tokenizers import Encoding, Tokenizer
 from trained_tokenizers import KINDS, copy_tokenizer, texts, trained_tokenizer
 
 from ce_rerank.engines.tokenization import EncoderTokenizer, PairTokens
@@ -79,19 +78,55 @@ def test_a_query_that_leaves_no_room_is_no_reason_to_cut_it() -> None:
         ENCODERS["wordpiece", 12].encode([("the " * 12, "dog")])
 
 
+class _CountedTokenizer:
+    """Counts the characters of the documents that go through a tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.characters = 0
+
+    def encode_batch(self, pairs: list[tuple[str, str]]) -> list[Encoding]:
+        self.characters += sum(len(document) for _, document in pairs)
+        return self._tokenizer.encode_batch(pairs)
+
+
+def characters_tokenized(monkeypatch: pytest.MonkeyPatch, encoder: EncoderTokenizer, document: str) -> int:
+    """Tokenize a document that is cut, and count how much of it was looked at."""
+    counted = _CountedTokenizer(encoder._tokenizer)
+    monkeypatch.setattr(encoder, "_tokenizer", counted)
+    (row,) = encoder.encode([("the", document)])
+    assert row.truncated
+    return counted.characters
+
+
 # Not "unsplit" English: its vocabulary of a few sentences has pieces that reach from word to word.
 @pytest.mark.parametrize(
     ("kind", "language"),
     [(kind, "english") for kind in KINDS if kind != "unsplit"] + [(kind, "chinese") for kind in KINDS],
 )
-def test_no_more_of_a_document_is_tokenized_than_could_matter(kind: str, language: str) -> None:
+def test_no_more_of_a_document_is_tokenized_than_could_matter(
+    monkeypatch: pytest.MonkeyPatch, kind: str, language: str
+) -> None:
     unit = LONG_TEXTS[language]
-    encoder = ENCODERS[kind, 24]
-    encoder.encode([("the", unit * 100)])
-    start = time.perf_counter()
-    (row,) = encoder.encode([("the", unit * (10_000_000 // len(unit)))])
-    assert row.truncated
-    assert time.perf_counter() - start < 0.5
+    document = unit * (10_000_000 // len(unit))
+    assert characters_tokenized(monkeypatch, ENCODERS[kind, 24], document) < 5000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("unit", ["- | ", "🙂 👍🏽 ", "ACGT+"])
+def test_text_that_is_nowhere_safe_to_cut_is_not_tokenized_whole(
+    monkeypatch: pytest.MonkeyPatch, kind: str, unit: str
+) -> None:
+    document = unit * (500_000 // len(unit))
+    assert characters_tokenized(monkeypatch, ENCODERS[kind, 24], document) < 100_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("unit", ["- | ", "🙂 👍🏽 ", "🙂", "ภาษาไทยไม่มีช่องว่าง", "ACGT+", "the"])
+def test_a_cut_at_no_safe_place_is_far_behind_what_is_read(kind: str, unit: str) -> None:
+    document = unit * (200_000 // len(unit))
+    (row,) = ENCODERS[kind, 24].encode([("the", document)])
+    assert row == encode_whole(kind, 24, "the", document)
 
 
 def spans(kind: str, text: str) -> list[tuple[int, int]]:
