@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Container, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from ..errors import InputError
 from ..formats.base import ReadOptions, read_rows
@@ -30,17 +30,48 @@ _SHAPES = (
 )
 
 
+class RejectedRow(NamedTuple):
+    """What was wrong with a row, and its own text, to be rejected later."""
+
+    # Not the error itself: its traceback would keep alive all that was being read.
+    message: str
+    hint: str
+    text: str
+
+    @classmethod
+    def of(cls, error: InputError, text: str) -> RejectedRow:
+        """Keep what `reject` would be given."""
+        return cls(error.message, error.hint, text)
+
+    def give_to(self, reject: Reject) -> None:
+        """Reject the row."""
+        reject(InputError(self.message, hint=self.hint), self.text)
+
+
 @dataclass(frozen=True, slots=True)
 class KnownQueries:
-    """The queries of a file, by id, for rows that give no more than that."""
+    """The queries of a file, by id, for rows that give no more than that; and its rows that are none."""
 
     name: str
     by_id: Mapping[str, Query]
+    rejected: Sequence[RejectedRow] = ()
 
     @classmethod
-    def read(cls, source: Source, wanted: Container[str] | None = None) -> KnownQueries:
-        """Read a file of queries, all of them or those with a wanted id."""
-        return cls(source.name, read_whole_queries(source, wanted))
+    def read(
+        cls, source: Source, wanted: Container[str] | None = None, *, skip_bad_rows: bool = False
+    ) -> KnownQueries:
+        """Read a file of queries, all of them or those with a wanted id.
+
+        Raises InputError for a row that is no query, unless those are to be skipped.
+        """
+        rejected: list[RejectedRow] = []
+
+        def keep_or_raise(error: InputError, text: str) -> None:
+            if not skip_bad_rows:
+                raise error
+            rejected.append(RejectedRow.of(error, text))
+
+        return cls(source.name, read_whole_queries(source, wanted, keep_or_raise), rejected)
 
 
 class RowCandidates:
@@ -97,8 +128,10 @@ class RowCandidates:
     def read(self, reject: Reject) -> Generator[CandidateList, None, None]:
         """Give the lists in the order of the input; a row that is none, and part of none, is rejected.
 
-        Raises InputError for input without any row.
+        Rows of the queries' file that are no queries go first. Raises InputError for input without any row.
         """
+        for rejected in self._queries.rejected if self._queries else ():
+            rejected.give_to(reject)
         seen = _SeenQueries(for_trec=self._for_trec)
         names = _DocumentNames()  # of the flat list
         flat: CandidateList | None = None  # there may be more of it to come

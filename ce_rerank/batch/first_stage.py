@@ -12,7 +12,6 @@ from array import array
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import NamedTuple
 
 from ..errors import InputError
 from ..formats.base import ReadOptions
@@ -21,7 +20,7 @@ from ..formats.source import Reject, Source, raise_at_once
 from ..formats.strict_json import encode_json
 from ..formats.trec import read_run
 from ..types import CandidateList, Document
-from .candidates import KnownQueries
+from .candidates import KnownQueries, RejectedRow
 
 _LIKENESS_BYTES = 4096
 _WINDOW_BITS = -13  # raw deflate that looks back 8 KiB: it starts four times as fast as with 32
@@ -33,8 +32,8 @@ class RunCandidates:
     """The candidate lists of a TREC run: queries in the order in which they come, documents as they stand.
 
     Rows of one query need not stand together. All is read at once, in the constructor; it raises InputError,
-    naming file and line, for what cannot be read. With `skip_bad_rows` the rows of the run and of the corpus
-    that cannot be read, and documents that the corpus has twice, are kept instead, for `read` to reject.
+    naming file and line, for what cannot be read. With `skip_bad_rows` the rows that cannot be read, and
+    queries and documents that are there twice, are kept instead, for `read` to reject.
     """
 
     may_pause = False
@@ -50,12 +49,13 @@ class RunCandidates:
     ) -> None:
         self._name = run.name
         self._skip_bad_rows = skip_bad_rows
-        self._rejected: list[_RejectedRow] = []
+        self._rejected: list[RejectedRow] = []
         self._lists: dict[str, _RunList] = {}
         slots = self._read_run(run)
         if not slots and not self._rejected:
             raise InputError(f"{run.name}: no queries in it.")
-        self._queries = KnownQueries.read(queries, self._lists)
+        self._queries = KnownQueries.read(queries, self._lists, skip_bad_rows=skip_bad_rows)
+        self._rejected += self._queries.rejected
         self._documents = PackedDocuments(len(slots))
         self._read_corpus(corpus, slots, options)
         self._missing = {slot: doc_id for doc_id, slot in slots.items() if slot not in self._documents}
@@ -99,11 +99,11 @@ class RunCandidates:
     def read(self, reject: Reject) -> Generator[CandidateList, None, None]:
         """Give the lists in the order of the run; a row that cannot be ranked is rejected.
 
-        What could not even be read goes first, that of the run and then that of the corpus, so that the order
-        is the same whatever is ranked.
+        What could not even be read goes first, that of the run, of the queries and of the corpus, so that the
+        order is the same whatever is ranked.
         """
-        for message, hint, text in self._rejected:
-            reject(InputError(message, hint=hint), text)
+        for rejected in self._rejected:
+            rejected.give_to(reject)
         for query_id, rows in self._lists.items():
             slots = list(self._usable_slots(query_id, rows, reject))
             self._rows_done += len(rows.slots)
@@ -137,8 +137,7 @@ class RunCandidates:
     def _keep_or_raise(self, error: InputError, text: str) -> None:
         if not self._skip_bad_rows:
             raise error
-        # Not the error itself: its traceback would keep alive all that was being read.
-        self._rejected.append(_RejectedRow(error.message, error.hint, text))
+        self._rejected.append(RejectedRow.of(error, text))
 
     def _usable_slots(self, query_id: str, rows: _RunList, reject: Reject) -> Iterator[int]:
         query = self._queries.by_id.get(query_id)
@@ -204,14 +203,6 @@ class _RunList:
     slots: array[int] = field(default_factory=lambda: array("I"))
     lines: array[int] = field(default_factory=lambda: array("I"))
     endings: bytearray = field(default_factory=bytearray)
-
-
-class _RejectedRow(NamedTuple):
-    """What was wrong with a row, and its own text."""
-
-    message: str
-    hint: str
-    text: str
 
 
 def _as_row(document: Document) -> str:

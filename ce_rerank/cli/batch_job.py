@@ -85,7 +85,9 @@ class InputNames:
         from ..batch.first_stage import RunCandidates
 
         if self.run is None or self.queries is None:
-            known = None if self.queries is None else KnownQueries.read(_source(self.queries))
+            known = None
+            if self.queries is not None:
+                known = KnownQueries.read(_source(self.queries), skip_bad_rows=skip_bad_rows)
             rows = RowCandidates(list(map(_source, self.inputs)), options, queries=known, for_trec=for_trec)
             rows.require_readable()
             return rows

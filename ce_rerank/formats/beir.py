@@ -30,21 +30,27 @@ def read_queries(readable: Readable) -> dict[str, str]:
     return {query_id: query.text for query_id, query in read_whole_queries(readable).items()}
 
 
-def read_whole_queries(readable: Readable, wanted: Container[str] | None = None) -> dict[str, Query]:
+def read_whole_queries(
+    readable: Readable, wanted: Container[str] | None = None, reject: Reject = raise_at_once
+) -> dict[str, Query]:
     """Read queries by id, with their other fields, in the order of the file; all, or those that are wanted.
 
-    Raises InputError, naming file and line, for a query without an id or a text, and for an id that is there
-    twice.
+    A row that cannot be read, has no id or no text, or an id that is there already, is rejected, see
+    `read_rows`: as a default, that raises an InputError naming file and line.
     """
     queries: dict[str, Query] = {}
     source = as_source(readable)
     with source.open() as stream:
         format = choose_format(source, stream, _LOOK)
-        for row, origin in _rows(format, stream, source.name, raise_at_once):
-            query = _query_of(row, origin)
-            query_id = str(query.id)
-            if query_id in queries:
-                raise InputError(f'{origin}: the query "{query_id}" is there twice.')
+        for row, origin in _rows(format, stream, source.name, reject):
+            try:
+                query = _query_of(row, origin)
+                query_id = str(query.id)
+                if query_id in queries:
+                    raise InputError(f'{origin}: the query "{query_id}" is there twice.')
+            except InputError as error:
+                reject(error, encode_json(row))
+                continue
             if wanted is None or query_id in wanted:
                 queries[query_id] = query
     return queries

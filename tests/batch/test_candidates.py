@@ -149,6 +149,18 @@ class TestFlatRows:
         (candidates,) = read(tmp_path, jsonl({"query_id": "1", "text": "one"}), queries=queries)
         assert (candidates.query.text, candidates.query.fields) == ("red", {"lang": "en"})
 
+    def test_may_be_read_without_the_queries_that_cannot_be(self, tmp_path: Path) -> None:
+        source = saved(tmp_path, "queries.tsv", "1\tred\n2 blue\n")
+        with pytest.raises(InputError, match=r"queries\.tsv:2: 1 columns where 2 should be"):
+            KnownQueries.read(source)
+        queries = KnownQueries.read(source, skip_bad_rows=True)
+        rows = jsonl({"query_id": "1", "text": "one"}, {"query_id": "2", "text": "two"})
+        reader = RowCandidates([saved(tmp_path, "hits.jsonl", rows)], ReadOptions(), queries=queries)
+        rejected: list[str] = []
+        (one,) = reader.read(lambda error, row: rejected.append(row))
+        assert one.query.text == "red"
+        assert rejected == ["2 blue", '{"query_id": "2", "text": "two"}']
+
     @pytest.mark.parametrize(
         ("name", "text"),
         [

@@ -147,6 +147,24 @@ def test_rows_of_the_run_and_of_the_corpus_that_cannot_be_read_can_be_left_out(t
     assert [[document.text for document in one.documents] for one in lists] == [["T one"], ["three"]]
 
 
+def test_rows_of_the_queries_that_cannot_be_read_can_be_left_out(tmp_path: Path) -> None:
+    broken = (
+        '{"_id": "1", "text": "red"}\n{"_id": "2", "text": "bl\n{"_id": "1", "text": "blue"}\n{"text": "x"}\n'
+    )
+    candidates = loaded(tmp_path, queries=broken, skip_bad_rows=True)
+    queries = f"{tmp_path}/queries.jsonl"
+    rejected = rejected_by(candidates)
+    assert [(reason.partition(" (")[0], row) for reason, row in rejected] == [
+        (f"{queries}:2: broken JSON at column 25", '{"_id": "2", "text": "bl'),
+        (f'{queries}:3: the query "1" is there twice.', '{"_id": "1", "text": "blue"}'),
+        (f'{queries}:4: the query has no id. Give it one in a field "_id".', '{"text": "x"}'),
+        (f'{tmp_path}/run.trec:1: the query "2" is not in {queries}.', "2 Q0 b 1 9.5 x"),
+        (f'{tmp_path}/run.trec:3: the query "2" is not in {queries}.', "2 Q0 c 2 9.0 x"),
+    ]
+    (one,) = candidates.read(lambda error, row: None)
+    assert (one.query.text, len(one.documents)) == ("red", 2)
+
+
 @pytest.mark.parametrize(
     ("run", "corpus", "message"),
     [
