@@ -149,7 +149,10 @@ class BatchJob:
             shard = self._parse_shard()
             file = self._enter_file(stack)
             if file is not None and file.is_complete:
-                log.warning("%s is complete already; nothing is left to do.", self.path)
+                log.warning(
+                    "%s is complete already; nothing is left to do. Remove it to make it with other options.",
+                    self.path,
+                )
                 if file.has_errors:
                     log.warning("Rows were left out of it; see %s.", file.errors_path)
                 return _ROWS_LEFT_OUT if file.has_errors else _DONE

@@ -259,7 +259,8 @@ def test_a_complete_output_is_not_made_again(run: Run) -> None:
     result = run("-", "-o", "out", "--resume", stdin=FEW)
     assert (result.exit_code, result.stderr) == (
         0,
-        "warning: out is complete already; nothing is left to do.\n",
+        "warning: out is complete already; nothing is left to do. "
+        "Remove it to make it with other options.\n",
     )
 
 
