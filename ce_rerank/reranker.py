@@ -91,7 +91,15 @@ class Reranker:
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
         )
-        options = EngineOptions(engine, device, precision, max_length, threads, trust_remote_code)
+        options = EngineOptions(
+            engine,
+            device,
+            precision,
+            max_length,
+            threads,
+            trust_remote_code=trust_remote_code,
+            offline=offline,
+        )
         self._engine: Engine = load_engine(checkpoint, options)
         log.info("%s, up to %d tokens a pair", self.info.description, self.info.max_length)
         self._batch_tokens = batch_tokens

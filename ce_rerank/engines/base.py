@@ -98,7 +98,8 @@ class EngineOptions:
     """How a model is to be run. The defaults choose what is best on this machine.
 
     `device` is auto, cpu, cuda, cuda:N or mps. `max_length` lowers the model's own limit, in tokens.
-    `threads` is how many CPU threads may work, all of them by default.
+    `threads` is how many CPU threads may work, all of them by default. With `offline`, code that is trusted
+    is not fetched either.
     """
 
     engine: EngineName = "auto"
@@ -107,6 +108,7 @@ class EngineOptions:
     max_length: int | None = None
     threads: int | None = None
     trust_remote_code: bool = False
+    offline: bool = False
 
 
 def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,12 @@ from ..models.cross_encoder import (
     preprocess_pair,
 )
 from ..models.kind import untrusted_activation
-from ..models.limits import longest_pair
+from ..models.limits import LONGEST, longest_pair
 from ..models.quiet import quiet_libraries
 from ..models.store import Checkpoint
 from ..types import Pair
 from .base import EngineInfo, EngineOptions, Float32s, TokenBatch
-from .tokenization import EncoderTokenizer, Padding, PairTokenizer, PairTokens, pad_rows
+from .tokenization import EncoderTokenizer, Padding, PairTokenizer, PairTokens
 
 log = logging.getLogger("ce_rerank")
 
@@ -54,8 +55,11 @@ def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions, device: st
     with quiet_libraries() as messages:
         model = _load(checkpoint, options, device, precision)
         _require_all_weights(checkpoint, messages)
+        _require_fast_tokenizer(checkpoint, model)
         if precision != "fp32":
             _keep_score_in_fp32(model)
+        # Beyond its position table a model crashes, which its tokenizer's own limit does not always prevent.
+        model.max_seq_length = min(longest_pair(model), options.max_length or LONGEST)
         return TorchEngine(model, checkpoint, device, precision)
 
 
@@ -63,8 +67,6 @@ class TorchEngine:
     """A `CrossEncoder` behind the engine protocol. The model is only read, so threads may share it."""
 
     def __init__(self, model: CrossEncoder, checkpoint: Checkpoint, device: str, precision: str) -> None:
-        # Beyond its position table a model crashes, which its tokenizer's own limit does not always prevent.
-        model.max_seq_length = longest_pair(model)
         self._model = model
         self.batch_tokens = _BATCH_TOKENS[device.partition(":")[0]]
         self.tokenizer: PairTokenizer = _make_tokenizer(model)
@@ -118,17 +120,16 @@ class PreprocessTokenizer:
     """The tokenizer of a model with a chat template or prompts: whatever its own preprocessing gives.
 
     One pair at a time, so that rows come unpadded, and under a lock, because the library's tokenizers change
-    their own settings on every call.
+    their own settings on every call. A text by itself is left to `plain`, the same tokenizer without a
+    template.
     """
 
-    def __init__(self, model: CrossEncoder, padding: Padding) -> None:
-        self.max_length: int = model.max_seq_length
+    def __init__(self, model: CrossEncoder, plain: EncoderTokenizer) -> None:
+        self.max_length = plain.max_length
+        self.token_spans = plain.token_spans
+        self.pad = plain.pad
         self._model = model
-        self._padding = padding
         self._lock = threading.Lock()
-        self._tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
 
     def encode(self, pairs: Sequence[Pair]) -> list[PairTokens]:
         """Tokenize pairs. A row that fills the whole limit counts as cut; where, can be told roughly."""
@@ -141,15 +142,15 @@ class PreprocessTokenizer:
             # One less than there is: a row that is just full could not be told from one that was cut.
             return self.max_length - 1 - len(preprocess_pair(self._model, (query, ""))["input_ids"][0])
 
-    def token_spans(self, text: str) -> list[tuple[int, int]]:
-        """Give the place of each of a text's own tokens, as half-open ranges of characters."""
-        return self._tokenizer.encode(text, add_special_tokens=False).offsets
-
-    def pad(self, rows: Sequence[PairTokens]) -> TokenBatch:
-        """Pad rows to the longest of them."""
-        return pad_rows(rows, self._padding)
-
     def _encode(self, query: str, document: str) -> PairTokens:
+        cuts_the_end = self._model.tokenizer.truncation_side == "right"
+        beginning = document[: self.max_length * _MOST_CHARACTERS_A_TOKEN] if cuts_the_end else document
+        row = self._encode_whole(query, beginning)
+        if row.truncated or beginning == document:
+            return row
+        return self._encode_whole(query, document)
+
+    def _encode_whole(self, query: str, document: str) -> PairTokens:
         features = preprocess_pair(self._model, (query, document))
         input_ids = features["input_ids"][0].tolist()
         type_ids = features["token_type_ids"][0].tolist() if "token_type_ids" in features else ()
@@ -162,7 +163,7 @@ class PreprocessTokenizer:
         beside = len(preprocess_pair(self._model, (query, ""))["input_ids"][0])
         # No more characters have to be looked at than so many tokens have at most, in any running text.
         spans = self.token_spans(document[: self.max_length * _MOST_CHARACTERS_A_TOKEN])
-        return max((end for _, end in spans[: max(0, self.max_length - beside)]), default=0)
+        return max((end for _, end in islice(spans, max(0, self.max_length - beside))), default=0)
 
 
 def _load(checkpoint: Checkpoint, options: EngineOptions, device: str, precision: str) -> CrossEncoder:
@@ -171,8 +172,8 @@ def _load(checkpoint: Checkpoint, options: EngineOptions, device: str, precision
             checkpoint.folder,
             device=device,
             precision=precision,
-            max_length=options.max_length,
             trust_remote_code=options.trust_remote_code,
+            offline=options.offline,
         )
     except torch.OutOfMemoryError as error:
         raise UnavailableError(
@@ -198,6 +199,14 @@ def _require_all_weights(checkpoint: Checkpoint, messages: Sequence[str]) -> Non
             f"{checkpoint.name} lacks weights that its scores depend on ({', '.join(made_up)}), which would "
             "be random.",
             hint="Give a cross-encoder, or fetch the model again.",
+        )
+
+
+def _require_fast_tokenizer(checkpoint: Checkpoint, model: CrossEncoder) -> None:
+    if not getattr(model.tokenizer, "is_fast", False):
+        raise UnavailableError(
+            f"{checkpoint.name} has a tokenizer without a fast form, which alone tells where tokens are.",
+            hint="Convert it to a tokenizer.json, or give another model.",
         )
 
 
@@ -234,7 +243,7 @@ def _make_tokenizer(model: CrossEncoder) -> PairTokenizer:
         with_type_ids="token_type_ids" in probe,
     )
     same_ids = list(encoder.encode([_PROBE])[0].input_ids) == probe["input_ids"][0].tolist()
-    return encoder if same_ids else PreprocessTokenizer(model, padding)
+    return encoder if same_ids else PreprocessTokenizer(model, encoder)
 
 
 def _constant_features(model: CrossEncoder) -> dict[str, Any]:

@@ -24,19 +24,19 @@ def load_cross_encoder(
     *,
     device: str = "cpu",
     precision: str = "fp32",
-    max_length: int | None = None,
     trust_remote_code: bool = False,
+    offline: bool = True,
 ) -> CrossEncoder:
     """Load a checkpoint for inference; raises what sentence-transformers does.
 
-    The hub is asked for nothing, except for code that is trusted, which may lie in another repository.
+    The hub is asked for nothing, except for code that is trusted, which may lie in another repository; and
+    not for that, when `offline`.
     """
     model = CrossEncoder(
         str(folder),
         device=device,
-        max_length=max_length,
         trust_remote_code=trust_remote_code,
-        local_files_only=not trust_remote_code,
+        local_files_only=offline or not trust_remote_code,
         model_kwargs={"dtype": DTYPES[precision]},
     )
     return model.eval()

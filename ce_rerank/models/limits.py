@@ -13,7 +13,8 @@ def longest_pair(model: Any) -> int:
     for module in model.modules():
         positions = getattr(getattr(module, "position_embeddings", None), "num_embeddings", None)
         padding_place = getattr(module, "padding_idx", None)
-        # RoBERTa's family counts positions from the padding token's id on, so not all of its table counts.
-        if positions is not None and isinstance(padding_place, int):
-            limit = min(limit, positions - padding_place - 1)
+        if positions is not None:
+            # RoBERTa's family counts positions from the padding token's id on: not all of its table counts.
+            unused = padding_place + 1 if isinstance(padding_place, int) else 0
+            limit = min(limit, positions - unused)
     return int(limit)

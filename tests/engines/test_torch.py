@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +24,9 @@ from safetensors.numpy import load_file, save_file
 from sentence_transformers import CrossEncoder
 
 from ce_rerank import Reranker, UnavailableError
+from ce_rerank.engines import torch as torch_engine
 from ce_rerank.engines.base import EngineOptions, load_engine
+from ce_rerank.models.cross_encoder import preprocess_pair
 from ce_rerank.models.store import Checkpoint
 
 pytestmark = pytest.mark.slow
@@ -84,6 +89,50 @@ def test_the_limit_can_be_lowered(tmp_path: Path) -> None:
     reranker = load(make_checkpoint("bert", tmp_path), max_length=40)
     (hit,) = reranker.rank(QUERY, ["word " * 300])
     assert (reranker.info.max_length, hit.tokens, hit.truncated) == (40, 40, True)
+
+
+def test_the_limit_cannot_be_raised_above_the_models_positions(tmp_path: Path) -> None:
+    reranker = load(make_checkpoint("bert", tmp_path), max_length=4 * MAX_LENGTH)
+    (hit,) = reranker.rank(QUERY, ["word " * 1000])
+    assert (reranker.info.max_length, hit.tokens) == (MAX_LENGTH, MAX_LENGTH)
+
+
+def test_a_causal_reranker_says_what_it_cut_and_reads_it_in_windows(tmp_path: Path) -> None:
+    reranker, text = load(make_causal_reranker(tmp_path)), "word " * 300
+    (cut,), (whole,) = (reranker.rank(QUERY, [text], long=long) for long in ("truncate", "chunk"))
+    assert cut.truncated
+    assert 0 < cut.characters_read < len(text)
+    assert (whole.truncated, whole.characters_read) == (False, len(text))
+
+
+def test_a_causal_reranker_looks_at_no_more_of_a_document_than_it_could_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reranker, seen = load(make_causal_reranker(tmp_path)), []
+
+    def preprocess(model: CrossEncoder, pair: tuple[str, str]) -> dict[str, Any]:
+        seen.append(len(pair[1]))
+        return preprocess_pair(model, pair)
+
+    monkeypatch.setattr(torch_engine, "preprocess_pair", preprocess)
+    (whole,) = reranker.rank(QUERY, ["word " * 10_000])
+    assert max(seen) <= 32 * MAX_LENGTH
+    (beginning,) = reranker.rank(QUERY, ["word " * 4000])
+    assert whole.score == beginning.score
+
+
+def test_code_of_a_model_does_not_run_unless_it_is_trusted(tmp_path: Path) -> None:
+    checkpoint, ran = make_checkpoint("bert", tmp_path / "model"), tmp_path / "ran"
+    config = checkpoint.folder / "config.json"
+    code = {"auto_map": {"AutoModelForSequenceClassification": "modeling.Mine"}}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **code}))
+    (checkpoint.folder / "modeling.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    with suppress(UnavailableError):
+        load(checkpoint)
+    assert not ran.exists()
+    with suppress(UnavailableError):
+        load(checkpoint, trust_remote_code=True)
+    assert ran.exists()
 
 
 @pytest.mark.parametrize(
