@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -65,13 +66,20 @@ class OutputFile(io.FileIO):
         self._name = name
 
     def write(self, data: Any) -> int:
-        """Write what fits; `io.BufferedWriter` comes again with the rest."""
+        """Write all of it, where a file of the operating system may take a part: not all callers buffer."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
         try:
-            return super().write(data)
+            while rest:
+                written = super().write(rest)
+                if written is None:
+                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+                rest = rest[written:]
         except BrokenPipeError:
             raise
         except OSError as error:
             raise cannot_write(self._name, error) from None
+        return size
 
 
 def tell_failures(stream: TextIO, name: str) -> TextIO:
