@@ -28,8 +28,8 @@ class Document:
     """A text to be scored, with everything that came along with it.
 
     `fields` is the input object as it was read, in its own order, empty for plain text. `text_fields` names
-    the top-level fields that `text` was made from. `origin` is where it was read (`hits.jsonl:17`), for
-    messages; empty when it came from Python.
+    the fields that `text` was made from, dotted paths among them. `origin` is where it was read
+    (`hits.jsonl:17`), for messages; empty when it came from Python.
     """
 
     text: str

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError, UsageError
+from ..formats.fields import has_field
 from ..formats.source import Reject
 from ..formats.strict_json import encode_json
 from ..types import CandidateList, Coverage, Document, Ranking, RankOptions
@@ -303,7 +304,7 @@ def _as_row(candidates: CandidateList) -> dict[str, Any]:
 def _as_item(document: Document) -> Mapping[str, Any] | str:
     if not document.fields:
         return document.text
-    if all(name in document.fields for name in document.text_fields):
+    if all(has_field(document.fields, path) for path in document.text_fields):
         return document.fields
     # Of a corpus, the fields that the text was made from are not kept beside it.
     others = {name: value for name, value in document.fields.items() if name not in document.text_fields}

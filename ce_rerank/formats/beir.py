@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..errors import InputError
 from ..types import Document, Query
 from .base import InputFormat, ReadOptions, choose_format, row_reader
-from .fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD, FieldRules, find_id
+from .fields import ID_FIELDS, TEXT_FIELDS, FieldRules, find_id, without_texts
 from .jsonl import read_jsonl_rows
 from .source import Lines, LookAhead, Readable, Reject, Row, as_source, raise_at_once
 from .strict_json import encode_json
@@ -81,7 +81,7 @@ def read_corpus(
                 except InputError as error:
                     reject(error, encode_json(row))
                 else:
-                    yield _without_text_fields(document)
+                    yield replace(document, fields=without_texts(document))
 
 
 def _query_of(row: object, origin: str) -> Query:
@@ -100,13 +100,6 @@ def _id_of(row: object, id_field: str | None, origin: str) -> str:
     if found is None:
         raise InputError(f"{origin}: the document has no id.", hint="Name its field with --id-field.")
     return str(found)
-
-
-def _without_text_fields(document: Document) -> Document:
-    dropped = set(document.text_fields) - {TITLE_FIELD}
-    return replace(
-        document, fields={name: value for name, value in document.fields.items() if name not in dropped}
-    )
 
 
 def _rows(

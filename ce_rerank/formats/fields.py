@@ -41,7 +41,7 @@ class FieldRules:
             raise InputError(f"{origin}: the row is {json_kind(value)}, not an object or a string.")
         if self.text_fields:
             text = " ".join(filter(None, (_text_at(value, path, origin) for path in self.text_fields)))
-            used = tuple(dict.fromkeys(_top_level(value, path) for path in self.text_fields))
+            used = tuple(dict.fromkeys(self.text_fields))
         else:
             text, used = _usual_text(value, origin)
         return Document(text, find_id(value, self.id_field, origin), value, used, origin)
@@ -59,6 +59,20 @@ def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> Docume
         if value is not None:
             return _checked_id(value, name, origin)
     return None
+
+
+def has_field(row: Mapping[str, Any], path: str) -> bool:
+    """Tell whether a row has a field, by its name or by a dotted path."""
+    return _lookup(row, path) is not _MISSING
+
+
+def without_texts(document: Document) -> dict[str, Any]:
+    """Give a document's fields without those that its text was made from, except a title."""
+    fields = dict(document.fields)
+    for path in document.text_fields:
+        if path != TITLE_FIELD and has_field(fields, path):
+            fields = _without(fields, path)
+    return fields
 
 
 def _checked_id(value: object, name: str, origin: str) -> DocumentId | None:
@@ -109,8 +123,12 @@ def _lookup(row: Mapping[str, Any], path: str) -> Any:
     return _lookup(inner, rest) if isinstance(inner, Mapping) else _MISSING
 
 
-def _top_level(row: Mapping[str, Any], path: str) -> str:
-    return path if path in row else path.partition(".")[0]
+def _without(row: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Leave out what `_lookup` would find, and objects in which nothing else is."""
+    head, _, rest = path.partition(".")
+    left = _without(row[head], rest) if path not in row and isinstance(row.get(head), Mapping) else {}
+    key = path if path in row else head
+    return {name: left if name == key else value for name, value in row.items() if name != key or left}
 
 
 def _no_field(row: Mapping[str, Any], path: str, origin: str, option: str) -> InputError:

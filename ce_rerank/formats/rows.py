@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..types import RankedDocument, Ranking
-from .fields import TITLE_FIELD
+from .fields import without_texts
 from .scores import shortest_float32
 
 RowsOf = Callable[[Ranking], Iterable[dict[str, Any]]]
@@ -98,11 +98,8 @@ def _own_fields(ranked: RankedDocument, options: WriteOptions) -> dict[str, Any]
 
 
 def _kept_fields(ranked: RankedDocument, options: WriteOptions) -> Iterable[tuple[str, Any]]:
-    fields = ranked.document.fields
-    if options.with_text or not fields:
-        return fields.items()
-    dropped = set(ranked.document.text_fields) - {TITLE_FIELD}
-    return [(name, value) for name, value in fields.items() if name not in dropped]
+    document = ranked.document
+    return document.fields.items() if options.with_text else without_texts(document).items()
 
 
 def _with_input(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ce_rerank.errors import InputError
-from ce_rerank.formats.fields import FieldRules
+from ce_rerank.formats.fields import FieldRules, without_texts
 
 
 def text_of(row: Any, *text_fields: str) -> str:
@@ -38,7 +38,23 @@ def test_named_fields_are_joined_with_one_space_in_their_order() -> None:
 
 def test_a_dotted_path_goes_into_nested_objects() -> None:
     document = FieldRules(("a.b.c",)).document({"a": {"b": {"c": "deep"}}}, "f:1")
-    assert (document.text, document.text_fields) == ("deep", ("a",))
+    assert (document.text, document.text_fields) == ("deep", ("a.b.c",))
+
+
+@pytest.mark.parametrize(
+    ("row", "path", "left"),
+    [
+        ({"id": 1, "m": {"body": "t", "by": "Ann"}, "z": 2}, "m.body", {"id": 1, "m": {"by": "Ann"}, "z": 2}),
+        ({"m": {"n": {"body": "t"}}, "z": 2}, "m.n.body", {"z": 2}),
+        ({"m.body": "t", "m": {"body": "u"}}, "m.body", {"m": {"body": "u"}}),
+    ],
+)
+def test_what_stands_beside_a_text_stays_when_the_text_goes(
+    row: dict[str, Any], path: str, left: dict[str, Any]
+) -> None:
+    document = FieldRules((path,)).document(row, "f:1")
+    assert without_texts(document) == left
+    assert document.fields == row
 
 
 def test_a_key_with_dots_in_it_goes_before_the_path() -> None:
