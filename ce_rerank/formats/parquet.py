@@ -133,11 +133,19 @@ class ParquetWriter:
 def _common_type(values: Sequence[Any]) -> pa.DataType | None:
     """Give the one simple type that the values have, nulls aside; None when there is no such type."""
     present = [value for value in values if value is not None]
-    kinds = {type(value) for value in present}
+    kinds = {_simple_type(value) for value in present}
     if kinds == {int} and any(not -(2**63) <= value < 2**63 for value in present):
         return None
     simple = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     return simple.get(kinds.pop()) if len(kinds) == 1 else None
+
+
+def _simple_type(value: Any) -> type:
+    """Give the type of a value; a float that was written with other digits, but no more of them, is one."""
+    kind = type(value)
+    if kind is ExactFloat and decimal.Decimal(value.literal) == decimal.Decimal(repr(float(value))):
+        return float
+    return kind
 
 
 def _plain_column(column: pa.Array) -> list[Any]:
@@ -145,7 +153,10 @@ def _plain_column(column: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(kind):
         # Python's datetime has no nanoseconds; text has them.
         column = pc.cast(column, pa.string())
-    values: list[Any] = column.to_pylist()
+    try:
+        values: list[Any] = column.to_pylist()
+    except ValueError as error:  # Python has no durations below a microsecond, for one
+        raise pa.ArrowInvalid(str(error)) from error
     is_plain = pa.types.is_string(column.type) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
     return values if is_plain else [_plain(value) for value in values]
 

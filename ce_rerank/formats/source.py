@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
@@ -57,6 +58,9 @@ class Source:
     @classmethod
     def from_stream(cls, stream: BinaryIO, name: str = "stdin") -> Source:
         """Name a stream that is open already."""
+        # Some other process may have made it one that does not wait, and what is still to come would be lost.
+        with suppress(OSError, ValueError, AttributeError):
+            os.set_blocking(stream.fileno(), True)
         return cls(name, stream=stream)
 
     @property
@@ -70,7 +74,11 @@ class Source:
     def read_bytes(self) -> int:
         """How much of the file was taken from disk so far: with `size_bytes`, the share that is done."""
         raw = self._raw
-        return raw.tell() if raw is not None and not raw.closed and raw.seekable() else 0
+        if raw is None:
+            return 0
+        if raw.closed:
+            return self.size_bytes or 0
+        return raw.tell() if raw.seekable() else 0
 
     @contextmanager
     def open(self) -> Iterator[LookAhead]:

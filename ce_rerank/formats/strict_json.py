@@ -126,16 +126,21 @@ class _NotStrictError(ValueError):
 
 def _decode(decode: Callable[[json.JSONDecoder], Decoded], where: str) -> Decoded:
     try:
-        return decode(_decoder)
-    except json.JSONDecodeError:
-        raise
+        return _decode_any_integer(decode)
     except _NotStrictError as error:
         raise InputError(f"{where}: {error}") from None
     except RecursionError:
         raise _too_deep(where) from None
+
+
+def _decode_any_integer(decode: Callable[[json.JSONDecoder], Decoded]) -> Decoded:
+    try:
+        return decode(_decoder)
+    except (json.JSONDecodeError, _NotStrictError):
+        raise
     except ValueError:
         # An integer of more digits than int() is allowed to read: sys.get_int_max_str_digits().
-        return decode(_literal_decoder)
+        return decode(_any_integer_decoder)
 
 
 def _require_depth(value: Any, brackets: int, where: str) -> None:
@@ -184,6 +189,13 @@ def _read_float(literal: str) -> float:
     return number if repr(number) == literal else ExactFloat(literal)
 
 
+def _read_integer(literal: str) -> int | ExactFloat:
+    try:
+        return int(literal)
+    except ValueError:
+        return ExactFloat(literal)
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise _NotStrictError(f"{name} is not JSON. Write null, or a number.")
 
@@ -214,9 +226,9 @@ _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _decoder = json.JSONDecoder(
     object_pairs_hook=_unique_keys, parse_float=_read_float, parse_constant=_refuse_constant
 )
-_literal_decoder = json.JSONDecoder(
+_any_integer_decoder = json.JSONDecoder(
     object_pairs_hook=_unique_keys,
     parse_float=_read_float,
-    parse_int=ExactFloat,
+    parse_int=_read_integer,
     parse_constant=_refuse_constant,
 )

@@ -16,7 +16,7 @@ from ce_rerank.errors import InputError, UnavailableError
 from ce_rerank.formats.base import ReadOptions, read_documents, read_rows
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
-from ce_rerank.formats.strict_json import encode_json
+from ce_rerank.formats.strict_json import decode_json, encode_json
 from ce_rerank.formats.writers import open_batch_writer, open_writer
 from ce_rerank.types import Document, Passage, Query, RankedDocument, Ranking
 
@@ -144,6 +144,20 @@ def test_what_does_not_fit_a_column_goes_into_input(monkeypatch: pytest.MonkeyPa
     table = written(rank(Document("a", fields={"n": 1, "null": None})), later)
     assert table.column("n").to_pylist() == [1, None]
     assert table.column("input").to_pylist() == [None, '{"score": 3, "n": "two", "new": [1]}']
+
+
+def test_floats_written_with_more_digits_than_they_need_are_floats() -> None:
+    numbers = ["2.5", "2.50", "1e1"]
+    rows = [Document("a", fields={"price": decode_json(number, "f:1")}) for number in numbers]
+    assert written(rank(*rows)).column("price").to_pylist() == [2.5, 2.5, 10.0]
+    exact = Document("a", fields={"price": decode_json("0.1000000000000000000001", "f:1")})
+    assert written(rank(exact)).column("price").to_pylist() == ["0.1000000000000000000001"]
+
+
+def test_durations_that_python_cannot_hold_are_an_input_error() -> None:
+    table = pa.table({"text": ["a"], "took": pa.array([1], pa.duration("ns"))})
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        list(read_rows(Source.from_stream(io.BytesIO(table_bytes(table)), "h.parquet")))
 
 
 def test_integers_that_no_column_holds_are_json() -> None:

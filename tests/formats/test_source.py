@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ce_rerank.formats import source
-from ce_rerank.formats.source import Lines, LookAhead
+from ce_rerank.formats.source import Lines, LookAhead, Source
 
 
 class Dripping(io.RawIOBase):
@@ -50,6 +53,29 @@ def test_lines_longer_than_the_buffer_come_whole(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(source, "BUFFER_BYTES", 8)
     data = b"x" * 100 + b"\n" + b"y" * 3
     assert [line for _, line, _ in numbered_lines(data, 1000)] == [b"x" * 100 + b"\n", b"yyy"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX pipe")
+def test_a_pipe_that_is_set_not_to_wait_is_waited_for() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    with os.fdopen(reader, "rb", 0) as stream, os.fdopen(writer, "wb", 0) as pen:
+        given = Source.from_stream(stream)
+        later = threading.Timer(0.2, lambda: (pen.write(b"late\n"), pen.close()))
+        later.start()
+        with given.open() as ahead:
+            assert ahead.readall() == b"late\n"
+        later.join()
+
+
+def test_the_share_of_a_file_that_is_read_never_falls_back(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 9)
+    given = Source.from_path(tmp_path / "f")
+    assert given.read_bytes == 0
+    with given.open() as ahead:
+        ahead.readall()
+        assert given.read_bytes == 9
+    assert given.read_bytes == 9
 
 
 def test_looking_ahead_loses_nothing_and_takes_no_more_than_it_must() -> None:

@@ -79,6 +79,15 @@ def test_what_is_not_strict_json_is_refused_by_name(text: str, message: str) -> 
     assert str(caught.value) == message
 
 
+def test_one_endless_integer_makes_no_other_number_one() -> None:
+    digits = "7" * 5000
+    fields = decode_json(f'{{"id": 7, "n": {digits}}}', "f:1")
+    assert (fields["id"], type(fields["id"])) == (7, int)
+    assert encode_json(fields) == f'{{"id": 7, "n": {digits}}}'
+    with pytest.raises(InputError, match=r"^f:1: NaN is not JSON"):
+        decode_json(f'{{"n": {digits}, "x": NaN}}', "f:1")
+
+
 def test_a_whole_pair_of_surrogates_is_a_character() -> None:
     assert decode_json('"\\ud83d\\ude00"', "x:1") == "😀"
 
