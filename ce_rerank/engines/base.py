@@ -145,7 +145,7 @@ def _load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
             return engine
     try:
         from .torch import load_torch_engine
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         raise UnavailableError(
             f"torch, which would run {checkpoint.name}, cannot be loaded: {error}.",
             hint="`ce-rerank doctor` says what is wrong here.",

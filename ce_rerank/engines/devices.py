@@ -45,8 +45,17 @@ def find_device(device: str) -> str:
 
 
 def available_devices() -> list[str]:
-    """List the devices that torch can use here, the best first; the last is always cpu. Loads torch."""
-    import torch
+    """List the devices that torch can use here, the best first; the last is always cpu.
+
+    Loads torch; raises UnavailableError when it cannot be loaded.
+    """
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        raise UnavailableError(
+            f"torch, which finds the devices, cannot be loaded: {error}.",
+            hint="Give --device cpu to do without. `ce-rerank doctor` says what is wrong here.",
+        ) from error
 
     there = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():

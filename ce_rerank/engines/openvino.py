@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..errors import UnavailableError
-from ..models.compilable import BrokenLibraryError, CannotCompileError, UnusableCacheError
+from ..models.compilable import CannotCompileError, MishapError
 from ..models.compiled import CompiledModel, discard_damaged, prepare_compiled
 from ..models.manifest import TOKENIZER_NAME
 from ..models.runtime import load_runtime
@@ -42,8 +42,7 @@ def load_openvino_engine(checkpoint: Checkpoint, options: EngineOptions) -> Open
     except CannotCompileError as error:
         if is_only_way:
             raise UnavailableError(f"Openvino cannot run {checkpoint.name}: {error}.", hint=_HINT) from error
-        is_mishap = isinstance(error, UnusableCacheError | BrokenLibraryError)
-        level = logging.WARNING if is_mishap else logging.INFO
+        level = logging.WARNING if isinstance(error, MishapError) else logging.INFO
         log.log(level, "Torch runs %s; openvino cannot: %s.", checkpoint.name, error)
     except RefusedError as error:
         reason = f"in {error.precision} {error}"

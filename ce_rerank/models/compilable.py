@@ -33,12 +33,20 @@ class CannotCompileError(Exception):
     """A checkpoint that cannot be compiled; the message is the reason, as a clause."""
 
 
-class UnusableCacheError(CannotCompileError):
-    """It could be compiled, but there is no place to keep it."""
+class MishapError(CannotCompileError):
+    """It could be compiled, but not here and now; this is to be said, and not to be remembered."""
 
 
-class BrokenLibraryError(CannotCompileError):
-    """It could be compiled, but a library that this takes cannot be loaded here."""
+class UnusableCacheError(MishapError):
+    """There is no place to keep it."""
+
+
+class BrokenLibraryError(MishapError):
+    """A library that this takes cannot be loaded."""
+
+
+class OutOfMemoryError(MishapError):
+    """There is too little memory for it."""
 
 
 def find_obstacle(folder: Path) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Transformer
 
-from .compilable import ACTIVATIONS, CannotCompileError
+from .compilable import ACTIVATIONS, CannotCompileError, OutOfMemoryError
 from .cross_encoder import (
     find_score_layer,
     first_line,
@@ -113,6 +114,7 @@ def _load(checkpoint: Checkpoint, messages: list[str]) -> CrossEncoder:
     try:
         model = load_cross_encoder(checkpoint.folder)
     except Exception as error:  # whatever it is, the torch engine meets it too, and tells it to the user
+        _raise_if_out_of_memory(error)
         raise CannotCompileError(f"it cannot be loaded ({first_line(error)})") from error
     if made_up_weights(messages):
         raise CannotCompileError("it lacks weights")
@@ -154,10 +156,17 @@ def _convert(model: CrossEncoder, facts: ModelFacts, path: Path) -> None:
             graph = convert_model(_Logits(classifier), example_input=example)
         keep_first_token(graph)
     except Exception as error:  # any of OpenVINO's many: what it cannot convert is served by torch
+        _raise_if_out_of_memory(error)
         raise CannotCompileError(f"OpenVINO cannot convert it ({first_line(error)})") from error
     if tuple(name for entry in graph.inputs for name in entry.get_names()) != facts.inputs:
         raise CannotCompileError("its graph takes other inputs than it is fed")
     load_runtime().save_model(graph, path, compress_to_fp16=False)
+
+
+def _raise_if_out_of_memory(error: Exception) -> None:
+    # Torch and OpenVINO have no kind of their own for it on the CPU.
+    if isinstance(error, MemoryError) or re.search(r"bad.alloc|can't allocate memory", str(error)):
+        raise OutOfMemoryError("there is too little memory to compile it") from error
 
 
 def _keep_score_in_float32(classifier: torch.nn.Module) -> None:

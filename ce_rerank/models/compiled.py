@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ..errors import UnavailableError
 from ..interrupts import raise_if_interrupted
-from .compilable import BrokenLibraryError, CannotCompileError, UnusableCacheError, find_obstacle
+from .compilable import BrokenLibraryError, CannotCompileError, MishapError, UnusableCacheError, find_obstacle
 from .contents import list_files, select_files
 from .manifest import (
     MANIFEST_NAME,
@@ -165,7 +165,7 @@ def _compile(checkpoint: Checkpoint, folder: Path) -> None:
     log.info("Compiling %s for the CPU, once", checkpoint.name, extra={"stage": True})
     try:
         from .compile import compile_checkpoint
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         raise_if_interrupted()
         raise BrokenLibraryError(f"torch cannot be loaded ({error})") from error
 
@@ -182,8 +182,8 @@ def _compile(checkpoint: Checkpoint, folder: Path) -> None:
         with _made_whole(unfinished, folder):
             try:
                 compile_checkpoint(checkpoint, origin, unfinished)
-            except BrokenLibraryError:
-                raise  # it is no fault of the model's, and may be mended
+            except MishapError:
+                raise
             except CannotCompileError as error:
                 raise_if_interrupted()  # the model is then not to blame
                 shutil.rmtree(unfinished)

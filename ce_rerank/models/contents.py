@@ -147,7 +147,7 @@ def is_cross_encoder(folder: Path) -> bool:
     config = _read_object(folder / "config.json")
     architecture = str((config.get("architectures") or [""])[0])
     # transformers assumes two labels where none are named.
-    return architecture.endswith("ForSequenceClassification") and len(config.get("id2label", {})) == 1
+    return architecture.endswith("ForSequenceClassification") and len(config.get("id2label") or ()) == 1
 
 
 def list_code(folder: Path) -> list[str]:

@@ -98,11 +98,12 @@ def _count_in_header(path: Path) -> int:
 def _read_card(path: Path) -> tuple[str | None, tuple[str, ...]]:
     """Read the licence and the languages from the head of a model card."""
     from huggingface_hub import ModelCard
+    from yaml import YAMLError
 
     try:
         card: Any = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
         card = card.to_dict()
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, YAMLError):
         return None, ()
     languages = card.get("language") or ()
     return card.get("license"), (languages,) if isinstance(languages, str) else tuple(map(str, languages))

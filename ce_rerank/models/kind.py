@@ -58,7 +58,7 @@ def untrusted_activation(folder: Path) -> str | None:
     sentence-transformers replaces such an activation, unless remote code is trusted, and scores change.
     """
     config = read_config(folder / "config.json")
-    named = config.get("sentence_transformers", {}).get("activation_fn")
+    named = (config.get("sentence_transformers") or {}).get("activation_fn")
     named = named or config.get("sbert_ce_default_activation_function")
     stored = _read_json(folder / "config_sentence_transformers.json").get("activation_fn")
     for activation in (stored, named):

@@ -132,7 +132,7 @@ def cache_folder() -> Path:
     """
     named = os.environ.get(CACHE_VARIABLE)
     if named:
-        return Path(named).expanduser().absolute()
+        return Path(os.path.expanduser(named)).absolute()  # noqa: PTH111
     from platformdirs import user_cache_path
 
     return user_cache_path("ce-rerank", appauthor=False)
@@ -191,7 +191,7 @@ def _check_hub_name(name: str) -> None:
 
 
 def _resolve_folder(name: str, trust: _Trust) -> Checkpoint:
-    path = Path(name).expanduser().absolute()
+    path = Path(os.path.expanduser(name)).absolute()  # noqa: PTH111  (Path's fails where there is no such user)
     try:
         if path.is_file():
             raise UnavailableError(f"{name} is a file.", hint=f"Give its folder: -m {path.parent}")

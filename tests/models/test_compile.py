@@ -23,7 +23,7 @@ from engines.families import (
     make_three_labels,
 )
 
-from ce_rerank.models.compilable import CannotCompileError, UnusableCacheError
+from ce_rerank.models.compilable import CannotCompileError, MishapError, UnusableCacheError
 from ce_rerank.models.compiled import CompiledModel, find_compiled, prepare_compiled
 from ce_rerank.models.golden import GOLDEN_TEXTS
 from ce_rerank.models.manifest import maker_versions, read_manifest
@@ -289,6 +289,22 @@ def test_what_could_not_be_compiled_is_not_tried_again(
             prepare_compiled(checkpoint)
     assert compilations() == 1
     (checkpoint.folder / "config.json").write_text(json.dumps(config))
+    assert prepare_compiled(checkpoint).weights_are_whole()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory: 9 bytes")]
+)
+def test_what_could_not_be_compiled_for_want_of_memory_is_tried_again(
+    checkpoint: Checkpoint, cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ce_rerank.models.compile.keep_first_token", fail)
+        with pytest.raises(MishapError, match=r"^there is too little memory to compile it$"):
+            prepare_compiled(checkpoint)
     assert prepare_compiled(checkpoint).weights_are_whole()
 
 

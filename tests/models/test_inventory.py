@@ -11,7 +11,7 @@ from local_hub import CROSS_ENCODER_FILES, put_in_cache
 from ce_rerank.errors import UnavailableError
 from ce_rerank.models.catalog import CATALOG, OFFLINE_NAME
 from ce_rerank.models.inventory import ModelEntry, find_model, list_models, select_models, sort_models
-from ce_rerank.models.removal import plan_removal, remove
+from ce_rerank.models.removal import Removal, plan_removal, remove
 
 DEFAULT = "cross-encoder/ms-marco-MiniLM-L-6-v2"
 OTHER_SPELLING = "cross-encoder/ms-marco-MiniLM-L6-v2"
@@ -214,6 +214,12 @@ class TestRemoval:
         for removal in plan_removal(found(DEFAULT)):
             remove(removal)
         assert list(hub_cache.iterdir()) == []
+
+    def test_leaves_alone_what_is_in_no_cache(self, hub_cache: Path, tmp_path: Path) -> None:
+        (tmp_path / "precious").mkdir()
+        with pytest.raises(UnavailableError, match="is in none of the caches, and is left alone"):
+            remove(Removal("checkpoint", tmp_path / "precious", 0))
+        assert (tmp_path / "precious").is_dir()
 
     @pytest.mark.parametrize("name", ["..", "../..", "cross-encoder/../..", ".", "/etc", "me/..%2f"])
     def test_cannot_be_talked_out_of_the_cache(self, hub_cache: Path, name: str) -> None:

@@ -80,6 +80,7 @@ def test_a_configuration_that_is_none_is_named(tmp_path: Path, content: str) -> 
     ("config", "others", "activation"),
     [
         ({}, {}, None),
+        ({"sentence_transformers": None}, {}, None),
         ({"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}, {}, None),
         ({"sbert_ce_default_activation_function": "mine.Squash"}, {}, "mine.Squash"),
         ({"sentence_transformers": {"activation_fn": "mine.Squash"}}, {}, "mine.Squash"),
