@@ -78,12 +78,14 @@ def describe_differences(was: Manifest, now: Manifest) -> str:
 
 
 def digest_folder(folder: Path) -> str | None:
-    """Tell the files directly in a folder from others; None when it is no folder."""
+    """Tell the files of a model's folder, and of those of its modules, from others; None when it is none."""
     if not folder.is_dir():
         return None
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        digest.update(f"{path.name} {FileFacts.of(path).sha256}\n".encode())
+    files = (path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
+    for name in sorted(path.relative_to(folder).as_posix() for path in files):
+        if not name.startswith("."):
+            digest.update(f"{name} {FileFacts.of(folder / name).sha256}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -184,7 +184,7 @@ class PartialFile:
             if not manifest.errors_bytes:
                 self.errors_path.unlink(missing_ok=True)
             elif self._part_errors_path.exists():
-                with self._part_errors_path.open("rb") as errors:
+                with self._part_errors_path.open("r+b") as errors:
                     finish_output(errors, self._part_errors_path, self.errors_path)
             self._manifest_path.unlink(missing_ok=True)
         except OSError as error:

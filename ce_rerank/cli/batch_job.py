@@ -212,7 +212,7 @@ class BatchJob:
         return {
             "ce-rerank": __version__,
             "the model": info.model,
-            "its content": digest_folder(Path(info.model)),
+            "its content": digest_folder(Path(info.model).expanduser()),
             "--revision": info.revision,
             "--device": info.device,
             "--engine": info.engine,

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -259,8 +258,7 @@ def test_a_complete_output_is_not_made_again(run: Run) -> None:
     result = run("-", "-o", "out", "--resume", stdin=FEW)
     assert (result.exit_code, result.stderr) == (
         0,
-        "warning: out is complete already; nothing is left to do. "
-        "Remove it to make it with other options.\n",
+        "warning: out is complete already; nothing is left to do. Remove it to make it with other options.\n",
     )
 
 
@@ -306,21 +304,25 @@ class TestProcess:
         return stdout
 
     def kill(self, times: int, *arguments: str) -> None:
-        """Start a run and kill it, so many times."""
+        """Start a run and kill it, so many times, each time when it has come further than the time before."""
         chance = random.Random(times)
-        for _ in range(times):
+        for number in range(1, times + 1):
             with self.start(*arguments) as process:
+                self.wait_for_window(process, number)
                 with pytest.raises(subprocess.TimeoutExpired):
-                    process.wait(chance.uniform(0.1, 1.5))
+                    process.wait(chance.uniform(0, 0.3))
                 process.kill()
 
     def wait_for_window(self, process: subprocess.Popen[bytes], number: int = 1) -> None:
         """Wait until so many windows of queries are safe."""
-        manifest = Path("out.part.json")
-        while process.poll() is None:
-            if manifest.exists() and json.loads(manifest.read_text())["finished"]["windows"] >= number:
-                break
+        while process.poll() is None and self.windows_done() < number:
             time.sleep(0.01)
+
+    def windows_done(self) -> int:
+        """Read how many windows of the unfinished output are safe."""
+        manifest = Path("out.part.json")
+        done: int = json.loads(manifest.read_text())["finished"]["windows"] if manifest.exists() else 0
+        return done
 
     def test_results_come_while_input_is_still_to_come(self) -> None:
         with self.start("-", stdin=subprocess.PIPE) as process:
@@ -346,6 +348,7 @@ class TestProcess:
         self.finish("hits.jsonl", "--to", format, "-o", "whole")
         monkeypatch.setenv("CE_RERANK_TEST_SLEEP", "0.003")
         self.kill(kills, "hits.jsonl", "--to", format, "-o", "out", "--resume")
+        assert self.windows_done() >= kills
         monkeypatch.setenv("CE_RERANK_TEST_SLEEP", "0")
         self.finish("hits.jsonl", "--to", format, "-o", "out", "--resume")
         assert Path("out").read_bytes() == Path("whole").read_bytes()
@@ -434,6 +437,8 @@ class TestProcess:
 
         def fill_up() -> None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            import resource
+
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
         with self.start("hits.jsonl", "-o", "out", preexec_fn=fill_up) as process:
@@ -461,7 +466,7 @@ class TestProcess:
         Path("results").mkdir()
         with self.start("hits.jsonl", "-o", "results/out") as process:
             part = Path("results/out.part")
-            while not (part.exists() and part.stat().st_size):
+            while process.poll() is None and not (part.exists() and part.stat().st_size):
                 time.sleep(0.01)
             Path("results").rename("moved")
             stderr = process.communicate(timeout=300)[1].decode()
