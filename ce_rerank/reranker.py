@@ -197,11 +197,17 @@ class Reranker:
             self._require_whole([candidates], _pairs_of([candidates]))
 
     def score(self, pairs: Sequence[Pair], *, scores: ScoreScale = "model") -> NDArray[np.float32]:
-        """Score (query, document) pairs; gives float32 of shape (pairs,), in the order of `pairs`."""
+        """Score (query, document) pairs; gives float32 of shape (pairs,), in the order of `pairs`.
+
+        How many documents were cut is logged as a warning. Raises as `rank` does.
+        """
         import numpy as np
 
         lists = [as_candidate_list(query, [document]) for query, document in pairs]
         rankings = self.rank_lists(lists, RankOptions(scores=scores))
+        coverage = sum((ranking.coverage for ranking in rankings), Coverage())
+        if coverage.truncated:
+            log.warning("%s", describe_truncation(coverage, self.info.max_length, "truncate"))
         return np.array([ranking[0].score for ranking in rankings], dtype=np.float32)
 
     def _score_pairs(
@@ -215,7 +221,7 @@ class Reranker:
             logits = score_rows(self._engine, rows, batch_tokens=self._batch_tokens, on_progress=on_progress)
             for reading, logit in zip(window, logits.tolist(), strict=True):
                 parts[reading.place].append(_scored(reading, logit))
-        # Pooled as logits, so that the order is the same on every scale.
+        # Pooled as logits, so that the same window is the best on every scale.
         pooled = [
             _pool(of_document, len(document), options)
             for of_document, (_, document) in zip(parts, pairs, strict=True)

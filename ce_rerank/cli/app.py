@@ -15,7 +15,7 @@ import typer
 import typer.main
 
 from .. import __version__
-from ..errors import CeRerankError
+from ..errors import CeRerankError, UsageError
 from ..formats.output import tell_failures
 from ..interrupts import EXIT_CODES, end_on_signals, exit_code_if_interrupted
 from .console import draw_error, stderr_console
@@ -41,6 +41,17 @@ class Application(DefaultCommandGroup):
         if name in _COMMANDS and name not in self.commands:
             self.commands[name] = _load_command(name)
         return super().get_command(ctx, name)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line; a command that stands behind its options is no query."""
+        if args and args[0].startswith("-"):
+            command = _first_word(self.get_command(ctx, self.default_command), ctx, args)
+            if command in _COMMANDS:
+                raise UsageError(
+                    f"The command {command} stands behind its options.",
+                    hint=f"Put it first: {_NAME} {command} ... To rank by this word, give it with -q.",
+                )
+        return super().parse_args(ctx, args)
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         """Read the options, of which --help and --version print."""
@@ -135,6 +146,18 @@ def _open_missing_streams() -> None:
             os.set_inheritable(number, True)
             stream = os.fdopen(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False)
             setattr(sys, name, stream)
+
+
+def _first_word(rank: Any, ctx: Any, args: Sequence[str]) -> str | None:
+    """Give the word that `rank` would take for its query; None when it has the query from an option."""
+    parser = rank.make_parser(ctx)
+    parser.ignore_unknown_options = True
+    try:
+        given, _, _ = parser.parse_args(list(args))
+    except typer.TyperException:
+        return None  # and said when the command line is read in earnest
+    words = given.get("arguments")
+    return words[0] if words and not given.keys() & {"query", "query_file"} else None
 
 
 def _load_command(name: str) -> Any:

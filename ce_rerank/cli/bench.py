@@ -125,7 +125,10 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
         activity.start(total=rounds * len(workers))
         for _ in range(rounds):
             for measure, (worker, keywords) in zip(measures, workers, strict=True):
-                answer = worker.answer()
+                try:
+                    answer = worker.answer()
+                except _RefusedError as refused:
+                    raise refused.error from None
                 measure.elapsed_seconds.append(answer["elapsed_seconds"])
                 measure.peak_memory_bytes = answer["peak_memory_bytes"]
                 measure.scores = answer["scores"]
@@ -210,6 +213,8 @@ def _worker(keywords: dict[str, Any], lists: Lists) -> Iterator[_Worker]:
                 yield _Worker(process, complaints)
             finally:
                 process.kill()
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
 
 
 def _start_seconds(keywords: dict[str, Any], lists: Lists) -> float:

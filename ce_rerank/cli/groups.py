@@ -15,7 +15,7 @@ class DefaultCommandGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the default command first, unless another one or an option of the group itself stands there."""
         own = {name for option in self.get_params(ctx) for name in (*option.opts, *option.secondary_opts)}
-        if args[:1] == [] and not self.no_args_is_help:
+        if not args and not self.no_args_is_help:
             args = [self.default_command]
         elif args and args[0] not in self.list_commands(ctx) and args[0] not in own:
             args = [self.default_command, *args]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
@@ -20,6 +22,8 @@ from ..types import Document, Query, Ranking
 from .console import messages, stdout_console
 from .options import InputOptions, MannerOptions, ModelOptions, OutputOptions, SelectionOptions, as_keywords
 from .ranking_table import draw_ranking
+
+log = logging.getLogger("ce_rerank")
 
 OutputFormat = Literal["table", "jsonl", "json", "csv", "tsv", "text", "trec"]
 
@@ -118,6 +122,10 @@ def rank(
             require_other_file(output.output, [*queries, *(file or []), *(texts if whole_files else [])])
         reading = ReadOptions(source_format, tuple(fields.text_field or ()), fields.id_field, whole_files)
         documents = _read_documents(texts, file or [], reading)
+        wanted = to or _default_format(output.output)
+        writing = WriteOptions(not no_text, details)
+        if wanted != "table":
+            open_writer(wanted, io.BytesIO(), writing)  # what it refuses, it refuses before the work
         with _open_results(output.output) as stream:
             from ..reranker import Reranker
 
@@ -126,9 +134,7 @@ def rank(
             activity.start(total=len(documents))
             ranking = reranker.rank(asked, documents, **as_keywords(options), on_progress=activity.advance)
             activity.stop()
-            wanted = to or _default_format(output.output)
-            writing = WriteOptions(not no_text, details, model=reranker.info.description)
-            _write(ranking, stream, wanted, writing)
+            _write(ranking, stream, wanted, replace(writing, model=reranker.info.description))
 
 
 def _read_query(texts: list[str], query: str | None, query_file: Path | None) -> Query:
@@ -163,6 +169,11 @@ def _read_documents(texts: list[str], files: list[str], options: ReadOptions) ->
     if files.count("-") > 1:
         raise UsageError("stdin is named more than once.", hint="Give -f - once.")
     documents = [Document(text) for text in texts]
+    if blank := sum(not text.strip() for text in texts):
+        log.warning(
+            "%d of the %d documents that are arguments have no text, and are scored all the same.",
+            blank, len(texts),
+        )  # fmt: skip
     for file in files:
         documents += read_documents(_source(file), options)
     return documents
@@ -193,7 +204,7 @@ def _open_results(path: Path | None) -> AbstractContextManager[BinaryIO]:
 
 def _default_format(path: Path | None) -> str:
     if path is not None:
-        return _FORMAT_OF_RUN.get(path.suffix) or FORMAT_OF_SUFFIX.get(path.suffix.lower(), "jsonl")
+        return _FORMAT_OF_RUN.get(path.suffix.lower()) or FORMAT_OF_SUFFIX.get(path.suffix.lower(), "jsonl")
     return "table" if sys.stdout.isatty() else "jsonl"
 
 
