@@ -25,6 +25,7 @@ class Shell:
             "HF_HOME": str(folder / "huggingface"),
             "HF_ENDPOINT": "http://127.0.0.1:9",
             "CE_RERANK_CACHE": str(folder / "cache"),
+            "CE_RERANK_DEVICE": "cpu",
         }
         return cls(folder, kept | own)
 
@@ -35,6 +36,13 @@ class Shell:
     @property
     def cache(self) -> Path:
         return self.folder / "cache"
+
+    def shadow(self, module: str, code: str = "") -> None:
+        """Put a module in the way of the one that is installed, with code to run when it is imported."""
+        package = self.folder / "shadows" / module
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(code, encoding="utf-8")
+        self.environment["PYTHONPATH"] = str(self.folder / "shadows")
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

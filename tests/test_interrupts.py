@@ -61,12 +61,9 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
 
 def break_library(shell: Shell, name: str, number: int, then: str) -> None:
     """Put a library in the way that gets a signal while it is imported, and swallows what that raises."""
-    package = shell.folder / "broken" / name
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(
-        f"import signal\ntry:\n    signal.raise_signal({number})\nexcept BaseException:\n    {then}\n"
+    shell.shadow(
+        name, f"import signal\ntry:\n    signal.raise_signal({number})\nexcept BaseException:\n    {then}\n"
     )
-    shell.environment["PYTHONPATH"] = str(shell.folder / "broken")
 
 
 @pytest.mark.slow

