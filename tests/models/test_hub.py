@@ -237,7 +237,7 @@ class TestUnreachable:
         resolve.environment["HF_ENDPOINT"] = f"http://127.0.0.1:{silent_port}"
         start = time.monotonic()
         answer = resolve(NAME)
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 60
         assert answer["message"] == (
             f"owner/reranker is not in the cache, and http://127.0.0.1:{silent_port} cannot be reached "
             "(no answer within 6 seconds)."
