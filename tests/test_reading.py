@@ -57,6 +57,23 @@ def test_the_first_window_alone_is_not_the_whole_document(
     ]
 
 
+def test_how_much_is_read_at_a_time_changes_nothing(
+    counting_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [BURIED, "five", BURIED + "nine", "one"]
+    whole = counting_reranker.rank("red", texts, long="chunk")
+    for name in ("_PAIRS_AT_A_TIME", "_PASSAGES_AT_A_TIME"):
+        monkeypatch.setattr(f"ce_rerank.reading.{name}", 2)
+    assert counting_reranker.rank("red", texts, long="chunk") == whole
+
+
+def test_windows_overlap_by_a_quarter_unless_told_otherwise(counting_reranker: Reranker) -> None:
+    options = RankOptions(long="chunk", chunk_tokens=20)
+    readings = list(read_pairs(CountingEngine().tokenizer, [("red", "one " * 100)], options))
+    starts = [reading.passage.start for reading in readings if reading.passage is not None]
+    assert starts[:3] == [0, 15 * len("one "), 30 * len("one ")]
+
+
 def test_reading_stops_where_the_last_window_does(counting_reranker: Reranker) -> None:
     text = "nine " * 30 + "zero " * 30
     (hit,) = counting_reranker.rank("red", [text], long="chunk")

@@ -4,9 +4,11 @@ import logging
 import threading
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
+from batch_fakes import make_counting_checkpoint
 from fakes import CountingEngine
 
 from ce_rerank import (
@@ -19,6 +21,8 @@ from ce_rerank import (
     UnavailableError,
     UsageError,
 )
+from ce_rerank.engines.base import EngineOptions
+from ce_rerank.models.store import Checkpoint
 
 
 def test_documents_come_back_best_first_with_their_place_and_rank(counting_reranker: Reranker) -> None:
@@ -189,6 +193,33 @@ def test_score_gives_float32_in_the_order_of_the_pairs(counting_reranker: Rerank
     scores = counting_reranker.score([("red", "one"), ("blue", "nine"), ("red", "two")], scores="logit")
     assert scores.dtype == np.float32
     assert scores.tolist() == [1.0, 9.0, 2.0]
+
+
+def test_score_says_what_it_cut(counting_reranker: Reranker, caplog: pytest.LogCaptureFixture) -> None:
+    counting_reranker.score([("red", "one " * 56), ("blue", "nine")])
+    assert [message.partition(",")[0] for message in caplog.messages] == [
+        "1 of 2 documents were cut at 32 tokens"
+    ]
+
+
+def test_every_option_reaches_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[EngineOptions] = []
+
+    def load(checkpoint: Checkpoint, options: EngineOptions) -> CountingEngine:
+        seen.append(options)
+        return CountingEngine()
+
+    monkeypatch.setattr("ce_rerank.engines.base.load_engine", load)
+    Reranker(
+        make_counting_checkpoint(tmp_path), engine="torch", device="cpu", precision="bf16", max_length=9,
+        threads=3, trust_remote_code=True, offline=True,
+    )  # fmt: skip
+    assert seen == [
+        EngineOptions(
+            engine="torch", device="cpu", precision="bf16", max_length=9, threads=3, trust_remote_code=True,
+            offline=True,
+        )
+    ]  # fmt: skip
 
 
 def test_progress_adds_up_to_the_number_of_documents(counting_reranker: Reranker) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,22 @@ def test_what_a_run_has_left_is_not_overwritten_unasked(tmp_path: Path) -> None:
         UsageError, match=r"out\.part cannot be continued without out\.part\.json\. Remove it"
     ):
         write(path, resume=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of open files are read from Linux")
+def test_results_are_on_the_disk_before_what_vouches_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    write(tmp_path / "out", windows=2)
+    assert synced == ["out.part.json.new", "out.part", "out.part.json.new", "out.part", "out.part.json.new"]
 
 
 def test_a_run_that_finished_no_window_leaves_nothing(tmp_path: Path) -> None:

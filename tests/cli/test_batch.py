@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -251,6 +252,46 @@ def test_where_nobody_watches_a_line_now_and_then_says_how_far_it_is(
     shape = r"(\d) queries done, documents: (\d+)/[\d,]+ [\d,.]+/s \d:\d\d left"
     found = [re.fullmatch(shape, line) for line in lines]
     assert [match and match.groups() for match in found] == [("3", "150"), ("9", "450")]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--scores", "sigmoid"], ["--long", "chunk"], ["--min-score", "1"], ["--shard", "1/2"], ["--no-text"],
+        ["--details"], ["--batch-tokens", "9"], ["--threads", "2"], ["--text-field", "text"],
+        ["--id-field", "id"], ["--to", "rows"], ["--from", "jsonl"],
+    ],
+    ids=lambda more: more[0],
+)  # fmt: skip
+def test_a_run_is_not_continued_with_other_options(run: Run, more: list[str]) -> None:
+    Path("hits.jsonl").write_text(FEW + "{\n")
+    assert run("hits.jsonl", "-o", "out").exit_code == 3
+    result = run("hits.jsonl", "-o", "out", "--resume", *more)
+    assert result.exit_code == 2
+    assert f"{more[0]} was " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "name"),
+    [
+        ("precision", "bf16", "--precision"),
+        ("max_length", 31, "--max-length"),
+        ("engine", "x", "--engine"),
+        ("device", "cuda", "--device"),
+        ("activation", "x", "the activation"),
+        ("revision", "r", "--revision"),
+    ],
+)
+def test_a_run_is_not_continued_with_what_runs_otherwise(
+    run: Run, monkeypatch: pytest.MonkeyPatch, field: str, value: Any, name: str
+) -> None:
+    Path("hits.jsonl").write_text(FEW + "{\n")
+    assert run("hits.jsonl", "-o", "out").exit_code == 3
+    other = NeighbourEngine()
+    other.info = replace(other.info, **{field: value})
+    monkeypatch.setattr("ce_rerank.engines.base.load_engine", lambda checkpoint, options: other)
+    result = run("hits.jsonl", "-o", "out", "--resume")
+    assert (result.exit_code, f"{name} was " in result.stderr) == (2, True)
 
 
 def test_a_complete_output_is_not_made_again(run: Run) -> None:

@@ -184,6 +184,45 @@ def test_what_is_read_is_not_written_over(run: Run, arguments: tuple[str, ...]) 
     assert Path("notes").read_text(encoding="utf-8") == "one\ntwo red\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--to", "text", "--no-text"), 2, "--to text writes the texts, which --no-text leaves out."),
+        (("--to", "trec", "-o", "no/such/folder"), 2, "there is no folder"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_the_work(
+    run: Run, counting_engine: CountingEngine, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    result = run("red", "one", "two", *arguments)
+    assert (result.exit_code, counting_engine.batch_shapes) == (code, [])
+    assert message in result.stderr
+
+
+def test_a_suffix_is_known_in_capitals(run: Run) -> None:
+    run("red", "one", "-o", "OUT.TREC")
+    assert Path("OUT.TREC").read_text(encoding="utf-8") == "1 Q0 0 1 0.5 ce-rerank\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("-v", "batch", "one"), ("-k", "1", "rank", "one"), ("-m", "x", "doctor")]
+)
+def test_a_command_behind_its_options_is_no_query(run: Run, arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"The command {arguments[-2] if 'one' in arguments else 'doctor'} stands behind" in result.stderr
+
+
+def test_behind_a_query_option_any_word_is_a_document(run: Run) -> None:
+    assert [row["text"] for row in rows(run("-q", "red", "-k", "2", "batch", "one"))] == ["one", "batch"]
+
+
+def test_documents_without_text_are_said(run: Run) -> None:
+    assert run("red", "", "one", " ").stderr == (
+        "warning: 2 of the 3 documents that are arguments have no text, and are scored all the same.\n"
+    )
+
+
 def test_a_query_may_be_the_name_of_the_output(run: Run) -> None:
     Path("one").write_text("one two", encoding="utf-8")
     assert run("notes", "one", "--whole-files", "-o", "notes").exit_code == 0

@@ -379,6 +379,17 @@ def test_what_openvino_exported_is_made_again_when_it_is_damaged(
         assert score(engine, batch_tokens=4096).tobytes() == expected[1].tobytes()
 
 
+def test_a_model_that_is_fed_other_tokens_than_it_was_made_with_is_refused(tiny: Checkpoint) -> None:
+    load(tiny)
+    compiled = find_compiled(tiny)
+    assert compiled is not None
+    first, *others = compiled.manifest.golden
+    replace(compiled.manifest, golden=(replace(first, query="another"), *others)).write(compiled.folder)
+    shutil.rmtree(compiled.checked_folder)
+    with pytest.raises(UnavailableError, match="is fed to it in other tokens"):
+        load(tiny, replace(FP32, engine="openvino"))
+
+
 def test_a_folder_that_cannot_be_written_serves_what_is_in_it(tiny: Checkpoint) -> None:
     expected = score(load(tiny))
     compiled = find_compiled(tiny)
