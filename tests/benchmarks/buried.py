@@ -36,8 +36,7 @@ def main() -> None:
     candidates: dict[str, list[str]] = {}
     for line in read_run(given.folder / "run.trec"):
         candidates.setdefault(line.query_id, []).append(line.doc_id)
-    chance = random.Random(5)
-    chosen = sorted(chance.sample(sorted(candidates), min(given.queries, len(candidates))))
+    chosen = sorted(random.Random(5).sample(sorted(candidates), min(given.queries, len(candidates))))
     queries = read_queries(given.folder / "queries.jsonl")
     everything = {doc_id for doc_ids in candidates.values() for doc_id in doc_ids}
     corpus = {
@@ -52,6 +51,7 @@ def main() -> None:
             for doc_id in wanted:
                 texts = [corpus[doc_id].text]
                 if buried:
+                    chance = random.Random(f"{query_id} {doc_id}")  # the same around it every time
                     unrelated = [corpus[other].text for other in chance.sample(others, 2 * given.around)]
                     texts = [*unrelated[: given.around], *texts, *unrelated[given.around :]]
                 documents.append(Document("\n\n".join(texts), id=doc_id))

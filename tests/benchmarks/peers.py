@@ -69,7 +69,8 @@ def start_seconds(system: str, checkpoint: Path) -> float:
     started = time.perf_counter()
     if system.startswith("ce-rerank"):
         precision = ["--precision", "fp32"] if system.endswith("fp32") else []
-        command = [sys.executable, "-m", "ce_rerank", "-m", str(checkpoint), *precision, _QUESTION, *_ANSWERS]
+        command = [sys.executable, "-m", "ce_rerank", "-d", "cpu", "-m", str(checkpoint), *precision]
+        command += [_QUESTION, *_ANSWERS]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     else:
         worker = Worker(system, checkpoint, [(_QUESTION, list(_ANSWERS))])

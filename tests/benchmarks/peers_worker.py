@@ -15,6 +15,8 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 
+from ce_rerank.cli.bench_worker import peak_memory_bytes
+
 Lists = list[tuple[str, list[str]]]
 ScoreLists = Callable[[Lists], list[list[float]]]
 
@@ -22,7 +24,7 @@ ScoreLists = Callable[[Lists], list[list[float]]]
 def ce_rerank(folder: str, **options: str) -> ScoreLists:
     from ce_rerank import Reranker
 
-    reranker = Reranker(folder, **options)  # type: ignore[arg-type]
+    reranker = Reranker(folder, device="cpu", **options)  # type: ignore[arg-type]
 
     def score(lists: Lists) -> list[list[float]]:
         rankings = reranker.rank_many(lists, scores="logit")
@@ -34,7 +36,7 @@ def ce_rerank(folder: str, **options: str) -> ScoreLists:
 def sentence_transformers(folder: str) -> ScoreLists:
     from sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(folder)
+    model = CrossEncoder(folder, device="cpu")
 
     def score(lists: Lists) -> list[list[float]]:
         ranked = [
@@ -115,8 +117,6 @@ SYSTEMS: dict[str, Callable[[str], ScoreLists]] = {
 
 
 def main() -> None:
-    import resource
-
     setting = json.loads(sys.stdin.readline())
     answers = sys.stdout
     with redirect_stdout(sys.stderr):
@@ -125,10 +125,11 @@ def main() -> None:
             started = time.perf_counter()
             scores = score([tuple(item) for item in setting["lists"]])
             elapsed_seconds = time.perf_counter() - started
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-                1 if sys.platform == "darwin" else 1024
-            )
-            answer = {"elapsed_seconds": elapsed_seconds, "scores": scores, "peak_memory_bytes": peak}
+            answer = {
+                "elapsed_seconds": elapsed_seconds,
+                "scores": scores,
+                "peak_memory_bytes": peak_memory_bytes(),
+            }
             print(json.dumps(answer), file=answers, flush=True)
 
 
