@@ -161,7 +161,7 @@ def remove(
 
     planned = removal.plan_removal(_find(name))
     console = stderr_console()
-    for one in planned:
+    for one in planned if not (yes and manners.quiet) else ():
         draw_message(console, f"{one.what}: {one.folder} ({describe_size(one.size_bytes)})", label="remove")
     if not yes:
         if not sys.stdin.isatty():
