@@ -10,13 +10,13 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from itertools import groupby
-from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from ..errors import InputError
 from .fields import find_id
 from .jsonl import read_jsonl_rows
 from .scores import separate_ties
-from .source import UTF8_BOM, LookAhead, Readable, Source, as_source
+from .source import UTF8_BOM, LookAhead, Readable, Source, as_source, raise_at_once
 from .strict_json import json_kind
 from .trec import Judgement, RunLine, read_qrels, read_run
 
@@ -98,7 +98,7 @@ def _read_jsonl(stream: LookAhead, name: str) -> Iterator[RunLine]:
 
 
 def _read_rows(stream: LookAhead, name: str) -> Iterator[_Result]:
-    for row, origin in read_jsonl_rows(stream, name, _raise):
+    for row, origin in read_jsonl_rows(stream, name, raise_at_once):
         if not isinstance(row, dict):
             raise InputError(f"{origin}: the row is {json_kind(row)}, not an object.")
         line_number = int(origin.rpartition(":")[2])
@@ -145,7 +145,3 @@ def _id_and_score(row: Mapping[str, Any], where: str) -> tuple[str, float]:
     if not math.isfinite(as_float32):
         raise InputError(f"{where}: the score {score} is out of a float32's range.")
     return str(doc_id), as_float32
-
-
-def _raise(error: InputError, text: str) -> NoReturn:
-    raise error

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from .contents import list_code, read_modules
-from .kind import read_config
+from .kind import named_activation, read_config, read_config_if_there
 
 # As transformers names them in `model_type`; the tests convert and compare each, at several shapes.
 FAMILIES = (
@@ -52,10 +51,10 @@ class OutOfMemoryError(MishapError):
 def find_obstacle(folder: Path) -> str | None:
     """Say what keeps a checkpoint from being compiled, as a clause; None when nothing in its files does."""
     config = read_config(folder / "config.json")
-    library_config = _read_if_there(folder / "config_sentence_transformers.json")
+    library_config = read_config_if_there(folder / "config_sentence_transformers.json")
     family = str(config.get("model_type", ""))
     architecture = str((config.get("architectures") or [""])[0])
-    activation = _activation(config, library_config)
+    activation = named_activation(config, library_config)
     if list_code(folder):
         return "it brings Python code of its own"
     if architecture.endswith("ForCausalLM"):
@@ -69,14 +68,3 @@ def find_obstacle(folder: Path) -> str | None:
     if library_config.get("default_prompt_name"):
         return "it puts a prompt before its texts"
     return None
-
-
-def _activation(config: dict[str, Any], library_config: dict[str, Any]) -> str | None:
-    named = library_config.get("activation_fn") or (config.get("sentence_transformers") or {}).get(
-        "activation_fn"
-    )
-    return named or config.get("sbert_ce_default_activation_function")
-
-
-def _read_if_there(path: Path) -> dict[str, Any]:
-    return read_config(path) if path.exists() else {}

@@ -16,7 +16,7 @@ from typing import Any
 
 _CHECKPOINT_HINT = "A checkpoint is config.json, a tokenizer and weights (model.safetensors)."
 _TEXT_SUFFIXES = (".json", ".txt", ".jinja", ".tiktoken", ".model", ".spm", ".md")
-_LEGAL_NAMES = ("LICENSE", "LICENCE", "NOTICE")
+LEGAL_NAMES = ("LICENSE", "LICENCE", "NOTICE")
 _TOKENIZER_NAMES = {
     "tokenizer.json",
     "tokenizer.model",
@@ -86,7 +86,7 @@ def select_files(listed: Collection[str], *, with_code: bool) -> list[str]:
         selected += _SAFETENSORS.select(listed, folder) or _PICKLED.select(listed, folder)
     for name in sorted(listed):
         own_name = name.rpartition("/")[2]
-        is_text = name.endswith(_TEXT_SUFFIXES) or own_name.startswith(_LEGAL_NAMES)
+        is_text = name.endswith(_TEXT_SUFFIXES) or own_name.startswith(LEGAL_NAMES)
         in_place = "/" not in name or _MODULE_FOLDER.fullmatch(name)
         is_other_index = name.endswith(".index.json")
         if (is_text and in_place and not is_other_index) or (with_code and name.endswith(".py")):

@@ -13,12 +13,11 @@ from pathlib import Path
 from ..errors import OutputError, UnavailableError, UsageError
 from .compilable import CannotCompileError
 from .compiled import prepare_compiled
-from .contents import list_files
+from .contents import LEGAL_NAMES, list_files
 from .manifest import FileFacts
 from .store import Checkpoint
 
 _CARRIED = ("config.json", "README.md")
-_LEGAL = ("LICENSE", "LICENCE", "NOTICE")
 
 
 def export_model(checkpoint: Checkpoint, folder: Path) -> None:
@@ -64,10 +63,12 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> None:
 
 def _carry_papers(checkpoint: Checkpoint, folder: Path) -> None:
     """Copy the configuration, the card and the licence; where there is no licence, say where it is told."""
-    names = [name for name in list_files(checkpoint.folder) if name in _CARRIED or name.startswith(_LEGAL)]
+    names = [
+        name for name in list_files(checkpoint.folder) if name in _CARRIED or name.startswith(LEGAL_NAMES)
+    ]
     for name in names:
         shutil.copyfile(checkpoint.folder / name, folder / name)
-    if not any(name.startswith(_LEGAL) for name in names):
+    if not any(name.startswith(LEGAL_NAMES) for name in names):
         from .inspection import inspect_checkpoint
 
         licence = inspect_checkpoint(checkpoint.folder).licence or "not named in its card"

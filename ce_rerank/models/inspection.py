@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .contents import list_code, list_files
-from .kind import read_config
+from .kind import named_activation, read_config, read_config_if_there
 from .limits import LONGEST
 
 _HEADER_LIMIT = 100_000_000  # bytes; what safetensors itself allows for a header
@@ -57,19 +57,14 @@ def inspect_checkpoint(folder: Path) -> CheckpointFacts:
 
 def _activation(folder: Path, config: dict[str, Any]) -> str:
     """Name the activation as sentence-transformers chooses it: what is stored, else sigmoid for one label."""
-    own = config.get("sentence_transformers") or {}
-    stored = (
-        _read_if_there(folder / "config_sentence_transformers.json").get("activation_fn")
-        or own.get("activation_fn")
-        or config.get("sbert_ce_default_activation_function")
-        or "torch.nn.modules.activation.Sigmoid"
-    )
-    return {"Identity": "identity", "Sigmoid": "sigmoid"}.get(str(stored).rpartition(".")[2], str(stored))
+    named = named_activation(config, read_config_if_there(folder / "config_sentence_transformers.json"))
+    dotted = str(named or "torch.nn.modules.activation.Sigmoid")
+    return {"Identity": "identity", "Sigmoid": "sigmoid"}.get(dotted.rpartition(".")[2], dotted)
 
 
 def _max_length(folder: Path, config: dict[str, Any]) -> int | None:
-    tokenizer = _read_if_there(folder / "tokenizer_config.json")
-    module = _read_if_there(folder / "sentence_bert_config.json")
+    tokenizer = read_config_if_there(folder / "tokenizer_config.json")
+    module = read_config_if_there(folder / "sentence_bert_config.json")
     declared = (
         module.get("max_seq_length"),
         tokenizer.get("model_max_length"),
@@ -107,7 +102,3 @@ def _read_card(path: Path) -> tuple[str | None, tuple[str, ...]]:
         return None, ()
     languages = card.get("language") or ()
     return card.get("license"), (languages,) if isinstance(languages, str) else tuple(map(str, languages))
-
-
-def _read_if_there(path: Path) -> dict[str, Any]:
-    return read_config(path) if path.exists() else {}

@@ -58,13 +58,20 @@ def untrusted_activation(folder: Path) -> str | None:
     sentence-transformers replaces such an activation, unless remote code is trusted, and scores change.
     """
     config = read_config(folder / "config.json")
-    named = (config.get("sentence_transformers") or {}).get("activation_fn")
-    named = named or config.get("sbert_ce_default_activation_function")
-    stored = _read_json(folder / "config_sentence_transformers.json").get("activation_fn")
-    for activation in (stored, named):
+    library_config = read_config_if_there(folder / "config_sentence_transformers.json")
+    for activation in (named_activation(config, library_config), named_activation(config, {})):
         if isinstance(activation, str) and not activation.startswith("torch."):
             return activation
     return None
+
+
+def named_activation(config: dict[str, Any], library_config: dict[str, Any]) -> str | None:
+    """Give the activation that a checkpoint's configurations name, in the order in which they are asked."""
+    return (
+        library_config.get("activation_fn")
+        or (config.get("sentence_transformers") or {}).get("activation_fn")
+        or config.get("sbert_ce_default_activation_function")
+    )
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -81,12 +88,13 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_config_if_there(path: Path) -> dict[str, Any]:
+    """Read a configuration as `read_config` does; what is not there is empty."""
     return read_config(path) if path.exists() else {}
 
 
 def _sentence_transformers_type(folder: Path) -> str:
-    config = _read_json(folder / "config_sentence_transformers.json")
+    config = read_config_if_there(folder / "config_sentence_transformers.json")
     return str(config.get("model_type", "SentenceTransformer" if config else ""))
 
 
