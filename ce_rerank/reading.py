@@ -82,11 +82,11 @@ def _chunk_tokens(room: int, max_length: int, options: RankOptions) -> int:
     return min(options.chunk_tokens, room)
 
 
-def in_windows(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
-    """Group readings into windows that are scored together."""
+def in_groups(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
+    """Group readings into what is scored together."""
     readings = iter(readings)
-    while window := list(islice(readings, _PAIRS_AT_A_TIME)):
-        yield window
+    while group := list(islice(readings, _PAIRS_AT_A_TIME)):
+        yield group
 
 
 def describe_truncation(coverage: Coverage, max_length: int, long: LongPolicy) -> str:

@@ -12,7 +12,7 @@ from .errors import InputError, UnavailableError, UsageError
 from .inputs import DocumentInput, QueryInput, as_candidate_list
 from .passages import pool_scores
 from .ranking import first_not_finite, select_top, sigmoid
-from .reading import Reading, describe_truncation, in_windows, read_pairs
+from .reading import Reading, describe_truncation, in_groups, read_pairs
 from .types import (
     CandidateList,
     Coverage,
@@ -216,12 +216,12 @@ class Reranker:
         from .engines.scoring import score_rows
 
         parts: list[list[_Scored]] = [[] for _ in pairs]
-        for window in in_windows(read_pairs(self._engine.tokenizer, pairs, options)):
-            rows = [reading.tokens for reading in window]
+        for group in in_groups(read_pairs(self._engine.tokenizer, pairs, options)):
+            rows = [reading.tokens for reading in group]
             logits = score_rows(self._engine, rows, batch_tokens=self._batch_tokens, on_progress=on_progress)
-            for reading, logit in zip(window, logits.tolist(), strict=True):
+            for reading, logit in zip(group, logits.tolist(), strict=True):
                 parts[reading.place].append(_scored(reading, logit))
-        # Pooled as logits, so that the same window is the best on every scale.
+        # Pooled as logits, so that the same passage is the best on every scale.
         pooled = [
             _pool(of_document, len(document), options)
             for of_document, (_, document) in zip(parts, pairs, strict=True)
@@ -269,26 +269,26 @@ class Reranker:
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """What came of a document or of one window of it: a logit, in the end on the scale asked for."""
+    """What came of a document or of one passage of it: a logit, in the end on the scale asked for."""
 
     score: float
     tokens: int
     truncated: bool
     characters_read: int
-    window: tuple[int, int, int] | None
-    """Start, end and line of the passage; its text is in the document."""
+    passage: tuple[int, int, int] | None
+    """The start, end and line of the one that was read; its text is in the document."""
 
 
 def _scored(reading: Reading, logit: float) -> _Scored:
     row, passage = reading.tokens, reading.passage
     if passage is None:
         return _Scored(logit, len(row), row.truncated, row.characters_read, None)
-    window = (passage.start, passage.end, passage.line)
-    return _Scored(logit, len(row), row.truncated, passage.start + row.characters_read, window)
+    place = (passage.start, passage.end, passage.line)
+    return _Scored(logit, len(row), row.truncated, passage.start + row.characters_read, place)
 
 
 def _pool(parts: Sequence[_Scored], characters: int, options: RankOptions) -> _Scored:
-    """Make a score of the windows' of a document of so many characters; the best one stands for it."""
+    """Make a score of the passages' of a document of so many characters; the best one stands for it."""
     logits = [part.score for part in parts]
     bad = first_not_finite(logits)
     if bad is not None:
@@ -329,9 +329,9 @@ def _select(candidates: CandidateList, scored: Sequence[_Scored], options: RankO
 
 
 def _passage(document: Document, scored: _Scored) -> Passage | None:
-    if scored.window is None:
+    if scored.passage is None:
         return None
-    start, end, line = scored.window
+    start, end, line = scored.passage
     return Passage(document.text[start:end], start, end, line)
 
 

@@ -1,7 +1,8 @@
-"""Ranking into files, in whole and in part, for the tests of what is written."""
+"""Candidate lists in rows, and ranking them into files, in whole and in part."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,17 @@ def begun(
         output.write(next(windows))
         between()
         output.write(next(windows))
+
+
+def jsonl(*rows: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def shape(lists: list[CandidateList]) -> list[tuple[object, str, list[tuple[object, str]]]]:
+    return [
+        (one.query.id, one.query.text, [(document.id, document.text) for document in one.documents])
+        for one in lists
+    ]
 
 
 def names(folder: Path) -> list[str]:

@@ -20,7 +20,7 @@ from ..formats.source import Reject, Source, raise_at_once
 from ..formats.strict_json import encode_json
 from ..formats.trec import read_run
 from ..types import CandidateList, Document
-from .candidates import KnownQueries, RejectedRow
+from .queries import KnownQueries, RejectedRow
 
 _LIKENESS_BYTES = 4096
 _WINDOW_BITS = -13  # raw deflate that looks back 8 KiB: it starts four times as fast as with 32

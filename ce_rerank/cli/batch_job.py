@@ -81,8 +81,9 @@ class InputNames:
 
     def open(self, options: ReadOptions, *, for_trec: bool, skip_bad_rows: bool) -> CandidateReader:
         """Make what reads candidate lists; a run is read here, with what it names."""
-        from ..batch.candidates import KnownQueries, RowCandidates
+        from ..batch.candidates import RowCandidates
         from ..batch.first_stage import RunCandidates
+        from ..batch.queries import KnownQueries
 
         if self.run is None or self.queries is None:
             known = None

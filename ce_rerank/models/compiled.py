@@ -2,7 +2,7 @@
 
 <cache>/compiled/<readable name>-<digest of source and revision>/
     manifest.json  model.xml  model.bin  tokenizer.json
-    checked/       what the engine found out about it on this machine (`engines/openvino.py`)
+    checked/       what the engine found out about it on this machine (`engines/arrangements.py`)
     declined.json  stands alone, in place of all that: it was tried, and why it failed
 
 A folder that was exported (`export.py`) is used where it lies and never written to; what is found out about

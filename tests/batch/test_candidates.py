@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch_files import jsonl, shape
 
-from ce_rerank.batch.candidates import KnownQueries, RowCandidates
+from ce_rerank.batch.candidates import RowCandidates
+from ce_rerank.batch.queries import KnownQueries
 from ce_rerank.errors import InputError
 from ce_rerank.formats.base import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
@@ -21,20 +23,9 @@ def saved(folder: Path, name: str, text: str) -> Source:
     return Source.from_path(path)
 
 
-def jsonl(*rows: Any) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
 def read(folder: Path, text: str, name: str = "hits.jsonl", **more: Any) -> list[CandidateList]:
     options = more.pop("options", ReadOptions())
     return list(RowCandidates([saved(folder, name, text)], options, **more).read(raise_at_once))
-
-
-def shape(lists: list[CandidateList]) -> list[tuple[object, str, list[tuple[object, str]]]]:
-    return [
-        (one.query.id, one.query.text, [(document.id, document.text) for document in one.documents])
-        for one in lists
-    ]
 
 
 class TestNestedRows:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from batch_files import jsonl, shape
 
 from ce_rerank.batch.candidates import RowCandidates
 from ce_rerank.formats.base import ReadOptions
@@ -16,17 +16,6 @@ from ce_rerank.formats.trec import TrecWriter
 from ce_rerank.types import CandidateList, RankedDocument, Ranking
 
 WAY_OUT = "A TREC run has nothing but ids: give each an id of its own, or use --to jsonl."
-
-
-def jsonl(*rows: Any) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def shape(lists: list[CandidateList]) -> list[tuple[object, str, list[tuple[object, str]]]]:
-    return [
-        (one.query.id, one.query.text, [(document.id, document.text) for document in one.documents])
-        for one in lists
-    ]
 
 
 def left_out(folder: Path, text: str, name: str = "hits.jsonl") -> tuple[list[CandidateList], list[str]]:
