@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from local_hub import LocalHub, serve_hub
 
 # What a person has set changes nothing here, nor does a GPU. Libraries read some of it once, when imported.
 for name in list(os.environ):
@@ -44,7 +46,23 @@ def counting_reranker(counting_engine: CountingEngine) -> Reranker:
     return Reranker.from_engine(counting_engine)
 
 
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    """A hub on loopback that holds nothing yet."""
+    with serve_hub() as hub:
+        yield hub
+
+
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """The folder of sample input that the README's commands use."""
     return Path(__file__).parent.parent / "samples"
+
+
+@pytest.fixture(scope="session")
+def collections() -> Path:
+    """The folder of published collections, which are no part of the repository."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.exists():
+        pytest.skip("the collections are not here")
+    return folder

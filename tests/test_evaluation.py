@@ -24,7 +24,7 @@ from ce_rerank.evaluation import (
 )
 from ce_rerank.formats.packed import PackedLists
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+pytest.importorskip("ir_measures", reason="needs ce-rerank[evaluate]")
 
 EIGHT_MEASURES = [
     "nDCG@10",
@@ -102,10 +102,10 @@ def test_values_are_those_of_ir_measures_own_command_to_the_last_digit(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["scifact", "cranfield"])
-def test_published_collections_have_ir_measures_values_too(tmp_path: Path, name: str) -> None:
-    folder = DATA / name
-    if not folder.exists():
-        pytest.skip("the collections are not here")
+def test_published_collections_have_ir_measures_values_too(
+    tmp_path: Path, collections: Path, name: str
+) -> None:
+    folder = collections / name
     judged = load_judgements(folder / "qrels.tsv")
     ours = evaluate([load_run(folder / "run.trec", judged)], judged, EIGHT_MEASURES)
     in_trec_form = tmp_path / "qrels.trec"
@@ -123,14 +123,11 @@ def test_published_collections_have_ir_measures_values_too(tmp_path: Path, name:
     ],
 )
 def test_published_collections_have_their_known_values(
-    name: str, run_name: str, measure: str, value: str
+    collections: Path, name: str, run_name: str, measure: str, value: str
 ) -> None:
-    if not (DATA / name).exists():
-        pytest.skip("the collections are not here")
-    judged = load_judgements(DATA / name / "qrels.tsv")
-    assert shown(evaluate([load_run(DATA / name / run_name, judged)], judged, [measure]), 4) == {
-        measure: value
-    }
+    judged = load_judgements(collections / name / "qrels.tsv")
+    run = load_run(collections / name / run_name, judged)
+    assert shown(evaluate([run], judged, [measure]), 4) == {measure: value}
 
 
 def test_values_are_the_same_in_chunks_as_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ import pytest
 from ce_rerank.errors import CeRerankError, InputError, UnavailableError, UsageError
 from ce_rerank.measures import DEFAULT_MEASURES, aggregate, iter_values, parse_measures
 
+pytest.importorskip("ir_measures", reason="needs ce-rerank[evaluate]")
+
 GRADES = {"1": {"a": 1, "b": 0, "c": 2}, "2": {"a": 1}}
 SCORES = {"1": {"b": 3.0, "a": 2.0}}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from batch_files import LISTS, begun, names, write
+from marks import posix_only
 
 from ce_rerank import InputError, OutputError, UsageError
 from ce_rerank.batch.partial import PartialFile
@@ -148,6 +149,7 @@ class TestBadRows:
         shutil.rmtree(file.part_path.parent)
 
 
+@posix_only
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])
 def test_all_that_is_written_beside_an_output_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str

@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from waiting import wait_until
 
 from ce_rerank.batch.handoff import ClosedError, Handoff
 
@@ -38,8 +39,9 @@ def test_the_giver_waits_until_there_is_room_for_the_weight() -> None:
     giver = threading.Thread(target=give)
     giver.start()
     seen = []
-    for _ in range(4):
-        time.sleep(0.05)
+    for count in (2, 3, 3, 4):
+        wait_until(lambda count=count: len(put) >= count)
+        time.sleep(0.05)  # in which no more may come
         seen.append("".join(name[0] for name in put))
         handoff.get()
     giver.join(5)

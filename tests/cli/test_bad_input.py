@@ -140,7 +140,7 @@ def test_bad_input_gets_one_clear_error(case: Case, tmp_path: Path, monkeypatch:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
     monkeypatch.setenv("CE_RERANK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     for name, value in case.environment.items():
         monkeypatch.setenv(name, value)
     arguments = [argument.replace("{folder}", str(tmp_path)) for argument in case.arguments]

@@ -7,10 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 from rich.console import Console
+from waiting import wait_until
 
 from ce_rerank.cli.console import Activity, draw_error, draw_message, messages, stderr_console, stdout_console
 
@@ -160,13 +160,6 @@ def test_afterwards_the_logger_is_as_it_was(capsys: pytest.CaptureFixture[str]) 
 # Activity
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.01)
-
-
 class Screen:
     """A console on a terminal, and what was drawn on it."""
 
@@ -195,9 +188,9 @@ def test_a_short_run_draws_nothing(screen: Screen) -> None:
 def test_after_the_delay_the_stage_is_shown_and_in_the_end_erased(screen: Screen) -> None:
     with Activity(screen.console, delay_seconds=0.01) as activity:
         activity.stage("Loading [a model]\x1b[2J")
-        wait_for(lambda: "Loading [a model]␛[2J" in screen.drawn)
+        wait_until(lambda: "Loading [a model]␛[2J" in screen.drawn)
         activity.stage("Compiling")
-        wait_for(lambda: "Compiling" in screen.drawn)
+        wait_until(lambda: "Compiling" in screen.drawn)
     assert screen.drawn.endswith("\x1b[2K")
     assert screen.drawn.count("\x1b[?25l") == screen.drawn.count("\x1b[?25h") == 1  # the cursor comes back
 
@@ -205,10 +198,10 @@ def test_after_the_delay_the_stage_is_shown_and_in_the_end_erased(screen: Screen
 def test_a_known_total_has_a_bar_a_rate_and_the_time_left(screen: Screen) -> None:
     with Activity(screen.console, delay_seconds=0.01) as activity:
         activity.start(total=12_000)
-        wait_for(lambda: "Scoring" in screen.drawn)
+        wait_until(lambda: "Scoring" in screen.drawn)
         activity.advance(3_000)
-        wait_for(lambda: "3,000/12,000" in screen.drawn)
-        wait_for(lambda: "/s  0:0" in screen.drawn)
+        wait_until(lambda: "3,000/12,000" in screen.drawn)
+        wait_until(lambda: "/s  0:0" in screen.drawn)
     assert "━" in screen.drawn
     assert " left" in screen.drawn
 
@@ -217,7 +210,7 @@ def test_an_unknown_total_is_counted_without_a_bar(screen: Screen) -> None:
     with Activity(screen.console, delay_seconds=0.01) as activity:
         activity.start(stage="Reading")
         activity.advance(1_234)
-        wait_for(lambda: "1,234" in screen.drawn)
+        wait_until(lambda: "1,234" in screen.drawn)
     assert "Reading" in screen.drawn
     assert "━" not in screen.drawn
     assert "left" not in screen.drawn
@@ -227,7 +220,7 @@ def test_more_than_was_foreseen_is_counted_without_a_bar(screen: Screen) -> None
     with Activity(screen.console, delay_seconds=0.01) as activity:
         activity.start(total=3)
         activity.advance(7)
-        wait_for(lambda: "7  " in screen.drawn)
+        wait_until(lambda: "7  " in screen.drawn)
     assert "/3" not in screen.drawn
 
 
@@ -235,11 +228,11 @@ def test_a_total_may_become_known_and_change_on_the_way(screen: Screen) -> None:
     with Activity(screen.console, delay_seconds=0.01) as activity:
         activity.start()
         activity.advance(7)
-        wait_for(lambda: "Scoring 7" in screen.drawn)
+        wait_until(lambda: "Scoring 7" in screen.drawn)
         activity.expect(20, "Scoring, 2 queries done")
-        wait_for(lambda: "7/20" in screen.drawn)
+        wait_until(lambda: "7/20" in screen.drawn)
         activity.expect(7, "Scoring, 3 queries done")
-        wait_for(lambda: "7/7" in screen.drawn)
+        wait_until(lambda: "7/7" in screen.drawn)
     assert "3 queries done" in screen.drawn
 
 
@@ -248,7 +241,7 @@ def test_counts_of_a_step_that_is_done_go_with_the_next_stage(screen: Screen) ->
         activity.start(total=3)
         activity.advance(3)
         activity.stage("Writing")
-        wait_for(lambda: "Writing" in screen.drawn)
+        wait_until(lambda: "Writing" in screen.drawn)
     assert "Writing 3" not in screen.drawn
 
 
@@ -257,7 +250,7 @@ def test_a_narrow_terminal_has_one_line_of_it() -> None:
     with Activity(screen.console, delay_seconds=0.01) as activity:
         activity.start(total=12_000, stage="Compiling a model with a long name")
         activity.advance(6_000)
-        wait_for(lambda: "6,000/12,000" in screen.drawn)
+        wait_until(lambda: "6,000/12,000" in screen.drawn)
     frames = re.split(r"[\r\n]", re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", screen.drawn))
     assert max(map(len, frames)) == 40
     assert "━" not in screen.drawn
@@ -273,23 +266,23 @@ def test_any_thread_may_advance(screen: Screen) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        wait_for(lambda: "8,000/8,000" in screen.drawn)
+        wait_until(lambda: "8,000/8,000" in screen.drawn)
 
 
 def test_warnings_appear_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = open_terminal(monkeypatch)
     with messages() as activity:
         activity.stage("Loading")
-        wait_for(lambda: "Loading" in terminal.getvalue())
+        wait_until(lambda: "Loading" in terminal.getvalue())
         log.info("Scoring", extra={"stage": True})
         log.warning("3 documents were cut.")
-        wait_for(lambda: "Scoring" in terminal.getvalue())
+        wait_until(lambda: "Scoring" in terminal.getvalue())
     assert "warning:\x1b[0m 3 documents were cut.\n" in terminal.getvalue()
 
 
 def test_after_stop_nothing_more_is_drawn(screen: Screen) -> None:
     with Activity(screen.console, delay_seconds=0.01) as activity:
-        wait_for(lambda: "Working" in screen.drawn)
+        wait_until(lambda: "Working" in screen.drawn)
         activity.stop()
         drawn = screen.drawn
         activity.stage("Never seen")
@@ -314,7 +307,7 @@ def test_what_is_written_to_stdout_meanwhile_goes_to_stdout(
 ) -> None:
     terminal = open_terminal(monkeypatch)
     with Activity(delay_seconds=0.01):
-        wait_for(lambda: "Working" in terminal.getvalue())
+        wait_until(lambda: "Working" in terminal.getvalue())
         print('{"index": 0}')
     assert capsys.readouterr().out == '{"index": 0}\n'
     assert "index" not in terminal.getvalue()
@@ -331,5 +324,5 @@ def test_a_terminal_without_utf8_gets_plain_signs() -> None:
     with Activity(Console(file=file, width=80), delay_seconds=0.01) as activity:
         activity.start(total=10, stage="Scoring 茶 " + "a" * 99)
         activity.advance(5)
-        wait_for(lambda: b"5/10" in stream.getvalue())
+        wait_until(lambda: b"5/10" in stream.getvalue())
     assert b"Scoring ? aaa" in stream.getvalue()

@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 
 from ce_rerank.cli.app import app
 
-Evaluate = Callable[..., Result]
+pytest.importorskip("ir_measures", reason="needs ce-rerank[evaluate]")
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+Evaluate = Callable[..., Result]
 
 QRELS = "query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\ta\t1\nq{n}\tb\t0\nq{n}\tc\t0\n" for n in range(30))
 QUERIES = "".join(f'{{"_id": "q{n}", "text": "what is number {n}"}}\n' for n in range(30))
@@ -319,10 +319,10 @@ def test_without_ir_measures_the_install_line_is_given(
     assert (result.stdout, result.exit_code) == ("", 4)
 
 
-def test_a_published_run_against_itself_and_shuffled(evaluate: Evaluate, tmp_path: Path) -> None:
-    folder = DATA / "scifact"
-    if not folder.exists():
-        pytest.skip("the collections are not here")
+def test_a_published_run_against_itself_and_shuffled(
+    evaluate: Evaluate, tmp_path: Path, collections: Path
+) -> None:
+    folder = collections / "scifact"
     chance = random.Random(0)
     lines = [line.split() for line in (folder / "run.trec").read_text(encoding="utf-8").splitlines()]
     shuffled = "".join(f"{line[0]} Q0 {line[2]} 1 {chance.random()} shuffled\n" for line in lines)

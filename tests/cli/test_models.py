@@ -5,26 +5,18 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from local_hub import CROSS_ENCODER_FILES, LocalHub, put_in_cache, serve_hub
+from local_hub import CROSS_ENCODER_FILES, LocalHub, put_in_cache
 from shell import Shell
+from waiting import wait_until
 
 from ce_rerank.models.catalog import CATALOG
 
 DEFAULT = "cross-encoder/ms-marco-MiniLM-L-6-v2"
 TINY = "me/tiny-reranker"
 TABLE_HEAD = "model params lang tokens scores nDCG here size"
-
-
-@pytest.fixture
-def hub() -> Iterator[LocalHub]:
-    with serve_hub() as hub:
-        yield hub
 
 
 @pytest.fixture
@@ -357,10 +349,3 @@ class TestRemove:
         done = shell("models", "remove", "minilm-l6", "--yes")
         assert done.returncode == 4
         assert done.stderr.startswith(f"error: Nothing of {DEFAULT} is on this machine.\n")
-
-
-def wait_until(happens: Any, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not happens():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)

@@ -8,9 +8,11 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from marks import posix_only
 
 from ce_rerank.errors import OutputError, UsageError
 from ce_rerank.formats.output import OutputFile, open_output, tell_failures
@@ -47,6 +49,7 @@ def test_a_failure_leaves_everything_as_it_was(tmp_path: Path, failure: type[Bas
     assert path.read_bytes() == b"old"
 
 
+@posix_only
 def test_a_new_file_has_the_mode_that_the_umask_says(tmp_path: Path) -> None:
     mask = os.umask(0o027)
     try:
@@ -56,6 +59,7 @@ def test_a_new_file_has_the_mode_that_the_umask_says(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o640
 
 
+@posix_only
 def test_a_file_that_is_replaced_leaves_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_bytes(b"old")
@@ -64,6 +68,7 @@ def test_a_file_that_is_replaced_leaves_its_mode(tmp_path: Path) -> None:
     assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o604)
 
 
+@posix_only
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_symbolic_link_stays_one_and_its_target_is_written(tmp_path: Path, exists: bool) -> None:
     (tmp_path / "data").mkdir()
@@ -82,6 +87,7 @@ def test_the_null_device_is_written_directly() -> None:
     assert not Path(os.devnull).is_file()
 
 
+@posix_only
 def test_a_named_pipe_is_written_directly(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
@@ -89,10 +95,11 @@ def test_a_named_pipe_is_written_directly(tmp_path: Path) -> None:
     reader = threading.Thread(target=lambda: received.append(path.read_bytes()))
     reader.start()
     write(path)
-    reader.join()
+    reader.join(60)
     assert (received, stat.S_ISFIFO(path.stat().st_mode)) == ([b"new"], True)
 
 
+@posix_only
 def test_dev_stdout_appends_where_the_shell_does(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path\nfrom ce_rerank.formats.output import open_output\n"
@@ -111,6 +118,7 @@ def failure_to_open(path: Path) -> str:
     return str(caught.value)
 
 
+@posix_only
 def test_what_cannot_be_opened_is_a_usage_error(tmp_path: Path) -> None:
     missing = tmp_path / "no"
     assert failure_to_open(missing / "out") == (
@@ -140,22 +148,57 @@ def test_a_full_disk_is_an_output_error_that_names_the_file() -> None:
     assert str(caught.value) == "/dev/full: cannot be written (No space left on device)."
 
 
-def test_a_disk_that_fills_up_leaves_no_file(tmp_path: Path) -> None:
+@pytest.fixture
+def little_room() -> Iterator[None]:
+    """Let no file grow beyond 100,000 bytes, as on a disk that fills up."""
     resource = pytest.importorskip("resource")
-    path = tmp_path / "out"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    try:
-        with pytest.raises(OutputError) as caught, open_output(path) as stream:
-            stream.write(b"x" * 180_000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("little_room")
+def test_a_disk_that_fills_up_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with pytest.raises(OutputError) as caught, open_output(path) as stream:
+        stream.write(b"x" * 180_000)
     assert str(caught.value) == f"{path}: cannot be written (File too large)."
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("little_room")
+def test_an_unbuffered_stream_is_no_less_told_of_a_disk_that_fills_up(tmp_path: Path) -> None:
+    file = (tmp_path / "out").open("wb", buffering=0)
+    with io.TextIOWrapper(file, write_through=True) as unbuffered:
+        stream = tell_failures(unbuffered, "stdout")
+        stream.buffer.write(b"x" * 90_000)
+        with pytest.raises(OutputError, match=r"^stdout: cannot be written \(File too large\)\.$"):
+            stream.buffer.write(b"x" * 90_000)
+    assert (tmp_path / "out").stat().st_size == 100_000
+
+
+@posix_only
+def test_an_unbuffered_stream_writes_all_that_a_full_pipe_takes_in_parts() -> None:
+    reading, writing = os.pipe()
+    received: list[bytes] = []
+
+    def read_slowly() -> None:
+        with os.fdopen(reading, "rb", 0) as pipe:
+            while data := pipe.read(1000):
+                received.append(data)
+
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
+    with OutputFile(Path("/dev/stdout"), writing, "wb") as raw:
+        assert raw.write(b"x" * 300_000) == 300_000
+    reader.join(60)
+    assert len(b"".join(received)) == 300_000
+
+
+@posix_only
 def test_a_pipe_that_its_reader_closed_stays_a_broken_pipe() -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 
 from ce_rerank.errors import InputError, UnavailableError, UsageError
 from ce_rerank.formats.base import ReadOptions, read_documents, read_rows, sniff_format
 from ce_rerank.formats.source import Source, read_query
+
+zstandard = pytest.importorskip("zstandard", reason="needs ce-rerank[zstd]")
 
 THREE = [{"id": "a", "text": "one"}, {"id": "b", "text": "two\nlines"}, {"id": "c", "text": "dré 文"}]
 JSONL = "".join(json.dumps(row) + "\n" for row in THREE).encode()

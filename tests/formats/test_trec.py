@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 
 from ce_rerank.errors import InputError
 from ce_rerank.formats.source import Source
 from ce_rerank.formats.trec import Judgement, RunLine, read_qrels, read_run
+
+zstandard = pytest.importorskip("zstandard", reason="needs ce-rerank[zstd]")
 
 
 def stdin(data: bytes) -> Source:

@@ -132,7 +132,7 @@ def test_an_alias_comes_before_a_folder_of_that_name(
 ) -> None:
     (tmp_path / "minilm-l6").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     caplog.set_level(logging.INFO, "ce_rerank")
     with pytest.raises(UnavailableError, match=r"^cross-encoder/ms-marco-MiniLM-L-6-v2 "):
         resolve_checkpoint("minilm-l6", offline=True)

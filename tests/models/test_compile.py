@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from engines.families import (
     make_embedding_model,
     make_three_labels,
 )
+from marks import posix_only
 
 from ce_rerank.models.compilable import CannotCompileError, MishapError, UnusableCacheError
 from ce_rerank.models.compiled import CompiledModel, find_compiled, prepare_compiled
@@ -239,8 +239,9 @@ def test_what_a_killed_process_left_is_no_model_and_is_removed(checkpoint: Check
     assert not unfinished.exists()
 
 
-def compile_in_process(checkpoint: Checkpoint) -> subprocess.Popen[str]:
+def compile_in_process(checkpoint: Checkpoint, before: str = "") -> subprocess.Popen[str]:
     code = (
+        f"{before}\n"
         "import logging, pathlib, sys\n"
         "logging.basicConfig(level=logging.INFO, stream=sys.stdout, format='%(message)s')\n"
         "from ce_rerank.models.compiled import prepare_compiled\n"
@@ -263,17 +264,20 @@ def test_processes_that_start_together_compile_once(checkpoint: Checkpoint, cach
     assert find_compiled(checkpoint) is not None
 
 
+@posix_only
 def test_a_process_killed_while_it_compiles_leaves_nothing_that_counts(
     checkpoint: Checkpoint, cache: Path
 ) -> None:
-    process = compile_in_process(checkpoint)
-    deadline = time.monotonic() + 120
-    while not list(cache.glob("compiled/*.unfinished/tokenizer.json")) and time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        time.sleep(0.002)
+    never_done = (
+        "import time; from ce_rerank.models.manifest import Manifest\n"
+        "Manifest.write = lambda *_: (print('all but done', flush=True), time.sleep(600))"
+    )
+    process = compile_in_process(checkpoint, never_done)
+    assert process.stdout is not None
+    assert "all but done\n" in process.stdout
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    assert list(cache.glob("compiled/*.unfinished/tokenizer.json"))
     assert find_compiled(checkpoint) is None
     assert prepare_compiled(checkpoint).weights_are_whole()
     assert [path.name for path in cache.glob("compiled/*") if "unfinished" in path.name] == []

@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from local_hub import CROSS_ENCODER_FILES, Resolver
+from marks import posix_only
+from waiting import wait_until
 
 from ce_rerank.errors import UnavailableError, UsageError
 from ce_rerank.models import offline
@@ -213,16 +214,19 @@ class TestOfflineWeights:
             "ms-marco-MiniLM-L-12-v2-1225ccd6afd0.lock",
         ]
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+    @posix_only
     def test_killed_half_way_are_made_ready_by_the_next(self, resolve: Resolver, tmp_path: Path) -> None:
         folder = tmp_path / "cache" / OFFLINE_FOLDER
         unfinished = folder.with_name(f"{folder.name}.unfinished")
+        shadows = tmp_path / "shadows"
+        shadows.mkdir()
+        (shadows / "onnx.py").write_text("import time\ntime.sleep(600)\n")  # it gets no further than this
+        resolve.environment["PYTHONPATH"] = str(shadows)
         process = resolve.start(OFFLINE_NAME)
-        deadline = time.monotonic() + 30
-        while not unfinished.exists() and time.monotonic() < deadline:
-            time.sleep(0.001)
+        wait_until(unfinished.exists)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
+        del resolve.environment["PYTHONPATH"]
         assert not folder.exists()
         assert unfinished.exists()
         assert resolve(OFFLINE_NAME)["folder"] == str(folder)
