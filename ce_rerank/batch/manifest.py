@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..models.contents import list_files, select_files
 from ..models.manifest import FileFacts
 from ..types import Coverage
 from .events import Checkpoint, Tally
@@ -78,14 +79,13 @@ def describe_differences(was: Manifest, now: Manifest) -> str:
 
 
 def digest_folder(folder: Path) -> str | None:
-    """Tell the files of a model's folder, and of those of its modules, from others; None when it is none."""
+    """Tell the files of a model, those of its modules among them, from others; None when it is no folder."""
     if not folder.is_dir():
         return None
     digest = hashlib.sha256()
-    files = (path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
-    for name in sorted(path.relative_to(folder).as_posix() for path in files):
-        if not name.startswith("."):
-            digest.update(f"{name} {FileFacts.of(folder / name).sha256}\n".encode())
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    for name in sorted(names.union(select_files(list_files(folder), with_code=True))):
+        digest.update(f"{name} {FileFacts.of(folder / name).sha256}\n".encode())
     return digest.hexdigest()[:16]
 
 
