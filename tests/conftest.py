@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,8 @@ for name in list(os.environ):
         del os.environ[name]
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "CE_RERANK_DEVICE": "cpu"}
 os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
+# Ignored, as it is in a job in the background, it would be in the processes that are started here, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from fakes import CountingEngine  # noqa: E402
 
