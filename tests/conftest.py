@@ -13,9 +13,9 @@ from hypothesis import settings
 from local_hub import LocalHub, serve_hub
 
 # What a person has set changes nothing here, nor does a GPU. Libraries read some of it once, when imported.
+_SET = "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "HF_HUB_OFFLINE"
 for name in list(os.environ):
-    terminal = name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS")
-    if terminal or (name.startswith("CE_RERANK_") and name != "CE_RERANK_CACHE"):
+    if name in _SET or (name.startswith("CE_RERANK_") and name != "CE_RERANK_CACHE"):
         del os.environ[name]
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "CE_RERANK_DEVICE": "cpu"}
 os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
