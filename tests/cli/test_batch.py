@@ -458,7 +458,8 @@ class TestProcess:
             process.stdin.flush()
             process.stdout.readline()
             process.send_signal(signal.SIGTERM)
-            stderr = process.communicate(timeout=30)[1]
+            process.wait(60)  # and only then is its input closed
+            stderr = process.communicate()[1]
         assert (process.returncode, stderr) == (143, b"")
 
     def test_a_reader_that_leaves_early_ends_it_quietly(self) -> None:
