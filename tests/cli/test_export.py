@@ -12,7 +12,7 @@ from shell import Shell
 pytestmark = pytest.mark.slow
 
 QUERY = "what does a keeper write into the log?"
-DOCUMENTS = ("A keeper writes the weather into the log.", "Tides rise and fall.", "déjà vu", "")
+DOCUMENTS = ("A keeper writes the weather into the log.", "Tides rise and fall.", "déjà vu", "☾")
 FILES = ["LICENSE", "README.md", "config.json", "manifest.json", "model.bin", "model.xml", "tokenizer.json"]
 
 
