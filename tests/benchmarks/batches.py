@@ -81,7 +81,7 @@ def measure_kills(folder: Path, documents: int, kills: int, format: str) -> None
         process = subprocess.Popen([*job, str(cut), "--resume"])
         if done < kills:
             try:
-                process.wait(chance.uniform(0.1, 3 * seconds / kills))
+                process.wait(chance.uniform(0.1, 1.5 * seconds / kills))
             except subprocess.TimeoutExpired:
                 process.kill()
                 done += 1
