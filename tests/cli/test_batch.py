@@ -387,7 +387,7 @@ class TestProcess:
         write_nested(Path("hits.jsonl"), made_lists(30 * kills + 60, 50))
         monkeypatch.setenv("CE_RERANK_TEST_SLEEP", "0")
         self.finish("hits.jsonl", "--to", format, "-o", "whole")
-        monkeypatch.setenv("CE_RERANK_TEST_SLEEP", "0.003")
+        monkeypatch.setenv("CE_RERANK_TEST_SLEEP", "0.001")
         self.kill(kills, "hits.jsonl", "--to", format, "-o", "out", "--resume")
         assert self.windows_done() >= kills
         monkeypatch.setenv("CE_RERANK_TEST_SLEEP", "0")

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engines.families import make_checkpoint
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 from ce_rerank.cli import bench
 from ce_rerank.cli.app import app
 from ce_rerank.cli.bench_sample import lists_of
+from ce_rerank.cli.options import ModelOptions
 from ce_rerank.errors import CeRerankError
 
 pytestmark = pytest.mark.slow
@@ -49,10 +51,18 @@ def test_every_kind_of_document_can_be_measured_with(run: Run) -> None:
     assert min(ours["start_seconds"], ours["documents_per_second"], ours["peak_memory_bytes"]) > 0
 
 
-def test_what_was_asked_for_is_measured_beside_the_reference(run: Run) -> None:
-    Path("few.txt").write_text("one\ntwo\nthree\nfour\n")
-    result = run("few.txt", "--engine", "torch", "--precision", "fp32", "--to", "json")
-    assert [(one["engine"], one["precision"]) for one in json.loads(result.stdout)] == [("torch", "fp32")]
+@pytest.mark.parametrize(
+    ("asked", "measured"),
+    [
+        ({"engine": "torch", "precision": "fp32"}, [("torch", "fp32")]),
+        ({"engine": "openvino", "precision": "fp32"}, [("torch", "fp32"), ("openvino", "fp32")]),
+        ({"engine": "openvino", "precision": "bf16"}, [("torch", "fp32"), ("openvino", "bf16")]),
+    ],
+)
+def test_what_was_asked_for_is_measured_beside_the_reference(
+    asked: dict[str, Any], measured: list[tuple[str, str]]
+) -> None:
+    assert bench._choose(ModelOptions(**asked), "cpu") == measured
 
 
 def test_what_this_device_has_not_is_refused(run: Run) -> None:
@@ -97,6 +107,7 @@ def test_a_worker_that_dies_between_rounds_is_told(run: Run, monkeypatch: pytest
             process.wait()
         return 1.0
 
+    monkeypatch.setattr(bench, "_run_start", lambda *_: None)
     monkeypatch.setattr(bench, "_Worker", Watched)
     monkeypatch.setattr(bench, "_start_seconds", kill)
     result = run("--engine", "torch", "--rounds", "2")
