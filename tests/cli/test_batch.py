@@ -379,7 +379,7 @@ class TestProcess:
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        ("format", "kills"), [("jsonl", 20), ("rows", 4), ("csv", 4), ("tsv", 4), ("trec", 4), ("parquet", 4)]
+        ("format", "kills"), [("jsonl", 20), ("rows", 2), ("csv", 2), ("tsv", 2), ("trec", 2), ("parquet", 2)]
     )
     def test_killed_at_random_moments_and_continued_it_is_the_same_bytes(
         self, monkeypatch: pytest.MonkeyPatch, format: str, kills: int
