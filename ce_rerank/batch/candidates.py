@@ -86,8 +86,8 @@ class RowCandidates:
 
         Rows of the queries' file that are no queries go first. Raises InputError for input without any row.
         """
-        for rejected in self._queries.rejected if self._queries else ():
-            rejected.give_to(reject)
+        if self._queries is not None:
+            self._queries.rejected.give_to(reject)
         seen = _SeenQueries(for_trec=self._for_trec)
         names = _DocumentNames()  # of the flat list
         flat: CandidateList | None = None  # there may be more of it to come

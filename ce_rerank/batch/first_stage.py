@@ -20,7 +20,7 @@ from ..formats.source import Reject, Source, raise_at_once
 from ..formats.strict_json import encode_json
 from ..formats.trec import read_run
 from ..types import CandidateList, Document
-from .queries import KnownQueries, RejectedRow
+from .queries import KnownQueries, RejectedRows
 
 _LIKENESS_BYTES = 4096
 _WINDOW_BITS = -13  # raw deflate that looks back 8 KiB: it starts four times as fast as with 32
@@ -49,13 +49,12 @@ class RunCandidates:
     ) -> None:
         self._name = run.name
         self._skip_bad_rows = skip_bad_rows
-        self._rejected: list[RejectedRow] = []
+        self._rejected = RejectedRows(skip=skip_bad_rows)
         self._lists: dict[str, _RunList] = {}
         slots = self._read_run(run)
         if not slots and not self._rejected:
             raise InputError(f"{run.name}: no queries in it.")
-        self._queries = KnownQueries.read(queries, self._lists, skip_bad_rows=skip_bad_rows)
-        self._rejected += self._queries.rejected
+        self._queries = KnownQueries.read(queries, self._rejected, self._lists)
         self._documents = PackedDocuments(len(slots))
         self._read_corpus(corpus, slots, options)
         self._missing = {slot: doc_id for doc_id, slot in slots.items() if slot not in self._documents}
@@ -102,8 +101,7 @@ class RunCandidates:
         What could not even be read goes first, that of the run, of the queries and of the corpus, so that the
         order is the same whatever is ranked.
         """
-        for rejected in self._rejected:
-            rejected.give_to(reject)
+        self._rejected.give_to(reject)
         for query_id, rows in self._lists.items():
             slots = list(self._usable_slots(query_id, rows, reject))
             self._rows_done += len(rows.slots)
@@ -114,7 +112,7 @@ class RunCandidates:
     def _read_run(self, run: Source) -> dict[str, int]:
         """Read the run into `_lists`; gives each document's id a slot, from 0."""
         slots: dict[str, int] = {}
-        for row in read_run(run, self._keep_or_raise):
+        for row in read_run(run, self._rejected.keep_or_raise):
             rows = self._lists.get(row.query_id)
             if rows is None:
                 rows = self._lists[row.query_id] = _RunList()
@@ -125,19 +123,14 @@ class RunCandidates:
         return slots
 
     def _read_corpus(self, corpus: Iterable[Source], slots: Mapping[str, int], options: ReadOptions) -> None:
-        for document in read_corpus(corpus, slots.keys(), options, self._keep_or_raise):
+        for document in read_corpus(corpus, slots.keys(), options, self._rejected.keep_or_raise):
             slot = slots[str(document.id)]
             if slot in self._documents:
                 first = self._documents[slot].origin
                 problem = f'{document.origin}: the document "{document.id}" is here twice (first: {first}).'
-                self._keep_or_raise(InputError(problem), _as_row(document))
+                self._rejected.keep_or_raise(InputError(problem), _as_row(document))
             else:
                 self._documents.put(slot, document)
-
-    def _keep_or_raise(self, error: InputError, text: str) -> None:
-        if not self._skip_bad_rows:
-            raise error
-        self._rejected.append(RejectedRow.of(error, text))
 
     def _usable_slots(self, query_id: str, rows: _RunList, reject: Reject) -> Iterator[int]:
         query = self._queries.by_id.get(query_id)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ..errors import InputError
 from ..formats.beir import read_whole_queries
@@ -12,22 +11,27 @@ from ..formats.source import Reject, Source
 from ..types import Query
 
 
-class RejectedRow(NamedTuple):
-    """What was wrong with a row, and its own text, to be rejected later."""
+class RejectedRows:
+    """Rows that cannot be ranked: kept to be rejected later where they may be skipped, else raised."""
 
-    # Not the error itself: its traceback would keep alive all that was being read.
-    message: str
-    hint: str
-    text: str
+    def __init__(self, *, skip: bool) -> None:
+        self._skip = skip
+        # Not the errors themselves: their tracebacks would keep alive all that was being read.
+        self._rows: list[tuple[str, str, str]] = []
 
-    @classmethod
-    def of(cls, error: InputError, text: str) -> RejectedRow:
-        """Keep what `reject` would be given."""
-        return cls(error.message, error.hint, text)
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
+    def keep_or_raise(self, error: InputError, text: str) -> None:
+        """Keep a row's own text and what is wrong with it; raises that when rows are not to be skipped."""
+        if not self._skip:
+            raise error
+        self._rows.append((error.message, error.hint, text))
 
     def give_to(self, reject: Reject) -> None:
-        """Reject the row."""
-        reject(InputError(self.message, hint=self.hint), self.text)
+        """Reject the rows that were kept, in their order."""
+        for message, hint, text in self._rows:
+            reject(InputError(message, hint=hint), text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +40,11 @@ class KnownQueries:
 
     name: str
     by_id: Mapping[str, Query]
-    rejected: Sequence[RejectedRow] = ()
+    rejected: RejectedRows
 
     @classmethod
     def read(
-        cls, source: Source, wanted: Container[str] | None = None, *, skip_bad_rows: bool = False
+        cls, source: Source, rejected: RejectedRows, wanted: Container[str] | None = None
     ) -> KnownQueries:
-        """Read a file of queries, all of them or those with a wanted id.
-
-        Raises InputError for a row that is no query, unless those are to be skipped.
-        """
-        rejected: list[RejectedRow] = []
-
-        def keep_or_raise(error: InputError, text: str) -> None:
-            if not skip_bad_rows:
-                raise error
-            rejected.append(RejectedRow.of(error, text))
-
-        return cls(source.name, read_whole_queries(source, wanted, keep_or_raise), rejected)
+        """Read a file of queries, all of them or those with a wanted id; a row that is none is `rejected`."""
+        return cls(source.name, read_whole_queries(source, wanted, rejected.keep_or_raise), rejected)

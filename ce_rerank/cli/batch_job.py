@@ -83,12 +83,12 @@ class InputNames:
         """Make what reads candidate lists; a run is read here, with what it names."""
         from ..batch.candidates import RowCandidates
         from ..batch.first_stage import RunCandidates
-        from ..batch.queries import KnownQueries
+        from ..batch.queries import KnownQueries, RejectedRows
 
         if self.run is None or self.queries is None:
             known = None
             if self.queries is not None:
-                known = KnownQueries.read(_source(self.queries), skip_bad_rows=skip_bad_rows)
+                known = KnownQueries.read(_source(self.queries), RejectedRows(skip=skip_bad_rows))
             rows = RowCandidates(list(map(_source, self.inputs)), options, queries=known, for_trec=for_trec)
             rows.require_readable()
             return rows

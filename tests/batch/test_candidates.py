@@ -10,7 +10,7 @@ import pytest
 from batch_files import jsonl, shape
 
 from ce_rerank.batch.candidates import RowCandidates
-from ce_rerank.batch.queries import KnownQueries
+from ce_rerank.batch.queries import KnownQueries, RejectedRows
 from ce_rerank.errors import InputError
 from ce_rerank.formats.base import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
@@ -135,7 +135,8 @@ class TestFlatRows:
 
     def test_may_give_no_more_of_a_query_than_its_id(self, tmp_path: Path) -> None:
         queries = KnownQueries.read(
-            saved(tmp_path, "queries.jsonl", '{"_id": 1, "text": "red", "lang": "en"}\n')
+            saved(tmp_path, "queries.jsonl", '{"_id": 1, "text": "red", "lang": "en"}\n'),
+            RejectedRows(skip=False),
         )
         (candidates,) = read(tmp_path, jsonl({"query_id": "1", "text": "one"}), queries=queries)
         assert (candidates.query.text, candidates.query.fields) == ("red", {"lang": "en"})
@@ -143,8 +144,8 @@ class TestFlatRows:
     def test_may_be_read_without_the_queries_that_cannot_be(self, tmp_path: Path) -> None:
         source = saved(tmp_path, "queries.tsv", "1\tred\n2 blue\n")
         with pytest.raises(InputError, match=r"queries\.tsv:2: 1 columns where 2 should be"):
-            KnownQueries.read(source)
-        queries = KnownQueries.read(source, skip_bad_rows=True)
+            KnownQueries.read(source, RejectedRows(skip=False))
+        queries = KnownQueries.read(source, RejectedRows(skip=True))
         rows = jsonl({"query_id": "1", "text": "one"}, {"query_id": "2", "text": "two"})
         reader = RowCandidates([saved(tmp_path, "hits.jsonl", rows)], ReadOptions(), queries=queries)
         rejected: list[str] = []
@@ -160,14 +161,16 @@ class TestFlatRows:
         ],
     )
     def test_may_leave_the_cell_of_the_query_empty(self, tmp_path: Path, name: str, text: str) -> None:
-        queries = KnownQueries.read(saved(tmp_path, "queries.tsv", "1\tred\n2\tnot blue\n"))
+        queries = KnownQueries.read(
+            saved(tmp_path, "queries.tsv", "1\tred\n2\tnot blue\n"), RejectedRows(skip=False)
+        )
         assert shape(read(tmp_path, text, name, queries=queries)) == [
             ("1", "red", [(None, "one"), (None, "two")]),
             ("2", "blue", [(None, "three")]),
         ]
 
     def test_have_no_query_where_the_cell_is_empty_and_nothing_else_tells(self, tmp_path: Path) -> None:
-        queries = KnownQueries.read(saved(tmp_path, "queries.tsv", "1\tred\n"))
+        queries = KnownQueries.read(saved(tmp_path, "queries.tsv", "1\tred\n"), RejectedRows(skip=False))
         for row, given, message in (
             ("1,", None, "the query is empty."),
             (",", queries, "the query is empty."),
