@@ -537,11 +537,11 @@ class TestProcess:
         monkeypatch.setattr(sys.modules[__name__], "COMMAND", [sys.executable, "-m", "ce_rerank", "batch"])
         notes = [json.loads(line)["text"] for line in (samples / "notes.jsonl").read_text().splitlines()]
         lists = [
-            CandidateList(Query(notes[place][:12]), [Document(text) for text in notes[place % 5 :]])
+            CandidateList(Query(notes[place][:12]), [Document(text[:60]) for text in notes[place % 5 :]])
             for place in range(15)
         ]
         write_nested(Path("hits.jsonl"), lists)
-        job = ("hits.jsonl", "--max-length", "64", "-Q", "-o")
+        job = ("hits.jsonl", "-Q", "-o")
         self.finish(*job, "whole")
         for number in (1, 2):
             with self.start(*job, "out", "--resume") as process:

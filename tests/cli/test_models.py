@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 from pathlib import Path
 
 import pytest
-from local_hub import CROSS_ENCODER_FILES, LocalHub, put_in_cache
+from local_hub import CROSS_ENCODER_FILES, LocalHub, put_in_cache, serve_hub
 from shell import Shell
 from waiting import wait_until
 
@@ -40,6 +41,23 @@ def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     card = b"---\nlicense: mit\nlanguage: en\n---\n# Tiny\n"
     return {**files, "README.md": card, "pytorch_model.bin": b"x", "onnx/model.onnx": b"x"}
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory, tiny_files: dict[str, bytes]) -> Path:
+    """A cache in which the tiny model lies compiled."""
+    shell = Shell.below(tmp_path_factory.mktemp("compiled"))
+    with serve_hub() as hub:
+        hub.add(TINY, tiny_files)
+        shell.environment["HF_ENDPOINT"] = hub.url
+        assert shell("models", "pull", TINY).returncode == 0
+    return shell.cache
+
+
+@pytest.fixture
+def compiled_before(shell: Shell, compiled: Path) -> None:
+    """Leave a pull nothing to do but to fetch."""
+    shutil.copytree(compiled, shell.cache)
 
 
 def table(output: str) -> list[str]:
@@ -232,6 +250,7 @@ class TestPull:
         assert (entry["compiled"], entry["revision"]) == (True, model.commit)
         assert shell_at("rank", "-m", TINY, "--offline", "query", "one", "two").returncode == 0
 
+    @pytest.mark.usefixtures("compiled_before")
     def test_of_what_is_there_asks_for_what_is_new(
         self, hub: LocalHub, shell_at: Shell, tiny_files: dict[str, bytes]
     ) -> None:
@@ -243,6 +262,7 @@ class TestPull:
         assert f"{TINY}@{newer.commit[:8]}" in done.stderr
         assert shell_at.json("models", "show", TINY)["revision"] == newer.commit
 
+    @pytest.mark.usefixtures("compiled_before")
     def test_without_the_hub_keeps_what_is_there_and_says_so(
         self, shell: Shell, tiny_files: dict[str, bytes]
     ) -> None:
@@ -254,6 +274,7 @@ class TestPull:
             f"in the cache, at commit {commit}."
         )
 
+    @pytest.mark.usefixtures("compiled_before")
     def test_takes_the_revision_that_is_pinned(
         self, hub: LocalHub, shell_at: Shell, tiny_files: dict[str, bytes]
     ) -> None:
@@ -265,6 +286,7 @@ class TestPull:
             4, f"error: {TINY} has no revision 'v2'."
         )  # fmt: skip
 
+    @pytest.mark.usefixtures("compiled_before")
     @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
     def test_cut_off_is_taken_up_file_by_file(
@@ -287,6 +309,7 @@ class TestPull:
         assert "model.safetensors" not in fetched
         assert "tokenizer.json" in fetched
 
+    @pytest.mark.usefixtures("compiled_before")
     def test_whose_connection_breaks_is_tried_again(
         self, hub: LocalHub, shell_at: Shell, tiny_files: dict[str, bytes]
     ) -> None:
