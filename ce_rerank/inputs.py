@@ -7,6 +7,7 @@ from typing import Any
 
 from .errors import InputError, UsageError
 from .formats.fields import FieldRules
+from .formats.strict_json import refuse_surrogates
 from .types import CandidateList, Document, Query
 
 DocumentInput = str | Mapping[str, Any] | Document
@@ -20,8 +21,9 @@ def as_candidate_list(query: QueryInput, documents: Iterable[DocumentInput]) -> 
         query = Query(query)
     if not isinstance(query, Query):
         raise UsageError(f"The query is a {type(query).__name__}.", hint="Give a string or a Query.")
+    where = f"{query.origin}: " if query.origin else ""
+    refuse_surrogates(query.text, f"{where}the query")
     if not query.text.strip():
-        where = f"{query.origin}: " if query.origin else ""
         raise InputError(f"{where}the query is empty.", hint="Give some words to rank by.")
     if isinstance(documents, str | bytes | Mapping):
         raise UsageError(
@@ -31,13 +33,14 @@ def as_candidate_list(query: QueryInput, documents: Iterable[DocumentInput]) -> 
 
 
 def _as_document(document: DocumentInput, place: int) -> Document:
-    if isinstance(document, Document):
-        return document
+    name = f"documents[{place}]"
     if isinstance(document, str):
-        return Document(document)
-    if isinstance(document, Mapping):
-        return FieldRules().document(dict(document), f"documents[{place}]")
-    raise UsageError(
-        f"documents[{place}] is a {type(document).__name__}.",
-        hint="Give strings, mappings or Document objects.",
-    )
+        document = Document(document)
+    elif isinstance(document, Mapping):
+        document = FieldRules().document(dict(document), name)
+    if not isinstance(document, Document):
+        raise UsageError(
+            f"{name} is a {type(document).__name__}.", hint="Give strings, mappings or Document objects."
+        )
+    refuse_surrogates(document.text, document.origin or name)
+    return document

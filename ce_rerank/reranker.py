@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import InputError, UnavailableError, UsageError
+from .errors import InputError, UsageError
 from .inputs import DocumentInput, QueryInput, as_candidate_list
-from .passages import pool_scores
-from .ranking import first_not_finite, select_top, sigmoid
-from .reading import Reading, describe_truncation, in_groups, read_pairs
+from .ranking import sigmoid
+from .reading import describe_truncation, in_groups, read_pairs
+from .results import Scored, name_document, pool_passages, score_reading, select_results
 from .types import (
     CandidateList,
     Coverage,
-    Document,
     EngineName,
     LongPolicy,
     Pair,
-    Passage,
     PoolName,
     Precision,
-    RankedDocument,
     Ranking,
     RankOptions,
     ScoreScale,
@@ -186,7 +183,7 @@ class Reranker:
         start = 0
         for candidates in lists:
             stop = start + len(candidates.documents)
-            rankings.append(_select(candidates, scored[start:stop], options))
+            rankings.append(select_results(candidates, scored[start:stop], options))
             start = stop
         return rankings
 
@@ -212,18 +209,18 @@ class Reranker:
 
     def _score_pairs(
         self, pairs: Sequence[Pair], options: RankOptions, on_progress: Progress | None
-    ) -> list[_Scored]:
+    ) -> list[Scored]:
         from .engines.scoring import score_rows
 
-        parts: list[list[_Scored]] = [[] for _ in pairs]
+        parts: list[list[Scored]] = [[] for _ in pairs]
         for group in in_groups(read_pairs(self._engine.tokenizer, pairs, options)):
             rows = [reading.tokens for reading in group]
             logits = score_rows(self._engine, rows, batch_tokens=self._batch_tokens, on_progress=on_progress)
             for reading, logit in zip(group, logits.tolist(), strict=True):
-                parts[reading.place].append(_scored(reading, logit))
+                parts[reading.place].append(score_reading(reading, logit))
         # Pooled as logits, so that the same passage is the best on every scale.
         pooled = [
-            _pool(of_document, len(document), options)
+            pool_passages(of_document, len(document), options)
             for of_document, (_, document) in zip(parts, pairs, strict=True)
         ]
         scores = self._to_scale([one.score for one in pooled], options.scores)
@@ -247,8 +244,9 @@ class Reranker:
         for query in {candidates.query.text: candidates.query for candidates in lists}.values():
             room = self._engine.tokenizer.document_room(query.text)
             if room < least:
+                where = f"{query.origin}: " if query.origin else ""
                 raise InputError(
-                    f"{_place(query.origin)}the query takes {limit - room} of the model's {limit} tokens and "
+                    f"{where}the query takes {limit - room} of the model's {limit} tokens and "
                     f"leaves {max(room, 0)} for a document; at least {least} are needed.",
                     hint="Shorten the query.",
                 )
@@ -261,94 +259,11 @@ class Reranker:
         if any(cut):
             place = cut.index(True)
             raise InputError(
-                f"{_name_of(documents[place], place)} is longer than the model's {self.info.max_length} "
+                f"{name_document(documents[place], place)} is longer than the model's {self.info.max_length} "
                 f"tokens with its query; {sum(cut)} of {len(cut)} documents are.",
                 hint="Give --long chunk to score it whole, or --long truncate to score its beginning.",
             )
 
 
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """What came of a document or of one passage of it: a logit, in the end on the scale asked for."""
-
-    score: float
-    tokens: int
-    truncated: bool
-    characters_read: int
-    passage: tuple[int, int, int] | None
-    """The start, end and line of the one that was read; its text is in the document."""
-
-
-def _scored(reading: Reading, logit: float) -> _Scored:
-    row, passage = reading.tokens, reading.passage
-    if passage is None:
-        return _Scored(logit, len(row), row.truncated, row.characters_read, None)
-    place = (passage.start, passage.end, passage.line)
-    return _Scored(logit, len(row), row.truncated, passage.start + row.characters_read, place)
-
-
-def _pool(parts: Sequence[_Scored], characters: int, options: RankOptions) -> _Scored:
-    """Make a score of the passages' of a document of so many characters; the best one stands for it."""
-    logits = [part.score for part in parts]
-    bad = first_not_finite(logits)
-    if bad is not None:
-        return parts[bad]  # the best of the others must not hide it
-    score, best = pool_scores(logits, options.pool)
-    read = max(part.characters_read for part in parts)
-    truncated = read < characters or any(part.truncated for part in parts)
-    return replace(parts[best], score=score, truncated=truncated, characters_read=read)
-
-
 def _pairs_of(lists: Sequence[CandidateList]) -> list[Pair]:
     return [(one.query.text, document.text) for one in lists for document in one.documents]
-
-
-def _select(candidates: CandidateList, scored: Sequence[_Scored], options: RankOptions) -> Ranking:
-    scores = [one.score for one in scored]
-    bad = first_not_finite(scores)
-    if bad is not None:
-        raise UnavailableError(
-            f"The model gave {scores[bad]} for {_name_of(candidates.documents[bad], bad)}: no score.",
-            hint="Give --precision fp32; if it stays, the model is damaged.",
-        )
-    places = select_top(scores, top_k=options.top_k, min_score=options.min_score)
-    results = tuple(
-        RankedDocument(
-            document=candidates.documents[place],
-            index=place,
-            rank=rank,
-            score=scored[place].score,
-            tokens=scored[place].tokens,
-            truncated=scored[place].truncated,
-            characters_read=scored[place].characters_read,
-            passage=_passage(candidates.documents[place], scored[place]),
-        )
-        for rank, place in enumerate(places, start=1)
-    )
-    return Ranking(candidates.query, results, _coverage(candidates.documents, scored))
-
-
-def _passage(document: Document, scored: _Scored) -> Passage | None:
-    if scored.passage is None:
-        return None
-    start, end, line = scored.passage
-    return Passage(document.text[start:end], start, end, line)
-
-
-def _coverage(documents: Sequence[Document], scored: Sequence[_Scored]) -> Coverage:
-    cut = [(document, one) for document, one in zip(documents, scored, strict=True) if one.truncated]
-    return Coverage(
-        documents=len(documents),
-        truncated=len(cut),
-        cut_characters=sum(len(document.text) for document, _ in cut),
-        read_characters=sum(one.characters_read for _, one in cut),
-    )
-
-
-def _name_of(document: Document, place: int) -> str:
-    name = "" if document.id is None else f" (id {document.id})"
-    return f"{_place(document.origin)}document {place}{name}"
-
-
-def _place(origin: str) -> str:
-    return f"{origin}: " if origin else ""

@@ -139,6 +139,17 @@ def test_bad_arguments_say_what_is_wrong(
 
 
 @pytest.mark.parametrize(
+    ("query", "documents", "where"),
+    [("caf\udce9", ["a"], "the query"), ("q", ["a", {"text": "\ud83d"}], r"documents\[1\]")],
+)
+def test_half_a_character_is_refused_with_its_place(
+    counting_reranker: Reranker, query: str, documents: list[object], where: str
+) -> None:
+    with pytest.raises(InputError, match=rf"^{where}: \\u.... is half of a character"):
+        counting_reranker.rank(query, documents)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"device": "tpu"}, "no kind of device called 'tpu'"),

@@ -10,7 +10,7 @@ from typing import Any, cast
 from ..errors import InputError
 from ..formats.base import ReadOptions, read_rows
 from ..formats.fields import TEXT_FIELDS
-from ..formats.source import Reject, Row, Source
+from ..formats.source import Reject, Row, Source, is_pipe_or_device
 from ..formats.strict_json import encode_json, json_kind
 from ..formats.trec import as_one_word
 from ..types import CandidateList, Document, DocumentId, Query
@@ -75,9 +75,8 @@ class RowCandidates:
     def require_readable(self) -> None:
         """Raise InputError for a file that cannot be opened, before anything is loaded for it."""
         for source in self._sources:
-            path = source.path
             # Of a pipe, what is looked at would be gone.
-            if path is not None and (path.is_file() or path.is_dir() or not path.exists()):
+            if source.path is not None and not is_pipe_or_device(source.path):
                 with source.open():
                     pass
 

@@ -27,7 +27,7 @@ WHOLE = Shard()
 
 def parse_shard(text: str) -> Shard:
     """Read `I/N`; raises UsageError for what is none."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    found = re.fullmatch(r"(\d{1,18})/(\d{1,18})", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         raise UsageError(
             f'The shard "{text}" is not one.', hint="Give I/N with I from 1 to N: 1/4, 2/4, 3/4, 4/4."

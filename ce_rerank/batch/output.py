@@ -8,14 +8,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol
 
-from ..formats.base import ReadOptions, read_rows
 from ..formats.delimited import DELIMITERS
 from ..formats.output import cannot_write
 from ..formats.rows import WriteOptions, own_names
-from ..formats.source import Source
-from ..formats.strict_json import encode_json, encode_utf8
+from ..formats.strict_json import DEEPEST_LEVEL, decode_json, encode_json, encode_utf8
 from ..formats.writers import ResultWriter, open_batch_writer
 from .events import START, Checkpoint, RankedWindow
 from .manifest import Settings
@@ -116,8 +114,7 @@ class FileOutput:
         from ..formats.parquet import ParquetWriter
 
         writer = ParquetWriter(stream, lambda ranking: (), own_names(self._options, with_query=True))
-        rows = read_rows(Source.from_path(self._file.part_path), ReadOptions("jsonl"))
-        writer.write_rows(cast("dict[str, Any]", row) for row, _ in rows)
+        writer.write_rows(_read_own_rows(self._file.part_path))
         writer.close()
 
     @property
@@ -130,6 +127,13 @@ class FileOutput:
 def _write_rankings(writer: ResultWriter, window: RankedWindow) -> None:
     for ranking, number in zip(window.rankings, window.numbers, strict=True):
         writer.write(ranking, number)
+
+
+def _read_own_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the rows that were written to a part, where what the input had may lie some levels deeper."""
+    with path.open(encoding="utf-8", newline="\n") as lines:
+        for number, line in enumerate(lines, 1):
+            yield decode_json(line, f"{path}:{number}", deepest=DEEPEST_LEVEL + 8)
 
 
 def _read_header(path: Path, delimiter: str) -> list[str] | None:

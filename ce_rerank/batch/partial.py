@@ -3,7 +3,8 @@
 `OUT` is written as `OUT.part`, its bad rows as `OUT.part.errors.jsonl`, and whenever it is worth keeping
 what is there, `OUT.part.json`, the manifest, says how far that is and what it is made from. Whatever lies
 behind is taken off when another run continues. What an earlier run has left as `OUT` and `OUT.errors.jsonl`
-stays until there is something to take its place.
+stays until there is something to take its place; a manifest beside it says, even without a part, that it is
+not what the last run was to make.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,16 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from ..errors import InputError, OutputError, UsageError
-from ..formats.output import OutputFile, cannot_write, finish_output, require_writable, told_as_usage_errors
+from ..formats.output import (
+    OutputFile,
+    cannot_write,
+    finish_output,
+    is_written_directly,
+    real_path,
+    require_other_file,
+    require_writable,
+    told_as_usage_errors,
+)
 from .events import Checkpoint
 from .manifest import Manifest, Settings, describe_differences, read_manifest
 
@@ -86,7 +96,7 @@ class PartialFile:
         with told_as_usage_errors(self.path):
             if not self.part_path.parent.is_dir():
                 raise FileNotFoundError
-            require_writable(self.path.resolve())
+            require_writable(real_path(self.path))
             try:
                 self._lock.acquire(timeout=0)
             except Timeout:
@@ -95,6 +105,7 @@ class PartialFile:
                 ) from None
         try:
             self._find_previous()
+            self._mark_begun()
         except BaseException:
             self._release()
             raise
@@ -212,8 +223,15 @@ class PartialFile:
                 hint="Give --resume to go on with it, or remove it to begin anew.",
             )
 
+    def _mark_begun(self) -> None:
+        """Leave word that the output which is there is not what is to be made, until that is."""
+        if not self._resume and self.path.exists():
+            with told_as_usage_errors(self.path):
+                self.part_path.unlink(missing_ok=True)  # which has nothing in it
+                self._manifest.write(self._manifest_path)
+
     def _leave(self, error: BaseException | None) -> None:
-        """Keep an unfinished part, unless there is nothing in it."""
+        """Keep an unfinished part, unless there is nothing in it but word that it was begun."""
         is_empty = not self.finished.items and not self.stream.tell()
         # What is buffered behind the last commit may be what could not be written.
         for stream in (self._part, self._errors):
@@ -222,8 +240,10 @@ class PartialFile:
                     stream.close()
         with suppress(OSError):
             if is_empty:
-                for path in (self.part_path, self._part_errors_path, self._manifest_path):
-                    path.unlink(missing_ok=True)
+                self.part_path.unlink(missing_ok=True)
+                self._part_errors_path.unlink(missing_ok=True)
+                if not self.path.exists():
+                    self._manifest_path.unlink(missing_ok=True)
             elif isinstance(error, InputError):
                 replace(self._manifest, has_bad_input=True).write(self._manifest_path)
 
@@ -262,6 +282,18 @@ class PartialFile:
         return _open(self._part_errors_path, self._part_errors_path, size)
 
 
+def require_other_files(path: Path, inputs: Iterable[str]) -> None:
+    """Raise UsageError for an input that is the output at `path`, or would be written over beside it."""
+    names = list(inputs)
+    require_other_file(path, names)
+    beside = () if is_written_directly(path) else PartialFile(path).side_paths
+    for name in names:
+        if name != "-" and real_path(Path(name)) in beside:
+            raise UsageError(
+                f"{name} is input, and would be written over beside {path}.", hint="Write to another file."
+            )
+
+
 def _open(place: Path, name: Path, size: int) -> io.BufferedRandom:
     """Open a file for writing after its first `size` bytes, which stay; errors call it `name`."""
     if size and (not place.exists() or place.stat().st_size < size):
@@ -277,5 +309,5 @@ def _open(place: Path, name: Path, size: int) -> io.BufferedRandom:
 
 
 def _beside(path: Path, suffix: str) -> Path:
-    target = path.resolve()
+    target = real_path(path)
     return target.with_name(target.name + suffix)

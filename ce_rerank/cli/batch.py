@@ -176,7 +176,13 @@ def batch(
         return job.do(activity)
 
     path = output.output
-    format = to or _FORMAT_OF_SUFFIX.get(path.suffix.lower() if path else "", "jsonl")
+    suffix = path.suffix.lower() if path else ""
+    if path and to is None and suffix == ".json":
+        raise UsageError(
+            f"{path} is the name of one JSON array, and what is written is an object a line.",
+            hint=f"Name it {path.stem}.jsonl, or give --to jsonl.",
+        )
+    format = to or _FORMAT_OF_SUFFIX.get(suffix, "jsonl")
     with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
         if qrels is None:
             return do(path, format, activity)

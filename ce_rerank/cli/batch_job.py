@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .. import __version__
-from ..errors import CeRerankError, UsageError
+from ..errors import UsageError
 from ..formats.base import ReadOptions
-from ..formats.output import is_written_directly, open_output, require_other_file
+from ..formats.output import is_written_directly, open_output
 from ..formats.rows import WriteOptions
 from ..formats.source import Source
 from ..formats.writers import BatchFormat
@@ -126,20 +126,9 @@ class BatchJob:
                 "--resume goes on with a file, and none is named.", hint="Name it with --output."
             )
         if self.path is not None:
-            self._require_other_files(self.path)
+            from ..batch.partial import require_other_files
 
-    def _require_other_files(self, path: Path) -> None:
-        """Refuse an input that is the output, or would be written over beside it."""
-        from ..batch.partial import PartialFile
-
-        require_other_file(path, self.names.all)
-        beside = () if is_written_directly(path) else PartialFile(path).side_paths
-        for name in self.names.all:
-            if name != "-" and Path(name).resolve() in beside:
-                raise UsageError(
-                    f"{name} is input, and would be written over beside {path}.",
-                    hint="Write to another file.",
-                )
+            require_other_files(self.path, self.names.all)
 
     def do(self, activity: Activity) -> int:
         """Do it, and give the exit code."""
@@ -169,8 +158,9 @@ class BatchJob:
             )  # fmt: skip
             try:
                 tally, stopped_by = _rank_all(run, output, after.tally, _Meter(activity, after.tally))
-            except CeRerankError:
-                _say_what_is_left(file)
+            except Exception as error:
+                if not isinstance(error, UsageError):  # of a run that is no continuation of what is there
+                    _say_what_is_left(file)
                 raise
             if stopped_by is not None:
                 _say_what_is_left(file)
@@ -296,11 +286,11 @@ def _stopping_on_signals(run: BatchRun) -> Iterator[list[int]]:
 
 
 def _say_what_is_left(file: PartialFile | None) -> None:
-    if file is not None and file.finished.tally.queries:
+    if file is not None and (done := file.finished.tally.queries):
+        queries = "1 query is" if done == 1 else f"{done:,} queries are"
         log.warning(
-            "%s queries are finished, in %s. To go on, give the same command with --resume.",
-            f"{file.finished.tally.queries:,}", file.part_path,
-        )  # fmt: skip
+            "%s finished, in %s. To go on, give the same command with --resume.", queries, file.part_path
+        )
 
 
 def _say_what_is_noteworthy(

@@ -18,10 +18,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..errors import CeRerankError, InputError, UnavailableError, UsageError
-from ..formats.base import read_documents
+from ..formats.base import InputFormat, ReadOptions, read_documents
+from ..formats.source import Source
 from .bench_sample import lists_of, sample_lists
 from .console import Activity, messages, stdout_console
-from .options import MannerOptions, ModelOptions, as_keywords
+from .options import InputOptions, MannerOptions, ModelOptions, as_keywords
 
 log = logging.getLogger("ce_rerank")
 
@@ -41,12 +42,23 @@ Lists = Sequence[tuple[str, list[str]]]
 
 def bench(
     file: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
-            metavar="[FILE]", help="Documents to measure with. Default: a sample.", show_default=False
+            metavar="[FILE]",
+            help="Documents to measure with; - is stdin. Default: a sample.",
+            show_default=False,
         ),
     ] = None,
     *,
+    source_format: Annotated[
+        InputFormat | None,
+        typer.Option(
+            "--from",
+            show_default=False,
+            help="The format of the documents. Default: by suffix, else by looking.",
+        ),
+    ] = None,
+    fields: InputOptions,
     rounds: Annotated[
         int, typer.Option("--rounds", metavar="N", min=1, help="How often each is measured.")
     ] = 3,
@@ -60,7 +72,11 @@ def bench(
     differences are from torch in fp32, on logits. --engine and --precision choose what is measured beside it.
     """
     with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
-        lists = sample_lists(_QUERIES, _SAMPLE_DOCUMENTS) if file is None else _lists_of_file(file)
+        reading = ReadOptions(source_format, tuple(fields.text_field or ()), fields.id_field)
+        if file is None:
+            lists: Lists = sample_lists(_QUERIES, _SAMPLE_DOCUMENTS)
+        else:
+            lists = _lists_of_file(file, reading)
         results = [measure.summary() for measure in _measure(model, lists, rounds, activity)]
     if to == "json" or (to is None and not sys.stdout.isatty()):
         json.dump(results, sys.stdout, indent=2)
@@ -93,7 +109,7 @@ class _Measure:
             "peak_memory_bytes": self.peak_memory_bytes,
             "largest_difference": max(differences),
             "mean_difference": statistics.fmean(differences),
-            "rank_agreement": statistics.fmean(agreements),
+            "rank_agreement": statistics.fmean(agreements) if agreements else None,
         }
 
 
@@ -255,21 +271,31 @@ def _as_arguments(keywords: dict[str, Any]) -> list[str]:
 
 
 def _compare(scores: list[list[float]], reference: list[list[float]]) -> tuple[list[float], list[float]]:
-    """Give the absolute difference of every score, and Kendall's tau of every query's order."""
+    """Give the absolute difference of every score, and Kendall's tau of every query's order.
+
+    A query with one document has no order. Where all are equal for one of the two, tau has no value: that
+    agrees with the other where it is so, too, and with nothing else.
+    """
     from scipy.stats import kendalltau
 
     differences, agreements = [], []
     for ours, theirs in zip(scores, reference, strict=True):
         differences += [abs(our - their) for our, their in zip(ours, theirs, strict=True)]
-        agreements.append(float(kendalltau(ours, theirs).statistic) if len(set(ours)) > 1 else 1.0)
+        values = len(set(ours)), len(set(theirs))
+        if min(values) > 1:
+            agreements.append(float(kendalltau(ours, theirs).statistic))
+        elif len(ours) > 1:
+            agreements.append(float(values[0] == values[1]))
     return differences, agreements
 
 
-def _lists_of_file(file: Path) -> Lists:
-    texts = [document.text for document in read_documents(file)]
+def _lists_of_file(file: str, reading: ReadOptions) -> Lists:
+    source = Source.from_stream(sys.stdin.buffer) if file == "-" else Source.from_path(Path(file))
+    texts = [document.text for document in read_documents(source, reading)]
     if len(texts) < _START_DOCUMENTS:
         raise InputError(
-            f"{file}: {len(texts)} documents are too few to measure with.", hint="Give a hundred or so."
+            f"{source.name}: {len(texts)} documents are too few to measure with.",
+            hint="Give a hundred or so.",
         )
     return lists_of(texts, _QUERIES)
 
@@ -283,7 +309,7 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
         table.add_column(title, justify="right")
     slowest = results[0]["documents_per_second"]
     for result in results:
-        peak = result["peak_memory_bytes"]
+        peak, agreement = result["peak_memory_bytes"], result["rank_agreement"]
         table.add_row(
             f"{result['engine']} {result['precision']}",
             f"{result['start_seconds']:.2f}",
@@ -292,7 +318,7 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
             "?" if peak is None else f"{peak / 2**20:.0f}",
             f"{result['largest_difference']:.2g}",
             f"{result['mean_difference']:.2g}",
-            f"{result['rank_agreement']:.3f}",
+            "?" if agreement is None else f"{agreement:.3f}",
         )
     console = stdout_console()
     console.print(table)

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..batch.partial import require_other_files
 from ..errors import UsageError
 from ..evaluation import Judgements, Run, evaluate, load_judgements, load_run
-from ..formats.output import is_written_directly, require_other_file
-from ..formats.source import Source
+from ..formats.output import is_written_directly
+from ..formats.source import Source, is_pipe_or_device
 from ..measures import DEFAULT_MEASURES, parse_measures
 from .comparison import draw_evaluation
 from .console import stdout_console
@@ -66,8 +67,7 @@ class Gains:
 
 
 def _require_readable_twice(run: str) -> None:
-    path = Path(run)
-    if run == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+    if run == "-" or is_pipe_or_device(Path(run)):
         name = "stdin" if run == "-" else run
         raise UsageError(
             f"--qrels reads the run twice, to measure it and to rank it, and {name} can be read once.",
@@ -88,7 +88,7 @@ def _require_readable_output(output: Path | None, qrels: str, format: str) -> No
             f"--qrels reads the output again, and {output} is no file.",
             hint="Name a file with --output, or leave it out to see the measures alone.",
         )
-    require_other_file(output, [qrels])
+    require_other_files(output, [qrels])
 
 
 @contextmanager

@@ -149,6 +149,7 @@ def _read_query(texts: list[str], query: str | None, query_file: Path | None) ->
                 "There is no query.", hint="Give it first, or with -q, or in a file with --query-file."
             )
         query = texts.pop(0)
+    _require_text(query, "The query")
     if not query.strip():
         raise UsageError("The query is empty.", hint="Give some words to rank by.")
     return Query(query)
@@ -168,6 +169,8 @@ def _read_documents(texts: list[str], files: list[str], options: ReadOptions) ->
         files = ["-"]
     if files.count("-") > 1:
         raise UsageError("stdin is named more than once.", hint="Give -f - once.")
+    for place, text in enumerate(texts):
+        _require_text(text, f"Argument {place + 1} of the documents")
     documents = [Document(text) for text in texts]
     if blank := sum(not text.strip() for text in texts):
         log.warning(
@@ -177,6 +180,16 @@ def _read_documents(texts: list[str], files: list[str], options: ReadOptions) ->
     for file in files:
         documents += read_documents(_source(file), options)
     return documents
+
+
+def _require_text(text: str, name: str) -> None:
+    """Refuse an argument with bytes that are no text; Python hands them on as halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{name} is not UTF-8 (character {error.start + 1}).", hint="Convert it, or give it in a file."
+        ) from None
 
 
 def _require_no_rules(options: ReadOptions) -> None:

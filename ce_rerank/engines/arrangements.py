@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,10 @@ class RefusedError(Exception):
         self.precision = precision
 
 
+class _NotLoadedError(RefusedError):
+    """One that could not be looked at: for want of memory, perhaps, and so not for good."""
+
+
 class RunningModel:
     """A model that OpenVINO has loaded, with a number of streams that work side by side.
 
@@ -104,18 +108,38 @@ class RunningModel:
         finally:
             # Not cancelled: that leaves a stream in a state in which its next run fails.
             for request in started:
-                request.wait()
+                with suppress(RuntimeError, MemoryError):
+                    request.wait()
 
     def _start(self, batch: TokenBatch) -> Any:
-        request = self._idle.pop() if self._idle else self._model.create_infer_request()
-        request.start_async({name: getattr(batch, name) for name in self._inputs})
+        with _told_as_unavailable():
+            request = self._idle.pop() if self._idle else self._model.create_infer_request()
+            request.start_async({name: getattr(batch, name) for name in self._inputs})
         return request
 
     def _finish(self, request: Any) -> Float32s:
-        request.wait()
+        with _told_as_unavailable():
+            request.wait()
         logits = np.array(request.get_output_tensor(0).data, dtype=np.float32).reshape(-1)
         self._idle.append(request)
         return logits
+
+
+@contextmanager
+def _told_as_unavailable() -> Iterator[None]:
+    """Say why OpenVINO could not score a batch, which for a model that loads is mostly want of memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        raise UnavailableError(
+            f"OpenVINO could not score a batch ({_last_line(error)}).",
+            hint="Where memory is short, give fewer --batch-tokens; or give --engine torch.",
+        ) from error
+
+
+def _last_line(error: Exception) -> str:
+    """Give the last line of what OpenVINO says, which is the cause; before it come places in its source."""
+    return next(reversed(str(error).strip().splitlines()), type(error).__name__)
 
 
 class Arrangements:
@@ -169,6 +193,8 @@ class Arrangements:
             self._require_golden_tokens(make_tokenizer())
             for streams in sorted({1, self._most_streams}):
                 self._running[streams], blobs[streams] = self._make(streams)
+        except _NotLoadedError:
+            raise
         except RefusedError as error:
             self._keep({"refused": str(error)}, {})
             raise
@@ -230,8 +256,7 @@ class Arrangements:
             model = self._core.compile_model(graph, "CPU", self._settings(streams))
         except RuntimeError as error:
             # One that was compiled elsewhere may be of a release that this one cannot read.
-            reason = next(iter(str(error).strip().splitlines()), "without a word")
-            raise RefusedError(f"OpenVINO cannot load it ({reason})", self.precision) from error
+            raise _NotLoadedError(f"OpenVINO cannot load it ({_last_line(error)})", self.precision) from error
         used = model.get_property("INFERENCE_PRECISION_HINT").to_string()
         if used != _HINTS[self.precision]:
             raise RefusedError(f"OpenVINO runs it in {used}", self.precision)

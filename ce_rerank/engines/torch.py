@@ -14,6 +14,7 @@ from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer
 
 from ..errors import UnavailableError
+from ..models.compilable import says_out_of_memory
 from ..models.cross_encoder import (
     find_score_layer,
     first_line,
@@ -108,11 +109,15 @@ class TorchEngine:
             with torch.inference_mode():
                 scores: torch.Tensor = self._model(features)["scores"]
                 return scores.float().squeeze(-1)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:  # for the CPU, torch has no kind of its own
+            if not says_out_of_memory(error):
+                raise
             pairs, tokens = batch.input_ids.shape
+            device = self.info.device
             raise UnavailableError(
-                f"{self.info.device} ran out of memory on a batch of {pairs} pairs of {tokens} tokens.",
-                hint=f"Give --batch-tokens less than {pairs * tokens}, or --device cpu.",
+                f"{device} ran out of memory on a batch of {pairs} pairs of {tokens} tokens.",
+                hint=f"Give --batch-tokens less than {pairs * tokens}"
+                + (", or a smaller model." if device == "cpu" else ", or --device cpu."),
             ) from error
 
 

@@ -90,7 +90,7 @@ class DelimitedWriter:
 
     def write(self, ranking: Ranking, number: int = 1) -> None:
         """Write the ranking's rows, and the header before the first."""
-        rows = list(self._rows_of(ranking))
+        rows = [_without_nul_names(row) for row in self._rows_of(ranking)]
         if self._columns is None and (rows or not self._many):
             self._write_header(rows)
         columns = self._columns or ()
@@ -127,6 +127,13 @@ class DelimitedWriter:
         if not self._has_warned:
             self._has_warned = True
             log.warning("NUL characters, which CSV and TSV do not have, are written as U+FFFD.")
+
+
+def _without_nul_names(row: dict[str, Any]) -> dict[str, Any]:
+    """Name fields as the header will have it when it is read again."""
+    if not any("\0" in name for name in row):
+        return row
+    return {name.replace("\0", "\ufffd"): value for name, value in row.items()}
 
 
 def _without_columns_to_input(row: dict[str, Any], columns: set[str]) -> dict[str, Any]:

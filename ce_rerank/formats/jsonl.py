@@ -77,10 +77,10 @@ def _no_array(text: str, place: int, name: str) -> InputError:
     if _skip_space(text, end) < len(text):
         return InputError(f"{name}: JSON values one after another, not an array.", hint="Give --from jsonl.")
     lists = [key for key, item in value.items() if isinstance(item, list)] if isinstance(value, dict) else []
-    return InputError(
-        f"{name}: {json_kind(value)}, not an array of documents.",
-        hint=f'Take the array out of "{lists[0]}", for example: jq .{lists[0]}' if lists else "",
-    )
+    hint = f'Take the array out of "{lists[0]}", for example: jq .{lists[0]}' if lists else ""
+    if lists and "query" in value:
+        hint = "For a query with its documents: ce-rerank batch --from jsonl"
+    return InputError(f"{name}: {json_kind(value)}, not an array of documents.", hint=hint)
 
 
 def _not_expected(text: str, place: int, name: str, expected: str) -> InputError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from ..errors import OutputError, UsageError
-from .source import COMPRESSIONS
+from .source import COMPRESSIONS, is_pipe_or_device
 
 BUFFER_BYTES = 1 << 16
 
@@ -30,7 +30,7 @@ def open_output(path: Path) -> Iterator[BinaryIO]:
     Raises UsageError when it cannot be opened and OutputError when it cannot be written to.
     """
     with told_as_usage_errors(path):
-        target = path.resolve()
+        target = real_path(path)
         is_direct = is_written_directly(path)
         if is_direct:
             descriptor = _inherited_descriptor(path)
@@ -102,6 +102,11 @@ def tell_failures(stream: TextIO, name: str) -> TextIO:
     )
 
 
+def real_path(path: Path) -> Path:
+    """Follow the links of a path as far as they lead; raises nothing, whatever is there."""
+    return Path(os.path.realpath(path))
+
+
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """Say why a file cannot be written."""
     return OutputError(f"{path}: cannot be written ({error.strerror or error}).")
@@ -109,9 +114,7 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
 
 def is_written_directly(path: Path) -> bool:
     """Tell whether a path is no regular file, nor will be: a terminal, a pipe, `/dev/stdout`, `/dev/null`."""
-    target = path.resolve()
-    is_device = target.exists() and not target.is_dir() and not stat.S_ISREG(target.stat().st_mode)
-    return is_device or _inherited_descriptor(path) is not None
+    return is_pipe_or_device(path) or _inherited_descriptor(path) is not None
 
 
 def require_writable(target: Path) -> None:
@@ -124,6 +127,8 @@ def require_writable(target: Path) -> None:
             f"{target.name} is the name of a compressed file, and what is written is not compressed.",
             hint=f"Name it {target.stem}, or write to stdout and compress that: ... | gzip > {target.name}",
         )
+    if target.is_symlink():  # links were followed, so that this one leads back to itself
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if target.is_dir():
         raise IsADirectoryError
     if target.exists() and not os.access(target, os.W_OK):
@@ -135,15 +140,15 @@ def require_other_file(path: Path, inputs: Iterable[str]) -> None:
 
     What is written directly, such as a terminal, may well be both.
     """
-    target = path.resolve()
+    target = real_path(path)
     names = () if is_written_directly(path) else inputs
-    if any(name != "-" and Path(name).resolve() == target for name in names):
+    if any(name != "-" and real_path(Path(name)) == target for name in names):
         raise UsageError(f"{path} is both input and output.", hint="Write to another file.")
 
 
 def finish_output(stream: BinaryIO, part: Path, path: Path) -> None:
     """Put what was written as `part` in its place; raises OutputError when that fails."""
-    target = path.resolve()
+    target = real_path(path)
     stream.flush()
     try:
         os.fsync(stream.fileno())

@@ -7,6 +7,7 @@ import datetime
 import decimal
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -45,6 +46,7 @@ def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[
     """
     try:
         file = pq.ParquetFile(stream.file_beneath() or io.BytesIO(stream.readall()))
+        _require_different(file.schema_arrow.names, name)
         number = 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             columns = [_plain_column(column) for column in batch.columns]
@@ -61,6 +63,12 @@ def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[
                     reject(InputError(problem), str(row))
     except pa.ArrowException as error:
         raise InputError(f"{name}: cannot be read as Parquet ({str(error).splitlines()[0]}).") from None
+
+
+def _require_different(columns: Sequence[str], name: str) -> None:
+    twice = next((column for column, times in Counter(columns).items() if times > 1), None)
+    if twice is not None:
+        raise InputError(f'{name}: the column "{twice}" is there twice.', hint="Rename one of the columns.")
 
 
 class ParquetWriter:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..types import RankedDocument, Ranking
-from .fields import without_texts
+from .fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD, without_texts
 from .scores import shortest_float32
 
 RowsOf = Callable[[Ranking], Iterable[dict[str, Any]]]
@@ -22,6 +22,7 @@ INPUT_NAME = "input"
 QUERY_INPUT_NAME = "query_input"
 """Holds, in flat rows, the fields of a query's input whose names are taken."""
 QUERY_NAMES = ("query_id", "query")
+_DOCUMENT_NAMES = (*ID_FIELDS, *TEXT_FIELDS, TITLE_FIELD, "index", "score")
 DETAIL_NAMES = ("rank", "tokens", "truncated", "passage", "start", "end", "line")
 
 
@@ -64,12 +65,13 @@ def nested_row(ranking: Ranking, options: WriteOptions) -> dict[str, Any]:
 def flat_rows(ranking: Ranking, options: WriteOptions) -> Iterable[dict[str, Any]]:
     """Give each result of a query as an object that starts with query_id and query.
 
-    The query's other fields follow the document's; under `"query_input"` where their names are taken.
+    The query's other fields follow the document's; under `"query_input"` where their names are taken, or
+    would say of the document what the query's say of the query: its id, its text.
     """
     query = _query_fields(ranking)
     for ranked in ranking:
         row = _with_input({**query, **_own_fields(ranked, options)}, _kept_fields(ranked, options))
-        yield _with_input(row, ranking.query.fields.items(), QUERY_INPUT_NAME)
+        yield _with_input(row, ranking.query.fields.items(), QUERY_INPUT_NAME, taken=_DOCUMENT_NAMES)
 
 
 def _query_fields(ranking: Ranking) -> dict[str, Any]:
@@ -103,12 +105,16 @@ def _kept_fields(ranked: RankedDocument, options: WriteOptions) -> Iterable[tupl
 
 
 def _with_input(
-    row: dict[str, Any], fields: Iterable[tuple[str, Any]], displaced_name: str = INPUT_NAME
+    row: dict[str, Any],
+    fields: Iterable[tuple[str, Any]],
+    displaced_name: str = INPUT_NAME,
+    *,
+    taken: Iterable[str] = (),
 ) -> dict[str, Any]:
     displaced: dict[str, Any] = {}
-    taken = set(row)
+    taken = {*row, *taken, INPUT_NAME, QUERY_INPUT_NAME}
     for name, value in fields:
-        if name not in taken and name not in (INPUT_NAME, QUERY_INPUT_NAME):
+        if name not in taken:
             row[name] = value
         elif name not in row or type(row[name]) is not type(value) or row[name] != value:
             displaced[name] = value

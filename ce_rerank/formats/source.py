@@ -10,6 +10,8 @@ import difflib
 import gzip
 import io
 import os
+import re
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +23,7 @@ from ..errors import InputError
 BUFFER_BYTES = 1 << 17
 UTF8_BOM = b"\xef\xbb\xbf"
 COMPRESSIONS = (".gz", ".zst")
+_ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame without data, which may come first
 
 Reject = Callable[[InputError, str], None]
 """What is done with a row that cannot be read, given the error and the row's own text."""
@@ -53,7 +56,8 @@ class Source:
     @classmethod
     def from_path(cls, path: Path) -> Source:
         """Name a file; it is opened when it is read."""
-        return cls(str(path), path=path)
+        # What is no text in a name, any byte on Linux, is written as \xE9 wherever the name is.
+        return cls(os.fsencode(path).decode(errors="backslashreplace"), path=path)
 
     @classmethod
     def from_stream(cls, stream: BinaryIO, name: str = "stdin") -> Source:
@@ -66,9 +70,8 @@ class Source:
     @property
     def size_bytes(self) -> int | None:
         """How large the file is on disk; None for a stream and for what is no regular file."""
-        if self.path is None or not self.path.is_file():
-            return None
-        return self.path.stat().st_size
+        found = None if self.path is None else _status(self.path)
+        return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else None
 
     @property
     def read_bytes(self) -> int:
@@ -92,6 +95,20 @@ class Source:
         if self.path is None:
             raise ValueError("a source needs a path or a stream")
         return io.FileIO(self.path)
+
+
+def is_pipe_or_device(path: Path) -> bool:
+    """Tell whether a name is neither a file's nor a folder's; one under which nothing can be found is not."""
+    found = _status(path)
+    return found is not None and not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Look at what is under a name; None where nothing can be looked at, whatever the cause."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 Readable = Path | Source
@@ -268,7 +285,7 @@ def _decompress(ahead: LookAhead, source: Source) -> LookAhead:
     head = ahead.look(lambda head: len(head) >= 4)
     if head.startswith(b"\x1f\x8b"):
         return LookAhead(gzip.GzipFile(fileobj=io.BufferedReader(ahead, BUFFER_BYTES)))
-    if head.startswith(b"\x28\xb5\x2f\xfd"):
+    if head.startswith(b"\x28\xb5\x2f\xfd") or _ZSTD_SKIPPABLE.match(head):
         from .zstd import ZstdStream
 
         return LookAhead(ZstdStream(ahead, source.name))

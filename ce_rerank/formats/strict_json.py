@@ -47,13 +47,16 @@ class ExactFloat(float):
         return (self.literal,)
 
 
-def decode_json(text: str, where: str) -> Any:
-    """Decode a text that is one JSON value; `where` (`hits.jsonl:17`) starts the InputError it may raise."""
+def decode_json(text: str, where: str, *, deepest: int = DEEPEST_LEVEL) -> Any:
+    """Decode a text that is one JSON value; `where` (`hits.jsonl:17`) starts the InputError it may raise.
+
+    `deepest` is how many lists and objects may lie in one another.
+    """
     try:
         value = _decode(lambda decoder: decoder.decode(text), where)
     except json.JSONDecodeError as error:
         raise _broken_json(where, error) from None
-    _require_depth(value, text.count("{") + text.count("["), where)
+    _require_depth(value, text.count("{") + text.count("["), where, deepest)
     if "\\u" in text and _SURROGATE_ESCAPE.search(text):
         refuse_surrogates(value, where)
     return value
@@ -66,7 +69,7 @@ def decode_json_item(text: str, start: int, name: str, line: int) -> tuple[Any, 
         value, end = _decode(lambda decoder: decoder.raw_decode(text, start), where)
     except json.JSONDecodeError as error:
         raise _broken_json(f"{name}:{error.lineno}", error) from None
-    _require_depth(value, text.count("{", start, end) + text.count("[", start, end), where)
+    _require_depth(value, text.count("{", start, end) + text.count("[", start, end), where, DEEPEST_LEVEL)
     if _SURROGATE_ESCAPE.search(text, start, end):
         refuse_surrogates(value, where)
     return value, end
@@ -75,7 +78,7 @@ def decode_json_item(text: str, start: int, name: str, line: int) -> tuple[Any, 
 def refuse_surrogates(value: Any, where: str) -> None:
     """Raise InputError when a string in `value` holds half of a surrogate pair, which UTF-8 cannot hold."""
     try:
-        encode_json(value).encode()
+        (value if isinstance(value, str) else encode_json(value)).encode()
     except UnicodeEncodeError as error:
         raise InputError(
             f"{where}: \\u{ord(error.object[error.start]):04x} is half of a character (a lone surrogate).",
@@ -143,15 +146,15 @@ def _decode_any_integer(decode: Callable[[json.JSONDecoder], Decoded]) -> Decode
         return decode(_any_integer_decoder)
 
 
-def _require_depth(value: Any, brackets: int, where: str) -> None:
-    """Raise InputError for a value beyond `DEEPEST_LEVEL`; `brackets` is how many its text opens."""
-    if brackets <= DEEPEST_LEVEL:
+def _require_depth(value: Any, brackets: int, where: str, deepest: int) -> None:
+    """Raise InputError for a value beyond `deepest`; `brackets` is how many its text opens."""
+    if brackets <= deepest:
         return
     level = [value]
-    for depth in range(1, DEEPEST_LEVEL + 1):
+    for depth in range(1, deepest + 1):
         # Each opens a list or an object once at most, so that what is left soon cannot reach far enough.
         brackets -= len(level)
-        if depth + brackets <= DEEPEST_LEVEL:
+        if depth + brackets <= deepest:
             return
         inner = (outer.values() if type(outer) is dict else outer for outer in level)
         level = [item for items in inner for item in items if type(item) is dict or type(item) is list]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from .contents import list_code, read_modules
@@ -27,6 +28,8 @@ ACTIVATIONS = {
     "torch.nn.Sigmoid": "sigmoid",
 }
 
+_NO_MEMORY = re.compile(r"bad.alloc|can't alloc|out of memory", re.IGNORECASE)
+
 
 class CannotCompileError(Exception):
     """A checkpoint that cannot be compiled; the message is the reason, as a clause."""
@@ -46,6 +49,12 @@ class BrokenLibraryError(MishapError):
 
 class OutOfMemoryError(MishapError):
     """There is too little memory for it."""
+
+
+def says_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error is for want of memory; on the CPU torch and OpenVINO have no kind for it."""
+    # torch's own kind for devices says it in its message, too.
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def find_obstacle(folder: Path) -> str | None:

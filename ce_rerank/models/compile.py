@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Transformer
 
-from .compilable import ACTIVATIONS, CannotCompileError, OutOfMemoryError
+from .compilable import ACTIVATIONS, CannotCompileError, OutOfMemoryError, says_out_of_memory
 from .cross_encoder import (
     find_score_layer,
     first_line,
@@ -160,12 +159,15 @@ def _convert(model: CrossEncoder, facts: ModelFacts, path: Path) -> None:
         raise CannotCompileError(f"OpenVINO cannot convert it ({first_line(error)})") from error
     if tuple(name for entry in graph.inputs for name in entry.get_names()) != facts.inputs:
         raise CannotCompileError("its graph takes other inputs than it is fed")
-    load_runtime().save_model(graph, path, compress_to_fp16=False)
+    try:
+        load_runtime().save_model(graph, path, compress_to_fp16=False)
+    except RuntimeError as error:  # OpenVINO's, of whatever keeps it from writing
+        _raise_if_out_of_memory(error)
+        raise OSError(f"OpenVINO could not write it: {first_line(error)}") from error
 
 
 def _raise_if_out_of_memory(error: Exception) -> None:
-    # Torch and OpenVINO have no kind of their own for it on the CPU.
-    if isinstance(error, MemoryError) or re.search(r"bad.alloc|can't allocate memory", str(error)):
+    if says_out_of_memory(error):
         raise OutOfMemoryError("there is too little memory to compile it") from error
 
 

@@ -15,6 +15,7 @@ from batch_files import LISTS, SETTINGS, SIZES, begun, names, write
 
 from ce_rerank import InputError, OutputError, UsageError
 from ce_rerank.batch.partial import PartialFile
+from ce_rerank.formats.strict_json import DEEPEST_LEVEL, encode_json
 from ce_rerank.formats.writers import BATCH_FORMATS
 from ce_rerank.types import CandidateList, Document, Query
 
@@ -233,3 +234,49 @@ def test_columns_of_a_table_stay_those_of_the_first_part(tmp_path: Path) -> None
     write(tmp_path / "out", "csv", items=lists, resume=True)
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
     assert (tmp_path / "out").read_text().startswith('query_id,query,index,score,text,id,"n,\n",input\n')
+
+
+def test_an_output_that_is_to_be_made_anew_is_not_complete_until_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    write(path)
+    for more in ({"windows": 0}, {"windows": 0, "resume": True}):
+        write(path, items=LISTS[:9], **more)
+        assert names(tmp_path) == ["out", "out.part.json"]
+    assert write(path, resume=True, items=LISTS[:9]).items == 0
+    write(tmp_path / "other", items=LISTS[:9])
+    assert path.read_bytes() == (tmp_path / "other").read_bytes()
+    assert names(tmp_path) == ["other", "out"]
+
+
+def test_a_run_that_ends_while_its_model_is_loaded_does_not_leave_what_was_there_as_its_own(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "out"
+    write(path)
+    with pytest.raises(SystemExit), PartialFile(path):
+        raise SystemExit(143)
+    with PartialFile(path, resume=True) as file:
+        assert not file.is_complete
+
+
+def test_names_that_a_table_cannot_hold_are_the_same_when_it_is_continued(tmp_path: Path) -> None:
+    lists = [CandidateList(Query("red", name), [Document("one", 1, {"a\0b": 3})] * 200) for name in "ab"]
+    write(tmp_path / "whole", "csv", items=lists)
+    write(tmp_path / "out", "csv", items=lists, windows=1)
+    write(tmp_path / "out", "csv", items=lists, resume=True)
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert (tmp_path / "out").read_text().startswith("query_id,query,index,score,text,id,a\ufffdb,input\n")
+
+
+def test_a_field_as_deep_as_one_may_be_fits_into_a_table(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    deep: Any = 1
+    for _ in range(DEEPEST_LEVEL - 1):
+        deep = [deep]
+    write(
+        tmp_path / "out",
+        "parquet",
+        items=[CandidateList(Query("red"), [Document("one", 1, {"index": deep})])],
+    )
+    (held,) = parquet.read_table(tmp_path / "out").column("input").to_pylist()
+    assert held == encode_json({"index": deep})

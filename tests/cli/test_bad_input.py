@@ -68,10 +68,14 @@ CASES = [
     Case("max-length too small", ["q", "a", "--max-length", "2"], USAGE, "--max-length.*greater than or equal to 8"),
     Case("bad environment value", ["q", "a"], USAGE, "CE_RERANK_THREADS|--threads", environment={"CE_RERANK_THREADS": "lots"}),
     Case("stdin named twice", ["q", "-f", "-", "-f", "-"], USAGE, "stdin is named more than once", stdin=b"one\n"),
+    Case("a query that is no text", ["caf\udce9", "a"], USAGE, r"The query is not UTF-8 \(character 4\)"),
+    Case("a document that is no text", ["q", "a", "caf\udce9"], USAGE, "Argument 2 of the documents is not UTF-8"),
     # What holds the output.
     Case("output in no folder", ["q", "a", "-o", "{folder}/none/out.jsonl"], USAGE, "none"),
     Case("output is a folder", ["q", "a", "-o", "{folder}"], USAGE, "folder|directory"),
+    Case("output with too long a name", ["q", "a", "-o", "a" * 300], USAGE, "File name too long"),
     # Files.
+    Case("file with too long a name", ["q", "-f", "a" * 300, "-o", "{folder}/out"], INPUT, r"a: cannot be read \(File name too long\)"),
     Case("no such file", ["q", "-f", "{folder}/hit.jsonl"], INPUT, r"hit\.jsonl: no such file\. .*hits\.jsonl", {"hits.jsonl": GOOD}),
     Case("no such query file", ["--query-file", "{folder}/q.txt", "a"], INPUT, r"q\.txt: no such file"),
     Case("blank query file", ["--query-file", "{folder}/q.txt", "a"], INPUT, r"q\.txt: no query in it", {"q.txt": b"\n"}),
@@ -101,6 +105,7 @@ CASES = [
     from_file("half a surrogate pair", b'{"text": "\\ud83d"}\n', INPUT, r"hits\.jsonl:1.*surrogate"),
     from_file("nested too deeply", b"[" * 100_000, INPUT, "nested too deeply", "--from", "jsonl"),
     from_file("an object for an array", b'{"hits": [{"text": "a"}]}', INPUT, r"an object, not an array.*jq \.hits", file="hits.json"),
+    from_file("a batch for an array", b'{"query": "q", "documents": ["a"]}', INPUT, "ce-rerank batch --from jsonl", file="hits.json"),
     from_file("JSON array cut off", b'[{"text": "a"},\n{"text": "b"}', INPUT, r"hits\.json:2: broken JSON", file="hits.json"),
     from_file("ragged CSV", b"id,text\n1,a\n2,b,c\n", INPUT, r"hits\.csv:3: the row has 3 fields, the header has 2", file="hits.csv"),
     from_file("CSV column twice", b"text,text\na,b\n", INPUT, r'hits\.csv:1: the header has "text" twice', file="hits.csv"),

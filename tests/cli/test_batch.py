@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
@@ -163,6 +164,15 @@ class TestBadRows:
         result = run(*arguments, "--resume", stdin=self.TEXT)
         assert (result.exit_code, result.stderr.count("1 row was left out")) == (5, 1)
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs names of any bytes")
+    def test_are_written_down_whatever_the_name_of_the_input_is(self, run: Run) -> None:
+        name = os.fsdecode(b"caf\xe9.jsonl")
+        Path(name).write_text(FEW + '{"bad\n')
+        result = run(name, "--on-error", "skip", "-o", "out")
+        assert result.exit_code == 5
+        (bad,) = Path("out.errors.jsonl").read_text().splitlines()
+        assert json.loads(bad)["reason"].startswith("caf\\xe9.jsonl:4: ")
+
     def test_are_said_where_there_is_no_file(self, run: Run) -> None:
         result = run("-", "--on-error", "skip", stdin=self.TEXT)
         assert (result.exit_code, len(result.stdout.splitlines())) == (5, 3)
@@ -208,6 +218,9 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["hits", "-o", "no/out"], "no/out: there is no folder no to write to."),
         (["hits", "-o", "."], ".: a directory, not a file."),
         (["hits", "-o", "out.trec.gz"], "out.trec.gz is the name of a compressed file"),
+        (["hits", "-o", "out.json"], "out.json is the name of one JSON array"),
+        (["hits", "-o", "a" * 300], "a: cannot be opened for writing (File name too long)."),
+        (["hits", "--shard", f"1/{10**5000}"], "is not one."),
         (["hits", "--to", "trec", "--run-name", "a b"], 'The run name "a b" must be one word.'),
     ],
 )

@@ -93,6 +93,30 @@ def test_scores_are_compared_one_by_one_and_orders_by_kendalls_tau() -> None:
     assert agreements == [pytest.approx(1 / 3)]
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "agreement"),
+    [
+        ([1.0, 1.0], [1.0, 2.0], [0.0]),
+        ([1.0, 2.0], [1.0, 1.0], [0.0]),
+        ([1.0, 1.0], [2.0, 2.0], [1.0]),
+        ([1.0], [2.0], []),
+    ],
+)
+def test_orders_without_an_order_agree_with_their_like_alone(
+    ours: list[float], theirs: list[float], agreement: list[float]
+) -> None:
+    assert bench._compare([ours], [theirs])[1] == agreement
+
+
+def test_documents_come_from_the_field_and_the_stream_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(bench, "_measure", lambda model, lists, *rest: seen.extend(lists) or [])
+    rows = "".join(json.dumps({"abstract": f"text {number}"}) + "\n" for number in range(4))
+    result = CliRunner().invoke(app, ["bench", "-", "--text-field", "abstract"], input=rows)
+    assert (result.exit_code, result.stdout) == (0, "[]\n")
+    assert [text for _, texts in seen for text in texts] == [f"text {number}" for number in range(4)]
+
+
 def test_a_worker_that_dies_between_rounds_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     workers: list[subprocess.Popen[str]] = []
 

@@ -102,6 +102,12 @@ def test_the_judgements_are_not_replaced_by_the_output() -> None:
     )
 
 
+def test_the_judgements_do_not_lie_where_the_errors_go() -> None:
+    Path("out.trec.errors.jsonl").touch()
+    with pytest.raises(UsageError, match=r"^out\.trec\.errors\.jsonl is input, and would be written over"):
+        Gains.prepare("run.trec", "out.trec.errors.jsonl", None, "trec", output=Path("out.trec"))
+
+
 def test_a_part_is_not_measured_against_the_whole() -> None:
     assert refusal(shard="1/2") == (
         "--qrels measures a whole run, and --shard ranks a part of it. "

@@ -14,6 +14,8 @@ from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -312,6 +314,48 @@ def test_a_model_that_misses_its_golden_scores_is_refused_and_said_to_be(
 
 
 @needs_native_bf16
+class Scarce:
+    """A core of OpenVINO for which there is no memory."""
+
+    def __init__(self, core: Any) -> None:
+        self.core = core
+
+    def get_property(self, *names: str) -> Any:
+        return self.core.get_property(*names)
+
+    def compile_model(self, *_: Any) -> None:
+        raise RuntimeError("Exception from src/core.cpp:132:\ncan't allocate 9 bytes\n")
+
+
+def test_a_model_that_could_not_be_loaded_for_once_is_tried_again(
+    tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for folder in tiny.folder.with_name("cache").rglob("checked"):
+        shutil.rmtree(folder)
+    runtime = load_runtime()
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "ce_rerank.engines.openvino.load_runtime",
+            lambda: SimpleNamespace(Core=lambda: Scarce(runtime.Core())),
+        )
+        assert load_openvino_engine(tiny, FP32) is None
+    assert "OpenVINO cannot load it (can't allocate 9 bytes)" in caplog.text
+    assert score(load(tiny)) == pytest.approx(reference(tiny), abs=1e-4)
+
+
+def test_a_batch_that_could_not_be_scored_is_no_fault_of_ours(tiny: Checkpoint) -> None:
+    class Failing:
+        def start_async(self, _: Any) -> None:
+            raise RuntimeError("Exception from src/infer.cpp:9:\nTranspose can't alloc")
+
+    engine = load(tiny)
+    running = engine._arrangements.select(for_many=False)
+    running._idle = [Failing()]
+    with pytest.raises(UnavailableError, match=r"could not score a batch \(Transpose can't alloc\)"):
+        score(engine, PAIRS[:2])
+    assert len(score(engine, PAIRS[:2])) == 2
+
+
 def test_what_is_true_in_fp32_alone_runs_in_fp32(tiny: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
     weights = load_file(tiny.folder / "model.safetensors")
     weights["classifier.weight"] *= 100

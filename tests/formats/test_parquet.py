@@ -205,3 +205,9 @@ def test_parquet_without_pyarrow_says_how_to_install_it(monkeypatch: pytest.Monk
         f"Reading Parquet {way_out}",
         f"Writing Parquet {way_out}",
     ]
+
+
+def test_a_column_that_is_there_twice_is_refused() -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    with pytest.raises(InputError, match=r'^stdin: the column "text" is there twice\. Rename one'):
+        list(read_rows(Source.from_stream(io.BytesIO(table_bytes(table)))))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from ce_rerank.formats.rows import WriteOptions, flat_rows, nested_row, result_row
 from ce_rerank.types import Document, Passage, Query, RankedDocument, Ranking
@@ -95,3 +98,12 @@ def test_flat_rows_start_with_the_query() -> None:
         ("query_id", "q1"), ("query", "why"), ("index", 4), ("score", 0.5), ("text", "t"), ("id", "d"),
         ("url", "u"), ("input", {"query_id": 1}), ("topic", "x"), ("query_input", {"url": "of the query"}),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["id", "_id", "pid", "text", "passage", "title", "score"])
+def test_what_a_query_says_of_itself_is_not_said_of_its_documents(name: str) -> None:
+    query = Query("why", "q1", {name: "the query's"})
+    (row,) = flat_rows(Ranking(query, (ranked(Document("t")),)), replace(PLAIN, with_text=False))
+    assert row == {
+        "query_id": "q1", "query": "why", "index": 4, "score": 0.5, "query_input": {name: "the query's"}
+    }  # fmt: skip

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from engines.families import (
@@ -308,6 +309,19 @@ def test_what_could_not_be_compiled_for_want_of_memory_is_tried_again(
     with monkeypatch.context() as patched:
         patched.setattr("ce_rerank.models.compile.keep_first_token", fail)
         with pytest.raises(MishapError, match=r"^there is too little memory to compile it$"):
+            prepare_compiled(checkpoint)
+    assert prepare_compiled(checkpoint).weights_are_whole()
+
+
+def test_a_disk_without_room_for_what_is_compiled_is_told_apart(
+    checkpoint: Checkpoint, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ce_rerank.models.compile.load_runtime", lambda: SimpleNamespace(save_model=fail))
+        with pytest.raises(UnusableCacheError, match=r"^the cache cannot hold it \(OpenVINO could"):
             prepare_compiled(checkpoint)
     assert prepare_compiled(checkpoint).weights_are_whole()
 
