@@ -96,7 +96,7 @@ class TestBadRows:
             with pytest.raises(KeyboardInterrupt):
                 write(path, format, items=rows, skip_bad_rows=True)
         assert (tmp_path / "out.part.json").exists()
-        with PartialFile(path, resume=(tmp_path / "out.part").exists()) as file:
+        with PartialFile(path, resume=True) as file:
             is_to_be_made_again = file.part_path.exists()
         if is_to_be_made_again:
             write(path, format, items=rows, skip_bad_rows=True, resume=True)

@@ -313,7 +313,6 @@ def test_a_model_that_misses_its_golden_scores_is_refused_and_said_to_be(
         load_openvino_engine(tiny, replace(FP32, engine="openvino"))
 
 
-@needs_native_bf16
 class Scarce:
     """A core of OpenVINO for which there is no memory."""
 
@@ -356,6 +355,7 @@ def test_a_batch_that_could_not_be_scored_is_no_fault_of_ours(tiny: Checkpoint) 
     assert len(score(engine, PAIRS[:2])) == 2
 
 
+@needs_native_bf16
 def test_what_is_true_in_fp32_alone_runs_in_fp32(tiny: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
     weights = load_file(tiny.folder / "model.safetensors")
     weights["classifier.weight"] *= 100
