@@ -69,9 +69,14 @@ def flat_rows(ranking: Ranking, options: WriteOptions) -> Iterable[dict[str, Any
     would say of the document what the query's say of the query: its id, its text.
     """
     query = _query_fields(ranking)
+    others = [
+        (name, value)
+        for name, value in ranking.query.fields.items()
+        if name not in ID_FIELDS or value != ranking.query.id  # which is the query_id
+    ]
     for ranked in ranking:
         row = _with_input({**query, **_own_fields(ranked, options)}, _kept_fields(ranked, options))
-        yield _with_input(row, ranking.query.fields.items(), QUERY_INPUT_NAME, taken=_DOCUMENT_NAMES)
+        yield _with_input(row, others, QUERY_INPUT_NAME, taken=_DOCUMENT_NAMES)
 
 
 def _query_fields(ranking: Ranking) -> dict[str, Any]:

@@ -107,3 +107,8 @@ def test_what_a_query_says_of_itself_is_not_said_of_its_documents(name: str) -> 
     assert row == {
         "query_id": "q1", "query": "why", "index": 4, "score": 0.5, "query_input": {name: "the query's"}
     }  # fmt: skip
+
+
+def test_an_id_that_is_the_querys_id_is_not_said_twice() -> None:
+    (row,) = flat_rows(Ranking(Query("why", "q1", {"id": "q1"}), (ranked(Document("t")),)), PLAIN)
+    assert row == {"query_id": "q1", "query": "why", "index": 4, "score": 0.5, "text": "t"}
