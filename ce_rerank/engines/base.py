@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import UnavailableError, UsageError
 from ..interrupts import raise_if_interrupted
+from ..models.compilable import IMPORT_FAILURES
 from ..models.kind import require_reranker
 from ..models.store import Checkpoint
 from ..types import EngineName, Precision
@@ -145,7 +146,7 @@ def _load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
             return engine
     try:
         from .torch import load_torch_engine
-    except (ImportError, OSError) as error:
+    except IMPORT_FAILURES as error:
         raise UnavailableError(
             f"torch, which would run {checkpoint.name}, cannot be loaded: {error}.",
             hint="`ce-rerank doctor` says what is wrong here.",

@@ -24,7 +24,14 @@ from pathlib import Path
 
 from ..errors import UnavailableError
 from ..interrupts import raise_if_interrupted
-from .compilable import BrokenLibraryError, CannotCompileError, MishapError, UnusableCacheError, find_obstacle
+from .compilable import (
+    IMPORT_FAILURES,
+    BrokenLibraryError,
+    CannotCompileError,
+    MishapError,
+    UnusableCacheError,
+    find_obstacle,
+)
 from .contents import list_files, select_files
 from .manifest import (
     MANIFEST_NAME,
@@ -165,7 +172,7 @@ def _compile(checkpoint: Checkpoint, folder: Path) -> None:
     log.info("Compiling %s for the CPU, once", checkpoint.name, extra={"stage": True})
     try:
         from .compile import compile_checkpoint
-    except (ImportError, OSError) as error:
+    except IMPORT_FAILURES as error:
         raise_if_interrupted()
         raise BrokenLibraryError(f"torch cannot be loaded ({error})") from error
 
