@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from ..errors import UnavailableError, UsageError
+from ..models.compilable import IMPORT_FAILURES
 
 _CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 
@@ -51,7 +52,7 @@ def available_devices() -> list[str]:
     """
     try:
         import torch
-    except (ImportError, OSError) as error:
+    except IMPORT_FAILURES as error:
         raise UnavailableError(
             f"torch, which finds the devices, cannot be loaded: {error}.",
             hint="Give --device cpu to do without. `ce-rerank doctor` says what is wrong here.",
