@@ -290,7 +290,7 @@ def _compare(scores: list[list[float]], reference: list[list[float]]) -> tuple[l
 
 
 def _lists_of_file(file: str, reading: ReadOptions) -> Lists:
-    source = Source.from_stream(sys.stdin.buffer) if file == "-" else Source.from_path(Path(file))
+    source = Source.from_name(file)
     texts = [document.text for document in read_documents(source, reading)]
     if len(texts) < _START_DOCUMENTS:
         raise InputError(

@@ -94,7 +94,7 @@ def evaluate(
         # Before long files are read: a measure that is misspelt, an output that cannot be opened.
         names = [str(parsed) for parsed in parse_measures(measure or DEFAULT_MEASURES)]
         with open_output(path) if path is not None else nullcontext(sys.stdout.buffer) as stream:
-            texts = read_queries(_source(queries)) if queries is not None else {}
+            texts = read_queries(Source.from_name(queries)) if queries is not None else {}
             evaluation = _evaluate_files(runs, qrels, names, activity)
             activity.stop()
             if format == "table":
@@ -130,18 +130,14 @@ def _check_usage(
         )
 
 
-def _source(name: str) -> Source:
-    return Source.from_stream(sys.stdin.buffer) if name == "-" else Source.from_path(Path(name))
-
-
 def _evaluate_files(
     runs: Sequence[str], qrels: str, measures: Sequence[str], activity: Activity
 ) -> Evaluation:
-    with _reading(activity, _source(qrels)) as (source, on_progress):
+    with _reading(activity, Source.from_name(qrels)) as (source, on_progress):
         judgements = load_judgements(source, on_progress=on_progress)
 
     def load(name: str) -> Run:
-        with _reading(activity, _source(name)) as (source, on_progress):
+        with _reading(activity, Source.from_name(name)) as (source, on_progress):
             return load_run(source, judgements, on_progress=on_progress)
 
     return evaluate_runs(map(load, runs), judgements, measures)
@@ -167,13 +163,13 @@ def _reading(activity: Activity, source: Source) -> Iterator[tuple[Source, Calla
 
 def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: bool) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "judgements": _writable(evaluation.judgements),
+        "judgements": evaluation.judgements,
         "judged_queries": len(evaluation.query_ids),
         "permutations": evaluation.permutations,
         "seed": evaluation.seed,
         "runs": [
             {
-                "run": _writable(run.name),
+                "run": run.name,
                 "missing_queries": run.missing_queries,
                 "unjudged_queries": run.unjudged_queries,
                 "unjudged_share_of_top_10": run.unjudged_share,
@@ -206,7 +202,7 @@ def _delimited(evaluation: Evaluation, texts: Mapping[str, str], delimiter: str,
     writer.writeheader()
     for run in evaluation.runs:
         for name in evaluation.measures:
-            row = {"run": _writable(run.name), "measure": name}
+            row = {"run": run.name, "measure": name}
             if per_query:
                 writer.writerows(row | fields for fields in _query_fields(evaluation, run, name, texts))
             else:
@@ -229,11 +225,6 @@ def _measured(run: MeasuredRun, name: str) -> dict[str, Any]:
         comparison = run.comparisons[name]
         fields |= {key: _defined(getattr(comparison, key)) for key in _COMPARED}
     return fields
-
-
-def _writable(name: str) -> str:
-    r"""Give a file's name in UTF-8; a byte of it that is none of that is spelt out, as `\udce9` for E9."""
-    return name.encode(errors="backslashreplace").decode()
 
 
 def _defined(value: float) -> float | None:

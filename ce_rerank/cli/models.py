@@ -143,7 +143,7 @@ def pull(
         from ..engines.base import EngineOptions, load_engine
 
         engine = load_engine(checkpoint, EngineOptions(trust_remote_code=trust_remote_code))
-    if not manners.quiet:
+    if manners.verbose or (sys.stderr.isatty() and not manners.quiet):
         size = describe_size(
             sum(file.stat().st_size for file in checkpoint.folder.rglob("*") if file.is_file())
         )
@@ -195,7 +195,7 @@ def export(
         require_reranker(checkpoint)
         activity.stage(f"Exporting {checkpoint.name}")
         export_model(checkpoint, folder)
-    if not manners.quiet:
+    if manners.verbose or (sys.stderr.isatty() and not manners.quiet):
         size = describe_size(sum(file.stat().st_size for file in folder.iterdir()))
         draw_message(stderr_console(), f"{size} in {folder}; run it with -m {_as_argument(folder)}")
 

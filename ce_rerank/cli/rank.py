@@ -142,7 +142,7 @@ def _read_query(texts: list[str], query: str | None, query_file: Path | None) ->
     if query is not None and query_file is not None:
         raise UsageError("Both --query and --query-file are given.", hint="Give one of them.")
     if query_file is not None:
-        return Query(read_query(_source(str(query_file))), origin=str(query_file))
+        return Query(read_query(Source.from_name(str(query_file))), origin=str(query_file))
     if query is None:
         if not texts:
             raise UsageError(
@@ -178,7 +178,7 @@ def _read_documents(texts: list[str], files: list[str], options: ReadOptions) ->
             blank, len(texts),
         )  # fmt: skip
     for file in files:
-        documents += read_documents(_source(file), options)
+        documents += read_documents(Source.from_name(file), options)
     return documents
 
 
@@ -205,10 +205,6 @@ def _require_no_rules(options: ReadOptions) -> None:
                 f"{option} is about the rows of a file, and --whole-files reads none.",
                 hint=f"Leave {option} or --whole-files out.",
             )
-
-
-def _source(name: str) -> Source:
-    return Source.from_stream(sys.stdin.buffer) if name == "-" else Source.from_path(Path(name))
 
 
 def _open_results(path: Path | None) -> AbstractContextManager[BinaryIO]:

@@ -12,6 +12,7 @@ import io
 import os
 import re
 import stat
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -58,6 +59,11 @@ class Source:
         """Name a file; it is opened when it is read."""
         # What is no text in a name, any byte on Linux, is written as \xE9 wherever the name is.
         return cls(os.fsencode(path).decode(errors="backslashreplace"), path=path)
+
+    @classmethod
+    def from_name(cls, name: str) -> Source:
+        """Take a name as a command line has it: `-` is stdin, anything else a file."""
+        return cls.from_stream(sys.stdin.buffer) if name == "-" else cls.from_path(Path(name))
 
     @classmethod
     def from_stream(cls, stream: BinaryIO, name: str = "stdin") -> Source:

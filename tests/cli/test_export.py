@@ -27,7 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     files = {path.name: path.read_bytes() for path in made.iterdir()}
     shell = Shell.below(folder)
     put_in_cache(shell.hub_cache, "me/tiny", {**files, "README.md": b"---\nlicense: mit\n---\n# Tiny\n"})
-    done = shell("models", "export", "me/tiny", "exported")
+    done = shell("models", "export", "me/tiny", "exported", "-v")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert done.stderr.endswith(" in exported; run it with -m ./exported\n")
     return shell
