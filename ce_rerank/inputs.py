@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 from .errors import InputError, UsageError
-from .formats.fields import FieldRules
+from .formats.fields import ID_FIELDS, FieldRules
 from .formats.strict_json import refuse_surrogates
 from .types import CandidateList, Document, Query
 
@@ -15,10 +17,15 @@ DocumentInput = str | Mapping[str, Any] | Document
 QueryInput = str | Query
 
 
-def as_candidate_list(query: QueryInput, documents: Iterable[DocumentInput]) -> CandidateList:
-    """Make what a Python user gives into a candidate list; raises UsageError or InputError if it is none."""
+def as_candidate_list(
+    query: QueryInput, documents: Iterable[DocumentInput], *, origin: str = ""
+) -> CandidateList:
+    """Make what a Python user gives into a candidate list; raises UsageError or InputError if it is none.
+
+    `origin` is what messages are to call the list by.
+    """
     if isinstance(query, str):
-        query = Query(query)
+        query = Query(query, origin=origin)
     if not isinstance(query, Query):
         raise UsageError(f"The query is a {type(query).__name__}.", hint="Give a string or a Query.")
     where = f"{query.origin}: " if query.origin else ""
@@ -29,18 +36,34 @@ def as_candidate_list(query: QueryInput, documents: Iterable[DocumentInput]) -> 
         raise UsageError(
             f"documents is a single {type(documents).__name__}.", hint="Give a list: [document]."
         )
-    return CandidateList(query, [_as_document(document, place) for place, document in enumerate(documents)])
+    name = f"{origin}: documents" if origin else "documents"
+    return CandidateList(
+        query,
+        [_as_document(document, f"{name}[{place}]", origin) for place, document in enumerate(documents)],
+    )
 
 
-def _as_document(document: DocumentInput, place: int) -> Document:
-    name = f"documents[{place}]"
+def _as_document(document: DocumentInput, name: str, origin: str) -> Document:
     if isinstance(document, str):
-        document = Document(document)
+        document = Document(document, origin=origin)
     elif isinstance(document, Mapping):
-        document = FieldRules().document(dict(document), name)
+        read = FieldRules().document(_with_plain_ids(document), name)
+        document = replace(read, fields=dict(document), origin=origin)
     if not isinstance(document, Document):
         raise UsageError(
             f"{name} is a {type(document).__name__}.", hint="Give strings, mappings or Document objects."
         )
     refuse_surrogates(document.text, document.origin or name)
     return document
+
+
+def _with_plain_ids(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the ids that databases give, numpy's integers, UUIDs and others of their own, as what JSON has."""
+    plain = {name: _plain_id(row[name]) for name in ID_FIELDS if name in row}
+    return {**row, **plain}
+
+
+def _plain_id(value: object) -> object:
+    if value is None or isinstance(value, str | int | float | list | dict):
+        return value
+    return int(value) if isinstance(value, Integral) else str(value)

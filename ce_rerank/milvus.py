@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import UsageError
-from .ranking import select_top
+from .errors import UnavailableError, UsageError
+from .ranking import first_not_finite, select_top
 from .reranker import Reranker
 from .types import RankOptions
 
@@ -61,8 +61,9 @@ class CrossEncoderRerankFunction:
     def __call__(self, query: str, documents: Sequence[str], top_k: int | None = 5) -> list[RerankResult]:
         """Give the `top_k` best documents, best first; equal scores keep the order of the documents.
 
-        A `top_k` of 0 or None gives all. Raises UsageError for a negative one, and for documents that are a
-        single string.
+        A `top_k` of 0 or None gives all. Raises UsageError for a negative one, for documents that are a
+        single string, and for an activation that does not give a score a document; UnavailableError for a
+        score that is no number.
         """
         top_k = top_k or None
         if self.activation_fct is None:
@@ -79,5 +80,17 @@ class CrossEncoderRerankFunction:
         import torch
 
         assert self.activation_fct is not None
-        scores: list[float] = self.activation_fct(torch.tensor(logits, dtype=torch.float32)).tolist()
+        activated = torch.as_tensor(self.activation_fct(torch.tensor(logits, dtype=torch.float32)))
+        if activated.numel() != len(logits):
+            raise UsageError(
+                f"activation_fct made {activated.numel()} scores of {len(logits)} logits.",
+                hint="Give one that takes a tensor of shape (documents,) and gives a score for each.",
+            )
+        scores: list[float] = activated.reshape(-1).tolist()
+        bad = first_not_finite(scores)
+        if bad is not None:
+            raise UnavailableError(
+                f"activation_fct gave {scores[bad]} for document {bad}, of logit {logits[bad]}: no score.",
+                hint="Give one that is defined for every number.",
+            )
         return scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,23 @@ def order_by_score(scores: Sequence[float]) -> list[int]:
 def select_top(
     scores: Sequence[float], *, top_k: int | None = None, min_score: float | None = None
 ) -> list[int]:
-    """Give the places of the best scores, best first: at most `top_k`, none below `min_score`."""
+    """Give the places of the best scores, best first: at most `top_k`, none below `min_score`.
+
+    Scores are float32, widened, and `min_score` is rounded to that, as which a written score reads back.
+    """
     order = order_by_score(scores)
     if min_score is not None:
-        order = [place for place in order if scores[place] >= min_score]
+        least = _as_float32(min_score)
+        order = [place for place in order if scores[place] >= least]
     return order if top_k is None else order[:top_k]
+
+
+def _as_float32(number: float) -> float:
+    try:
+        rounded: float = struct.unpack("f", struct.pack("f", number))[0]
+    except OverflowError:
+        return math.copysign(math.inf, number)
+    return rounded
 
 
 def first_not_finite(scores: Sequence[float]) -> int | None:

@@ -54,11 +54,6 @@ def _passages(
 ) -> Iterator[tuple[Passage, PairTokens]]:
     query, document = pair
     overlap_tokens = chunk_tokens // 4 if options.chunk_overlap is None else options.chunk_overlap
-    if overlap_tokens >= chunk_tokens:
-        raise UsageError(
-            f"Windows of {chunk_tokens} tokens cannot overlap by {overlap_tokens}.",
-            hint="Give a smaller --chunk-overlap.",
-        )
     cut = cut_passages(
         document, tokenizer.token_spans(document), chunk_tokens=chunk_tokens, overlap_tokens=overlap_tokens
     )
@@ -72,14 +67,18 @@ def _passages(
 
 def _chunk_tokens(room: int, max_length: int, options: RankOptions) -> int:
     """Give the size of a window: what was asked for, as far as the query leaves room for it."""
-    if options.chunk_tokens is None:
-        return room
-    if options.chunk_tokens >= max_length:
+    if options.chunk_tokens is not None and options.chunk_tokens >= max_length:
         raise UsageError(
             f"Windows of {options.chunk_tokens} tokens leave a query no room in the model's {max_length}.",
             hint="Give a smaller --chunk-tokens, or leave it out for the largest that fits.",
         )
-    return min(options.chunk_tokens, room)
+    chunk_tokens = room if options.chunk_tokens is None else min(options.chunk_tokens, room)
+    if options.chunk_overlap is not None and options.chunk_overlap >= chunk_tokens:
+        raise UsageError(
+            f"Windows of {chunk_tokens} tokens cannot overlap by {options.chunk_overlap}.",
+            hint="Give a smaller --chunk-overlap.",
+        )
+    return chunk_tokens
 
 
 def in_groups(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
@@ -89,15 +88,15 @@ def in_groups(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
         yield group
 
 
-def describe_truncation(coverage: Coverage, max_length: int, long: LongPolicy) -> str:
-    """Say in a sentence how many documents were cut, by how much, and how to have them read whole."""
-    where, way_out = f"cut at {max_length:,} tokens", "--long chunk"
-    if long == "chunk":
-        where, way_out = "read in one window alone", "--pool max"
-    return (
+def describe_truncation(coverage: Coverage, max_length: int, long: LongPolicy | None = None) -> str:
+    """Say how many documents were cut, by how much and, where `long` could be chosen, how to read all."""
+    where = "read in one window alone" if long == "chunk" else f"cut at {max_length:,} tokens"
+    said = (
         f"{coverage.truncated:,} of {coverage.documents:,} documents were {where}, and "
-        f"{_describe_unread(coverage)} of their text was not read. Give {way_out} to score them whole."
+        f"{_describe_unread(coverage)} of their text was not read."
     )
+    way_out = "--pool max" if long == "chunk" else "--long chunk"
+    return said if long is None else f"{said} Give {way_out} to score them whole."
 
 
 def _describe_unread(coverage: Coverage) -> str:

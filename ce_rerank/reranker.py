@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from .errors import InputError, UsageError
 from .inputs import DocumentInput, QueryInput, as_candidate_list
@@ -24,6 +24,7 @@ from .types import (
     Ranking,
     RankOptions,
     ScoreScale,
+    require_whole_number,
 )
 from .windows import WindowPlan, cut_windows
 
@@ -76,8 +77,15 @@ class Reranker:
 
         device = parse_device(device)
         for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens), ("threads", threads)):
+            require_whole_number(name, value)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}.", hint="Give at least 1.")
+        for name, choice, allowed in (
+            ("engine", engine, get_args(EngineName)),
+            ("precision", precision, get_args(Precision)),
+        ):
+            if choice not in allowed:
+                raise UsageError(f"{name} is {choice!r}.", hint=f"Give {', '.join(allowed)}.")
         from .engines.base import EngineOptions, load_engine
         from .models.store import resolve_checkpoint
 
@@ -177,7 +185,7 @@ class Reranker:
         self._require_room(lists)
         pairs = _pairs_of(lists)
         if options.long == "error":
-            self._require_whole(lists, pairs)
+            self._require_whole(lists)
         scored = self._score_pairs(pairs, options, on_progress)
         rankings = []
         start = 0
@@ -191,7 +199,7 @@ class Reranker:
         """Raise InputError for a query that leaves no room, or a document too long where that is refused."""
         self._require_room([candidates])
         if options.long == "error":
-            self._require_whole([candidates], _pairs_of([candidates]))
+            self._require_whole([candidates])
 
     def score(self, pairs: Sequence[Pair], *, scores: ScoreScale = "model") -> NDArray[np.float32]:
         """Score (query, document) pairs; gives float32 of shape (pairs,), in the order of `pairs`.
@@ -200,11 +208,14 @@ class Reranker:
         """
         import numpy as np
 
-        lists = [as_candidate_list(query, [document]) for query, document in pairs]
+        lists = [
+            as_candidate_list(query, [document], origin=f"pairs[{place}]")
+            for place, (query, document) in enumerate(pairs)
+        ]
         rankings = self.rank_lists(lists, RankOptions(scores=scores))
         coverage = sum((ranking.coverage for ranking in rankings), Coverage())
         if coverage.truncated:
-            log.warning("%s", describe_truncation(coverage, self.info.max_length, "truncate"))
+            log.warning("%s", describe_truncation(coverage, self.info.max_length))
         return np.array([ranking[0].score for ranking in rankings], dtype=np.float32)
 
     def _score_pairs(
@@ -251,18 +262,22 @@ class Reranker:
                     hint="Shorten the query.",
                 )
 
-    def _require_whole(self, lists: Sequence[CandidateList], pairs: Sequence[Pair]) -> None:
+    def _require_whole(self, lists: Sequence[CandidateList]) -> None:
         """Refuse documents that the model cannot read to their end, before any is scored."""
-        readings = read_pairs(self._engine.tokenizer, pairs, RankOptions(long="truncate"))
+        readings = read_pairs(self._engine.tokenizer, _pairs_of(lists), RankOptions(long="truncate"))
         cut = [reading.tokens.truncated for reading in readings]
-        documents = [document for candidates in lists for document in candidates.documents]
-        if any(cut):
-            place = cut.index(True)
-            raise InputError(
-                f"{name_document(documents[place], place)} is longer than the model's {self.info.max_length} "
-                f"tokens with its query; {sum(cut)} of {len(cut)} documents are.",
-                hint="Give --long chunk to score it whole, or --long truncate to score its beginning.",
-            )
+        if not any(cut):
+            return
+        named = [
+            name_document(document, place)
+            for candidates in lists
+            for place, document in enumerate(candidates.documents)
+        ]
+        raise InputError(
+            f"{named[cut.index(True)]} is longer than the model's {self.info.max_length} tokens with its "
+            f"query; {sum(cut)} of {len(cut)} documents are.",
+            hint="Give --long chunk to score it whole, or --long truncate to score its beginning.",
+        )
 
 
 def _pairs_of(lists: Sequence[CandidateList]) -> list[Pair]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, overload
+from numbers import Real
+from typing import Any, Literal, SupportsIndex, get_args, overload
 
 from .errors import UsageError
 
@@ -29,12 +30,12 @@ class Document:
 
     `fields` is the input object as it was read, in its own order, empty for plain text. `text_fields` names
     the fields that `text` was made from, dotted paths among them. `origin` is where it was read
-    (`hits.jsonl:17`), for messages; empty when it came from Python.
+    (`hits.jsonl:17`), for messages; empty for a document that was given to `rank` in Python.
     """
 
     text: str
     id: DocumentId | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
     text_fields: tuple[str, ...] = ()
     origin: str = ""
 
@@ -45,7 +46,7 @@ class Query:
 
     text: str
     id: DocumentId | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
     origin: str = ""
 
 
@@ -55,6 +56,12 @@ class CandidateList:
 
     query: Query
     documents: Sequence[Document]
+
+
+def require_whole_number(name: str, value: object) -> None:
+    """Raise UsageError for an argument that is neither a whole number nor None."""
+    if value is not None and not isinstance(value, SupportsIndex):
+        raise UsageError(f"{name} is {value!r}.", hint="Give a whole number.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,10 @@ class RankOptions:
     pool: PoolName = "max"
 
     def __post_init__(self) -> None:
+        for name in ("top_k", "chunk_tokens", "chunk_overlap"):
+            require_whole_number(name, getattr(self, name))
+        if not isinstance(self.min_score, Real | None):
+            raise UsageError(f"min_score is {self.min_score!r}.", hint="Give a number.")
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(
                 f"top_k is {self.top_k}.", hint="Give at least 1, or leave it out for all documents."

@@ -3,10 +3,11 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ce_rerank import CrossEncoderRerankFunction, Reranker, RerankResult, UsageError
+from ce_rerank import CeRerankError, CrossEncoderRerankFunction, Reranker, RerankResult, UsageError
 from ce_rerank.models.store import OFFLINE_NAME
 
 SEED = Path(__file__).resolve().parents[1].parent / "shared" / "seed-example.jsonl"
@@ -110,3 +111,24 @@ class TestWithRealWeights:
         json.dumps([result.to_dict() for result in results])
         everything = {hit.index: hit.score for hit in real.model.rank(example["query"], example["documents"])}
         assert everything[2] == pytest.approx(-5.843601, abs=1e-3)
+
+
+def test_an_activation_may_keep_a_dimension(function: CrossEncoderRerankFunction) -> None:
+    function.activation_fct = lambda logits: logits.unsqueeze(-1)
+    assert [result.index for result in function("red", ["one", "nine"])] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [
+        (lambda logits: logits.mean(), r"^activation_fct made 1 scores of 2 logits\."),
+        (lambda logits: logits[:1], r"^activation_fct made 1 scores of 2 logits\."),
+        (lambda logits: (logits - 9).log(), r"^activation_fct gave nan for document 0, of logit 1\.0: no"),
+    ],
+)
+def test_an_activation_that_gives_no_scores_is_refused(
+    function: CrossEncoderRerankFunction, activation: Any, message: str
+) -> None:
+    function.activation_fct = activation
+    with pytest.raises(CeRerankError, match=message):
+        function("red", ["one", "nine"])

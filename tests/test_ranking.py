@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ce_rerank.formats.scores import shortest_float32
 from ce_rerank.ranking import first_not_finite, order_by_score, select_top, sigmoid
 
 
@@ -21,6 +22,16 @@ def test_top_k_beyond_the_end_gives_all() -> None:
 
 def test_min_score_keeps_what_is_equal_to_it() -> None:
     assert select_top([1.0, 2.0, 3.0], min_score=2.0) == [2, 1]
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+def test_min_score_keeps_a_score_that_is_written_as_it_is(score: float) -> None:
+    assert select_top([score], min_score=shortest_float32(score)) == [0]
+
+
+def test_min_score_may_be_beyond_all_scores() -> None:
+    assert select_top([3e38], min_score=1e39) == []
+    assert select_top([-3e38], min_score=-1e39) == [0]
 
 
 def test_min_score_is_applied_before_top_k() -> None:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,6 +131,10 @@ def test_a_score_that_is_no_number_stops_the_run_and_names_the_document(
         ({"chunk_overlap": 3}, "--chunk-overlap is about windows, and long is 'truncate'"),
         ({"chunk_tokens": 9, "long": "error"}, "--chunk-tokens is about windows, and long is 'error'"),
         ({"long": "chunk", "chunk_tokens": 5, "chunk_overlap": 5}, "5 tokens cannot overlap by 5"),
+        ({"long": "chunk", "chunk_overlap": 31}, "Windows of .. tokens cannot overlap by 31"),
+        ({"top_k": 2.0}, "top_k is 2.0. Give a whole number"),
+        ({"top_k": "2"}, "top_k is '2'. Give a whole number"),
+        ({"min_score": "2"}, "min_score is '2'. Give a number"),
     ],
 )
 def test_bad_arguments_say_what_is_wrong(
@@ -156,6 +162,9 @@ def test_half_a_character_is_refused_with_its_place(
         ({"max_length": 0}, "max_length is 0"),
         ({"batch_tokens": -5}, "batch_tokens is -5"),
         ({"threads": 0}, "threads is 0"),
+        ({"threads": 1.5}, "threads is 1.5. Give a whole number"),
+        ({"engine": "Torch"}, "engine is 'Torch'. Give auto, openvino, torch"),
+        ({"precision": "float16"}, "precision is 'float16'. Give auto, fp32, bf16, fp16"),
     ],
 )
 def test_a_reranker_refuses_bad_arguments_before_it_loads_anything(
@@ -260,3 +269,36 @@ def test_one_reranker_serves_several_threads(counting_reranker: Reranker) -> Non
     assert results == {
         number: [9.0 * (number + 1), 5.0 * (number + 1), 1.0 * (number + 1)] for number in range(8)
     }
+
+
+def test_a_place_is_that_in_its_own_list(counting_reranker: Reranker) -> None:
+    lists: list[Any] = [("red", ["one"]), ("blue", ["one", {"id": 7, "text": "one " * 100}])]
+    with pytest.raises(InputError, match=r"^document 1 \(id 7\) is longer than .*; 1 of 3 documents are\."):
+        list(counting_reranker.rank_many(lists, long="error"))
+    pairs: list[Any] = [("red", "one"), ("red", None)]
+    with pytest.raises(UsageError, match=r"^pairs\[1\]: documents\[0\] is a NoneType\."):
+        counting_reranker.score(pairs)
+
+
+def test_score_does_not_advise_what_it_cannot_do(
+    counting_reranker: Reranker, caplog: pytest.LogCaptureFixture
+) -> None:
+    counting_reranker.score([("red", "one " * 100)])
+    assert caplog.messages == ["1 of 1 documents were cut at 32 tokens, and 72% of their text was not read."]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(np.int64(3), 3), (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"), (None, None), ("a", "a")],
+)
+def test_ids_of_databases_become_what_json_has(
+    counting_reranker: Reranker, given: object, expected: object
+) -> None:
+    (hit,) = counting_reranker.rank("red", [{"_id": given, "text": "one"}])
+    assert (hit.id, hit.document.fields["_id"]) == (expected, given)
+
+
+def test_results_can_be_members_of_sets(counting_reranker: Reranker) -> None:
+    ranking = counting_reranker.rank(Query("red", "q", {"n": [1]}), [{"id": 1, "text": "one"}, "two"])
+    assert len({*ranking, ranking[0]}) == 2
+    assert {ranking: 1}[ranking] == 1

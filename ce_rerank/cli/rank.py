@@ -121,7 +121,7 @@ def rank(
             queries = [] if query_file is None else [str(query_file)]
             require_other_file(output.output, [*queries, *(file or []), *(texts if whole_files else [])])
         reading = ReadOptions(source_format, tuple(fields.text_field or ()), fields.id_field, whole_files)
-        documents = _read_documents(texts, file or [], reading)
+        documents = _read_documents(texts, file or [], reading, query_file)
         wanted = to or _default_format(output.output)
         writing = WriteOptions(not no_text, details)
         if wanted != "table":
@@ -155,19 +155,24 @@ def _read_query(texts: list[str], query: str | None, query_file: Path | None) ->
     return Query(query)
 
 
-def _read_documents(texts: list[str], files: list[str], options: ReadOptions) -> list[Document]:
+def _read_documents(
+    texts: list[str], files: list[str], options: ReadOptions, query_file: Path | None
+) -> list[Document]:
     """Read the documents: arguments first, then files in their order, else stdin when it is piped."""
+    is_query_stdin = query_file == Path("-")
     if options.whole_files:
-        _require_no_rules(options)
+        _require_no_rules(options, "--whole-files reads none")
         texts, files = [], [*texts, *files]
+    elif texts and not files:
+        _require_no_rules(options, "all documents are arguments")
     if not texts and not files:
-        if sys.stdin.isatty():
+        if is_query_stdin or sys.stdin.isatty():
             raise UsageError(
                 "There are no documents.",
                 hint="Give them after the query, in files with -f, or through a pipe.",
             )
         files = ["-"]
-    if files.count("-") > 1:
+    if files.count("-") + is_query_stdin > 1:
         raise UsageError("stdin is named more than once.", hint="Give -f - once.")
     for place, text in enumerate(texts):
         _require_text(text, f"Argument {place + 1} of the documents")
@@ -192,7 +197,7 @@ def _require_text(text: str, name: str) -> None:
         ) from None
 
 
-def _require_no_rules(options: ReadOptions) -> None:
+def _require_no_rules(options: ReadOptions, reason: str) -> None:
     """Refuse what says how rows are read where none are."""
     given = {
         "--from": options.format,
@@ -202,8 +207,7 @@ def _require_no_rules(options: ReadOptions) -> None:
     for option, value in given.items():
         if value:
             raise UsageError(
-                f"{option} is about the rows of a file, and --whole-files reads none.",
-                hint=f"Leave {option} or --whole-files out.",
+                f"{option} is about the rows of a file, and {reason}.", hint=f"Leave {option} out."
             )
 
 
