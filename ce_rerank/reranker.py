@@ -174,7 +174,12 @@ class Reranker:
         and not logged. Raises as `rank` does.
         """
         options = RankOptions(top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool)
-        lists = (item if isinstance(item, CandidateList) else as_candidate_list(*item) for item in queries)
+        lists = (
+            as_candidate_list(item.query, item.documents)
+            if isinstance(item, CandidateList)
+            else as_candidate_list(*item)
+            for item in queries
+        )
         for window in cut_windows(lists, self.plan_windows(options)):
             yield from self.rank_lists(window, options)
 

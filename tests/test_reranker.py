@@ -302,3 +302,9 @@ def test_results_can_be_members_of_sets(counting_reranker: Reranker) -> None:
     ranking = counting_reranker.rank(Query("red", "q", {"n": [1]}), [{"id": 1, "text": "one"}, "two"])
     assert len({*ranking, ranking[0]}) == 2
     assert {ranking: 1}[ranking] == 1
+
+
+@pytest.mark.parametrize("query", [" ", "caf\udce9"])
+def test_a_list_is_held_to_what_its_parts_are(counting_reranker: Reranker, query: str) -> None:
+    with pytest.raises(InputError):
+        list(counting_reranker.rank_many([CandidateList(Query(query), [Document("one")])]))
