@@ -29,8 +29,9 @@ def read_results(readable: Readable) -> Iterator[RunLine]:
 
     JSONL is that of `batch`, nested (`{"query_id", "results": [{"id", "score"}, ...]}`) or flat (`query_id`,
     `id` and `score` in every row). Its documents are ranked by score, those with equal scores as they stand;
-    equal scores are then lowered to keep that order, as in a TREC run that `batch` writes. Raises InputError,
-    naming file and line, for what cannot be read.
+    equal scores are then lowered to keep that order, as in a TREC run that `batch` writes. For that, the
+    results of a query must stand together, as they need not in TREC form. Raises InputError, naming file and
+    line, for what cannot be read.
     """
     source = as_source(readable)
     with source.open() as stream:
@@ -90,8 +91,16 @@ def _kind_of_table(stream: LookAhead, delimiters: str) -> str | None:
 
 
 def _read_jsonl(stream: LookAhead, name: str) -> Iterator[RunLine]:
+    seen: set[str] = set()
     for query_id, results in groupby(_read_rows(stream, name), key=lambda result: result.query_id):
         ranked = sorted(results, key=lambda result: -result.score)
+        if query_id in seen:
+            line_number = min(result.line_number for result in ranked)
+            raise InputError(
+                f'{name}:{line_number}: the query "{query_id}" is here again, after other queries.',
+                hint="Let the results of a query stand together: sort the file by query.",
+            )
+        seen.add(query_id)
         scores = separate_ties(result.score for result in ranked)
         for rank, (result, score) in enumerate(zip(ranked, scores, strict=True), start=1):
             yield RunLine(query_id, result.doc_id, rank, score, "", result.line_number)
