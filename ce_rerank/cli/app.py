@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
@@ -43,7 +43,14 @@ class Application(DefaultCommandGroup):
         return super().get_command(ctx, name)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line; a command that stands behind its options is no query."""
+        """Read the command line; a command that stands behind its options is no query.
+
+        Where nothing stands, the help goes to stderr: stdout is for results, and there are none.
+        """
+        if not args and not ctx.resilient_parsing:
+            with redirect_stdout(sys.stderr):
+                typer.echo(ctx.get_help())
+            raise typer.Exit(UsageError.exit_code)
         if args and args[0].startswith("-"):
             command = _first_word(self.get_command(ctx, self.default_command), ctx, args)
             if command in _COMMANDS:
