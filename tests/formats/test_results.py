@@ -181,7 +181,23 @@ def test_a_table_is_called_one_with_what_is_read_instead(content: bytes, kind: s
     )
 
 
-@pytest.mark.parametrize("content", [b"PAR1\xff\xff", b"query-id,corpus-id,score\n1,a,1\n"])
+@pytest.mark.parametrize(
+    "content", ['[{"query_id": "q", "results": []}]', '[\n  {"query_id": "q"}\n]', "[]\n"]
+)
+def test_a_json_array_is_called_one_with_the_way_to_jsonl(content: str) -> None:
+    with pytest.raises(InputError) as raised:
+        read(content)
+    assert raised.value.message == "stdin: this is a JSON array, and runs are not read from that."
+    assert raised.value.hint == "Make it JSONL, an object a line, for example: jq -c '.[]'"
+
+
+def test_a_query_of_a_trec_run_may_start_like_an_array() -> None:
+    assert read("[1] Q0 a 1 2.5 system\n") == [("[1]", "a", 2.5, 1)]
+
+
+@pytest.mark.parametrize(
+    "content", [b"PAR1\xff\xff", b"query-id,corpus-id,score\n1,a,1\n", b'[{"score": 1}]']
+)
 def test_judgements_in_a_table_are_called_that_too(content: bytes) -> None:
     with pytest.raises(InputError, match="and judgements are not read from that"):
         list(read_judgements(Source.from_stream(io.BytesIO(content))))
