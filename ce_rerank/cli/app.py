@@ -194,7 +194,9 @@ def _report(error: Exception) -> int:
         draw_error(console, error.message, error.hint)
         return error.exit_code
     if isinstance(error, typer.TyperException):
-        draw_error(console, error.format_message(), _usage_hint(error))
+        # Pydantic, by which Typer reads values, puts the kind of error before the words of a choice.
+        message = error.format_message().replace(": Value error, ", ": ", 1)
+        draw_error(console, message, _usage_hint(error))
         return error.exit_code
     draw_error(
         console,
