@@ -198,7 +198,7 @@ def test_a_query_of_a_trec_run_may_start_like_an_array() -> None:
 @pytest.mark.parametrize(
     "content", [b"PAR1\xff\xff", b"query-id,corpus-id,score\n1,a,1\n", b'[{"score": 1}]']
 )
-def test_judgements_in_a_table_are_called_that_too(content: bytes) -> None:
+def test_judgements_in_another_form_are_called_that_too(content: bytes) -> None:
     with pytest.raises(InputError, match="and judgements are not read from that"):
         list(read_judgements(Source.from_stream(io.BytesIO(content))))
 
