@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
@@ -43,7 +43,14 @@ class Application(DefaultCommandGroup):
         return super().get_command(ctx, name)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line; a command that stands behind its options is no query."""
+        """Read the command line; a command that stands behind its options is no query.
+
+        Where nothing stands, the help goes to stderr: stdout is for results, and there are none.
+        """
+        if not args and not ctx.resilient_parsing:
+            with redirect_stdout(sys.stderr):
+                typer.echo(ctx.get_help())
+            raise typer.Exit(UsageError.exit_code)
         if args and args[0].startswith("-"):
             command = _first_word(self.get_command(ctx, self.default_command), ctx, args)
             if command in _COMMANDS:
@@ -187,7 +194,9 @@ def _report(error: Exception) -> int:
         draw_error(console, error.message, error.hint)
         return error.exit_code
     if isinstance(error, typer.TyperException):
-        draw_error(console, error.format_message(), _usage_hint(error))
+        # Pydantic, by which Typer reads values, puts the kind of error before the words of a choice.
+        message = error.format_message().replace(": Value error, ", ": ", 1)
+        draw_error(console, message, _usage_hint(error))
         return error.exit_code
     draw_error(
         console,

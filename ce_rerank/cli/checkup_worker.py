@@ -51,11 +51,14 @@ def find_openvino(keywords: dict[str, Any]) -> dict[str, Any]:
 
 
 def rank(keywords: dict[str, Any]) -> dict[str, Any]:
-    """Rank three documents and score the golden pairs of the compiled model, as logits."""
+    """Rank three documents and score the golden pairs of the compiled model, as logits.
+
+    Whole, whatever `max_length` is: the scores that they are compared with are those of whole documents.
+    """
     from ..reranker import Reranker
 
     started = time.perf_counter()
-    reranker = Reranker(**keywords)
+    reranker = Reranker(**{**keywords, "max_length": None})
     ranking = reranker.rank(QUERY, DOCUMENTS, scores="logit")
     elapsed_seconds = time.perf_counter() - started
     return {

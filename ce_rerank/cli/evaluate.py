@@ -28,6 +28,8 @@ from .options import MannerOptions, OutputOptions
 EvaluationFormat = Literal["table", "json", "csv", "tsv"]
 
 _FORMAT_OF_SUFFIX: dict[str, EvaluationFormat] = {".json": "json", ".csv": "csv", ".tsv": "tsv"}
+# Formats of which the other commands write theirs. A table may lie under any other name.
+_SUFFIXES_OF_RESULTS = (".jsonl", ".ndjson", ".parquet", ".trec", ".run")
 _COMPARED = ("delta", "p_value", "corrected_p_value", "better", "worse", "same")
 _MEGABYTE = 1_000_000
 
@@ -90,6 +92,8 @@ def evaluate(
     path = output.output
     format = to or _FORMAT_OF_SUFFIX.get(path.suffix.lower() if path else "", "table")
     _check_usage(runs, qrels, queries, path, per_query=per_query, format=format)
+    if path is not None and to is None:
+        _require_own_suffix(path)
     with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
         # Before long files are read: a measure that is misspelt, an output that cannot be opened.
         names = [str(parsed) for parsed in parse_measures(measure or DEFAULT_MEASURES)]
@@ -127,6 +131,16 @@ def _check_usage(
         raise UsageError(
             "--per-query shows what a second run gains over the first, and there is one run.",
             hint="Name another run, or see the values of this one with --to json, csv or tsv.",
+        )
+
+
+def _require_own_suffix(path: Path) -> None:
+    """Refuse a name that promises a format which is not written here; the table would lie under it."""
+    suffix = path.suffix.lower()
+    if suffix in _SUFFIXES_OF_RESULTS:
+        raise UsageError(
+            f"{path}: evaluate does not write {suffix}.",
+            hint=f"Name it {path.stem}.json, .csv, .tsv, or .txt for a table; or say which with --to.",
         )
 
 

@@ -1,6 +1,7 @@
 """What measures are made of: runs, in TREC's form or the JSONL that `batch` writes, and judgements.
 
-Both are told from tables (CSV, Parquet) by their content, for the sake of a message that says so.
+Both are told from other forms (CSV, Parquet, a JSON array) by their content, for the sake of a message that
+says so.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from itertools import groupby
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from ..errors import InputError
+from .base import sniff_format
 from .fields import find_id
 from .jsonl import read_jsonl_rows
 from .scores import separate_ties
@@ -21,6 +23,9 @@ from .strict_json import json_kind
 from .trec import Judgement, RunLine, read_qrels, read_run
 
 _FLOAT32 = struct.Struct("<f")
+_JSON_ARRAY = "a JSON array"
+_ARRAY_HINT = "Make it JSONL, an object a line, for example: jq -c '.[]'"
+_TABLE_HINT = "A run is in TREC form or JSONL: `ce-rerank batch --to trec` or `--to rows` writes it."
 _COLUMN_NAMES = {"query_id", "query-id", "qid", "score", "id", "doc_id", "docid", "corpus-id"}
 
 
@@ -29,27 +34,28 @@ def read_results(readable: Readable) -> Iterator[RunLine]:
 
     JSONL is that of `batch`, nested (`{"query_id", "results": [{"id", "score"}, ...]}`) or flat (`query_id`,
     `id` and `score` in every row). Its documents are ranked by score, those with equal scores as they stand;
-    equal scores are then lowered to keep that order, as in a TREC run that `batch` writes. Raises InputError,
-    naming file and line, for what cannot be read.
+    equal scores are then lowered to keep that order, as in a TREC run that `batch` writes. For that, the
+    results of a query must stand together, as they need not in TREC form. Raises InputError, naming file and
+    line, for what cannot be read.
     """
     source = as_source(readable)
     with source.open() as stream:
         if _first_line(stream).startswith(b"{"):
             yield from _read_jsonl(stream, source.name)
             return
-        if kind := _kind_of_table(stream, ",\t"):
+        if kind := _kind_of_other_form(stream, ",\t"):
             raise InputError(
                 f"{source.name}: this is {kind}, and runs are not read from that.",
-                hint="A run is in TREC form or JSONL: `ce-rerank batch --to trec` or `--to rows` writes it.",
+                hint=_ARRAY_HINT if kind == _JSON_ARRAY else _TABLE_HINT,
             )
         yield from read_run(_the_rest(stream, source.name))
 
 
 def read_judgements(readable: Readable) -> Iterator[Judgement]:
-    """Read relevance judgements, see `read_qrels`; raises InputError for CSV and Parquet by their names."""
+    """Read relevance judgements, see `read_qrels`; raises InputError for other forms by their names."""
     source = as_source(readable)
     with source.open() as stream:
-        if kind := _kind_of_table(stream, ","):
+        if kind := _kind_of_other_form(stream, ","):
             raise InputError(
                 f"{source.name}: this is {kind}, and judgements are not read from that.",
                 hint="Give them in TREC form, query_id 0 doc_id relevance, or as BEIR has them: "
@@ -80,18 +86,28 @@ def _without_space(head: bytes) -> bytes:
     return head.removeprefix(UTF8_BOM).lstrip()
 
 
-def _kind_of_table(stream: LookAhead, delimiters: str) -> str | None:
-    """Tell Parquet by its first bytes, a table of text by two names of columns or more in its first line."""
+def _kind_of_other_form(stream: LookAhead, delimiters: str) -> str | None:
+    """Tell Parquet and a JSON array by their start, a table by two names of columns in its first line."""
     line = _first_line(stream)
     if line.startswith(b"PAR1"):
         return "Parquet"
+    if sniff_format(line) == "json":
+        return _JSON_ARRAY
     cells = re.split(f"[{delimiters}]", line.decode(errors="replace").replace('"', "").strip().lower())
     return "a table with a header" if len(_COLUMN_NAMES.intersection(cells)) >= 2 else None
 
 
 def _read_jsonl(stream: LookAhead, name: str) -> Iterator[RunLine]:
+    seen: set[str] = set()
     for query_id, results in groupby(_read_rows(stream, name), key=lambda result: result.query_id):
         ranked = sorted(results, key=lambda result: -result.score)
+        if query_id in seen:
+            line_number = min(result.line_number for result in ranked)
+            raise InputError(
+                f'{name}:{line_number}: the query "{query_id}" is here again, after other queries.',
+                hint="Let the results of a query stand together: sort the file by query.",
+            )
+        seen.add(query_id)
         scores = separate_ties(result.score for result in ranked)
         for rank, (result, score) in enumerate(zip(ranked, scores, strict=True), start=1):
             yield RunLine(query_id, result.doc_id, rank, score, "", result.line_number)

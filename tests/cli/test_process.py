@@ -69,6 +69,13 @@ def test_completion_can_be_shown_for_installing() -> None:
     assert "_CE_RERANK_COMPLETE" in run("--show-completion", "bash").stdout
 
 
+def test_without_a_word_the_help_goes_to_stderr_and_no_result_to_stdout() -> None:
+    bare, asked = run(), run("--help")
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert asked.stdout.lstrip().startswith("Usage: ce-rerank ")
+    assert (bare.returncode, bare.stdout, bare.stderr) == (2, "", asked.stdout)
+
+
 EVALUATE = ["evaluate", str(SAMPLES / "run.trec"), "--qrels", str(SAMPLES / "qrels.tsv"), "-Q"]
 needs_measures = pytest.mark.skipif(find_spec("ir_measures") is None, reason="needs ce-rerank[evaluate]")
 

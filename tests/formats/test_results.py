@@ -83,6 +83,25 @@ def test_a_list_that_is_not_sorted_is_ranked_by_score() -> None:
     assert read(nested("q", ("low", 1.0), ("high", 2.0))) == [("q", "high", 2.0, 1), ("q", "low", 1.0, 1)]
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"query_id": query_id, "id": id, "score": 1.5} for query_id, id in ("1a", "2a", "1b", "1c")],
+        [nested(1, ("a", 1.5)), nested("2", ("a", 1.5)), nested("1", ("b", 1.5), ("c", 2.5))],
+    ],
+    ids=["flat", "nested"],
+)
+def test_results_of_a_query_that_stand_apart_are_refused_for_their_ties(rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(InputError) as raised:
+        read(*rows)
+    assert raised.value.message == 'stdin:3: the query "1" is here again, after other queries.'
+    assert raised.value.hint == "Let the results of a query stand together: sort the file by query."
+
+
+def test_lines_of_a_trec_run_may_stand_in_any_order() -> None:
+    assert [row[0] for row in read("1 Q0 a 1 2.5 s\n2 Q0 a 1 2.5 s\n1 Q0 b 2 1.5 s\n")] == ["1", "2", "1"]
+
+
 def ranking(query_id: str, *scores: float) -> Ranking:
     results = tuple(
         RankedDocument(Document(f"text {place}", id=f"d{place}"), place, place + 1, score)
@@ -162,8 +181,24 @@ def test_a_table_is_called_one_with_what_is_read_instead(content: bytes, kind: s
     )
 
 
-@pytest.mark.parametrize("content", [b"PAR1\xff\xff", b"query-id,corpus-id,score\n1,a,1\n"])
-def test_judgements_in_a_table_are_called_that_too(content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content", ['[{"query_id": "q", "results": []}]', '[\n  {"query_id": "q"}\n]', "[]\n"]
+)
+def test_a_json_array_is_called_one_with_the_way_to_jsonl(content: str) -> None:
+    with pytest.raises(InputError) as raised:
+        read(content)
+    assert raised.value.message == "stdin: this is a JSON array, and runs are not read from that."
+    assert raised.value.hint == "Make it JSONL, an object a line, for example: jq -c '.[]'"
+
+
+def test_a_query_of_a_trec_run_may_start_like_an_array() -> None:
+    assert read("[1] Q0 a 1 2.5 system\n") == [("[1]", "a", 2.5, 1)]
+
+
+@pytest.mark.parametrize(
+    "content", [b"PAR1\xff\xff", b"query-id,corpus-id,score\n1,a,1\n", b'[{"score": 1}]']
+)
+def test_judgements_in_another_form_are_called_that_too(content: bytes) -> None:
     with pytest.raises(InputError, match="and judgements are not read from that"):
         list(read_judgements(Source.from_stream(io.BytesIO(content))))
 
