@@ -92,11 +92,10 @@ def show(
 ) -> None:
     """Show everything known of a model: what is published, what its files say, how it would be run here."""
     with messages(quiet=manners.quiet, verbose=manners.verbose):
-        from ..models.inspection import inspect_checkpoint
+        from ..models.inventory import inspect_model
 
-        entry = _find(name)
+        entry, facts = inspect_model(_find(name))
         checkpoint = entry.checkpoint()
-        facts = None if checkpoint is None else inspect_checkpoint(checkpoint.folder)
         use = None if checkpoint is None else _foresee_use(checkpoint)
     if to == "json":
         _write_json({**_as_json(entry), "checkpoint": facts and asdict(facts), "use": use})

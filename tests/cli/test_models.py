@@ -224,6 +224,17 @@ class TestShow:
             "modeling.py (AutoModel: X).\n"
         )
 
+    @pytest.mark.parametrize("name", [DEFAULT, "me/damaged"])
+    def test_says_what_is_damaged_and_what_mends_it(self, shell: Shell, name: str) -> None:
+        put_in_cache(shell.hub_cache, name, CROSS_ENCODER_FILES | {"config.json": b'{"cut": '})
+        done = shell("models", "show", name)
+        assert (done.returncode, done.stderr) == (0, "")
+        (state,) = [line for line in done.stdout.splitlines() if line.startswith("state ")]
+        assert state.startswith("state        is damaged: ")
+        assert "config.json cannot be read as a model's configuration" in state
+        assert state.endswith("; `ce-rerank models pull` mends it")
+        assert "run here by" not in done.stdout
+
     def test_suggests_the_nearest_for_what_is_unknown(self, shell: Shell) -> None:
         done = shell("models", "show", "bge-v2m3")
         assert (done.returncode, done.stdout) == (4, "")
@@ -367,6 +378,14 @@ class TestRemove:
             "error: Nobody is there to confirm it; nothing was removed.\n       Give --yes.\n"
         )
         assert shell.json("models", "minilm-l6")[0]["cached"]
+
+    def test_takes_a_damaged_model(self, shell: Shell) -> None:
+        put_in_cache(
+            shell.hub_cache, "me/damaged", CROSS_ENCODER_FILES | {"tokenizer_config.json": b'{"cut": '}
+        )
+        done = shell("models", "remove", "me/damaged", "--yes")
+        assert done.returncode == 0, done.stderr
+        assert list(shell.hub_cache.iterdir()) == []
 
     def test_of_what_is_not_here_is_refused(self, shell: Shell) -> None:
         done = shell("models", "remove", "minilm-l6", "--yes")
