@@ -146,8 +146,10 @@ def is_cross_encoder(folder: Path) -> bool:
         return True
     config = _read_object(folder / "config.json")
     architecture = str((config.get("architectures") or [""])[0])
+    labels = config.get("id2label")
     # transformers assumes two labels where none are named.
-    return architecture.endswith("ForSequenceClassification") and len(config.get("id2label") or ()) == 1
+    count = len(labels) if isinstance(labels, dict | list) else 0
+    return architecture.endswith("ForSequenceClassification") and count == 1
 
 
 def list_code(folder: Path) -> list[str]:

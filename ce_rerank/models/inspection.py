@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .contents import list_code, list_files
-from .kind import named_activation, read_config, read_config_if_there
+from .kind import named_activation, named_labels, read_config, read_config_if_there
 from .limits import LONGEST
 
 _HEADER_LIMIT = 100_000_000  # bytes; what safetensors itself allows for a header
@@ -44,7 +44,7 @@ def inspect_checkpoint(folder: Path) -> CheckpointFacts:
     return CheckpointFacts(
         architecture=str((config.get("architectures") or [""])[0]),
         family=config.get("model_type"),
-        labels=tuple(str(label) for label in (config.get("id2label") or {}).values()),
+        labels=tuple(named_labels(config)),
         activation=_activation(folder, config),
         max_length=_max_length(folder, config),
         parameters=_count_parameters([folder / name for name in names if name.endswith(".safetensors")]),
@@ -100,5 +100,10 @@ def _read_card(path: Path) -> tuple[str | None, tuple[str, ...]]:
         card = card.to_dict()
     except (OSError, ValueError, TypeError, YAMLError):
         return None, ()
-    languages = card.get("language") or ()
-    return card.get("license"), (languages,) if isinstance(languages, str) else tuple(map(str, languages))
+    return ", ".join(_list_texts(card.get("license"))) or None, _list_texts(card.get("language"))
+
+
+def _list_texts(value: Any) -> tuple[str, ...]:
+    """Give as texts what a card may say once or several times; people write all sorts of things there."""
+    values = value if isinstance(value, list) else [value]
+    return tuple(str(one) for one in values if one is not None)

@@ -105,6 +105,13 @@ class TestList:
             "me/reranker — — — sigmoid — cached 8.2 kB",
         ]
 
+    def test_shows_a_model_with_several_licences(self, shell: Shell) -> None:
+        card = {"README.md": b"---\nlicense: [mit, apache-2.0]\n---\n"}
+        put_in_cache(shell.hub_cache, "me/reranker", CROSS_ENCODER_FILES | card)
+        shell.environment["COLUMNS"] = "120"
+        assert "me/reranker — — — mit, apache-2.0 sigmoid — cached 8.2 kB" in table(shell("models").stdout)
+        assert "licence      mit, apache-2.0\n" in shell("models", "show", "me/reranker").stdout
+
     def test_filters_and_sorts(self, shell: Shell) -> None:
         lines = table(shell("models", "bge", "--max-parameters", "0.57B", "--sort", "parameters").stdout)
         assert [line.split()[0] for line in lines[1:4]] == ["bge-base", "bge-large", "bge-v2-m3"]

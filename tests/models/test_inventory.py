@@ -82,6 +82,35 @@ class TestList:
         assert (known.parameters, known.languages, known.licence) == (22, ("de", "en"), "mit")
         assert (known.context_length, known.score_scale, known.kind) == (128, "sigmoid", "encoder")
 
+    @pytest.mark.parametrize(
+        ("head", "licence", "languages"),
+        [
+            ("license: [mit, apache-2.0]", "mit, apache-2.0", ()),
+            ("license: 5\nlanguage: 5", "5", ("5",)),
+            ("license:\nlanguage: [de, null]", None, ("de",)),
+            ("license: {name: mit}\nlanguage: en", "{'name': 'mit'}", ("en",)),
+        ],
+    )
+    def test_reads_what_people_write_into_cards(
+        self, hub_cache: Path, head: str, licence: str | None, languages: tuple[str, ...]
+    ) -> None:
+        card = {"README.md": f"---\n{head}\n---\n# Mine\n".encode()}
+        put_in_cache(hub_cache, "me/reranker", CROSS_ENCODER_FILES | card)
+        entry, facts = inspect_model(found("me/reranker"))
+        assert facts is not None
+        assert (entry.known.licence, facts.languages) == (licence, languages)
+
+    @pytest.mark.parametrize("labels", [["L"], "L"])
+    def test_is_not_stopped_by_labels_that_are_no_object(self, hub_cache: Path, labels: object) -> None:
+        config = {"architectures": ["BertForSequenceClassification"], "id2label": labels}
+        files = {"config.json": json.dumps(config).encode()}
+        put_in_cache(hub_cache, "me/odd", CROSS_ENCODER_FILES | files)
+        assert not any(entry.is_ready for entry in list_models())
+        cached = inspect_model(found("me/odd"))[0].cached
+        assert cached is not None
+        assert cached.fault is not None
+        assert "id2label in its config.json" in cached.fault
+
     @pytest.mark.parametrize("name", ["tokenizer_config.json", "sentence_bert_config.json"])
     def test_is_not_stopped_by_a_damaged_model(self, hub_cache: Path, name: str) -> None:
         put_in_cache(hub_cache, "me/damaged", CROSS_ENCODER_FILES | {name: b'{"cut": '})
