@@ -17,7 +17,7 @@ from ..errors import UnavailableError, UsageError
 from .amounts import describe_size
 from .console import Activity, draw_message, messages, stderr_console, stdout_console
 from .groups import DefaultCommandGroup
-from .options import MannerOptions, with_option_groups
+from .options import AllowPickle, MannerOptions, Offline, Revision, TrustRemoteCode, with_option_groups
 
 if TYPE_CHECKING:
     from ..models.inventory import ModelEntry
@@ -108,19 +108,10 @@ def show(
 def pull(
     name: _Name,
     *,
-    revision: Annotated[
-        str | None,
-        typer.Option("--revision", metavar="REV", help="A branch, tag or commit. Default: the newest."),
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Fetch and run Python code that comes with the model.")
-    ] = False,
-    allow_pickle: Annotated[
-        bool,
-        typer.Option(
-            "--allow-pickle", help="Take weights that are only there as a pickle, which can run code."
-        ),
-    ] = False,
+    revision: Revision = None,
+    offline: Offline = False,
+    trust_remote_code: TrustRemoteCode = False,
+    allow_pickle: AllowPickle = False,
     manners: MannerOptions,
 ) -> None:
     """Fetch a model, or what is new of it, and make it ready: only the files it needs, compiled and checked.
@@ -133,6 +124,7 @@ def pull(
         checkpoint = resolve_checkpoint(
             name,
             revision=revision,
+            offline=offline,
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
             refresh=True,
@@ -141,7 +133,8 @@ def pull(
         activity.stage(f"Making {checkpoint.name} ready")
         from ..engines.base import EngineOptions, load_engine
 
-        engine = load_engine(checkpoint, EngineOptions(trust_remote_code=trust_remote_code))
+        options = EngineOptions(trust_remote_code=trust_remote_code, offline=offline)
+        engine = load_engine(checkpoint, options)
     if manners.verbose or (sys.stderr.isatty() and not manners.quiet):
         size = describe_size(
             sum(file.stat().st_size for file in checkpoint.folder.rglob("*") if file.is_file())
@@ -181,13 +174,22 @@ def export(
         Path, typer.Argument(metavar="FOLDER", help="A folder that is new or empty.", show_default=False)
     ],
     *,
+    revision: Revision = None,
+    offline: Offline = False,
+    allow_pickle: AllowPickle = False,
     manners: MannerOptions,
 ) -> None:
     """Write a compiled model as a folder that -m FOLDER runs on a machine without a hub."""
     with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
         from ..models.store import resolve_checkpoint
 
-        checkpoint = resolve_checkpoint(name, on_progress=_show_bytes(activity, name))
+        checkpoint = resolve_checkpoint(
+            name,
+            revision=revision,
+            offline=offline,
+            allow_pickle=allow_pickle,
+            on_progress=_show_bytes(activity, name),
+        )
         from ..models.export import export_model
         from ..models.kind import require_reranker
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from local_hub import CROSS_ENCODER_FILES, LocalHub, put_in_cache, serve_hub
+from local_hub import CROSS_ENCODER_FILES, HubModel, LocalHub, put_in_cache, serve_hub
 from shell import Shell
 from waiting import wait_until
 
@@ -365,6 +365,63 @@ class TestPullRefused:
             4, f"error: model.safetensors of {TINY} arrived damaged: it is not the file that the hub lists."
         )  # fmt: skip
         assert shell_at.json("models", "list", TINY) == []
+
+
+@pytest.mark.parametrize("command", [("pull", TINY), ("export", TINY, "folder")], ids=["pull", "export"])
+class TestOptions:
+    """Of a model that would be refused once it is there, so that nothing need be compiled."""
+
+    @pytest.fixture
+    def embedding(self, hub: LocalHub) -> HubModel:
+        files = {name: content for name, content in CROSS_ENCODER_FILES.items() if "model" not in name}
+        files |= {"config.json": b'{"architectures": ["BertModel"]}', "pytorch_model.bin": b"x"}
+        return hub.add(TINY, files, revisions=("v1",))
+
+    @pytest.mark.parametrize(
+        ("options", "variables"),
+        [
+            (["--revision", "v1", "--allow-pickle"], {}),
+            ([], {"CE_RERANK_REVISION": "v1", "CE_RERANK_ALLOW_PICKLE": "1"}),
+        ],
+        ids=["options", "variables"],
+    )
+    def test_take_a_revision_and_pickled_weights(
+        self,
+        hub: LocalHub,
+        shell_at: Shell,
+        embedding: HubModel,
+        command: tuple[str, ...],
+        options: list[str],
+        variables: dict[str, str],
+    ) -> None:
+        shell_at.environment |= variables
+        done = shell_at("models", *command, *options)
+        assert done.returncode == 4
+        assert done.stderr.startswith(f"error: {TINY} is an embedding model (BertModel): ")
+        assert f"GET /api/models/{TINY}/revision/v1" in hub.requests
+        assert f"GET /{TINY}/resolve/{embedding.commit}/pytorch_model.bin" in hub.requests
+
+    @pytest.mark.parametrize(
+        ("options", "variables"),
+        [(["--offline"], {}), ([], {"CE_RERANK_OFFLINE": "1"})],
+        ids=["options", "variables"],
+    )
+    @pytest.mark.usefixtures("embedding")
+    def test_can_forbid_the_network(
+        self,
+        hub: LocalHub,
+        shell_at: Shell,
+        command: tuple[str, ...],
+        options: list[str],
+        variables: dict[str, str],
+    ) -> None:
+        shell_at.environment |= variables
+        done = shell_at("models", *command, *options)
+        assert done.returncode == 4
+        assert done.stderr.startswith(
+            f"error: {TINY} is not in the cache, and --offline forbids fetching it.\n"
+        )
+        assert hub.requests == []
 
 
 class TestRemove:
