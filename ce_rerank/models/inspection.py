@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .contents import list_code, list_files
+from .contents import list_code, list_files, select_pickled
 from .kind import named_activation, named_labels, read_config, read_config_if_there
 from .limits import LONGEST
 
@@ -20,8 +20,8 @@ class CheckpointFacts:
     """What a checkpoint's own files say; empty or None where they say nothing.
 
     `activation` is `identity`, `sigmoid` or a dotted name. `max_length` is the least of the limits that are
-    declared, in tokens of a pair. `files` are names with their sizes in bytes. `code` names the Python code
-    that it brings, a phrase for each piece.
+    declared, in tokens of a pair. `files` are names with their sizes in bytes, `pickled` those of them that
+    are weights which can run code. `code` names the Python code that it brings, a phrase for each piece.
     """
 
     architecture: str
@@ -33,6 +33,7 @@ class CheckpointFacts:
     licence: str | None
     languages: tuple[str, ...]
     files: tuple[tuple[str, int], ...]
+    pickled: tuple[str, ...]
     code: tuple[str, ...]
 
 
@@ -51,6 +52,7 @@ def inspect_checkpoint(folder: Path) -> CheckpointFacts:
         licence=licence,
         languages=languages,
         files=tuple((name, (folder / name).stat().st_size) for name in names),
+        pickled=tuple(select_pickled(names)),
         code=tuple(list_code(folder)),
     )
 

@@ -231,6 +231,15 @@ class TestShow:
             "modeling.py (AutoModel: X).\n"
         )
 
+    def test_warns_of_pickled_weights(self, shell: Shell) -> None:
+        files = {name: content for name, content in CROSS_ENCODER_FILES.items() if "model" not in name}
+        put_in_cache(shell.hub_cache, "me/pickled", files | {"pytorch_model.bin": b"x"})
+        assert shell("models", "show", "me/pickled").stdout.endswith(
+            "\nwarning: Its weights are pickled, which can run any code, and are loaded only with "
+            "--allow-pickle: pytorch_model.bin.\n"
+        )
+        assert shell.json("models", "show", "me/pickled")["checkpoint"]["pickled"] == ["pytorch_model.bin"]
+
     @pytest.mark.parametrize("name", [DEFAULT, "me/damaged"])
     def test_says_what_is_damaged_and_what_mends_it(self, shell: Shell, name: str) -> None:
         put_in_cache(shell.hub_cache, name, CROSS_ENCODER_FILES | {"config.json": b'{"cut": '})
