@@ -76,6 +76,9 @@ def list_models(
             ),
             sort,
         )
+    if not entries and not manners.quiet:
+        told = "None of the known or cached models matches."
+        draw_message(stderr_console(), told, label="warning:", label_style="yellow")
     if to == "json":
         _write_json([_as_json(entry) for entry in entries])
         return

@@ -118,6 +118,14 @@ class TestList:
         german = shell.json("models", "list", "--language", "de", "--sort", "quality")
         assert [model["alias"] for model in german][:2] == ["qwen3-4b", "mxbai-large-v2"]
 
+    @pytest.mark.parametrize("to", ["table", "json"])
+    def test_says_that_nothing_matches(self, shell: Shell, to: str) -> None:
+        done = shell("models", "nosuch", "--to", to)
+        assert (done.returncode, done.stderr) == (
+            0, "warning: None of the known or cached models matches.\n"
+        )  # fmt: skip
+        assert shell("models", "nosuch", "--to", to, "--quiet").stderr == ""
+
     def test_gives_everything_as_json(self, shell: Shell) -> None:
         commit = put_in_cache(shell.hub_cache, DEFAULT)
         (model,) = shell.json("models", "minilm-l6")
