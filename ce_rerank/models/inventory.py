@@ -103,7 +103,7 @@ def list_models() -> list[ModelEntry]:
     for name in cached.values():
         found = find_cached(name)
         if found is not None and found.checkpoint is not None and is_cross_encoder(found.checkpoint):
-            entry = ModelEntry(KnownModel(name, "", ""), False, found, _forms_of((name,), forms))
+            entry = ModelEntry(_name_only(name), False, found, _forms_of((name,), forms))
             entries.append(inspect_model(entry)[0])
     return entries
 
@@ -122,7 +122,7 @@ def find_model(name: str) -> ModelEntry | None:
         return ModelEntry(known, True, cached, forms)
     if cached is None and not forms:
         return None
-    return ModelEntry(KnownModel(whole, "", ""), False, cached, forms)
+    return ModelEntry(_name_only(whole), False, cached, forms)
 
 
 def inspect_model(entry: ModelEntry) -> tuple[ModelEntry, CheckpointFacts | None]:
@@ -229,6 +229,11 @@ def sort_models(entries: Iterable[ModelEntry], order: Order) -> list[ModelEntry]
         "size": lambda entry: -entry.size_bytes,
     }
     return list(entries) if order == "catalog" else sorted(entries, key=keys[order])
+
+
+def _name_only(name: str) -> KnownModel:
+    """Say of a model that is not in the catalog, and whose files were not read, nothing but its name."""
+    return KnownModel(name, alias="", source="", languages=())
 
 
 def _describe(name: str, facts: CheckpointFacts) -> KnownModel:

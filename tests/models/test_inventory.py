@@ -117,6 +117,7 @@ class TestList:
         put_in_cache(hub_cache, "me/reranker")
         damaged, whole = [entry for entry in list_models() if not entry.in_catalog]
         assert (damaged.is_ready, whole.is_ready) == (False, True)
+        assert damaged.known.languages == ()
         assert damaged.cached is not None
         assert damaged.cached.fault is not None
         assert damaged.cached.fault.startswith("is damaged: ")
