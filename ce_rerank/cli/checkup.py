@@ -7,6 +7,7 @@ of its own, and what cannot be found out is a finding, too.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -108,14 +109,12 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     try:
         checkpoint = resolve_checkpoint(name, offline=True, **named)
     except UnavailableError as error:
-        entry = find_model_entry(name)
-        if entry is None or name == OFFLINE_NAME:
+        if find_model_entry(name) is None or name == OFFLINE_NAME:
             return Finding("model", "red", error.message, error.hint, facts)
-        remedy = f"ce-rerank models pull {name}" if with_hub else error.hint
-        if keywords["model"] is None and not with_hub:
-            remedy = INSTALL_HINT
-        fault = entry.cached.fault if entry.cached else None
-        return Finding("model", "red", f"{name} {fault or 'is not here'}.", remedy, facts)
+        text, remedy = _explain_absence(name, named, with_hub=with_hub)
+        if remedy is None:
+            remedy = INSTALL_HINT if keywords["model"] is None else error.hint
+        return Finding("model", "red", text, remedy, facts)
     facts |= {"here": True, "folder": str(checkpoint.folder), "revision": checkpoint.revision}
     try:
         compiled = find_compiled(checkpoint)
@@ -127,6 +126,28 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
         "compiled" if compiled else f"run by torch: {reason}" if reason else "compiled when it is first used"
     )
     return Finding("model", "green", f"{checkpoint.name} is here, {state}.", "", facts)
+
+
+def _explain_absence(name: str, named: dict[str, Any], *, with_hub: bool) -> tuple[str, str | None]:
+    """Say what is wrong with a hub model as it lies here, and what mends it; None where only a hub would."""
+    from ..models.store import find_cached_fault
+
+    fault = find_cached_fault(name, **named)
+    permitted = find_cached_fault(name, **{**named, "allow_pickle": True})
+    at_revision = f" at revision {named['revision']!r}" if named["revision"] else ""
+    text = f"{name} {fault.cause}." if fault else f"{name} is not here{at_revision}."
+    if fault and permitted is None:
+        return text, fault.hint  # all of it is here, and there is nothing to fetch
+    if not with_hub:
+        return text, None
+    command = ["ce-rerank", "models", "pull", name]
+    if named["revision"]:
+        command += ["--revision", named["revision"]]
+    if named["trust_remote_code"]:
+        command.append("--trust-remote-code")
+    if named["allow_pickle"] or fault != permitted:
+        command.append("--allow-pickle")
+    return text, shlex.join(command)
 
 
 def try_ranking(keywords: dict[str, Any], model: Finding) -> Finding:

@@ -17,7 +17,7 @@ from ..errors import UnavailableError, UsageError
 from .amounts import describe_size
 from .console import Activity, draw_message, messages, stderr_console, stdout_console
 from .groups import DefaultCommandGroup
-from .options import MannerOptions, with_option_groups
+from .options import AllowPickle, MannerOptions, Offline, Revision, TrustRemoteCode, with_option_groups
 
 if TYPE_CHECKING:
     from ..models.inventory import ModelEntry
@@ -76,6 +76,9 @@ def list_models(
             ),
             sort,
         )
+    if not entries and not manners.quiet:
+        told = "None of the known or cached models matches."
+        draw_message(stderr_console(), told, label="warning:", label_style="yellow")
     if to == "json":
         _write_json([_as_json(entry) for entry in entries])
         return
@@ -92,11 +95,10 @@ def show(
 ) -> None:
     """Show everything known of a model: what is published, what its files say, how it would be run here."""
     with messages(quiet=manners.quiet, verbose=manners.verbose):
-        from ..models.inspection import inspect_checkpoint
+        from ..models.inventory import inspect_model
 
-        entry = _find(name)
+        entry, facts = inspect_model(_find(name))
         checkpoint = entry.checkpoint()
-        facts = None if checkpoint is None else inspect_checkpoint(checkpoint.folder)
         use = None if checkpoint is None else _foresee_use(checkpoint)
     if to == "json":
         _write_json({**_as_json(entry), "checkpoint": facts and asdict(facts), "use": use})
@@ -109,19 +111,10 @@ def show(
 def pull(
     name: _Name,
     *,
-    revision: Annotated[
-        str | None,
-        typer.Option("--revision", metavar="REV", help="A branch, tag or commit. Default: the newest."),
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Fetch and run Python code that comes with the model.")
-    ] = False,
-    allow_pickle: Annotated[
-        bool,
-        typer.Option(
-            "--allow-pickle", help="Take weights that are only there as a pickle, which can run code."
-        ),
-    ] = False,
+    revision: Revision = None,
+    offline: Offline = False,
+    trust_remote_code: TrustRemoteCode = False,
+    allow_pickle: AllowPickle = False,
     manners: MannerOptions,
 ) -> None:
     """Fetch a model, or what is new of it, and make it ready: only the files it needs, compiled and checked.
@@ -134,6 +127,7 @@ def pull(
         checkpoint = resolve_checkpoint(
             name,
             revision=revision,
+            offline=offline,
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
             refresh=True,
@@ -142,7 +136,8 @@ def pull(
         activity.stage(f"Making {checkpoint.name} ready")
         from ..engines.base import EngineOptions, load_engine
 
-        engine = load_engine(checkpoint, EngineOptions(trust_remote_code=trust_remote_code))
+        options = EngineOptions(trust_remote_code=trust_remote_code, offline=offline)
+        engine = load_engine(checkpoint, options)
     if manners.verbose or (sys.stderr.isatty() and not manners.quiet):
         size = describe_size(
             sum(file.stat().st_size for file in checkpoint.folder.rglob("*") if file.is_file())
@@ -182,13 +177,22 @@ def export(
         Path, typer.Argument(metavar="FOLDER", help="A folder that is new or empty.", show_default=False)
     ],
     *,
+    revision: Revision = None,
+    offline: Offline = False,
+    allow_pickle: AllowPickle = False,
     manners: MannerOptions,
 ) -> None:
     """Write a compiled model as a folder that -m FOLDER runs on a machine without a hub."""
     with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
         from ..models.store import resolve_checkpoint
 
-        checkpoint = resolve_checkpoint(name, on_progress=_show_bytes(activity, name))
+        checkpoint = resolve_checkpoint(
+            name,
+            revision=revision,
+            offline=offline,
+            allow_pickle=allow_pickle,
+            on_progress=_show_bytes(activity, name),
+        )
         from ..models.export import export_model
         from ..models.kind import require_reranker
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -124,11 +124,20 @@ def draw_model(
             else ""
         )
         _draw_facts(console, [("run here by", runs), ("refused", use.get("refused", ""))])
+    for warning in _find_warnings(known, facts):
+        console.print()
+        draw_message(console, warning, label="warning:", label_style="yellow")
+
+
+def _find_warnings(known: KnownModel, facts: CheckpointFacts | None) -> Iterator[str]:
+    """Say what of a model may run code here, and which option lets it."""
     code = ", ".join(facts.code) if facts else ""
     if code or known.needs_remote_code:
         told = "It brings Python code of its own, which is run only with --trust-remote-code"
-        console.print()
-        draw_message(console, f"{told}: {code or 'read it first'}.", label="warning:", label_style="yellow")
+        yield f"{told}: {code or 'read it first'}."
+    if facts and facts.pickled:
+        told = "Its weights are pickled, which can run any code, and are loaded only with --allow-pickle"
+        yield f"{told}: {', '.join(facts.pickled)}."
 
 
 def _draw_facts(console: Console, facts: Sequence[tuple[str, str]]) -> None:

@@ -27,6 +27,46 @@ def _environment(name: str) -> str:
     return f"CE_RERANK_{name}"
 
 
+# What of a model is taken, and from where: `models pull` and `models export` ask that, too.
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        "--revision",
+        metavar="REV",
+        envvar=_environment("REVISION"),
+        rich_help_panel=_MODEL,
+        help="The branch, tag or commit of a hub model.",
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        envvar=_environment("OFFLINE"),
+        rich_help_panel=_MODEL,
+        help="Never try the network: only what is on this machine.",
+    ),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        envvar=_environment("TRUST_REMOTE_CODE"),
+        rich_help_panel=_MODEL,
+        help="Run Python code that comes with the model.",
+    ),
+]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        envvar=_environment("ALLOW_PICKLE"),
+        rich_help_panel=_MODEL,
+        help="Load weights that are only there as a pickle, which can run code.",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     """Which model, and how it is run."""
@@ -43,16 +83,7 @@ class ModelOptions:
             "installed, else cross-encoder/ms-marco-MiniLM-L-6-v2.",
         ),
     ] = None
-    revision: Annotated[
-        str | None,
-        typer.Option(
-            "--revision",
-            metavar="REV",
-            envvar=_environment("REVISION"),
-            rich_help_panel=_MODEL,
-            help="The branch, tag or commit of a hub model.",
-        ),
-    ] = None
+    revision: Revision = None
     device: Annotated[
         str,
         typer.Option(
@@ -112,33 +143,9 @@ class ModelOptions:
             help="How many CPU threads may work. Default: all.",
         ),
     ] = None
-    offline: Annotated[
-        bool,
-        typer.Option(
-            "--offline",
-            envvar=_environment("OFFLINE"),
-            rich_help_panel=_MODEL,
-            help="Never try the network: only what is on this machine.",
-        ),
-    ] = False
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code",
-            envvar=_environment("TRUST_REMOTE_CODE"),
-            rich_help_panel=_MODEL,
-            help="Run Python code that comes with the model.",
-        ),
-    ] = False
-    allow_pickle: Annotated[
-        bool,
-        typer.Option(
-            "--allow-pickle",
-            envvar=_environment("ALLOW_PICKLE"),
-            rich_help_panel=_MODEL,
-            help="Load weights that are only there as a pickle, which can run code.",
-        ),
-    ] = False
+    offline: Offline = False
+    trust_remote_code: TrustRemoteCode = False
+    allow_pickle: AllowPickle = False
 
 
 @dataclass(frozen=True, slots=True)

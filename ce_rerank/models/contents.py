@@ -95,6 +95,17 @@ def select_files(listed: Collection[str], *, with_code: bool) -> list[str]:
     return sorted(selected, key="config.json".__eq__)
 
 
+def select_pickled(names: Collection[str]) -> list[str]:
+    """Give the pickled weights that would be loaded: those with no safetensors in the same folder."""
+    folders = {name.rpartition("/")[0] + "/" for name in names if _MODULE_FOLDER.fullmatch(name)}
+    return [
+        name
+        for folder in ["", *sorted(folders)]
+        if not _SAFETENSORS.select(names, folder)
+        for name in _PICKLED.select(names, folder)
+    ]
+
+
 def list_files(folder: Path) -> list[str]:
     """List the files of a folder, and of the folders in it, that are there and hold something.
 
@@ -127,7 +138,7 @@ def find_fault(
                 or _other_format_fault(names)
                 or Fault("has no model.safetensors")
             )
-    pickled = _select_pickled(names)
+    pickled = select_pickled(names)
     if pickled and not allow_pickle:
         return Fault(
             f"has pickled weights ({pickled[0]}), which can run any code when they are loaded",
@@ -146,8 +157,10 @@ def is_cross_encoder(folder: Path) -> bool:
         return True
     config = _read_object(folder / "config.json")
     architecture = str((config.get("architectures") or [""])[0])
+    labels = config.get("id2label")
     # transformers assumes two labels where none are named.
-    return architecture.endswith("ForSequenceClassification") and len(config.get("id2label") or ()) == 1
+    count = len(labels) if isinstance(labels, dict | list) else 0
+    return architecture.endswith("ForSequenceClassification") and count == 1
 
 
 def list_code(folder: Path) -> list[str]:
@@ -165,17 +178,6 @@ def list_code(folder: Path) -> list[str]:
         if not named.startswith(("sentence_transformers.", "torch.", "transformers.")):
             code.append(f"the module {named}")
     return code
-
-
-def _select_pickled(names: Collection[str]) -> list[str]:
-    """Give the pickled weights that would be loaded: those with no safetensors in the same folder."""
-    folders = {name.rpartition("/")[0] + "/" for name in names if _MODULE_FOLDER.fullmatch(name)}
-    return [
-        name
-        for folder in ["", *sorted(folders)]
-        if not _SAFETENSORS.select(names, folder)
-        for name in _PICKLED.select(names, folder)
-    ]
 
 
 def _content_fault(

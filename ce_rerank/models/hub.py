@@ -75,7 +75,8 @@ def fetch_snapshot(
 ) -> Snapshot:
     """Fetch what is not yet in the cache of the files that it takes to run a model, and check each.
 
-    A fetch that was cut off is taken up by file: what is whole stays, and a file that is not starts again.
+    A fetch that was cut off is taken up by file: what is whole stays, and a file that is not starts again. So
+    does a file in the cache whose size is not what the hub lists.
     Raises HubUnreachableError when there is no first answer within 6 seconds, and UnavailableError when the
     answer is no, when the disk is full, or when a file arrives damaged.
     """
@@ -87,11 +88,16 @@ def fetch_snapshot(
             raise UnavailableError(f"{name} {fault.cause}.", hint=fault.hint)
         commit = str(info.sha)
         folder = repository_folder(name) / "snapshots" / commit
-        missing = [file for file in select_files(listed, with_code=with_code) if not (folder / file).exists()]
+        missing = [
+            file
+            for file in select_files(listed, with_code=with_code)
+            if not _has_size(folder / file, listed[file].size)
+        ]
         size = sum(listed[file].size or 0 for file in missing)
         _announce(name, size)
         with _report_growth(repository_folder(name), size, on_progress):
             for file in missing:
+                _remove_damaged(folder / file)
                 _fetch_file(name, file, commit)
                 _check_file(name, folder / file, listed[file])
         if not is_commit(revision or DEFAULT_REVISION):
@@ -225,6 +231,20 @@ def _fetch_file(name: str, file: str, revision: str) -> None:
         raise _lost(name, file, error) from error
 
 
+def _has_size(path: Path, size: int | None) -> bool:
+    """Say whether a file is there, with the size that the hub lists for it, where it lists one."""
+    return path.exists() and size in (None, path.stat().st_size)
+
+
+def _remove_damaged(path: Path) -> None:
+    """Remove a file of the cache, and what it links to, which would be taken for whole where it lies."""
+    try:
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(error) from error
+
+
 def _check_file(name: str, path: Path, listed: Any) -> None:
     """Compare a file with the hash that the hub lists for it; a damaged one is removed."""
     lfs = listed.lfs
@@ -238,8 +258,7 @@ def _check_file(name: str, path: Path, listed: Any) -> None:
         while piece := file.read(1 << 20):
             digest.update(piece)
     if digest.hexdigest() != expected:
-        path.resolve().unlink()
-        path.unlink(missing_ok=True)
+        _remove_damaged(path)
         raise _damaged(name, listed.rfilename)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .contents import list_code, list_files
-from .kind import named_activation, read_config, read_config_if_there
+from .contents import list_code, list_files, select_pickled
+from .kind import named_activation, named_labels, read_config, read_config_if_there
 from .limits import LONGEST
 
 _HEADER_LIMIT = 100_000_000  # bytes; what safetensors itself allows for a header
@@ -20,8 +20,8 @@ class CheckpointFacts:
     """What a checkpoint's own files say; empty or None where they say nothing.
 
     `activation` is `identity`, `sigmoid` or a dotted name. `max_length` is the least of the limits that are
-    declared, in tokens of a pair. `files` are names with their sizes in bytes. `code` names the Python code
-    that it brings, a phrase for each piece.
+    declared, in tokens of a pair. `files` are names with their sizes in bytes, `pickled` those of them that
+    are weights which can run code. `code` names the Python code that it brings, a phrase for each piece.
     """
 
     architecture: str
@@ -33,6 +33,7 @@ class CheckpointFacts:
     licence: str | None
     languages: tuple[str, ...]
     files: tuple[tuple[str, int], ...]
+    pickled: tuple[str, ...]
     code: tuple[str, ...]
 
 
@@ -44,13 +45,14 @@ def inspect_checkpoint(folder: Path) -> CheckpointFacts:
     return CheckpointFacts(
         architecture=str((config.get("architectures") or [""])[0]),
         family=config.get("model_type"),
-        labels=tuple(str(label) for label in (config.get("id2label") or {}).values()),
+        labels=tuple(named_labels(config)),
         activation=_activation(folder, config),
         max_length=_max_length(folder, config),
         parameters=_count_parameters([folder / name for name in names if name.endswith(".safetensors")]),
         licence=licence,
         languages=languages,
         files=tuple((name, (folder / name).stat().st_size) for name in names),
+        pickled=tuple(select_pickled(names)),
         code=tuple(list_code(folder)),
     )
 
@@ -100,5 +102,10 @@ def _read_card(path: Path) -> tuple[str | None, tuple[str, ...]]:
         card = card.to_dict()
     except (OSError, ValueError, TypeError, YAMLError):
         return None, ()
-    languages = card.get("language") or ()
-    return card.get("license"), (languages,) if isinstance(languages, str) else tuple(map(str, languages))
+    return ", ".join(_list_texts(card.get("license"))) or None, _list_texts(card.get("language"))
+
+
+def _list_texts(value: Any) -> tuple[str, ...]:
+    """Give as texts what a card may say once or several times; people write all sorts of things there."""
+    values = value if isinstance(value, list) else [value]
+    return tuple(str(one) for one in values if one is not None)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from ..errors import UnavailableError
 from .catalog import CATALOG, MULTILINGUAL, OFFLINE_NAME, KnownModel, find_known, resolve_alias
 from .compiled import COMPILED_FOLDER, DECLINED_NAME
 from .contents import find_fault, is_cross_encoder, list_files
 from .hub_cache import Snapshot, list_cached_names, list_snapshots, measure_folder, repository_folder
 from .manifest import read_json_object, read_manifest
 from .store import Checkpoint, cache_folder, offline_folder
+
+if TYPE_CHECKING:
+    from .inspection import CheckpointFacts
 
 Order = Literal["catalog", "name", "parameters", "quality", "context", "size"]
 
@@ -99,13 +103,16 @@ def list_models() -> list[ModelEntry]:
     for name in cached.values():
         found = find_cached(name)
         if found is not None and found.checkpoint is not None and is_cross_encoder(found.checkpoint):
-            described = _describe(name, found.checkpoint)
-            entries.append(ModelEntry(described, False, found, _forms_of((name,), forms)))
+            entry = ModelEntry(_name_only(name), False, found, _forms_of((name,), forms))
+            entries.append(inspect_model(entry)[0])
     return entries
 
 
 def find_model(name: str) -> ModelEntry | None:
-    """Find a model by its name or alias, in the catalog or in the cache; None when it is in neither."""
+    """Find a model by its name or alias, in the catalog or in the cache; None when it is in neither.
+
+    Its own files are not read: that is for `inspect_model`, and a model with damaged ones can be removed.
+    """
     whole = resolve_alias(name)
     known = find_known(whole)
     names = tuple(dict.fromkeys([whole, *((known.name, *known.other_names) if known else ())]))
@@ -115,9 +122,26 @@ def find_model(name: str) -> ModelEntry | None:
         return ModelEntry(known, True, cached, forms)
     if cached is None and not forms:
         return None
-    checkpoint = cached and cached.checkpoint
-    described = _describe(whole, checkpoint) if checkpoint else KnownModel(whole, "", "")
-    return ModelEntry(described, False, cached, forms)
+    return ModelEntry(_name_only(whole), False, cached, forms)
+
+
+def inspect_model(entry: ModelEntry) -> tuple[ModelEntry, CheckpointFacts | None]:
+    """Read what a model's own files say, for one that is not in the catalog all that is known of it.
+
+    Gives None for what is not here whole. Files that cannot be read are a fault of what lies here, and stop
+    nothing: one damaged model must not hide the others.
+    """
+    from .inspection import inspect_checkpoint
+
+    cached = entry.cached
+    if cached is None or cached.checkpoint is None:
+        return entry, None
+    try:
+        facts = inspect_checkpoint(cached.checkpoint)
+    except UnavailableError as error:
+        damaged = replace(cached, checkpoint=None, fault=f"is damaged: {error.message.rstrip('.')}")
+        return replace(entry, cached=damaged), None
+    return (entry if entry.in_catalog else replace(entry, known=_describe(entry.name, facts))), facts
 
 
 def find_cached(name: str) -> CachedModel | None:
@@ -207,11 +231,13 @@ def sort_models(entries: Iterable[ModelEntry], order: Order) -> list[ModelEntry]
     return list(entries) if order == "catalog" else sorted(entries, key=keys[order])
 
 
-def _describe(name: str, checkpoint: Path) -> KnownModel:
-    """Say of a model that is not in the catalog what its own files say."""
-    from .inspection import inspect_checkpoint
+def _name_only(name: str) -> KnownModel:
+    """Say of a model that is not in the catalog, and whose files were not read, nothing but its name."""
+    return KnownModel(name, alias="", source="", languages=())
 
-    facts = inspect_checkpoint(checkpoint)
+
+def _describe(name: str, facts: CheckpointFacts) -> KnownModel:
+    """Say of a model that is not in the catalog what its own files say."""
     return KnownModel(
         name=name,
         alias="",

@@ -103,9 +103,23 @@ def _architecture(config: dict[str, Any]) -> str:
     return str(architectures[0])
 
 
+def named_labels(config: dict[str, Any]) -> list[str]:
+    """Give the labels that a configuration names; raises UnavailableError for what transformers cannot read.
+
+    None where it names none.
+    """
+    named = config.get("id2label") or {}
+    if not isinstance(named, dict):
+        raise UnavailableError(
+            f"id2label in its config.json is {named!r}, which transformers cannot read.",
+            hint='Its labels must be an object: {"0": "LABEL_0"}.',
+        )
+    return [str(label) for label in named.values()]
+
+
 def _labels(config: dict[str, Any]) -> list[str]:
-    named = config.get("id2label")
+    named = named_labels(config)
     if named:
-        return [str(label) for label in named.values()]
+        return named
     count = int(config.get("num_labels", _DEFAULT_LABEL_COUNT))
     return [f"LABEL_{number}" for number in range(count)]

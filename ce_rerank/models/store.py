@@ -113,6 +113,18 @@ def resolve_checkpoint(
     return found
 
 
+def find_cached_fault(
+    name: str, *, revision: str | None = None, trust_remote_code: bool = False, allow_pickle: bool = False
+) -> Fault | None:
+    """Say what keeps a hub model from being used as it lies in the cache.
+
+    None when nothing does, and when nothing of that revision is there.
+    """
+    trust = _Trust(pickle=allow_pickle, code=trust_remote_code)
+    cached = _find_cached(resolve_alias(name), revision, trust)
+    return cached if isinstance(cached, Fault) else None
+
+
 def cached_models() -> list[str]:
     """List the cross-encoders that lie whole in the hub's cache; opens nothing but their configurations."""
     from .hub_cache import find_snapshot, list_cached_names

@@ -12,7 +12,7 @@ import pytest
 from local_hub import put_in_cache, serve_hub
 from shell import Shell
 
-from ce_rerank.cli.checkup import find_hub, try_ranking
+from ce_rerank.cli.checkup import find_hub, find_model, try_ranking
 from ce_rerank.cli.findings import Finding, run_part
 from ce_rerank.models.store import cache_folder
 
@@ -145,6 +145,54 @@ def test_a_hub_that_never_answers_is_asked_for_three_seconds(monkeypatch: pytest
         finding.text
         == f"{url} cannot be reached (no answer within 3 seconds); models that are here work without it."
     )
+
+
+PICKLED = {"config.json": b"{}", "tokenizer.json": b"{}", "pytorch_model.bin": b"x"}
+NOT_WHOLE = {"config.json": b"{}", "pytorch_model.bin": b"x"}
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "text", "remedy"),
+    [
+        (
+            PICKLED,
+            {},
+            "me/model has pickled weights (pytorch_model.bin), which can run any code when they are loaded.",
+            "Give --allow-pickle if you trust who made them, or choose a model with safetensors.",
+        ),
+        (
+            NOT_WHOLE,
+            {},
+            "me/model has pickled weights (pytorch_model.bin), which can run any code when they are loaded.",
+            "ce-rerank models pull me/model --allow-pickle",
+        ),
+        (
+            NOT_WHOLE,
+            {"allow_pickle": True},
+            "me/model has no tokenizer (tokenizer.json or the like).",
+            "ce-rerank models pull me/model --allow-pickle",
+        ),
+        (
+            PICKLED,
+            {"revision": "v9", "trust_remote_code": True},
+            "me/model is not here at revision 'v9'.",
+            "ce-rerank models pull me/model --revision v9 --trust-remote-code",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_used_as_it_lies_here_is_told_with_what_mends_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, bytes],
+    options: dict[str, Any],
+    text: str,
+    remedy: str,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    put_in_cache(tmp_path, "me/model", files)
+    named = {"revision": None, "trust_remote_code": False, "allow_pickle": False}
+    finding = find_model({"model": "me/model", **named, **options}, with_hub=True)
+    assert (finding.status, finding.text, finding.remedy) == ("red", text, remedy)
 
 
 def test_a_hub_that_must_not_be_asked_is_not() -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from local_hub import CROSS_ENCODER_FILES, LocalHub, put_in_cache, serve_hub
+from local_hub import CROSS_ENCODER_FILES, HubModel, LocalHub, put_in_cache, serve_hub
 from shell import Shell
 from waiting import wait_until
 
@@ -105,11 +105,26 @@ class TestList:
             "me/reranker — — — sigmoid — cached 8.2 kB",
         ]
 
+    def test_shows_a_model_with_several_licences(self, shell: Shell) -> None:
+        card = {"README.md": b"---\nlicense: [mit, apache-2.0]\n---\n"}
+        put_in_cache(shell.hub_cache, "me/reranker", CROSS_ENCODER_FILES | card)
+        shell.environment["COLUMNS"] = "120"
+        assert "me/reranker — — — mit, apache-2.0 sigmoid — cached 8.2 kB" in table(shell("models").stdout)
+        assert "licence      mit, apache-2.0\n" in shell("models", "show", "me/reranker").stdout
+
     def test_filters_and_sorts(self, shell: Shell) -> None:
         lines = table(shell("models", "bge", "--max-parameters", "0.57B", "--sort", "parameters").stdout)
         assert [line.split()[0] for line in lines[1:4]] == ["bge-base", "bge-large", "bge-v2-m3"]
         german = shell.json("models", "list", "--language", "de", "--sort", "quality")
         assert [model["alias"] for model in german][:2] == ["qwen3-4b", "mxbai-large-v2"]
+
+    @pytest.mark.parametrize("to", ["table", "json"])
+    def test_says_that_nothing_matches(self, shell: Shell, to: str) -> None:
+        done = shell("models", "nosuch", "--to", to)
+        assert (done.returncode, done.stderr) == (
+            0, "warning: None of the known or cached models matches.\n"
+        )  # fmt: skip
+        assert shell("models", "nosuch", "--to", to, "--quiet").stderr == ""
 
     def test_gives_everything_as_json(self, shell: Shell) -> None:
         commit = put_in_cache(shell.hub_cache, DEFAULT)
@@ -223,6 +238,26 @@ class TestShow:
             "\nwarning: It brings Python code of its own, which is run only with --trust-remote-code: "
             "modeling.py (AutoModel: X).\n"
         )
+
+    def test_warns_of_pickled_weights(self, shell: Shell) -> None:
+        files = {name: content for name, content in CROSS_ENCODER_FILES.items() if "model" not in name}
+        put_in_cache(shell.hub_cache, "me/pickled", files | {"pytorch_model.bin": b"x"})
+        assert shell("models", "show", "me/pickled").stdout.endswith(
+            "\nwarning: Its weights are pickled, which can run any code, and are loaded only with "
+            "--allow-pickle: pytorch_model.bin.\n"
+        )
+        assert shell.json("models", "show", "me/pickled")["checkpoint"]["pickled"] == ["pytorch_model.bin"]
+
+    @pytest.mark.parametrize("name", [DEFAULT, "me/damaged"])
+    def test_says_what_is_damaged_and_what_mends_it(self, shell: Shell, name: str) -> None:
+        put_in_cache(shell.hub_cache, name, CROSS_ENCODER_FILES | {"config.json": b'{"cut": '})
+        done = shell("models", "show", name)
+        assert (done.returncode, done.stderr) == (0, "")
+        (state,) = [line for line in done.stdout.splitlines() if line.startswith("state ")]
+        assert state.startswith("state        is damaged: ")
+        assert "config.json cannot be read as a model's configuration" in state
+        assert state.endswith("; `ce-rerank models pull` mends it")
+        assert "run here by" not in done.stdout
 
     def test_suggests_the_nearest_for_what_is_unknown(self, shell: Shell) -> None:
         done = shell("models", "show", "bge-v2m3")
@@ -349,6 +384,63 @@ class TestPullRefused:
         assert shell_at.json("models", "list", TINY) == []
 
 
+@pytest.mark.parametrize("command", [("pull", TINY), ("export", TINY, "folder")], ids=["pull", "export"])
+class TestOptions:
+    """Of a model that would be refused once it is there, so that nothing need be compiled."""
+
+    @pytest.fixture
+    def embedding(self, hub: LocalHub) -> HubModel:
+        files = {name: content for name, content in CROSS_ENCODER_FILES.items() if "model" not in name}
+        files |= {"config.json": b'{"architectures": ["BertModel"]}', "pytorch_model.bin": b"x"}
+        return hub.add(TINY, files, revisions=("v1",))
+
+    @pytest.mark.parametrize(
+        ("options", "variables"),
+        [
+            (["--revision", "v1", "--allow-pickle"], {}),
+            ([], {"CE_RERANK_REVISION": "v1", "CE_RERANK_ALLOW_PICKLE": "1"}),
+        ],
+        ids=["options", "variables"],
+    )
+    def test_take_a_revision_and_pickled_weights(
+        self,
+        hub: LocalHub,
+        shell_at: Shell,
+        embedding: HubModel,
+        command: tuple[str, ...],
+        options: list[str],
+        variables: dict[str, str],
+    ) -> None:
+        shell_at.environment |= variables
+        done = shell_at("models", *command, *options)
+        assert done.returncode == 4
+        assert done.stderr.startswith(f"error: {TINY} is an embedding model (BertModel): ")
+        assert f"GET /api/models/{TINY}/revision/v1" in hub.requests
+        assert f"GET /{TINY}/resolve/{embedding.commit}/pytorch_model.bin" in hub.requests
+
+    @pytest.mark.parametrize(
+        ("options", "variables"),
+        [(["--offline"], {}), ([], {"CE_RERANK_OFFLINE": "1"})],
+        ids=["options", "variables"],
+    )
+    @pytest.mark.usefixtures("embedding")
+    def test_can_forbid_the_network(
+        self,
+        hub: LocalHub,
+        shell_at: Shell,
+        command: tuple[str, ...],
+        options: list[str],
+        variables: dict[str, str],
+    ) -> None:
+        shell_at.environment |= variables
+        done = shell_at("models", *command, *options)
+        assert done.returncode == 4
+        assert done.stderr.startswith(
+            f"error: {TINY} is not in the cache, and --offline forbids fetching it.\n"
+        )
+        assert hub.requests == []
+
+
 class TestRemove:
     def test_says_what_goes_and_then_removes_it(self, shell: Shell) -> None:
         put_in_cache(shell.hub_cache, DEFAULT)
@@ -367,6 +459,14 @@ class TestRemove:
             "error: Nobody is there to confirm it; nothing was removed.\n       Give --yes.\n"
         )
         assert shell.json("models", "minilm-l6")[0]["cached"]
+
+    def test_takes_a_damaged_model(self, shell: Shell) -> None:
+        put_in_cache(
+            shell.hub_cache, "me/damaged", CROSS_ENCODER_FILES | {"tokenizer_config.json": b'{"cut": '}
+        )
+        done = shell("models", "remove", "me/damaged", "--yes")
+        assert done.returncode == 0, done.stderr
+        assert list(shell.hub_cache.iterdir()) == []
 
     def test_of_what_is_not_here_is_refused(self, shell: Shell) -> None:
         done = shell("models", "remove", "minilm-l6", "--yes")

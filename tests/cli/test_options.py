@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import get_type_hints
 
 import pytest
 from typer.testing import CliRunner
 
+from ce_rerank.cli import models
 from ce_rerank.cli.app import app
 from ce_rerank.cli.options import ModelOptions
 
@@ -37,3 +39,18 @@ def test_a_value_that_is_no_choice_is_told_with_the_choices_and_no_more(
     result = CliRunner().invoke(app, arguments)
     assert result.stderr.splitlines()[0] == f"error: {message}"
     assert (result.stdout, result.exit_code) == ("", 2)
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        (models.pull, {"revision", "offline", "trust_remote_code", "allow_pickle"}),
+        (models.export, {"revision", "offline", "allow_pickle"}),
+    ],
+)
+def test_fetching_a_model_takes_the_options_of_running_it(
+    command: Callable[..., None], names: set[str]
+) -> None:
+    shared = get_type_hints(ModelOptions, include_extras=True)
+    own = get_type_hints(command, include_extras=True)
+    assert {name for name, hint in own.items() if shared.get(name) == hint} == names

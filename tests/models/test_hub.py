@@ -160,6 +160,20 @@ class TestFetching:
         folder = Path(resolve_at(NAME)["folder"])
         assert (folder / file).read_bytes() == CROSS_ENCODER_FILES[file]
 
+    @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+    @pytest.mark.parametrize("kept_bytes", [0, 5])
+    def test_of_what_is_new_mends_what_was_cut_off_in_the_cache(
+        self, hub: LocalHub, resolve_at: Resolver, file: str, kept_bytes: int
+    ) -> None:
+        hub.add(NAME)
+        folder = Path(resolve_at(NAME)["folder"])
+        (folder / file).write_bytes(CROSS_ENCODER_FILES[file][:kept_bytes])
+        hub.requests.clear()
+        assert resolve_at(NAME, refresh=True)["folder"] == str(folder)
+        assert (folder / file).read_bytes() == CROSS_ENCODER_FILES[file]
+        fetched = {request.rpartition("/")[2] for request in hub.requests if request.startswith("GET /owner")}
+        assert fetched == {file}
+
     def test_into_a_cache_that_cannot_be_written_is_refused(
         self, hub: LocalHub, resolve_at: Resolver, tmp_path: Path
     ) -> None:

@@ -10,7 +10,14 @@ from local_hub import CROSS_ENCODER_FILES, put_in_cache
 
 from ce_rerank.errors import UnavailableError
 from ce_rerank.models.catalog import CATALOG, OFFLINE_NAME
-from ce_rerank.models.inventory import ModelEntry, find_model, list_models, select_models, sort_models
+from ce_rerank.models.inventory import (
+    ModelEntry,
+    find_model,
+    inspect_model,
+    list_models,
+    select_models,
+    sort_models,
+)
 from ce_rerank.models.removal import Removal, plan_removal, remove
 
 DEFAULT = "cross-encoder/ms-marco-MiniLM-L-6-v2"
@@ -71,9 +78,50 @@ class TestList:
             "tokenizer_config.json": b'{"model_max_length": 128}',
         }
         put_in_cache(hub_cache, "me/reranker", CROSS_ENCODER_FILES | files)
-        known = found("me/reranker").known
+        known = inspect_model(found("me/reranker"))[0].known
         assert (known.parameters, known.languages, known.licence) == (22, ("de", "en"), "mit")
         assert (known.context_length, known.score_scale, known.kind) == (128, "sigmoid", "encoder")
+
+    @pytest.mark.parametrize(
+        ("head", "licence", "languages"),
+        [
+            ("license: [mit, apache-2.0]", "mit, apache-2.0", ()),
+            ("license: 5\nlanguage: 5", "5", ("5",)),
+            ("license:\nlanguage: [de, null]", None, ("de",)),
+            ("license: {name: mit}\nlanguage: en", "{'name': 'mit'}", ("en",)),
+        ],
+    )
+    def test_reads_what_people_write_into_cards(
+        self, hub_cache: Path, head: str, licence: str | None, languages: tuple[str, ...]
+    ) -> None:
+        card = {"README.md": f"---\n{head}\n---\n# Mine\n".encode()}
+        put_in_cache(hub_cache, "me/reranker", CROSS_ENCODER_FILES | card)
+        entry, facts = inspect_model(found("me/reranker"))
+        assert facts is not None
+        assert (entry.known.licence, facts.languages) == (licence, languages)
+
+    @pytest.mark.parametrize("labels", [["L"], "L"])
+    def test_is_not_stopped_by_labels_that_are_no_object(self, hub_cache: Path, labels: object) -> None:
+        config = {"architectures": ["BertForSequenceClassification"], "id2label": labels}
+        files = {"config.json": json.dumps(config).encode()}
+        put_in_cache(hub_cache, "me/odd", CROSS_ENCODER_FILES | files)
+        assert not any(entry.is_ready for entry in list_models())
+        cached = inspect_model(found("me/odd"))[0].cached
+        assert cached is not None
+        assert cached.fault is not None
+        assert "id2label in its config.json" in cached.fault
+
+    @pytest.mark.parametrize("name", ["tokenizer_config.json", "sentence_bert_config.json"])
+    def test_is_not_stopped_by_a_damaged_model(self, hub_cache: Path, name: str) -> None:
+        put_in_cache(hub_cache, "me/damaged", CROSS_ENCODER_FILES | {name: b'{"cut": '})
+        put_in_cache(hub_cache, "me/reranker")
+        damaged, whole = [entry for entry in list_models() if not entry.in_catalog]
+        assert (damaged.is_ready, whole.is_ready) == (False, True)
+        assert damaged.known.languages == ()
+        assert damaged.cached is not None
+        assert damaged.cached.fault is not None
+        assert damaged.cached.fault.startswith("is damaged: ")
+        assert f"{name} cannot be read as a model's configuration: " in damaged.cached.fault
 
     def test_calls_a_part_of_a_model_a_part(self, hub_cache: Path) -> None:
         commit = put_in_cache(hub_cache, DEFAULT)
@@ -176,6 +224,12 @@ class TestRemoval:
         assert (removal.folder, removal.size_bytes) == (folder, SIZE)
         remove(removal)
         assert not folder.exists()
+
+    def test_takes_a_damaged_model(self, hub_cache: Path) -> None:
+        put_in_cache(hub_cache, "me/damaged", CROSS_ENCODER_FILES | {"config.json": b'{"cut": '})
+        for removal in plan_removal(found("me/damaged")):
+            remove(removal)
+        assert list(hub_cache.iterdir()) == []
 
     def test_of_nothing_is_refused(self, hub_cache: Path) -> None:
         with pytest.raises(

@@ -69,6 +69,13 @@ def test_other_models_are_refused_by_what_they_are(
         require_reranker(checkpoint(tmp_path, config, **others))
 
 
+@pytest.mark.parametrize("labels", [["L"], "L", 1])
+def test_labels_that_transformers_cannot_read_are_named(tmp_path: Path, labels: Any) -> None:
+    config = {"architectures": ["BertForSequenceClassification"], "id2label": labels}
+    with pytest.raises(UnavailableError, match=r"^id2label in its config\.json is .*, which transformers"):
+        require_reranker(checkpoint(tmp_path, config))
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '"text"'])
 def test_a_configuration_that_is_none_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content, encoding="utf-8")
