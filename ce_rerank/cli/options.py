@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -264,7 +264,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def with_option_groups(command: Command) -> Callable[..., Any]:
     """Spread the option groups among a command's parameters over its signature, for Typer to read."""
-    hints = get_type_hints(command, include_extras=True)
+    # Not by get_type_hints, which makes Optional[Annotated[...]] of a None by default on Python 3.10.
+    hints = inspect.get_annotations(command, eval_str=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
@@ -288,7 +289,7 @@ def with_option_groups(command: Command) -> Callable[..., Any]:
 
 
 def _parameters_of(group: Any) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
+    hints = inspect.get_annotations(group, eval_str=True)
     return [
         inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_type_hints
+from inspect import get_annotations
 
 import pytest
 from typer.testing import CliRunner
@@ -14,7 +14,7 @@ from ce_rerank.cli.options import ModelOptions
 
 
 def test_every_model_option_has_its_environment_variable() -> None:
-    hints = get_type_hints(ModelOptions, include_extras=True)
+    hints = get_annotations(ModelOptions, eval_str=True)
     variables = {name: hint.__metadata__[0].envvar for name, hint in hints.items()}
     assert variables == {name: f"CE_RERANK_{name.upper()}" for name in hints}
 
@@ -51,6 +51,6 @@ def test_a_value_that_is_no_choice_is_told_with_the_choices_and_no_more(
 def test_fetching_a_model_takes_the_options_of_running_it(
     command: Callable[..., None], names: set[str]
 ) -> None:
-    shared = get_type_hints(ModelOptions, include_extras=True)
-    own = get_type_hints(command, include_extras=True)
+    shared = get_annotations(ModelOptions, eval_str=True)
+    own = get_annotations(command, eval_str=True)
     assert {name for name, hint in own.items() if shared.get(name) == hint} == names
