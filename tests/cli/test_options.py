@@ -53,4 +53,4 @@ def test_fetching_a_model_takes_the_options_of_running_it(
 ) -> None:
     shared = get_annotations(ModelOptions, eval_str=True)
     own = get_annotations(command, eval_str=True)
-    assert {name for name, hint in own.items() if shared.get(name) == hint} == names
+    assert {name for name, hint in own.items() if name in shared and shared[name] == hint} == names
