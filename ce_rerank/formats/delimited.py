@@ -90,7 +90,7 @@ class DelimitedWriter:
 
     def write(self, ranking: Ranking, number: int = 1) -> None:
         """Write the ranking's rows, and the header before the first."""
-        rows = [_without_nul_names(row) for row in self._rows_of(ranking)]
+        rows = [self._without_nul_names(row) for row in self._rows_of(ranking)]
         if self._columns is None and (rows or not self._many):
             self._write_header(rows)
         columns = self._columns or ()
@@ -114,26 +114,26 @@ class DelimitedWriter:
         self._write_cells(self._columns)
 
     def _write_cells(self, cells: Sequence[str]) -> None:
+        if any("\0" in cell for cell in cells):  # before Python 3.11 the module refuses it
+            cells = [cell.replace("\0", "\ufffd") for cell in cells]
+            self._warn_of_nul()
         self._csv.writerow(cells)
         line = self._line.getvalue()
         self._line.seek(0)
         self._line.truncate()
-        if "\0" in line:
-            line = line.replace("\0", "\ufffd")
-            self._warn_of_nul()
         self._stream.write(encode_utf8(line[:-2] + "\n"))
+
+    def _without_nul_names(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Name fields as the header will have it when it is read again."""
+        if not any("\0" in name for name in row):
+            return row
+        self._warn_of_nul()
+        return {name.replace("\0", "\ufffd"): value for name, value in row.items()}
 
     def _warn_of_nul(self) -> None:
         if not self._has_warned:
             self._has_warned = True
             log.warning("NUL characters, which CSV and TSV do not have, are written as U+FFFD.")
-
-
-def _without_nul_names(row: dict[str, Any]) -> dict[str, Any]:
-    """Name fields as the header will have it when it is read again."""
-    if not any("\0" in name for name in row):
-        return row
-    return {name.replace("\0", "\ufffd"): value for name, value in row.items()}
 
 
 def _without_columns_to_input(row: dict[str, Any], columns: set[str]) -> dict[str, Any]:
