@@ -32,6 +32,11 @@ class CeRerankError(Exception):
         return f"{self.message} {self.hint}" if self.hint else self.message
 
 
+def told_from(origin: str, message: str) -> str:
+    """Start a message with where it is about, if that is known."""
+    return f"{origin}: {message}" if origin else message
+
+
 class UsageError(CeRerankError, ValueError):
     """An option, an argument or a combination of them that cannot mean anything."""
 

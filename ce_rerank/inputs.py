@@ -7,7 +7,7 @@ from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
-from .errors import InputError, UsageError
+from .errors import InputError, UsageError, told_from
 from .formats.fields import ID_FIELDS, FieldRules
 from .formats.strict_json import refuse_surrogates
 from .types import CandidateList, Document, Query
@@ -28,18 +28,18 @@ def as_candidate_list(
         query = Query(query, origin=origin)
     if not isinstance(query, Query):
         raise UsageError(f"The query is a {type(query).__name__}.", hint="Give a string or a Query.")
-    where = f"{query.origin}: " if query.origin else ""
-    refuse_surrogates(query.text, f"{where}the query")
+    name = told_from(query.origin, "the query")
+    refuse_surrogates(query.text, name)
     if not query.text.strip():
-        raise InputError(f"{where}the query is empty.", hint="Give some words to rank by.")
+        raise InputError(f"{name} is empty.", hint="Give some words to rank by.")
     if isinstance(documents, str | bytes | Mapping):
         raise UsageError(
             f"documents is a single {type(documents).__name__}.", hint="Give a list: [document]."
         )
-    name = f"{origin}: documents" if origin else "documents"
+    named = told_from(origin, "documents")
     return CandidateList(
         query,
-        [_as_document(document, f"{name}[{place}]", origin) for place, document in enumerate(documents)],
+        [_as_document(document, f"{named}[{place}]", origin) for place, document in enumerate(documents)],
     )
 
 

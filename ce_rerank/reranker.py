@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from .errors import InputError, UsageError
+from .errors import InputError, UsageError, told_from
 from .inputs import DocumentInput, QueryInput, as_candidate_list
 from .ranking import sigmoid
 from .reading import describe_truncation, in_groups, read_pairs
@@ -24,6 +24,7 @@ from .types import (
     Ranking,
     RankOptions,
     ScoreScale,
+    require_choice,
     require_whole_number,
 )
 from .windows import WindowPlan, cut_windows
@@ -80,12 +81,8 @@ class Reranker:
             require_whole_number(name, value)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}.", hint="Give at least 1.")
-        for name, choice, allowed in (
-            ("engine", engine, get_args(EngineName)),
-            ("precision", precision, get_args(Precision)),
-        ):
-            if choice not in allowed:
-                raise UsageError(f"{name} is {choice!r}.", hint=f"Give {', '.join(allowed)}.")
+        require_choice("engine", engine, get_args(EngineName))
+        require_choice("precision", precision, get_args(Precision))
         from .engines.base import EngineOptions, load_engine
         from .models.store import resolve_checkpoint
 
@@ -260,12 +257,11 @@ class Reranker:
         for query in {candidates.query.text: candidates.query for candidates in lists}.values():
             room = self._engine.tokenizer.document_room(query.text)
             if room < least:
-                where = f"{query.origin}: " if query.origin else ""
-                raise InputError(
-                    f"{where}the query takes {limit - room} of the model's {limit} tokens and "
-                    f"leaves {max(room, 0)} for a document; at least {least} are needed.",
-                    hint="Shorten the query.",
+                problem = (
+                    f"the query takes {limit - room} of the model's {limit} tokens and leaves {max(room, 0)} "
+                    f"for a document; at least {least} are needed."
                 )
+                raise InputError(told_from(query.origin, problem), hint="Shorten the query.")
 
     def _require_whole(self, lists: Sequence[CandidateList]) -> None:
         """Refuse documents that the model cannot read to their end, before any is scored."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .errors import UnavailableError
+from .errors import UnavailableError, told_from
 from .passages import pool_scores
 from .ranking import first_not_finite, select_top
 from .reading import Reading
@@ -94,4 +94,4 @@ def _coverage(documents: Sequence[Document], scored: Sequence[Scored]) -> Covera
 def name_document(document: Document, place: int) -> str:
     """Say which document it is, by where it came from, its place in its list and its id."""
     name = "" if document.id is None else f" (id {document.id})"
-    return f"{document.origin}: document {place}{name}" if document.origin else f"document {place}{name}"
+    return told_from(document.origin, f"document {place}{name}")

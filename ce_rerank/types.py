@@ -64,6 +64,12 @@ def require_whole_number(name: str, value: object) -> None:
         raise UsageError(f"{name} is {value!r}.", hint="Give a whole number.")
 
 
+def require_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise UsageError for an argument that is none of those allowed."""
+    if value not in allowed:
+        raise UsageError(f"{name} is {value!r}.", hint=f"Give {', '.join(allowed)}.")
+
+
 @dataclass(frozen=True, slots=True)
 class RankOptions:
     """What is asked of a ranking, whatever model makes it.
@@ -93,13 +99,9 @@ class RankOptions:
             )
         if self.min_score is not None and self.min_score != self.min_score:
             raise UsageError("min_score is NaN.", hint="Give a number.")
-        for name, value, allowed in (
-            ("scores", self.scores, get_args(ScoreScale)),
-            ("long", self.long, get_args(LongPolicy)),
-            ("pool", self.pool, get_args(PoolName)),
-        ):
-            if value not in allowed:
-                raise UsageError(f"{name} is {value!r}.", hint=f"Give {', '.join(allowed)}.")
+        require_choice("scores", self.scores, get_args(ScoreScale))
+        require_choice("long", self.long, get_args(LongPolicy))
+        require_choice("pool", self.pool, get_args(PoolName))
         if self.chunk_tokens is not None and self.chunk_tokens < 1:
             raise UsageError(f"chunk_tokens is {self.chunk_tokens}.", hint="Give at least 1.")
         if self.chunk_overlap is not None and self.chunk_overlap < 0:

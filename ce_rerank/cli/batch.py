@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import UsageError
-from ..formats.base import ReadOptions
 from ..formats.rows import WriteOptions
 from ..formats.writers import BatchFormat
 from .batch_job import BatchJob, InputNames
@@ -162,7 +161,7 @@ def batch(
     def do(path: Path | None, format: BatchFormat, activity: Activity) -> int:
         job = BatchJob(
             InputNames.given(inputs, run, queries, corpus),
-            ReadOptions(source_format, tuple(fields.text_field or ()), fields.id_field),
+            fields.read_options(source_format),
             selection.rank_options(),
             WriteOptions(not no_text, details, run_name),
             format,

@@ -72,7 +72,7 @@ def bench(
     differences are from torch in fp32, on logits. --engine and --precision choose what is measured beside it.
     """
     with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
-        reading = ReadOptions(source_format, tuple(fields.text_field or ()), fields.id_field)
+        reading = fields.read_options(source_format)
         if file is None:
             lists: Lists = sample_lists(_QUERIES, _SAMPLE_DOCUMENTS)
         else:

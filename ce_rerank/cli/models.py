@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
@@ -22,6 +23,8 @@ from .options import AllowPickle, MannerOptions, Offline, Revision, TrustRemoteC
 if TYPE_CHECKING:
     from ..models.inventory import ModelEntry
     from ..models.store import Checkpoint
+
+log = logging.getLogger("ce_rerank")
 
 # As in models/inventory.py, which is not imported before a list is asked for.
 _Order = Literal["catalog", "name", "parameters", "quality", "context", "size"]
@@ -76,9 +79,8 @@ def list_models(
             ),
             sort,
         )
-    if not entries and not manners.quiet:
-        told = "None of the known or cached models matches."
-        draw_message(stderr_console(), told, label="warning:", label_style="yellow")
+        if not entries:
+            log.warning("None of the known or cached models matches.")
     if to == "json":
         _write_json([_as_json(entry) for entry in entries])
         return
@@ -138,11 +140,8 @@ def pull(
 
         options = EngineOptions(trust_remote_code=trust_remote_code, offline=offline)
         engine = load_engine(checkpoint, options)
-    if manners.verbose or (sys.stderr.isatty() and not manners.quiet):
-        size = describe_size(
-            sum(file.stat().st_size for file in checkpoint.folder.rglob("*") if file.is_file())
-        )
-        draw_message(stderr_console(), f"Ready: {engine.info.description}. {size} in {checkpoint.folder}")
+    size = describe_size(sum(file.stat().st_size for file in checkpoint.folder.rglob("*") if file.is_file()))
+    _tell(f"Ready: {engine.info.description}. {size} in {checkpoint.folder}", manners)
 
 
 def remove(
@@ -199,9 +198,14 @@ def export(
         require_reranker(checkpoint)
         activity.stage(f"Exporting {checkpoint.name}")
         export_model(checkpoint, folder)
+    size = describe_size(sum(file.stat().st_size for file in folder.iterdir()))
+    _tell(f"{size} in {folder}; run it with -m {_as_argument(folder)}", manners)
+
+
+def _tell(message: str, manners: MannerOptions) -> None:
+    """Say what was done to a person who watches, or asked to hear of everything."""
     if manners.verbose or (sys.stderr.isatty() and not manners.quiet):
-        size = describe_size(sum(file.stat().st_size for file in folder.iterdir()))
-        draw_message(stderr_console(), f"{size} in {folder}; run it with -m {_as_argument(folder)}")
+        draw_message(stderr_console(), message)
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {

@@ -10,11 +10,14 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from ..types import EngineName, LongPolicy, PoolName, Precision, RankOptions, ScoreScale
+
+if TYPE_CHECKING:
+    from ..formats.base import ReadOptions
 
 _MODEL = "Model and machine"
 _INPUT = "Input"
@@ -170,6 +173,12 @@ class InputOptions:
             help="The field with the id. Default: the first of id, _id, docid, doc_id, pid.",
         ),
     ] = None
+
+    def read_options(self, format: str | None, *, whole_files: bool = False) -> ReadOptions:
+        """Give these as the formats take them."""
+        from ..formats.base import ReadOptions
+
+        return ReadOptions(format, tuple(self.text_field or ()), self.id_field, whole_files)
 
 
 @dataclass(frozen=True, slots=True)

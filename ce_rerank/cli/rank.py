@@ -120,7 +120,7 @@ def rank(
         if output.output is not None:
             queries = [] if query_file is None else [str(query_file)]
             require_other_file(output.output, [*queries, *(file or []), *(texts if whole_files else [])])
-        reading = ReadOptions(source_format, tuple(fields.text_field or ()), fields.id_field, whole_files)
+        reading = fields.read_options(source_format, whole_files=whole_files)
         documents = _read_documents(texts, file or [], reading, query_file)
         wanted = to or _default_format(output.output)
         writing = WriteOptions(not no_text, details)
