@@ -20,14 +20,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import UnavailableError
+from ..files import read_json_object, write_whole
 from ..models.compiled import CompiledModel
 from ..models.manifest import (
     GRAPH_NAME,
     WEIGHTS_NAME,
     GoldenPair,
     library_versions,
-    read_json_object,
-    write_atomically,
 )
 from .base import Float32s, TokenBatch
 from .batching import plan_batches
@@ -305,8 +304,8 @@ class Arrangements:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for streams, blob in blobs.items():
-                write_atomically(self._blob_path(streams), blob)
-            write_atomically(self._record_path, json.dumps(record))
+                write_whole(self._blob_path(streams), blob)
+            write_whole(self._record_path, json.dumps(record))
         except OSError as error:
             log.info("%s cannot be written, so the next start takes longer: %s.", self._folder, error)
 

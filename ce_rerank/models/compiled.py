@@ -23,6 +23,7 @@ from enum import Enum
 from pathlib import Path
 
 from ..errors import UnavailableError
+from ..files import make_folder_whole, read_json_object, remove_folder, write_whole
 from ..interrupts import raise_if_interrupted
 from .compilable import (
     IMPORT_FAILURES,
@@ -40,9 +41,7 @@ from .manifest import (
     Manifest,
     Origin,
     maker_versions,
-    read_json_object,
     read_manifest,
-    write_atomically,
 )
 from .store import Checkpoint, cache_folder, make_cache_folder
 
@@ -122,7 +121,7 @@ def discard_damaged(compiled: CompiledModel) -> None:
     with _locked(compiled.folder):
         manifest = read_manifest(compiled.folder)
         if manifest is None or not replace(compiled, manifest=manifest).weights_are_whole():
-            _remove(compiled.folder)
+            remove_folder(compiled.folder)
 
 
 def _open_exported(folder: Path) -> CompiledModel:
@@ -184,9 +183,8 @@ def _compile(checkpoint: Checkpoint, folder: Path) -> None:
         content_sha256=_content_sha256(checkpoint),
         versions=maker_versions(),
     )
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
     try:
-        with _made_whole(unfinished, folder):
+        with make_folder_whole(folder) as unfinished:
             try:
                 compile_checkpoint(checkpoint, origin, unfinished)
             except MishapError:
@@ -196,22 +194,9 @@ def _compile(checkpoint: Checkpoint, folder: Path) -> None:
                 shutil.rmtree(unfinished)
                 unfinished.mkdir()
                 declined = {"reason": str(error), **asdict(origin)}
-                write_atomically(unfinished / DECLINED_NAME, json.dumps(declined, indent=1))
+                write_whole(unfinished / DECLINED_NAME, json.dumps(declined, indent=1))
     except OSError as error:
         raise UnusableCacheError(f"the cache cannot hold it ({error.strerror or error})") from error
-
-
-@contextmanager
-def _made_whole(unfinished: Path, folder: Path) -> Iterator[None]:
-    """Give an empty folder to work in, and rename it when the work is done; a killed one's is removed."""
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
-        yield
-        _remove(folder)
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _raise_if_declined(checkpoint: Checkpoint, folder: Path) -> None:
@@ -293,13 +278,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder in such a way that no part of it is ever left under its own name."""
-    if not folder.exists():
-        return
-    gone = folder.with_name(f"{folder.name}.gone")
-    shutil.rmtree(gone, ignore_errors=True)
-    folder.replace(gone)
-    shutil.rmtree(gone, ignore_errors=True)

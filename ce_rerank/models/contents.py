@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import read_json_object
+
 _CHECKPOINT_HINT = "A checkpoint is config.json, a tokenizer and weights (model.safetensors)."
 _TEXT_SUFFIXES = (".json", ".txt", ".jinja", ".tiktoken", ".model", ".spm", ".md")
 LEGAL_NAMES = ("LICENSE", "LICENCE", "NOTICE")
@@ -153,9 +155,9 @@ def find_fault(
 
 def is_cross_encoder(folder: Path) -> bool:
     """Say whether a checkpoint declares itself a cross-encoder with one score; cheap, for lists of models."""
-    if _read_object(folder / "config_sentence_transformers.json").get("model_type") == "CrossEncoder":
+    if read_json_object(folder / "config_sentence_transformers.json").get("model_type") == "CrossEncoder":
         return True
-    config = _read_object(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     architecture = str((config.get("architectures") or [""])[0])
     labels = config.get("id2label")
     # transformers assumes two labels where none are named.
@@ -187,7 +189,7 @@ def _content_fault(
     needed: list[str] = []
     for name in weights:
         if name.endswith(".index.json"):
-            needed += sorted(set(_read_object(folder / name).get("weight_map", {}).values()))
+            needed += sorted(set(read_json_object(folder / name).get("weight_map", {}).values()))
         elif _is_lfs_pointer(folder / name):
             return Fault(f"holds a Git LFS pointer in place of {name}", f"Run in {folder}: git lfs pull")
     if with_code:
@@ -209,7 +211,7 @@ def _content_fault(
 def _adapter_fault(names: Collection[str], folder: Path | None) -> Fault | None:
     if "adapter_config.json" not in names:
         return None
-    adapter = _read_object(folder / "adapter_config.json") if folder else {}
+    adapter = read_json_object(folder / "adapter_config.json") if folder else {}
     base = adapter.get("base_model_name_or_path")
     return Fault(
         "is an adapter, not a whole model",
@@ -239,7 +241,7 @@ def _auto_map(folder: Path) -> dict[str, str]:
     """
     classes = {}
     for name in ("config.json", "tokenizer_config.json"):
-        for role, references in (_read_object(folder / name).get("auto_map") or {}).items():
+        for role, references in (read_json_object(folder / name).get("auto_map") or {}).items():
             for reference in references if isinstance(references, list) else [references]:
                 if reference:
                     classes[role] = str(reference)
@@ -253,15 +255,6 @@ def read_modules(folder: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         return []
     return [module for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; what cannot be read is an empty one: its absence is told where it matters."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _is_lfs_pointer(path: Path) -> bool:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import UnavailableError
+from ..files import read_json_object
 from .catalog import CATALOG, MULTILINGUAL, OFFLINE_NAME, KnownModel, find_known, resolve_alias
 from .compiled import COMPILED_FOLDER, DECLINED_NAME
 from .contents import find_fault, is_cross_encoder, list_files
 from .hub_cache import Snapshot, list_cached_names, list_snapshots, measure_folder, repository_folder
-from .manifest import read_json_object, read_manifest
+from .manifest import read_manifest
 from .store import Checkpoint, cache_folder, offline_folder
 
 if TYPE_CHECKING:

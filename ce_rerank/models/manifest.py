@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..files import read_json_object, write_whole
+
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAME = "model.xml"
 WEIGHTS_NAME = "model.bin"
@@ -98,9 +100,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write the manifest, whole or not at all."""
         facts = {"format": _FORMAT, **asdict(self)}
-        write_atomically(
-            folder / MANIFEST_NAME, json.dumps({**facts, "sha256": _digest_json(facts)}, indent=1)
-        )
+        write_whole(folder / MANIFEST_NAME, json.dumps({**facts, "sha256": _digest_json(facts)}, indent=1))
 
     def with_fingerprint(self, fingerprint: str) -> Manifest:
         """Give the manifest of the same content in files that are newer."""
@@ -130,25 +130,6 @@ def library_versions() -> dict[str, str]:
     """Give the versions of the libraries that a compiled model is made by and made for."""
     listed = "\n".join(name for entry in sys.path for name in _list_distributions(entry))
     return {library: _find_version(library, listed) for library in _LIBRARIES}
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; one that is missing or damaged is empty."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that it is there whole or not at all, whoever else writes it."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _golden_pair(facts: dict[str, Any]) -> GoldenPair:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import UnavailableError, UsageError
+from ..files import lock, make_folder_whole
 from .catalog import DEFAULT_NAME as DEFAULT_NAME
 from .catalog import OFFLINE_NAME as OFFLINE_NAME
 from .catalog import resolve_alias, suggest_names
@@ -265,27 +266,16 @@ def _make_offline_checkpoint(folder: Path) -> None:
 
     One process works at a time, on a folder of another name; what a killed one left is removed by the next.
     """
-    import shutil
-
-    from filelock import FileLock
-
     from .offline import prepare_offline_checkpoint
 
     parent = make_cache_folder(folder.parent.name)
-    unfinished = parent / f"{folder.name}.unfinished"
     try:
-        with FileLock(parent / f"{folder.name}.lock", timeout=300):
+        with lock(parent / folder.name, timeout_seconds=300):
             if _is_whole(folder):
                 return
             log.info("Making the offline weights ready, once", extra={"stage": True})
-            for leftover in (unfinished, folder):
-                shutil.rmtree(leftover, ignore_errors=True)
-            unfinished.mkdir()
-            try:
+            with make_folder_whole(folder) as unfinished:
                 prepare_offline_checkpoint(unfinished)
-                unfinished.replace(folder)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise _unwritable_cache(error) from error
 

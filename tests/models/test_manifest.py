@@ -19,7 +19,7 @@ from ce_rerank.models.manifest import (
     library_versions,
     maker_versions,
     read_manifest,
-    write_atomically,
+    write_whole,
 )
 
 MANIFEST = Manifest(
@@ -96,8 +96,8 @@ def test_the_versions_are_those_that_are_installed() -> None:
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    write_atomically(path, "before")
+    write_whole(path, "before")
     with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "after \ud800")
+        write_whole(path, "after \ud800")
     assert path.read_text() == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,69 @@
+"""Files and folders that are there whole or not at all, locks between processes, and JSON object files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file beside its place and rename it; another writer's file is replaced, never mixed with."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def make_folder_whole(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder`, and rename it when the block ends without an error.
+
+    An existing `folder` is replaced, and what a killed process left is removed. Only one process at a time
+    may do this for a folder (`lock`).
+    """
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        remove_folder(folder)
+        unfinished.replace(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder in one step, so that nobody finds a part of it: renamed first, deleted then."""
+    gone = folder.with_name(f"{folder.name}.removed")
+    shutil.rmtree(gone, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        folder.replace(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+@contextmanager
+def lock(path: Path, *, timeout_seconds: float) -> Iterator[None]:
+    """Hold the lock of a file or folder, `PATH.lock`, against other processes.
+
+    Raises TimeoutError when another process holds it for longer than the time given.
+    """
+    from filelock import FileLock
+
+    with FileLock(path.with_name(f"{path.name}.lock"), timeout=timeout_seconds):
+        yield
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object; a file that is missing or holds anything else gives an empty one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
