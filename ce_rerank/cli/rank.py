@@ -18,7 +18,7 @@ from ..formats.output import open_output, require_other_file
 from ..formats.rows import WriteOptions
 from ..formats.source import Source, read_query
 from ..formats.writers import open_writer
-from ..types import Document, Query, Ranking
+from ..types import Candidates, Document, Query, Ranking
 from .console import messages, stdout_console
 from .options import InputOptions, MannerOptions, ModelOptions, OutputOptions, SelectionOptions, as_keywords
 from .ranking_table import draw_ranking
@@ -127,13 +127,17 @@ def rank(
         if wanted != "table":
             open_writer(wanted, io.BytesIO(), writing)  # what it refuses, it refuses before the work
         with _open_results(output.output) as stream:
+            from ..reading import describe_coverage
             from ..reranker import Reranker
 
             activity.stage("Loading the model")
             reranker = Reranker(**as_keywords(model))
             activity.start(total=len(documents))
-            ranking = reranker.rank(asked, documents, **as_keywords(options), on_progress=activity.advance)
+            candidates = Candidates(asked, documents)
+            (ranking,) = reranker.rank_lists([candidates], options, on_progress=activity.advance)
             activity.stop()
+            for sentence in describe_coverage(ranking.coverage, reranker.info.max_length, options.long):
+                log.warning("%s", sentence)
             _write(ranking, stream, wanted, replace(writing, model=reranker.info.description))
 
 
@@ -177,11 +181,6 @@ def _read_documents(
     for place, text in enumerate(texts):
         _require_text(text, f"Argument {place + 1} of the documents")
     documents = [Document(text) for text in texts]
-    if blank := sum(not text.strip() for text in texts):
-        log.warning(
-            "%d of the %d documents that are arguments have no text, and are scored all the same.",
-            blank, len(texts),
-        )  # fmt: skip
     for file in files:
         documents += read_documents(Source.from_name(file), options)
     return documents

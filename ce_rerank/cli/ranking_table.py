@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -111,7 +112,7 @@ def _pad_column(header: str, cells: Sequence[str], style: str = "", *, right: bo
 def _format_scores(scores: Sequence[float]) -> list[str]:
     """Write scores with as few decimals, from three to six, as show that different neighbours differ."""
     for decimals in range(3, 7):
-        written = [f"{score:.{decimals}f}" for score in scores]
+        written = ["-" if score == -math.inf else f"{score:.{decimals}f}" for score in scores]
         if all(
             text != next_text or score == next_score
             for text, next_text, score, next_score in zip(
@@ -123,11 +124,18 @@ def _format_scores(scores: Sequence[float]) -> list[str]:
 
 
 def _draw_bars(scores: Sequence[float], width: int, console: Console) -> list[str]:
-    """Draw a bar for each score, in half cells: one half for the lowest, all of `width` for the highest."""
+    """Draw a bar for each score, in half cells: one half for the lowest, all of `width` for the highest.
+
+    A blank document, which has no score, has no bar.
+    """
     full, half = ("\u2501", "\u2578") if _can_show("\u2501\u2578", console) else ("=", "=")
-    lowest, spread = min(scores), max(scores) - min(scores)
+    scored = [score for score in scores if score > -math.inf] or [0.0]
+    lowest, spread = min(scored), max(scored) - min(scored)
     bars = []
     for score in scores:
+        if score == -math.inf:
+            bars.append("")
+            continue
         halves = 1 + round((2 * width - 1) * ((score - lowest) / spread if spread else 1.0))
         bars.append(full * (halves // 2) + half * (halves % 2))
     return bars

@@ -83,29 +83,18 @@ def read_documents(readable: Readable, options: ReadOptions = ReadOptions()) -> 
     """Read the documents of a file or stream, one at a time.
 
     Raises InputError, naming file and line, for what cannot be read and for a source without documents.
-    Documents whose text is blank are read like any other, and counted in one warning at the end.
     """
     source = as_source(readable)
     if options.whole_files:
         yield _read_whole_file(source)
         return
     rules = options.field_rules
-    count = blank = 0
-    first_blank = ""
+    is_empty = True
     for value, origin in read_rows(source, options):
-        document = rules.document(value, origin)
-        count += 1
-        if not document.text or document.text.isspace():
-            blank += 1
-            first_blank = first_blank or origin
-        yield document
-    if not count:
+        is_empty = False
+        yield rules.document(value, origin)
+    if is_empty:
         raise InputError(f"{source.name}: no documents in it.")
-    if blank:
-        log.warning(
-            "%s: %d of %d documents have no text, and are scored all the same (the first: %s).",
-            source.name, blank, count, first_blank,
-        )  # fmt: skip
 
 
 def read_rows(
@@ -200,7 +189,4 @@ def _parquet_reader() -> RowReader:
 
 
 def _read_whole_file(source: Source) -> Document:
-    text = read_whole_text(source)
-    if not text or text.isspace():
-        log.warning("%s: no text in it; it is scored all the same.", source.name)
-    return Document(text, id=source.name if source.path else "-", origin=source.name)
+    return Document(read_whole_text(source), id=source.name if source.path else "-", origin=source.name)

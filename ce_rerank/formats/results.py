@@ -17,7 +17,7 @@ from ..errors import InputError
 from .base import sniff_format
 from .fields import find_id
 from .jsonl import read_jsonl_rows
-from .scores import separate_ties
+from .scores import place_blanks, separate_ties
 from .source import UTF8_BOM, LookAhead, Readable, Source, as_source, raise_at_once
 from .strict_json import json_kind
 from .trec import Judgement, RunLine, read_qrels, read_run
@@ -108,7 +108,7 @@ def _read_jsonl(stream: LookAhead, name: str) -> Iterator[RunLine]:
                 hint="Let the results of a query stand together: sort the file by query.",
             )
         seen.add(query_id)
-        scores = separate_ties(result.score for result in ranked)
+        scores = separate_ties(place_blanks([result.score for result in ranked]))
         for rank, (result, score) in enumerate(zip(ranked, scores, strict=True), start=1):
             yield RunLine(query_id, result.doc_id, rank, score, "", result.line_number)
 
@@ -151,6 +151,8 @@ def _id_and_score(row: Mapping[str, Any], where: str) -> tuple[str, float]:
             f'{where}: no "id", by which judgements are found.',
             hint="Give the documents ids before they are ranked.",
         )
+    if score is None and "score" in row:
+        return str(doc_id), -math.inf
     if isinstance(score, bool) or not isinstance(score, (int, float)):
         what = "no" if score is None else f"{json_kind(score)} as"
         raise InputError(f'{where}: {what} "score".', hint="Rank the documents first: ce-rerank batch.")

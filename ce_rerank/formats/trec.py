@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 from ..errors import InputError, UsageError
 from ..types import Ranking
-from .scores import separate_ties, shortest_float32
+from .scores import place_blanks, separate_ties, shortest_float32
 from .source import Lines, Readable, Reject, Source, as_source, raise_at_once
 from .strict_json import encode_utf8
 
@@ -107,7 +107,7 @@ class TrecWriter:
         if len(set(doc_ids)) < len(doc_ids) and not self._has_warned:
             self._has_warned = True
             log.warning("Query %s has documents with the same id, which trec_eval refuses.", query_id)
-        scores = separate_ties(ranked.score for ranked in ranking)
+        scores = separate_ties(place_blanks([ranked.score for ranked in ranking]))
         lines = (
             f"{query_id} Q0 {doc_id} {ranked.rank} {shortest_float32(score)!r} {self._run_name}\n"
             for ranked, doc_id, score in zip(ranking, doc_ids, scores, strict=True)

@@ -151,13 +151,6 @@ def test_a_whole_file_is_one_document_with_its_path_as_id(tmp_path: Path) -> Non
     assert read(Source.from_stream(io.BytesIO(b"all")), whole_files=True) == [("-", "all", "stdin")]
 
 
-def test_documents_without_text_are_counted_in_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    assert texts(b'{"text": "a"}\n{"text": ""}\n{"text": " "}\n') == ["a", "", " "]
-    assert caplog.messages == [
-        "stdin: 2 of 3 documents have no text, and are scored all the same (the first: stdin:2)."
-    ]
-
-
 def test_rows_come_while_the_pipe_is_still_being_fed() -> None:
     reading, writing = os.pipe()
     proceed = threading.Event()

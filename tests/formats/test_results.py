@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,11 @@ def ranking(query_id: str, *scores: float) -> Ranking:
 
 @pytest.mark.parametrize("format", ["jsonl", "rows"])
 def test_what_batch_writes_as_jsonl_reads_back_as_what_it_writes_as_trec(tmp_path: Path, format: str) -> None:
-    rankings = [ranking("q1", 3.25, 3.25, 3.2499998, -7.5), ranking("q2", 0.1), ranking("q3")]
+    rankings = [
+        ranking("q1", 3.25, 3.25, 3.2499998, -7.5, -math.inf, -math.inf),
+        ranking("q2", 0.1),
+        ranking("q3"),
+    ]
 
     def written(name: str) -> Path:
         with (tmp_path / name).open("wb") as stream:

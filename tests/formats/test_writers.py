@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -51,6 +52,18 @@ TWO = rank(
     Document("naïve, 文\n", "a", {"n": 1.5, "tags": ["x", None]}),
     Document('"b"\tc', "b", {"url": "u", "n": None}),
 )
+
+
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [
+        ("jsonl", '{"index": 0, "score": 2.5, "text": "b"}\n{"index": 1, "score": null, "text": "."}\n'),
+        ("csv", "index,score,text\n0,2.5,b\n1,,.\n"),
+        ("trec", "1 Q0 0 1 2.5 ce-rerank\n1 Q0 1 2 1.5 ce-rerank\n"),
+    ],
+)
+def test_a_blank_document_has_no_score(format: str, expected: str) -> None:
+    assert written(format, rank(Document("b"), Document("."), scores=(2.5, -math.inf))) == expected
 
 
 def test_jsonl_is_an_object_a_line() -> None:
