@@ -13,7 +13,7 @@ from ..formats.fields import TEXT_FIELDS
 from ..formats.source import Reject, Row, Source, is_pipe_or_device
 from ..formats.strict_json import encode_json, json_kind
 from ..formats.trec import require_run_id
-from ..types import CandidateList, Document, DocumentId, Query
+from ..types import Candidates, Document, DocumentId, Query
 from .queries import KnownQueries
 
 LIST_FIELDS = ("documents", "passages", "candidates", "hits", "texts")
@@ -78,7 +78,7 @@ class RowCandidates:
                 with source.open():
                     pass
 
-    def read(self, reject: Reject) -> Generator[CandidateList, None, None]:
+    def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         """Give the lists in the order of the input; a row that is none, and part of none, is rejected.
 
         Rows of the queries' file that are no queries go first. Raises InputError for input without any row.
@@ -86,7 +86,7 @@ class RowCandidates:
         if self._queries is not None:
             self._queries.rejected.give_to(reject)
         seen = _SeenQueries(for_trec=self._for_trec)
-        flat: CandidateList | None = None  # there may be more of it to come
+        flat: Candidates | None = None  # there may be more of it to come
         for value, origin in self._rows(reject):
             try:
                 row = _as_object(value, origin)
@@ -99,7 +99,7 @@ class RowCandidates:
                     if flat is not None and _is_of(flat.query, named, origin):
                         cast(list[Document], flat.documents).append(document)
                         continue
-                    complete, starting = None, CandidateList(self._query(named, origin), [document])
+                    complete, starting = None, Candidates(self._query(named, origin), [document])
                     seen.add_flat(starting.query)
             except InputError as error:
                 reject(error, encode_json(value))
@@ -130,14 +130,14 @@ class RowCandidates:
 
     def _read_nested(
         self, row: dict[str, Any], list_name: str, origin: str, seen: _SeenQueries
-    ) -> CandidateList:
+    ) -> Candidates:
         named = _name_query(row, (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS), origin)
         kept = {name: value for name, value in row.items() if name not in (*named.fields, list_name)}
         documents = [
             self._document(item, f"{origin}: {list_name}[{place}]")
             for place, item in enumerate(row[list_name])
         ]
-        candidates = CandidateList(self._query(named, origin, kept), documents)
+        candidates = Candidates(self._query(named, origin, kept), documents)
         seen.add_nested(candidates.query)
         return candidates
 

@@ -98,7 +98,9 @@ class TrecWriter:
     def write(self, ranking: Ranking) -> None:
         """Write the ranking's lines; raises InputError for an id that is missing or not one word."""
         query = ranking.query
-        query_id = require_run_id(self._query_id if query.id is None else query.id, query.origin or "The query")
+        query_id = require_run_id(
+            self._query_id if query.id is None else query.id, query.origin or "The query"
+        )
         doc_ids = [
             require_run_id(ranked.id, ranked.document.origin or f"document {ranked.index}")
             for ranked in ranking
