@@ -13,7 +13,7 @@ from ..formats.fields import TEXT_FIELDS
 from ..formats.source import Reject, Row, Source, is_pipe_or_device
 from ..formats.strict_json import encode_json, json_kind
 from ..formats.trec import as_one_word
-from ..types import CandidateList, Document, DocumentId, Query
+from ..types import Candidates, Document, DocumentId, Query
 from .queries import KnownQueries
 
 LIST_FIELDS = ("documents", "passages", "candidates", "hits", "texts")
@@ -80,7 +80,7 @@ class RowCandidates:
                 with source.open():
                     pass
 
-    def read(self, reject: Reject) -> Generator[CandidateList, None, None]:
+    def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         """Give the lists in the order of the input; a row that is none, and part of none, is rejected.
 
         Rows of the queries' file that are no queries go first. Raises InputError for input without any row.
@@ -89,7 +89,7 @@ class RowCandidates:
             self._queries.rejected.give_to(reject)
         seen = _SeenQueries(for_trec=self._for_trec)
         names = _DocumentNames()  # of the flat list
-        flat: CandidateList | None = None  # there may be more of it to come
+        flat: Candidates | None = None  # there may be more of it to come
         for value, origin in self._rows(reject):
             try:
                 row = _as_object(value, origin)
@@ -104,7 +104,7 @@ class RowCandidates:
                             names.add(document)
                         cast(list[Document], flat.documents).append(document)
                         continue
-                    complete, starting = None, CandidateList(self._query(named, origin), [document])
+                    complete, starting = None, Candidates(self._query(named, origin), [document])
                     seen.add_flat(starting.query)
                     names = _DocumentNames()
                     names.add(document)
@@ -137,7 +137,7 @@ class RowCandidates:
 
     def _read_nested(
         self, row: dict[str, Any], list_name: str, origin: str, seen: _SeenQueries
-    ) -> CandidateList:
+    ) -> Candidates:
         named = _name_query(row, (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS), origin)
         kept = {name: value for name, value in row.items() if name not in (*named.fields, list_name)}
         documents = [
@@ -148,7 +148,7 @@ class RowCandidates:
             names = _DocumentNames()
             for document in documents:
                 names.add(document)
-        candidates = CandidateList(self._query(named, origin, kept), documents)
+        candidates = Candidates(self._query(named, origin, kept), documents)
         seen.add_nested(candidates.query)
         return candidates
 

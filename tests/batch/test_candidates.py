@@ -14,7 +14,7 @@ from ce_rerank.batch.queries import KnownQueries, RejectedRows
 from ce_rerank.errors import InputError
 from ce_rerank.formats.base import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
-from ce_rerank.types import CandidateList, Document, Query
+from ce_rerank.types import Candidates, Document, Query
 
 
 def saved(folder: Path, name: str, text: str) -> Source:
@@ -23,7 +23,7 @@ def saved(folder: Path, name: str, text: str) -> Source:
     return Source.from_path(path)
 
 
-def read(folder: Path, text: str, name: str = "hits.jsonl", **more: Any) -> list[CandidateList]:
+def read(folder: Path, text: str, name: str = "hits.jsonl", **more: Any) -> list[Candidates]:
     options = more.pop("options", ReadOptions())
     return list(RowCandidates([saved(folder, name, text)], options, **more).read(raise_at_once))
 
@@ -38,7 +38,7 @@ class TestNestedRows:
         }
         origin = f"{tmp_path}/hits.jsonl:1"
         assert read(tmp_path, jsonl(row)) == [
-            CandidateList(
+            Candidates(
                 Query("red", "7", {"lang": "en"}, origin),
                 [
                     Document("one", origin=f"{origin}: documents[0]"),

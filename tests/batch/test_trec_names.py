@@ -13,12 +13,12 @@ from ce_rerank.batch.candidates import RowCandidates
 from ce_rerank.formats.base import ReadOptions
 from ce_rerank.formats.source import Source
 from ce_rerank.formats.trec import TrecWriter
-from ce_rerank.types import CandidateList, RankedDocument, Ranking
+from ce_rerank.types import Candidates, RankedDocument, Ranking
 
 WAY_OUT = "A TREC run has nothing but ids: give each an id of its own, or use --to jsonl."
 
 
-def left_out(folder: Path, text: str, name: str = "hits.jsonl") -> tuple[list[CandidateList], list[str]]:
+def left_out(folder: Path, text: str, name: str = "hits.jsonl") -> tuple[list[Candidates], list[str]]:
     """Read rows for a TREC run; gives the lists, and why rows were left out."""
     (folder / name).write_text(text, encoding="utf-8")
     reasons: list[str] = []

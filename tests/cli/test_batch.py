@@ -21,7 +21,7 @@ from batch_fakes import FEW_TOKENS, NeighbourEngine, made_lists, make_counting_c
 from typer.testing import CliRunner, Result
 
 from ce_rerank.cli.app import app
-from ce_rerank.types import CandidateList, Document, Query
+from ce_rerank.types import Candidates, Document, Query
 
 Run = Callable[..., Result]
 COMMAND = [sys.executable, batch_fakes.__file__, "batch"]
@@ -550,7 +550,7 @@ class TestProcess:
         monkeypatch.setattr(sys.modules[__name__], "COMMAND", [sys.executable, "-m", "ce_rerank", "batch"])
         notes = [json.loads(line)["text"] for line in (samples / "notes.jsonl").read_text().splitlines()]
         lists = [
-            CandidateList(Query(notes[place][:12]), [Document(text[:60]) for text in notes[place % 5 :]])
+            Candidates(Query(notes[place][:12]), [Document(text[:60]) for text in notes[place % 5 :]])
             for place in range(15)
         ]
         write_nested(Path("hits.jsonl"), lists)
