@@ -192,7 +192,7 @@ def export(
             allow_pickle=allow_pickle,
             on_progress=_show_bytes(activity, name),
         )
-        from ..models.export import export_model
+        from ..engines.openvino.export import export_model
         from ..models.kind import require_reranker
 
         require_reranker(checkpoint)

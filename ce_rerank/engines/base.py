@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ..errors import UnavailableError, UsageError
 from ..interrupts import raise_if_interrupted
-from ..models.compilable import IMPORT_FAILURES
 from ..models.kind import require_reranker
 from ..models.store import Checkpoint
 from ..types import EngineName, Precision
+from .openvino.compilable import IMPORT_FAILURES
 
 if TYPE_CHECKING:
     from .tokenization import PairTokenizer
@@ -139,7 +139,7 @@ def _load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
             hint="Give --device cpu, or --engine torch.",
         )
     if options.engine != "torch" and device == "cpu":
-        from .openvino import load_openvino_engine
+        from .openvino.engine import load_openvino_engine
 
         engine = load_openvino_engine(checkpoint, options)
         if engine is not None:

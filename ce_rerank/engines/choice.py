@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..models.compilable import CannotCompileError, find_obstacle
-from ..models.compiled import find_compiled
 from ..models.kind import require_reranker
 from ..models.store import Checkpoint
 from .devices import find_device
+from .openvino.cache import find_compiled
+from .openvino.compilable import CannotCompileError, find_obstacle
 from .processor import cpu_flags, has_native_bf16
 
 

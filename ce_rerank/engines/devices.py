@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ..errors import UnavailableError, UsageError
-from ..models.compilable import IMPORT_FAILURES
+from .openvino.compilable import IMPORT_FAILURES
 
 _CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 

@@ -14,8 +14,11 @@ from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer
 
 from ..errors import UnavailableError
-from ..models.compilable import says_out_of_memory
-from ..models.cross_encoder import (
+from ..models.kind import untrusted_activation
+from ..models.store import Checkpoint
+from ..types import Pair
+from .base import EngineInfo, EngineOptions, Float32s, TokenBatch
+from .cross_encoder import (
     find_score_layer,
     first_line,
     load_cross_encoder,
@@ -23,12 +26,9 @@ from ..models.cross_encoder import (
     name_activation,
     preprocess_pair,
 )
-from ..models.kind import untrusted_activation
-from ..models.limits import LONGEST, longest_pair
-from ..models.quiet import quiet_libraries
-from ..models.store import Checkpoint
-from ..types import Pair
-from .base import EngineInfo, EngineOptions, Float32s, TokenBatch
+from .limits import LONGEST, longest_pair
+from .openvino.compilable import says_out_of_memory
+from .quiet import quiet_libraries
 from .tokenization import EncoderTokenizer, Padding, PairTokenizer, PairTokens
 
 log = logging.getLogger("ce_rerank")

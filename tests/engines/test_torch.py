@@ -26,7 +26,7 @@ from sentence_transformers import CrossEncoder
 from ce_rerank import Reranker, UnavailableError
 from ce_rerank.engines import torch as torch_engine
 from ce_rerank.engines.base import EngineOptions, load_engine
-from ce_rerank.models.cross_encoder import preprocess_pair
+from ce_rerank.engines.cross_encoder import preprocess_pair
 from ce_rerank.models.store import Checkpoint
 
 pytestmark = pytest.mark.slow

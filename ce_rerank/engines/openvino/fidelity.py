@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Float32s
+from ..base import Float32s
 
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.15}
 """The most that a logit may differ from torch's in float32, by precision.

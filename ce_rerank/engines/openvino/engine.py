@@ -10,16 +10,16 @@ from itertools import chain, islice
 import numpy as np
 from tokenizers import Tokenizer
 
-from ..errors import UnavailableError
-from ..models.compilable import CannotCompileError, MishapError
-from ..models.compiled import CompiledModel, discard_damaged, prepare_compiled
-from ..models.manifest import TOKENIZER_NAME
-from ..models.runtime import load_runtime
-from ..models.store import Checkpoint
+from ...errors import UnavailableError
+from ...models.store import Checkpoint
+from ..base import EngineInfo, EngineOptions, Float32s, TokenBatch
+from ..processor import has_native_bf16
+from ..tokenization import EncoderTokenizer
 from .arrangements import Arrangements, RefusedError, padding_of
-from .base import EngineInfo, EngineOptions, Float32s, TokenBatch
-from .processor import has_native_bf16
-from .tokenization import EncoderTokenizer
+from .cache import CompiledModel, discard_damaged, prepare_compiled
+from .compilable import CannotCompileError, MishapError
+from .manifest import TOKENIZER_NAME
+from .runtime import load_runtime
 
 log = logging.getLogger("ce_rerank")
 

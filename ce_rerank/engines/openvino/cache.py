@@ -2,7 +2,7 @@
 
 <cache>/compiled/<readable name>-<digest of source and revision>/
     manifest.json  model.xml  model.bin  tokenizer.json
-    checked/       what the engine found out about it on this machine (`engines/arrangements.py`)
+    checked/       what the engine found out about it on this machine (`arrangements.py`)
     declined.json  stands alone, in place of all that: it was tried, and why it failed
 
 A folder that was exported (`export.py`) is used where it lies and never written to; what is found out about
@@ -22,9 +22,11 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from ..errors import UnavailableError
-from ..files import make_folder_whole, read_json_object, remove_folder, write_whole
-from ..interrupts import raise_if_interrupted
+from ...errors import UnavailableError
+from ...files import make_folder_whole, read_json_object, remove_folder, write_whole
+from ...interrupts import raise_if_interrupted
+from ...models.contents import list_files, select_files
+from ...models.store import Checkpoint, cache_folder, make_cache_folder
 from .compilable import (
     IMPORT_FAILURES,
     BrokenLibraryError,
@@ -33,7 +35,6 @@ from .compilable import (
     UnusableCacheError,
     find_obstacle,
 )
-from .contents import list_files, select_files
 from .manifest import (
     MANIFEST_NAME,
     WEIGHTS_NAME,
@@ -43,7 +44,6 @@ from .manifest import (
     maker_versions,
     read_manifest,
 )
-from .store import Checkpoint, cache_folder, make_cache_folder
 
 log = logging.getLogger("ce_rerank")
 
@@ -170,7 +170,7 @@ def _examine(checkpoint: Checkpoint) -> CompiledModel | _Fault:
 def _compile(checkpoint: Checkpoint, folder: Path) -> None:
     log.info("Compiling %s for the CPU, once", checkpoint.name, extra={"stage": True})
     try:
-        from .compile import compile_checkpoint
+        from .convert import compile_checkpoint
     except IMPORT_FAILURES as error:
         raise_if_interrupted()
         raise BrokenLibraryError(f"torch cannot be loaded ({error})") from error

@@ -32,13 +32,13 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
 
 from ce_rerank.engines.base import EngineOptions, Float32s, TokenBatch, load_engine
-from ce_rerank.engines.openvino import OpenVinoEngine, load_openvino_engine
+from ce_rerank.engines.limits import longest_pair
+from ce_rerank.engines.openvino.cache import find_compiled
+from ce_rerank.engines.openvino.engine import OpenVinoEngine, load_openvino_engine
+from ce_rerank.engines.openvino.runtime import load_runtime
 from ce_rerank.engines.processor import has_native_bf16
 from ce_rerank.engines.scoring import score_rows
 from ce_rerank.errors import UnavailableError
-from ce_rerank.models.compiled import find_compiled
-from ce_rerank.models.limits import longest_pair
-from ce_rerank.models.runtime import load_runtime
 from ce_rerank.models.store import Checkpoint
 from ce_rerank.types import Pair
 
@@ -334,7 +334,7 @@ def test_a_model_that_could_not_be_loaded_for_once_is_tried_again(
     runtime = load_runtime()
     with monkeypatch.context() as patched:
         patched.setattr(
-            "ce_rerank.engines.openvino.load_runtime",
+            "ce_rerank.engines.openvino.engine.load_runtime",
             lambda: SimpleNamespace(Core=lambda: Scarce(runtime.Core())),
         )
         assert load_openvino_engine(tiny, FP32) is None

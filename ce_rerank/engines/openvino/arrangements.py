@@ -19,20 +19,20 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UnavailableError
-from ..files import read_json_object, write_whole
-from ..models.compiled import CompiledModel
-from ..models.manifest import (
+from ...errors import UnavailableError
+from ...files import read_json_object, write_whole
+from ..base import Float32s, TokenBatch
+from ..batching import plan_batches
+from ..processor import count_cpus, cpu_identity, has_amx, vector_width
+from ..tokenization import Padding, PairTokenizer, PairTokens, pad_rows
+from .cache import CompiledModel
+from .fidelity import find_infidelity
+from .manifest import (
     GRAPH_NAME,
     WEIGHTS_NAME,
     GoldenPair,
     library_versions,
 )
-from .base import Float32s, TokenBatch
-from .batching import plan_batches
-from .fidelity import find_infidelity
-from .processor import count_cpus, cpu_identity, has_amx, vector_width
-from .tokenization import Padding, PairTokenizer, PairTokens, pad_rows
 
 log = logging.getLogger("ce_rerank")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .contents import list_code, read_modules
-from .kind import named_activation, read_config, read_config_if_there
+from ...models.contents import list_code, read_modules
+from ...models.kind import named_activation, read_config, read_config_if_there
 
 # As transformers names them in `model_type`; the tests convert and compare each, at several shapes.
 FAMILIES = (
