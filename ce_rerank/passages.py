@@ -18,7 +18,8 @@ TokenSpan = tuple[int, int]
 """Where a token lies in its text: from the first character up to, not including, the second."""
 
 # No break stands before what belongs to the character before it, such as an accent of its own.
-_END = r"(?![\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}])"
+_BELONGS_BEFORE = r"\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}"
+_END = f"(?![{_BELONGS_BEFORE}])"
 _NO_WORD_GOES_ON = r"(?!\p{Ll})"  # neither "e.g. this" nor a wrapped line is the end of a sentence
 _CLOSERS = r"[\p{Pe}\p{Pf}\"']*"
 _BREAKS = tuple(
@@ -32,7 +33,7 @@ _BREAKS = tuple(
 )
 """Ends of paragraphs, sentences, lines and spaces; the best first."""
 # By Unicode's rules (Annex 29): in scripts without spaces, between any two characters.
-_WORD_BORDER = regex.compile(r"(?w)\b(?![\p{Pe}\p{Pf}\p{Po}])")
+_WORD_BORDER = regex.compile(rf"(?w)(?<!\p{{GCB=Prepend}})\b(?![\p{{Pe}}\p{{Pf}}\p{{Po}}{_BELONGS_BEFORE}])")
 _CHARACTER = regex.compile(r"\X")
 _LOOKAHEAD = 16  # characters behind a border that say whether it is one
 
@@ -77,6 +78,8 @@ def cut_passages(
         line += _count_lines(text, counted, start)
         counted = start
         yield _make_passage(text, start, end, line)
+        if end == stop:
+            return
         read = end
         goal = int(np.searchsorted(heads, end)) - overlap_tokens
         if overlap_tokens and goal > 0:
@@ -97,22 +100,22 @@ def whole_passage(text: str) -> Passage:
 def _last_break(text: str, after: int, limit: int) -> int | None:
     """Return the last of the best breaks behind `after` and up to `limit`."""
     for pattern in _BREAKS:
-        ends = [match.end() for match in pattern.finditer(text, after, limit + _LOOKAHEAD)]
-        for end in reversed(ends):
-            if after < end <= limit:
-                return end
+        ends = (match.end() for match in pattern.finditer(text, after, limit + _LOOKAHEAD))
+        last = max((end for end in ends if after < end <= limit), default=None)
+        if last is not None:
+            return last
     return None
 
 
 def _last_word_border(text: str, after: int, limit: int) -> int | None:
     borders = [match.start() for match in _WORD_BORDER.finditer(text, after, limit + _LOOKAHEAD)]
-    return next((border for border in reversed(borders) if after < border <= limit), None)
+    return max((border for border in borders if after < border <= limit), default=None)
 
 
 def _last_character_border(text: str, start: int, limit: int) -> int:
     """Return the last border between characters, as a reader sees them, or `limit` if one fills it all."""
     borders = [match.end() for match in _CHARACTER.finditer(text, start, limit + _LOOKAHEAD)]
-    return next((border for border in reversed(borders) if border <= limit), max(limit, start + 1))
+    return max((border for border in borders if border <= limit), default=max(limit, start + 1))
 
 
 def _make_passage(text: str, start: int, end: int, line: int) -> Passage:

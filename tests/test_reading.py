@@ -3,13 +3,13 @@ from __future__ import annotations
 import math
 
 import pytest
+from ce_rerank.reading import read_pairs
 from fakes import CountingEngine, word_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ce_rerank import Document, Passage, RankOptions, Reranker, UnavailableError, UsageError
 from ce_rerank.engines.tokenization import EncoderTokenizer
-from ce_rerank.reading import read_pairs
 
 # 32 tokens, of which three are special and one is the query: windows of 28 words.
 BURIED = "zero " * 50 + "nine nine " + "zero " * 50

@@ -20,12 +20,11 @@ from ..formats.fields import has_field
 from ..formats.source import Reject
 from ..formats.strict_json import encode_json
 from ..types import Candidates, Coverage, Document, Ranking, RankOptions
-from ..windows import WindowPlan, count_characters
 from .events import START, WHOLE, BadRow, Checkpoint, RankedWindow, Shard, Tally
 from .handoff import ClosedError, Handoff
 
 if TYPE_CHECKING:
-    from ..reranker import Reranker
+    from ..reranker import PoolPlan, Reranker
 
 _PAUSE_SECONDS = 0.25
 """A pipe that gives nothing for so long is taken to pause, and what it has given is ranked."""
@@ -77,7 +76,7 @@ class BatchRun:
         after: Checkpoint = START,
         on_progress: Progress | None = None,
     ) -> None:
-        plan = reranker.plan_windows(options)
+        plan = reranker.plan_pools(options)
         self._lists: Handoff[_Item] = Handoff(plan.tokens)
         self._ranked: Handoff[RankedWindow] = Handoff(_RANKED_AHEAD)
         reader = _Reader(self._lists, reranker, candidates, options, plan, shard, skip_bad_rows, after)
@@ -138,7 +137,7 @@ class _Reader:
         reranker: Reranker,
         candidates: CandidateReader,
         options: RankOptions,
-        plan: WindowPlan,
+        plan: PoolPlan,
         shard: Shard,
         skip_bad_rows: bool,
         after: Checkpoint,
@@ -181,7 +180,7 @@ class _Reader:
             for document in candidates.documents:
                 self._digest.update(repr((document.id, document.text, document.fields)).encode())
             tokens = self._plan.count_tokens(candidates)
-            self._hand_on(candidates, number, tokens, count_characters(candidates))
+            self._hand_on(candidates, number, tokens, candidates.characters)
 
     def _reject(self, error: InputError, text: str) -> None:
         # Every shard comes past every bad row, and one of them is to report it.
@@ -214,7 +213,7 @@ class _Scorer:
         ranked: Handoff[RankedWindow],
         reranker: Reranker,
         options: RankOptions,
-        plan: WindowPlan,
+        plan: PoolPlan,
         patience_seconds: float | None,
         after: Checkpoint,
         on_progress: Progress | None,

@@ -131,7 +131,6 @@ def rank(
         if wanted != "table":
             open_writer(wanted, io.BytesIO(), writing)  # what it refuses, it refuses before the work
         with _open_results(output.output) as stream:
-            from ..reading import describe_coverage
             from ..reranker import Reranker
 
             activity.stage("Loading the model")
@@ -140,7 +139,7 @@ def rank(
             candidates = Candidates(asked, documents)
             (ranking,) = reranker.rank_lists([candidates], options, on_progress=activity.advance)
             activity.stop()
-            for sentence in describe_coverage(ranking.coverage, reranker.info.max_length, options.long):
+            for sentence in ranking.coverage.describe(reranker.info.max_length, options.long):
                 log.warning("%s", sentence)
             _write(ranking, stream, wanted, replace(writing, model=reranker.info.description))
 
