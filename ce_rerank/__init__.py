@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from .errors import CeRerankError, InputError, OutputError, UnavailableError, UsageError
     from .milvus import CrossEncoderRerankFunction, RerankResult
     from .reranker import Reranker
-    from .types import CandidateList, Document, Passage, Query, RankedDocument, Ranking, RankOptions
+    from .types import Candidates, Document, Passage, Query, RankedDocument, Ranking, RankOptions
 
 _HOMES = {
     "Reranker": "reranker",
     "CrossEncoderRerankFunction": "milvus",
     "RerankResult": "milvus",
-    "CandidateList": "types",
+    "Candidates": "types",
     "Document": "types",
     "Passage": "types",
     "Query": "types",
@@ -39,7 +39,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "CandidateList",
+    "Candidates",
     "CeRerankError",
     "CrossEncoderRerankFunction",
     "Document",

@@ -10,7 +10,7 @@ from typing import Any
 from .errors import InputError, UsageError, told_from
 from .formats.fields import ID_FIELDS, FieldRules
 from .formats.strict_json import refuse_surrogates
-from .types import CandidateList, Document, Query
+from .types import Candidates, Document, Query
 
 DocumentInput = str | Mapping[str, Any] | Document
 """A document's text, an object with a field that holds it, or the document itself."""
@@ -19,7 +19,7 @@ QueryInput = str | Query
 
 def as_candidate_list(
     query: QueryInput, documents: Iterable[DocumentInput], *, origin: str = ""
-) -> CandidateList:
+) -> Candidates:
     """Make what a Python user gives into a candidate list; raises UsageError or InputError if it is none.
 
     `origin` is what messages are to call the list by.
@@ -37,7 +37,7 @@ def as_candidate_list(
             f"documents is a single {type(documents).__name__}.", hint="Give a list: [document]."
         )
     named = told_from(origin, "documents")
-    return CandidateList(
+    return Candidates(
         query,
         [_as_document(document, f"{named}[{place}]", origin) for place, document in enumerate(documents)],
     )

@@ -14,7 +14,7 @@ from .ranking import sigmoid
 from .reading import describe_truncation, in_groups, read_pairs
 from .results import Scored, name_document, pool_passages, score_reading, select_results
 from .types import (
-    CandidateList,
+    Candidates,
     Coverage,
     EngineName,
     LongPolicy,
@@ -74,7 +74,7 @@ class Reranker:
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
     ) -> None:
-        from .engines.devices import parse_device
+        from .engines.hardware import parse_device
 
         device = parse_device(device)
         for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens), ("threads", threads)):
@@ -83,7 +83,8 @@ class Reranker:
                 raise UsageError(f"{name} is {value}.", hint="Give at least 1.")
         require_choice("engine", engine, get_args(EngineName))
         require_choice("precision", precision, get_args(Precision))
-        from .engines.base import EngineOptions, load_engine
+        from .engines import load_engine
+        from .engines.base import EngineOptions
         from .models.store import resolve_checkpoint
 
         checkpoint = resolve_checkpoint(
@@ -155,7 +156,7 @@ class Reranker:
 
     def rank_many(
         self,
-        queries: Iterable[CandidateList | tuple[QueryInput, Iterable[DocumentInput]]],
+        queries: Iterable[Candidates | tuple[QueryInput, Iterable[DocumentInput]]],
         *,
         top_k: int | None = None,
         min_score: float | None = None,
@@ -173,7 +174,7 @@ class Reranker:
         options = RankOptions(top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool)
         lists = (
             as_candidate_list(item.query, item.documents)
-            if isinstance(item, CandidateList)
+            if isinstance(item, Candidates)
             else as_candidate_list(*item)
             for item in queries
         )
@@ -181,7 +182,7 @@ class Reranker:
             yield from self.rank_lists(window, options)
 
     def rank_lists(
-        self, lists: Sequence[CandidateList], options: RankOptions, *, on_progress: Progress | None = None
+        self, lists: Sequence[Candidates], options: RankOptions, *, on_progress: Progress | None = None
     ) -> list[Ranking]:
         """Rank candidate lists with all their pairs pooled; gives a ranking for each, in their order."""
         self._require_room(lists)
@@ -197,7 +198,7 @@ class Reranker:
             start = stop
         return rankings
 
-    def require_scorable(self, candidates: CandidateList, options: RankOptions) -> None:
+    def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
         """Raise InputError for a query that leaves no room, or a document too long where that is refused."""
         self._require_room([candidates])
         if options.long == "error":
@@ -223,12 +224,10 @@ class Reranker:
     def _score_pairs(
         self, pairs: Sequence[Pair], options: RankOptions, on_progress: Progress | None
     ) -> list[Scored]:
-        from .engines.scoring import score_rows
-
         parts: list[list[Scored]] = [[] for _ in pairs]
         for group in in_groups(read_pairs(self._engine.tokenizer, pairs, options)):
             rows = [reading.tokens for reading in group]
-            logits = score_rows(self._engine, rows, batch_tokens=self._batch_tokens, on_progress=on_progress)
+            logits = self._engine.score_rows(rows, self._batch_tokens, on_progress)
             for reading, logit in zip(group, logits.tolist(), strict=True):
                 parts[reading.place].append(score_reading(reading, logit))
         # Pooled as logits, so that the same passage is the best on every scale.
@@ -250,7 +249,7 @@ class Reranker:
         kept: list[float] = np.where(np.isfinite(values), scores, values).tolist()
         return kept
 
-    def _require_room(self, lists: Sequence[CandidateList]) -> None:
+    def _require_room(self, lists: Sequence[Candidates]) -> None:
         """Refuse a query that leaves too little of the model for documents: it is never cut itself."""
         limit = self.info.max_length
         least = min(_LEAST_DOCUMENT_TOKENS, limit // 4)
@@ -263,7 +262,7 @@ class Reranker:
                 )
                 raise InputError(told_from(query.origin, problem), hint="Shorten the query.")
 
-    def _require_whole(self, lists: Sequence[CandidateList]) -> None:
+    def _require_whole(self, lists: Sequence[Candidates]) -> None:
         """Refuse documents that the model cannot read to their end, before any is scored."""
         readings = read_pairs(self._engine.tokenizer, _pairs_of(lists), RankOptions(long="truncate"))
         cut = [reading.tokens.truncated for reading in readings]
@@ -281,5 +280,5 @@ class Reranker:
         )
 
 
-def _pairs_of(lists: Sequence[CandidateList]) -> list[Pair]:
+def _pairs_of(lists: Sequence[Candidates]) -> list[Pair]:
     return [(one.query.text, document.text) for one in lists for document in one.documents]

@@ -9,7 +9,7 @@ from .errors import UnavailableError, told_from
 from .passages import pool_scores
 from .ranking import first_not_finite, select_top
 from .reading import Reading
-from .types import CandidateList, Coverage, Document, Passage, RankedDocument, Ranking, RankOptions
+from .types import Candidates, Coverage, Document, Passage, RankedDocument, Ranking, RankOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def pool_passages(parts: Sequence[Scored], characters: int, options: RankOptions
     return replace(parts[best], score=score, truncated=truncated, characters_read=read)
 
 
-def select_results(candidates: CandidateList, scored: Sequence[Scored], options: RankOptions) -> Ranking:
+def select_results(candidates: Candidates, scored: Sequence[Scored], options: RankOptions) -> Ranking:
     """Rank a query's documents by what came of each, and keep those that the options ask for.
 
     Raises UnavailableError, naming the document, for a score that is no number.

@@ -51,7 +51,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class CandidateList:
+class Candidates:
     """One query and the documents to rank for it, in their first order; there may be none."""
 
     query: Query

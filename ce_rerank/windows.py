@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from .types import CandidateList
+from .types import Candidates
 
 WINDOW_TOKENS = 1 << 16
 """A full window, in tokens, unless batches are large: some seconds of work for a small model on a CPU."""
@@ -40,7 +40,7 @@ class WindowPlan:
         """Plan for batches of so many tokens."""
         return cls(max(WINDOW_TOKENS, _LEAST_BATCHES * batch_tokens), most_of_a_pair)
 
-    def count_tokens(self, candidates: CandidateList) -> int:
+    def count_tokens(self, candidates: Candidates) -> int:
         """Estimate the tokens of a list; one without documents counts as one pair."""
         own = len(candidates.query.text) // _CHARACTERS_A_TOKEN + _SPECIAL_TOKENS
         pairs = (own + len(document.text) // _CHARACTERS_A_TOKEN for document in candidates.documents)
@@ -56,9 +56,9 @@ class WindowPlan:
         return counted if self.most_of_a_pair is None else min(counted, self.most_of_a_pair)
 
 
-def cut_windows(lists: Iterable[CandidateList], plan: WindowPlan) -> Iterator[list[CandidateList]]:
+def cut_windows(lists: Iterable[Candidates], plan: WindowPlan) -> Iterator[list[Candidates]]:
     """Cut candidate lists into windows, each drawn only when it is asked for."""
-    window: list[CandidateList] = []
+    window: list[Candidates] = []
     number = tokens = characters = 0
     for candidates in lists:
         window.append(candidates)
@@ -72,6 +72,6 @@ def cut_windows(lists: Iterable[CandidateList], plan: WindowPlan) -> Iterator[li
         yield window
 
 
-def count_characters(candidates: CandidateList) -> int:
+def count_characters(candidates: Candidates) -> int:
     """Count the characters of a list's documents."""
     return sum(len(document.text) for document in candidates.documents)

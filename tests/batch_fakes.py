@@ -19,11 +19,12 @@ import numpy as np
 from fakes import CountingEngine
 
 from ce_rerank.batch.run import CandidateReader
-from ce_rerank.engines.base import EngineOptions, Float32s, TokenBatch
+from ce_rerank.engines.base import EngineOptions
+from ce_rerank.engines.batching import Float32s, TokenBatch
 from ce_rerank.errors import InputError
 from ce_rerank.formats.source import Reject
 from ce_rerank.models.store import Checkpoint
-from ce_rerank.types import CandidateList, Document, Query
+from ce_rerank.types import Candidates, Document, Query
 
 FEW_TOKENS = 32_768
 """A window of 1,024 pairs of the model here, which reads 32 tokens of each; the first one has 128."""
@@ -46,7 +47,7 @@ class NeighbourEngine(CountingEngine):
 class GivenLists(CandidateReader):
     """Candidate lists that are there already; an InputError among them is a row that is none."""
 
-    def __init__(self, items: Iterable[CandidateList | InputError], *, may_pause: bool = False) -> None:
+    def __init__(self, items: Iterable[Candidates | InputError], *, may_pause: bool = False) -> None:
         self._items = items
         self._may_pause = may_pause
         self.drawn = 0
@@ -59,7 +60,7 @@ class GivenLists(CandidateReader):
     def share_read(self) -> float | None:
         return None
 
-    def read(self, reject: Reject) -> Generator[CandidateList, None, None]:
+    def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         for item in self._items:
             self.drawn += 1
             if isinstance(item, InputError):
@@ -68,11 +69,11 @@ class GivenLists(CandidateReader):
                 yield item
 
 
-def made_lists(queries: int, documents: int) -> list[CandidateList]:
+def made_lists(queries: int, documents: int) -> list[Candidates]:
     """Lists whose documents are all different, and of several lengths."""
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     return [
-        CandidateList(
+        Candidates(
             Query(f"red {words[query % 9]}", f"q{query}"),
             [
                 Document(
@@ -85,7 +86,7 @@ def made_lists(queries: int, documents: int) -> list[CandidateList]:
     ]
 
 
-def write_nested(path: Path, lists: Iterable[CandidateList]) -> Path:
+def write_nested(path: Path, lists: Iterable[Candidates]) -> Path:
     """Write lists as nested JSONL."""
     with path.open("w", encoding="utf-8") as stream:
         for candidates in lists:
@@ -106,7 +107,7 @@ def make_counting_checkpoint(folder: Path) -> Path:
 
 
 def main() -> None:
-    import ce_rerank.engines.base
+    import ce_rerank.engines
     import ce_rerank.windows
     from ce_rerank.cli.app import main
 
@@ -117,7 +118,7 @@ def main() -> None:
         engine.info = replace(engine.info, model=named)
         return engine
 
-    ce_rerank.engines.base.load_engine = load_engine
+    ce_rerank.engines.load_engine = load_engine
     ce_rerank.windows.WINDOW_TOKENS = FEW_TOKENS
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("CE_RERANK_MODEL", str(make_counting_checkpoint(Path(folder) / "counting")))

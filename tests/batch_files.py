@@ -15,10 +15,10 @@ from ce_rerank.batch.output import FileOutput
 from ce_rerank.batch.partial import PartialFile
 from ce_rerank.batch.run import BatchRun
 from ce_rerank.formats.rows import WriteOptions
-from ce_rerank.types import CandidateList, Query
+from ce_rerank.types import Candidates, Query
 
 RERANKER = Reranker.from_engine(NeighbourEngine())
-LISTS = [CandidateList(Query("red"), []), *made_lists(20, 64)]
+LISTS = [Candidates(Query("red", "none"), []), *made_lists(20, 64)]
 SETTINGS = {"--top-k": None}
 SIZES = (1000,)
 
@@ -31,7 +31,7 @@ def write(
     windows: int | None = None,
     settings: dict[str, Any] | None = None,
     sizes: tuple[int | None, ...] = SIZES,
-    items: list[CandidateList | InputError] | None = None,
+    items: list[Candidates | InputError] | None = None,
     skip_bad_rows: bool = False,
 ) -> Checkpoint:
     """Rank into a file; with `windows`, no further than that."""
@@ -53,7 +53,7 @@ def begun(
     file: PartialFile,
     between: Callable[[], object] = lambda: None,
     *,
-    items: list[CandidateList | InputError] | None = None,
+    items: list[Candidates | InputError] | None = None,
 ) -> None:
     """Write a window, do something, and write another."""
     output = FileOutput(file, "jsonl", WriteOptions())
@@ -70,7 +70,7 @@ def jsonl(*rows: Any) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def shape(lists: list[CandidateList]) -> list[tuple[object, str, list[tuple[object, str]]]]:
+def shape(lists: list[Candidates]) -> list[tuple[object, str, list[tuple[object, str]]]]:
     return [
         (one.query.id, one.query.text, [(document.id, document.text) for document in one.documents])
         for one in lists

@@ -14,7 +14,7 @@ from batch_fakes import make_counting_checkpoint
 from fakes import CountingEngine
 
 from ce_rerank import (
-    CandidateList,
+    Candidates,
     Document,
     InputError,
     Query,
@@ -183,11 +183,11 @@ def test_many_queries_are_ranked_in_order(counting_reranker: Reranker) -> None:
 def test_many_queries_are_drawn_a_bounded_window_at_a_time(counting_reranker: Reranker) -> None:
     drawn = 0
 
-    def lists() -> Iterator[CandidateList]:
+    def lists() -> Iterator[Candidates]:
         nonlocal drawn
         for _ in range(40):
             drawn += 1
-            yield CandidateList(Query("red"), [Document("one")] * 300)
+            yield Candidates(Query("red"), [Document("one")] * 300)
 
     rankings = counting_reranker.rank_many(lists())
     drawn_for_each = [drawn for _ in islice(rankings, 8)]
@@ -203,7 +203,7 @@ def test_pairs_of_many_queries_share_batches(counting_engine: CountingEngine) ->
 
 def test_rank_lists_pools_and_parts_again(counting_reranker: Reranker) -> None:
     lists = [
-        CandidateList(Query(f"red {word}"), [Document("three"), Document(word)]) for word in ("one", "nine")
+        Candidates(Query(f"red {word}"), [Document("three"), Document(word)]) for word in ("one", "nine")
     ]
     rankings = counting_reranker.rank_lists(lists, RankOptions(top_k=1))
     assert [ranking[0].text for ranking in rankings] == ["three", "nine"]
@@ -229,7 +229,7 @@ def test_every_option_reaches_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_pa
         seen.append(options)
         return CountingEngine()
 
-    monkeypatch.setattr("ce_rerank.engines.base.load_engine", load)
+    monkeypatch.setattr("ce_rerank.engines.load_engine", load)
     Reranker(
         make_counting_checkpoint(tmp_path), engine="torch", device="cpu", precision="bf16", max_length=9,
         threads=3, trust_remote_code=True, offline=True,
@@ -307,4 +307,4 @@ def test_results_can_be_members_of_sets(counting_reranker: Reranker) -> None:
 @pytest.mark.parametrize("query", [" ", "caf\udce9"])
 def test_a_list_is_held_to_what_its_parts_are(counting_reranker: Reranker, query: str) -> None:
     with pytest.raises(InputError):
-        list(counting_reranker.rank_many([CandidateList(Query(query), [Document("one")])]))
+        list(counting_reranker.rank_many([Candidates(Query(query), [Document("one")])]))

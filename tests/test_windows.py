@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 from ce_rerank import Reranker
-from ce_rerank.types import CandidateList, Document, Query, RankOptions
+from ce_rerank.types import Candidates, Document, Query, RankOptions
 from ce_rerank.windows import WINDOW_CHARACTERS, WINDOW_TOKENS, WindowPlan, cut_windows
 
 PLAN = WindowPlan(tokens=8000)
 
 
-def lists_of(*sizes: int, characters: int = 388) -> list[CandidateList]:
+def lists_of(*sizes: int, characters: int = 388) -> list[Candidates]:
     """Lists whose pairs count as 100 tokens each: 97 for 388 characters, and three special ones."""
-    return [CandidateList(Query("red"), [Document("a" * characters)] * size) for size in sizes]
+    return [Candidates(Query("red"), [Document("a" * characters)] * size) for size in sizes]
 
 
 def test_windows_double_until_they_are_as_large_as_planned() -> None:

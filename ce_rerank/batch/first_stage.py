@@ -19,7 +19,7 @@ from ..formats.beir import read_corpus
 from ..formats.source import Reject, Source, raise_at_once
 from ..formats.strict_json import encode_json
 from ..formats.trec import read_run
-from ..types import CandidateList, Document
+from ..types import Candidates, Document
 from .queries import KnownQueries, RejectedRows
 
 _LIKENESS_BYTES = 4096
@@ -95,7 +95,7 @@ class RunCandidates:
             for _ in self._usable_slots(query_id, rows, raise_at_once):
                 pass
 
-    def read(self, reject: Reject) -> Generator[CandidateList, None, None]:
+    def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         """Give the lists in the order of the run; a row that cannot be ranked is rejected.
 
         What could not even be read goes first, that of the run, of the queries and of the corpus, so that the
@@ -107,7 +107,7 @@ class RunCandidates:
             self._rows_done += len(rows.slots)
             query = self._queries.by_id.get(query_id)
             if query is not None and query.text.strip():
-                yield CandidateList(query, [self._documents[slot] for slot in slots])
+                yield Candidates(query, [self._documents[slot] for slot in slots])
 
     def _read_run(self, run: Source) -> dict[str, int]:
         """Read the run into `_lists`; gives each document's id a slot, from 0."""

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..engines.openvino.manifest import FileFacts
 from ..errors import UsageError
 from ..models.contents import list_files, select_files
-from ..models.manifest import FileFacts
 from ..types import Coverage
 from .events import Checkpoint, Tally
 

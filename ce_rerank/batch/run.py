@@ -19,7 +19,7 @@ from ..errors import InputError, UsageError
 from ..formats.fields import has_field
 from ..formats.source import Reject
 from ..formats.strict_json import encode_json
-from ..types import CandidateList, Coverage, Document, Ranking, RankOptions
+from ..types import Candidates, Coverage, Document, Ranking, RankOptions
 from ..windows import WindowPlan, count_characters
 from .events import START, WHOLE, BadRow, Checkpoint, RankedWindow, Shard, Tally
 from .handoff import ClosedError, Handoff
@@ -48,7 +48,7 @@ class CandidateReader(Protocol):
         """How much of the input was read so far, from 0 to 1; None where its size is not known."""
         ...
 
-    def read(self, reject: Reject) -> Generator[CandidateList, None, None]:
+    def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         """Give the lists in input order; a row that is none goes to `reject`, which may raise its error."""
         ...
 
@@ -121,7 +121,7 @@ class BatchRun:
 class _Item:
     """A list to be ranked or a row to be reported, how large it is, and what was read up to it."""
 
-    content: CandidateList | BadRow
+    content: Candidates | BadRow
     number: int
     tokens: int
     characters: int
@@ -170,7 +170,7 @@ class _Reader:
         else:
             self._lists.end()
 
-    def _take(self, candidates: CandidateList, number: int) -> None:
+    def _take(self, candidates: Candidates, number: int) -> None:
         try:
             self._reranker.require_scorable(candidates, self._options)
         except InputError as error:
@@ -195,7 +195,7 @@ class _Reader:
         self._digest.update(repr((str(error), text)).encode())
         self._hand_on(BadRow(error, text), 0, _TOKENS_OF_A_BAD_ROW, len(text))
 
-    def _hand_on(self, content: CandidateList | BadRow, number: int, tokens: int, characters: int) -> None:
+    def _hand_on(self, content: Candidates | BadRow, number: int, tokens: int, characters: int) -> None:
         self._items += 1
         digest = self._digest.hexdigest()
         if self._items == self._after.items and digest != self._after.digest:
@@ -263,7 +263,7 @@ class _Scorer:
         return [] if self._stopped else items
 
     def _rank(self, items: list[_Item]) -> RankedWindow:
-        lists = [item.content for item in items if isinstance(item.content, CandidateList)]
+        lists = [item.content for item in items if isinstance(item.content, Candidates)]
         bad_rows = [item.content for item in items if isinstance(item.content, BadRow)]
         rankings = self._reranker.rank_lists(lists, self._options, on_progress=self._count)
         self._reached = Checkpoint(
@@ -274,7 +274,7 @@ class _Scorer:
         )
         return RankedWindow(
             rankings,
-            [item.number for item in items if isinstance(item.content, CandidateList)],
+            [item.number for item in items if isinstance(item.content, Candidates)],
             bad_rows,
             self._reached.tally,
             None if self._input_error else self._reached,
@@ -288,13 +288,13 @@ class _Scorer:
             self._on_progress(documents)
 
 
-def _tally(lists: Sequence[CandidateList], rankings: Sequence[Ranking], bad_rows: int) -> Tally:
+def _tally(lists: Sequence[Candidates], rankings: Sequence[Ranking], bad_rows: int) -> Tally:
     blank = sum(not document.text.strip() for candidates in lists for document in candidates.documents)
     coverage = sum((ranking.coverage for ranking in rankings), Coverage())
     return Tally(len(lists), bad_rows, blank, coverage)
 
 
-def _as_row(candidates: CandidateList) -> dict[str, Any]:
+def _as_row(candidates: Candidates) -> dict[str, Any]:
     """Give a list as a nested row that would be read as it."""
     query = candidates.query
     documents = [_as_item(document) for document in candidates.documents]

@@ -97,8 +97,8 @@ def find_hub(*, offline: bool) -> Finding:
 
 def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     """Say whether the model is here, and compiled."""
-    from ..models.compilable import CannotCompileError, find_obstacle
-    from ..models.compiled import find_compiled
+    from ..engines.openvino.cache import find_compiled
+    from ..engines.openvino.compilable import CannotCompileError, find_obstacle
     from ..models.inventory import find_model as find_model_entry
     from ..models.offline import INSTALL_HINT
     from ..models.store import OFFLINE_NAME, default_model, resolve_checkpoint
@@ -180,7 +180,7 @@ def _find_infidelity(answer: dict[str, Any]) -> str | None:
     """Say what is wrong with the scores of a self-test; None when nothing is."""
     import numpy as np
 
-    from ..engines.fidelity import TOLERANCES, find_infidelity
+    from ..engines.openvino.arrangements import TOLERANCES, find_infidelity
 
     if answer["order"][0] != 0:
         return "the document that answers the query does not come first"

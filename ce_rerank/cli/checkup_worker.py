@@ -32,7 +32,7 @@ def find_torch(keywords: dict[str, Any]) -> dict[str, Any]:
     """Load torch and say which devices it can use, and for what it was built."""
     import torch
 
-    from ..engines.devices import available_devices
+    from ..engines.hardware import available_devices
 
     devices = available_devices()
     names = {name: torch.cuda.get_device_name(name) for name in devices if name.startswith("cuda")}
@@ -41,7 +41,7 @@ def find_torch(keywords: dict[str, Any]) -> dict[str, Any]:
 
 def find_openvino(keywords: dict[str, Any]) -> dict[str, Any]:
     """Load OpenVINO and say what it makes of this CPU."""
-    from ..models.runtime import load_runtime
+    from ..engines.openvino.runtime import load_runtime
 
     core = load_runtime().Core()
     return {
@@ -74,7 +74,7 @@ def rank(keywords: dict[str, Any]) -> dict[str, Any]:
 
 def _score_golden_pairs(reranker: Reranker, keywords: dict[str, Any]) -> list[tuple[float, float]]:
     """Give, for each golden pair, the logit that torch gave when the model was compiled, and the one now."""
-    from ..models.compiled import find_compiled
+    from ..engines.openvino.cache import find_compiled
     from ..models.store import resolve_checkpoint
 
     named = {name: keywords[name] for name in ("revision", "offline", "trust_remote_code", "allow_pickle")}

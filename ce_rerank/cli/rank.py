@@ -19,6 +19,7 @@ from ..formats.base import FORMAT_OF_SUFFIX, InputFormat, ReadOptions, read_docu
 from ..formats.output import open_output, require_other_file
 from ..formats.rows import WriteOptions
 from ..formats.source import Source, read_query
+from ..formats.trec import require_run_id
 from ..formats.writers import open_writer
 from ..ranking import select_top
 from ..types import Document, Query, Ranking, RankOptions
@@ -102,6 +103,9 @@ def rank(
         documents = _read_documents(texts, file or [], reading, query_file)
         is_seen = output.output is None and sys.stdout.isatty()
         format = to or format_of_output(output.output, _FORMATS, "table" if is_seen else "jsonl")
+        if format == "trec":
+            for place, document in enumerate(documents):
+                require_run_id(document.id, document.origin or f"document {place}")
         writing = WriteOptions(not output.no_text, output.details)
         if format != "table":
             open_writer(format, io.BytesIO(), writing)  # what it refuses, it refuses before the work

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..engines.openvino.cache import COMPILED_FOLDER, DECLINED_NAME
+from ..engines.openvino.manifest import read_manifest
 from ..errors import UnavailableError
 from ..files import read_json_object
 from .catalog import CATALOG, MULTILINGUAL, OFFLINE_NAME, KnownModel, find_known, resolve_alias
-from .compiled import COMPILED_FOLDER, DECLINED_NAME
 from .contents import find_fault, is_cross_encoder, list_files
 from .hub_cache import Snapshot, list_cached_names, list_snapshots, measure_folder, repository_folder
-from .manifest import read_manifest
 from .store import Checkpoint, cache_folder, offline_folder
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..engines.openvino.cache import COMPILED_FOLDER
 from ..errors import UnavailableError
-from .compiled import COMPILED_FOLDER
 from .hub_cache import hub_cache_folder, measure_folder
 from .inventory import ModelEntry
 from .store import cache_folder

@@ -224,14 +224,14 @@ def _resolve_folder(name: str, trust: _Trust) -> Checkpoint:
 
 
 def _is_compiled(path: Path) -> bool:
-    from .manifest import GRAPH_NAME, MANIFEST_NAME
+    from ..engines.openvino.manifest import GRAPH_NAME, MANIFEST_NAME
 
     return (path / MANIFEST_NAME).is_file() and (path / GRAPH_NAME).is_file()
 
 
 def _describe_compiled(name: str, path: Path) -> Checkpoint:
     """Take a folder that was exported; whether it is whole is found out when it is opened."""
-    from .manifest import read_manifest
+    from ..engines.openvino.manifest import read_manifest
     from .offline import NOTE
 
     manifest = read_manifest(path)

@@ -14,7 +14,7 @@ from marks import posix_only
 from ce_rerank import InputError, OutputError, UsageError
 from ce_rerank.batch.partial import PartialFile
 from ce_rerank.formats.output import finish_output
-from ce_rerank.types import CandidateList
+from ce_rerank.types import Candidates
 
 WITH_BAD_ROWS = [
     *LISTS[:5],
@@ -76,7 +76,7 @@ class TestBadRows:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         format: str,
-        rows: list[CandidateList | InputError],
+        rows: list[Candidates | InputError],
         renames: int,
     ) -> None:
         whole, path = tmp_path / "whole", tmp_path / "out"

@@ -15,7 +15,7 @@ from ce_rerank.errors import InputError
 from ce_rerank.formats.base import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
 from ce_rerank.formats.strict_json import ExactFloat
-from ce_rerank.types import CandidateList, Document, Query
+from ce_rerank.types import Candidates, Document, Query
 
 RUN = "2 Q0 b 1 9.5 x\n1 Q0 a 1 3 x\n2 Q0 c 2 9 x\n1 Q0 b 2 2 x\n"
 QUERIES = """\
@@ -57,8 +57,8 @@ def test_a_run_gives_its_queries_as_they_first_come_with_their_documents(tmp_pat
     candidates = loaded(tmp_path)
     candidates.require_whole()
     assert list(candidates.read(raise_at_once)) == [
-        CandidateList(Query("blue", "2", {}, f"{tmp_path}/queries.jsonl:2"), [b, c]),
-        CandidateList(Query("red", "1", {"lang": "en"}, f"{tmp_path}/queries.jsonl:1"), [a, b]),
+        Candidates(Query("blue", "2", {}, f"{tmp_path}/queries.jsonl:2"), [b, c]),
+        Candidates(Query("red", "1", {"lang": "en"}, f"{tmp_path}/queries.jsonl:1"), [a, b]),
     ]
     assert not candidates.may_pause
 

@@ -17,7 +17,7 @@ from ce_rerank import InputError, OutputError, UsageError
 from ce_rerank.batch.partial import PartialFile
 from ce_rerank.formats.strict_json import DEEPEST_LEVEL, encode_json
 from ce_rerank.formats.writers import BATCH_FORMATS
-from ce_rerank.types import CandidateList, Document, Query
+from ce_rerank.types import Candidates, Document, Query
 
 
 @pytest.mark.parametrize("format", BATCH_FORMATS)
@@ -226,8 +226,8 @@ def test_a_folder_that_is_moved_takes_what_is_finished_along(tmp_path: Path) -> 
 
 def test_columns_of_a_table_stay_those_of_the_first_part(tmp_path: Path) -> None:
     lists = [
-        CandidateList(Query("red", "a"), [Document("one", 1, {"id": 1, "n,\n": 3})] * 200),
-        CandidateList(Query("red", "b"), [Document("two", 1, {"m": [1]})] * 200),
+        Candidates(Query("red", "a"), [Document("one", 1, {"id": 1, "n,\n": 3})] * 200),
+        Candidates(Query("red", "b"), [Document("two", 1, {"m": [1]})] * 200),
     ]
     write(tmp_path / "whole", "csv", items=lists)
     write(tmp_path / "out", "csv", items=lists, windows=1)
@@ -260,7 +260,7 @@ def test_a_run_that_ends_while_its_model_is_loaded_does_not_leave_what_was_there
 
 
 def test_names_that_a_table_cannot_hold_are_the_same_when_it_is_continued(tmp_path: Path) -> None:
-    lists = [CandidateList(Query("red", name), [Document("one", 1, {"a\0b": 3})] * 200) for name in "ab"]
+    lists = [Candidates(Query("red", name), [Document("one", 1, {"a\0b": 3})] * 200) for name in "ab"]
     write(tmp_path / "whole", "csv", items=lists)
     write(tmp_path / "out", "csv", items=lists, windows=1)
     write(tmp_path / "out", "csv", items=lists, resume=True)
@@ -276,7 +276,7 @@ def test_a_field_as_deep_as_one_may_be_fits_into_a_table(tmp_path: Path) -> None
     write(
         tmp_path / "out",
         "parquet",
-        items=[CandidateList(Query("red"), [Document("one", 1, {"index": deep})])],
+        items=[Candidates(Query("red"), [Document("one", 1, {"index": deep})])],
     )
     (held,) = parquet.read_table(tmp_path / "out").column("input").to_pylist()
     assert held == encode_json({"index": deep})

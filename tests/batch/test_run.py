@@ -12,7 +12,7 @@ from fakes import CountingEngine
 from ce_rerank import InputError, Ranking, RankOptions, Reranker, UnavailableError, UsageError
 from ce_rerank.batch.events import Checkpoint, RankedWindow, Shard, parse_shard
 from ce_rerank.batch.run import BatchRun
-from ce_rerank.types import CandidateList, Document, Query
+from ce_rerank.types import Candidates, Document, Query
 
 OPTIONS = RankOptions(scores="logit")
 
@@ -49,7 +49,7 @@ def test_windows_are_pooled_and_double(counting_reranker: Reranker) -> None:
 
 
 def test_queries_without_documents_come_through(counting_reranker: Reranker) -> None:
-    lists = [CandidateList(Query("red"), []), *made_lists(1, 2), CandidateList(Query("blue"), [])]
+    lists = [Candidates(Query("red"), []), *made_lists(1, 2), Candidates(Query("blue"), [])]
     windows = ranked(BatchRun(counting_reranker, GivenLists(lists), OPTIONS))
     assert [len(ranking) for window in windows for ranking in window.rankings] == [0, 2, 0]
 
@@ -66,7 +66,7 @@ def test_a_run_that_continues_at_any_checkpoint_gives_the_same_scores(touchy: Re
 
 
 def test_the_tally_goes_on_from_a_checkpoint(counting_reranker: Reranker) -> None:
-    lists = [*made_lists(5, 40), CandidateList(Query("red"), [Document(" "), Document("two " * 40)])]
+    lists = [*made_lists(5, 40), Candidates(Query("red"), [Document(" "), Document("two " * 40)])]
     whole = ranked(BatchRun(counting_reranker, GivenLists(lists), OPTIONS))
     after = whole[0].checkpoint
     assert after is not None
@@ -90,12 +90,12 @@ def test_a_run_does_not_continue_on_other_input(counting_reranker: Reranker, cha
     first = lists[0].documents[0]
     changed = {
         "text": [
-            CandidateList(lists[0].query, [Document("nine", first.id), *lists[0].documents[1:]]),
+            Candidates(lists[0].query, [Document("nine", first.id), *lists[0].documents[1:]]),
             *lists[1:],
         ],
-        "id": [CandidateList(Query("red one", "other"), lists[0].documents), *lists[1:]],
+        "id": [Candidates(Query("red one", "other"), lists[0].documents), *lists[1:]],
         "field": [
-            CandidateList(
+            Candidates(
                 lists[0].query, [Document(first.text, first.id, {"year": 1}), *lists[0].documents[1:]]
             ),
             *lists[1:],
@@ -137,7 +137,7 @@ def test_a_shard_that_is_none_is_refused(text: str) -> None:
 
 
 class TestRowsThatAreNone:
-    def items(self) -> list[CandidateList | InputError]:
+    def items(self) -> list[Candidates | InputError]:
         lists = made_lists(5, 64)
         return [*lists[:3], InputError("hits.jsonl:4: broken."), *lists[3:]]
 
@@ -171,7 +171,7 @@ class TestRowsThatAreNone:
         assert sorted(reported) == ["hits.jsonl:4: broken.", "hits.jsonl:7: broken, too."]
 
     def test_are_queries_too_long_for_the_model(self, counting_reranker: Reranker) -> None:
-        long = CandidateList(
+        long = Candidates(
             Query("red " * 30, "long", {"lang": "en"}, "hits.jsonl:2"),
             [Document("one", 1, {"id": 1, "text": "one"}), Document("two")],
         )
@@ -190,13 +190,13 @@ class TestRowsThatAreNone:
     ) -> None:
         fields = {"_id": "d", "title": "T", "n": 1}
         document = Document("T two", "d", fields, ("title", "text"))
-        lists = [CandidateList(Query("red " * 30, "q"), [document])]
+        lists = [Candidates(Query("red " * 30, "q"), [document])]
         windows = ranked(BatchRun(counting_reranker, GivenLists(lists), OPTIONS, skip_bad_rows=True))
         (item,) = json.loads(windows[0].bad_rows[0].text)["documents"]
         assert item == {"_id": "d", "n": 1, "text": "T two"}
 
     def test_are_lists_with_a_document_that_may_not_be_cut(self, counting_reranker: Reranker) -> None:
-        lists = [*made_lists(1, 2), CandidateList(Query("red"), [Document("one " * 40, origin="h:2")])]
+        lists = [*made_lists(1, 2), Candidates(Query("red"), [Document("one " * 40, origin="h:2")])]
         options = RankOptions(long="error")
         windows = ranked(BatchRun(counting_reranker, GivenLists(lists), options, skip_bad_rows=True))
         assert [len(window.rankings) for window in windows] == [1]
@@ -219,7 +219,7 @@ class TestRowsThatAreNone:
 
 
 def test_a_fault_of_the_model_ends_the_run_after_what_came_before(counting_reranker: Reranker) -> None:
-    lists = [*made_lists(2, 64), CandidateList(Query("red"), [Document("nan", origin="hits.jsonl:3")])]
+    lists = [*made_lists(2, 64), Candidates(Query("red"), [Document("nan", origin="hits.jsonl:3")])]
     seen: list[RankedWindow] = []
     run = BatchRun(counting_reranker, GivenLists(lists), OPTIONS)
     with run, pytest.raises(UnavailableError, match=r"gave nan for hits\.jsonl:3"):
@@ -230,7 +230,7 @@ def test_a_fault_of_the_model_ends_the_run_after_what_came_before(counting_reran
 def test_a_pipe_that_pauses_is_ranked_as_it_comes(counting_reranker: Reranker) -> None:
     go_on = threading.Event()
 
-    def slowly() -> Iterator[CandidateList]:
+    def slowly() -> Iterator[Candidates]:
         for candidates in made_lists(3, 2):
             yield candidates
             assert go_on.wait(5)

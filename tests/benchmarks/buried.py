@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ce_rerank import CandidateList, Document, Query, Reranker
+from ce_rerank import Candidates, Document, Query, Reranker
 from ce_rerank.evaluation import Run, evaluate, load_judgements
 from ce_rerank.formats.beir import read_corpus, read_queries
 from ce_rerank.formats.packed import PackedLists
@@ -43,7 +43,7 @@ def main() -> None:
         str(document.id): document for document in read_corpus([given.folder / "corpus.jsonl"], everything)
     }
 
-    def lists(*, buried: bool) -> Iterator[CandidateList]:
+    def lists(*, buried: bool) -> Iterator[Candidates]:
         for query_id in chosen:
             wanted = candidates[query_id][: given.candidates]
             others = sorted(everything - set(candidates[query_id]))
@@ -55,7 +55,7 @@ def main() -> None:
                     unrelated = [corpus[other].text for other in chance.sample(others, 2 * given.around)]
                     texts = [*unrelated[: given.around], *texts, *unrelated[given.around :]]
                 documents.append(Document("\n\n".join(texts), id=doc_id))
-            yield CandidateList(Query(queries[query_id], id=query_id), documents)
+            yield Candidates(Query(queries[query_id], id=query_id), documents)
 
     judgements = load_judgements(given.folder / "qrels.tsv")
     reranker = Reranker()

@@ -16,7 +16,7 @@ from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 
 from ce_rerank import Reranker
-from ce_rerank.models.quiet import quiet_libraries
+from ce_rerank.engines.quiet import quiet_libraries
 from ce_rerank.models.store import resolve_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -50,7 +50,7 @@ def test_every_figure_names_its_measure_and_its_page(known: KnownModel) -> None:
 def test_every_family_is_tried_with_a_tiny_model_of_its_architecture() -> None:
     from engines import families
 
-    from ce_rerank.models.compilable import FAMILIES
+    from ce_rerank.engines.openvino.compilable import FAMILIES
 
     encoders = {known.family for known in CATALOG if known.kind == "encoder" and known.family}
     assert encoders <= set(families.FAMILIES)

@@ -17,8 +17,8 @@ import torch
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Transformer
 
-from .compilable import ACTIVATIONS, CannotCompileError, OutOfMemoryError, says_out_of_memory
-from .cross_encoder import (
+from ...models.store import Checkpoint
+from ..cross_encoder import (
     find_score_layer,
     first_line,
     load_cross_encoder,
@@ -26,9 +26,10 @@ from .cross_encoder import (
     name_activation,
     preprocess_pair,
 )
-from .first_token import keep_first_token
+from ..limits import longest_pair
+from ..quiet import quiet_libraries
+from .compilable import ACTIVATIONS, CannotCompileError, OutOfMemoryError, says_out_of_memory
 from .golden import GOLDEN_TEXTS
-from .limits import longest_pair
 from .manifest import (
     GRAPH_NAME,
     TOKENIZER_NAME,
@@ -39,9 +40,8 @@ from .manifest import (
     ModelFacts,
     Origin,
 )
-from .quiet import quiet_libraries
+from .prune import keep_first_token
 from .runtime import load_converter, load_runtime
-from .store import Checkpoint
 
 log = logging.getLogger("ce_rerank")
 

@@ -24,10 +24,10 @@ from engines.families import (
 )
 from marks import posix_only
 
-from ce_rerank.models.compilable import CannotCompileError, MishapError, UnusableCacheError
-from ce_rerank.models.compiled import CompiledModel, find_compiled, prepare_compiled
-from ce_rerank.models.golden import GOLDEN_TEXTS
-from ce_rerank.models.manifest import maker_versions, read_manifest
+from ce_rerank.engines.openvino.cache import CompiledModel, find_compiled, prepare_compiled
+from ce_rerank.engines.openvino.compilable import CannotCompileError, MishapError, UnusableCacheError
+from ce_rerank.engines.openvino.golden import GOLDEN_TEXTS
+from ce_rerank.engines.openvino.manifest import maker_versions, read_manifest
 from ce_rerank.models.store import Checkpoint
 
 pytestmark = pytest.mark.slow
@@ -245,7 +245,7 @@ def compile_in_process(checkpoint: Checkpoint, before: str = "") -> subprocess.P
         f"{before}\n"
         "import logging, pathlib, sys\n"
         "logging.basicConfig(level=logging.INFO, stream=sys.stdout, format='%(message)s')\n"
-        "from ce_rerank.models.compiled import prepare_compiled\n"
+        "from ce_rerank.engines.openvino.cache import prepare_compiled\n"
         "from ce_rerank.models.store import Checkpoint\n"
         f"prepare_compiled(Checkpoint('tiny', pathlib.Path({str(checkpoint.folder)!r}), 'folder'))\n"
         "print('done')"
@@ -270,7 +270,7 @@ def test_a_process_killed_while_it_compiles_leaves_nothing_that_counts(
     checkpoint: Checkpoint, cache: Path
 ) -> None:
     never_done = (
-        "import time; from ce_rerank.models.manifest import Manifest\n"
+        "import time; from ce_rerank.engines.openvino.manifest import Manifest\n"
         "Manifest.write = lambda *_: (print('all but done', flush=True), time.sleep(600))"
     )
     process = compile_in_process(checkpoint, never_done)
@@ -307,7 +307,7 @@ def test_what_could_not_be_compiled_for_want_of_memory_is_tried_again(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr("ce_rerank.models.compile.keep_first_token", fail)
+        patched.setattr("ce_rerank.engines.openvino.convert.keep_first_token", fail)
         with pytest.raises(MishapError, match=r"^there is too little memory to compile it$"):
             prepare_compiled(checkpoint)
     assert prepare_compiled(checkpoint).weights_are_whole()
@@ -320,7 +320,9 @@ def test_a_disk_without_room_for_what_is_compiled_is_told_apart(
         raise RuntimeError("basic_ios::clear: iostream error")
 
     with monkeypatch.context() as patched:
-        patched.setattr("ce_rerank.models.compile.load_runtime", lambda: SimpleNamespace(save_model=fail))
+        patched.setattr(
+            "ce_rerank.engines.openvino.convert.load_runtime", lambda: SimpleNamespace(save_model=fail)
+        )
         with pytest.raises(UnusableCacheError, match=r"^the cache cannot hold it \(OpenVINO could"):
             prepare_compiled(checkpoint)
     assert prepare_compiled(checkpoint).weights_are_whole()

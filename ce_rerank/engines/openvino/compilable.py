@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .contents import list_code, read_modules
-from .kind import named_activation, read_config, read_config_if_there
+from ...models.contents import list_code, read_modules
+from ...models.kind import named_activation, read_config, read_config_if_there
 
 # As transformers names them in `model_type`; the tests convert and compare each, at several shapes.
 FAMILIES = (
@@ -28,8 +28,6 @@ ACTIVATIONS = {
     "torch.nn.Sigmoid": "sigmoid",
 }
 
-IMPORT_FAILURES = (ImportError, OSError, RuntimeError, AttributeError, MemoryError)
-"""What importing a large library may end with: a part is missing or does not fit, or memory is short."""
 _NO_MEMORY = re.compile(r"bad.alloc|can't alloc|out of memory", re.IGNORECASE)
 
 

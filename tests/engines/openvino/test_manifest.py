@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ce_rerank.models.manifest import (
+from ce_rerank.engines.openvino.manifest import (
     MANIFEST_NAME,
     FileFacts,
     GoldenPair,

@@ -10,12 +10,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import OutputError, UnavailableError, UsageError
+from ...errors import OutputError, UnavailableError, UsageError
+from ...models.contents import LEGAL_NAMES, list_files
+from ...models.store import Checkpoint
+from .cache import prepare_compiled
 from .compilable import CannotCompileError
-from .compiled import prepare_compiled
-from .contents import LEGAL_NAMES, list_files
 from .manifest import FileFacts
-from .store import Checkpoint
 
 _CARRIED = ("config.json", "README.md")
 
@@ -69,7 +69,7 @@ def _carry_papers(checkpoint: Checkpoint, folder: Path) -> None:
     for name in names:
         shutil.copyfile(checkpoint.folder / name, folder / name)
     if not any(name.startswith(LEGAL_NAMES) for name in names):
-        from .inspection import inspect_checkpoint
+        from ...models.inspection import inspect_checkpoint
 
         licence = inspect_checkpoint(checkpoint.folder).licence or "not named in its card"
         origin = (

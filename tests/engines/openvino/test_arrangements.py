@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ce_rerank.engines.arrangements import choose_batch_tokens
+from ce_rerank.engines.openvino.arrangements import choose_batch_tokens
 
 
 @pytest.mark.parametrize(("threads", "tokens"), [(1, 512), (2, 1024), (4, 2048), (16, 2048)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ce_rerank.models.compilable import find_obstacle
+from ce_rerank.engines.openvino.compilable import find_obstacle
 
 BERT: dict[str, Any] = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}
 

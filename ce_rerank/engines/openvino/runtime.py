@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..interrupts import raise_if_interrupted
+from ...interrupts import raise_if_interrupted
 from .compilable import BrokenLibraryError
 
 _TELEMETRY = "openvino_telemetry"

@@ -2,7 +2,7 @@
 
 <cache>/compiled/<readable name>-<digest of source and revision>/
     manifest.json  model.xml  model.bin  tokenizer.json
-    checked/       what the engine found out about it on this machine (`engines/arrangements.py`)
+    checked/       what the engine found out about it on this machine (`arrangements.py`)
     declined.json  stands alone, in place of all that: it was tried, and why it failed
 
 A folder that was exported (`export.py`) is used where it lies and never written to; what is found out about
@@ -22,18 +22,14 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from ..errors import UnavailableError
-from ..files import make_folder_whole, read_json_object, remove_folder, write_whole
-from ..interrupts import raise_if_interrupted
-from .compilable import (
-    IMPORT_FAILURES,
-    BrokenLibraryError,
-    CannotCompileError,
-    MishapError,
-    UnusableCacheError,
-    find_obstacle,
-)
-from .contents import list_files, select_files
+from ...errors import UnavailableError
+from ...files import make_folder_whole, read_json_object, remove_folder, write_whole
+from ...interrupts import raise_if_interrupted
+from ...models.contents import list_files, select_files
+from ...models.store import Checkpoint, cache_folder, make_cache_folder
+from ..hardware import IMPORT_FAILURES
+from . import compilable
+from .compilable import BrokenLibraryError, CannotCompileError, MishapError, UnusableCacheError
 from .manifest import (
     MANIFEST_NAME,
     WEIGHTS_NAME,
@@ -43,7 +39,6 @@ from .manifest import (
     maker_versions,
     read_manifest,
 )
-from .store import Checkpoint, cache_folder, make_cache_folder
 
 log = logging.getLogger("ce_rerank")
 
@@ -91,6 +86,15 @@ def find_compiled(checkpoint: Checkpoint) -> CompiledModel | None:
     return found if isinstance(found, CompiledModel) else None
 
 
+def find_obstacle(checkpoint: Checkpoint) -> str | None:
+    """Return what keeps a checkpoint from being run compiled, as a clause; None when nothing is known to."""
+    try:
+        found = find_compiled(checkpoint)
+    except CannotCompileError as error:
+        return str(error)
+    return None if found else compilable.find_obstacle(checkpoint.folder)
+
+
 def prepare_compiled(checkpoint: Checkpoint) -> CompiledModel:
     """Find what was compiled from a checkpoint, or compile it, once, however many processes ask.
 
@@ -99,7 +103,7 @@ def prepare_compiled(checkpoint: Checkpoint) -> CompiledModel:
     found = find_compiled(checkpoint)
     if found is not None:
         return found
-    obstacle = find_obstacle(checkpoint.folder)
+    obstacle = compilable.find_obstacle(checkpoint.folder)
     if obstacle is not None:
         raise CannotCompileError(obstacle)
     with _locked(_folder_of(checkpoint)):
@@ -170,7 +174,7 @@ def _examine(checkpoint: Checkpoint) -> CompiledModel | _Fault:
 def _compile(checkpoint: Checkpoint, folder: Path) -> None:
     log.info("Compiling %s for the CPU, once", checkpoint.name, extra={"stage": True})
     try:
-        from .compile import compile_checkpoint
+        from .convert import compile_checkpoint
     except IMPORT_FAILURES as error:
         raise_if_interrupted()
         raise BrokenLibraryError(f"torch cannot be loaded ({error})") from error

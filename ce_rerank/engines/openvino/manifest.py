@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..files import read_json_object, write_whole
+from ...files import read_json_object, write_whole
 
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAME = "model.xml"

@@ -11,7 +11,7 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from ..types import Pair
-from .compilable import ACTIVATIONS
+from .openvino.compilable import ACTIVATIONS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

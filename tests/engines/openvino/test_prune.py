@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from engines.families import FAMILIES, make_checkpoint
 
-from ce_rerank.models.compiled import prepare_compiled
-from ce_rerank.models.first_token import keep_first_token
-from ce_rerank.models.runtime import load_runtime
+from ce_rerank.engines.openvino.cache import prepare_compiled
+from ce_rerank.engines.openvino.prune import keep_first_token
+from ce_rerank.engines.openvino.runtime import load_runtime
 
 WIDTH = 8
 _RANDOM = np.random.default_rng(0)

@@ -1,0 +1,1 @@
+"""The CPU engine: checkpoints compiled to OpenVINO, kept in the cache, scored without torch."""
