@@ -82,7 +82,7 @@ class ReadOptions:
 def read_documents(readable: Readable, options: ReadOptions = ReadOptions()) -> Iterator[Document]:
     """Read the documents of a file or stream, one at a time.
 
-    Raises InputError, naming file and line, for what cannot be read and for a source without documents.
+    Raises InputError, naming file and line, for what cannot be read. A source without documents is warned of.
     """
     source = as_source(readable)
     if options.whole_files:
@@ -94,7 +94,7 @@ def read_documents(readable: Readable, options: ReadOptions = ReadOptions()) -> 
         is_empty = False
         yield rules.document(value, origin)
     if is_empty:
-        raise InputError(f"{source.name}: no documents in it.")
+        log.warning("%s: no documents in it.", source.name)  # a search without hits
 
 
 def read_rows(
