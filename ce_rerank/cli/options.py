@@ -17,7 +17,7 @@ import typer
 from ..types import EngineName, LongPolicy, PoolName, Precision, RankOptions, ScoreScale
 
 if TYPE_CHECKING:
-    from ..formats.base import ReadOptions
+    from ..formats.documents import ReadOptions
 
 _MODEL = "Model and machine"
 _INPUT = "Input"
@@ -176,7 +176,7 @@ class InputOptions:
 
     def read_options(self, format: str | None, *, whole_files: bool = False) -> ReadOptions:
         """Give these as the formats take them."""
-        from ..formats.base import ReadOptions
+        from ..formats.documents import ReadOptions
 
         return ReadOptions(format, tuple(self.text_field or ()), self.id_field, whole_files)
 

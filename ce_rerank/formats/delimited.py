@@ -32,7 +32,7 @@ def read_csv_rows(
     columns: Sequence[str] = (),
     ids: Container[str] = (),
 ) -> Iterator[Row]:
-    """Read rows as objects whose values are strings, named by the header or `columns`; blank lines are skipped.
+    """Read rows as objects of strings, named by the header or by `columns`; blank lines are skipped.
 
     Without a `delimiter` it is that of a `sep=` line, else the one that cuts the first line into as many
     cells as there are `columns`, else into the most. A quoted field may hold line ends; the origin of a row
@@ -41,7 +41,7 @@ def read_csv_rows(
     """
     # The module's limit is 128 KiB a field, which a document may well be over. The setting is the process's.
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    first_line = stream.look_at_line(lambda start: ROW_BYTES).decode(errors="replace")
+    first_line = stream.look_at_line(ROW_BYTES).decode(errors="replace")
     sep_line = re.fullmatch(r'"?sep=(.?)"?', first_line)
     lines = _RowLines(Lines(stream, name), name, skip=1 if sep_line else 0)
     if sep_line:
@@ -79,8 +79,10 @@ def read_tsv_rows(
         try:
             if lines.fault:
                 raise lines.fault
-            if text and not text.isspace() and (row := table.row(text.split(delimiter or "\t"), f"{name}:{number}")):
-                yield row
+            if text and not text.isspace():
+                row = table.row(text.split(delimiter or "\t"), f"{name}:{number}")
+                if row:
+                    yield row
         except InputError as error:
             (reject if table.header else raise_at_once)(error, text)
 
@@ -159,12 +161,13 @@ def _until_the_end(reader: Iterator[list[str]], lines: _RowLines) -> Iterator[li
     """Read rows of cells; broken quotes make a row without cells, and the fault of its lines."""
     while True:
         try:
-            yield next(reader)
-        except StopIteration:
-            return
+            cells = next(reader, None)
         except csv.Error as error:
             lines.fault = lines.fault or _explain_csv_error(error, lines.where)
-            yield []
+            cells = []
+        if cells is None:
+            return
+        yield cells
 
 
 def _find_delimiter(line: str, columns: int) -> str:

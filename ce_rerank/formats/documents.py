@@ -94,7 +94,7 @@ class ReadOptions:
             raise UsageError("The columns need a name each.", hint="For example: --columns id,text")
         if self.format == "text" and self.are_rows_objects:
             raise UsageError(
-                "Lines of text have no fields.", hint="Leave out --from text, or the options that name fields."
+                "Lines of text have no fields.", hint="Leave out --from text, or the names of fields."
             )
 
     @property
@@ -118,9 +118,11 @@ def read_documents(
     source = as_source(readable)
     if options.whole_files:
         try:
-            yield Document(read_whole_text(source), id=source.name if source.path else "-", origin=source.name)
+            text = read_whole_text(source)
         except InputError as error:
             reject(error, "")
+        else:
+            yield Document(text, id=source.name if source.path else "-", origin=source.name)
         return
     rules = options.field_rules
     is_empty = True
@@ -138,7 +140,9 @@ def read_documents(
                 document = rules.document(value, origin)
             except InputError as error:
                 if format in ("csv", "tsv") and not options.columns and isinstance(error, MissingFieldError):
-                    error.hint += " Line 1 was read as the header; if it is a row, name the columns: --columns id,text"
+                    error.hint += (
+                        " Line 1 was read as the header; if it is a row, name the columns: --columns id,text"
+                    )
                 reject(error, encode_json(value))
             else:
                 yield document
@@ -168,7 +172,7 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
     format = FORMAT_OF_SUFFIX.get(suffix)
     if format is not None and not (format == "text" and options.are_rows_objects):
         return format
-    stream.look_at_line(lambda start: _LOOK_BYTES)
+    stream.look_at_line(_LOOK_BYTES)
     head = stream.peek(0)
     if kind := next((kind for magic, kind in _NOT_READ.items() if head.startswith(magic)), ""):
         raise InputError(f"{source.name}: {kind}, which is not read.", hint="Save it as Parquet or CSV.")
@@ -202,7 +206,7 @@ def sniff_format(head: bytes, names: Collection[str] = ()) -> InputFormat:
         cells = [cell.removeprefix('"').removesuffix('"') for cell in line.split(delimiter)]
         # A line of prose may well hold the word "text" between commas, but not without a space around it.
         if all(cell == cell.strip() for cell in cells) and not {*TEXT_FIELDS, *names}.isdisjoint(cells):
-            return "tsv" if delimiter == "\t" else "csv"
+            return "tsv" if "\t" in line else "csv"
     return "text"
 
 
@@ -236,7 +240,8 @@ def row_reader(format: InputFormat, options: ReadOptions = ReadOptions()) -> Row
             from .parquet import read_parquet_rows
         except ModuleNotFoundError:
             raise UnavailableError(
-                "Reading Parquet needs the pyarrow package.", hint="Install it: pip install 'ce-rerank[parquet]'"
+                "Reading Parquet needs the pyarrow package.",
+                hint="Install it: pip install 'ce-rerank[parquet]'",
             ) from None
         return read_parquet_rows
     if format in ("csv", "tsv"):
@@ -266,7 +271,7 @@ def read_file_names(source: Source) -> list[str]:
 
 
 def walk_folders(names: Sequence[str]) -> list[str]:
-    """Replace folders by the text files in them, by name; hidden and binary ones are left out, and counted."""
+    """Replace folders by the text files in them; hidden and binary ones are left out, and counted."""
     files: list[str] = []
     left_out = 0
     for name in names:

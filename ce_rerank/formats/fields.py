@@ -27,6 +27,7 @@ ID_FIELDS = ("id", "_id", "docno", "docid", "doc_id", "pid", "corpus-id")
 _MISSING = object()
 _DEEPEST_SHOWN = 5
 _MOST_SHOWN = 12
+_COLUMNS_HINT = 'It holds columns; write it as rows, an object each (pandas: orient="records", lines=True).'
 _PLAIN_NAME = re.compile(r"[\w.$@/:-]+")
 
 
@@ -44,7 +45,7 @@ class FieldRules:
     def document(self, value: object, origin: str) -> Document:
         """Make a document of a row: an object, or a bare string, which is all text.
 
-        Raises InputError that starts with `origin` when the row is neither, has no text, or none that is text.
+        Raises InputError that starts with `origin` when the row is neither, or has no text.
         """
         if isinstance(value, str):
             return Document(value, origin=origin)
@@ -61,7 +62,7 @@ class FieldRules:
                 found.insert(0, (TITLE_FIELD, value[TITLE_FIELD]))
         if not found:
             raise _no_text(value, self.text_fields, origin)
-        texts = [_text_of(item, path, origin) for path, item in found]
+        texts = [_text_of(item, path, value, origin) for path, item in found]
         text = texts[0] if len(texts) == 1 else " ".join(filter(None, texts))
         used = tuple([path for path, _ in found])
         return Document(text, find_id(value, self.id_field, origin), value, used, origin)
@@ -163,29 +164,29 @@ def _as_id(value: object) -> DocumentId | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _text_of(value: object, path: str, origin: str) -> str:
+def _text_of(value: object, path: str, row: Mapping[str, Any], origin: str) -> str:
     """Return a text, a number or a list of them as text; null is an empty one."""
     if isinstance(value, str):
         return value
     if value is None:
         return ""
     if isinstance(value, list):
-        return " ".join(filter(None, [_text_of(item, path, origin) for item in value]))
+        return " ".join(filter(None, [_text_of(item, path, row, origin) for item in value]))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
+    inside = f" ({describe_fields(value, path + '.')})" if isinstance(value, dict) else ""
     raise InputError(
-        f'{origin}: "{path}" is {json_kind(value)}, not text{_inside(value, path)}.',
-        hint=_way_in(value) or "Name the field that holds the text with --text-field.",
+        f'{origin}: "{path}" is {json_kind(value)}, not text{inside}.',
+        hint=_COLUMNS_HINT if _is_by_column(row) else "Name the field that holds the text with --text-field.",
     )
-
-
-def _inside(value: object, path: str) -> str:
-    return f" ({describe_fields(value, path + '.')})" if isinstance(value, dict) else ""
 
 
 def describe_fields(row: Mapping[str, Any], prefix: str = "") -> str:
     """Say which fields a row has, with the paths of those that are nested; quoted where spaces matter."""
-    names = [name if _PLAIN_NAME.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in _paths(row, prefix)]
+    names = [
+        name if _PLAIN_NAME.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+        for name in _paths(row, prefix)
+    ]
     if not names:
         return "it has none at all"
     more = len(names) - _MOST_SHOWN
@@ -212,38 +213,45 @@ def _no_text(row: Mapping[str, Any], text_fields: tuple[str, ...], origin: str) 
 
 
 def _way_in(value: object) -> str:
-    """Return the hint for a whole answer of a search engine, or another thing that holds the rows deeper."""
+    """Return the hint for what holds the rows deeper, as the whole answer of a search engine does."""
     found = sorted(_inner_rows(value, ""), key=lambda found: (not found[1], -found[2]))
     if found and not (isinstance(value, dict) and "query" in value):
-        path, text_path, _ = found[0]
+        path, text_path, size = found[0]
+        # A list may be an item of an array itself.
+        path = "flatten[]" if isinstance(value, list) else path
         option = f", and give --text-field {text_path}" if text_path and text_path not in TEXT_FIELDS else ""
-        return f"Take the rows out of it: jq -c '{path}'{option}."
-    if isinstance(value, dict) and len(value) > 1 and _is_by_column(value):
-        return "It holds columns, not rows; write it as rows (pandas: orient=\"records\", lines=True)."
+        if text_path or 2 * size > len(json.dumps(value)):
+            return f"Take the rows out of it: jq -c '{path}'{option}."
+    if isinstance(value, dict) and _is_by_column(value):
+        return _COLUMNS_HINT
     return ""
 
 
-def _is_by_column(value: dict[str, Any]) -> bool:
-    return {"columns", "data"} <= value.keys() or all(
-        isinstance(item, dict | list | None) for item in value.values()
-    )
+def _is_by_column(value: Mapping[str, Any]) -> bool:
+    columns = [item for item in value.values() if item is not None]
+    are_lists = all(isinstance(column, list) for column in columns)
+    are_alike = all(isinstance(column, dict) and column.keys() == columns[0].keys() for column in columns)
+    return {"columns", "data"} <= value.keys() or (len(columns) > 1 and (are_lists or are_alike))
 
 
 def _inner_rows(value: object, path: str, levels: int = _DEEPEST_SHOWN) -> Iterator[tuple[str, str, int]]:
-    """Find the arrays of objects in a value: the jq path of their items, that of a text in it, how many."""
+    """Find the arrays of objects in a value: jq's path of the items, that of a text in one, their size."""
     if not levels or not value:
         return
     if isinstance(value, dict):
         for name, inner in value.items():
             step = f".{name}" if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else f".[{json.dumps(name)}]"
             yield from _inner_rows(inner, path + step, levels - 1)
-        if all(isinstance(inner, dict) and _text_path(inner) for inner in value.values()):
-            yield f"{path or '.'}[]", _text_path(next(iter(value.values()))), len(value)
+        is_of_rows = all(
+            isinstance(row, dict) and not row.keys().isdisjoint(TEXT_FIELDS) for row in value.values()
+        )
+        if is_of_rows and len(value) > 1:  # pandas: orient="index"
+            yield f"{path or '.'}[]", _text_path(next(iter(value.values()))), len(json.dumps(value))
     elif isinstance(value, list):
         if all(isinstance(item, dict) for item in value):
-            yield f"{path or '.'}[]", _text_path(value[0]), len(value)
+            yield f"{path}[]", _text_path(value[0]), len(json.dumps(value))
         else:
-            yield from _inner_rows(value[0], f"{path or '.'}[]", levels - 1)
+            yield from _inner_rows(value[0], f"{path}[]", levels - 1)
 
 
 def _text_path(row: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ log = logging.getLogger("ce_rerank")
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_LIST_LINE_BYTES = 1 << 20  # a longer line that starts with [ is taken for an array of rows
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -156,18 +157,18 @@ class _Values:
     def next_row(self) -> Row:
         """Decode the value that starts here, and go past it."""
         where = f"{self._name}:{self._line}"
-        while True:
-            try:
-                value, end = self._decoder.decode_at(self._text, self._place, where)
-            except json.JSONDecodeError as error:
-                if not (_is_cut_off(error) and self._read_more()):
-                    line = self._line + self._text.count("\n", self._place, error.pos)
-                    raise _broken(error, f"{self._name}:{line}") from None
-            else:
-                # A number at the end of the text may go on.
-                if end < len(self._text) or self._text[end - 1] in '}]"' or not self._read_more():
-                    self.step(end - self._place)
-                    return Row(value, where)
+        try:
+            value, end = self._decoder.decode_at(self._text, self._place, where)
+        except json.JSONDecodeError as error:
+            if _is_cut_off(error) and self._read_more():
+                return self.next_row()
+            line = self._line + self._text.count("\n", self._place, error.pos)
+            raise _broken(error, f"{self._name}:{line}") from None
+        # A number at the end of the text may go on.
+        if end == len(self._text) and self._text[end - 1] not in '}]"' and self._read_more():
+            return self.next_row()
+        self.step(end - self._place)
+        return Row(value, where)
 
     def not_expected(self, expected: str) -> InputError:
         """Return the error for another character than the one that should be here."""
@@ -191,9 +192,9 @@ class _Values:
 def _is_lines(stream: LookAhead) -> bool:
     """Whether a line is a row: the first one is a value, or not even the beginning of a longer one."""
     decoder = json.JSONDecoder()
-    line = stream.look_at_line(lambda start: 1 << 20 if start == b"[" else ROW_BYTES)
+    is_list = stream.look_at_line(1).startswith(b"[")
+    line = stream.look_at_line(_LIST_LINE_BYTES if is_list else ROW_BYTES)
     text = line.decode(errors="replace")
-    is_list = text.startswith("[")
     try:
         end = decoder.raw_decode(text)[1]
     except json.JSONDecodeError:

@@ -49,7 +49,9 @@ def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[
         names = file.schema_arrow.names
         if len(set(names)) < len(names):
             twice = next(column for column, times in Counter(names).items() if times > 1)
-            raise InputError(f'{name}: the column "{twice}" is there twice.', hint="Rename one of the columns.")
+            raise InputError(
+                f'{name}: the column "{twice}" is there twice.', hint="Rename one of the columns."
+            )
         number = 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             columns = [_plain_column(column) for column in batch.columns]

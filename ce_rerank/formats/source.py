@@ -36,7 +36,7 @@ _BOMS = {  # UTF-32 before UTF-16, which begins alike
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_ZEROS_OF: dict[tuple[bool, ...], str] = {  # which of the first four bytes are zero where the text begins with ASCII
+_ZEROS_OF: dict[tuple[bool, ...], str] = {  # which of the first four bytes are zero, if ASCII
     (False, True, False, True): "UTF-16LE",
     (True, False, True, False): "UTF-16BE",
     (False, True, True, True): "UTF-32LE",
@@ -162,11 +162,8 @@ class LookAhead(io.RawIOBase):
         """Return the first bytes, at least so many if there are."""
         return self.look(lambda ahead: len(ahead) >= size)
 
-    def look_at_line(self, limit: Callable[[bytes], int]) -> bytes:
-        """Return the first line that is not blank, without space around it.
-
-        `limit` gives, for its first byte, how long it may be; of a longer line, only the beginning is returned.
-        """
+    def look_at_line(self, limit: int) -> bytes:
+        """Return the first line that is not blank, without space around it; of one above `limit`, a part."""
         begin = searched = 0
 
         def enough(ahead: bytearray) -> bool:
@@ -177,7 +174,7 @@ class LookAhead(io.RawIOBase):
                     return False
             found = _LINE_END.search(ahead, max(begin, searched))
             searched = len(ahead)
-            return found is not None or len(ahead) - begin > limit(bytes(ahead[begin : begin + 1]))
+            return found is not None or len(ahead) - begin >= limit
 
         head = self.look(enough)
         return _LINE_END.split(head[begin:], maxsplit=1)[0].strip()
@@ -269,7 +266,9 @@ def _as_utf8(stream: LookAhead, name: str) -> LookAhead:
 def _refuse_unmarked(stream: LookAhead, name: str) -> None:
     encoding = _ZEROS_OF.get(tuple(byte == 0 for byte in stream.peek(4)[:4]))
     if encoding:
-        raise InputError(f"{name}: the text is {encoding}.", hint=f"Convert it: iconv -f {encoding} -t UTF-8.")
+        raise InputError(
+            f"{name}: the text is {encoding}.", hint=f"Convert it: iconv -f {encoding} -t UTF-8."
+        )
 
 
 def _recoded(stream: LookAhead, encoding: str, name: str) -> Iterator[bytes]:
@@ -323,7 +322,9 @@ def _decode_line(raw: bytes, where: str) -> tuple[str, InputError | None]:
     except UnicodeDecodeError as error:
         return raw.decode(errors="replace"), _not_utf8(where, error)
     if "\0" in line:
-        return line, InputError(f"{where}: a NUL byte, which text does not have.", hint="Is it a binary file?")
+        return line, InputError(
+            f"{where}: a NUL byte, which text does not have.", hint="Is it a binary file?"
+        )
     return line, None
 
 
@@ -378,9 +379,7 @@ def read_whole_text(source: Source) -> str:
     with source.open() as stream:
         for block in text_blocks(stream, source.name):
             if "\0" in block:
-                raise InputError(
-                    f"{source.name}: a NUL byte, which text does not have.", hint="Is it a binary file?"
-                )
+                raise _nul(source.name)
             blocks.append(block)
             size += len(block)
             if size > ROW_BYTES:
@@ -409,6 +408,10 @@ def suffix_without_compression(path: Path) -> str:
 
 def _too_large(where: str) -> InputError:
     return InputError(f"{where}: larger than {ROW_BYTES >> 20} MiB, the most that a row may be.")
+
+
+def _nul(where: str) -> InputError:
+    return InputError(f"{where}: a NUL byte, which text does not have.", hint="Is it a binary file?")
 
 
 def _not_utf8(where: str, error: UnicodeDecodeError) -> InputError:

@@ -12,7 +12,7 @@ from batch_files import jsonl, shape
 from ce_rerank.batch.candidates import RowCandidates
 from ce_rerank.batch.queries import KnownQueries, RejectedRows
 from ce_rerank.errors import InputError
-from ce_rerank.formats.base import ReadOptions
+from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
 from ce_rerank.types import Candidates, Document, Query
 

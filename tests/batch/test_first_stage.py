@@ -12,9 +12,8 @@ from ce_rerank.batch.events import RankedWindow, Shard
 from ce_rerank.batch.first_stage import PackedDocuments, RunCandidates
 from ce_rerank.batch.run import BatchRun
 from ce_rerank.errors import InputError
-from ce_rerank.formats.base import ReadOptions
+from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
-from ce_rerank.formats.strict_json import ExactFloat
 from ce_rerank.types import Candidates, Document, Query
 
 RUN = "2 Q0 b 1 9.5 x\n1 Q0 a 1 3 x\n2 Q0 c 2 9 x\n1 Q0 b 2 2 x\n"
@@ -259,9 +258,7 @@ def test_what_cannot_be_ranked_is_named(
 def test_packed_documents_come_back_as_they_were() -> None:
     documents = [
         Document("", None),
-        Document(
-            "word " * 5000, 7, {"a": [1, None, True], "b": {"c": ExactFloat("1.10")}}, ("text",), "c.jsonl:1"
-        ),
+        Document("word " * 5000, 7, {"a": [1, None, True], "b": {"c": 1.5}}, ("text",), "c.jsonl:1"),
         *(
             Document(f"text {number} é 月", f"d{number}", {"n": number}, ("text",), f"c:{number}")
             for number in range(50)
