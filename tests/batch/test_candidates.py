@@ -222,8 +222,8 @@ class TestFlatRows:
         ),
         (jsonl({"query": "red", "hits": [{"id": 1}]}), 'hits.jsonl:1: hits[0]: no "text" field (has: id).'),
         (
-            jsonl({"query": "red", "hits": [{"text": None}]}),
-            'hits[0]: the field "text" is null, not a string',
+            jsonl({"query": "red", "hits": [{"text": {"en": "one"}}]}),
+            'hits[0]: "text" is an object, not text (has: text.en).',
         ),
         (
             jsonl(*({"query": query, "text": "one"} for query in ("red", "blue", "red"))),
