@@ -37,8 +37,8 @@ SEED = 42
 Measure = Any
 """`ir_measures.Measure`, which carries no types."""
 
-_QUERIES_AT_ONCE = 1_000  # that ir_measures is given: it copies what it measures
-_SIGNS_AT_ONCE = 4_000_000  # that scipy holds, 8 bytes each
+_QUERIES_AT_ONCE = 200  # that ir_measures is given: it copies what it measures
+_SIGNS_AT_ONCE = 500_000  # that scipy holds, 8 bytes each
 _UNJUDGED_DEPTH = 10
 
 

@@ -11,14 +11,14 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from ..errors import InputError, UsageError
 from ..types import Ranking
 from .base import InputFormat, row_reader
-from .scores import separate_ties, shortest_float32
+from .scores import place_blanks, separate_ties, shortest_float32
 from .source import UTF8_BOM, Lines, LookAhead, Readable, Reject, as_source, raise_at_once
 from .strict_json import encode_json, encode_utf8, json_kind
 
@@ -28,7 +28,6 @@ _QUERY_NAMES = ("query_id", "query-id", "qid", "q_id", "topic_id")
 _DOCUMENT_NAMES = ("doc_id", "doc-id", "docno", "docid", "corpus-id", "corpus_id", "pid", "id", "_id")
 # trec_eval counts the documents of every grade from 0 up; from 2**31 its measures are silently 0.
 _HIGHEST_GRADE = 1_000_000
-_FLOAT32_LIMIT = 3.4028236e38
 _ENOUGH_TO_TELL = 1 << 12
 _OBJECT_OF_OBJECTS = re.compile(rb'\{\s*("(?:[^"\\]|\\.)*"\s*:\s*\{|\}\s*$)')
 _JSON_ROWS = re.compile(rb"\{|\[\s*[{\]]")
@@ -76,7 +75,7 @@ def read_run(
             lists.setdefault(line.query_id, []).append(line)
         for ranked in lists.values():
             ranked.sort(key=lambda line: -line.score)
-            scores = separate_ties(line.score for line in ranked)
+            scores = separate_ties(place_blanks([line.score for line in ranked]))
             yield from (line._replace(score=score) for line, score in zip(ranked, scores, strict=True))
 
 
@@ -93,9 +92,9 @@ def read_judgements(readable: Readable, reject: Reject = raise_at_once) -> Itera
 
 
 def _as_score(value: Any) -> float:
-    """Return a score, `null` and an empty cell as -inf; raise ValueError for what is not one."""
+    """Return a score, of a blank document (null, an empty cell) as -inf; raise ValueError for what is none."""
     score = -math.inf if value is None or value == "" else float(value)
-    if isinstance(value, bool) or (value not in (None, "") and not abs(score) < _FLOAT32_LIMIT):
+    if isinstance(value, bool) or math.isnan(score):
         raise ValueError
     return score
 
@@ -123,7 +122,7 @@ _RUN = _Form(
     "a run",
     ("score", "rank"),
     _as_score,
-    "a number that a float32 can hold",
+    "a number",
     (("query_id", "Q0", "doc_id", "rank", "score", "run_name"),),
     "Name others with --columns, for example qid,pid,rank.",
 )
@@ -165,25 +164,33 @@ def _read_entries(
     if kind == "columns":
         yield from _read_columns(stream, name, form, columns, reject)
     elif kind == "object":
-        try:
-            lists = json.load(io.BufferedReader(stream))
-        except ValueError as error:
-            raise InputError(f"{name}: broken JSON ({error}).") from None
-        for query_id, numbers in lists.items():
-            if not isinstance(numbers, dict):
-                raise InputError(f"{name}: {query_id!r} is {json_kind(numbers)}, not an object of documents.")
-            for doc_id, number in numbers.items():
-                score = _number(number, form, form.number_names[0], f"{name}: {query_id!r}, {doc_id!r}: ")
-                yield RunLine(query_id, doc_id, score, 1)
+        yield from _read_object(stream, name, form)
     else:
         for row, origin in row_reader(cast(InputFormat, kind))(stream, name, reject):
             yield from _read_row(row, form, origin, reject)
+
+
+def _read_object(stream: LookAhead, name: str, form: _Form) -> Iterator[RunLine]:
+    try:
+        for query_id, numbers in json.load(io.BufferedReader(stream)).items():
+            for doc_id, number in numbers.items():
+                yield RunLine(query_id, doc_id, _number(number, form, form.number_names[0]), 1)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{name}: broken JSON ({error}).") from None
+    except AttributeError:
+        raise InputError(f"{name}: {query_id!r} is not an object of documents.") from None
+    except ValueError as error:
+        raise InputError(f"{name}: {query_id!r}: {doc_id!r}: {error}") from None
 
 
 def _read_columns(
     stream: LookAhead, name: str, form: _Form, columns: Sequence[str], reject: Reject
 ) -> Iterator[RunLine]:
     """Read lines of columns, separated by ASCII white space; a line that starts with # is a comment."""
+    if columns and _find_places(columns, form) is None:
+        problem = f"--columns {','.join(columns)} lacks some that {form.noun} has."
+        raise UsageError(problem, hint="Name a qid, a pid, and a score or a rank.")
+    layouts = [layout for layout in (columns, *form.layouts) if layout]
     names: Sequence[str] = ()
     lines = Lines(stream, name)
     for number, line in lines:
@@ -195,77 +202,62 @@ def _read_columns(
             continue
         cells = text.split() if text.isascii() else _SPACE.split(text.strip(" \t"))
         if not names:
-            found = _find_places(cells, form)
-            names = _name_columns(cells, form, columns, f"{name}:{number}") if found is None else cells
-            query, document, counted = found or _find_places(names, form) or (0, 0, 0)
-            if found:
+            header = _find_places(cells, form)
+            names = cells if header else next((known for known in layouts if len(known) == len(cells)), ())
+            layouts = [names] if names else layouts
+            query, document, counted = header or _find_places(names, form) or (0, 0, 0)
+            if header:
                 continue
         if len(cells) != len(names):
-            problem = f"{name}:{number}: {len(cells)} columns, not {len(names)} ({' '.join(names)})."
-            reject(InputError(problem), text)
+            shapes = " or ".join(f"{len(known)} ({' '.join(known)})" for known in layouts)
+            problem = f"{name}:{number}: {len(cells)} columns, not {shapes}."
+            reject(InputError(problem, hint="" if names else form.hint), text)
             continue
         try:
-            score = _number(cells[counted], form, names[counted], f"{name}:{number}: column {counted + 1}, ")
-        except InputError as error:
-            reject(error, text)
+            score = _number(cells[counted], form, names[counted])
+        except ValueError as error:
+            reject(InputError(f"{name}:{number}: column {counted + 1}, {error}"), text)
         else:
             run_name = cells[-1] if names[-1] == "run_name" else ""
             yield RunLine(cells[query], cells[document], score, number, run_name)
 
 
-def _name_columns(cells: Sequence[str], form: _Form, columns: Sequence[str], where: str) -> Sequence[str]:
-    if columns and _find_places(columns, form) is None:
-        problem = f"--columns {','.join(columns)} lacks some that {form.noun} has."
-        raise UsageError(problem, hint="Name a qid, a pid, and a score or a rank.")
-    for layout in (columns, *form.layouts):
-        if len(layout) == len(cells):
-            return layout
-    shapes = " or ".join(f"{len(layout)} ({' '.join(layout)})" for layout in form.layouts)
-    raise InputError(f"{where}: {len(cells)} columns, and {form.noun} has {shapes}.", hint=form.hint)
-
-
 def _read_row(row: object, form: _Form, where: str, reject: Reject) -> list[RunLine]:
     """Read a flat row, or a query's row of results as `batch` writes it; one that is bad is rejected."""
+    lines: list[RunLine] = []
     try:
-        return list(_parse_row(row, form, where))
-    except InputError as error:
-        reject(error, encode_json(row))
-        return []
+        if not isinstance(row, dict):
+            raise ValueError(f"the row is {json_kind(row)}, not an object.")
+        query_id = _find_id(row, _QUERY_NAMES, "query")
+        results = row.get("results", [row]) if form is _RUN else [row]
+        if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+            raise ValueError('"results" is not a list of objects.')
+        for result in results:
+            doc_id = _find_id(result, _DOCUMENT_NAMES, "document")
+            found = next((name for name in form.number_names if name in result), form.number_names[0])
+            number = _number(result.get(found, ()), form, found)
+            lines.append(RunLine(query_id, doc_id, number, int(re.split("[: ]", where)[-1])))
+    except ValueError as error:
+        reject(InputError(f"{where}: {error}"), encode_json(row))
+    return lines
 
 
-def _parse_row(row: object, form: _Form, where: str) -> Iterator[RunLine]:
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: the row is {json_kind(row)}, not an object.")
-    query_id = _find_id(row, _QUERY_NAMES, f"{where}: no id of the query")
-    results = row.get("results", [row]) if form is _RUN else [row]
-    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-        raise InputError(f'{where}: "results" is not a list of objects.')
-    line_number = int(re.split("[: ]", where)[-1])
-    for result in results:
-        doc_id = _find_id(result, _DOCUMENT_NAMES, f"{where}: no id of a document")
-        found = next((name for name in form.number_names if name in result), None)
-        if found is None:
-            raise InputError(f'{where}: no "{form.number_names[0]}" of document {doc_id!r}.')
-        number = _number(result[found], form, found, f"{where}: document {doc_id!r}: ")
-        yield RunLine(query_id, doc_id, number, line_number)
-
-
-def _find_id(row: Mapping[str, Any], names: Iterable[str], problem: str) -> str:
+def _find_id(row: Mapping[str, Any], names: Sequence[str], of: str) -> str:
     for value in map(row.get, names):
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, (str, int)) and not isinstance(value, bool):
             return str(value)
-    raise InputError(
-        f"{problem}, by which judgements are found.", hint=f"Name it one of: {', '.join(names)}."
-    )
+    raise ValueError(f"no id of the {of}, by which judgements are found (one of: {', '.join(names)}).")
 
 
-def _number(value: object, form: _Form, name: str, where: str) -> float:
+def _number(value: object, form: _Form, name: str) -> float:
+    """Return the number of a column or field; raise ValueError, which says what is wrong with it."""
     try:
         number = form.convert(value)
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{where}the {name} is {json.dumps(value)}, not {form.wanted}.") from None
+        shown = "missing" if value == () else json.dumps(value)
+        raise ValueError(f"the {name}, is {shown}, not {form.wanted}.") from None
     return -number if name == "rank" else number
 
 
@@ -298,7 +290,7 @@ class TrecWriter:
         if len(set(doc_ids)) < len(doc_ids) and not self._has_warned:
             self._has_warned = True
             log.warning("Query %s has documents with the same id, which trec_eval refuses.", query_id)
-        scores = separate_ties(ranked.score for ranked in ranking)
+        scores = separate_ties(place_blanks([ranked.score for ranked in ranking]))
         lines = (
             f"{query_id} Q0 {doc_id} {ranked.rank} {shortest_float32(score)!r} {self._run_name}\n"
             for ranked, doc_id, score in zip(ranking, doc_ids, scores, strict=True)
