@@ -34,19 +34,14 @@ from ..formats.beir import read_queries
 from ..formats.output import is_written_directly, open_output, require_other_file
 from ..formats.source import Source, is_pipe_or_device
 from ..formats.strict_json import encode_utf8
-from .comparison import draw_evaluation, draw_gains
-from .console import messages, stdout_console
-from .options import MannerOptions, OutputOptions
+from .commands import option
+from .console import show_messages, stdout_console
+from .options import MessageOptions, Output, format_of_output
 
 EvaluationFormat = Literal["table", "json", "csv", "tsv"]
 
 _COMPARED = ("delta", "p_value", "corrected_p_value", "better", "worse", "same")
-_FORMAT_OF_SUFFIX: dict[str, EvaluationFormat] = {
-    ".txt": "table",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
-}
+_FORMATS = {".txt": "table", ".json": "json", ".csv": "csv", ".tsv": "tsv"}
 
 
 def evaluate(
@@ -54,72 +49,49 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="RUN...",
-            show_default=False,
             help="Runs: TREC files, results of batch; - is stdin. All are compared with the first.",
         ),
     ],
     *,
     qrels: Annotated[
         str,
-        typer.Option(
-            "--qrels",
-            metavar="QRELS",
-            show_default=False,
-            help="Judgements: TREC qrels, BEIR's qrels.tsv, JSONL or a table.",
-        ),
+        option("--qrels", metavar="QRELS", help="Judgements: TREC qrels, BEIR's qrels.tsv, JSONL, a table."),
     ],
     columns: Annotated[
         str | None,
-        typer.Option(
-            "--columns",
-            metavar="A,B,C",
-            show_default=False,
-            help="The columns of runs that have other ones than TREC's and no header, as qid,pid,rank.",
-        ),
+        option("--columns", metavar="A,B,C", help="The columns of runs that are not TREC's: qid,pid,rank."),
     ] = None,
     measure: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
             "--measure",
             metavar="NAME",
-            help="A measure, by its name in ir_measures. Repeat it for several. "
-            f"Default: {', '.join(DEFAULT_MEASURES)}.",
+            help=f"A measure of ir_measures. Repeatable. Default: {', '.join(DEFAULT_MEASURES)}.",
         ),
     ] = None,
     per_query: Annotated[
-        bool,
-        typer.Option(
-            "--per-query",
-            help="Show the queries; in a table those that gained and lost most, in the first measure.",
-        ),
+        bool, option("--per-query", help="Show the queries that gained and lost most, in the first measure.")
     ] = False,
     queries: Annotated[
         str | None,
-        typer.Option(
-            "--queries",
-            metavar="QUERIES",
-            show_default=False,
-            help="The queries' texts, for --per-query: JSONL or TSV, as BEIR has them.",
-        ),
+        option("--queries", metavar="QUERIES", help="The queries' texts, for --per-query: JSONL or TSV."),
     ] = None,
     to: Annotated[
-        EvaluationFormat | None,
-        typer.Option("--to", show_default=False, help="Default: by the suffix of --output, else table."),
+        EvaluationFormat | None, option("--to", help="Default: by suffix of -o, else table.")
     ] = None,
-    output: OutputOptions,
-    manners: MannerOptions,
+    output: Output = None,
+    messages: MessageOptions,
 ) -> None:
     """Measure runs against judgements, and tell what is better from what is luck.
 
     Each run is compared with the first, with the p-value of a paired randomisation test.
     """
-    path = output.output
-    format = to or _FORMAT_OF_SUFFIX.get(path.suffix.lower() if path else "", "table")
+    format = to or format_of_output(output, _FORMATS, "table")
     read = [name for name in (*runs, qrels, queries) if name is not None]
     if read.count("-") > 1:
         raise UsageError("stdin is named more than once.", hint="Give - once.")
-    if path is not None:
-        require_other_file(path, read)
+    if output is not None:
+        require_other_file(output, read)
     if queries is not None and not per_query:
         raise UsageError("--queries gives texts to --per-query, which is not there.", hint="Add --per-query.")
     if per_query and format == "table" and len(runs) == 1:
@@ -128,10 +100,10 @@ def evaluate(
             hint="Name another run, or see the values of this one with --to json, csv or tsv.",
         )
     names = tuple(columns.split(",")) if columns else ()
-    with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
+    with show_messages(messages) as activity:
         # Before long files are read: a measure that is misspelt, an output that cannot be opened.
         measures = [str(parsed) for parsed in parse_measures(measure or DEFAULT_MEASURES)]
-        with open_output(path) if path is not None else nullcontext(sys.stdout.buffer) as stream:
+        with open_output(output) if output is not None else nullcontext(sys.stdout.buffer) as stream:
             texts = read_queries(Source.from_name(queries)) if queries is not None else {}
             activity.stage(f"Reading {qrels}")
             judgements = load_judgements(Source.from_name(qrels))
@@ -146,8 +118,10 @@ def evaluate(
                 document = _as_object(evaluation, texts, per_query=per_query)
                 stream.write(encode_utf8(json.dumps(document, ensure_ascii=False, indent=2) + "\n"))
             elif format == "table":
+                from .comparison import draw_evaluation, draw_gains
+
                 drawn = io.StringIO()
-                console = stdout_console() if path is None else stdout_console(drawn)
+                console = stdout_console() if output is None else stdout_console(drawn)
                 draw_evaluation(console, evaluation)
                 for run in evaluation.runs[1:] if per_query else ():
                     console.print()
@@ -273,6 +247,8 @@ class FirstStage:
 
     def draw_gains(self, output: Path, name: str) -> None:
         """Draw the measures before and after on stdout."""
+        from .comparison import draw_evaluation
+
         after = replace(load_run(Source.from_path(output), self.judgements), name=name)
         evaluation = evaluate_runs([self.run, after], self.judgements, self.measures)
         draw_evaluation(stdout_console(), evaluation)

@@ -92,7 +92,7 @@ def read_judgements(readable: Readable, reject: Reject = raise_at_once) -> Itera
 
 
 def _as_score(value: Any) -> float:
-    """Return a score, of a blank document (null, an empty cell) as -inf; raise ValueError for what is none."""
+    """Return a score, -inf for null and an empty cell (of a blank document); raise ValueError for others."""
     score = -math.inf if value is None or value == "" else float(value)
     if isinstance(value, bool) or math.isnan(score):
         raise ValueError
