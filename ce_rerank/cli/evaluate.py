@@ -86,12 +86,12 @@ def evaluate(
 
     Each run is compared with the first, with the p-value of a paired randomisation test.
     """
-    format = to or format_of_output(output, _FORMATS, "table")
     read = [name for name in (*runs, qrels, queries) if name is not None]
     if read.count("-") > 1:
         raise UsageError("stdin is named more than once.", hint="Give - once.")
     if output is not None:
         require_other_file(output, read)
+    format = to or format_of_output(output, _FORMATS, "table")
     if queries is not None and not per_query:
         raise UsageError("--queries gives texts to --per-query, which is not there.", hint="Add --per-query.")
     if per_query and format == "table" and len(runs) == 1:

@@ -194,6 +194,13 @@ def test_output_goes_to_a_file_in_the_form_that_its_suffix_names(evaluate: Evalu
     assert (tmp_path / "values.tsv").read_text(encoding="utf-8").startswith("run\tmeasure\tvalue\t")
 
 
+def test_a_table_goes_under_no_name_of_other_data_unless_asked_to(evaluate: Evaluate, tmp_path: Path) -> None:
+    arguments = ("bm25.trec", "--qrels", "qrels.tsv", "--measure", "RR", "-o", "o.jsonl")
+    assert (evaluate(*arguments).exit_code, (tmp_path / "o.jsonl").exists()) == (2, False)
+    assert evaluate(*arguments, "--to", "table").exit_code == 0
+    assert (tmp_path / "o.jsonl").read_text(encoding="utf-8").startswith("run        RR")
+
+
 def test_a_run_comes_from_stdin(evaluate: Evaluate) -> None:
     result = evaluate(
         "-", "--qrels", "qrels.tsv", "--measure", "RR", "--to", "csv", stdin=nested(*["ab"] * 30)
