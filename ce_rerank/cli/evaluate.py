@@ -31,9 +31,9 @@ from ..evaluation import (
 )
 from ..evaluation import evaluate as evaluate_runs
 from ..formats.beir import read_queries
+from ..formats.json import encode_utf8
 from ..formats.output import is_written_directly, open_output, require_other_file
 from ..formats.source import Source, is_pipe_or_device
-from ..formats.strict_json import encode_utf8
 from .commands import option
 from .console import show_messages, stdout_console
 from .options import MessageOptions, Output, format_of_output

@@ -17,10 +17,10 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from ..errors import InputError, UsageError
 from ..types import Ranking
-from .base import InputFormat, row_reader
+from .documents import InputFormat, row_reader
+from .json import encode_json, encode_utf8, json_kind
 from .scores import place_blanks, separate_ties, shortest_float32
-from .source import UTF8_BOM, Lines, LookAhead, Readable, Reject, as_source, raise_at_once
-from .strict_json import encode_json, encode_utf8, json_kind
+from .source import Lines, LookAhead, Readable, Reject, as_source, raise_at_once
 
 log = logging.getLogger("ce_rerank")
 
@@ -138,13 +138,13 @@ _JUDGEMENTS = _Form(
 
 def _kind_of(stream: LookAhead, form: _Form) -> str:
     """Return `columns`, `object`, or the input format of rows, by the first bytes."""
-    head = stream.look(lambda head: len(head) >= _ENOUGH_TO_TELL).removeprefix(UTF8_BOM).lstrip()
+    head = stream.peek(_ENOUGH_TO_TELL).lstrip()
     if head.startswith(b"PAR1"):
         return "parquet"
     if _OBJECT_OF_OBJECTS.match(head):
         return "object"
     if _JSON_ROWS.match(head):
-        return "json" if head.startswith(b"[") else "jsonl"
+        return "jsonl"
     header = head.partition(b"\n")[0].decode(errors="replace").replace('"', "").strip()
     tables = (("csv", ","), ("tsv", "\t"))
     return next((kind for kind, cut in tables if _find_places(header.split(cut), form)), "columns")
