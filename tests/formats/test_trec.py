@@ -148,7 +148,7 @@ class TestResultsAsARun:
             float(np.nextafter(np.float32(-4), np.float32(-9))),
         ]
 
-    @pytest.mark.parametrize("format", ["jsonl", "rows", "csv", "tsv", "parquet"])
+    @pytest.mark.parametrize("format", ["jsonl", "rows", "csv", "parquet"])
     def test_are_what_batch_writes_as_trec(self, tmp_path: Path, format: str) -> None:
         def ranking(query_id: str, *scores: float) -> Ranking:
             results = (
