@@ -12,10 +12,17 @@ from ..formats.rows import WriteOptions
 from ..formats.writers import BatchFormat
 from .batch_job import BatchJob, InputNames
 from .console import Activity, show_messages
-from .options import FROM, InputOptions, MessageOptions, ModelOptions, OutputOptions, SelectionOptions
+from .options import (
+    FROM,
+    InputOptions,
+    MessageOptions,
+    ModelOptions,
+    OnError,
+    OutputOptions,
+    SelectionOptions,
+)
 
 BatchInputFormat = Literal["jsonl", "json", "csv", "tsv", "parquet"]
-OnError = Literal["stop", "skip"]
 
 _INPUT = "Input"
 _OUTPUT = "Output"
