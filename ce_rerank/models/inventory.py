@@ -12,7 +12,7 @@ from ..engines.openvino.cache import COMPILED_FOLDER, DECLINED_NAME
 from ..engines.openvino.manifest import read_manifest
 from ..errors import UnavailableError
 from ..files import read_json_object
-from .catalog import CATALOG, MULTILINGUAL, OFFLINE_NAME, KnownModel, find_known, resolve_alias
+from .catalog import MULTILINGUAL, OFFLINE_NAME, KnownModel, find_known, read_catalog, resolve_alias
 from .contents import find_fault, is_cross_encoder, list_files
 from .hub_cache import Snapshot, list_cached_names, list_snapshots, measure_folder, repository_folder
 from .store import Checkpoint, cache_folder, offline_folder
@@ -96,7 +96,7 @@ def list_models() -> list[ModelEntry]:
     cached = {name.lower(): name for name in list_cached_names()}
     forms = list_compiled()
     entries = []
-    for known in CATALOG:
+    for known in read_catalog():
         names = (known.name, *known.other_names)
         here = [cached.pop(name.lower(), None) for name in names]
         name = next((name for name in here if name), known.name)
