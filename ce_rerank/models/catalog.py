@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 DEFAULT_NAME = "cross-encoder/ms-marco-MiniLM-L-6-v2"
 OFFLINE_NAME = "offline/ms-marco-MiniLM-L-12-v2"
@@ -71,11 +71,11 @@ class KnownModel:
 def read_catalog() -> tuple[KnownModel, ...]:
     """Return the known models, in the order in which they are listed."""
     text = Path(__file__).with_name("catalog.json").read_text(encoding="utf-8")
-    known = []
-    for row in json.loads(text):
+    rows: list[dict[str, Any]] = json.loads(text)
+    for row in rows:
         row["quality"] = [Quality(**quality) for quality in row.get("quality", ())]
-        known.append(KnownModel(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}))
-    return tuple(known)
+        row.update({name: tuple(value) for name, value in row.items() if isinstance(value, list)})
+    return tuple(KnownModel(**row) for row in rows)
 
 
 def find_known(name: str) -> KnownModel | None:

@@ -26,7 +26,8 @@ from ...errors import UnavailableError
 from ...files import make_folder_whole, read_json_object, remove_folder, write_whole
 from ...interrupts import raise_if_interrupted
 from ...models.contents import list_files, select_files
-from ...models.store import Checkpoint, cache_folder, make_cache_folder
+from ...models.hub import measure_folder
+from ...models.store import Checkpoint, find_cache_folder, make_cache_folder
 from .compilable import (
     IMPORT_FAILURES,
     BrokenLibraryError,
@@ -134,7 +135,7 @@ def _open_exported(folder: Path) -> CompiledModel:
         if not (_has_size(path, facts) if name == WEIGHTS_NAME else _is_as_written(path, facts)):
             raise _damaged_export(folder, name)
     digest = FileFacts.of(folder / MANIFEST_NAME).sha256
-    checked_folder = cache_folder() / _CHECKED_FOLDER / digest[:12]
+    checked_folder = find_cache_folder(_CHECKED_FOLDER) / digest[:12]
     return CompiledModel(folder, manifest, checked_folder, is_exported=True)
 
 
@@ -212,7 +213,7 @@ def _folder_of(checkpoint: Checkpoint) -> Path:
     identity = json.dumps([checkpoint.source, place, checkpoint.revision])
     last = checkpoint.name.rstrip("/").rpartition("/")[2]
     readable = re.sub(r"[^\w.-]+", "-", last, flags=re.ASCII).strip("-.")[:60] or "model"
-    return cache_folder() / COMPILED_FOLDER / f"{readable}-{_digest(identity)[:12]}"
+    return find_cache_folder(COMPILED_FOLDER) / f"{readable}-{_digest(identity)[:12]}"
 
 
 def _fingerprint(checkpoint: Checkpoint) -> str:
@@ -278,3 +279,26 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledForm:
+    """What was compiled of a model, or what is left of trying: then `declined` is why it could not be."""
+
+    folder: Path
+    size_bytes: int
+    name: str
+    revision: str | None
+    declined: str | None
+
+
+def list_compiled() -> list[CompiledForm]:
+    """List what was compiled on this machine, of whatever model."""
+    forms = []
+    for folder in sorted(path for path in find_cache_folder(COMPILED_FOLDER).glob("*") if path.is_dir()):
+        manifest = read_manifest(folder)
+        origin = asdict(manifest.origin) if manifest else read_json_object(folder / DECLINED_NAME)
+        if name := origin.get("name"):
+            size = measure_folder(folder)
+            forms.append(CompiledForm(folder, size, name, origin.get("revision"), origin.get("reason")))
+    return forms

@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ...errors import UnavailableError
+from ...models.offline import NOTE
 from ...models.store import Checkpoint
 from ..base import EngineInfo, EngineOptions, Float32s, TokenBatch
 from ..processor import has_native_bf16
@@ -97,15 +98,19 @@ def _load(checkpoint: Checkpoint, options: EngineOptions) -> OpenVinoEngine:
     finally:
         pool.shutdown(wait=False)
     arrangements = _choose_true(candidates, compiled)
+    origin, revision, notes = compiled.manifest.origin, checkpoint.revision, checkpoint.notes
+    if checkpoint.source == "compiled":
+        revision, notes = origin.revision, (f"compiled from {origin.name}",)
+        notes += (NOTE,) if origin.source == "offline" else ()
     info = EngineInfo(
         engine="openvino",
         device="cpu",
         precision=arrangements.precision,
         model=checkpoint.name,
-        revision=checkpoint.revision,
+        revision=revision,
         max_length=tokenizer.max_length,
         activation=compiled.manifest.model.activation,
-        notes=checkpoint.notes,
+        notes=notes,
     )
     return OpenVinoEngine(arrangements, tokenizer, info)
 
