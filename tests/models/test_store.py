@@ -231,7 +231,7 @@ class TestCacheFolder:
         with pytest.raises(UnavailableError) as caught:
             make_cache_folder("checkpoints")
         assert str(caught.value) == (
-            f"The cache folder {cache} cannot be written: Not a directory. "
+            f"The cache folder {cache} cannot be written: File exists. "
             "Make room or mend its permissions, or name another folder with CE_RERANK_CACHE."
         )
 
