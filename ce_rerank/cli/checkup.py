@@ -118,7 +118,7 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     facts |= {"here": True, "folder": str(checkpoint.folder), "revision": checkpoint.revision}
     try:
         compiled = find_compiled(checkpoint)
-        reason = None if compiled else find_obstacle(checkpoint.folder)
+        reason = None if compiled else find_obstacle(checkpoint)
     except CannotCompileError as error:
         compiled, reason = None, str(error)
     facts |= {"compiled": compiled is not None, "not_compiled_because": reason}
@@ -180,7 +180,7 @@ def _find_infidelity(answer: dict[str, Any]) -> str | None:
     """Say what is wrong with the scores of a self-test; None when nothing is."""
     import numpy as np
 
-    from ..engines.openvino.fidelity import TOLERANCES, find_infidelity
+    from ..engines.openvino.arrangements import TOLERANCES, find_infidelity
 
     if answer["order"][0] != 0:
         return "the document that answers the query does not come first"
