@@ -454,7 +454,7 @@ class Checkpoint:
 
     def _damaged(self, name: str, reason: str) -> UnavailableError:
         path = self.folder / name
-        return UnavailableError(f"{path} cannot be read as a model's: {reason}.", hint=_DAMAGE_HINT)
+        return UnavailableError(f"{path} cannot be read: {reason}.", hint=_DAMAGE_HINT)
 
 
 def require_reranker(checkpoint: Checkpoint) -> None:

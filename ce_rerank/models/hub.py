@@ -156,7 +156,7 @@ def fetch_snapshot(
     Raises HubUnreachableError when there is no first answer within 6 seconds, and UnavailableError when the
     answer is no, when the disk is full, or when a file arrives damaged twice.
     """
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub import HfApi, hf_hub_download
 
     with _quiet_hub():
         info = _ask_hub(name, revision, _ANSWER_SECONDS)
@@ -166,25 +166,26 @@ def fetch_snapshot(
             raise fault.as_error(name)
         commit = str(info.sha)
         folder = repository_folder(name) / "snapshots" / commit
-        *files, config = select_files(sizes, with_code=with_code)
-        size = sum(sizes[file] for file in (*files, config) if not (folder / file).exists())
+        # One by one, not by `snapshot_download`, whose threads finish their files after an interrupt.
+        files = select_files(sizes, with_code=with_code)
+        size = sum(sizes[file] for file in files if not (folder / file).exists())
         _announce(name, size)
         try:
             with _report_growth(repository_folder(name), size, on_progress):
-                for is_again in (False, True):
-                    snapshot_download(name, revision=commit, allow_patterns=files)
-                    # The last, because a folder that has it counts as whole.
-                    hf_hub_download(name, config, revision=commit)
+                for file in files:
+                    hf_hub_download(name, file, revision=commit)
+                for is_last in (False, True):
                     found = HfApi().verify_repo_checksums(name, revision=commit).mismatches
-                    damaged = sorted({file["path"] for file in found} & {*files, config})
+                    damaged = sorted({file["path"] for file in found} & {*files})
                     for file in damaged:
-                        (folder / file).unlink() if is_again else hf_hub_download(
-                            name, file, revision=commit, force_download=True
-                        )
+                        if is_last:
+                            (folder / file).unlink()
+                        else:
+                            hf_hub_download(name, file, revision=commit, force_download=True)
                     if not damaged:
                         break
             # Under the name of its revision, only now that all of it is there: this writes `refs`.
-            hf_hub_download(name, config, revision=revision or _DEFAULT_REVISION)
+            hf_hub_download(name, "config.json", revision=revision or _DEFAULT_REVISION)
         except Exception as error:
             raise _explain(name, revision, error) from error
     if damaged:

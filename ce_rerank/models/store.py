@@ -388,7 +388,7 @@ def _fetch(
         except hub.HubUnreachableError as error:
             reason = f"{hub.hub_endpoint()} cannot be reached ({error})"
     if cached is not None and fault is None:
-        log.warning("%s; taking %s from the cache, at commit %s.", reason, name, cached.revision)
+        log.warning("%s; keeping %s as it is in the cache, at commit %s.", reason, name, cached.revision)
         return cached
     ways_out = _name_ways_out(name)
     if fault is not None:

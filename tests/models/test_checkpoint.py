@@ -230,7 +230,7 @@ class TestIncomplete:
     @pytest.mark.parametrize("content", ["{", "[]", '"text"', "[" * 100_000])
     def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path, name: str, content: str) -> None:
         cause = fault_of(make_checkpoint(tmp_path, {name: content})) or ""
-        assert cause.startswith(f"is damaged: {tmp_path / name} cannot be read as a model's: ")
+        assert cause.startswith(f"is damaged: {tmp_path / name} cannot be read: ")
 
     @pytest.mark.parametrize(
         "config",

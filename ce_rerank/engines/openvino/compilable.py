@@ -51,7 +51,7 @@ def says_out_of_memory(error: Exception) -> bool:
 
 
 def find_obstacle(checkpoint: Checkpoint) -> str | None:
-    """Return what in its files keeps a checkpoint from being compiled, as a clause; None when nothing does."""
+    """Return what in a checkpoint's files keeps it from being compiled, as a clause; None when nothing."""
     if checkpoint.code:
         return "it brings Python code of its own"
     if checkpoint.is_causal:
