@@ -16,10 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import OutputError, UnavailableError, UsageError
-from .amounts import describe_size
-from .console import Activity, draw_message, messages, stderr_console, stdout_console
-from .groups import DefaultCommandGroup
-from .options import AllowPickle, MannerOptions, Offline, Revision, TrustRemoteCode, with_option_groups
+from .commands import Command, DefaultCommandGroup, with_option_groups
+from .console import (
+    Activity,
+    describe_size,
+    draw_message,
+    show_messages,
+    stderr_console,
+    stdout_console,
+)
+from .options import AllowPickle, MessageOptions, Offline, Revision, TrustRemoteCode
 
 if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint
@@ -46,6 +52,7 @@ class ModelsGroup(DefaultCommandGroup):
 
 models = typer.Typer(
     cls=ModelsGroup,
+    rich_markup_mode=None,
     add_completion=False,
     help="List known models and those on this machine; fetch, remove, export them.",
 )
@@ -75,13 +82,13 @@ def list_models(
         typer.Option("--sort", help="The order."),
     ] = "catalog",
     to: _To = "table",
-    manners: MannerOptions,
+    messages: MessageOptions,
 ) -> None:
     """List known models, and every other cross-encoder in the local cache."""
     most = float("inf") if max_parameters is None else _parse_count(max_parameters)
     if language is not None and not re.fullmatch("[a-z]{2,3}", language.lower()):
         raise UsageError(f"{language!r} is no code of a language.", hint="Give en, de or zh, for example.")
-    with messages(quiet=manners.quiet, verbose=manners.verbose):
+    with show_messages(messages):
         from ..models import store
         from .models_table import draw_models, join_compiled
 
@@ -104,9 +111,9 @@ def list_models(
         draw_models(stdout_console(), listed)
 
 
-def show(name: _Name, *, to: _To = "table", manners: MannerOptions) -> None:
+def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
     """Show everything known of a model: what is published, what its files say, how it would be run here."""
-    with messages(quiet=manners.quiet, verbose=manners.verbose):
+    with show_messages(messages):
         from .models_table import describe_checkpoint, draw_model
 
         model = _find(name)
@@ -126,13 +133,13 @@ def pull(
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
-    manners: MannerOptions,
+    messages: MessageOptions,
 ) -> None:
     """Fetch a model, or what is new of it, and make it ready: only the files it needs, compiled and checked.
 
     A download that was cut off continues where it stopped, file by file.
     """
-    with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
+    with show_messages(messages) as activity:
         from ..models.store import resolve_checkpoint
 
         checkpoint = resolve_checkpoint(
@@ -151,14 +158,14 @@ def pull(
         options = EngineOptions(trust_remote_code=trust_remote_code, offline=offline)
         engine = load_engine(checkpoint, options)
     size = describe_size(sum(checkpoint.files.values()))
-    _tell(f"Ready: {engine.info.description}. {size} in {checkpoint.folder}", manners)
+    _tell(f"Ready: {engine.info.description}. {size} in {checkpoint.folder}", messages)
 
 
 def remove(
     name: _Name,
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    manners: MannerOptions,
+    messages: MessageOptions,
 ) -> None:
     """Remove a model from this machine: its folder in the hub's cache, and what was made of it in ours."""
     model = _find(name)
@@ -171,7 +178,7 @@ def remove(
             f"Nothing that was fetched or made of {entry.name} is on this machine.",
             hint="`ce-rerank models --cached` lists what is.",
         )
-    for what, folder, size in planned if not (yes and manners.quiet) else ():
+    for what, folder, size in planned if not (yes and messages.quiet) else ():
         draw_message(console, f"{what}: {folder} ({describe_size(size)})", label="remove")
     if not yes:
         if not sys.stdin.isatty():
@@ -188,7 +195,7 @@ def remove(
             f"{entry.name} cannot be removed whole: {error.strerror or error}.",
             hint="Mend the permissions, and run it again.",
         ) from error
-    if not manners.quiet:
+    if not messages.quiet:
         freed = describe_size(sum(size for _, _, size in planned))
         draw_message(console, f"Removed; {freed} are free again.")
 
@@ -202,10 +209,10 @@ def export(
     revision: Revision = None,
     offline: Offline = False,
     allow_pickle: AllowPickle = False,
-    manners: MannerOptions,
+    messages: MessageOptions,
 ) -> None:
     """Write a compiled model as a folder that -m FOLDER runs on a machine without a hub."""
-    with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
+    with show_messages(messages) as activity:
         from ..models.store import resolve_checkpoint
 
         checkpoint = resolve_checkpoint(
@@ -222,7 +229,7 @@ def export(
     size = describe_size(sum(file.stat().st_size for file in folder.iterdir()))
     # Written so that it cannot be taken for a model on the hub.
     argument = folder if folder.is_absolute() else f".{os.sep}{folder}"
-    _tell(f"{size} in {folder}; run it with -m {argument}", manners)
+    _tell(f"{size} in {folder}; run it with -m {argument}", messages)
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
@@ -233,12 +240,12 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
 }
 for _command_name, _command in _COMMANDS.items():
-    models.command(_command_name)(with_option_groups(_command))
+    models.command(_command_name, cls=Command)(with_option_groups(_command))
 
 
-def _tell(message: str, manners: MannerOptions) -> None:
+def _tell(message: str, messages: MessageOptions) -> None:
     """Say what was done to a person who watches, or asked to hear of everything."""
-    if manners.verbose or (sys.stderr.isatty() and not manners.quiet):
+    if messages.verbose or (sys.stderr.isatty() and not messages.quiet):
         draw_message(stderr_console(), message)
 
 
