@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from itertools import repeat
 
 from ..errors import InputError
-from ..formats.base import ReadOptions
 from ..formats.beir import read_corpus
+from ..formats.documents import ReadOptions
+from ..formats.json import encode_json
 from ..formats.source import Reject, Source, raise_at_once
-from ..formats.strict_json import encode_json
 from ..formats.trec import read_run
 from ..types import Candidates, Document
 from .queries import KnownQueries, RejectedRows
