@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+ROWS_LEFT_OUT = 5
+"""The exit code of a run that is done but for rows that were left out as asked."""
+
 _OPTION = re.compile(
     r"--([a-z][a-z-]*)"
     r"(?: (auto|cpu|cuda|mps|openvino|torch|fp32|bf16|fp16|int8|truncate|chunk|error|max|first)\b)?"

@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import InputError, UsageError, told_from
 from .formats.fields import ID_FIELDS, LIST_FIELDS, QUERY_FIELD, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules
-from .formats.strict_json import refuse_surrogates
+from .formats.json import refuse_surrogates
 from .types import Candidates, Document, Query
 
 DocumentInput = str | Mapping[str, Any] | Document
@@ -146,11 +146,11 @@ def _without_nan(value: Any) -> Any:
 
 def _with_plain_ids(row: Mapping[str, Any], id_field: str | None) -> dict[str, Any]:
     """Take the ids that databases give, numpy's integers, UUIDs and others of their own, as what JSON has."""
-    names = ID_FIELDS if id_field is None else (id_field,)
-    return {
-        **{str(name): value for name, value in row.items()},
-        **{name: _plain_id(row[name]) for name in names if name in row},
-    }
+    plain = {str(name): value for name, value in row.items()}
+    for name, value in plain.items():
+        if name == id_field or name.lower() in ID_FIELDS:
+            plain[name] = _plain_id(value)
+    return plain
 
 
 def _plain_id(value: Any) -> Any:

@@ -101,7 +101,7 @@ def _last_break(text: str, after: int, limit: int) -> int | None:
     """Return the last of the best breaks behind `after` and up to `limit`."""
     for pattern in _BREAKS:
         ends = (match.end() for match in pattern.finditer(text, after, limit + _LOOKAHEAD))
-        last = max((end for end in ends if after < end <= limit), default=None)
+        last: int | None = max((end for end in ends if after < end <= limit), default=None)
         if last is not None:
             return last
     return None
@@ -109,7 +109,8 @@ def _last_break(text: str, after: int, limit: int) -> int | None:
 
 def _last_word_border(text: str, after: int, limit: int) -> int | None:
     borders = [match.start() for match in _WORD_BORDER.finditer(text, after, limit + _LOOKAHEAD)]
-    return max((border for border in borders if after < border <= limit), default=None)
+    last: int | None = max((border for border in borders if after < border <= limit), default=None)
+    return last
 
 
 def _last_character_border(text: str, start: int, limit: int) -> int:

@@ -32,7 +32,7 @@ def separate_ties(scores: Iterable[float]) -> Iterator[float]:
 
     lowest = np.float32("-inf")
     previous = float("inf")
-    for score in scores:
+    for score in map(float, np.array(list(scores), np.float32)):
         lowered = score if score < previous else float(np.nextafter(np.float32(previous), lowest))
         yield lowered
         previous = lowered
