@@ -44,9 +44,7 @@ def require_format(format: str, options: WriteOptions, *, many: bool = False) ->
     """
     formats = BATCH_FORMATS if many else OUTPUT_FORMATS
     if format not in formats:
-        raise UsageError(
-            f'There is no output format "{format}".', hint=f"Give one of {', '.join(formats)}."
-        )
+        raise UsageError(f'There is no output format "{format}".', hint=f"Give one of {', '.join(formats)}.")
     if format == "text" and not options.with_text:
         raise UsageError("--to text writes the texts, which --no-text leaves out.")
     if format == "trec" and options.run_name.split() != [options.run_name]:
