@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from ce_rerank.engines.base import EngineInfo, Float32s, TokenBatch
+from ce_rerank.engines.base import Companions, EngineInfo, Float32s, TokenBatch
 from ce_rerank.engines.tokenization import EncoderTokenizer
 
 _SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
@@ -35,6 +35,7 @@ class CountingEngine:
     """
 
     batch_tokens = 64
+    companions: Companions = "any"
 
     def __init__(self, max_length: int = 32, activation: str = "identity") -> None:
         self.tokenizer = EncoderTokenizer(word_tokenizer(), max_length=max_length, with_type_ids=True)

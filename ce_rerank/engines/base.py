@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .tokenization import PairTokenizer
 
 Float32s = NDArray[np.float32]
+Companions = Literal["any", "equal", "none"]
+"""Which pairs may share a batch: any; those of the same length, where padding changes scores; or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,11 @@ class Engine(Protocol):
     @property
     def batch_tokens(self) -> int:
         """The token budget of a batch, padding included, that this engine runs best with."""
+        ...
+
+    @property
+    def companions(self) -> Companions:
+        """Which pairs may share a batch without changing each other's scores."""
         ...
 
     def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:

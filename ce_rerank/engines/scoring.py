@@ -23,7 +23,8 @@ def score_rows(
     `batch_tokens` is the budget of a batch, the engine's own by default. `on_progress` is called with the
     number of pairs just finished. NaN is handed on: what to do about it is the caller's to say.
     """
-    batches = plan_batches([len(row) for row in rows], batch_tokens or engine.batch_tokens)
+    budget = batch_tokens or engine.batch_tokens
+    batches = plan_batches([len(row) for row in rows], budget, engine.companions)
 
     def padded() -> Iterator[TokenBatch]:
         for batch in batches:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ce_rerank.engines.base import Companions
 from ce_rerank.engines.batching import plan_batches
 
 lengths_and_budgets = st.tuples(st.lists(st.integers(0, 600), max_size=200), st.integers(1, 4096))
@@ -28,6 +29,14 @@ def test_a_pair_over_the_budget_is_a_batch_alone() -> None:
 
 def test_no_pairs_make_no_batches() -> None:
     assert plan([], 100) == []
+
+
+def test_pairs_that_padding_would_change_share_a_batch_with_those_of_their_length() -> None:
+    def plan(companions: Companions) -> list[list[int]]:
+        return [batch.tolist() for batch in plan_batches([3, 9, 3, 5, 3, 5, 3], 9, companions)]
+
+    assert plan("equal") == [[1], [3], [5], [0, 2, 4], [6]]
+    assert plan("none") == [[1], [3], [5], [0], [2], [4], [6]]
 
 
 def test_a_budget_under_one_is_refused() -> None:

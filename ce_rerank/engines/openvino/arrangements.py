@@ -54,7 +54,7 @@ def padding_of(compiled: CompiledModel) -> Padding:
         token_id=model.pad_token_id,
         type_id=model.pad_type_id,
         left=model.pad_left,
-        multiple=vector_width(),
+        multiple=vector_width() if model.companions == "any" else 1,
         most=model.max_length,
     )
 
@@ -152,6 +152,7 @@ class Arrangements:
         self._core = core
         self._compiled = compiled
         self._threads = threads
+        self.companions = compiled.manifest.model.companions
         self._padding = padding_of(compiled)
         cpus = threads or count_cpus()
         self._most_streams = min(_MOST_STREAMS, cpus)
@@ -278,7 +279,7 @@ class Arrangements:
 
     def _find_fault(self, running: RunningModel, golden: Sequence[GoldenPair]) -> str | None:
         rows = [PairTokens(pair.input_ids, pair.token_type_ids, False, 0) for pair in golden]
-        batches = plan_batches([len(row) for row in rows], _MOST_BATCH_TOKENS)
+        batches = plan_batches([len(row) for row in rows], _MOST_BATCH_TOKENS, self.companions)
         padded = (pad_rows([rows[place] for place in batch], self._padding) for batch in batches)
         logits = np.empty(len(rows), dtype=np.float32)
         for batch, batch_logits in zip(batches, running.infer(padded), strict=True):

@@ -61,6 +61,7 @@ class OpenVinoEngine:
         self.tokenizer = tokenizer
         self.info = info
         self.batch_tokens = arrangements.batch_tokens
+        self.companions = arrangements.companions
         self._arrangements = arrangements
 
     def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
@@ -143,4 +144,5 @@ def _load_tokenizer(compiled: CompiledModel, max_length: int | None) -> EncoderT
         max_length=min(model.max_length, max_length or model.max_length),
         padding=padding_of(compiled),
         with_type_ids=model.with_type_ids,
+        split_special_tokens=model.split_special_tokens,
     )

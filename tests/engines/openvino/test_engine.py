@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ce_rerank.engines.model import longest_pair
 from engines.families import (
     FAMILIES,
     MAX_LENGTH,
@@ -32,7 +33,6 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
 
 from ce_rerank.engines.base import EngineOptions, Float32s, TokenBatch, load_engine
-from ce_rerank.engines.limits import longest_pair
 from ce_rerank.engines.openvino.cache import find_compiled
 from ce_rerank.engines.openvino.engine import OpenVinoEngine, load_openvino_engine
 from ce_rerank.engines.openvino.runtime import load_runtime
