@@ -12,7 +12,7 @@ from ..formats.base import ReadOptions, read_rows
 from ..formats.fields import TEXT_FIELDS
 from ..formats.source import Reject, Row, Source, is_pipe_or_device
 from ..formats.strict_json import encode_json, json_kind
-from ..formats.trec import as_one_word
+from ..formats.trec import require_run_id
 from ..types import Candidates, Document, DocumentId, Query
 from .queries import KnownQueries
 
@@ -23,7 +23,6 @@ QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
 """Where the id of a query is looked for; in a row that is a whole list, then in `id` and `_id`."""
 
 _ROW_ID_FIELDS = ("id", "_id")
-_NAME_APART = "A TREC run has nothing but ids: give each an id of its own, or use --to jsonl."
 _SHAPES = (
     'Give a row a query, {"query": "...", "documents": ["...", ...]}, '
     'or a row a document, {"query": "...", "text": "..."}.'
@@ -36,9 +35,8 @@ class RowCandidates:
     A nested row is a whole list: it has a list of documents, strings or objects. Flat rows have one document
     each, and those of a query stand together: consecutive rows with one query id, or one query text where
     there are no ids, are one list. A row without the text of its query, or with none in it, has it from
-    `queries`, by its id. `for_trec` refuses what a TREC run cannot hold: ids with space in them, a query id
-    that comes back in another list, which flat rows never may, and an id that a query or document without
-    one is called by, see `TrecWriter`.
+    `queries`, by its id. `for_trec` refuses what a TREC run cannot hold: a query or document without an id,
+    ids with space in them, and a query id that comes back in another list, which flat rows never may.
     """
 
     def __init__(
@@ -88,7 +86,6 @@ class RowCandidates:
         if self._queries is not None:
             self._queries.rejected.give_to(reject)
         seen = _SeenQueries(for_trec=self._for_trec)
-        names = _DocumentNames()  # of the flat list
         flat: Candidates | None = None  # there may be more of it to come
         for value, origin in self._rows(reject):
             try:
@@ -100,14 +97,10 @@ class RowCandidates:
                     named = _name_query(row, QUERY_ID_FIELDS, origin)
                     document = self._read_flat(row, named, origin)
                     if flat is not None and _is_of(flat.query, named, origin):
-                        if self._for_trec:
-                            names.add(document)
                         cast(list[Document], flat.documents).append(document)
                         continue
                     complete, starting = None, Candidates(self._query(named, origin), [document])
                     seen.add_flat(starting.query)
-                    names = _DocumentNames()
-                    names.add(document)
             except InputError as error:
                 reject(error, encode_json(value))
                 continue
@@ -144,10 +137,6 @@ class RowCandidates:
             self._document(item, f"{origin}: {list_name}[{place}]")
             for place, item in enumerate(row[list_name])
         ]
-        if self._for_trec:
-            names = _DocumentNames()
-            for document in documents:
-                names.add(document)
         candidates = Candidates(self._query(named, origin, kept), documents)
         seen.add_nested(candidates.query)
         return candidates
@@ -167,8 +156,8 @@ class RowCandidates:
 
     def _document(self, value: object, origin: str) -> Document:
         document = self._rules.document(value, origin)
-        if self._for_trec and document.id is not None:
-            as_one_word(document.id, origin)
+        if self._for_trec:
+            require_run_id(document.id, origin)
         return document
 
     def _query(self, named: _NamedQuery, origin: str, fields: Mapping[str, Any] | None = None) -> Query:
@@ -179,8 +168,8 @@ class RowCandidates:
             query = self._known_query(query)
         if not query.text.strip():
             raise InputError(f"{origin}: the query is empty.")
-        if self._for_trec and query.id is not None:
-            as_one_word(query.id, origin)
+        if self._for_trec:
+            require_run_id(query.id, f"{origin}: the query")
         return query
 
     def _known_query(self, query: Query) -> Query:
@@ -250,73 +239,26 @@ def _list_names(row: Mapping[str, Any]) -> str:
 
 
 class _SeenQueries:
-    """The queries that were given so far: how many, and what they are called, in hashes of 8 bytes each."""
+    """The names of the queries so far, in hashes of 8 bytes each."""
 
     def __init__(self, *, for_trec: bool) -> None:
         self._for_trec = for_trec
-        self._count = 0
         self._hashes: set[bytes] = set()
 
     def add_nested(self, query: Query) -> None:
-        """Take the query of a whole list; raises InputError for one that a TREC run has already."""
-        if self._for_trec:
-            if query.id is not None and self._has("id", query.id):
-                raise InputError(f'{query.origin}: the query "{query.id}" is here again.', hint=_NAME_APART)
-            self._add_to_run(query)
-        self._count += 1
+        """Add the query of a whole list; raise InputError for one that a TREC run has already."""
+        if self._for_trec and query.id is not None:
+            self._add("id", query.id, query.origin, "Give each query an id of its own, or use --to jsonl.")
 
     def add_flat(self, query: Query) -> None:
-        """Take the query of a list that starts; raises InputError for one that was here before."""
+        """Add the query of a list that starts; raise InputError for one that was here before."""
         kind, name = ("text", query.text) if query.id is None else ("id", query.id)
-        if self._has(kind, name):
+        hint = "Let the rows of a query stand together: sort the input by query."
+        self._add(kind, name, query.origin, hint)
+
+    def _add(self, kind: str, name: DocumentId, origin: str, hint: str) -> None:
+        hashed = hashlib.blake2b(f"{kind} {name}".encode(), digest_size=8).digest()
+        if hashed in self._hashes:
             shown = f'the query "{name}"' if kind == "id" else "its query"
-            raise InputError(
-                f"{query.origin}: {shown} is here again, after other queries.",
-                hint="Let the rows of a query stand together: sort the input by query.",
-            )
-        if self._for_trec:
-            self._add_to_run(query)
-        self._hashes.add(_hash_name(kind, name))
-        self._count += 1
-
-    def _add_to_run(self, query: Query) -> None:
-        """Keep what a run calls the query: its id, or its number where it has none; no other may have it."""
-        number = self._count + 1
-        if query.id is None and self._has("id", number):
-            problem = f"the query has no id, and its number, {number}, is the id of another."
-            raise InputError(f"{query.origin}: {problem}", hint=_NAME_APART)
-        if query.id is not None and self._has("number", query.id):
-            problem = f'the id "{query.id}" is the number of a query that has no id.'
-            raise InputError(f"{query.origin}: {problem}", hint=_NAME_APART)
-        self._hashes.add(_hash_name("number", number) if query.id is None else _hash_name("id", query.id))
-
-    def _has(self, kind: str, name: DocumentId) -> bool:
-        return _hash_name(kind, name) in self._hashes
-
-
-def _hash_name(kind: str, name: DocumentId) -> bytes:
-    return hashlib.blake2b(f"{kind} {name}".encode(), digest_size=8).digest()
-
-
-class _DocumentNames:
-    """What a TREC run calls the documents of a list: their ids, or their places where they have none."""
-
-    def __init__(self) -> None:
-        self._ids: set[str] = set()
-        self._places: set[str] = set()
-        self._count = 0
-
-    def add(self, document: Document) -> None:
-        """Take the next document; raises InputError when an id is the place of a document that has none."""
-        place, id = str(self._count), str(document.id)
-        if document.id is None and place in self._ids:
-            problem = f"the document has no id, and its place, {place}, is the id of another."
-            raise InputError(f"{document.origin}: {problem}", hint=_NAME_APART)
-        if document.id is not None and id in self._places:
-            problem = f'the id "{id}" is the place of a document that has no id.'
-            raise InputError(f"{document.origin}: {problem}", hint=_NAME_APART)
-        if document.id is None:
-            self._places.add(place)
-        else:
-            self._ids.add(id)
-        self._count += 1
+            raise InputError(f"{origin}: {shown} is here again, after other queries.", hint=hint)
+        self._hashes.add(hashed)

@@ -125,8 +125,8 @@ class FileOutput:
 
 
 def _write_rankings(writer: ResultWriter, window: RankedWindow) -> None:
-    for ranking, number in zip(window.rankings, window.numbers, strict=True):
-        writer.write(ranking, number)
+    for ranking in window.rankings:
+        writer.write(ranking)
 
 
 def _read_own_rows(path: Path) -> Iterator[dict[str, Any]]:

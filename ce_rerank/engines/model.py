@@ -5,13 +5,15 @@ What would be random, what cannot be fed and what cannot answer is refused here,
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,9 +28,9 @@ from ..errors import UnavailableError
 from ..models.kind import LONGEST, untrusted_activation
 from ..models.store import Checkpoint
 from ..types import Pair
-from .base import Companions, Float32s, TokenBatch
+from .batching import Float32s, Padding, PairTokens, TokenBatch, pad_rows
 from .openvino.compilable import ACTIVATIONS
-from .tokenization import EncoderTokenizer, Padding, PairTokens, pad_rows
+from .tokenization import EncoderTokenizer
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CHATTERING = ("transformers", "sentence_transformers", "huggingface_hub", "torch", "openvino", "nncf")
@@ -72,8 +74,7 @@ def quiet_libraries() -> Iterator[None]:
 class Model:
     """A cross-encoder that was loaded and tried. It is only read, so threads may share it.
 
-    `activation` is `identity`, `sigmoid` or the dotted name of another. `companions` says which pairs may
-    share a batch without changing each other's scores.
+    `activation` is `identity`, `sigmoid` or the dotted name of another.
     """
 
     def __init__(self, cross_encoder: CrossEncoder, precision: str, max_length: int) -> None:
@@ -93,10 +94,10 @@ class Model:
         cross_encoder.max_seq_length = LONGEST
         fed = self.preprocess(PROBE)
         self.constants = {name: value for name, value in fed.items() if not isinstance(value, torch.Tensor)}
+        self.tokenizer_json = _without_unknown_specials(cross_encoder)
         self.encoder = EncoderTokenizer(
-            Tokenizer.from_str(hugging_face.backend_tokenizer.to_str()),
+            Tokenizer.from_str(self.tokenizer_json),
             max_length=LONGEST,
-            padding=self.padding,
             with_type_ids="token_type_ids" in fed,
             split_special_tokens=self.split_special_tokens,
         )
@@ -105,7 +106,7 @@ class Model:
         self.encoder.max_length = cross_encoder.max_seq_length = max_length
         if precision != "fp32":
             _keep_score_in_fp32(cross_encoder)
-        self.companions = self._find_companions()
+        self.padding = replace(self.padding, companions=self._find_companions())
 
     def preprocess(self, pair: Pair) -> dict[str, Any]:
         """Return what sentence-transformers feeds the model for one pair, its prompt included."""
@@ -134,7 +135,7 @@ class Model:
         batches = [pad_rows([row], self.padding) for row in rows]
         return np.array([self.score(batch).item() for batch in batches], dtype=np.float32)
 
-    def _find_companions(self) -> Companions:
+    def _find_companions(self) -> Literal["any", "equal", "none"]:
         pairs = [PROBE, _LONGER]
         rows = self.encoder.encode(pairs) if self.is_plain else [self.row(pair) for pair in pairs]
         logit = self.score(pad_rows(rows[:1], self.padding))
@@ -277,16 +278,30 @@ def _require_fast_tokenizer(name: str, model: CrossEncoder) -> None:
         )
 
 
+def _count_vectors(model: CrossEncoder) -> int:
+    """Return how many tokens a model has vectors for: those with the ids below."""
+    embeddings = model[0].model.get_input_embeddings()
+    return int(getattr(embeddings, "num_embeddings", LONGEST))
+
+
 def _require_known_ids(name: str, model: CrossEncoder) -> None:
-    """Refuse a tokenizer with a token that the model has no vector for."""
-    embeddings = getattr(model[0].model.get_input_embeddings(), "num_embeddings", None)
-    token, last = max(model.tokenizer.get_vocab().items(), key=lambda entry: entry[1])
-    if embeddings is not None and last >= embeddings:
-        raise UnavailableError(
-            f"{name} has the token {token!r} with id {last}, and vectors for ids below {embeddings} alone: "
-            "its tokenizer is of another model.",
-            hint="Fetch the model again; or resize its embeddings (resize_token_embeddings) and train it.",
-        )
+    """Refuse a tokenizer with a token that the model has no vector for, unless no text needs it."""
+    vectors, tokenizer = _count_vectors(model), model.tokenizer
+    needed = set(tokenizer("a", "b").input_ids)
+    for token, last in tokenizer.get_vocab().items():
+        if last >= vectors and (last in needed or last not in tokenizer.all_special_ids):
+            raise UnavailableError(
+                f"{name} has the token {token!r} with id {last}, and vectors for ids below {vectors} alone: "
+                "its tokenizer is of another model.",
+                hint="Fetch the model again; or resize its embeddings and train it.",
+            )
+
+
+def _without_unknown_specials(model: CrossEncoder) -> str:
+    """Return a tokenizer as JSON; special tokens that the model has no vector for become text."""
+    vectors, tokenizer = _count_vectors(model), json.loads(model.tokenizer.backend_tokenizer.to_str())
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < vectors]
+    return json.dumps(tokenizer, ensure_ascii=False)
 
 
 def _require_answers(name: str, model: CrossEncoder) -> None:
@@ -319,7 +334,7 @@ def _complete_padding(model: CrossEncoder) -> None:
 
 
 def _take_activation(model: CrossEncoder) -> Any:
-    """Take the activation off the end of a model, which then gives logits; return what makes scores of them."""
+    """Take the activation off the end of a model, which then gives logits, and return it."""
     activation, last = model.activation_fn, list(model)[-1]
     if not isinstance(last, Dense) or last.use_residual:
         return activation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -12,11 +12,12 @@ import torch
 
 from ..errors import UnavailableError
 from ..models.store import Checkpoint
-from ..types import Pair
-from .base import EngineInfo, EngineOptions, Float32s, TokenBatch
+from ..types import Pair, Precision
+from .base import EngineInfo, EngineOptions
+from .batching import Float32s, PairTokens, TokenBatch, score_in_batches
 from .model import Model, load_model, quiet_libraries
 from .openvino.compilable import says_out_of_memory
-from .tokenization import PairTokenizer, PairTokens
+from .tokenization import PairTokenizer
 
 log = logging.getLogger("ce_rerank")
 
@@ -24,24 +25,23 @@ _BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
 _MOST_CHARACTERS_A_TOKEN = 32
 
 
-def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions, device: str) -> TorchEngine:
-    """Load a checkpoint by sentence-transformers onto a device that is there (`find_device`).
+def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions) -> TorchEngine:
+    """Load a checkpoint by sentence-transformers; the options name a device and a precision (no auto).
 
-    Raises UnavailableError as `load_model` does, and for a precision that the device does not have.
+    Raises UnavailableError as `load_model` does.
     """
-    precision = choose_precision(options.precision, device)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     log.info("Loading %s", checkpoint.name, extra={"stage": True})
     model = load_model(
         checkpoint,
-        device=device,
-        precision=precision,
+        device=options.device,
+        precision=options.precision,
         max_length=options.max_length,
         trust_remote_code=options.trust_remote_code,
         offline=options.offline,
     )
-    return TorchEngine(model, checkpoint, device)
+    return TorchEngine(model, checkpoint, options.device)
 
 
 class TorchEngine:
@@ -50,7 +50,6 @@ class TorchEngine:
     def __init__(self, model: Model, checkpoint: Checkpoint, device: str) -> None:
         self._model = model
         self.batch_tokens = _BATCH_TOKENS[device.partition(":")[0]]
-        self.companions = model.companions
         self.tokenizer: PairTokenizer = model.encoder if model.is_plain else PreprocessTokenizer(model)
         self.info = EngineInfo(
             engine="torch",
@@ -63,8 +62,18 @@ class TorchEngine:
             notes=checkpoint.notes,
         )
 
-    def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
-        """Give the float32 logits of each batch, in order; one is waited for when the next is on its way."""
+    def score_rows(
+        self,
+        rows: Sequence[PairTokens],
+        batch_tokens: int | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Float32s:
+        """Return the float32 logits of rows, in their order."""
+        budget = batch_tokens or self.batch_tokens
+        return score_in_batches(rows, self._infer, self._model.padding, budget, on_progress)
+
+    def _infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
+        """Yield the float32 logits of each batch, in order; one is waited for when the next is on its way."""
         started: torch.Tensor | None = None
         for batch in batches:
             ahead = self._start(batch)
@@ -105,7 +114,6 @@ class PreprocessTokenizer:
     def __init__(self, model: Model) -> None:
         self.max_length = model.max_length
         self.token_spans = model.encoder.token_spans
-        self.pad = model.encoder.pad
         self._model = model
         self._lock = threading.Lock()
 
@@ -144,13 +152,11 @@ class PreprocessTokenizer:
         return max((end for _, end in islice(spans, max(0, self.max_length - beside))), default=0)
 
 
-def choose_precision(precision: str, device: str) -> str:
-    """Give the precision to run in on a device; raises UnavailableError for one that it does not have."""
+def choose_precision(precision: Precision, device: str) -> Precision:
+    """Return the precision to run in on a device."""
     if precision == "auto":
         native = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16" if native else "fp32"
-    if precision == "fp16" and device == "cpu":
-        raise UnavailableError("fp16 is not a precision of the CPU.", hint="Give --precision bf16 or fp32.")
     return precision
 
 

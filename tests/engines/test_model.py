@@ -23,7 +23,8 @@ from safetensors.numpy import load_file, save_file
 from sentence_transformers import CrossEncoder
 
 from ce_rerank import Reranker, UnavailableError
-from ce_rerank.engines.base import EngineOptions, load_engine
+from ce_rerank.engines import load_engine
+from ce_rerank.engines.base import EngineOptions
 from ce_rerank.models.store import Checkpoint
 from ce_rerank.types import EngineName, Pair
 
@@ -103,6 +104,15 @@ def test_a_token_without_a_vector_is_refused(tmp_path: Path, engine: EngineName)
         load(checkpoint, engine)
 
 
+def test_a_special_token_without_a_vector_is_text(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint("bert", tmp_path / "model")
+    expected = load(checkpoint).score(PAIRS)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder)
+    tokenizer.add_special_tokens({"bos_token": "tides"})
+    tokenizer.save_pretrained(checkpoint.folder)
+    np.testing.assert_array_equal(load(checkpoint).score(PAIRS), expected)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -110,7 +120,10 @@ def test_a_token_without_a_vector_is_refused(tmp_path: Path, engine: EngineName)
         (make_embedding_model, "an embedding model"),
         (lambda folder: make_causal_reranker(folder, words=()), "no yes or no no"),
         (lambda folder: make_causal_reranker(folder, words=(), unk_token="<|pad|>"), "no two tokens for"),
-        (lambda folder: make_causal_reranker(folder, chat_template=None), "nothing between query and document"),
+        (
+            lambda folder: make_causal_reranker(folder, chat_template=None),
+            "nothing between query and",
+        ),
         (
             lambda folder: make_causal_reranker(
                 folder, chat_template="{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from ce_rerank.engines.model import quiet_libraries
 from engines.families import ODD_TEXTS, make_causal_reranker, make_modular_reranker
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
 
 from ce_rerank import Reranker
+from ce_rerank.engines.model import quiet_libraries
 from ce_rerank.models.store import resolve_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ce_rerank.engines.model import Model
 from engines.families import (
     FAMILIES,
     MAX_LENGTH,
     ODD_TEXTS,
     make_causal_reranker,
     make_checkpoint,
-    make_embedding_model,
     make_one_label_sigmoid,
-    make_three_labels,
 )
-from safetensors.numpy import load_file, save_file
 from sentence_transformers import CrossEncoder
 
 from ce_rerank import Reranker, UnavailableError
-from ce_rerank.engines.base import EngineOptions, load_engine
+from ce_rerank.engines import load_engine
+from ce_rerank.engines.base import EngineOptions
+from ce_rerank.engines.model import Model
 from ce_rerank.models.store import Checkpoint
 
 pytestmark = pytest.mark.slow

@@ -18,6 +18,7 @@ from sentence_transformers.base.modules import Transformer
 
 from ...errors import UnavailableError
 from ...models.store import Checkpoint
+from ..batching import pad_rows
 from ..model import Model, find_score_layer, first_line, load_model, quiet_libraries
 from .compilable import ACTIVATIONS, CannotCompileError, OutOfMemoryError, says_out_of_memory
 from .golden import GOLDEN_TEXTS
@@ -58,11 +59,10 @@ def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> 
             pad_token_id=model.padding.token_id,
             pad_type_id=model.padding.type_id,
             pad_left=model.padding.left,
-            companions=model.companions,
+            companions=model.padding.companions,
         )
         golden = _make_golden_pairs(model)
-        tokenizer = model.cross_encoder.tokenizer.backend_tokenizer.to_str()
-        (folder / TOKENIZER_NAME).write_text(tokenizer, encoding="utf-8")
+        (folder / TOKENIZER_NAME).write_text(model.tokenizer_json, encoding="utf-8")
         _convert(model, facts, folder / GRAPH_NAME)
         files = {name: FileFacts.of(folder / name) for name in (GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME)}
         Manifest(origin, facts, golden, files).write(folder)
@@ -132,7 +132,7 @@ def _make_golden_pairs(model: Model) -> tuple[GoldenPair, ...]:
 
 def _convert(model: Model, facts: ModelFacts, path: Path) -> None:
     # Two rows of different lengths: with nothing padded, the trace could leave the mask out.
-    batch = model.encoder.pad(model.encoder.encode(GOLDEN_TEXTS[:2]))
+    batch = pad_rows(model.encoder.encode(GOLDEN_TEXTS[:2]), model.padding)
     example = {name: torch.from_numpy(getattr(batch, name)) for name in facts.inputs}
     classifier = model.cross_encoder[0].model
     # With the others, a row whose window holds nothing but padding (ModernBERT) comes out as NaN.

@@ -15,12 +15,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from ...files import read_json_object, write_whole
-
-if TYPE_CHECKING:
-    from ..base import Companions
 
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAME = "model.xml"
@@ -89,7 +86,7 @@ class ModelFacts:
     pad_token_id: int
     pad_type_id: int
     pad_left: bool
-    companions: Companions
+    companions: Literal["any", "equal", "none"]
     num_labels: int = 1
 
 
