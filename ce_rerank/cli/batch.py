@@ -11,11 +11,18 @@ from ..errors import UsageError
 from ..formats.rows import WriteOptions
 from ..formats.writers import BatchFormat
 from .batch_job import BatchJob, InputNames
-from .console import Activity, messages
-from .options import InputOptions, MannerOptions, ModelOptions, OutputOptions, SelectionOptions
+from .console import Activity, show_messages
+from .options import (
+    FROM,
+    InputOptions,
+    MessageOptions,
+    ModelOptions,
+    OnError,
+    OutputOptions,
+    SelectionOptions,
+)
 
 BatchInputFormat = Literal["jsonl", "json", "csv", "tsv", "parquet"]
-OnError = Literal["stop", "skip"]
 
 _INPUT = "Input"
 _OUTPUT = "Output"
@@ -70,12 +77,7 @@ def batch(
     ] = None,
     source_format: Annotated[
         BatchInputFormat | None,
-        typer.Option(
-            "--from",
-            rich_help_panel=_INPUT,
-            show_default=False,
-            help="The format of the documents. Default: by suffix, else by looking.",
-        ),
+        FROM,
     ] = None,
     fields: InputOptions,
     on_error: Annotated[
@@ -117,17 +119,6 @@ def batch(
             "--run-name", metavar="NAME", rich_help_panel=_OUTPUT, help="The last column of a TREC run."
         ),
     ] = "ce-rerank",
-    no_text: Annotated[
-        bool, typer.Option("--no-text", rich_help_panel=_OUTPUT, help="Leave the text out.")
-    ] = False,
-    details: Annotated[
-        bool,
-        typer.Option(
-            "--details",
-            rich_help_panel=_OUTPUT,
-            help="Add the rank, the tokens read, whether text was cut, and the best passage.",
-        ),
-    ] = False,
     qrels: Annotated[
         str | None,
         typer.Option(
@@ -149,7 +140,7 @@ def batch(
         ),
     ] = None,
     model: ModelOptions,
-    manners: MannerOptions,
+    messages: MessageOptions,
 ) -> int:
     """Rank the documents of many queries.
 
@@ -163,7 +154,7 @@ def batch(
             InputNames.given(inputs, run, queries, corpus),
             fields.read_options(source_format),
             selection.rank_options(),
-            WriteOptions(not no_text, details, run_name),
+            WriteOptions(not output.no_text, output.details, run_name),
             format,
             path,
             model,
@@ -182,16 +173,16 @@ def batch(
             hint=f"Name it {path.stem}.jsonl, or give --to jsonl.",
         )
     format = to or _FORMAT_OF_SUFFIX.get(suffix, "jsonl")
-    with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
+    with show_messages(messages) as activity:
         if qrels is None:
             return do(path, format, activity)
-        from .gains import Gains, output_or_nowhere
+        from .evaluate import FirstStage, output_or_nowhere
 
         activity.stage("Reading the judgements")
-        gains = Gains.prepare(run, qrels, measure, format, output=path, shard=shard)
+        first_stage = FirstStage.read(run, qrels, measure, output=path, shard=shard)
         with output_or_nowhere(path) as written:
             code = do(written, format if path else "trec", activity)
             activity.stop()
             if code in (0, 5):
-                gains.draw(written, str(path or "reranked"))
+                first_stage.draw_gains(written, str(path or "reranked"))
             return code

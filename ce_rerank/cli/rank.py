@@ -4,145 +4,189 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import stat
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
 import typer
 
-from ..errors import UsageError
-from ..formats.base import FORMAT_OF_SUFFIX, InputFormat, ReadOptions, read_documents
+from ..errors import ROWS_LEFT_OUT, InputError, UsageError
+from ..formats.documents import (
+    FORMAT_OF_SUFFIX,
+    InputFormat,
+    ReadOptions,
+    read_documents,
+    read_file_names,
+    walk_folders,
+)
 from ..formats.output import open_output, require_other_file
 from ..formats.rows import WriteOptions
-from ..formats.source import Source, read_query
+from ..formats.source import Source, raise_at_once, read_query
 from ..formats.trec import require_run_id
 from ..formats.writers import open_writer
-from ..types import Document, Query, Ranking
-from .console import messages, stdout_console
-from .options import InputOptions, MannerOptions, ModelOptions, OutputOptions, SelectionOptions, as_keywords
+from ..ranking import select_top
+from ..types import Candidates, Document, Query, Ranking, RankOptions
+from .commands import COMMANDS, option
+from .console import Activity, show_messages, stdout_console
+from .excerpt import cut_passages
+from .options import (
+    FROM,
+    INPUT,
+    OUTPUT,
+    InputOptions,
+    MessageOptions,
+    ModelOptions,
+    OnError,
+    OutputOptions,
+    SelectionOptions,
+    as_keywords,
+    format_of_output,
+)
 from .ranking_table import draw_ranking
 
 log = logging.getLogger("ce_rerank")
 
 OutputFormat = Literal["table", "jsonl", "json", "csv", "tsv", "text", "trec"]
 
-_FORMAT_OF_RUN = {".trec": "trec", ".run": "trec"}
-_OUTPUT = "Output"
-_INPUT = "Input"
+_FORMATS = {**FORMAT_OF_SUFFIX, ".trec": "trec", ".run": "trec"}
 
 
 def rank(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[QUERY] [DOCUMENT]...", help="The query, then documents.", show_default=False
-        ),
+        typer.Argument(metavar="[QUERY] [DOCUMENT]...", help="The query, then documents."),
     ] = None,
     *,
     query: Annotated[
         str | None,
-        typer.Option(
-            "--query",
-            "-q",
-            metavar="TEXT",
-            rich_help_panel=_INPUT,
-            help="The query; every argument is then a document.",
-        ),
+        option("--query", "-q", panel=INPUT, metavar="TEXT", help="The query; all arguments are documents."),
     ] = None,
     query_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--query-file", metavar="PATH", rich_help_panel=_INPUT, help="Read the query from a file."
-        ),
+        Path | None, option("--query-file", panel=INPUT, metavar="PATH", help="Read the query from a file.")
     ] = None,
     file: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
             "--file",
             "-f",
+            panel=INPUT,
             metavar="PATH",
-            rich_help_panel=_INPUT,
-            help="Read documents from a file; - is stdin. Repeat it for several.",
+            help="Read documents from a file, - for stdin. Repeatable.",
         ),
     ] = None,
-    source_format: Annotated[
-        InputFormat | None,
-        typer.Option(
-            "--from",
-            rich_help_panel=_INPUT,
-            show_default=False,
-            help="The format of the documents. Default: by suffix, else by looking.",
-        ),
-    ] = None,
+    source_format: Annotated[InputFormat | None, FROM] = None,
     whole_files: Annotated[
         bool,
-        typer.Option(
-            "--whole-files",
-            rich_help_panel=_INPUT,
-            help="Each file is one document, and the arguments name files, too.",
-        ),
+        option("--whole-files", panel=INPUT, help="Each file is one document; arguments name files, too."),
     ] = False,
+    files_from: Annotated[
+        str | None,
+        option(
+            "--files-from",
+            panel=INPUT,
+            metavar="FILE",
+            help="Read the names of files from FILE, - for stdin: one a line, or each ended by a NUL.",
+        ),
+    ] = None,
     fields: InputOptions,
+    on_error: Annotated[
+        OnError,
+        option("--on-error", panel=INPUT, help="Stop at what cannot be read, or leave it out (exit 5)."),
+    ] = "stop",
     selection: SelectionOptions,
     to: Annotated[
         OutputFormat | None,
-        typer.Option(
-            "--to",
-            rich_help_panel=_OUTPUT,
-            show_default=False,
-            help="Default: by the suffix of --output; else a table on a terminal, jsonl anywhere else.",
+        option(
+            "--to", panel=OUTPUT, help="Default: by suffix of -o; else a table on a terminal, else jsonl."
         ),
     ] = None,
     output: OutputOptions,
-    no_text: Annotated[
-        bool, typer.Option("--no-text", rich_help_panel=_OUTPUT, help="Leave the text out.")
-    ] = False,
-    details: Annotated[
-        bool,
-        typer.Option(
-            "--details",
-            rich_help_panel=_OUTPUT,
-            help="Add the rank, the tokens read, whether text was cut, and the best passage.",
-        ),
-    ] = False,
     model: ModelOptions,
-    manners: MannerOptions,
-) -> None:
+    messages: MessageOptions,
+) -> int:
     """Rank documents against one query, best first.
 
     Documents are arguments, files (-f) or stdin.
     """
     options = selection.rank_options()
-    with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
+    with show_messages(messages) as activity:
         texts = list(arguments or [])
         asked = _read_query(texts, query, query_file)
-        if output.output is not None:
-            queries = [] if query_file is None else [str(query_file)]
-            require_other_file(output.output, [*queries, *(file or []), *(texts if whole_files else [])])
         reading = fields.read_options(source_format, whole_files=whole_files)
-        documents = _read_documents(texts, file or [], reading, query_file)
-        wanted = to or _default_format(output.output)
-        if wanted == "trec":
+        files = list(file or [])
+        read = [str(path) for path in (query_file, files_from) if path is not None]  # - for stdin
+        if files_from is not None:
+            files += read_file_names(Source.from_name(files_from))
+        is_named = bool(texts or files or files_from)
+        if whole_files:
+            texts, files = [], walk_folders([*texts, *files])
+            _require_no_rules(reading, "--whole-files reads none")
+        elif texts and not files:
+            _require_no_rules(reading, "all documents are arguments")
+        if not is_named:
+            if "-" in read or sys.stdin.isatty():
+                raise UsageError(
+                    "There are no documents.",
+                    hint="Give them after the query, in files with -f, or through a pipe.",
+                )
+            files = ["-"]
+        elif not texts and not files:
+            log.warning("There are no documents: no files are named.")
+        read += files
+        if read.count("-") > 1:
+            raise UsageError("stdin is named more than once.", hint="Give -f - once.")
+        if output.output is not None:
+            require_other_file(output.output, read)
+        left_out: list[str] = []
+
+        def leave_out(error: InputError, row: str) -> None:
+            log.info("Left out: %s", error)
+            left_out.append(str(error))
+
+        reject = leave_out if on_error == "skip" else raise_at_once
+        documents = _documents_of_arguments(texts)
+        for name in files:
+            documents += read_documents(Source.from_name(name), reading, reject)
+        if left_out:
+            log.warning("%d rows were left out (the first: %s)", len(left_out), left_out[0])
+        is_seen = output.output is None and sys.stdout.isatty()
+        format = to or format_of_output(output.output, _FORMATS, "table" if is_seen else "jsonl")
+        if format == "trec":
             for place, document in enumerate(documents):
                 require_run_id(document.id, document.origin or f"document {place}")
-        writing = WriteOptions(not no_text, details)
-        if wanted != "table":
-            open_writer(wanted, io.BytesIO(), writing)  # what it refuses, it refuses before the work
-        with _open_results(output.output) as stream:
-            from ..reranker import Reranker
+        writing = WriteOptions(not output.no_text, output.details)
+        if format != "table":
+            open_writer(format, io.BytesIO(), writing)  # what it refuses, it refuses before the work
+        with _open_results(output.output, activity, format) as stream:
+            ranking = Ranking(asked, ())
+            if documents:
+                from ..reading import describe_coverage
+                from ..reranker import Reranker
 
-            activity.stage("Loading the model")
-            reranker = Reranker(**as_keywords(model))
-            activity.start(total=len(documents))
-            ranking = reranker.rank(asked, documents, **as_keywords(options), on_progress=activity.advance)
-            activity.stop()
-            _write(ranking, stream, wanted, replace(writing, model=reranker.info.description))
+                activity.stage("Loading the model")
+                reranker = Reranker(**as_keywords(model))
+                writing = replace(writing, model=reranker.info.description)
+                activity.start(total=len(documents))
+                # All scores are asked for, so that the best is known where --min-score keeps none.
+                everything = replace(options, min_score=None)
+                candidates = Candidates(asked, documents)
+                (ranking,) = reranker.rank_lists([candidates], everything, on_progress=activity.advance)
+                ranking = _keep_from_min_score(ranking, options)
+                activity.stop()
+                for sentence in describe_coverage(ranking.coverage, reranker.info.max_length, options.long):
+                    log.warning("%s", sentence)
+            if "-" not in read:
+                _warn_of_unread_pipe()
+            _write(ranking, stream, format, writing)
+    return ROWS_LEFT_OUT if left_out else 0
 
 
 def _read_query(texts: list[str], query: str | None, query_file: Path | None) -> Query:
-    """Take the query from where it was given; without an option it is the first of `texts`, taken off."""
+    """Return the query from where it is given; without an option it is the first of `texts`, taken off."""
     if query is not None and query_file is not None:
         raise UsageError("Both --query and --query-file are given.", hint="Give one of them.")
     if query_file is not None:
@@ -153,42 +197,35 @@ def _read_query(texts: list[str], query: str | None, query_file: Path | None) ->
                 "There is no query.", hint="Give it first, or with -q, or in a file with --query-file."
             )
         query = texts.pop(0)
+        _warn_of_odd_query(query)
     _require_text(query, "The query")
     if not query.strip():
         raise UsageError("The query is empty.", hint="Give some words to rank by.")
     return Query(query)
 
 
-def _read_documents(
-    texts: list[str], files: list[str], options: ReadOptions, query_file: Path | None
-) -> list[Document]:
-    """Read the documents: arguments first, then files in their order, else stdin when it is piped."""
-    is_query_stdin = query_file == Path("-")
-    if options.whole_files:
-        _require_no_rules(options, "--whole-files reads none")
-        texts, files = [], [*texts, *files]
-    elif texts and not files:
-        _require_no_rules(options, "all documents are arguments")
-    if not texts and not files:
-        if is_query_stdin or sys.stdin.isatty():
-            raise UsageError(
-                "There are no documents.",
-                hint="Give them after the query, in files with -f, or through a pipe.",
-            )
-        files = ["-"]
-    if files.count("-") + is_query_stdin > 1:
-        raise UsageError("stdin is named more than once.", hint="Give -f - once.")
+def _warn_of_odd_query(query: str) -> None:
+    """Warn of a query that may be a mistyped command, or a file name given without a query."""
+    for command in COMMANDS:
+        if {query, *_without_a_letter(query)} & {command, *_without_a_letter(command)}:
+            log.warning("%s is ranked by as a query; the command is called %s.", query, command)
+    if os.path.isfile(query):  # noqa: PTH113  # Path.is_file raises if the query is too long for a name
+        log.warning("The query is %s, which is also the name of a file. Is the query missing?", query)
+
+
+def _without_a_letter(word: str) -> set[str]:
+    return {word[:place] + word[place + 1 :] for place in range(len(word))}
+
+
+def _documents_of_arguments(texts: list[str]) -> list[Document]:
     for place, text in enumerate(texts):
         _require_text(text, f"Argument {place + 1} of the documents")
-    documents = [Document(text) for text in texts]
-    if blank := sum(not text.strip() for text in texts):
+    if names := [text for text in texts if os.path.isfile(text)]:  # noqa: PTH113
         log.warning(
-            "%d of the %d documents that are arguments have no text, and are scored all the same.",
-            blank, len(texts),
+            "%s is ranked as a text, and is also the name of a file%s. Give -f before each file to read it.",
+            names[0], f" (and so are {len(names) - 1} others)" if len(names) > 1 else "",
         )  # fmt: skip
-    for file in files:
-        documents += read_documents(Source.from_name(file), options)
-    return documents
+    return [Document(text) for text in texts]
 
 
 def _require_text(text: str, name: str) -> None:
@@ -207,33 +244,51 @@ def _require_no_rules(options: ReadOptions, reason: str) -> None:
         "--from": options.format,
         "--text-field": options.text_fields,
         "--id-field": options.id_field,
+        "--columns": options.columns,
+        "--delimiter": options.delimiter,
     }
-    for option, value in given.items():
+    for name, value in given.items():
         if value:
-            raise UsageError(
-                f"{option} is about the rows of a file, and {reason}.", hint=f"Leave {option} out."
-            )
+            raise UsageError(f"{name} is about the rows of a file, and {reason}.", hint=f"Leave {name} out.")
 
 
-def _open_results(path: Path | None) -> AbstractContextManager[BinaryIO]:
-    return nullcontext(sys.stdout.buffer) if path is None else open_output(path)
+def _warn_of_unread_pipe() -> None:
+    """Warn of data in a pipe that nobody reads; it is looked at without reading or waiting."""
+    with suppress(ImportError, OSError, ValueError):  # no such question on Windows; a stdin without a file
+        import fcntl
+        import termios
+
+        stdin = sys.stdin.fileno()
+        waiting = fcntl.ioctl(stdin, termios.FIONREAD, bytes(4))
+        if stat.S_ISFIFO(os.fstat(stdin).st_mode) and any(waiting):
+            log.warning("stdin has data, and the documents are named otherwise. Give -f - to rank it too.")
 
 
-def _default_format(path: Path | None) -> str:
-    if path is not None:
-        return _FORMAT_OF_RUN.get(path.suffix.lower()) or FORMAT_OF_SUFFIX.get(path.suffix.lower(), "jsonl")
-    return "table" if sys.stdout.isatty() else "jsonl"
+def _open_results(path: Path | None, activity: Activity, format: str) -> AbstractContextManager[BinaryIO]:
+    return nullcontext(activity.stdout(format)) if path is None else open_output(path)
+
+
+def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:
+    """Leave out what is below `min_score`; where that is everything, say what the best score is."""
+    if options.min_score is None:
+        return ranking
+    scores = [hit.score for hit in ranking]
+    kept = select_top(scores, min_score=options.min_score)
+    if scores and not kept:
+        log.warning(
+            "None of %s documents has a score from %g up; the best has %g (--scores %s).",
+            f"{ranking.coverage.documents:,}", options.min_score, scores[0], options.scores,
+        )  # fmt: skip
+    return replace(ranking, results=tuple(ranking.results[place] for place in kept))
 
 
 def _write(ranking: Ranking, stream: BinaryIO, format: str, options: WriteOptions) -> None:
     if format != "table":
         writer = open_writer(format, stream, options)
-        writer.write(ranking)
+        writer.write(cut_passages(ranking) if format == "text" else ranking)
         writer.close()
         return
-    drawn = io.StringIO()
-    on_terminal = stream is sys.stdout.buffer
-    console = stdout_console() if on_terminal else stdout_console(drawn)
-    draw_ranking(ranking, console, details=options.details, with_text=options.with_text)
-    if not on_terminal:
+    drawn = None if stream is sys.stdout.buffer else io.StringIO()
+    draw_ranking(ranking, stdout_console(drawn), details=options.details, with_text=options.with_text)
+    if drawn is not None:
         stream.write(drawn.getvalue().encode())

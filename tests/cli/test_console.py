@@ -9,10 +9,21 @@ import threading
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from waiting import wait_until
 
-from ce_rerank.cli.console import Activity, draw_error, draw_message, messages, stderr_console, stdout_console
+from ce_rerank.cli.console import (
+    Activity,
+    clean_text,
+    draw_error,
+    draw_message,
+    show_messages,
+    stderr_console,
+    stdout_console,
+)
+from ce_rerank.cli.options import MessageOptions
 
 log = logging.getLogger("ce_rerank")
 
@@ -33,6 +44,49 @@ def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     return terminal
+
+
+# What is safe to print
+
+
+def test_white_space_of_every_kind_becomes_single_spaces() -> None:
+    assert clean_text(" a\t\tb\r\n\n c\u2028d\u3000e\u00a0f ") == "a b c d e f"
+
+
+def test_escape_sequences_become_pictures() -> None:
+    assert clean_text("\x1b[31mred\x1b[0m \x07 \x7f") == "␛[31mred␛[0m ␇ ␡"
+
+
+def test_eight_bit_control_characters_become_replacement_characters() -> None:
+    assert clean_text("\x9b31mred") == "\ufffd31mred"
+
+
+def test_direction_overrides_and_hidden_characters_go() -> None:
+    assert clean_text("user\u202egnp.exe\u2069 a\u200bb so\u00adft \ufeffx") == "usergnp.exe ab soft x"
+
+
+def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
+    assert clean_text("a\ud83db") == "a\ufffdb"
+
+
+def test_joiners_stay_where_emoji_and_persian_need_them() -> None:
+    assert clean_text("👨\u200d👩\u200d👧 می\u200cخواهم") == "👨\u200d👩\u200d👧 می\u200cخواهم"
+
+
+def test_decomposed_letters_are_composed() -> None:
+    assert clean_text("cafe\u0301") == "café"
+
+
+def test_what_the_encoding_lacks_becomes_question_marks() -> None:
+    assert clean_text("茶 é …", "latin-1") == "? é ?"
+    assert clean_text("茶 é …", "utf-8") == "茶 é …"
+
+
+@given(st.text())
+def test_nothing_that_is_cleaned_controls_the_terminal(text: str) -> None:
+    cleaned = clean_text(text)
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", cleaned)
+    assert cleaned.isascii() or clean_text(text, "ascii").isascii()
 
 
 # Consoles
@@ -125,18 +179,23 @@ def test_messages_hold_no_markup_and_no_escapes(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == "[bold]a[/bold] :tea: ␛[2J [/nothing]\n"
 
 
+def test_a_file_name_with_line_ends_does_not_split_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    draw_error(stderr_console(), "a\rb\nc: no such file.", "Look.")
+    assert capsys.readouterr().err == "error: a b c: no such file.\n       Look.\n"
+
+
 # What the library logs
 
 
 def test_a_warning_is_always_said(capsys: pytest.CaptureFixture[str]) -> None:
-    with messages():
+    with show_messages(MessageOptions()):
         log.warning("%d documents were cut.", 3)
         log.info("The device is cpu.")
     assert capsys.readouterr() == ("", "warning: 3 documents were cut.\n")
 
 
 def test_verbose_says_what_was_chosen_and_each_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    with messages(verbose=True):
+    with show_messages(MessageOptions(verbose=True)):
         log.info("The device is cpu.")
         log.info("Loading a model", extra={"stage": True})
         log.debug("A detail.")
@@ -144,7 +203,7 @@ def test_verbose_says_what_was_chosen_and_each_stage(capsys: pytest.CaptureFixtu
 
 
 def test_quiet_says_errors_only(capsys: pytest.CaptureFixture[str]) -> None:
-    with messages(quiet=True, verbose=True):
+    with show_messages(MessageOptions(quiet=True, verbose=True)):
         log.warning("3 documents were cut.")
         log.error("The disk is full.")
     assert capsys.readouterr().err == "error: The disk is full.\n"
@@ -152,7 +211,7 @@ def test_quiet_says_errors_only(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_afterwards_the_logger_is_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     before = (log.level, log.propagate, list(log.handlers))
-    with pytest.raises(ZeroDivisionError), messages():
+    with pytest.raises(ZeroDivisionError), show_messages(MessageOptions()):
         1 / 0  # noqa: B018
     assert (log.level, log.propagate, list(log.handlers)) == before
 
@@ -228,7 +287,7 @@ def test_a_total_may_become_known_and_change_on_the_way(screen: Screen) -> None:
     with Activity(screen.console, delay_seconds=0.01) as activity:
         activity.start()
         activity.advance(7)
-        wait_until(lambda: "Scoring 7" in screen.drawn)
+        wait_until(lambda: "Scoring  7" in screen.drawn)
         activity.expect(20, "Scoring, 2 queries done")
         wait_until(lambda: "7/20" in screen.drawn)
         activity.expect(7, "Scoring, 3 queries done")
@@ -242,7 +301,7 @@ def test_counts_of_a_step_that_is_done_go_with_the_next_stage(screen: Screen) ->
         activity.advance(3)
         activity.stage("Writing")
         wait_until(lambda: "Writing" in screen.drawn)
-    assert "Writing 3" not in screen.drawn
+    assert not re.search("Writing +3", screen.drawn)
 
 
 def test_a_narrow_terminal_has_one_line_of_it() -> None:
@@ -271,7 +330,7 @@ def test_any_thread_may_advance(screen: Screen) -> None:
 
 def test_warnings_appear_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = open_terminal(monkeypatch)
-    with messages() as activity:
+    with show_messages(MessageOptions()) as activity:
         activity.stage("Loading")
         wait_until(lambda: "Loading" in terminal.getvalue())
         log.info("Scoring", extra={"stage": True})
@@ -311,6 +370,30 @@ def test_what_is_written_to_stdout_meanwhile_goes_to_stdout(
         print('{"index": 0}')
     assert capsys.readouterr().out == '{"index": 0}\n'
     assert "index" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("format", "written"),
+    [("jsonl", '"a\\u009b31m\\u202eb 茶"\n'), ("text", '"a\ufffd31mb 茶"\n'), ("csv", '"a\ufffd31mb 茶"\n')],
+)
+def test_results_on_a_terminal_come_after_the_progress_and_act_on_nothing(
+    monkeypatch: pytest.MonkeyPatch, screen: Screen, format: str, written: str
+) -> None:
+    class BinaryTerminal(Terminal):
+        buffer = io.BytesIO()
+
+    terminal = BinaryTerminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    data = '"a\x9b31m\u202eb 茶"\n'.encode()
+    with Activity(screen.console, delay_seconds=0.01) as activity:
+        wait_until(lambda: "Working" in screen.drawn)
+        stream = activity.stdout(format)
+        for place in range(0, len(data), 3):
+            stream.write(data[place : place + 3])
+        assert screen.drawn.endswith("\x1b[2K")
+    assert terminal.buffer.getvalue().decode() == written
+    terminal.buffer.truncate(0)
+    terminal.buffer.seek(0)
 
 
 def test_a_terminal_without_utf8_gets_plain_signs() -> None:
