@@ -66,12 +66,18 @@ def has_field(row: Mapping[str, Any], path: str) -> bool:
     return _lookup(row, path) is not _MISSING
 
 
+def find_field(row: Mapping[str, Any], path: str) -> Any:
+    """Return the value of a field, by its name or a dotted path; None where there is none."""
+    value = _lookup(row, path)
+    return None if value is _MISSING else value
+
+
 def without_texts(document: Document) -> dict[str, Any]:
     """Give a document's fields without those that its text was made from, except a title."""
     fields = dict(document.fields)
     for path in document.text_fields:
         if path != TITLE_FIELD and has_field(fields, path):
-            fields = _without(fields, path)
+            fields = without_field(fields, path)
     return fields
 
 
@@ -123,10 +129,10 @@ def _lookup(row: Mapping[str, Any], path: str) -> Any:
     return _lookup(inner, rest) if isinstance(inner, Mapping) else _MISSING
 
 
-def _without(row: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Leave out what `_lookup` would find, and objects in which nothing else is."""
+def without_field(row: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return a row without a field, by its name or a dotted path, and without objects that held nothing else."""
     head, _, rest = path.partition(".")
-    left = _without(row[head], rest) if path not in row and isinstance(row.get(head), Mapping) else {}
+    left = without_field(row[head], rest) if path not in row and isinstance(row.get(head), Mapping) else {}
     key = path if path in row else head
     return {name: left if name == key else value for name, value in row.items() if name != key or left}
 
