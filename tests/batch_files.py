@@ -18,7 +18,7 @@ from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.types import Candidates, Query
 
 RERANKER = Reranker.from_engine(NeighbourEngine())
-LISTS = [Candidates(Query("red"), []), *made_lists(20, 64)]
+LISTS = [Candidates(Query("red", "none"), []), *made_lists(20, 64)]
 SETTINGS = {"--top-k": None}
 SIZES = (1000,)
 

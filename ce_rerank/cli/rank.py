@@ -17,6 +17,7 @@ from ..formats.base import FORMAT_OF_SUFFIX, InputFormat, ReadOptions, read_docu
 from ..formats.output import open_output, require_other_file
 from ..formats.rows import WriteOptions
 from ..formats.source import Source, read_query
+from ..formats.trec import require_run_id
 from ..formats.writers import open_writer
 from ..types import Document, Query, Ranking
 from .console import messages, stdout_console
@@ -123,6 +124,9 @@ def rank(
         reading = fields.read_options(source_format, whole_files=whole_files)
         documents = _read_documents(texts, file or [], reading, query_file)
         wanted = to or _default_format(output.output)
+        if wanted == "trec":
+            for place, document in enumerate(documents):
+                require_run_id(document.id, document.origin or f"document {place}")
         writing = WriteOptions(not no_text, details)
         if wanted != "table":
             open_writer(wanted, io.BytesIO(), writing)  # what it refuses, it refuses before the work

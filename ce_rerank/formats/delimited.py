@@ -88,7 +88,7 @@ class DelimitedWriter:
         # The module quotes a lone \r only where it is part of the line end, which `_write_cells` shortens.
         self._csv = csv.writer(self._line, delimiter=delimiter, lineterminator="\r\n")
 
-    def write(self, ranking: Ranking, number: int = 1) -> None:
+    def write(self, ranking: Ranking) -> None:
         """Write the ranking's rows, and the header before the first."""
         rows = [self._without_nul_names(row) for row in self._rows_of(ranking)]
         if self._columns is None and (rows or not self._many):

@@ -88,7 +88,7 @@ class ParquetWriter:
         self._schema: pa.Schema | None = None
         self._table: pq.ParquetWriter | None = None
 
-    def write(self, ranking: Ranking, number: int = 1) -> None:
+    def write(self, ranking: Ranking) -> None:
         """Take the ranking's rows."""
         self.write_rows(self._rows_of(ranking))
 

@@ -82,26 +82,27 @@ def read_qrels(readable: Readable) -> Iterator[Judgement]:
 class TrecWriter:
     """A line a document: `query_id Q0 doc_id rank score run_name`.
 
-    A query without an id is called by its number, a document by its place in its list. Scores that are equal
-    are written apart, by as little as a float32 can be, so that sorting by them gives our order.
+    `query_id` is used where the query has no id; without it, and for a document without an id, `write`
+    raises InputError. Scores that are equal are written apart, by as little as a float32 can be, so that
+    sorting by them gives our order.
     """
 
-    def __init__(self, stream: BinaryIO, run_name: str) -> None:
+    def __init__(self, stream: BinaryIO, run_name: str, query_id: str | None = None) -> None:
         if run_name.split() != [run_name]:
             raise UsageError(f'The run name "{run_name}" must be one word.', hint="Give another --run-name.")
         self._stream = stream
         self._run_name = run_name
+        self._query_id = query_id
         self._has_warned = False
 
-    def write(self, ranking: Ranking, number: int = 1) -> None:
-        """Write the ranking's lines; raises InputError for an id that is not one word."""
+    def write(self, ranking: Ranking) -> None:
+        """Write the ranking's lines; raises InputError for an id that is missing or not one word."""
         query = ranking.query
-        query_id = as_one_word(number if query.id is None else query.id, query.origin or f"query {number}")
+        query_id = require_run_id(
+            self._query_id if query.id is None else query.id, query.origin or "The query"
+        )
         doc_ids = [
-            as_one_word(
-                ranked.index if ranked.id is None else ranked.id,
-                ranked.document.origin or f"document {ranked.index}",
-            )
+            require_run_id(ranked.id, ranked.document.origin or f"document {ranked.index}")
             for ranked in ranking
         ]
         if len(set(doc_ids)) < len(doc_ids) and not self._has_warned:
@@ -150,8 +151,13 @@ def _is_integer(text: str) -> bool:
     return True
 
 
-def as_one_word(id: str | int, where: str) -> str:
-    """Give an id as a column of a run; raises InputError, naming `where`, when it holds space or nothing."""
+def require_run_id(id: str | int | None, where: str) -> str:
+    """Return an id as a column of a run; raise InputError, naming `where`, for none and for several words."""
+    if id is None:
+        raise InputError(
+            f"{where}: no id, and a TREC run is nothing but ids.",
+            hint="Name the field that holds it with --id-field (of a query: query_id), or use --to jsonl.",
+        )
     word = str(id)
     if word.split() != [word]:
         raise InputError(

@@ -27,8 +27,8 @@ _LINE_ENDS = re.compile(r"[\r\n]+")
 class ResultWriter(Protocol):
     """Writes rankings to a stream that its caller opened, flushes and closes."""
 
-    def write(self, ranking: Ranking, number: int = 1) -> None:
-        """Write one ranking; `number` is its query's place in the input, from 1."""
+    def write(self, ranking: Ranking) -> None:
+        """Write one ranking."""
         ...
 
     def close(self) -> None:
@@ -55,7 +55,7 @@ def open_writer(format: str, stream: BinaryIO, options: WriteOptions) -> ResultW
         case "text":
             return TextWriter(stream, options)
         case "trec":
-            return TrecWriter(stream, options.run_name)
+            return TrecWriter(stream, options.run_name, query_id="1")
         case "parquet":
             return _open_parquet_writer(stream, rows_of, own_names(options))
     raise _no_such_format(format, OUTPUT_FORMATS)
@@ -102,7 +102,7 @@ class JsonlWriter:
         self._stream = stream
         self._rows_of = rows_of
 
-    def write(self, ranking: Ranking, number: int = 1) -> None:
+    def write(self, ranking: Ranking) -> None:
         """Write the ranking's objects."""
         lines = "".join(encode_json(row) + "\n" for row in self._rows_of(ranking))
         self._stream.write(encode_utf8(lines))
@@ -119,7 +119,7 @@ class JsonWriter:
         self._rows_of = rows_of
         self._before = "[\n"
 
-    def write(self, ranking: Ranking, number: int = 1) -> None:
+    def write(self, ranking: Ranking) -> None:
         """Write the ranking's objects as items of the array."""
         for row in self._rows_of(ranking):
             self._stream.write(encode_utf8(self._before + encode_json(row)))
@@ -141,7 +141,7 @@ class TextWriter:
             raise UsageError("--to text writes the texts, which --no-text leaves out.")
         self._stream = stream
 
-    def write(self, ranking: Ranking, number: int = 1) -> None:
+    def write(self, ranking: Ranking) -> None:
         """Write the ranking's texts."""
         self._stream.write(encode_utf8("".join(f"{_text_line(ranked)}\n" for ranked in ranking)))
 

@@ -145,11 +145,19 @@ def test_details_and_no_text(run: Run) -> None:
         ("csv", "index,score,text\n1,1.0,two\n0,0.5,one\n"),
         ("tsv", "index\tscore\ttext\n1\t1.0\ttwo\n0\t0.5\tone\n"),
         ("text", "two\none\n"),
-        ("trec", "1 Q0 1 1 1.0 ce-rerank\n1 Q0 0 2 0.5 ce-rerank\n"),
     ],
 )
 def test_other_formats(run: Run, format: str, expected: str) -> None:
     assert run("red", "one", "two", "--to", format).stdout == expected
+
+
+def test_a_trec_run_is_of_documents_with_ids(run: Run) -> None:
+    rows = '{"id": "a", "text": "one"}\n{"id": "b", "text": "two"}\n'
+    assert run("red", "--to", "trec", stdin=rows).stdout == "1 Q0 b 1 1.0 ce-rerank\n1 Q0 a 2 0.5 ce-rerank\n"
+    result = run("red", "--to", "trec", stdin='{"id": "a", "text": "one"}\n{"key": "b", "text": "two"}\n')
+    assert (result.stdout, result.exit_code) == ("", 3)
+    assert result.stderr.startswith("error: stdin:2: no id")
+    assert "--id-field" in result.stderr
 
 
 def test_the_table_holds_rank_score_and_text(run: Run) -> None:
@@ -188,7 +196,7 @@ def test_what_is_read_is_not_written_over(run: Run, arguments: tuple[str, ...]) 
     ("arguments", "code", "message"),
     [
         (("--to", "text", "--no-text"), 2, "--to text writes the texts, which --no-text leaves out."),
-        (("--to", "trec", "-o", "no/such/folder"), 2, "there is no folder"),
+        (("--to", "csv", "-o", "no/such/folder"), 2, "there is no folder"),
     ],
 )
 def test_an_output_that_cannot_be_is_refused_before_the_work(
@@ -200,8 +208,8 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(
 
 
 def test_a_suffix_is_known_in_capitals(run: Run) -> None:
-    run("red", "one", "-o", "OUT.TREC")
-    assert Path("OUT.TREC").read_text(encoding="utf-8") == "1 Q0 0 1 0.5 ce-rerank\n"
+    run("red", "-o", "OUT.TREC", stdin='{"id": "a", "text": "one"}')
+    assert Path("OUT.TREC").read_text(encoding="utf-8") == "1 Q0 a 1 0.5 ce-rerank\n"
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,8 @@ def test_what_batch_writes_as_jsonl_reads_back_as_what_it_writes_as_trec(tmp_pat
     def written(name: str) -> Path:
         with (tmp_path / name).open("wb") as stream:
             writer = open_batch_writer(name, stream, WriteOptions())
-            for place, one in enumerate(rankings, start=1):
-                writer.write(one, place)
+            for one in rankings:
+                writer.write(one)
             writer.close()
         return tmp_path / name
 

@@ -41,8 +41,8 @@ def written(format: str, ranking: Ranking, options: WriteOptions = PLAIN) -> str
 def batch_written(format: str, *rankings: Ranking, options: WriteOptions = PLAIN, **more: Any) -> str:
     stream = io.BytesIO()
     writer = open_batch_writer(format, stream, options, **more)
-    for number, ranking in enumerate(rankings, start=1):
-        writer.write(ranking, number)
+    for ranking in rankings:
+        writer.write(ranking)
     writer.close()
     return stream.getvalue().decode()
 
@@ -109,10 +109,10 @@ def test_text_without_text_is_a_usage_error() -> None:
 
 def test_trec_lines_have_six_columns() -> None:
     ranking = rank(
-        Document("a", "d1"), Document("b"), query=Query("why", "q7"), scores=(6.688289642333984, 1.0)
+        Document("a", "d1"), Document("b", 2), query=Query("why", "q7"), scores=(6.688289642333984, 1.0)
     )
     assert written("trec", ranking, WriteOptions(run_name="mine")) == (
-        "q7 Q0 d1 1 6.6882896 mine\nq7 Q0 1 2 1.0 mine\n"
+        "q7 Q0 d1 1 6.6882896 mine\nq7 Q0 2 2 1.0 mine\n"
     )
     assert written("trec", rank(Document("a", 3))) == "1 Q0 3 1 0.0 ce-rerank\n"
 
@@ -137,7 +137,7 @@ def test_trec_separates_ties_so_that_sorting_by_score_gives_our_order() -> None:
         ),
         (
             rank(query=Query("why", "q 1")),
-            'query 1: the id "q 1" is not one word, as a TREC run needs. '
+            'The query: the id "q 1" is not one word, as a TREC run needs. '
             "Name another with --id-field, or use --to jsonl.",
         ),
     ],
@@ -167,12 +167,6 @@ def test_a_batch_is_a_line_a_query_or_a_line_a_document() -> None:
     )
     assert batch_written("rows", one) == (
         '{"query_id": "q1", "query": "why", "index": 0, "score": 0.0, "text": "a", "id": "x", "topic": 1}\n'
-    )
-
-
-def test_a_batch_in_trec_form_numbers_queries_without_an_id() -> None:
-    assert batch_written("trec", rank(Document("a", "x")), rank(Document("b", "y"))) == (
-        "1 Q0 x 1 0.0 ce-rerank\n2 Q0 y 1 0.0 ce-rerank\n"
     )
 
 

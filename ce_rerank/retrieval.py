@@ -1,0 +1,93 @@
+"""BM25: choose the documents that are worth a cross-encoder's time.
+
+Scoring is bm25s (Lucene's variant, k1 1.5, b 0.75). The words are ours, so that every script is served and
+none is dropped: runs of letters and digits, case folded and stemmed; two characters at a time where a script
+has no spaces between words. Measured as nDCG@10: scifact 0.6865 with English stems and 0.6646 without,
+Cranfield 0.3600 and 0.3345; k1 0.9 with b 0.4 is worse on both.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+
+import bm25s
+import numpy as np
+import Stemmer
+
+from .errors import UsageError
+
+_K1, _B = 1.5, 0.75
+
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Kana, Han
+)
+_WORDS = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
+_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+
+
+def languages() -> list[str]:
+    """Return the languages whose words can be stemmed, and `none`."""
+    return [*Stemmer.algorithms(), "none"]
+
+
+class Bm25Index:
+    """The words of a collection of texts, to find those that a query names.
+
+    `language` is one of `languages()`. The texts themselves are not kept: memory is about 16 bytes for each
+    distinct word of each text. Raises UsageError for a language that is not known.
+    """
+
+    def __init__(self, texts: Iterable[str], *, language: str = "english") -> None:
+        if language not in languages():
+            raise UsageError(
+                f"There are no stems for the language {language!r}.", hint=f"Give {', '.join(languages())}."
+            )
+        self._stem: Callable[[str], str] = str if language == "none" else Stemmer.Stemmer(language).stemWord
+        self._stem_ids: dict[str, int] = {}
+        self._word_ids: dict[str, int] = {}  # of words as they are spelled, so that each is stemmed once
+        corpus = [array("i", [self._learn(word) for word in _split_words(text)]) for text in texts]
+        self._count = len(corpus)
+        self._bm25 = bm25s.BM25(method="lucene", k1=_K1, b=_B)
+        if self._stem_ids:
+            self._bm25.index((corpus, self._stem_ids), create_empty_token=False, show_progress=False)
+        self._word_ids.clear()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def search(self, query: str, limit: int) -> list[tuple[int, float]]:
+        """Return the places and scores of at most `limit` texts, best first; equal scores keep their order.
+
+        A text that shares no word with the query is never among them.
+        """
+        stems = map(self._stem, _split_words(query))
+        known = [self._stem_ids[stem] for stem in stems if stem in self._stem_ids]
+        if not known:
+            return []
+        scores = self._bm25.get_scores_from_ids(known)
+        found = np.flatnonzero(scores > 0)
+        if len(found) > limit:
+            # All that tie with the last one stay in until the order decides.
+            least = np.partition(scores[found], -limit)[-limit]
+            found = found[scores[found] >= least]
+        best = found[np.argsort(-scores[found], kind="stable")][:limit]
+        return [(int(place), float(scores[place])) for place in best]
+
+    def _learn(self, word: str) -> int:
+        known = self._word_ids.get(word)
+        if known is None:
+            known = self._stem_ids.setdefault(self._stem(word), len(self._stem_ids))
+            self._word_ids[word] = known
+        return known
+
+
+def _split_words(text: str) -> Iterator[str]:
+    for run in _WORDS.findall(text.casefold()):
+        if len(run) > 1 and _IS_UNSPACED.match(run):
+            yield from (first + second for first, second in pairwise(run))
+        else:
+            yield run
