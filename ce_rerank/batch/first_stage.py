@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from ..errors import InputError
 from ..formats.base import ReadOptions
 from ..formats.beir import read_corpus, read_whole_queries
-from ..formats.source import Reject, Source, is_pipe_or_device
+from ..formats.source import Reject, Source
 from ..formats.trec import read_run
-from ..types import Candidates, Document, Query
+from ..types import Candidates, Document
 
 log = logging.getLogger("ce_rerank")
 
@@ -37,8 +37,8 @@ class CorpusCandidates:
     """The candidates of the queries of a file, in a corpus.
 
     With a run as first stage: its queries in the order in which they first come, each with its documents as
-    they stand; rows of one query need not stand together. With an index, such as BM25's: the queries in the order
-    of their file. A document that is in a query's list twice, or an id that is in the corpus twice, counts where it
+    they stand; rows of one query need not stand together. With an index: the queries in the order of their
+    file. A document that is in a query's list twice, or an id that is in the corpus twice, counts where it
     comes first; a warning says how many there are. With `skip_bad_rows` the rows of the run whose query or
     document is missing are rejected, each for itself; without, `read` raises InputError before the first.
     """
@@ -54,6 +54,8 @@ class CorpusCandidates:
         *,
         skip_bad_rows: bool = False,
     ) -> None:
+        run = [first_stage] if isinstance(first_stage, Source) else []
+        self.sources = [*run, queries, *corpus]
         self._first_stage = first_stage
         self._queries_source = queries
         self._corpus = corpus
@@ -65,15 +67,6 @@ class CorpusCandidates:
     def share_read(self) -> float | None:
         """The share of the run's rows, or of the queries, that was made into candidates, from 0 to 1."""
         return self._done / self._all if self._all else None
-
-    def require_readable(self) -> None:
-        """Raise InputError for a file that cannot be opened, before a model is loaded for it."""
-        first_stage = (self._first_stage,) if isinstance(self._first_stage, Source) else ()
-        for source in (*first_stage, self._queries_source, *self._corpus):
-            # A pipe cannot be opened twice.
-            if source.path is not None and not is_pipe_or_device(source.path):
-                with source.open():
-                    pass
 
     def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         """Read all files, and yield the candidates; reject rows that cannot be read or ranked."""

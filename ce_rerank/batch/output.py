@@ -110,9 +110,7 @@ class FileOutput:
         for ranking in pool.rankings:
             self._writer.write(ranking)
         for bad in pool.bad_rows:
-            self._file.add_error(
-                encode_utf8(encode_json({"reason": str(bad.error), "row": bad.text}) + "\n")
-            )
+            self._file.add_error(encode_utf8(encode_json({"reason": str(bad.error), "row": bad.text}) + "\n"))
         if pool.is_whole:
             self.progress = pool.progress
             self._file.commit(pool.progress)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
 from ..errors import InputError
 from ..formats.base import ReadOptions, read_rows
 from ..formats.beir import read_whole_queries
 from ..formats.fields import TEXT_FIELDS, FieldRules, find_field, without_field
-from ..formats.source import Reject, Row, Source, is_pipe_or_device
+from ..formats.source import Reject, Row, Source
 from ..formats.strict_json import encode_json, json_kind
 from ..formats.trec import require_run_id
 from ..types import Candidates, Document, DocumentId, Query
@@ -27,7 +27,8 @@ QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
 """Where the id of a query is looked for; in a nested row, then in `id` and `_id`."""
 
 _ROW_ID_FIELDS = ("id", "_id")
-_MSMARCO_TEXT = "passage_text"  # in a column of lists, as MS MARCO has them on the Hugging Face hub
+_NESTED_ID_FIELDS = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS)
+_MSMARCO_TEXT = "passage_text"  # among lists, as MS MARCO has them on the Hugging Face hub
 _SHAPES = (
     'Give a row a query, {"query": "...", "documents": ["...", ...]}, '
     'or a row a document, {"query": "...", "text": "..."}.'
@@ -55,6 +56,7 @@ class RowCandidates:
         queries: Source | None = None,
         for_trec: bool = False,
     ) -> None:
+        self.sources = [*sources, *([queries] if queries else [])]
         self._sources = sources
         self._sizes = [source.size_bytes for source in sources]
         self._query_fields = QUERY_FIELDS if query_field is None else (query_field,)
@@ -83,14 +85,6 @@ class RowCandidates:
         sizes = [size or 0 for size in self._sizes]
         return (sum(sizes[: self._current]) + self._sources[self._current].read_bytes) / sum(sizes)
 
-    def require_readable(self) -> None:
-        """Raise InputError for a file that cannot be opened, before a model is loaded for it."""
-        for source in (*self._sources, *((self._queries_source,) if self._queries_source else ())):
-            # A pipe cannot be opened twice.
-            if source.path is not None and not is_pipe_or_device(source.path):
-                with source.open():
-                    pass
-
     def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         """Yield the candidates in the order of the input; reject rows and documents that cannot be ranked.
 
@@ -101,17 +95,19 @@ class RowCandidates:
         flat: Candidates | None = None  # more rows of its query may follow
         for value, origin in self._rows(reject):
             try:
-                row = _as_object(value, origin)
-                items = self._find_documents(row, origin)
-                named = self._name_query(row, is_nested=items is not None, origin=origin)
+                if not isinstance(value, dict):
+                    problem = f"the row is {json_kind(value)}, which has no query."
+                    raise InputError(f"{origin}: {problem}", hint=_SHAPES)
+                items = self._find_documents(value, origin)
+                named = self._name_query(value, items is not None, origin)
                 if items is not None:
-                    complete, starting = self._read_nested(row, items, named, origin, reject), None
+                    complete, starting = self._read_nested(value, items, named, origin, reject), None
                 else:
-                    document = self._read_flat(row, named, origin)
+                    document = self._document(self._rules, _without(value, named.fields), origin)
                     if flat is not None and _is_of(flat.query, named, origin):
                         cast(list[Document], flat.documents).append(document)
                         continue
-                    complete, starting = None, Candidates(self._query(named, origin), [document])
+                    complete, starting = None, Candidates(self._query(named, origin, {}), [document])
                     hint = "Let the rows of a query stand together: sort the input by query."
                     self._require_first(starting.query, hint)
             except InputError as error:
@@ -146,38 +142,45 @@ class RowCandidates:
         for path in self._documents_fields:
             value = find_field(row, path)
             if isinstance(value, list):
-                return _Items(path, value)
+                return _Items(path, value, self._rules)
             if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
-                return _Items(path, _rows_of_columns(value, f"{origin}: {path}"))
-        if self._is_nested:
-            problem = _not_documents(row, self._documents_fields)
-            raise InputError(f"{origin}: {problem}", hint="Name the field with --documents-field.")
+                rules = self._rules
+                if _MSMARCO_TEXT in value and not rules.text_fields:
+                    rules = replace(rules, text_fields=(_MSMARCO_TEXT,))
+                if len({len(column) for column in value.values()}) > 1:
+                    raise InputError(f'{origin}: the lists in "{path}" are not equally long.')
+                columns = zip(*value.values(), strict=True)
+                return _Items(path, [dict(zip(value, values, strict=True)) for values in columns], rules)
+        if self._is_nested or not (self._rules.text_fields or any(name in row for name in TEXT_FIELDS)):
+            has = ", ".join(list(row)[:12]) + (" ..." if len(row) > 12 else "")
+            for path in self._documents_fields:
+                if (value := find_field(row, path)) is not None or path in row:
+                    raise InputError(f'{origin}: "{path}" is {json_kind(value)}, not a list.', hint=_SHAPES)
+            problem = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}" (has: {has}).'
+            raise InputError(f"{origin}: {problem}", hint=f"{_SHAPES} --documents-field names another field.")
         return None
 
-    def _name_query(self, row: Mapping[str, Any], *, is_nested: bool, origin: str) -> _NamedQuery:
-        path, value = self._query_fields[0], None
-        for path in self._query_fields:
-            value = find_field(row, path)
-            if value is not None:
-                break
-        id_fields = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS) if is_nested else QUERY_ID_FIELDS
+    def _name_query(self, row: Mapping[str, Any], is_nested: bool, origin: str) -> _NamedQuery:
+        path = next((path for path in self._query_fields if find_field(row, path) is not None), "")
+        value = find_field(row, path)
+        id_fields = _NESTED_ID_FIELDS if is_nested else QUERY_ID_FIELDS
         id_name = next((name for name in id_fields if row.get(name) not in (None, "")), None)
         id = None if id_name is None else row[id_name]
-        used = [path] if id_name is None or id_name in _ROW_ID_FIELDS else [path, id_name]
+        fields = [path] if id_name is None or id_name in _ROW_ID_FIELDS else [path, id_name]
         if isinstance(value, dict):
-            # The whole object stays a field of the row.
-            used = used[1:]
+            fields = fields[1:]  # the object stays a field of the row, with what else it holds
             if id is None:
-                id = next((value[name] for name in (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS) if name in value), None)
+                id = next((value[name] for name in _NESTED_ID_FIELDS if name in value), None)
             value = value.get("text", value.get(path))
         if value is not None and not isinstance(value, str):
             raise InputError(f'{origin}: "{path}" is {json_kind(value)}, not a string.')
         if id is not None and (isinstance(id, bool) or not isinstance(id, (str, int))):
             raise InputError(f"{origin}: the query's id is {json_kind(id)}, not a string or an integer.")
         if value is None and id is None:
-            problem = f'no "{self._query_fields[0]}" field (has: {_list_names(row)}).'
+            has = ", ".join(list(row)[:12]) + (" ..." if len(row) > 12 else "")
+            problem = f'no "{self._query_fields[0]}" field (has: {has}).'
             raise InputError(f"{origin}: {problem}", hint=f"{_SHAPES} --query-field names another field.")
-        return _NamedQuery(id, value, used)
+        return _NamedQuery(id, value, fields)
 
     def _read_nested(
         self, row: Mapping[str, Any], items: _Items, named: _NamedQuery, origin: str, reject: Reject
@@ -185,21 +188,13 @@ class RowCandidates:
         query = self._query(named, origin, _without(row, (*named.fields, items.path)))
         if self._for_trec:
             self._require_first(query, "Give each query an id of its own, or use --to jsonl.")
-        rules = self._rules
-        if not rules.text_fields and any(isinstance(one, dict) and _MSMARCO_TEXT in one for one in items.values):
-            rules = FieldRules((_MSMARCO_TEXT,), rules.id_field)
         documents = []
         for place, item in enumerate(items.values):
             try:
-                documents.append(self._document(rules, item, f"{origin}: {items.path}[{place}]"))
-            except InputError as error:
+                documents.append(self._document(items.rules, item, f"{origin}: {items.path}[{place}]"))
+            except InputError as error:  # noqa: PERF203 - of each document
                 reject(error, encode_json(item))
         return Candidates(query, documents)
-
-    def _read_flat(self, row: Mapping[str, Any], named: _NamedQuery, origin: str) -> Document:
-        if not self._rules.text_fields and not any(name in row for name in TEXT_FIELDS):
-            raise InputError(f"{origin}: {_not_documents(row, self._documents_fields)}", hint=_SHAPES)
-        return self._document(self._rules, _without(row, named.fields), origin)
 
     def _document(self, rules: FieldRules, value: object, origin: str) -> Document:
         document = rules.document(value, origin)
@@ -207,11 +202,10 @@ class RowCandidates:
             require_run_id(document.id, origin)
         return document
 
-    def _query(self, named: _NamedQuery, origin: str, fields: Mapping[str, Any] | None = None) -> Query:
-        query = Query(named.text or "", named.id, fields or {}, origin)
+    def _query(self, named: _NamedQuery, origin: str, fields: Mapping[str, Any]) -> Query:
+        query = Query(named.text or "", named.id, fields, origin)
         # A row of a table has a cell for the query even where it gives none.
-        is_left_empty = named.text == "" and named.id is not None and self._queries_source is not None
-        if named.text is None or is_left_empty:
+        if named.text is None or (named.text == "" and named.id is not None and self._queries_source):
             query = self._known_query(query)
         if not query.text.strip():
             raise InputError(f"{origin}: the query is empty.")
@@ -227,13 +221,12 @@ class RowCandidates:
             )
         known = self._queries.get(str(query.id))
         if known is None:
-            raise InputError(
-                f'{query.origin}: the query "{query.id}" is not in {self._queries_source.name}.'
-            )
+            name = self._queries_source.name
+            raise InputError(f'{query.origin}: the query "{query.id}" is not in {name}.')
         return replace(query, text=known.text, fields={**known.fields, **query.fields})
 
     def _require_first(self, query: Query, hint: str) -> None:
-        """Raise InputError for a query that was here before; its id, or its text without one, is kept hashed."""
+        """Raise InputError for a query that was here before, by its id, or its text if it has none."""
         shown, name = ("its query", query.text) if query.id is None else (f'the query "{query.id}"', query.id)
         hashed = hashlib.blake2b(f"{query.id is None} {name}".encode(), digest_size=8).digest()
         if hashed in self._seen:
@@ -241,16 +234,15 @@ class RowCandidates:
         self._seen.add(hashed)
 
 
-@dataclass(frozen=True, slots=True)
-class _Items:
-    """The documents of a nested row, and the path of the field that holds them."""
+class _Items(NamedTuple):
+    """The documents of a nested row, the path of the field that holds them, and what makes their text."""
 
     path: str
     values: Sequence[object]
+    rules: FieldRules
 
 
-@dataclass(frozen=True, slots=True)
-class _NamedQuery:
+class _NamedQuery(NamedTuple):
     """What a row says of its query, and in which fields."""
 
     id: DocumentId | None
@@ -272,32 +264,7 @@ def _is_of(query: Query, named: _NamedQuery, origin: str) -> bool:
     return True
 
 
-def _as_object(value: object, origin: str) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return value
-    raise InputError(f"{origin}: the row is {json_kind(value)}, which has no query.", hint=_SHAPES)
-
-
-def _rows_of_columns(columns: Mapping[str, list[Any]], where: str) -> list[dict[str, Any]]:
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        shown = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise InputError(f"{where}: the lists are not equally long ({shown}).")
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-
 def _without(row: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
     for path in paths:
         row = without_field(row, path)
     return dict(row)
-
-
-def _not_documents(row: Mapping[str, Any], documents_fields: Sequence[str]) -> str:
-    found = next((path for path in documents_fields if find_field(row, path) is not None or path in row), None)
-    if found is not None:
-        return f'"{found}" is {json_kind(find_field(row, found))}, not a list.'
-    return f'no list of "{documents_fields[0]}" and no "{TEXT_FIELDS[0]}" (has: {_list_names(row)}).'
-
-
-def _list_names(row: Mapping[str, Any]) -> str:
-    return ", ".join(list(row)[:12]) + (" ..." if len(row) > 12 else "")

@@ -34,6 +34,7 @@ from ..formats.output import (
     require_writable,
     told_as_usage_errors,
 )
+from ..models.contents import list_files, select_files
 from ..types import Coverage
 from .run import START, Progress, Tally
 
@@ -242,8 +243,7 @@ class UnfinishedFile:
             if not state.errors.bytes:
                 self.errors_path.unlink(missing_ok=True)
             elif self._part_errors_path.exists():
-                with _PartFile.reopen(self._part_errors_path, self.path, state.errors) as errors:
-                    finish_output(errors, self._part_errors_path, self.errors_path)
+                self._part_errors_path.replace(self.errors_path)
             self._state_path.unlink(missing_ok=True)
         except OSError as error:
             raise cannot_write(self.errors_path, error) from None
@@ -392,6 +392,18 @@ def _require_same(part: Path, was: State, now: State) -> None:
             hint="Run it as it was begun (--batch-tokens and --threads may differ), or remove that file to "
             "begin again.",
         )
+
+
+def digest_folder(folder: Path) -> str | None:
+    """Return a digest of the files of a model, those of its modules among them; None if it is no folder."""
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    for name in sorted(names.union(select_files(list_files(folder), with_code=True))):
+        with (folder / name).open("rb") as stream:
+            digest.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _show(value: Any) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import queue
 import re
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -378,7 +378,7 @@ class _ReadAhead(threading.Thread):
             try:
                 self._reranker.require_scorable(Candidates(candidates.query, [document]), self._options)
                 kept.append(document)
-            except InputError as error:
+            except InputError as error:  # noqa: PERF203 - of each document
                 self._put_bad_row(error, encode_json(_as_item(document)))
         return Candidates(candidates.query, kept)
 

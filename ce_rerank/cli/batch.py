@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .. import __version__
 from ..errors import UsageError
+from ..formats.base import ReadOptions
+from ..formats.output import is_written_directly, open_output
 from ..formats.rows import WriteOptions
+from ..formats.source import Source, is_pipe_or_device
 from ..formats.writers import BatchFormat
-from .batch_job import BatchJob, InputNames
-from .console import Activity, messages
-from .options import InputOptions, MannerOptions, ModelOptions, OutputOptions, SelectionOptions
+from ..types import LongPolicy, RankOptions
+from .console import Activity, describe_progress, messages
+from .options import InputOptions, MannerOptions, ModelOptions, OutputOptions, SelectionOptions, as_keywords
+
+if TYPE_CHECKING:
+    from ..batch.output import BatchOutput
+    from ..batch.resume import UnfinishedFile
+    from ..batch.run import CandidateReader, RankedPool, Tally
+    from ..engines.base import EngineInfo
+
+log = logging.getLogger("ce_rerank")
+
+SECONDS_BETWEEN_LINES = 30
 
 BatchInputFormat = Literal["jsonl", "json", "csv", "tsv", "parquet"]
 OnError = Literal["stop", "skip"]
@@ -78,6 +97,26 @@ def batch(
         ),
     ] = None,
     fields: InputOptions,
+    query_field: Annotated[
+        str | None,
+        typer.Option(
+            "--query-field",
+            metavar="NAME",
+            rich_help_panel=_INPUT,
+            show_default=False,
+            help="The field of a row that holds the query; a.b for nested ones. Default: query, question.",
+        ),
+    ] = None,
+    documents_field: Annotated[
+        str | None,
+        typer.Option(
+            "--documents-field",
+            metavar="NAME",
+            rich_help_panel=_INPUT,
+            show_default=False,
+            help="The field of a row that holds its documents. Default: documents, passages, hits, ...",
+        ),
+    ] = None,
     on_error: Annotated[
         OnError,
         typer.Option(
@@ -157,23 +196,6 @@ def batch(
     """
     if measure and qrels is None:
         raise UsageError("--measure needs judgements to measure by.", hint="Give --qrels QRELS.")
-
-    def do(path: Path | None, format: BatchFormat, activity: Activity) -> int:
-        job = BatchJob(
-            InputNames.given(inputs, run, queries, corpus),
-            fields.read_options(source_format),
-            selection.rank_options(),
-            WriteOptions(not no_text, details, run_name),
-            format,
-            path,
-            model,
-            shard=shard,
-            resume=resume,
-            skip_bad_rows=on_error == "skip",
-        )
-        job.require_sense()
-        return job.do(activity)
-
     path = output.output
     suffix = path.suffix.lower() if path else ""
     if path and to is None and suffix == ".json":
@@ -181,17 +203,264 @@ def batch(
             f"{path} is the name of one JSON array, and what is written is an object a line.",
             hint=f"Name it {path.stem}.jsonl, or give --to jsonl.",
         )
+    if not inputs and run is None and _is_piped():
+        inputs = ["-"]
+    names = _Names(tuple(inputs or ()), run, queries, tuple(corpus or ()), query_field, documents_field)
+    job = _Job(
+        names,
+        fields.read_options(source_format),
+        selection.rank_options(),
+        WriteOptions(not no_text, details, run_name),
+        model,
+        shard,
+        resume,
+        on_error == "skip",
+    )
     format = to or _FORMAT_OF_SUFFIX.get(suffix, "jsonl")
     with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
         if qrels is None:
-            return do(path, format, activity)
+            return job.do(path, format, activity)
         from .gains import Gains, output_or_nowhere
 
         activity.stage("Reading the judgements")
         gains = Gains.prepare(run, qrels, measure, format, output=path, shard=shard)
         with output_or_nowhere(path) as written:
-            code = do(written, format if path else "trec", activity)
+            code = job.do(written, format if path else "trec", activity)
             activity.stop()
             if code in (0, 5):
                 gains.draw(written, str(path or "reranked"))
             return code
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What was named as input, `-` for stdin, and where in a row its query and documents are."""
+
+    inputs: tuple[str, ...]
+    run: str | None
+    queries: str | None
+    corpus: tuple[str, ...]
+    query_field: str | None
+    documents_field: str | None
+
+    @property
+    def all(self) -> list[str]:
+        """All files that are named, in one order."""
+        return [name for name in (*self.inputs, self.run, self.queries, *self.corpus) if name is not None]
+
+    def require_sense(self) -> None:
+        """Raise UsageError for what does not go together."""
+        if self.run is None and not self.inputs:
+            raise UsageError("There is no input.", hint="Name files, - for stdin, or a run with --run.")
+        if self.run is not None and self.inputs:
+            raise UsageError("There are both INPUT and --run.", hint="Give one of them.")
+        if self.run is not None and (self.queries is None or not self.corpus):
+            missing = "--queries" if self.queries is None else "--corpus"
+            raise UsageError(
+                f"--run has ids and no texts, and there is no {missing}.", hint=f"Give {missing} FILE."
+            )
+        if self.run is None and self.corpus:
+            raise UsageError(
+                "--corpus has the documents of a --run, and there is none.", hint="Give --run RUN."
+            )
+        if self.run is not None and (self.query_field or self.documents_field):
+            raise UsageError(
+                "--query-field and --documents-field are about rows, and --run has none.",
+                hint="Leave them out.",
+            )
+        if self.all.count("-") > 1:
+            raise UsageError("stdin is named more than once.", hint="Give - once.")
+
+    def reader(self, options: ReadOptions, *, for_trec: bool, skip_bad_rows: bool) -> CandidateReader:
+        """Return what reads the candidates; raise InputError for a file that cannot be opened."""
+        from ..batch.first_stage import CorpusCandidates
+        from ..batch.read import RowCandidates
+
+        reader: RowCandidates | CorpusCandidates
+        if self.run is not None and self.queries is not None:
+            corpus = list(map(_source, self.corpus))
+            run, queries = _source(self.run), _source(self.queries)
+            reader = CorpusCandidates(run, queries, corpus, options, skip_bad_rows=skip_bad_rows)
+        else:
+            reader = RowCandidates(
+                list(map(_source, self.inputs)),
+                options,
+                query_field=self.query_field,
+                documents_field=self.documents_field,
+                queries=_source(self.queries) if self.queries is not None else None,
+                for_trec=for_trec,
+            )
+        for source in reader.sources:
+            # A pipe cannot be opened twice.
+            if source.path is not None and not is_pipe_or_device(source.path):
+                with source.open():
+                    pass
+        return reader
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What one command line asks for."""
+
+    names: _Names
+    reading: ReadOptions
+    ranking: RankOptions
+    writing: WriteOptions
+    model: ModelOptions
+    shard: str | None
+    resume: bool
+    skip_bad_rows: bool
+
+    def do(self, path: Path | None, format: BatchFormat, activity: Activity) -> int:
+        """Rank into a file, or to stdout, and return the exit code."""
+        from ..batch.output import FileOutput, StreamOutput
+        from ..batch.resume import UnfinishedFile, require_other_files
+        from ..batch.run import WHOLE, Shard, rank_batch
+        from ..reranker import Reranker
+
+        self.names.require_sense()
+        is_stream = path is None or is_written_directly(path)
+        if self.resume and is_stream:
+            raise UsageError(
+                "--resume goes on with a file, and none is named.", hint="Name it with --output."
+            )
+        if path is not None:
+            require_other_files(path, self.names.all)
+        shard = WHOLE if self.shard is None else Shard.parse(self.shard)
+        with ExitStack() as stack:
+            file: UnfinishedFile | None = None
+            if path is not None and not is_stream:
+                file = stack.enter_context(UnfinishedFile(path, resume=self.resume))
+                if file.is_complete:
+                    return _say_complete(file)
+            activity.stage("Reading the input")
+            reader = self.names.reader(
+                self.reading, for_trec=format == "trec", skip_bad_rows=self.skip_bad_rows
+            )
+            activity.stage("Loading the model")
+            reranker = Reranker(**as_keywords(self.model))
+            options = replace(self.writing, model=reranker.info.description)
+            output: BatchOutput
+            if file is not None:
+                sizes = [_source(name).size_bytes for name in self.names.all]
+                output = FileOutput(file, format, options, self._settings(format, reranker.info), sizes)
+                if output.progress.items:
+                    log.info("%s: going on after %s queries.", path, f"{output.progress.tally.queries:,}")
+            else:
+                stream = sys.stdout.buffer if path is None else stack.enter_context(open_output(path))
+                output = StreamOutput(stream, str(path or "stdout"), format, options)
+            is_drawn = path is not None or not sys.stdout.isatty()
+            meter = _Meter(activity, output.progress.tally, is_drawn=is_drawn)
+            try:
+                tally = rank_batch(
+                    reranker, reader, output, self.ranking,
+                    shard=shard, skip_bad_rows=self.skip_bad_rows,
+                    on_documents=activity.advance, on_pool=meter.show,
+                )  # fmt: skip
+            except BaseException as error:
+                if not isinstance(error, UsageError):  # of a run that is no continuation of what is there
+                    _say_what_is_left(file)
+                raise
+            _say_what_is_noteworthy(tally, reranker.info.max_length, self.ranking.long, file)
+            return 5 if tally.bad_rows else 0
+
+    def _settings(self, format: str, info: EngineInfo) -> dict[str, Any]:
+        """Return what the bytes of the output depend on, besides the input.
+
+        Not --batch-tokens and --threads: another value is what a run that lacks memory needs.
+        """
+        from ..batch.resume import digest_folder
+
+        return {
+            "ce-rerank": __version__,
+            "the model": info.model,
+            "its content": digest_folder(Path(info.model).expanduser()),
+            "--revision": info.revision,
+            "--device": info.device,
+            "--engine": info.engine,
+            "--precision": info.precision,
+            "--max-length": info.max_length,
+            "the activation": info.activation,
+            **{f"--{name.replace('_', '-')}": value for name, value in as_keywords(self.ranking).items()},
+            "--from": self.reading.format,
+            "--text-field": list(self.reading.text_fields),
+            "--id-field": self.reading.id_field,
+            "--query-field": self.names.query_field,
+            "--documents-field": self.names.documents_field,
+            "--shard": self.shard,
+            "--to": format,
+            "--no-text": not self.writing.with_text,
+            "--details": self.writing.details,
+            "--run-name": self.writing.run_name,
+        }
+
+
+class _Meter:
+    """Shows how far a batch is: beside the spinner, or in a line now and then where there is none."""
+
+    def __init__(self, activity: Activity, before: Tally, *, is_drawn: bool) -> None:
+        self._activity = activity
+        self._before = before.coverage.documents
+        self._began = self._last_line = time.monotonic()
+        if is_drawn:
+            activity.start(stage="Scoring")
+        else:
+            activity.stop()  # which would be drawn into the results
+
+    def show(self, pool: RankedPool) -> None:
+        """Show what is done with a pool, and of how much."""
+        tally, total = pool.progress.tally, pool.expected_documents
+        done = tally.coverage.documents - self._before
+        total = None if total is None else total - self._before
+        queries = f"{tally.queries:,} queries done"
+        self._activity.expect(total, f"Scoring, {queries}")
+        now = time.monotonic()
+        if not sys.stderr.isatty() and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            log.info("%s, documents: %s", queries, describe_progress(done, total, now - self._began))
+
+
+def _say_complete(file: UnfinishedFile) -> int:
+    log.warning(
+        "%s is complete already; nothing is left to do. Remove it to make it with other options.", file.path
+    )
+    if file.has_errors:
+        log.warning("Rows were left out of it; see %s.", file.errors_path)
+    return 5 if file.has_errors else 0
+
+
+def _say_what_is_left(file: UnfinishedFile | None) -> None:
+    if file is not None and (done := file.progress.tally.queries):
+        queries = "1 query is" if done == 1 else f"{done:,} queries are"
+        log.warning(
+            "%s finished, in %s. To go on, give the same command with --resume.", queries, file.part_path
+        )
+
+
+def _say_what_is_noteworthy(
+    tally: Tally, max_length: int, long: LongPolicy, file: UnfinishedFile | None
+) -> None:
+    from ..reading import describe_truncation
+
+    if tally.coverage.truncated:
+        log.warning("%s", describe_truncation(tally.coverage, max_length, long))
+    if tally.blank_documents:
+        log.warning(
+            "%s of %s documents have no text, and were scored all the same.",
+            f"{tally.blank_documents:,}", f"{tally.coverage.documents:,}",
+        )  # fmt: skip
+    if tally.bad_rows:
+        rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
+        log.warning("%s left out%s.", rows, "" if file is None else f"; see {file.errors_path}")
+
+
+def _is_piped() -> bool:
+    return not sys.stdin.isatty()
+
+
+def _source(name: str) -> Source:
+    if name != "-":
+        return Source.from_path(Path(name))
+    # Buffered, it has a lock, which a thread that still waits for input would hold when the program ends.
+    stdin = sys.stdin.buffer
+    return Source.from_stream(getattr(stdin, "raw", stdin))

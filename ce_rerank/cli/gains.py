@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..batch.partial import require_other_files
+from ..batch.resume import require_other_files
 from ..errors import UsageError
 from ..evaluation import Judgements, Run, evaluate, load_judgements, load_run
 from ..formats.output import is_written_directly

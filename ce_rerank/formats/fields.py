@@ -130,7 +130,7 @@ def _lookup(row: Mapping[str, Any], path: str) -> Any:
 
 
 def without_field(row: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Return a row without a field, by its name or a dotted path, and without objects that held nothing else."""
+    """Return a row without a field, named or by a dotted path, and without objects that held nothing else."""
     head, _, rest = path.partition(".")
     left = without_field(row[head], rest) if path not in row and isinstance(row.get(head), Mapping) else {}
     key = path if path in row else head

@@ -23,10 +23,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from ce_rerank.batch.partial import PartialFile
+
 from ce_rerank import RankOptions, Reranker
 from ce_rerank.batch.first_stage import RunCandidates
 from ce_rerank.batch.output import FileOutput
-from ce_rerank.batch.partial import PartialFile
 from ce_rerank.batch.run import BatchRun
 from ce_rerank.cli.bench_sample import sample_lists
 from ce_rerank.formats.base import ReadOptions
