@@ -11,7 +11,8 @@ from .passages import cut_passages, fit_passages, whole_passage
 from .types import Coverage, LongPolicy, Pair, Passage, RankOptions
 
 if TYPE_CHECKING:
-    from .engines.tokenization import PairTokenizer, PairTokens
+    from .engines.batching import PairTokens
+    from .engines.tokenization import PairTokenizer
 
 _PAIRS_AT_A_TIME = 4096
 _PASSAGES_AT_A_TIME = 256  # of one document; a long one is never held whole as tokens

@@ -74,7 +74,7 @@ class Reranker:
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
     ) -> None:
-        from .engines.devices import parse_device
+        from .engines.hardware import parse_device
 
         device = parse_device(device)
         for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens), ("threads", threads)):
@@ -83,7 +83,8 @@ class Reranker:
                 raise UsageError(f"{name} is {value}.", hint="Give at least 1.")
         require_choice("engine", engine, get_args(EngineName))
         require_choice("precision", precision, get_args(Precision))
-        from .engines.base import EngineOptions, load_engine
+        from .engines import load_engine
+        from .engines.base import EngineOptions
         from .models.store import resolve_checkpoint
 
         checkpoint = resolve_checkpoint(
@@ -223,12 +224,10 @@ class Reranker:
     def _score_pairs(
         self, pairs: Sequence[Pair], options: RankOptions, on_progress: Progress | None
     ) -> list[Scored]:
-        from .engines.scoring import score_rows
-
         parts: list[list[Scored]] = [[] for _ in pairs]
         for group in in_groups(read_pairs(self._engine.tokenizer, pairs, options)):
             rows = [reading.tokens for reading in group]
-            logits = score_rows(self._engine, rows, batch_tokens=self._batch_tokens, on_progress=on_progress)
+            logits = self._engine.score_rows(rows, self._batch_tokens, on_progress)
             for reading, logit in zip(group, logits.tolist(), strict=True):
                 parts[reading.place].append(score_reading(reading, logit))
         # Pooled as logits, so that the same passage is the best on every scale.

@@ -19,7 +19,8 @@ import numpy as np
 from fakes import CountingEngine
 
 from ce_rerank.batch.run import CandidateReader
-from ce_rerank.engines.base import EngineOptions, Float32s, TokenBatch
+from ce_rerank.engines.base import EngineOptions
+from ce_rerank.engines.batching import Float32s, TokenBatch
 from ce_rerank.errors import InputError
 from ce_rerank.formats.source import Reject
 from ce_rerank.models.store import Checkpoint
@@ -106,7 +107,7 @@ def make_counting_checkpoint(folder: Path) -> Path:
 
 
 def main() -> None:
-    import ce_rerank.engines.base
+    import ce_rerank.engines
     import ce_rerank.windows
     from ce_rerank.cli.app import main
 
@@ -117,7 +118,7 @@ def main() -> None:
         engine.info = replace(engine.info, model=named)
         return engine
 
-    ce_rerank.engines.base.load_engine = load_engine
+    ce_rerank.engines.load_engine = load_engine
     ce_rerank.windows.WINDOW_TOKENS = FEW_TOKENS
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("CE_RERANK_MODEL", str(make_counting_checkpoint(Path(folder) / "counting")))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from ce_rerank.engines.base import EngineInfo, Float32s, TokenBatch
+from ce_rerank.engines.base import EngineInfo
+from ce_rerank.engines.batching import Float32s, Padding, PairTokens, TokenBatch, score_in_batches
 from ce_rerank.engines.tokenization import EncoderTokenizer
 
 _SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
@@ -40,6 +41,14 @@ class CountingEngine:
         self.tokenizer = EncoderTokenizer(word_tokenizer(), max_length=max_length, with_type_ids=True)
         self.info = EngineInfo("counting", "cpu", "fp32", "counting", None, max_length, activation)
         self.batch_shapes: list[tuple[int, ...]] = []
+
+    def score_rows(
+        self,
+        rows: Sequence[PairTokens],
+        batch_tokens: int | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Float32s:
+        return score_in_batches(rows, self.infer, Padding(), batch_tokens or self.batch_tokens, on_progress)
 
     def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
         values = np.zeros(len(_SPECIAL) + len(_WORDS), dtype=np.float32)

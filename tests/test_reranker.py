@@ -229,7 +229,7 @@ def test_every_option_reaches_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_pa
         seen.append(options)
         return CountingEngine()
 
-    monkeypatch.setattr("ce_rerank.engines.base.load_engine", load)
+    monkeypatch.setattr("ce_rerank.engines.load_engine", load)
     Reranker(
         make_counting_checkpoint(tmp_path), engine="torch", device="cpu", precision="bf16", max_length=9,
         threads=3, trust_remote_code=True, offline=True,

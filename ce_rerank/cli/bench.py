@@ -115,7 +115,7 @@ class _Measure:
 
 def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity) -> list[_Measure]:
     """Measure every choice that works here, the reference first; in turns, so that all meet one noise."""
-    from ..engines.devices import find_device
+    from ..engines.hardware import find_device
 
     device = find_device(model.device)
     documents = sum(len(texts) for _, texts in lists)
@@ -157,7 +157,7 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
 
 def _choose(model: ModelOptions, device: str) -> list[tuple[str, str]]:
     """Give the engines and precisions to measure: the reference, and what was asked for of the others."""
-    from ..engines.processor import has_native_bf16
+    from ..engines.hardware import has_native_bf16
 
     kind = device.partition(":")[0]
     choices = list(_CHOICES[kind])

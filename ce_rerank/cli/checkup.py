@@ -180,7 +180,7 @@ def _find_infidelity(answer: dict[str, Any]) -> str | None:
     """Say what is wrong with the scores of a self-test; None when nothing is."""
     import numpy as np
 
-    from ..engines.openvino.fidelity import TOLERANCES, find_infidelity
+    from ..engines.openvino.arrangements import TOLERANCES, find_infidelity
 
     if answer["order"][0] != 0:
         return "the document that answers the query does not come first"

@@ -32,7 +32,7 @@ def find_torch(keywords: dict[str, Any]) -> dict[str, Any]:
     """Load torch and say which devices it can use, and for what it was built."""
     import torch
 
-    from ..engines.devices import available_devices
+    from ..engines.hardware import available_devices
 
     devices = available_devices()
     names = {name: torch.cuda.get_device_name(name) for name in devices if name.startswith("cuda")}

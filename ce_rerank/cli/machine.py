@@ -51,7 +51,7 @@ def find_versions() -> Finding:
 
 def find_cpu() -> Finding:
     """Name the CPU, the cores that may be used, and its instruction sets that matter here."""
-    from ..engines.processor import count_cpus, has_native_bf16
+    from ..engines.hardware import count_cpus, has_native_bf16
 
     flags = [flag for flag in _FLAGS_THAT_MATTER if flag in _cpu_flags()]
     cores = count_cpus()
@@ -100,7 +100,7 @@ def find_torch() -> Finding:
 
 def find_openvino() -> Finding:
     """Say what OpenVINO can do here."""
-    from ..engines.processor import has_native_bf16
+    from ..engines.hardware import has_native_bf16
 
     answer = run_part("openvino", {}, _SECONDS)
     if isinstance(answer, str):
@@ -144,7 +144,7 @@ def _cpu_name() -> str:
 
 
 def _cpu_flags() -> frozenset[str]:
-    from ..engines.processor import cpu_flags
+    from ..engines.hardware import cpu_flags
 
     return cpu_flags() | {flag for name, flag in _MAC_FLAGS.items() if _sysctl(name) == "1"}
 

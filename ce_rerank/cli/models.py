@@ -136,7 +136,8 @@ def pull(
             on_progress=_show_bytes(activity, name),
         )
         activity.stage(f"Making {checkpoint.name} ready")
-        from ..engines.base import EngineOptions, load_engine
+        from ..engines import load_engine
+        from ..engines.base import EngineOptions
 
         options = EngineOptions(trust_remote_code=trust_remote_code, offline=offline)
         engine = load_engine(checkpoint, options)
@@ -244,10 +245,11 @@ def _find(name: str) -> ModelEntry:
 
 def _foresee_use(checkpoint: Checkpoint) -> dict[str, str]:
     """Say what would run a model here, and why; or why nothing would."""
-    from ..engines.choice import foresee_choice
+    from ..engines import choose_engine
+    from ..engines.base import EngineOptions
 
     try:
-        return asdict(foresee_choice(checkpoint))
+        return asdict(choose_engine(checkpoint, EngineOptions()))
     except UnavailableError as error:
         return {"refused": error.message}
 

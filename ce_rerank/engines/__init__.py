@@ -1,1 +1,140 @@
-"""Engines: what scores pairs, on which device, at which precision."""
+"""Engines: rows of token ids in, logits out. This module chooses the engine for a model, and loads it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..errors import UnavailableError, UsageError
+from ..interrupts import raise_if_interrupted
+from ..types import Precision
+from .base import EngineOptions
+from .hardware import IMPORT_FAILURES, cpu_flags, find_device, has_native_bf16
+
+if TYPE_CHECKING:
+    from ..models.store import Checkpoint
+    from .base import Engine
+
+log = logging.getLogger("ce_rerank")
+
+_OTHER_WAY = "Give --engine torch, or leave --engine out."
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The engine (openvino or torch), device and precision that run a model, and the reason, as a clause."""
+
+    engine: str
+    device: str
+    precision: Precision
+    reason: str
+
+
+def choose_engine(checkpoint: Checkpoint, options: EngineOptions) -> Choice:
+    """Decide what runs a checkpoint, without loading it; torch is loaded only where there may be a GPU.
+
+    Raises UnavailableError, saying what the model is, for one that cannot rank, and for a device or an engine
+    that cannot be had; raises UsageError for options that contradict each other.
+    """
+    from ..models.kind import require_reranker
+
+    require_reranker(checkpoint)
+    is_compiled = checkpoint.source == "compiled"
+    asked = "--engine torch" if options.engine == "torch" else f"--device {options.device}"
+    if is_compiled and (options.engine == "torch" or options.device not in ("auto", "cpu")):
+        raise UsageError(
+            f"{checkpoint.name} is a compiled model, which the CPU runs by openvino, not {asked}.",
+            hint=f"Leave {asked} out, or give the model that it was compiled from.",
+        )
+    device = "cpu" if is_compiled else find_device(options.device)
+    if device != "cpu":
+        if options.engine == "openvino":
+            raise UsageError(
+                f"--engine openvino runs on the CPU, and the device is {device}.",
+                hint="Give --device cpu, or --engine torch.",
+            )
+        from .torch import choose_precision
+
+        return Choice("torch", device, choose_precision(options.precision, device), f"there is {device}")
+    if options.precision == "fp16":
+        raise UnavailableError("fp16 is not a precision of the CPU.", hint="Give --precision bf16 or fp32.")
+    if options.engine == "torch":
+        return _choose_torch(options, "--engine torch")
+    from .openvino.cache import find_obstacle
+
+    obstacle = find_obstacle(checkpoint)
+    if obstacle is not None:
+        _require_other_way(checkpoint, options, f"Openvino cannot run {checkpoint.name}: {obstacle}.")
+        return _choose_torch(options, f"it is not compiled: {obstacle}")
+    if options.precision != "auto":
+        return Choice("openvino", device, options.precision, f"--precision {options.precision}")
+    if has_native_bf16():
+        flags = ", ".join(sorted(flag for flag in cpu_flags() if flag.endswith("bf16")))
+        return Choice("openvino", device, "bf16", f"it can be compiled, and the CPU has bf16 ({flags})")
+    return Choice("openvino", device, "fp32", "it can be compiled, and the CPU has no native bf16")
+
+
+def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
+    """Load a checkpoint into the engine that the options name, or the best one for the device.
+
+    Torch serves, and that is logged, where a model turns out not to compile or its compiled form does not
+    give its reference scores. Raises UnavailableError when the device, the engine or the model cannot be had
+    in the form asked for.
+    """
+    try:
+        choice = choose_engine(checkpoint, options)
+        if choice.engine == "openvino":
+            engine = _load_compiled(checkpoint, options, choice)
+            if engine is not None:
+                return engine
+            choice = _choose_torch(options, "the compiled form cannot be used")
+        else:
+            log.info("Torch runs %s on %s: %s.", checkpoint.name, choice.device, choice.reason)
+        return _load_torch(checkpoint, replace(options, device=choice.device, precision=choice.precision))
+    finally:
+        # A signal may have been lost in the imports, and an engine or an error be here in its place.
+        raise_if_interrupted()
+
+
+def _choose_torch(options: EngineOptions, reason: str) -> Choice:
+    return Choice("torch", "cpu", "fp32" if options.precision == "auto" else options.precision, reason)
+
+
+def _require_other_way(checkpoint: Checkpoint, options: EngineOptions, problem: str) -> None:
+    """Raise UnavailableError where openvino was asked for, or there is nothing but the compiled form."""
+    if options.engine == "openvino" or checkpoint.source == "compiled":
+        raise UnavailableError(problem, hint=_OTHER_WAY)
+
+
+def _load_compiled(checkpoint: Checkpoint, options: EngineOptions, choice: Choice) -> Engine | None:
+    """Load the compiled form; None, which is logged, when torch must serve."""
+    from .openvino.arrangements import RefusedError
+    from .openvino.compilable import CannotCompileError, MishapError
+    from .openvino.engine import load_openvino_engine
+
+    precisions = [choice.precision]
+    if options.precision == "auto" and choice.precision != "fp32":
+        precisions.append("fp32")
+    try:
+        return load_openvino_engine(checkpoint, options, precisions)
+    except CannotCompileError as error:
+        _require_other_way(checkpoint, options, f"Openvino cannot run {checkpoint.name}: {error}.")
+        level = logging.WARNING if isinstance(error, MishapError) else logging.INFO
+        log.log(level, "Torch runs %s; openvino cannot: %s.", checkpoint.name, error)
+    except RefusedError as error:
+        reason = f"refused: in {error.precision} {error}"
+        _require_other_way(checkpoint, options, f"The compiled form of {checkpoint.name} is {reason}.")
+        log.warning("Torch runs %s, whose compiled form is %s.", checkpoint.name, reason)
+    return None
+
+
+def _load_torch(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
+    try:
+        from .torch import load_torch_engine
+    except IMPORT_FAILURES as error:
+        raise UnavailableError(
+            f"torch, which would run {checkpoint.name}, cannot be loaded: {error}.",
+            hint="`ce-rerank doctor` says what is wrong here.",
+        ) from error
+    return load_torch_engine(checkpoint, options)

@@ -1,29 +1,16 @@
-"""What an engine is.
-
-An engine turns batches of token ids into logits, and nothing else: which ids, in which batches and in which
-order is decided once for all of them, in `tokenization.py`, `batching.py` and `scoring.py`.
-"""
+"""What an engine is: a loaded model that turns rows of token ids into logits, and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..errors import UnavailableError, UsageError
-from ..interrupts import raise_if_interrupted
-from ..models.kind import require_reranker
-from ..models.store import Checkpoint
 from ..types import EngineName, Precision
-from .openvino.compilable import IMPORT_FAILURES
 
 if TYPE_CHECKING:
+    from .batching import Float32s, PairTokens
     from .tokenization import PairTokenizer
-
-Float32s = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,52 +33,10 @@ class EngineInfo:
 
     @property
     def description(self) -> str:
-        """Say in a line what scores come from: `NAME@REVISION (notes), ENGINE PRECISION on DEVICE`."""
+        """What scores come from, in a line: `NAME@REVISION (notes), ENGINE PRECISION on DEVICE`."""
         name = self.model if self.revision is None else f"{self.model}@{self.revision[:8]}"
         notes = f" ({'; '.join(self.notes)})" if self.notes else ""
         return f"{name}{notes}, {self.engine} {self.precision} on {self.device}"
-
-
-@dataclass(frozen=True, slots=True)
-class TokenBatch:
-    """Pairs padded to one length; the arrays are int64 of shape (pairs, tokens).
-
-    `token_type_ids` is None for models that take none.
-    """
-
-    input_ids: NDArray[np.int64]
-    attention_mask: NDArray[np.int64]
-    token_type_ids: NDArray[np.int64] | None
-
-
-class Engine(Protocol):
-    """A loaded model that scores batches of pairs. Safe to use from several threads."""
-
-    @property
-    def info(self) -> EngineInfo:
-        """What runs, where and how."""
-        ...
-
-    @property
-    def tokenizer(self) -> PairTokenizer:
-        """What turns pairs into the ids that this model was trained on."""
-        ...
-
-    @property
-    def batch_tokens(self) -> int:
-        """The token budget of a batch, padding included, that this engine runs best with."""
-        ...
-
-    def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
-        """Give the float32 logits of each batch, shape (pairs,), in the order of the batches.
-
-        Batches are drawn as they are needed, a few ahead of the results.
-        """
-        ...
-
-    def activate(self, logits: Float32s) -> Float32s:
-        """Apply the activation that the model's own configuration names; float32 in and out."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,54 +57,39 @@ class EngineOptions:
     offline: bool = False
 
 
-def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
-    """Load a checkpoint into the engine that the options name, or the best one for the device.
+class Engine(Protocol):
+    """A loaded model that scores rows. Safe to use from several threads."""
 
-    Raises UnavailableError when the device, the engine or the model is not to be had in the form asked for.
-    """
-    try:
-        return _load_engine(checkpoint, options)
-    finally:
-        # A signal may have been lost in the imports, and an engine or an error be here in its place.
-        raise_if_interrupted()
+    @property
+    def info(self) -> EngineInfo:
+        """What runs, where and how."""
+        ...
 
+    @property
+    def tokenizer(self) -> PairTokenizer:
+        """What turns pairs into the ids that this model was trained on."""
+        ...
 
-def _load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
-    from .devices import find_device
+    @property
+    def batch_tokens(self) -> int:
+        """The token budget of a batch, padding included, that this engine runs best with."""
+        ...
 
-    require_reranker(checkpoint)
-    if checkpoint.source == "compiled":
-        _require_cpu(checkpoint, options)
-        device = "cpu"
-    else:
-        device = find_device(options.device)
-    if options.engine == "openvino" and device != "cpu":
-        raise UsageError(
-            f"--engine openvino runs on the CPU, and the device is {device}.",
-            hint="Give --device cpu, or --engine torch.",
-        )
-    if options.engine != "torch" and device == "cpu":
-        from .openvino.engine import load_openvino_engine
+    def score_rows(
+        self,
+        rows: Sequence[PairTokens],
+        batch_tokens: int | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Float32s:
+        """Return the float32 logits of rows, shape (rows,), in their order.
 
-        engine = load_openvino_engine(checkpoint, options)
-        if engine is not None:
-            return engine
-    try:
-        from .torch import load_torch_engine
-    except IMPORT_FAILURES as error:
-        raise UnavailableError(
-            f"torch, which would run {checkpoint.name}, cannot be loaded: {error}.",
-            hint="`ce-rerank doctor` says what is wrong here.",
-        ) from error
+        The engine plans its batches, and pads or packs them, by itself. `batch_tokens` is the budget of a
+        batch, the engine's own by default; `on_progress` is called with the number of rows just finished.
+        NaN is handed on: what to do about it is the caller's to say. Raises UnavailableError when memory
+        does not suffice.
+        """
+        ...
 
-    return load_torch_engine(checkpoint, options, device)
-
-
-def _require_cpu(checkpoint: Checkpoint, options: EngineOptions) -> None:
-    """Refuse options under which a model that is there in its compiled form alone cannot be run."""
-    if options.engine == "torch" or options.device not in ("auto", "cpu"):
-        asked = "--engine torch" if options.engine == "torch" else f"--device {options.device}"
-        raise UsageError(
-            f"{checkpoint.name} is a compiled model, which the CPU runs by openvino, not {asked}.",
-            hint=f"Leave {asked} out, or give the model that it was compiled from.",
-        )
+    def activate(self, logits: Float32s) -> Float32s:
+        """Apply the activation that the model's own configuration names; float32 in and out."""
+        ...

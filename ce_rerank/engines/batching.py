@@ -1,34 +1,131 @@
-"""Batches are made of tokens, not of documents.
+"""Rows of token ids to batches, and batches' logits back to the order of the rows. Pure.
 
-Padding is work that counts for nothing. Pairs sorted by their length in tokens and cut under a token budget
-pad about 1%; sorted by characters and cut every 32 documents, the same pairs padded 63%.
+Batches are made of tokens, not of documents: padding is work that counts for nothing. Pairs sorted by their
+length in tokens and cut under a token budget pad about 1%; sorted by characters and cut every 32 documents,
+the same pairs padded 63%.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+Float32s = NDArray[np.float32]
 
-def plan_batches(lengths: Sequence[int] | NDArray[np.integer], batch_tokens: int) -> list[NDArray[np.intp]]:
+
+@dataclass(frozen=True, slots=True)
+class PairTokens:
+    """One pair as the model takes it, special tokens included, not yet padded.
+
+    `token_type_ids` is empty for models that take none. `characters_read` is how much of the document is in
+    `input_ids`, in characters from its start; `truncated` says that there was more.
+    """
+
+    input_ids: Sequence[int]
+    token_type_ids: Sequence[int]
+    truncated: bool
+    characters_read: int
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Pairs padded to one length; the arrays are int64 of shape (pairs, tokens).
+
+    `token_type_ids` is None for models that take none.
+    """
+
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """What fills a row: the ids and the side, as the model's tokenizer is configured.
+
+    Rows are filled up to a `multiple` of tokens, but to no more than `most`, which is what the model has
+    positions for. Where `changes_scores`, nothing is filled: a batch holds rows of one length only.
+    """
+
+    token_id: int = 0
+    type_id: int = 0
+    left: bool = False
+    multiple: int = 1
+    most: int = 0
+    changes_scores: bool = False
+
+
+def plan_batches(
+    lengths: Sequence[int] | NDArray[np.integer], batch_tokens: int, *, equal_lengths: bool = False
+) -> list[NDArray[np.intp]]:
     """Cut pairs into batches of at most `batch_tokens` tokens, padding included.
 
     `lengths` are the pairs' lengths in tokens. Each batch holds the places of its pairs in `lengths`; every
     place occurs once, and a pair that is over the budget alone is a batch alone. The longest pairs come
     first: what does not fit in memory fails at the start, and the last batches, on which idle workers wait,
     are the short ones. Equal lengths keep their order, so that a plan depends on nothing but its arguments.
+    With `equal_lengths` the pairs of a batch all have the same length.
     """
     if batch_tokens < 1:
         raise ValueError(f"batch_tokens is {batch_tokens}; it must be at least 1")
     sizes = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(-sizes, kind="stable")
+    sizes = sizes[order]
     batches = []
     start = 0
     while start < len(order):
-        longest = max(1, int(sizes[order[start]]))
-        stop = start + max(1, batch_tokens // longest)
+        longest = int(sizes[start])
+        stop = start + max(1, batch_tokens // max(1, longest))
+        if equal_lengths:
+            stop = min(stop, int(np.searchsorted(-sizes, -longest, side="right")))
         batches.append(order[start:stop])
         start = stop
     return batches
+
+
+def pad_rows(rows: Sequence[PairTokens], padding: Padding) -> TokenBatch:
+    """Pad rows to the longest of them or somewhat more; the arrays are int64 of shape (rows, tokens)."""
+    longest = max(len(row) for row in rows)
+    rounded_up = -(-longest // padding.multiple) * padding.multiple
+    width = longest if padding.changes_scores else max(longest, min(rounded_up, padding.most))
+    shape = (len(rows), width)
+    input_ids = np.full(shape, padding.token_id, dtype=np.int64)
+    attention_mask = np.zeros(shape, dtype=np.int64)
+    with_types = bool(len(rows[0].token_type_ids))
+    token_type_ids = np.full(shape, padding.type_id, dtype=np.int64) if with_types else None
+    for place, row in enumerate(rows):
+        filled = slice(width - len(row), None) if padding.left else slice(0, len(row))
+        input_ids[place, filled] = row.input_ids
+        attention_mask[place, filled] = 1
+        if token_type_ids is not None:
+            token_type_ids[place, filled] = row.token_type_ids
+    return TokenBatch(input_ids, attention_mask, token_type_ids)
+
+
+def score_in_batches(
+    rows: Sequence[PairTokens],
+    infer: Callable[[Iterator[TokenBatch]], Iterator[Float32s]],
+    padding: Padding,
+    batch_tokens: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> Float32s:
+    """Score rows with as little padding as possible; returns their logits, shape (rows,), in their order.
+
+    `infer` draws batches as it needs them and yields the float32 logits of each, in order. `on_progress` is
+    called with the number of pairs just finished.
+    """
+    lengths = [len(row) for row in rows]
+    batches = plan_batches(lengths, batch_tokens, equal_lengths=padding.changes_scores)
+    padded = (pad_rows([rows[place] for place in batch], padding) for batch in batches)
+    logits = np.empty(len(rows), dtype=np.float32)
+    for batch, batch_logits in zip(batches, infer(padded), strict=True):
+        logits[batch] = batch_logits
+        if on_progress is not None:
+            on_progress(len(batch))
+    return logits

@@ -6,16 +6,14 @@ Both engines feed what this module gives, so their scores differ by arithmetic a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from ..breaks import splits_character
 from ..types import Pair
-from .base import TokenBatch
+from .batching import PairTokens
 from .cuts import SafeCuts
 
 _CHARACTERS_A_TOKEN = 6  # more than any language has on average, so that one try nearly always does
@@ -25,23 +23,6 @@ _REACH_GROWTH = 4
 _FAR = 1 << 16
 _PIECE_CHARACTERS = 4096  # small enough for all threads of a large machine to have a part of one document
 _PIECES_AT_ONCE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class PairTokens:
-    """One pair as the model takes it, special tokens included, not yet padded.
-
-    `token_type_ids` is empty for models that take none. `characters_read` is how much of the document is in
-    `input_ids`, in characters from its start; `truncated` says that there was more.
-    """
-
-    input_ids: Sequence[int]
-    token_type_ids: Sequence[int]
-    truncated: bool
-    characters_read: int
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
 
 
 class PairTokenizer(Protocol):
@@ -64,25 +45,6 @@ class PairTokenizer(Protocol):
         """Give the place of each of a text's own tokens, in order, as half-open ranges of characters."""
         ...
 
-    def pad(self, rows: Sequence[PairTokens]) -> TokenBatch:
-        """Pad rows to the longest of them."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Padding:
-    """What fills a row: the ids and the side, as the model's tokenizer is configured.
-
-    Rows are filled up to a `multiple` of tokens, but to no more than `most`, which is what the model has
-    positions for.
-    """
-
-    token_id: int = 0
-    type_id: int = 0
-    left: bool = False
-    multiple: int = 1
-    most: int = 0
-
 
 class EncoderTokenizer:
     """The tokenizer of an encoder model: `query`, separator, `document`, by the fast tokenizers library.
@@ -91,11 +53,8 @@ class EncoderTokenizer:
     rows carry token type ids. Documents are cut on the right, as every published encoder's are.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, *, max_length: int, padding: Padding = Padding(), with_type_ids: bool
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, max_length: int, with_type_ids: bool) -> None:
         self.max_length = max_length
-        self._padding = padding
         self._with_type_ids = with_type_ids
         self._special_tokens = tokenizer.num_special_tokens_to_add(is_pair=True)
         tokenizer.no_padding()
@@ -151,10 +110,6 @@ class EncoderTokenizer:
                 for start, end in encoding.offsets:
                     yield place + start, place + end
 
-    def pad(self, rows: Sequence[PairTokens]) -> TokenBatch:
-        """Pad rows to the longest of them."""
-        return pad_rows(rows, self._padding)
-
     def _pair_tokens(self, encoding: Encoding, document: str) -> PairTokens:
         input_ids = encoding.ids
         type_ids = encoding.type_ids if self._with_type_ids else []
@@ -187,21 +142,3 @@ class EncoderTokenizer:
             yield start, safe or stop
             start = safe or stop
         yield start, len(text)
-
-
-def pad_rows(rows: Sequence[PairTokens], padding: Padding) -> TokenBatch:
-    """Pad rows to the longest of them or somewhat more; the arrays are int64 of shape (rows, tokens)."""
-    longest = max(len(row) for row in rows)
-    rounded_up = -(-longest // padding.multiple) * padding.multiple
-    shape = (len(rows), max(longest, min(rounded_up, padding.most)))
-    input_ids = np.full(shape, padding.token_id, dtype=np.int64)
-    attention_mask = np.zeros(shape, dtype=np.int64)
-    with_types = bool(len(rows[0].token_type_ids))
-    token_type_ids = np.full(shape, padding.type_id, dtype=np.int64) if with_types else None
-    for place, row in enumerate(rows):
-        filled = slice(shape[1] - len(row), None) if padding.left else slice(0, len(row))
-        input_ids[place, filled] = row.input_ids
-        attention_mask[place, filled] = 1
-        if token_type_ids is not None:
-            token_type_ids[place, filled] = row.token_type_ids
-    return TokenBatch(input_ids, attention_mask, token_type_ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,8 +16,9 @@ from tokenizers import Tokenizer
 from ..errors import UnavailableError
 from ..models.kind import untrusted_activation
 from ..models.store import Checkpoint
-from ..types import Pair
-from .base import EngineInfo, EngineOptions, Float32s, TokenBatch
+from ..types import Pair, Precision
+from .base import EngineInfo, EngineOptions
+from .batching import Float32s, Padding, PairTokens, TokenBatch, score_in_batches
 from .cross_encoder import (
     find_score_layer,
     first_line,
@@ -29,7 +30,7 @@ from .cross_encoder import (
 from .limits import LONGEST, longest_pair
 from .openvino.compilable import says_out_of_memory
 from .quiet import quiet_libraries
-from .tokenization import EncoderTokenizer, Padding, PairTokenizer, PairTokens
+from .tokenization import EncoderTokenizer, PairTokenizer
 
 log = logging.getLogger("ce_rerank")
 
@@ -38,13 +39,12 @@ _MOST_CHARACTERS_A_TOKEN = 32
 _PROBE: Pair = ("what is it?", "Ça, c'est 一 «test» — of “this”\tmodel's ids 🙂. " * 3)
 
 
-def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions, device: str) -> TorchEngine:
-    """Load a checkpoint by sentence-transformers onto a device that is there (`find_device`).
+def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions) -> TorchEngine:
+    """Load a checkpoint by sentence-transformers; the options name a device and a precision (no auto).
 
     Raises UnavailableError when it cannot be loaded whole: code that is not trusted, weights that are
-    missing, a precision that the device does not have.
+    missing.
     """
-    precision = choose_precision(options.precision, device)
     if not options.trust_remote_code and (activation := untrusted_activation(checkpoint.folder)):
         raise UnavailableError(
             f"{checkpoint.name} names its own code, {activation}, as the activation of its scores.",
@@ -54,14 +54,14 @@ def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions, device: st
         torch.set_num_threads(options.threads)
     log.info("Loading %s", checkpoint.name, extra={"stage": True})
     with quiet_libraries() as messages:
-        model = _load(checkpoint, options, device, precision)
+        model = _load(checkpoint, options)
         _require_all_weights(checkpoint, messages)
         _require_fast_tokenizer(checkpoint, model)
-        if precision != "fp32":
+        if options.precision != "fp32":
             _keep_score_in_fp32(model)
         # Beyond its position table a model crashes, which its tokenizer's own limit does not always prevent.
         model.max_seq_length = min(longest_pair(model), options.max_length or LONGEST)
-        return TorchEngine(model, checkpoint, device, precision)
+        return TorchEngine(model, checkpoint, options.device, options.precision)
 
 
 class TorchEngine:
@@ -71,6 +71,11 @@ class TorchEngine:
         self._model = model
         self.batch_tokens = _BATCH_TOKENS[device.partition(":")[0]]
         self.tokenizer: PairTokenizer = _make_tokenizer(model)
+        self._padding = Padding(
+            token_id=model.tokenizer.pad_token_id or 0,
+            type_id=model.tokenizer.pad_token_type_id,
+            left=model.tokenizer.padding_side == "left",
+        )
         self._constants = _constant_features(model)
         self.info = EngineInfo(
             engine="torch",
@@ -83,8 +88,19 @@ class TorchEngine:
             notes=checkpoint.notes,
         )
 
-    def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
-        """Give the float32 logits of each batch, in order; one is waited for when the next is on its way."""
+    def score_rows(
+        self,
+        rows: Sequence[PairTokens],
+        batch_tokens: int | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Float32s:
+        """Return the float32 logits of rows, in their order."""
+        return score_in_batches(
+            rows, self._infer, self._padding, batch_tokens or self.batch_tokens, on_progress
+        )
+
+    def _infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
+        """Yield the float32 logits of each batch, in order; one is waited for when the next is on its way."""
         started: torch.Tensor | None = None
         for batch in batches:
             ahead = self._start(batch)
@@ -132,7 +148,6 @@ class PreprocessTokenizer:
     def __init__(self, model: CrossEncoder, plain: EncoderTokenizer) -> None:
         self.max_length = plain.max_length
         self.token_spans = plain.token_spans
-        self.pad = plain.pad
         self._model = model
         self._lock = threading.Lock()
 
@@ -171,18 +186,18 @@ class PreprocessTokenizer:
         return max((end for _, end in islice(spans, max(0, self.max_length - beside))), default=0)
 
 
-def _load(checkpoint: Checkpoint, options: EngineOptions, device: str, precision: str) -> CrossEncoder:
+def _load(checkpoint: Checkpoint, options: EngineOptions) -> CrossEncoder:
     try:
         return load_cross_encoder(
             checkpoint.folder,
-            device=device,
-            precision=precision,
+            device=options.device,
+            precision=options.precision,
             trust_remote_code=options.trust_remote_code,
             offline=options.offline,
         )
     except torch.OutOfMemoryError as error:
         raise UnavailableError(
-            f"{checkpoint.name} does not fit in the memory of {device}.",
+            f"{checkpoint.name} does not fit in the memory of {options.device}.",
             hint="Give --device cpu, or a smaller model.",
         ) from error
     except Exception as error:
@@ -215,13 +230,11 @@ def _require_fast_tokenizer(checkpoint: Checkpoint, model: CrossEncoder) -> None
         )
 
 
-def choose_precision(precision: str, device: str) -> str:
-    """Give the precision to run in on a device; raises UnavailableError for one that it does not have."""
+def choose_precision(precision: Precision, device: str) -> Precision:
+    """Return the precision to run in on a device."""
     if precision == "auto":
         native = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16" if native else "fp32"
-    if precision == "fp16" and device == "cpu":
-        raise UnavailableError("fp16 is not a precision of the CPU.", hint="Give --precision bf16 or fp32.")
     return precision
 
 
@@ -235,16 +248,10 @@ def _keep_score_in_fp32(model: CrossEncoder) -> None:
 def _make_tokenizer(model: CrossEncoder) -> PairTokenizer:
     """Give the fast tokenizer, unless the model's own preprocessing does more than it would."""
     hugging_face = model.tokenizer
-    padding = Padding(
-        token_id=hugging_face.pad_token_id or 0,
-        type_id=hugging_face.pad_token_type_id,
-        left=hugging_face.padding_side == "left",
-    )
     probe = preprocess_pair(model, _PROBE)
     encoder = EncoderTokenizer(
         Tokenizer.from_str(hugging_face.backend_tokenizer.to_str()),
         max_length=model.max_seq_length,
-        padding=padding,
         with_type_ids="token_type_ids" in probe,
     )
     same_ids = list(encoder.encode([_PROBE])[0].input_ids) == probe["input_ids"][0].tolist()

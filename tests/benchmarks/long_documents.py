@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 from ce_rerank import Reranker
 from ce_rerank.cli.bench_sample import sample_lists
-from ce_rerank.engines.base import Engine, EngineOptions, load_engine
+from ce_rerank.engines import load_engine
+from ce_rerank.engines.base import Engine, EngineOptions
 from ce_rerank.models.store import resolve_checkpoint
 from ce_rerank.reading import read_pairs
 from ce_rerank.types import LongPolicy, RankOptions

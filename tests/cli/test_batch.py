@@ -37,7 +37,7 @@ FEW = (
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command line with a model whose score is half the sum of a document's number words, and a bit."""
     engine = NeighbourEngine()
-    monkeypatch.setattr("ce_rerank.engines.base.load_engine", lambda checkpoint, options: engine)
+    monkeypatch.setattr("ce_rerank.engines.load_engine", lambda checkpoint, options: engine)
     monkeypatch.setattr("ce_rerank.windows.WINDOW_TOKENS", FEW_TOKENS)
     monkeypatch.setenv("CE_RERANK_MODEL", str(make_counting_checkpoint(tmp_path / "counting")))
     monkeypatch.chdir(tmp_path)
@@ -317,7 +317,7 @@ def test_a_run_is_not_continued_with_what_runs_otherwise(
     cut_off(run)
     other = NeighbourEngine()
     other.info = replace(other.info, **{field: value})
-    monkeypatch.setattr("ce_rerank.engines.base.load_engine", lambda checkpoint, options: other)
+    monkeypatch.setattr("ce_rerank.engines.load_engine", lambda checkpoint, options: other)
     result = run("hits.jsonl", "-o", "out", "--resume")
     assert (result.exit_code, f"{name} was " in result.stderr) == (2, True)
 

@@ -23,7 +23,7 @@ JOB = ["batch", "--run", "run.trec", "--queries", "queries.tsv", "--corpus", "co
 def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three documents, of which the first stage has the relevant one last, and the model has it first."""
     engine = CountingEngine()
-    monkeypatch.setattr("ce_rerank.engines.base.load_engine", lambda checkpoint, options: engine)
+    monkeypatch.setattr("ce_rerank.engines.load_engine", lambda checkpoint, options: engine)
     monkeypatch.setenv("CE_RERANK_MODEL", str(make_counting_checkpoint(tmp_path / "counting")))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)

@@ -24,7 +24,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counting_engine: Counti
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
-    monkeypatch.setattr("ce_rerank.engines.base.load_engine", lambda checkpoint, options: counting_engine)
+    monkeypatch.setattr("ce_rerank.engines.load_engine", lambda checkpoint, options: counting_engine)
     monkeypatch.setenv("CE_RERANK_MODEL", str(folder))
     monkeypatch.chdir(tmp_path)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ce_rerank.engines.batching import plan_batches
+from ce_rerank.engines.batching import Padding, PairTokens, pad_rows, plan_batches
 
 lengths_and_budgets = st.tuples(st.lists(st.integers(0, 600), max_size=200), st.integers(1, 4096))
 
@@ -52,3 +52,46 @@ def test_padding_is_a_few_hundredths_on_lengths_like_those_of_passages() -> None
     lengths = np.random.default_rng(7).normal(95, 35, 1000).clip(12, 512).astype(int)
     fed = sum(len(batch) * lengths[batch].max() for batch in plan_batches(lengths, 2048))
     assert fed / lengths.sum() < 1.03
+
+
+def test_batches_of_equal_lengths_hold_no_other() -> None:
+    lengths = [3, 5, 3, 5, 5, 4]
+    batches = [batch.tolist() for batch in plan_batches(lengths, 10, equal_lengths=True)]
+    assert batches == [[1, 3], [4], [5], [0, 2]]
+
+
+def test_where_padding_changes_scores_nothing_is_padded() -> None:
+    batch = pad_rows(
+        [PairTokens([5, 6, 7], (), False, 1)], Padding(multiple=16, most=32, changes_scores=True)
+    )
+    assert batch.input_ids.tolist() == [[5, 6, 7]]
+
+
+def test_rows_are_padded_on_the_right_to_the_longest() -> None:
+    batch = pad_rows([PairTokens([5, 6, 7], [0, 0, 1], False, 1), PairTokens([8], [0], False, 1)], Padding())
+    assert batch.input_ids.tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch.token_type_ids is not None
+    assert batch.token_type_ids.tolist() == [[0, 0, 1], [0, 0, 0]]
+    assert batch.input_ids.dtype == np.int64
+
+
+def test_rows_are_padded_on_the_left_for_models_that_read_the_last_token() -> None:
+    padding = Padding(token_id=9, left=True)
+    batch = pad_rows([PairTokens([5, 6], (), False, 1), PairTokens([8], (), False, 1)], padding)
+    assert batch.input_ids.tolist() == [[5, 6], [9, 8]]
+    assert batch.attention_mask.tolist() == [[1, 1], [0, 1]]
+    assert batch.token_type_ids is None
+
+
+def test_rows_are_padded_to_a_multiple_within_what_the_model_has_positions_for() -> None:
+    def width(tokens: int) -> int:
+        return pad_rows(
+            [PairTokens([5] * tokens, (), False, 1)], Padding(multiple=16, most=40)
+        ).input_ids.shape[1]
+
+    assert [width(tokens) for tokens in (1, 16, 17, 33, 40)] == [16, 16, 32, 40, 40]
+    (mask,) = pad_rows(
+        [PairTokens([5, 6], (), False, 1)], Padding(multiple=4, most=8)
+    ).attention_mask.tolist()
+    assert mask == [1, 1, 0, 0]

@@ -24,8 +24,9 @@ from safetensors.numpy import load_file, save_file
 from sentence_transformers import CrossEncoder
 
 from ce_rerank import Reranker, UnavailableError
+from ce_rerank.engines import load_engine
 from ce_rerank.engines import torch as torch_engine
-from ce_rerank.engines.base import EngineOptions, load_engine
+from ce_rerank.engines.base import EngineOptions
 from ce_rerank.engines.cross_encoder import preprocess_pair
 from ce_rerank.models.store import Checkpoint
 

@@ -21,12 +21,10 @@ import numpy as np
 
 from ...errors import UnavailableError
 from ...files import read_json_object, write_whole
-from ..base import Float32s, TokenBatch
-from ..batching import plan_batches
-from ..processor import count_cpus, cpu_identity, has_amx, vector_width
-from ..tokenization import Padding, PairTokenizer, PairTokens, pad_rows
+from ..batching import Float32s, Padding, PairTokens, TokenBatch, score_in_batches
+from ..hardware import count_cpus, cpu_identity, has_amx, vector_width
+from ..tokenization import PairTokenizer
 from .cache import CompiledModel
-from .fidelity import find_infidelity
 from .manifest import (
     GRAPH_NAME,
     WEIGHTS_NAME,
@@ -40,6 +38,35 @@ _MOST_STREAMS = 4
 _MOST_BATCH_TOKENS = 2048
 _QUICK_PAIRS = 2  # the shortest golden pairs, which every start must reproduce
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+TOLERANCES = {"fp32": 1e-3, "bf16": 0.15}
+"""The most that a logit may differ from torch's in float32, by precision.
+
+Two within it keep their order wherever the reference gap is over twice as much.
+"""
+
+_LOW_BITS = np.uint32(0xFFFF)  # those of a float32 that bf16 does not have
+
+
+def find_infidelity(reference: Float32s, logits: Float32s, precision: str) -> str | None:
+    """Say in a clause how logits fail their reference; None when they are true to it.
+
+    They must be within the precision's tolerance, and not all be rounded to bf16 steps: that would make ties
+    of scores that are not equal.
+    """
+    if not np.isfinite(logits).all():
+        return "it gives scores that are no numbers"
+    differences = np.abs(logits - reference)
+    worst = int(differences.argmax())
+    if differences[worst] > TOLERANCES[precision]:
+        return f"it gives {logits[worst]:.4f} where the model says {reference[worst]:.4f}"
+    if _is_rounded(logits) and not _is_rounded(reference):
+        return "its scores are rounded to bf16"
+    return None
+
+
+def _is_rounded(logits: Float32s) -> bool:
+    return not (logits.view(np.uint32) & _LOW_BITS).any()
 
 
 def padding_of(compiled: CompiledModel) -> Padding:
@@ -152,7 +179,7 @@ class Arrangements:
         self._core = core
         self._compiled = compiled
         self._threads = threads
-        self._padding = padding_of(compiled)
+        self.padding = padding_of(compiled)
         cpus = threads or count_cpus()
         self._most_streams = min(_MOST_STREAMS, cpus)
         self.batch_tokens = choose_batch_tokens(cpus // self._most_streams, with_tiles=has_amx())
@@ -278,11 +305,7 @@ class Arrangements:
 
     def _find_fault(self, running: RunningModel, golden: Sequence[GoldenPair]) -> str | None:
         rows = [PairTokens(pair.input_ids, pair.token_type_ids, False, 0) for pair in golden]
-        batches = plan_batches([len(row) for row in rows], _MOST_BATCH_TOKENS)
-        padded = (pad_rows([rows[place] for place in batch], self._padding) for batch in batches)
-        logits = np.empty(len(rows), dtype=np.float32)
-        for batch, batch_logits in zip(batches, running.infer(padded), strict=True):
-            logits[batch] = batch_logits
+        logits = score_in_batches(rows, running.infer, self.padding, _MOST_BATCH_TOKENS)
         reference = np.array([pair.logit for pair in golden], dtype=np.float32)
         return find_infidelity(reference, logits, self.precision)
 

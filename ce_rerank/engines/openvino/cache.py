@@ -27,14 +27,9 @@ from ...files import make_folder_whole, read_json_object, remove_folder, write_w
 from ...interrupts import raise_if_interrupted
 from ...models.contents import list_files, select_files
 from ...models.store import Checkpoint, cache_folder, make_cache_folder
-from .compilable import (
-    IMPORT_FAILURES,
-    BrokenLibraryError,
-    CannotCompileError,
-    MishapError,
-    UnusableCacheError,
-    find_obstacle,
-)
+from ..hardware import IMPORT_FAILURES
+from . import compilable
+from .compilable import BrokenLibraryError, CannotCompileError, MishapError, UnusableCacheError
 from .manifest import (
     MANIFEST_NAME,
     WEIGHTS_NAME,
@@ -91,6 +86,15 @@ def find_compiled(checkpoint: Checkpoint) -> CompiledModel | None:
     return found if isinstance(found, CompiledModel) else None
 
 
+def find_obstacle(checkpoint: Checkpoint) -> str | None:
+    """Return what keeps a checkpoint from being run compiled, as a clause; None when nothing is known to."""
+    try:
+        found = find_compiled(checkpoint)
+    except CannotCompileError as error:
+        return str(error)
+    return None if found else compilable.find_obstacle(checkpoint.folder)
+
+
 def prepare_compiled(checkpoint: Checkpoint) -> CompiledModel:
     """Find what was compiled from a checkpoint, or compile it, once, however many processes ask.
 
@@ -99,7 +103,7 @@ def prepare_compiled(checkpoint: Checkpoint) -> CompiledModel:
     found = find_compiled(checkpoint)
     if found is not None:
         return found
-    obstacle = find_obstacle(checkpoint.folder)
+    obstacle = compilable.find_obstacle(checkpoint.folder)
     if obstacle is not None:
         raise CannotCompileError(obstacle)
     with _locked(_folder_of(checkpoint)):

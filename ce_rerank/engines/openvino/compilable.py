@@ -28,8 +28,6 @@ ACTIVATIONS = {
     "torch.nn.Sigmoid": "sigmoid",
 }
 
-IMPORT_FAILURES = (ImportError, OSError, RuntimeError, AttributeError, MemoryError)
-"""What importing a large library may end with: a part is missing or does not fit, or memory is short."""
 _NO_MEMORY = re.compile(r"bad.alloc|can't alloc|out of memory", re.IGNORECASE)
 
 

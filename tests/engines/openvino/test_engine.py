@@ -31,13 +31,14 @@ from engines.families import (
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
 
-from ce_rerank.engines.base import EngineOptions, Float32s, TokenBatch, load_engine
+from ce_rerank.engines import load_engine
+from ce_rerank.engines.base import EngineOptions
+from ce_rerank.engines.batching import Float32s, TokenBatch, pad_rows
+from ce_rerank.engines.hardware import has_native_bf16
 from ce_rerank.engines.limits import longest_pair
 from ce_rerank.engines.openvino.cache import find_compiled
-from ce_rerank.engines.openvino.engine import OpenVinoEngine, load_openvino_engine
+from ce_rerank.engines.openvino.engine import OpenVinoEngine
 from ce_rerank.engines.openvino.runtime import load_runtime
-from ce_rerank.engines.processor import has_native_bf16
-from ce_rerank.engines.scoring import score_rows
 from ce_rerank.errors import UnavailableError
 from ce_rerank.models.store import Checkpoint
 from ce_rerank.types import Pair
@@ -96,13 +97,13 @@ def tiny(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
 
 
 def load(checkpoint: Checkpoint, options: EngineOptions = FP32) -> OpenVinoEngine:
-    engine = load_openvino_engine(checkpoint, options)
-    assert engine is not None
+    engine = load_engine(checkpoint, options)
+    assert isinstance(engine, OpenVinoEngine)
     return engine
 
 
 def score(engine: OpenVinoEngine, pairs: Sequence[Pair] = PAIRS, batch_tokens: int | None = None) -> Float32s:
-    return score_rows(engine, engine.tokenizer.encode(pairs), batch_tokens=batch_tokens)
+    return engine.score_rows(engine.tokenizer.encode(pairs), batch_tokens)
 
 
 def reference(checkpoint: Checkpoint, pairs: Sequence[Pair] = PAIRS) -> Float32s:
@@ -147,7 +148,8 @@ def test_every_family_is_fed_the_tokens_of_sentence_transformers(
             assert list(row.token_type_ids) == (
                 fed["token_type_ids"][0].tolist() if "token_type_ids" in fed else []
             )
-        batch, fed = engine.tokenizer.pad(rows), model.preprocess([list(pair) for pair in pairs])
+        padding = replace(engine._arrangements.padding, multiple=1)
+        batch, fed = pad_rows(rows, padding), model.preprocess([list(pair) for pair in pairs])
         assert batch.input_ids.tolist() == fed["input_ids"].tolist()
         assert batch.attention_mask.tolist() == fed["attention_mask"].tolist()
         if batch.token_type_ids is not None:
@@ -206,7 +208,7 @@ def test_the_activation_is_the_models_own(tmp_path: Path, checkpoints: Callable[
 
 
 def test_nothing_to_score_gives_nothing(checkpoints: Callable[[str], Checkpoint]) -> None:
-    assert list(load(checkpoints("bert")).infer([])) == []
+    assert load(checkpoints("bert")).score_rows([]).shape == (0,)
 
 
 def test_runs_repeat_to_the_byte(checkpoints: Callable[[str], Checkpoint]) -> None:
@@ -229,7 +231,7 @@ def test_a_run_that_is_given_up_harms_no_other(checkpoints: Callable[[str], Chec
     expected = score(engine, batch_tokens=100)
     rows = engine.tokenizer.encode(PAIRS)
     for _ in range(5):
-        given_up = engine.infer(engine.tokenizer.pad([row]) for row in rows)
+        given_up = engine._infer(pad_rows([row], engine._arrangements.padding) for row in rows)
         next(given_up)
         given_up.close()
     assert score(engine, batch_tokens=100).tobytes() == expected.tobytes()
@@ -243,9 +245,9 @@ def test_batches_are_drawn_only_a_few_ahead(checkpoints: Callable[[str], Checkpo
     def batches() -> Iterator[TokenBatch]:
         for number in range(100):
             drawn.append(number)
-            yield engine.tokenizer.pad([row])
+            yield pad_rows([row], engine._arrangements.padding)
 
-    results = engine.infer(batches())
+    results = engine._infer(batches())
     next(results)
     assert len(drawn) <= 12
     assert len(list(results)) == 99
@@ -272,7 +274,7 @@ def test_the_precision_is_bf16_where_the_cpu_has_it(checkpoints: Callable[[str],
 
 def test_fp16_is_refused(checkpoints: Callable[[str], Checkpoint]) -> None:
     with pytest.raises(UnavailableError, match="fp16 is not a precision of the CPU"):
-        load_openvino_engine(checkpoints("bert"), EngineOptions(precision="fp16"))
+        load_engine(checkpoints("bert"), EngineOptions(precision="fp16"))
 
 
 def test_what_cannot_be_compiled_is_left_to_torch(
@@ -280,11 +282,10 @@ def test_what_cannot_be_compiled_is_left_to_torch(
 ) -> None:
     checkpoint = replace(make_causal_reranker(tmp_path / "causal"), name="causal")
     caplog.set_level(logging.INFO, "ce_rerank")
-    assert load_openvino_engine(checkpoint, EngineOptions()) is None
-    assert caplog.messages == ["Torch runs causal; openvino cannot: it is a causal language model."]
     assert load_engine(checkpoint, EngineOptions()).info.engine == "torch"
+    assert "Torch runs causal on cpu: it is not compiled: it is a causal language model." in caplog.messages
     with pytest.raises(UnavailableError) as raised:
-        load_openvino_engine(checkpoint, EngineOptions(engine="openvino"))
+        load_engine(checkpoint, EngineOptions(engine="openvino"))
     assert raised.value.message == "Openvino cannot run causal: it is a causal language model."
     assert "--engine torch" in raised.value.hint
 
@@ -305,12 +306,11 @@ def test_a_model_that_misses_its_golden_scores_is_refused_and_said_to_be(
     forge_golden_logit(tiny, 19635.0)
     for _ in range(2):
         caplog.clear()
-        assert load_openvino_engine(tiny, FP32) is None
+        assert load_engine(tiny, FP32).info.engine == "torch"
         (message,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
         assert message.startswith("Torch runs tiny, whose compiled form is refused: in fp32 it gives ")
-    assert load_engine(tiny, FP32).info.engine == "torch"
     with pytest.raises(UnavailableError, match=r"refused: in fp32 it gives .* where the model says 196"):
-        load_openvino_engine(tiny, replace(FP32, engine="openvino"))
+        load_engine(tiny, replace(FP32, engine="openvino"))
 
 
 class Scarce:
@@ -337,7 +337,7 @@ def test_a_model_that_could_not_be_loaded_for_once_is_tried_again(
             "ce_rerank.engines.openvino.engine.load_runtime",
             lambda: SimpleNamespace(Core=lambda: Scarce(runtime.Core())),
         )
-        assert load_openvino_engine(tiny, FP32) is None
+        assert load_engine(tiny, FP32).info.engine == "torch"
     assert "OpenVINO cannot load it (can't allocate 9 bytes)" in caplog.text
     assert score(load(tiny)) == pytest.approx(reference(tiny), abs=1e-4)
 
@@ -447,12 +447,12 @@ def test_a_folder_that_cannot_be_written_serves_what_is_in_it(tiny: Checkpoint) 
 _SCORE_IN_PROCESS = """
 import sys
 from pathlib import Path
-from ce_rerank.engines.base import EngineOptions, load_engine
-from ce_rerank.engines.scoring import score_rows
+from ce_rerank.engines import load_engine
+from ce_rerank.engines.base import EngineOptions
 from ce_rerank.models.store import Checkpoint
 engine = load_engine(Checkpoint("tiny", Path(sys.argv[1]), "folder"), EngineOptions(engine="openvino"))
 rows = engine.tokenizer.encode([("tides", "the moon " * number) for number in range(1, 30)])
-score_rows(engine, rows, batch_tokens=int(sys.argv[2]))
+engine.score_rows(rows, int(sys.argv[2]))
 heavy = {"torch", "transformers", "sentence_transformers", "huggingface_hub", "openvino.tools.ovc"}
 print(sorted(heavy & set(sys.modules)))
 """

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ce_rerank.engines.base import Float32s
-from ce_rerank.engines.openvino.fidelity import find_infidelity
+from ce_rerank.engines.batching import Float32s
+from ce_rerank.engines.openvino.arrangements import find_infidelity
 
 REFERENCE = np.array([-11.283, -0.7441, 1.3512, 7.3226], dtype=np.float32)
 

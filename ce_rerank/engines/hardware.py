@@ -1,0 +1,152 @@
+"""What this machine can compute with: its devices, its CPU's instructions and how many threads may work."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+from ..errors import UnavailableError, UsageError
+
+IMPORT_FAILURES = (ImportError, OSError, RuntimeError, AttributeError, MemoryError)
+"""What importing a large library may end with: a part is missing or does not fit, or memory is short."""
+
+_CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
+_NATIVE_BF16 = {"amx_bf16", "avx512_bf16"}
+_FLAG_LINES = ("flags", "Features")
+
+
+def parse_device(device: str) -> str:
+    """Return a device's name in lower case; raises UsageError for one that is none of ours."""
+    name = device.strip().lower()
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise UsageError(
+            f"There is no kind of device called {device!r}.", hint="Give auto, cpu, cuda, cuda:N or mps."
+        )
+    return name
+
+
+def find_device(device: str) -> str:
+    """Return the device to run on: cpu, cuda, cuda:N or mps; `auto` picks cuda, then mps, then cpu.
+
+    Loads torch only where there may be another device than the CPU. Raises UnavailableError, naming the
+    devices that are here, for one that is not.
+    """
+    name = parse_device(device)
+    if name == "cpu" or (name == "auto" and not _may_have_accelerator()):
+        return "cpu"
+    there = available_devices()
+    if name == "auto":
+        return there[0]
+    if name == "cuda" and any(other.startswith("cuda") for other in there):
+        return "cuda"
+    if name not in there:
+        raise UnavailableError(
+            f"The device {name} is not available here.",
+            hint=f"Give --device {' or '.join(there)}." + _missing_cuda_hint(name),
+        )
+    return name
+
+
+def available_devices() -> list[str]:
+    """List the devices that torch can use here, the best first; the last is always cpu.
+
+    Loads torch; raises UnavailableError when it cannot be loaded.
+    """
+    try:
+        import torch
+    except IMPORT_FAILURES as error:
+        raise UnavailableError(
+            f"torch, which finds the devices, cannot be loaded: {error}.",
+            hint="Give --device cpu to do without. `ce-rerank doctor` says what is wrong here.",
+        ) from error
+
+    there = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    return [*there, "cpu"]
+
+
+def _may_have_accelerator() -> bool:
+    """Ask the driver, not torch: False is certain, True is a reason to ask torch."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    return _cuda_device_count() > 0 or Path("/dev/kfd").exists()
+
+
+def _cuda_device_count() -> int:
+    for driver in _CUDA_DRIVERS:
+        try:
+            cuda = ctypes.CDLL(driver)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0
+
+
+def _missing_cuda_hint(name: str) -> str:
+    import torch
+
+    if name.startswith("cuda") and torch.version.cuda is None and torch.version.hip is None:
+        return " The torch that is installed is a build without CUDA."
+    return ""
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Return the names of the instruction sets of the first CPU, as Linux lists them; elsewhere none."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if name.strip() in _FLAG_LINES:
+                    return frozenset(value.split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def has_native_bf16() -> bool:
+    """Whether bf16 products are instructions here; where that cannot be told, they count as emulated."""
+    return bool(cpu_flags() & _NATIVE_BF16)
+
+
+def has_amx() -> bool:
+    """Whether the CPU multiplies bf16 in tiles, an order of magnitude faster than in vectors."""
+    return "amx_bf16" in cpu_flags()
+
+
+def vector_width() -> int:
+    """Return how many float32s the widest registers that are used hold; where that cannot be told, 16."""
+    return 8 if "avx2" in cpu_flags() and "avx512f" not in cpu_flags() else 16
+
+
+def cpu_identity() -> str:
+    """Return what tells apart CPUs that may compute differently."""
+    return " ".join([platform.system(), platform.machine(), *sorted(cpu_flags())])
+
+
+def count_cpus() -> int:
+    """Count the CPUs that this process may use, at least 1: those it may run on, within its group's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return allowed if quota is None else max(1, min(allowed, round(quota)))
+
+
+def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Return how many CPUs' time a container grants this process (cgroup v2 or v1); None for no limit."""
+    try:
+        limit, period = (root / "cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        try:
+            limit = (root / "cpu/cpu.cfs_quota_us").read_text(encoding="ascii")
+            period = (root / "cpu/cpu.cfs_period_us").read_text(encoding="ascii")
+        except OSError:
+            return None
+    return None if limit.strip() in ("max", "-1") else int(limit) / int(period)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+
+from ce_rerank import UnavailableError, UsageError
+from ce_rerank.engines import hardware
+from ce_rerank.engines.hardware import (
+    count_cpus,
+    cpu_flags,
+    cpu_identity,
+    cpu_quota,
+    find_device,
+    has_amx,
+    has_native_bf16,
+    parse_device,
+    vector_width,
+)
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the flags are read from Linux")
+
+
+@on_linux
+def test_the_flags_of_the_cpu_are_read() -> None:
+    known = {"x86_64": "sse2", "aarch64": "fp"}
+    if platform.machine() not in known:
+        pytest.skip("no flag of this kind of CPU is known here")
+    assert known[platform.machine()] in cpu_flags()
+
+
+@pytest.mark.parametrize(
+    ("flags", "native", "in_tiles"),
+    [
+        ({"avx2", "avx512f", "avx512_bf16"}, True, False),
+        ({"avx512_bf16", "amx_bf16"}, True, True),
+        ({"avx2", "avx512f"}, False, False),
+        (set(), False, False),
+    ],
+)
+def test_bf16_is_native_only_where_a_flag_says_so(
+    flags: set[str], native: bool, in_tiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
+    assert (has_native_bf16(), has_amx()) == (native, in_tiles)
+
+
+@pytest.mark.parametrize(
+    ("flags", "width"),
+    [({"sse2", "avx2", "fma"}, 8), ({"avx2", "avx512f"}, 16), ({"fp", "asimd", "sve"}, 16), (set(), 16)],
+)
+def test_vectors_are_as_wide_as_the_cpu_can_have_them(
+    flags: set[str], width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
+    assert vector_width() == width
+
+
+def test_the_identity_tells_the_machine_and_what_it_can_do() -> None:
+    assert cpu_identity().split()[:2] == [platform.system(), platform.machine()]
+    assert set(cpu_identity().split()[2:]) == cpu_flags()
+
+
+@on_linux
+def test_a_process_counts_the_cpus_that_it_may_run_on() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert count_cpus() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert count_cpus() == len(allowed)
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_quota_is_read(files: dict[str, str], cpus: float | None, tmp_path: Path) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    assert cpu_quota(tmp_path) == cpus
+
+
+def test_threads_stay_within_a_quota_and_one_always_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cpu_quota", lambda: 0.2)
+    assert count_cpus() == 1
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:3", "mps", " CUDA:0 "])
+def test_known_kinds_of_device_are_taken(name: str) -> None:
+    assert parse_device(name) == name.strip().lower()
+
+
+@pytest.mark.parametrize("name", ["", "tpu", "gpu", "cuda:", "cuda:x", "cpu:0", "cuda 0"])
+def test_an_unknown_kind_of_device_is_a_usage_error(name: str) -> None:
+    with pytest.raises(UsageError, match=r"Give auto, cpu, cuda, cuda:N or mps\."):
+        parse_device(name)
+
+
+def test_the_cpu_is_always_there() -> None:
+    assert find_device("cpu") == "cpu"
+
+
+@pytest.mark.slow
+def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(UnavailableError, match=r"cuda:97 is not available here\. Give --device .*cpu"):
+        find_device("cuda:97")
