@@ -15,15 +15,13 @@ import typer
 import typer.main
 
 from .. import __version__
-from ..errors import CeRerankError, UsageError
+from ..errors import CeRerankError, UnavailableError, UsageError
 from ..formats.output import tell_failures
 from ..interrupts import EXIT_CODES, end_on_signals, exit_code_if_interrupted
+from .commands import COMMANDS, Command, DefaultCommandGroup, with_option_groups
 from .console import draw_error, stderr_console
-from .groups import DefaultCommandGroup
-from .options import with_option_groups
 
 _NAME = "ce-rerank"
-_COMMANDS = ("batch", "bench", "doctor", "evaluate", "models", "rank")
 _INTERRUPTED = EXIT_CODES[signal.SIGINT]
 
 
@@ -33,19 +31,19 @@ class Application(DefaultCommandGroup):
     default_command = "rank"
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Name the commands; each lies in the module of its name."""
-        return list(_COMMANDS)
+        """Return the names of the commands; each is in the module of its name."""
+        return list(COMMANDS)
 
     def get_command(self, ctx: Any, name: str) -> Any:
-        """Give a command. Only then is its module imported, so that none waits for the others'."""
-        if name in _COMMANDS and name not in self.commands:
+        """Return a command. Its module is imported only now, so that no command waits for another's."""
+        if name in COMMANDS and name not in self.commands:
             self.commands[name] = _load_command(name)
         return super().get_command(ctx, name)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line; a command that stands behind its options is no query.
+        """Parse the arguments. Raise UsageError if a command follows its options.
 
-        Where nothing stands, the help goes to stderr: stdout is for results, and there are none.
+        Without arguments the help goes to stderr: stdout is for results, and there are none.
         """
         if not args and not ctx.resilient_parsing:
             with redirect_stdout(sys.stderr):
@@ -53,9 +51,9 @@ class Application(DefaultCommandGroup):
             raise typer.Exit(UsageError.exit_code)
         if args and args[0].startswith("-"):
             command = _first_word(self.get_command(ctx, self.default_command), ctx, args)
-            if command in _COMMANDS:
+            if command in COMMANDS:
                 raise UsageError(
-                    f"The command {command} stands behind its options.",
+                    f"The command {command} comes after its options.",
                     hint=f"Put it first: {_NAME} {command} ... To rank by this word, give it with -q.",
                 )
         return super().parse_args(ctx, args)
@@ -99,13 +97,13 @@ class Application(DefaultCommandGroup):
 app = typer.Typer(
     name=_NAME,
     cls=Application,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["--help", "-h"]},
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
     help="Rank documents against a query with a cross-encoder.\n\n"
-    "[bold]ce-rerank QUERY DOCUMENT...[/bold] ranks documents; so does a file or a pipe of them: "
-    "[bold]ce-rerank QUERY -f notes.jsonl[/bold].",
+    "`ce-rerank QUERY DOCUMENT...` ranks its arguments, `ce-rerank QUERY -f notes.jsonl` a file, and "
+    "`... | ce-rerank QUERY` a pipe.",
 )
 
 
@@ -122,7 +120,7 @@ def _group(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Read the options of no command."""
 
 
 def main() -> None:
@@ -140,9 +138,9 @@ def main() -> None:
 
 
 def _open_missing_streams() -> None:
-    """Open on the null device the standard streams that are closed (`>&-`), which Python leaves at None.
+    """Open the null device for each standard stream that is closed (`>&-`); Python leaves it at None.
 
-    Their numbers would else go to the next files that are opened.
+    Otherwise the next file that is opened would get its number.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
@@ -156,23 +154,23 @@ def _open_missing_streams() -> None:
 
 
 def _first_word(rank: Any, ctx: Any, args: Sequence[str]) -> str | None:
-    """Give the word that `rank` would take for its query; None when it has the query from an option."""
+    """Return the word that `rank` would take as its query; None if an option gives the query."""
     parser = rank.make_parser(ctx)
     parser.ignore_unknown_options = True
     try:
         given, _, _ = parser.parse_args(list(args))
     except typer.TyperException:
-        return None  # and said when the command line is read in earnest
+        return None  # the real parser raises it again
     words = given.get("arguments")
     return words[0] if words and not given.keys() & {"query", "query_file"} else None
 
 
 def _load_command(name: str) -> Any:
-    """Import a command's module and make it what Typer runs."""
+    """Import a command's module and make its function a Typer command."""
     member = getattr(import_module(f".{name}", __package__), name)
     if not isinstance(member, typer.Typer):
-        single = typer.Typer(rich_markup_mode="rich", add_completion=False)
-        single.command(name)(with_option_groups(member))
+        single = typer.Typer(rich_markup_mode=None, add_completion=False)
+        single.command(name, cls=Command)(with_option_groups(member))
         member = single
     command = typer.main.get_command(member)
     command.name = name
@@ -180,7 +178,7 @@ def _load_command(name: str) -> Any:
 
 
 def _exit_at_once(code: object) -> NoReturn:
-    """Leave without tearing down the libraries, which takes a sixth of a second and is of no use."""
+    """Exit without tearing down the libraries, which takes a sixth of a second."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError, CeRerankError):
             stream.flush()
@@ -188,16 +186,17 @@ def _exit_at_once(code: object) -> NoReturn:
 
 
 def _report(error: Exception) -> int:
-    """Say what went wrong on stderr, and give the exit code that it stands for."""
+    """Print what went wrong on stderr, and return the exit code that it stands for."""
     console = stderr_console()
     if isinstance(error, CeRerankError):
         draw_error(console, error.message, error.hint)
         return error.exit_code
     if isinstance(error, typer.TyperException):
-        # Pydantic, by which Typer reads values, puts the kind of error before the words of a choice.
-        message = error.format_message().replace(": Value error, ", ": ", 1)
-        draw_error(console, message, _usage_hint(error))
+        draw_error(console, error.format_message(), _usage_hint(error))
         return error.exit_code
+    if isinstance(error, MemoryError):
+        draw_error(console, "There is not enough memory.", "Give a smaller --batch-tokens, or less input.")
+        return UnavailableError.exit_code
     draw_error(
         console,
         f"{type(error).__name__}: {error}",
@@ -217,11 +216,11 @@ def _asked_for_traceback(args: Sequence[str]) -> bool:
 
 @contextmanager
 def _ended_by_reader() -> Iterator[None]:
-    """End quietly when whoever reads our output has read enough."""
+    """End quietly when the reader of our output has closed the pipe."""
     try:
         yield
     except (BrokenPipeError, SystemExit) as error:
-        # Rich, which prints the help, makes a SystemExit of a BrokenPipeError.
+        # Typer turns a BrokenPipeError into a SystemExit.
         if not isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
             raise
         _forget_stdout()
@@ -229,7 +228,7 @@ def _ended_by_reader() -> Iterator[None]:
 
 
 def _forget_stdout() -> None:
-    """Point stdout at nothing, so that flushing what is left of it at exit cannot fail again."""
+    """Point stdout at the null device, so that the flush at exit cannot fail again."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError:

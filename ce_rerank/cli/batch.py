@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -20,8 +20,20 @@ from ..formats.rows import WriteOptions
 from ..formats.source import Source, is_pipe_or_device
 from ..formats.writers import BatchFormat
 from ..types import LongPolicy, RankOptions
-from .console import Activity, describe_progress, messages
-from .options import InputOptions, MannerOptions, ModelOptions, OutputOptions, SelectionOptions, as_keywords
+from .commands import option
+from .console import Activity, describe_progress, show_messages
+from .options import (
+    FROM,
+    INPUT,
+    OUTPUT,
+    InputOptions,
+    MessageOptions,
+    ModelOptions,
+    OutputOptions,
+    SelectionOptions,
+    as_keywords,
+    format_of_output,
+)
 
 if TYPE_CHECKING:
     from ..batch.output import BatchOutput
@@ -33,163 +45,103 @@ log = logging.getLogger("ce_rerank")
 
 SECONDS_BETWEEN_LINES = 30
 
-BatchInputFormat = Literal["jsonl", "json", "csv", "tsv", "parquet"]
-OnError = Literal["stop", "skip"]
-
-_INPUT = "Input"
-_OUTPUT = "Output"
-_FORMAT_OF_SUFFIX: dict[str, BatchFormat] = {
-    ".trec": "trec",
-    ".run": "trec",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-}
+_FORMATS = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
+    ".trec": "trec", ".run": "trec",
+}  # fmt: skip
 
 
 def batch(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUT",
-            show_default=False,
-            help="Files with a query and its documents in each row, or a document in each; - is stdin.",
+            metavar="[INPUT]...", help="Files with a query and its documents in a row; - is stdin."
         ),
     ] = None,
     *,
     run: Annotated[
         str | None,
-        typer.Option(
-            "--run",
-            metavar="RUN",
-            rich_help_panel=_INPUT,
-            show_default=False,
+        option(
+            "--run", panel=INPUT, metavar="RUN",
             help="Rank the documents of a TREC run; takes --queries and --corpus.",
         ),
     ] = None,
     queries: Annotated[
         str | None,
-        typer.Option(
-            "--queries",
-            metavar="FILE",
-            rich_help_panel=_INPUT,
-            show_default=False,
+        option(
+            "--queries", panel=INPUT, metavar="FILE",
             help="The texts of queries that are named by id: JSONL or TSV, as BEIR has them.",
         ),
     ] = None,
     corpus: Annotated[
         list[str] | None,
-        typer.Option(
-            "--corpus",
-            metavar="FILE",
-            rich_help_panel=_INPUT,
-            show_default=False,
-            help="The documents that the run names: JSONL or TSV, as BEIR has them. Repeat it for several.",
+        option(
+            "--corpus", panel=INPUT, metavar="FILE",
+            help="The documents that the run names: JSONL or TSV, as BEIR has them. Repeatable.",
         ),
     ] = None,
-    source_format: Annotated[
-        BatchInputFormat | None,
-        typer.Option(
-            "--from",
-            rich_help_panel=_INPUT,
-            show_default=False,
-            help="The format of the documents. Default: by suffix, else by looking.",
-        ),
-    ] = None,
+    source_format: Annotated[Literal["jsonl", "json", "csv", "tsv", "parquet"] | None, FROM] = None,
     fields: InputOptions,
     query_field: Annotated[
         str | None,
-        typer.Option(
-            "--query-field",
-            metavar="NAME",
-            rich_help_panel=_INPUT,
-            show_default=False,
-            help="The field of a row that holds the query; a.b for nested ones. Default: query, question.",
+        option(
+            "--query-field", panel=INPUT, metavar="NAME",
+            help="The field with the query. Default: query or question.",
         ),
     ] = None,
     documents_field: Annotated[
         str | None,
-        typer.Option(
-            "--documents-field",
-            metavar="NAME",
-            rich_help_panel=_INPUT,
-            show_default=False,
-            help="The field of a row that holds its documents. Default: documents, passages, hits, ...",
+        option(
+            "--documents-field", panel=INPUT, metavar="NAME",
+            help="The field with the list of documents. Default: documents, passages, hits or the like.",
         ),
     ] = None,
     on_error: Annotated[
-        OnError,
-        typer.Option(
-            "--on-error",
-            rich_help_panel=_INPUT,
+        Literal["stop", "skip"],
+        option(
+            "--on-error", panel=INPUT,
             help="A row that cannot be ranked: stop there, or skip it and write it to OUTPUT.errors.jsonl.",
         ),
     ] = "stop",
     shard: Annotated[
         str | None,
-        typer.Option(
-            "--shard",
-            metavar="I/N",
-            rich_help_panel=_INPUT,
-            show_default=False,
+        option(
+            "--shard", panel=INPUT, metavar="I/N",
             help="Rank every N-th query, from the I-th on: one of N parts of a job.",
         ),
     ] = None,
     selection: SelectionOptions,
     to: Annotated[
         BatchFormat | None,
-        typer.Option(
-            "--to",
-            rich_help_panel=_OUTPUT,
-            show_default=False,
-            help="jsonl: a row a query; rows: a row a document. Default: by --output's suffix, else jsonl.",
+        option(
+            "--to", panel=OUTPUT,
+            help="jsonl: a row a query; rows: a row a document. Default: by suffix of -o, else jsonl.",
         ),
     ] = None,
     output: OutputOptions,
     resume: Annotated[
-        bool,
-        typer.Option("--resume", rich_help_panel=_OUTPUT, help="Go on with an output that was cut off."),
+        bool, option("--resume", panel=OUTPUT, help="Go on with an output that was cut off.")
     ] = False,
     run_name: Annotated[
-        str,
-        typer.Option(
-            "--run-name", metavar="NAME", rich_help_panel=_OUTPUT, help="The last column of a TREC run."
-        ),
+        str, option("--run-name", panel=OUTPUT, metavar="NAME", help="The last column of a TREC run.")
     ] = "ce-rerank",
-    no_text: Annotated[
-        bool, typer.Option("--no-text", rich_help_panel=_OUTPUT, help="Leave the text out.")
-    ] = False,
-    details: Annotated[
-        bool,
-        typer.Option(
-            "--details",
-            rich_help_panel=_OUTPUT,
-            help="Add the rank, the tokens read, whether text was cut, and the best passage.",
-        ),
-    ] = False,
     qrels: Annotated[
         str | None,
-        typer.Option(
-            "--qrels",
-            metavar="QRELS",
-            rich_help_panel=_OUTPUT,
-            show_default=False,
-            help="Measure the run before and after, and show that; without --output, that alone.",
+        option(
+            "--qrels", panel=OUTPUT, metavar="QRELS",
+            help="Show measures before and after; without -o, nothing else.",
         ),
     ] = None,
     measure: Annotated[
         list[str] | None,
-        typer.Option(
-            "--measure",
-            metavar="NAME",
-            rich_help_panel=_OUTPUT,
-            show_default=False,
-            help="A measure for --qrels, by its name in ir_measures. Repeat it for several.",
+        option(
+            "--measure", panel=OUTPUT, metavar="NAME",
+            help="A measure for --qrels, by its name in ir_measures. Repeatable.",
         ),
     ] = None,
     model: ModelOptions,
-    manners: MannerOptions,
-) -> int:
+    messages: MessageOptions,
+) -> int:  # fmt: skip
     """Rank the documents of many queries.
 
     Results go to stdout as they are made, or to --output, which can be continued when it was cut off.
@@ -197,27 +149,20 @@ def batch(
     if measure and qrels is None:
         raise UsageError("--measure needs judgements to measure by.", hint="Give --qrels QRELS.")
     path = output.output
-    suffix = path.suffix.lower() if path else ""
-    if path and to is None and suffix == ".json":
-        raise UsageError(
-            f"{path} is the name of one JSON array, and what is written is an object a line.",
-            hint=f"Name it {path.stem}.jsonl, or give --to jsonl.",
-        )
-    if not inputs and run is None and _is_piped():
+    format = cast(BatchFormat, to or format_of_output(path, _FORMATS, "jsonl"))
+    if not inputs and run is None and not sys.stdin.isatty():
         inputs = ["-"]
-    names = _Names(tuple(inputs or ()), run, queries, tuple(corpus or ()), query_field, documents_field)
     job = _Job(
-        names,
+        _Names(tuple(inputs or ()), run, queries, tuple(corpus or ()), query_field, documents_field),
         fields.read_options(source_format),
         selection.rank_options(),
-        WriteOptions(not no_text, details, run_name),
+        WriteOptions(not output.no_text, output.details, run_name),
         model,
         shard,
         resume,
         on_error == "skip",
     )
-    format = to or _FORMAT_OF_SUFFIX.get(suffix, "jsonl")
-    with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
+    with show_messages(messages) as activity:
         if qrels is None:
             return job.do(path, format, activity)
         from .gains import Gains, output_or_nowhere
@@ -347,10 +292,9 @@ class _Job:
                 if output.progress.items:
                     log.info("%s: going on after %s queries.", path, f"{output.progress.tally.queries:,}")
             else:
-                stream = sys.stdout.buffer if path is None else stack.enter_context(open_output(path))
+                stream = activity.stdout(format) if path is None else stack.enter_context(open_output(path))
                 output = StreamOutput(stream, str(path or "stdout"), format, options)
-            is_drawn = path is not None or not sys.stdout.isatty()
-            meter = _Meter(activity, output.progress.tally, is_drawn=is_drawn)
+            meter = _Meter(activity, output.progress.tally)
             try:
                 tally = rank_batch(
                     reranker, reader, output, self.ranking,
@@ -398,14 +342,11 @@ class _Job:
 class _Meter:
     """Shows how far a batch is: beside the spinner, or in a line now and then where there is none."""
 
-    def __init__(self, activity: Activity, before: Tally, *, is_drawn: bool) -> None:
+    def __init__(self, activity: Activity, before: Tally) -> None:
         self._activity = activity
         self._before = before.coverage.documents
         self._began = self._last_line = time.monotonic()
-        if is_drawn:
-            activity.start(stage="Scoring")
-        else:
-            activity.stop()  # which would be drawn into the results
+        activity.start(stage="Scoring")
 
     def show(self, pool: RankedPool) -> None:
         """Show what is done with a pool, and of how much."""
@@ -452,10 +393,6 @@ def _say_what_is_noteworthy(
     if tally.bad_rows:
         rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
         log.warning("%s left out%s.", rows, "" if file is None else f"; see {file.errors_path}")
-
-
-def _is_piped() -> bool:
-    return not sys.stdin.isatty()
 
 
 def _source(name: str) -> Source:

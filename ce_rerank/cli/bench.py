@@ -21,8 +21,8 @@ from ..errors import CeRerankError, InputError, UnavailableError, UsageError
 from ..formats.base import InputFormat, ReadOptions, read_documents
 from ..formats.source import Source
 from .bench_sample import lists_of, sample_lists
-from .console import Activity, messages, stdout_console
-from .options import InputOptions, MannerOptions, ModelOptions, as_keywords
+from .console import Activity, show_messages, stdout_console
+from .options import InputOptions, MessageOptions, ModelOptions, as_keywords
 
 log = logging.getLogger("ce_rerank")
 
@@ -64,14 +64,14 @@ def bench(
     ] = 3,
     to: Annotated[Literal["table", "json"] | None, typer.Option("--to", show_default=False)] = None,
     model: ModelOptions,
-    manners: MannerOptions,
+    messages: MessageOptions,
 ) -> None:
     """Measure every engine and precision of this machine, side by side.
 
     All score the same documents, taking turns, each in a process of its own; figures are medians. Score
     differences are from torch in fp32, on logits. --engine and --precision choose what is measured beside it.
     """
-    with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
+    with show_messages(messages) as activity:
         reading = fields.read_options(source_format)
         if file is None:
             lists: Lists = sample_lists(_QUERIES, _SAMPLE_DOCUMENTS)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CeRerankError, UnavailableError
-from .amounts import describe_size
+from .console import describe_size
 from .findings import Finding, run_part
 from .machine import find_cpu, find_gpus, find_openvino, find_torch, find_versions
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..evaluation import Comparison, Evaluation, Gain, MeasuredRun, list_gains
-from .excerpt import clean_text
+from .console import clean_text
 
 _SIGNIFICANT = 0.05
 _GAINS_SHOWN = 10

@@ -1,49 +1,98 @@
-"""Where we print, and how: the two streams, messages, and what a long run shows of itself.
+"""Where we print, and how: the two streams, messages, progress, and text that is safe on a terminal.
 
-Rich takes a while to import, so nothing here does before something is drawn with it.
+Rich takes a while to import, so nothing here imports it before something is drawn with it.
 """
 
 from __future__ import annotations
 
+import codecs
+import io
 import logging
+import math
+import re
 import shutil
 import sys
 import textwrap
 import threading
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
-
-from .excerpt import clean_text
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rich.console import Console
-    from rich.live import Live
-    from rich.progress_bar import ProgressBar
-    from rich.spinner import Spinner
-    from rich.table import Table
+    from rich.progress import Progress, Task
+    from rich.text import Text
+
+    from .options import MessageOptions
 
 _BAR_WIDTH = 20
 _WIDE_ENOUGH_FOR_A_BAR = 60
+# What acts on a terminal, but for line ends and tabs: C0, C1, and what reorders text (bidi).
+_ACTIVE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+
+
+def clean_text(text: str, encoding: str = "utf-8") -> str:
+    """Return a text that is safe to print on one line in `encoding`.
+
+    White space, tabs and line ends become single spaces. Control characters, escape among them, become their
+    pictures (␛), and what reorders or hides text (direction overrides, soft hyphens) is left out.
+    """
+    text = unicodedata.normalize("NFC", " ".join(text.split()))
+    if not text.isprintable():
+        text = "".join(map(_stand_in, text))
+    return text.encode(encoding, "replace").decode(encoding) if not encoding.startswith("utf") else text
+
+
+def _stand_in(character: str) -> str:
+    """Return what is shown for a character: itself where it is harmless."""
+    # Joiners make families of emoji, and Persian letters, what they are.
+    if character.isprintable() or character in "\u200c\u200d":
+        return character
+    category = unicodedata.category(character)
+    if category == "Cc":
+        code = ord(character)
+        return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
+    if category == "Cs":
+        return "\ufffd"
+    if category.startswith("Z"):
+        return " "
+    return "" if category == "Cf" else character
+
+
+def describe_count(count: int | None) -> str:
+    """Write a number of parameters as people do: 22.7M, 568M, 1.5B; empty for none."""
+    for scale, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if count and count >= scale:
+            value = count / scale
+            return f"{value:.0f}{unit}" if value >= 100 else f"{value:.3g}{unit}"
+    return str(count) if count else ""
+
+
+def describe_size(size_bytes: int) -> str:
+    """Write a size on disk in kB, MB or GB: powers of ten, as in file managers."""
+    for scale, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size_bytes >= scale:
+            value = size_bytes / scale
+            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
+    return f"{size_bytes} B"
 
 
 def stdout_console(file: IO[str] | None = None) -> Console:
-    """Make the console that results are drawn on: standard output, or a file that they go to."""
+    """Return a console to draw results on: standard output, or the given file."""
     return _make_console(file=file)
 
 
 def stderr_console() -> Console:
-    """Make the console for all that is not a result."""
+    """Return a console for all that is not a result."""
     return _make_console(stderr=True)
 
 
 def _make_console(*, file: IO[str] | None = None, stderr: bool = False) -> Console:
-    """Make a console that draws text as it is: no markup, no emoji codes, no guesses at what to colour.
+    """Return a console that draws text as it is: no markup, no emoji codes, no automatic colours.
 
-    Rich itself sees to NO_COLOR, FORCE_COLOR, COLUMNS and to what is no terminal.
+    Rich itself heeds NO_COLOR, FORCE_COLOR, COLUMNS and whether it is on a terminal.
     """
     from rich.console import Console
 
@@ -53,20 +102,20 @@ def _make_console(*, file: IO[str] | None = None, stderr: bool = False) -> Conso
             raise
 
     console = PipeConsole(file=file, stderr=stderr, markup=False, emoji=False, highlight=False)
-    if console.is_dumb_terminal:  # Rich takes each of them to be 80 columns wide.
+    if console.is_dumb_terminal:  # Rich assumes that each of them is 80 columns wide.
         console.size = shutil.get_terminal_size()
     return console
 
 
 def draw_error(console: Console, message: str, hint: str = "") -> None:
-    """Say what went wrong and, on a line of its own, what to do about it."""
-    draw_message(console, f"{message}\n{hint}", label="error:", label_style="bold red")
+    """Draw what went wrong and, on lines of its own, what to do about it."""
+    draw_message(console, message, hint, label="error:", label_style="bold red")
 
 
 def draw_message(
-    console: Console, message: str, *, label: str = "", label_style: str = "", style: str = ""
+    console: Console, message: str, hint: str = "", *, label: str = "", label_style: str = "", style: str = ""
 ) -> None:
-    """Draw a message of one line or several, behind a label if it has one.
+    """Draw a message, and a hint of one line or several, behind a label if it has one.
 
     On a terminal it is wrapped between words and never inside one, so that a path can be copied. Anywhere
     else a line stays a line, for grep.
@@ -75,37 +124,25 @@ def draw_message(
 
     margin = " " * (len(label) + 1) if label else ""
     width = max(20, console.width - len(margin)) if console.file.isatty() else sys.maxsize
-    lines = [
-        wrapped for line in message.splitlines() for wrapped in _wrap_line(line, width, console.encoding)
-    ]
+    lines: list[str] = []
+    for line in (message.replace("\n", " "), *hint.split("\n")):
+        indent = " " * (len(line) - len(line.lstrip()))  # a command in a hint may be indented
+        lines += textwrap.wrap(
+            clean_text(line, console.encoding), width, initial_indent=indent, subsequent_indent=indent,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
     text = Text(f"\n{margin}".join(lines), style)
     console.print(Text.assemble((label, label_style), " ", text) if label else text, soft_wrap=True)
 
 
-def _wrap_line(line: str, width: int, encoding: str) -> list[str]:
-    """Wrap a line between its words; what it is indented by, as a command in a hint may be, is kept."""
-    indent = " " * (len(line) - len(line.lstrip()))
-    return textwrap.wrap(
-        clean_text(line, encoding),
-        width,
-        initial_indent=indent,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
 @contextmanager
-def messages(*, quiet: bool = False, verbose: bool = False) -> Iterator[Activity]:
-    """Say on stderr, as long as this lasts, what the library logs; gives what shows how far it is.
-
-    `quiet` leaves nothing but errors, `verbose` adds what was chosen and why.
-    """
+def show_messages(options: MessageOptions) -> Iterator[Activity]:
+    """Print on stderr, as long as this lasts, what the library logs; yield what shows the progress."""
     log = logging.getLogger("ce_rerank")
     level, propagate = log.level, log.propagate
-    with Activity(enabled=not quiet) as activity:
-        handler = ConsoleHandler(activity, verbose=verbose)
-        log.setLevel(logging.ERROR if quiet else logging.INFO)
+    with Activity(enabled=not options.quiet) as activity:
+        handler = ConsoleHandler(activity, verbose=options.verbose)
+        log.setLevel(logging.ERROR if options.quiet else logging.INFO)
         log.propagate = False
         log.addHandler(handler)
         try:
@@ -117,7 +154,10 @@ def messages(*, quiet: bool = False, verbose: bool = False) -> Iterator[Activity
 
 
 class ConsoleHandler(logging.Handler):
-    """Says what the library logs: warnings always, the rest if `verbose`; a stage goes beside the spinner."""
+    """Prints what the library logs: warnings always, the rest if `verbose`; shows its stages as progress.
+
+    Rich's own handler would wrap lines in a pipe, and break paths on a terminal.
+    """
 
     def __init__(self, activity: Activity, *, verbose: bool = False) -> None:
         super().__init__()
@@ -141,11 +181,10 @@ class ConsoleHandler(logging.Handler):
 
 
 class Activity:
-    """Shows on a terminal what a run is at, once it has taken `delay_seconds`, and leaves no trace of itself.
+    """Shows on a terminal what a run is doing, once it has taken `delay_seconds`, and erases it at the end.
 
-    A spinner with the current stage; when a number of things to do is known, a bar, how many are done, how
-    many a second, and the time left. It shows nothing where nobody watches, and nothing if not `enabled`.
-    Any thread may call any method.
+    A spinner with the current stage; while things are counted, how many are done, how many a second and, when
+    their number is known, a bar and the time left. Any thread may call any method.
     """
 
     def __init__(
@@ -156,17 +195,16 @@ class Activity:
         self._total: int | None = None
         self._done = 0
         self._since: float | None = None
-        self._state = threading.Lock()  # held for a moment, never while drawing
-        self._live: Live | None = None
+        self._lock = threading.RLock()  # held by none of Rich's threads
+        self._progress: Progress | None = None
         self._over = not enabled
-        self._showing = threading.Lock()
         self._timer = threading.Timer(delay_seconds, self._show)
         self._timer.daemon = True
 
     @property
     def console(self) -> Console:
         """The console that it is shown on; what is printed there meanwhile appears above it."""
-        with self._state:
+        with self._lock:
             if self._console is None:
                 self._console = stderr_console()
             return self._console
@@ -177,96 +215,116 @@ class Activity:
             self._timer.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def stage(self, text: str) -> None:
-        """Say what is being done now."""
-        with self._state:
+        """Show what is being done now."""
+        with self._lock:
             self._stage = text
             if self._total is not None and self._done >= self._total:
                 self._since = None
+            self._update()
 
     def start(self, total: int | None = None, stage: str = "Scoring") -> None:
         """Begin to count towards `total`, or just to count when it is not known."""
-        with self._state:
+        with self._lock:
             self._stage, self._total, self._done, self._since = stage, total, 0, time.monotonic()
+            self._update()
 
     def expect(self, total: int | None, stage: str) -> None:
-        """Go on counting under another name, towards a total that was not known, or is known better now."""
-        with self._state:
-            self._total, self._stage = total, stage
+        """Change what is counted towards, when more is known of it, and what it is called."""
+        with self._lock:
+            self._stage, self._total = stage, total
+            self._update()
 
     def advance(self, count: int = 1) -> None:
-        """Count what has been done since the last time."""
-        with self._state:
+        """Count `count` more things as done."""
+        with self._lock:
             self._done += count
+            self._update()
 
     def stop(self) -> None:
-        """Erase what is shown and show no more, before something else is drawn."""
+        """Erase what is shown and show nothing more; may be called again."""
         self._timer.cancel()
-        with self._showing:
+        with self._lock:
             self._over = True
-            if self._live is not None:
-                self._live.stop()
-                self._live = None
+            if self._progress is not None:
+                self._progress.stop()
+                self._progress = None
+
+    def stdout(self, format: str) -> BinaryIO:
+        """Return stdout for results in `format`: on a terminal a stream that is safe to look at.
+
+        The first result there erases the progress, which would be on the same line. A table is drawn by Rich.
+        """
+        if format == "table" or not sys.stdout.isatty():
+            return sys.stdout.buffer
+        return TerminalStream(self, format)  # type: ignore[return-value]
 
     def _show(self) -> None:
-        with self._showing:
-            # Under FORCE_COLOR Rich takes a file for a terminal; whether it is one was asked in __enter__.
+        with self._lock:
+            # Under FORCE_COLOR Rich takes a file for a terminal; __enter__ has asked whether it is one.
             if self._over or not self.console.is_interactive:
                 return
-            from rich.live import Live
-            from rich.spinner import Spinner
+            self._progress = _make_progress(self)
+            self._progress.add_task("", total=math.inf)
+            self._update()
+            self._progress.start()
 
-            spinner = Spinner("line" if self.console.options.ascii_only else "dots", style="cyan")
-            # Results that are written to stdout meanwhile are not Rich's to catch.
-            self._live = Live(
-                console=self.console,
-                get_renderable=lambda: self._draw(spinner),
-                refresh_per_second=10,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
+    def _update(self) -> None:
+        if self._progress is not None:
+            self._progress.update(
+                self._progress.task_ids[0],
+                completed=self._done,
+                total=self._known_total() or math.inf,
             )
-            self._live.start(refresh=True)
 
-    def _draw(self, spinner: Spinner) -> Table:
-        """Make the line that is shown at this moment."""
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
+    def _known_total(self) -> int | None:
+        # Of long documents the passages are counted, and they can be more than was foreseen.
+        return self._total if self._since and self._total and self._done <= self._total else None
 
-        console = self.console
-        with self._state:
-            stage, total, done, since = self._stage, self._total, self._done, self._since
-        room = console.width - 2
-        counts: list[ProgressBar | Text] = []
+    def describe(self, width: int) -> str:
+        """Return the stage and the counts as they are shown, in at most `width` cells."""
+        from rich.cells import cell_len, set_cell_size
+
+        since, counts = self._since, ""
         if since is not None:
-            # Of long documents the passages are counted, and they can be more than was foreseen.
-            known = total if total and done <= total else None
-            if known and console.width >= _WIDE_ENOUGH_FOR_A_BAR:
-                counts.append(
-                    ProgressBar(known, done, _BAR_WIDTH, complete_style="cyan", finished_style="cyan")
-                )
-                room -= _BAR_WIDTH + 1
-            progress = describe_progress(done, known, time.monotonic() - since)
-            counts.append(Text(progress))
-            room -= len(progress) + 1
-        label = Text(clean_text(stage, console.encoding))
-        label.truncate(max(room, 1), overflow="crop" if console.options.ascii_only else "ellipsis")
-        line = Table.grid(padding=(0, 1))
-        line.add_row(spinner, label, *counts)
-        return line
+            counts = "  " + describe_progress(self._done, self._known_total(), time.monotonic() - since)
+        stage = clean_text(self._stage, self.console.encoding)
+        room = max(width - len(counts), 1)
+        return (stage if cell_len(stage) <= room else set_cell_size(stage, room)) + counts
+
+
+def _make_progress(activity: Activity) -> Progress:
+    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn
+    from rich.text import Text
+
+    console = activity.console
+    has_bar = console.width >= _WIDE_ENOUGH_FOR_A_BAR
+
+    class StageAndCounts(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            room = console.width - 2 - (_BAR_WIDTH + 1 if has_bar and task.total != math.inf else 0)
+            return Text(activity.describe(room), no_wrap=True)
+
+    class KnownBar(BarColumn):
+        def render(self, task: Task) -> Any:
+            return super().render(task) if task.total != math.inf else Text()
+
+    return Progress(
+        SpinnerColumn("line" if console.options.ascii_only else "dots", "cyan"),
+        StageAndCounts(),
+        *([KnownBar(_BAR_WIDTH, complete_style="cyan", finished_style="cyan")] if has_bar else []),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
 
 
 def describe_progress(done: int, total: int | None, elapsed_seconds: float) -> str:
-    """Say how many are done, how many a second and, where it can be told, how long the rest will take."""
+    """Return how many are done, how many a second and, where it is known, how long the rest will take."""
     parts = [f"{done:,}" if total is None else f"{done:,}/{total:,}"]
     if done and elapsed_seconds > 0:
         rate = done / elapsed_seconds
@@ -278,3 +336,30 @@ def describe_progress(done: int, total: int | None, elapsed_seconds: float) -> s
                 f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
             )
     return "  ".join(parts)
+
+
+class TerminalStream(io.RawIOBase):
+    r"""Standard output on a terminal, for results that hold any text.
+
+    What acts on a terminal is written as `\u009b` in JSON, which means the same, and as a picture elsewhere.
+    """
+
+    def __init__(self, activity: Activity, format: str) -> None:
+        self._activity = activity
+        self._is_json = format in ("jsonl", "json", "rows")
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def writable(self) -> bool:
+        """Return that this can be written to."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write all of the data."""
+        self._activity.stop()
+        text = self._decoder.decode(bytes(data))
+        sys.stdout.buffer.write(re.sub(_ACTIVE, self._show_active, text).encode())
+        sys.stdout.buffer.flush()
+        return len(data)
+
+    def _show_active(self, found: re.Match[str]) -> str:
+        return f"\\u{ord(found[0]):04x}" if self._is_json else _stand_in(found[0])

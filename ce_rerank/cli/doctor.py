@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import draw_message, messages, stdout_console
+from .console import draw_message, show_messages, stdout_console
 from .findings import Finding
-from .options import MannerOptions, ModelOptions, as_keywords
+from .options import MessageOptions, ModelOptions, as_keywords
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +26,7 @@ def doctor(
     *,
     to: Annotated[Literal["table", "json"], typer.Option("--to", help="The format.")] = "table",
     model: ModelOptions,
-    manners: MannerOptions,
+    messages: MessageOptions,
 ) -> None:
     """Examine this machine, and rank three documents to see whether it works.
 
@@ -35,7 +35,7 @@ def doctor(
     from .checkup import examine
 
     console = stdout_console()
-    with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
+    with show_messages(messages) as activity:
         findings = list(examine(as_keywords(model), activity.stage))
     works = findings[-1].status != "red"
     if to == "json":

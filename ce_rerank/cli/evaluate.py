@@ -22,8 +22,8 @@ from ..formats.output import open_output, require_other_file
 from ..formats.source import Source
 from ..formats.strict_json import encode_utf8
 from ..measures import DEFAULT_MEASURES, parse_measures
-from .console import Activity, messages, stdout_console
-from .options import MannerOptions, OutputOptions
+from .console import Activity, show_messages, stdout_console
+from .options import MessageOptions, Output
 
 EvaluationFormat = Literal["table", "json", "csv", "tsv"]
 
@@ -82,19 +82,19 @@ def evaluate(
         EvaluationFormat | None,
         typer.Option("--to", show_default=False, help="Default: by the suffix of --output, else table."),
     ] = None,
-    output: OutputOptions,
-    manners: MannerOptions,
+    output: Output = None,
+    messages: MessageOptions,
 ) -> None:
     """Measure runs against judgements, and tell what is better from what is luck.
 
     Each run is compared with the first, with the p-value of a paired randomisation test.
     """
-    path = output.output
+    path = output
     format = to or _FORMAT_OF_SUFFIX.get(path.suffix.lower() if path else "", "table")
     _check_usage(runs, qrels, queries, path, per_query=per_query, format=format)
     if path is not None and to is None:
         _require_own_suffix(path)
-    with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
+    with show_messages(messages) as activity:
         # Before long files are read: a measure that is misspelt, an output that cannot be opened.
         names = [str(parsed) for parsed in parse_measures(measure or DEFAULT_MEASURES)]
         with open_output(path) if path is not None else nullcontext(sys.stdout.buffer) as stream:

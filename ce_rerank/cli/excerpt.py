@@ -12,6 +12,8 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from .console import clean_text
+
 Span = tuple[int, int]
 
 # Kana, Han and Hangul, mostly written without spaces: a word is looked for as pairs of characters, and a line
@@ -59,34 +61,6 @@ class Line:
 
     text: str
     marks: tuple[Span, ...] = ()
-
-
-def clean_text(text: str, encoding: str = "utf-8") -> str:
-    """Make a text safe to print on one line in `encoding`; what cannot be is shown by a stand-in.
-
-    White space, tabs and line ends become single spaces. Control characters, escape among them, become their
-    pictures (␛), and what reorders or hides text (direction overrides, soft hyphens) goes.
-    """
-    text = unicodedata.normalize("NFC", " ".join(text.split()))
-    if not text.isprintable():
-        text = "".join(map(_stand_in, text))
-    return text.encode(encoding, "replace").decode(encoding) if not encoding.startswith("utf") else text
-
-
-def _stand_in(character: str) -> str:
-    """Give what is shown for a character: itself, where it is harmless."""
-    # Joiners make families of emoji, and Persian letters, what they are.
-    if character.isprintable() or character in "\u200c\u200d":
-        return character
-    category = unicodedata.category(character)
-    if category == "Cc":
-        code = ord(character)
-        return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
-    if category == "Cs":
-        return "\ufffd"
-    if category.startswith("Z"):
-        return " "
-    return "" if category == "Cf" else character
 
 
 class QueryWords:

@@ -15,10 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import UnavailableError, UsageError
-from .amounts import describe_size
-from .console import Activity, draw_message, messages, stderr_console, stdout_console
-from .groups import DefaultCommandGroup
-from .options import AllowPickle, MannerOptions, Offline, Revision, TrustRemoteCode, with_option_groups
+from .commands import Command, DefaultCommandGroup, with_option_groups
+from .console import (
+    Activity,
+    describe_size,
+    draw_message,
+    show_messages,
+    stderr_console,
+    stdout_console,
+)
+from .options import AllowPickle, MessageOptions, Offline, Revision, TrustRemoteCode
 
 if TYPE_CHECKING:
     from ..models.inventory import ModelEntry
@@ -40,6 +46,7 @@ class ModelsGroup(DefaultCommandGroup):
 
 models = typer.Typer(
     cls=ModelsGroup,
+    rich_markup_mode=None,
     add_completion=False,
     help="List known models and those on this machine; fetch, remove, export them.",
 )
@@ -64,13 +71,13 @@ def list_models(
     ] = None,
     sort: Annotated[_Order, typer.Option("--sort", help="The order.")] = "catalog",
     to: _To = "table",
-    manners: MannerOptions,
+    messages: MessageOptions,
 ) -> None:
     """List known models, and every other cross-encoder in the local cache."""
     limit = None if max_parameters is None else _parse_count(max_parameters)
     if language is not None and not re.fullmatch("[a-z]{2,3}", language.lower()):
         raise UsageError(f"{language!r} is no code of a language.", hint="Give en, de or zh, say.")
-    with messages(quiet=manners.quiet, verbose=manners.verbose):
+    with show_messages(messages):
         from ..models import inventory
 
         entries = inventory.sort_models(
@@ -93,10 +100,10 @@ def show(
     name: _Name,
     *,
     to: _To = "table",
-    manners: MannerOptions,
+    messages: MessageOptions,
 ) -> None:
     """Show everything known of a model: what is published, what its files say, how it would be run here."""
-    with messages(quiet=manners.quiet, verbose=manners.verbose):
+    with show_messages(messages):
         from ..models.inventory import inspect_model
 
         entry, facts = inspect_model(_find(name))
@@ -117,13 +124,13 @@ def pull(
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
-    manners: MannerOptions,
+    messages: MessageOptions,
 ) -> None:
     """Fetch a model, or what is new of it, and make it ready: only the files it needs, compiled and checked.
 
     A download that was cut off is taken up again file by file.
     """
-    with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
+    with show_messages(messages) as activity:
         from ..models.store import resolve_checkpoint
 
         checkpoint = resolve_checkpoint(
@@ -142,21 +149,21 @@ def pull(
         options = EngineOptions(trust_remote_code=trust_remote_code, offline=offline)
         engine = load_engine(checkpoint, options)
     size = describe_size(sum(file.stat().st_size for file in checkpoint.folder.rglob("*") if file.is_file()))
-    _tell(f"Ready: {engine.info.description}. {size} in {checkpoint.folder}", manners)
+    _tell(f"Ready: {engine.info.description}. {size} in {checkpoint.folder}", messages)
 
 
 def remove(
     name: _Name,
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    manners: MannerOptions,
+    messages: MessageOptions,
 ) -> None:
     """Remove a model from this machine: its folder in the hub's cache, and what was made of it in ours."""
     from ..models import removal
 
     planned = removal.plan_removal(_find(name))
     console = stderr_console()
-    for one in planned if not (yes and manners.quiet) else ():
+    for one in planned if not (yes and messages.quiet) else ():
         draw_message(console, f"{one.what}: {one.folder} ({describe_size(one.size_bytes)})", label="remove")
     if not yes:
         if not sys.stdin.isatty():
@@ -166,7 +173,7 @@ def remove(
             return
     for one in planned:
         removal.remove(one)
-    if not manners.quiet:
+    if not messages.quiet:
         freed = describe_size(sum(one.size_bytes for one in planned))
         draw_message(console, f"Removed; {freed} are free again.")
 
@@ -180,10 +187,10 @@ def export(
     revision: Revision = None,
     offline: Offline = False,
     allow_pickle: AllowPickle = False,
-    manners: MannerOptions,
+    messages: MessageOptions,
 ) -> None:
     """Write a compiled model as a folder that -m FOLDER runs on a machine without a hub."""
-    with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
+    with show_messages(messages) as activity:
         from ..models.store import resolve_checkpoint
 
         checkpoint = resolve_checkpoint(
@@ -200,12 +207,12 @@ def export(
         activity.stage(f"Exporting {checkpoint.name}")
         export_model(checkpoint, folder)
     size = describe_size(sum(file.stat().st_size for file in folder.iterdir()))
-    _tell(f"{size} in {folder}; run it with -m {_as_argument(folder)}", manners)
+    _tell(f"{size} in {folder}; run it with -m {_as_argument(folder)}", messages)
 
 
-def _tell(message: str, manners: MannerOptions) -> None:
+def _tell(message: str, messages: MessageOptions) -> None:
     """Say what was done to a person who watches, or asked to hear of everything."""
-    if manners.verbose or (sys.stderr.isatty() and not manners.quiet):
+    if messages.verbose or (sys.stderr.isatty() and not messages.quiet):
         draw_message(stderr_console(), message)
 
 
@@ -217,7 +224,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
 }
 for _command_name, _command in _COMMANDS.items():
-    models.command(_command_name)(with_option_groups(_command))
+    models.command(_command_name, cls=Command)(with_option_groups(_command))
 
 
 def _as_argument(folder: Path) -> str:

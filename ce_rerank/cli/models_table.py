@@ -11,9 +11,7 @@ from rich.text import Text
 from ..models.catalog import COMMON_MEASURE, MULTILINGUAL, KnownModel
 from ..models.inspection import CheckpointFacts
 from ..models.inventory import ModelEntry
-from .amounts import describe_count, describe_size
-from .console import draw_message
-from .excerpt import clean_text
+from .console import clean_text, describe_count, describe_size, draw_message
 
 _WITH_LICENCES = 96  # columns of the terminal from which there is room for them
 _WITH_WHOLE_NAMES = 146

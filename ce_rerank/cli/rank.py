@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import stat
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
@@ -19,130 +21,115 @@ from ..formats.rows import WriteOptions
 from ..formats.source import Source, read_query
 from ..formats.trec import require_run_id
 from ..formats.writers import open_writer
-from ..types import Document, Query, Ranking
-from .console import messages, stdout_console
-from .options import InputOptions, MannerOptions, ModelOptions, OutputOptions, SelectionOptions, as_keywords
+from ..ranking import select_top
+from ..types import Document, Query, Ranking, RankOptions
+from .commands import COMMANDS, option
+from .console import Activity, show_messages, stdout_console
+from .options import (
+    FROM,
+    INPUT,
+    OUTPUT,
+    InputOptions,
+    MessageOptions,
+    ModelOptions,
+    OutputOptions,
+    SelectionOptions,
+    as_keywords,
+    format_of_output,
+)
 from .ranking_table import draw_ranking
 
 log = logging.getLogger("ce_rerank")
 
 OutputFormat = Literal["table", "jsonl", "json", "csv", "tsv", "text", "trec"]
 
-_FORMAT_OF_RUN = {".trec": "trec", ".run": "trec"}
-_OUTPUT = "Output"
-_INPUT = "Input"
+_FORMATS = {**FORMAT_OF_SUFFIX, ".trec": "trec", ".run": "trec"}
 
 
 def rank(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[QUERY] [DOCUMENT]...", help="The query, then documents.", show_default=False
-        ),
+        typer.Argument(metavar="[QUERY] [DOCUMENT]...", help="The query, then documents."),
     ] = None,
     *,
     query: Annotated[
         str | None,
-        typer.Option(
-            "--query",
-            "-q",
-            metavar="TEXT",
-            rich_help_panel=_INPUT,
-            help="The query; every argument is then a document.",
-        ),
+        option("--query", "-q", panel=INPUT, metavar="TEXT", help="The query; all arguments are documents."),
     ] = None,
     query_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--query-file", metavar="PATH", rich_help_panel=_INPUT, help="Read the query from a file."
-        ),
+        Path | None, option("--query-file", panel=INPUT, metavar="PATH", help="Read the query from a file.")
     ] = None,
     file: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
             "--file",
             "-f",
+            panel=INPUT,
             metavar="PATH",
-            rich_help_panel=_INPUT,
-            help="Read documents from a file; - is stdin. Repeat it for several.",
+            help="Read documents from a file, - for stdin. Repeatable.",
         ),
     ] = None,
-    source_format: Annotated[
-        InputFormat | None,
-        typer.Option(
-            "--from",
-            rich_help_panel=_INPUT,
-            show_default=False,
-            help="The format of the documents. Default: by suffix, else by looking.",
-        ),
-    ] = None,
+    source_format: Annotated[InputFormat | None, FROM] = None,
     whole_files: Annotated[
         bool,
-        typer.Option(
-            "--whole-files",
-            rich_help_panel=_INPUT,
-            help="Each file is one document, and the arguments name files, too.",
-        ),
+        option("--whole-files", panel=INPUT, help="Each file is one document; arguments name files, too."),
     ] = False,
     fields: InputOptions,
     selection: SelectionOptions,
     to: Annotated[
         OutputFormat | None,
-        typer.Option(
-            "--to",
-            rich_help_panel=_OUTPUT,
-            show_default=False,
-            help="Default: by the suffix of --output; else a table on a terminal, jsonl anywhere else.",
+        option(
+            "--to", panel=OUTPUT, help="Default: by suffix of -o; else a table on a terminal, else jsonl."
         ),
     ] = None,
     output: OutputOptions,
-    no_text: Annotated[
-        bool, typer.Option("--no-text", rich_help_panel=_OUTPUT, help="Leave the text out.")
-    ] = False,
-    details: Annotated[
-        bool,
-        typer.Option(
-            "--details",
-            rich_help_panel=_OUTPUT,
-            help="Add the rank, the tokens read, whether text was cut, and the best passage.",
-        ),
-    ] = False,
     model: ModelOptions,
-    manners: MannerOptions,
+    messages: MessageOptions,
 ) -> None:
     """Rank documents against one query, best first.
 
     Documents are arguments, files (-f) or stdin.
     """
     options = selection.rank_options()
-    with messages(quiet=manners.quiet, verbose=manners.verbose) as activity:
+    with show_messages(messages) as activity:
         texts = list(arguments or [])
         asked = _read_query(texts, query, query_file)
+        read = [*(file or []), *(texts if whole_files else [])]  # the files, - for stdin
+        if query_file is not None:
+            read.append(str(query_file))
         if output.output is not None:
-            queries = [] if query_file is None else [str(query_file)]
-            require_other_file(output.output, [*queries, *(file or []), *(texts if whole_files else [])])
+            require_other_file(output.output, read)
         reading = fields.read_options(source_format, whole_files=whole_files)
         documents = _read_documents(texts, file or [], reading, query_file)
-        wanted = to or _default_format(output.output)
-        if wanted == "trec":
+        is_seen = output.output is None and sys.stdout.isatty()
+        format = to or format_of_output(output.output, _FORMATS, "table" if is_seen else "jsonl")
+        if format == "trec":
             for place, document in enumerate(documents):
                 require_run_id(document.id, document.origin or f"document {place}")
-        writing = WriteOptions(not no_text, details)
-        if wanted != "table":
-            open_writer(wanted, io.BytesIO(), writing)  # what it refuses, it refuses before the work
-        with _open_results(output.output) as stream:
-            from ..reranker import Reranker
+        writing = WriteOptions(not output.no_text, output.details)
+        if format != "table":
+            open_writer(format, io.BytesIO(), writing)  # what it refuses, it refuses before the work
+        with _open_results(output.output, activity, format) as stream:
+            ranking = Ranking(asked, ())
+            if documents:
+                from ..reranker import Reranker
 
-            activity.stage("Loading the model")
-            reranker = Reranker(**as_keywords(model))
-            activity.start(total=len(documents))
-            ranking = reranker.rank(asked, documents, **as_keywords(options), on_progress=activity.advance)
-            activity.stop()
-            _write(ranking, stream, wanted, replace(writing, model=reranker.info.description))
+                activity.stage("Loading the model")
+                reranker = Reranker(**as_keywords(model))
+                writing = replace(writing, model=reranker.info.description)
+                activity.start(total=len(documents))
+                # All scores are asked for, so that the best is known where --min-score keeps none.
+                everything = as_keywords(replace(options, min_score=None))
+                ranking = reranker.rank(asked, documents, **everything, on_progress=activity.advance)
+                ranking = _keep_from_min_score(ranking, options)
+                activity.stop()
+            if "-" not in read and (texts or file):
+                _warn_of_unread_pipe()
+            _write(ranking, stream, format, writing)
 
 
 def _read_query(texts: list[str], query: str | None, query_file: Path | None) -> Query:
-    """Take the query from where it was given; without an option it is the first of `texts`, taken off."""
+    """Return the query from where it is given; without an option it is the first of `texts`, taken off."""
     if query is not None and query_file is not None:
         raise UsageError("Both --query and --query-file are given.", hint="Give one of them.")
     if query_file is not None:
@@ -153,10 +140,24 @@ def _read_query(texts: list[str], query: str | None, query_file: Path | None) ->
                 "There is no query.", hint="Give it first, or with -q, or in a file with --query-file."
             )
         query = texts.pop(0)
+        _warn_of_odd_query(query)
     _require_text(query, "The query")
     if not query.strip():
         raise UsageError("The query is empty.", hint="Give some words to rank by.")
     return Query(query)
+
+
+def _warn_of_odd_query(query: str) -> None:
+    """Warn of a query that may be a mistyped command, or a file name given without a query."""
+    for command in COMMANDS:
+        if {query, *_without_a_letter(query)} & {command, *_without_a_letter(command)}:
+            log.warning("%s is ranked by as a query; the command is called %s.", query, command)
+    if os.path.isfile(query):  # noqa: PTH113  # Path.is_file raises if the query is too long for a name
+        log.warning("The query is %s, which is also the name of a file. Is the query missing?", query)
+
+
+def _without_a_letter(word: str) -> set[str]:
+    return {word[:place] + word[place + 1 :] for place in range(len(word))}
 
 
 def _read_documents(
@@ -180,6 +181,11 @@ def _read_documents(
         raise UsageError("stdin is named more than once.", hint="Give -f - once.")
     for place, text in enumerate(texts):
         _require_text(text, f"Argument {place + 1} of the documents")
+    if names := [text for text in texts if os.path.isfile(text)]:  # noqa: PTH113
+        log.warning(
+            "%s is ranked as a text, and is also the name of a file%s. Give -f before each file to read it.",
+            names[0], f" (and so are {len(names) - 1} others)" if len(names) > 1 else "",
+        )  # fmt: skip
     documents = [Document(text) for text in texts]
     if blank := sum(not text.strip() for text in texts):
         log.warning(
@@ -208,21 +214,37 @@ def _require_no_rules(options: ReadOptions, reason: str) -> None:
         "--text-field": options.text_fields,
         "--id-field": options.id_field,
     }
-    for option, value in given.items():
+    for name, value in given.items():
         if value:
-            raise UsageError(
-                f"{option} is about the rows of a file, and {reason}.", hint=f"Leave {option} out."
-            )
+            raise UsageError(f"{name} is about the rows of a file, and {reason}.", hint=f"Leave {name} out.")
 
 
-def _open_results(path: Path | None) -> AbstractContextManager[BinaryIO]:
-    return nullcontext(sys.stdout.buffer) if path is None else open_output(path)
+def _warn_of_unread_pipe() -> None:
+    """Warn of data in a pipe that nobody reads; it is looked at without reading or waiting."""
+    with suppress(ImportError, OSError, ValueError):  # no such question on Windows; a stdin without a file
+        import fcntl
+        import termios
+
+        stdin = sys.stdin.fileno()
+        waiting = fcntl.ioctl(stdin, termios.FIONREAD, bytes(4))
+        if stat.S_ISFIFO(os.fstat(stdin).st_mode) and any(waiting):
+            log.warning("stdin has data, and the documents are named otherwise. Give -f - to rank it too.")
 
 
-def _default_format(path: Path | None) -> str:
-    if path is not None:
-        return _FORMAT_OF_RUN.get(path.suffix.lower()) or FORMAT_OF_SUFFIX.get(path.suffix.lower(), "jsonl")
-    return "table" if sys.stdout.isatty() else "jsonl"
+def _open_results(path: Path | None, activity: Activity, format: str) -> AbstractContextManager[BinaryIO]:
+    return nullcontext(activity.stdout(format)) if path is None else open_output(path)
+
+
+def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:
+    """Leave out what is below `min_score`; where that is everything, say what the best score is."""
+    scores = [hit.score for hit in ranking]
+    kept = select_top(scores, min_score=options.min_score)
+    if scores and not kept:
+        log.warning(
+            "None of %s documents has a score from %g up; the best has %g (--scores %s).",
+            f"{ranking.coverage.documents:,}", options.min_score, scores[0], options.scores,
+        )  # fmt: skip
+    return replace(ranking, results=tuple(ranking.results[place] for place in kept))
 
 
 def _write(ranking: Ranking, stream: BinaryIO, format: str, options: WriteOptions) -> None:
@@ -231,9 +253,7 @@ def _write(ranking: Ranking, stream: BinaryIO, format: str, options: WriteOption
         writer.write(ranking)
         writer.close()
         return
-    drawn = io.StringIO()
-    on_terminal = stream is sys.stdout.buffer
-    console = stdout_console() if on_terminal else stdout_console(drawn)
-    draw_ranking(ranking, console, details=options.details, with_text=options.with_text)
-    if not on_terminal:
+    drawn = None if stream is sys.stdout.buffer else io.StringIO()
+    draw_ranking(ranking, stdout_console(drawn), details=options.details, with_text=options.with_text)
+    if drawn is not None:
         stream.write(drawn.getvalue().encode())

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..types import RankedDocument, Ranking
-from .excerpt import QueryWords, clean_text, make_excerpt
+from .console import clean_text
+from .excerpt import QueryWords, make_excerpt
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -82,8 +82,8 @@ class ReadOptions:
 def read_documents(readable: Readable, options: ReadOptions = ReadOptions()) -> Iterator[Document]:
     """Read the documents of a file or stream, one at a time.
 
-    Raises InputError, naming file and line, for what cannot be read and for a source without documents.
-    Documents whose text is blank are read like any other, and counted in one warning at the end.
+    Raises InputError, naming file and line, for what cannot be read. A source without documents is warned of;
+    documents whose text is blank are read like any other, and counted in one warning at the end.
     """
     source = as_source(readable)
     if options.whole_files:
@@ -100,7 +100,7 @@ def read_documents(readable: Readable, options: ReadOptions = ReadOptions()) -> 
             first_blank = first_blank or origin
         yield document
     if not count:
-        raise InputError(f"{source.name}: no documents in it.")
+        log.warning("%s: no documents in it.", source.name)  # a search without hits
     if blank:
         log.warning(
             "%s: %d of %d documents have no text, and are scored all the same (the first: %s).",

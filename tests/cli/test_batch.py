@@ -18,6 +18,7 @@ from typing import Any
 import batch_fakes
 import pytest
 from batch_fakes import FEW_TOKENS, NeighbourEngine, made_lists, make_counting_checkpoint, write_nested
+from marks import posix_only
 from typer.testing import CliRunner, Result
 
 from ce_rerank.cli.app import app
@@ -250,13 +251,6 @@ def test_what_makes_no_sense_is_said(run: Run, arguments: list[str], message: st
     assert sorted(path.name for path in Path().iterdir()) == ["counting", "hits"]
 
 
-def test_no_input_at_all_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ce_rerank.cli.batch._is_piped", lambda: False)
-    result = run()
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: There is no input.\n")
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -419,6 +413,14 @@ class TestProcess:
         state = Path("out.part.json")
         done: int = json.loads(state.read_text())["progress"]["pools"] if state.exists() else 0
         return done
+
+    @posix_only
+    def test_without_input_on_a_terminal_it_says_so(self) -> None:
+        _, terminal = os.openpty()
+        with self.start(stdin=terminal) as process:
+            stdout, stderr = process.communicate(timeout=60)
+        assert (process.returncode, stdout) == (2, b"")
+        assert stderr.startswith(b"error: There is no input.\n")
 
     def test_results_come_while_input_is_still_to_come(self) -> None:
         with self.start("-", stdin=subprocess.PIPE) as process:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from ce_rerank.cli.excerpt import QueryWords, clean_text, make_excerpt
+from ce_rerank.cli.console import clean_text
+from ce_rerank.cli.excerpt import QueryWords, make_excerpt
 
 STORY = (
     "The yard lent us its crane. On trestles the mast turned out to be sound. She was launched in April, and "

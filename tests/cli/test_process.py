@@ -128,7 +128,7 @@ def test_a_standard_stream_that_is_closed_is_like_the_null_device(redirection: s
     # Its number is not that of the next file, either.
     assert run_redirected(redirection, [*EVALUATE, "-o", str(path)]).returncode == 0
     assert path.read_text(encoding="utf-8") == whole.stdout
-    assert run_redirected(f"{redirection} <&-", ["rank", "q"]).returncode == 3
+    assert run_redirected(f"{redirection} <&-", ["rank", "q"]).returncode == 0  # no documents: none is ranked
 
 
 @pytest.mark.offline_weights

@@ -218,7 +218,10 @@ def test_a_suffix_is_known_in_capitals(run: Run) -> None:
 def test_a_command_behind_its_options_is_no_query(run: Run, arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert f"The command {arguments[-2] if 'one' in arguments else 'doctor'} stands behind" in result.stderr
+    assert (
+        f"The command {arguments[-2] if 'one' in arguments else 'doctor'} comes after its options"
+        in result.stderr
+    )
 
 
 def test_behind_a_query_option_any_word_is_a_document(run: Run) -> None:
@@ -259,6 +262,48 @@ def test_output_can_be_piped_in_again(run: Run) -> None:
     twice = rows(run("red", stdin=once))
     assert [(row["index"], row["text"]) for row in twice] == [(0, "two"), (1, "one")]
     assert twice[1]["input"] == {"index": 0}
+
+
+@pytest.mark.parametrize(("content", "format", "written"), [("", "jsonl", ""), ("[]", "json", "[]\n")])
+def test_a_source_without_documents_is_warned_of_and_nothing_is_ranked(
+    run: Run, counting_engine: CountingEngine, content: str, format: str, written: str
+) -> None:
+    result = run("red", "--to", format, stdin=content)
+    assert (result.exit_code, result.stdout, counting_engine.batch_shapes) == (0, written, [])
+    assert result.stderr == "warning: stdin: no documents in it.\n"
+
+
+def test_where_min_score_leaves_nothing_the_best_score_is_said(run: Run) -> None:
+    result = run("red", "one", "two", "--min-score", "9", "--scores", "logit")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == (
+        "warning: None of 2 documents has a score from 9 up; the best has 2 (--scores logit).\n"
+    )
+
+
+def test_a_dash_as_output_is_stdout(run: Run) -> None:
+    assert run("red", "one", "-o", "-").stdout == run("red", "one").stdout
+    assert not Path("-").exists()
+
+
+@pytest.mark.parametrize("query", ["bacth", "bench2", "evalate", "model"])
+def test_a_query_that_is_nearly_a_command_is_ranked_by_and_warned_of(run: Run, query: str) -> None:
+    result = run(query, "one")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
+    assert result.stderr.startswith(f"warning: {query} is ranked by as a query; the command is called ")
+    assert run("-q", query, "one").stderr == ""
+
+
+def test_arguments_that_are_names_of_files_are_ranked_as_texts_and_warned_of(run: Run) -> None:
+    for name in ("a.txt", "b.txt", "c.txt"):
+        Path(name).write_text("one\n", encoding="utf-8")
+    result = run("red", "-f", *("a.txt", "b.txt", "c.txt"))
+    assert sorted(row["text"] for row in rows(result)) == ["b.txt", "c.txt", "one"]
+    assert result.stderr == (
+        "warning: b.txt is ranked as a text, and is also the name of a file (and so are 1 others). "
+        "Give -f before each file to read it.\n"
+    )
+    assert "The query is a.txt" in run("a.txt", "b.txt", "--whole-files").stderr
 
 
 def test_documents_may_look_like_options_after_two_dashes(run: Run) -> None:

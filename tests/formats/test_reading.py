@@ -204,10 +204,6 @@ def test_how_much_of_a_file_was_read_can_be_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        (b"", {}, "stdin: no documents in it."),
-        (b"\n \n", {}, "stdin: no documents in it."),
-        (b"[]", {}, "stdin: no documents in it."),
-        (b"id,text\n", {}, "stdin: no documents in it."),
         (b"ok\nna\xefve\n", {},
          "stdin:2: not UTF-8 (byte 3 of the line is 0xEF). "
          "Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8."),
