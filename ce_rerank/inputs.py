@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import InputError, UsageError, told_from
 from .formats.fields import ID_FIELDS, FieldRules
-from .formats.strict_json import refuse_surrogates
+from .formats.json import refuse_surrogates
 from .types import Candidates, Document, Query
 
 DocumentInput = str | Mapping[str, Any] | Document

@@ -14,8 +14,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from ..formats.base import ReadOptions
 from ..formats.beir import read_corpus, read_whole_queries
+from ..formats.documents import ReadOptions
 from ..formats.source import Reject, Source
 from ..formats.trec import read_run
 from ..types import Candidates, Document

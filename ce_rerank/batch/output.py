@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 from ..formats.delimited import DELIMITERS
+from ..formats.json import encode_json, encode_utf8
 from ..formats.output import cannot_write
 from ..formats.rows import WriteOptions, own_names
-from ..formats.strict_json import DEEPEST_LEVEL, decode_json, encode_json, encode_utf8
 from ..formats.writers import open_batch_writer
 from .resume import Settings, UnfinishedFile
 from .run import START, Progress, RankedPool
@@ -125,12 +126,6 @@ class FileOutput:
         from ..formats.parquet import ParquetWriter
 
         writer = ParquetWriter(stream, lambda ranking: (), own_names(self._options, with_query=True))
-        writer.write_rows(_read_own_rows(self._file.part_path))
+        with self._file.part_path.open(encoding="utf-8", newline="\n") as lines:
+            writer.write_rows(map(json.loads, lines))
         writer.close()
-
-
-def _read_own_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the rows that were written to a part, where what the input had may lie some levels deeper."""
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        for number, line in enumerate(lines, 1):
-            yield decode_json(line, f"{path}:{number}", deepest=DEEPEST_LEVEL + 8)

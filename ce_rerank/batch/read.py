@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from ..errors import InputError
-from ..formats.base import ReadOptions, read_rows
 from ..formats.beir import read_whole_queries
-from ..formats.fields import TEXT_FIELDS, FieldRules, find_field, without_field
+from ..formats.documents import ReadOptions, read_rows
+from ..formats.fields import TEXT_FIELDS, FieldRules, describe_fields, find_value, has_field, without_field
+from ..formats.json import encode_json, json_kind
 from ..formats.source import Reject, Row, Source
-from ..formats.strict_json import encode_json, json_kind
 from ..formats.trec import require_run_id
 from ..types import Candidates, Document, DocumentId, Query
 
@@ -62,9 +62,7 @@ class RowCandidates:
         self._query_fields = QUERY_FIELDS if query_field is None else (query_field,)
         self._documents_fields = DOCUMENTS_FIELDS if documents_field is None else (documents_field,)
         self._is_nested = documents_field is not None
-        # By any of these a piped table is known.
-        names = (*(options.text_fields or TEXT_FIELDS), *self._query_fields, *QUERY_ID_FIELDS)
-        self._options = replace(options, text_fields=names)
+        self._options = replace(options, header_names=(*self._query_fields, *QUERY_ID_FIELDS))
         self._rules = options.field_rules
         self._queries_source = queries
         self._queries: Mapping[str, Query] = {}
@@ -140,7 +138,7 @@ class RowCandidates:
     def _find_documents(self, row: Mapping[str, Any], origin: str) -> _Items | None:
         """Return the documents of a nested row, None for a flat row."""
         for path in self._documents_fields:
-            value = find_field(row, path)
+            value = _find(row, path)
             if isinstance(value, list):
                 return _Items(path, value, self._rules)
             if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
@@ -152,17 +150,17 @@ class RowCandidates:
                 columns = zip(*value.values(), strict=True)
                 return _Items(path, [dict(zip(value, values, strict=True)) for values in columns], rules)
         if self._is_nested or not (self._rules.text_fields or any(name in row for name in TEXT_FIELDS)):
-            has = ", ".join(list(row)[:12]) + (" ..." if len(row) > 12 else "")
             for path in self._documents_fields:
-                if (value := find_field(row, path)) is not None or path in row:
+                if (value := _find(row, path)) is not None or path in row:
                     raise InputError(f'{origin}: "{path}" is {json_kind(value)}, not a list.', hint=_SHAPES)
-            problem = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}" (has: {has}).'
+            has = describe_fields(row)
+            problem = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}" ({has}).'
             raise InputError(f"{origin}: {problem}", hint=f"{_SHAPES} --documents-field names another field.")
         return None
 
     def _name_query(self, row: Mapping[str, Any], is_nested: bool, origin: str) -> _NamedQuery:
-        path = next((path for path in self._query_fields if find_field(row, path) is not None), "")
-        value = find_field(row, path)
+        path = next((path for path in self._query_fields if _find(row, path) is not None), "")
+        value = _find(row, path)
         id_fields = _NESTED_ID_FIELDS if is_nested else QUERY_ID_FIELDS
         id_name = next((name for name in id_fields if row.get(name) not in (None, "")), None)
         id = None if id_name is None else row[id_name]
@@ -174,11 +172,12 @@ class RowCandidates:
             value = value.get("text", value.get(path))
         if value is not None and not isinstance(value, str):
             raise InputError(f'{origin}: "{path}" is {json_kind(value)}, not a string.')
+        if isinstance(id, float) and id.is_integer():
+            id = int(id)
         if id is not None and (isinstance(id, bool) or not isinstance(id, (str, int))):
             raise InputError(f"{origin}: the query's id is {json_kind(id)}, not a string or an integer.")
         if value is None and id is None:
-            has = ", ".join(list(row)[:12]) + (" ..." if len(row) > 12 else "")
-            problem = f'no "{self._query_fields[0]}" field (has: {has}).'
+            problem = f'no "{self._query_fields[0]}" field ({describe_fields(row)}).'
             raise InputError(f"{origin}: {problem}", hint=f"{_SHAPES} --query-field names another field.")
         return _NamedQuery(id, value, fields)
 
@@ -262,6 +261,10 @@ def _is_of(query: Query, named: _NamedQuery, origin: str) -> bool:
             hint="Give each query an id of its own.",
         )
     return True
+
+
+def _find(row: Mapping[str, Any], path: str) -> Any:
+    return find_value(row, path) if has_field(row, path) else None
 
 
 def _without(row: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:

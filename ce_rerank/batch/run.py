@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError, UsageError
 from ..formats.fields import has_field
+from ..formats.json import encode_json
 from ..formats.source import Reject
-from ..formats.strict_json import encode_json
 from ..types import Candidates, Coverage, Document, Ranking, RankOptions
 from ..windows import count_characters
 

@@ -14,7 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import UsageError
-from ..formats.base import ReadOptions
+from ..formats.documents import ReadOptions
 from ..formats.output import is_written_directly, open_output
 from ..formats.rows import WriteOptions
 from ..formats.source import Source, is_pipe_or_device

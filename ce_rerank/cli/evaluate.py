@@ -18,9 +18,9 @@ from ..errors import UsageError
 from ..evaluation import Evaluation, MeasuredRun, Run, load_judgements, load_run
 from ..evaluation import evaluate as evaluate_runs
 from ..formats.beir import read_queries
+from ..formats.json import encode_utf8
 from ..formats.output import open_output, require_other_file
 from ..formats.source import Source
-from ..formats.strict_json import encode_utf8
 from ..measures import DEFAULT_MEASURES, parse_measures
 from .console import Activity, show_messages, stdout_console
 from .options import MessageOptions, Output

@@ -12,7 +12,7 @@ from ..types import EngineName, LongPolicy, PoolName, Precision, RankOptions, Sc
 from .commands import MODEL, option
 
 if TYPE_CHECKING:
-    from ..formats.base import ReadOptions
+    from ..formats.documents import ReadOptions
 
 INPUT, RANKING, OUTPUT, MESSAGES = "Input", "Ranking", "Output", "Messages"
 
@@ -105,7 +105,7 @@ class InputOptions:
 
     def read_options(self, format: str | None, *, whole_files: bool = False) -> ReadOptions:
         """Return these as the formats take them."""
-        from ..formats.base import ReadOptions
+        from ..formats.documents import ReadOptions
 
         return ReadOptions(format, tuple(self.text_field or ()), self.id_field, whole_files)
 

@@ -15,7 +15,7 @@ from typing import Annotated, BinaryIO, Literal
 import typer
 
 from ..errors import UsageError
-from ..formats.base import FORMAT_OF_SUFFIX, InputFormat, ReadOptions, read_documents
+from ..formats.documents import FORMAT_OF_SUFFIX, InputFormat, ReadOptions, read_documents
 from ..formats.output import open_output, require_other_file
 from ..formats.rows import WriteOptions
 from ..formats.source import Source, read_query

@@ -14,12 +14,11 @@ from itertools import groupby
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from ..errors import InputError
-from .base import sniff_format
+from .documents import sniff_format
 from .fields import find_id
-from .jsonl import read_jsonl_rows
+from .json import json_kind, read_json_rows
 from .scores import separate_ties
 from .source import UTF8_BOM, LookAhead, Readable, Source, as_source, raise_at_once
-from .strict_json import json_kind
 from .trec import Judgement, RunLine, read_qrels, read_run
 
 _FLOAT32 = struct.Struct("<f")
@@ -78,7 +77,7 @@ def _the_rest(stream: LookAhead, name: str) -> Source:
 
 def _first_line(stream: LookAhead) -> bytes:
     """Look at the first line that is not blank, or as much of it as there is at once."""
-    head = stream.look(lambda head: bool(_without_space(head)))
+    head = stream.look(lambda head: bool(_without_space(bytes(head))))
     return _without_space(head).partition(b"\n")[0]
 
 
@@ -114,7 +113,7 @@ def _read_jsonl(stream: LookAhead, name: str) -> Iterator[RunLine]:
 
 
 def _read_rows(stream: LookAhead, name: str) -> Iterator[_Result]:
-    for row, origin in read_jsonl_rows(stream, name, raise_at_once):
+    for row, origin in read_json_rows(stream, name, raise_at_once):
         if not isinstance(row, dict):
             raise InputError(f"{origin}: the row is {json_kind(row)}, not an object.")
         line_number = int(origin.rpartition(":")[2])

@@ -9,9 +9,9 @@ from typing import BinaryIO, NamedTuple
 
 from ..errors import InputError, UsageError
 from ..types import Ranking
+from .json import encode_utf8
 from .scores import separate_ties, shortest_float32
 from .source import Lines, Readable, Reject, Source, as_source, raise_at_once
-from .strict_json import encode_utf8
 
 log = logging.getLogger("ce_rerank")
 

@@ -13,7 +13,7 @@ from ce_rerank import RankOptions, Reranker
 from ce_rerank.batch.first_stage import CorpusCandidates, PackedDocuments, Search
 from ce_rerank.batch.run import RankedPool, Shard, rank_pools
 from ce_rerank.errors import InputError
-from ce_rerank.formats.base import ReadOptions
+from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
 from ce_rerank.types import Candidates, Document, Query
 
@@ -187,7 +187,7 @@ def test_a_stream_that_is_cut_short_is_an_error_whatever_is_left_out(tmp_path: P
         sources.append(Source.from_path(path))
     run, queries, corpus = sources
     reader = CorpusCandidates(run, queries, [corpus], ReadOptions(), skip_bad_rows=True)
-    with pytest.raises(InputError, match=rf"{broken}\.gz: the gzip data is cut off"):
+    with pytest.raises(InputError, match=rf"{broken}\.gz: the compressed data is cut off"):
         next(reader.read(lambda error, row: None))
 
 

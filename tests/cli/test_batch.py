@@ -256,7 +256,7 @@ def test_what_makes_no_sense_is_said(run: Run, arguments: list[str], message: st
     [
         ("hits.txt", b"red\n", "hits.txt:1: the row is a string, which has no query."),
         ("hits.jsonl.gz", b"\x1f\x8b\x08rubbish", "hits.jsonl.gz"),
-        ("hits.json", b'{"query": "red"}', "hits.json: an object, not an array"),
+        ("hits.json", b'{"query": "red"}', "hits.json:1: no list"),
     ],
 )
 def test_input_that_is_none_leaves_nothing_behind(run: Run, name: str, content: bytes, message: str) -> None:

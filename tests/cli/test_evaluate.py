@@ -255,7 +255,7 @@ def test_what_does_not_fit_is_said_on_stderr_unless_quiet(evaluate: Evaluate, tm
         (
             ["bm25.tre", "--qrels", "qrels.tsv"],
             3,
-            "error: bm25.tre: no such file.\n       Is it bm25.trec?\n",
+            "error: bm25.tre: no such file.\n",
         ),
         (["bm25.trec", "--qrels", "queries.jsonl"], 3, "error: queries.jsonl:1: "),
         (["broken.trec", "--qrels", "qrels.tsv"], 3, "error: broken.trec:2: "),

@@ -81,9 +81,9 @@ def test_arguments_come_before_files_and_files_in_their_order(run: Run) -> None:
 
 
 def test_every_field_of_the_input_comes_through(run: Run) -> None:
-    row = '{"id": "x", "text": "two", "price": 1.10, "city": "Zürich", "tags": ["a", null], "score": 7}'
+    row = '{"id": "x", "text": "two", "price": 1.1, "city": "Zürich", "tags": ["a", null], "score": 7}'
     assert run("red", stdin=row).stdout == (
-        '{"index": 0, "score": 1.0, "text": "two", "id": "x", "price": 1.10, "city": "Zürich", '
+        '{"index": 0, "score": 1.0, "text": "two", "id": "x", "price": 1.1, "city": "Zürich", '
         '"tags": ["a", null], "input": {"score": 7}}\n'
     )
 

@@ -133,7 +133,7 @@ def test_what_batch_writes_as_jsonl_reads_back_as_what_it_writes_as_trec(tmp_pat
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ('{"query_id": "q", "results": [}\n', "stdin:1: broken JSON at column 31 (expecting value)."),
+        ('{"query_id": "q", "results": [}\n', "stdin:1: broken JSON (expecting value at })."),
         ({"results": []}, 'stdin:1: no "query_id", by which judgements are found.'),
         ({"query_id": [1], "results": []}, 'stdin:1: "query_id" is a list, not a string or an integer.'),
         ({"query_id": True, "results": []}, 'stdin:1: "query_id" is true, not a string or an integer.'),

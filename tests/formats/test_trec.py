@@ -53,7 +53,7 @@ def test_broken_run_lines_can_be_rejected_and_the_rest_read() -> None:
             "with a number for rank and score.",
             " what is this",
         ),
-        ("stdin:4: not UTF-8 (byte 8 of the line is 0xE9).", "q1 Q0 d\ufffd 2 6 bm25"),
+        ("stdin:4: not UTF-8 (0xE9).", "q1 Q0 d\ufffd 2 6 bm25"),
     ]
 
 

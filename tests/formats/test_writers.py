@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ce_rerank.errors import InputError, OutputError, UsageError
-from ce_rerank.formats.base import ReadOptions, read_documents, read_rows
+from ce_rerank.formats.documents import ReadOptions, read_documents, read_rows
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
 from ce_rerank.formats.writers import open_batch_writer, open_writer
@@ -209,14 +209,13 @@ def test_half_a_character_cannot_be_written(format: str) -> None:
 any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 
 
-@given(texts=st.lists(any_text, min_size=1, max_size=5), tab=st.sampled_from(["csv", "tsv"]))
-def test_tables_read_back_exactly_by_our_reader_and_pythons(texts: list[str], tab: str) -> None:
-    output = written(tab, rank(*(Document(text, text) for text in texts)))
+@given(texts=st.lists(any_text, min_size=1, max_size=5))
+def test_csv_reads_back_exactly_by_our_reader_and_pythons(texts: list[str]) -> None:
+    output = written("csv", rank(*(Document(text, f"x{text}") for text in texts)))
     source = Source.from_stream(io.BytesIO(output.encode()))
-    read = [(row.text, row.id) for row in read_documents(source, ReadOptions(format=tab))]
-    assert read == [(text, text) for text in texts]
-    dialect = "excel" if tab == "csv" else "excel-tab"
-    rows = csv.DictReader(io.StringIO(output, newline=""), dialect=dialect)
+    read = [(row.text, row.id) for row in read_documents(source, ReadOptions(format="csv"))]
+    assert read == [(text, f"x{text}") for text in texts]
+    rows = csv.DictReader(io.StringIO(output, newline=""))
     assert [row["text"] for row in rows] == texts
 
 
