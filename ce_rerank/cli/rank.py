@@ -25,6 +25,7 @@ from ..ranking import select_top
 from ..types import Document, Query, Ranking, RankOptions
 from .commands import COMMANDS, option
 from .console import Activity, show_messages, stdout_console
+from .excerpt import cut_passages
 from .options import (
     FROM,
     INPUT,
@@ -237,6 +238,8 @@ def _open_results(path: Path | None, activity: Activity, format: str) -> Abstrac
 
 def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:
     """Leave out what is below `min_score`; where that is everything, say what the best score is."""
+    if options.min_score is None:
+        return ranking
     scores = [hit.score for hit in ranking]
     kept = select_top(scores, min_score=options.min_score)
     if scores and not kept:
@@ -250,7 +253,7 @@ def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:
 def _write(ranking: Ranking, stream: BinaryIO, format: str, options: WriteOptions) -> None:
     if format != "table":
         writer = open_writer(format, stream, options)
-        writer.write(ranking)
+        writer.write(cut_passages(ranking) if format == "text" else ranking)
         writer.close()
         return
     drawn = None if stream is sys.stdout.buffer else io.StringIO()
