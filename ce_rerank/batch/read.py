@@ -11,20 +11,23 @@ from typing import Any, NamedTuple, cast
 from ..errors import InputError
 from ..formats.beir import read_whole_queries
 from ..formats.documents import ReadOptions, read_rows
-from ..formats.fields import TEXT_FIELDS, FieldRules, describe_fields, find_value, has_field, without_field
+from ..formats.fields import (
+    LIST_FIELDS,
+    QUERY_FIELDS,
+    QUERY_ID_FIELDS,
+    TEXT_FIELDS,
+    FieldRules,
+    describe_fields,
+    find_value,
+    has_field,
+    without_field,
+)
 from ..formats.json import encode_json, json_kind
 from ..formats.source import Reject, Row, Source
 from ..formats.trec import require_run_id
 from ..types import Candidates, Document, DocumentId, Query
 
 log = logging.getLogger("ce_rerank")
-
-DOCUMENTS_FIELDS = ("documents", "passages", "candidates", "hits", "texts", "results", "contexts", "ctxs")
-"""Where the documents of a query are looked for, in this order; a row that has one of these is nested."""
-QUERY_FIELDS = ("query", "question")
-"""Where the text of a query is looked for, in this order."""
-QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
-"""Where the id of a query is looked for; in a nested row, then in `id` and `_id`."""
 
 _ROW_ID_FIELDS = ("id", "_id")
 _NESTED_ID_FIELDS = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS)
@@ -60,7 +63,7 @@ class RowCandidates:
         self._sources = sources
         self._sizes = [source.size_bytes for source in sources]
         self._query_fields = QUERY_FIELDS if query_field is None else (query_field,)
-        self._documents_fields = DOCUMENTS_FIELDS if documents_field is None else (documents_field,)
+        self._documents_fields = LIST_FIELDS if documents_field is None else (documents_field,)
         self._is_nested = documents_field is not None
         self._options = replace(options, header_names=(*self._query_fields, *QUERY_ID_FIELDS))
         self._rules = options.field_rules

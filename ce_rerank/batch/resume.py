@@ -83,7 +83,7 @@ class State:
         progress, tally = fields["progress"], fields["progress"]["tally"]
         counts = [
             *(progress[name] for name in ("pools", "items")),
-            *(tally[name] for name in ("queries", "bad_rows", "blank_documents")),
+            *(tally[name] for name in ("queries", "bad_rows")),
             *tally["coverage"].values(),
             *(fields[name]["bytes"] for name in ("part", "errors")),
             *(size for size in fields["sizes"] if size is not None),

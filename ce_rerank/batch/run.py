@@ -86,18 +86,16 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What was done: `blank_documents` are those without text, `bad_rows` those that were left out."""
+    """What was done; `bad_rows` are those that were left out."""
 
     queries: int = 0
     bad_rows: int = 0
-    blank_documents: int = 0
     coverage: Coverage = field(default_factory=Coverage)
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
             self.queries + other.queries,
             self.bad_rows + other.bad_rows,
-            self.blank_documents + other.blank_documents,
             self.coverage + other.coverage,
         )
 
@@ -246,11 +244,12 @@ def rank_pools(
                 candidates = [item.content for item in items if isinstance(item.content, Candidates)]
                 bad_rows = [item.content for item in items if isinstance(item.content, BadRow)]
                 rankings = reranker.rank_lists(candidates, options, on_progress=on_progress)
+                coverage = sum((ranking.coverage for ranking in rankings), Coverage())
                 reached = Progress(
                     reached.pools + 1,
                     reached.items + len(items),
                     items[-1].digest,
-                    reached.tally + _tally(candidates, rankings, len(bad_rows)),
+                    reached.tally + Tally(len(candidates), len(bad_rows), coverage),
                 )
                 is_whole = end is None or end.error is None
                 yield RankedPool(rankings, bad_rows, reached, is_whole, ahead.expected_documents)
@@ -415,12 +414,6 @@ class _ReadAhead(threading.Thread):
             self.queue.put(_Item(content, tokens, characters, digest))
         if self._is_stopped:
             raise _StoppedError
-
-
-def _tally(lists: Sequence[Candidates], rankings: Sequence[Ranking], bad_rows: int) -> Tally:
-    blank = sum(not document.text.strip() for candidates in lists for document in candidates.documents)
-    coverage = sum((ranking.coverage for ranking in rankings), Coverage())
-    return Tally(len(lists), bad_rows, blank, coverage)
 
 
 def _as_row(candidates: Candidates) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from .. import __version__
-from ..errors import UsageError
+from ..errors import ROWS_LEFT_OUT, UsageError
 from ..formats.documents import ReadOptions
 from ..formats.output import is_written_directly, open_output
 from ..formats.rows import WriteOptions
@@ -29,6 +29,7 @@ from .options import (
     InputOptions,
     MessageOptions,
     ModelOptions,
+    OnError,
     OutputOptions,
     SelectionOptions,
     as_keywords,
@@ -97,7 +98,7 @@ def batch(
         ),
     ] = None,
     on_error: Annotated[
-        Literal["stop", "skip"],
+        OnError,
         option(
             "--on-error", panel=INPUT,
             help="A row that cannot be ranked: stop there, or skip it and write it to OUTPUT.errors.jsonl.",
@@ -165,15 +166,15 @@ def batch(
     with show_messages(messages) as activity:
         if qrels is None:
             return job.do(path, format, activity)
-        from .gains import Gains, output_or_nowhere
+        from .evaluate import FirstStage, output_or_nowhere
 
         activity.stage("Reading the judgements")
-        gains = Gains.prepare(run, qrels, measure, format, output=path, shard=shard)
+        first_stage = FirstStage.read(run, qrels, measure, output=path, shard=shard)
         with output_or_nowhere(path) as written:
             code = job.do(written, format if path else "trec", activity)
             activity.stop()
             if code in (0, 5):
-                gains.draw(written, str(path or "reranked"))
+                first_stage.draw_gains(written, str(path or "reranked"))
             return code
 
 
@@ -306,7 +307,7 @@ class _Job:
                     _say_what_is_left(file)
                 raise
             _say_what_is_noteworthy(tally, reranker.info.max_length, self.ranking.long, file)
-            return 5 if tally.bad_rows else 0
+            return ROWS_LEFT_OUT if tally.bad_rows else 0
 
     def _settings(self, format: str, info: EngineInfo) -> dict[str, Any]:
         """Return what the bytes of the output depend on, besides the input.
@@ -367,7 +368,7 @@ def _say_complete(file: UnfinishedFile) -> int:
     )
     if file.has_errors:
         log.warning("Rows were left out of it; see %s.", file.errors_path)
-    return 5 if file.has_errors else 0
+    return ROWS_LEFT_OUT if file.has_errors else 0
 
 
 def _say_what_is_left(file: UnfinishedFile | None) -> None:
@@ -381,15 +382,10 @@ def _say_what_is_left(file: UnfinishedFile | None) -> None:
 def _say_what_is_noteworthy(
     tally: Tally, max_length: int, long: LongPolicy, file: UnfinishedFile | None
 ) -> None:
-    from ..reading import describe_truncation
+    from ..reading import describe_coverage
 
-    if tally.coverage.truncated:
-        log.warning("%s", describe_truncation(tally.coverage, max_length, long))
-    if tally.blank_documents:
-        log.warning(
-            "%s of %s documents have no text, and were scored all the same.",
-            f"{tally.blank_documents:,}", f"{tally.coverage.documents:,}",
-        )  # fmt: skip
+    for sentence in describe_coverage(tally.coverage, max_length, long):
+        log.warning("%s", sentence)
     if tally.bad_rows:
         rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
         log.warning("%s left out%s.", rows, "" if file is None else f"; see {file.errors_path}")

@@ -118,7 +118,7 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     facts |= {"here": True, "folder": str(checkpoint.folder), "revision": checkpoint.revision}
     try:
         compiled = find_compiled(checkpoint)
-        reason = None if compiled else find_obstacle(checkpoint.folder)
+        reason = None if compiled else find_obstacle(checkpoint)
     except CannotCompileError as error:
         compiled, reason = None, str(error)
     facts |= {"compiled": compiled is not None, "not_compiled_because": reason}

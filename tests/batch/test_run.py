@@ -80,7 +80,7 @@ def test_the_tally_counts_what_was_done_before_too(counting_reranker: Reranker) 
     rest = ranked(counting_reranker, lists, after=whole[0].progress)
     tally = whole[-1].progress.tally
     assert rest[-1].progress.tally == tally
-    assert (tally.queries, tally.blank_documents) == (6, 1)
+    assert (tally.queries, tally.coverage.blank) == (6, 1)
     assert (tally.coverage.documents, tally.coverage.truncated) == (202, 1)
 
 

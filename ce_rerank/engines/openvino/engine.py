@@ -10,6 +10,7 @@ from itertools import chain, islice
 import numpy as np
 from tokenizers import Tokenizer
 
+from ...models.offline import NOTE
 from ...models.store import Checkpoint
 from ..base import EngineInfo, EngineOptions
 from ..batching import Float32s, PairTokens, TokenBatch, score_in_batches
@@ -49,15 +50,19 @@ def load_openvino_engine(
     finally:
         pool.shutdown(wait=False)
     arrangements = _choose_true(candidates, compiled)
+    origin, revision, notes = compiled.manifest.origin, checkpoint.revision, checkpoint.notes
+    if checkpoint.source == "compiled":
+        revision, notes = origin.revision, (f"compiled from {origin.name}",)
+        notes += (NOTE,) if origin.source == "offline" else ()
     info = EngineInfo(
         engine="openvino",
         device="cpu",
         precision=arrangements.precision,
         model=checkpoint.name,
-        revision=checkpoint.revision,
+        revision=revision,
         max_length=tokenizer.max_length,
         activation=compiled.manifest.model.activation,
-        notes=checkpoint.notes,
+        notes=notes,
     )
     return OpenVinoEngine(arrangements, tokenizer, info)
 
