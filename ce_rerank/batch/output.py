@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import logging
@@ -10,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from ..formats.delimited import DELIMITERS
+from ..formats.delimited import read_header
 from ..formats.json import encode_json, encode_utf8
 from ..formats.output import cannot_write
 from ..formats.rows import WriteOptions, own_names
-from ..formats.writers import open_batch_writer
+from ..formats.writers import open_writer, require_format
 from .resume import Settings, UnfinishedFile
 from .run import START, Progress, RankedPool
 
@@ -46,7 +45,7 @@ class StreamOutput:
         self._stream = getattr(stream, "raw", stream)
         self._name = Path(name)
         self._pending = io.BytesIO()
-        self._writer = open_batch_writer(format, self._pending, options)
+        self._writer = open_writer(format, self._pending, options, many=True)
         self.progress = START
 
     def write(self, pool: RankedPool) -> None:
@@ -96,15 +95,13 @@ class FileOutput:
         self._options = options
         in_part = format
         if format == "parquet":
-            # Whether it can be written at all is better known now than in the morning.
-            open_batch_writer("parquet", io.BytesIO(), options)
+            require_format(format, options, many=True)
             in_part = "rows"
         self.progress = file.begin(settings, sizes)
         columns = None
-        if in_part in DELIMITERS and self.progress.items:
-            with file.part_path.open(encoding="utf-8", newline="") as stream:
-                columns = next(csv.reader(stream, delimiter=DELIMITERS[in_part]), None)
-        self._writer = open_batch_writer(in_part, file.stream, options, columns=columns)
+        if in_part in ("csv", "tsv") and self.progress.items:
+            columns = read_header(file.part_path, in_part)
+        self._writer = open_writer(in_part, file.stream, options, many=True, columns=columns)
 
     def write(self, pool: RankedPool) -> None:
         """Write a pool; what it holds is safe when this returns, except one that is not whole."""

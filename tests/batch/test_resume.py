@@ -248,16 +248,23 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> No
         UnfinishedFile(tmp_path).__enter__()
 
 
-def test_columns_of_a_table_stay_those_of_the_first_part(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("format", "header"),
+    [
+        ("csv", 'query_id,query,index,score,text,id,"n,\n",input\n'),
+        ("tsv", "query_id\tquery\tindex\tscore\ttext\tid\tn, \tinput\n"),
+    ],
+)
+def test_columns_of_a_table_stay_those_of_the_first_part(tmp_path: Path, format: str, header: str) -> None:
     lists = [
         Candidates(Query("red", "a"), [Document("one", 1, {"id": 1, "n,\n": 3})] * 200),
         Candidates(Query("red", "b"), [Document("two", 1, {"m": [1]})] * 200),
     ]
-    write(tmp_path / "whole", "csv", items=lists)
-    write(tmp_path / "out", "csv", items=lists, pools=1)
-    write(tmp_path / "out", "csv", items=lists, resume=True)
+    write(tmp_path / "whole", format, items=lists)
+    write(tmp_path / "out", format, items=lists, pools=1)
+    write(tmp_path / "out", format, items=lists, resume=True)
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
-    assert (tmp_path / "out").read_text().startswith('query_id,query,index,score,text,id,"n,\n",input\n')
+    assert (tmp_path / "out").read_text().startswith(header)
 
 
 def test_an_output_that_is_made_again_is_not_complete_until_it_is(tmp_path: Path) -> None:
