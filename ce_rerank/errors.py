@@ -14,6 +14,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+ROWS_LEFT_OUT = 5
+"""The exit code of a run that is done but for rows that were left out as asked."""
+
 
 class CeRerankError(Exception):
     """The root of every error that this package raises on purpose.

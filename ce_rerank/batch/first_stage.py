@@ -119,7 +119,7 @@ class RunCandidates:
             rows.slots.append(slots.setdefault(row.doc_id, len(slots)))
             rows.lines.append(row.line_number)
             if self._skip_bad_rows:
-                rows.endings.extend(f"{row.rank} {row.score!r} {row.run_name}\n".encode())
+                rows.endings.extend(f"{len(rows.slots)} {row.score!r} {row.run_name}\n".encode())
         return slots
 
     def _read_corpus(self, corpus: Iterable[Source], slots: Mapping[str, int], options: ReadOptions) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .. import __version__
-from ..errors import UsageError
+from ..errors import ROWS_LEFT_OUT, UsageError
 from ..formats.documents import ReadOptions
 from ..formats.output import is_written_directly, open_output
 from ..formats.rows import WriteOptions
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("ce_rerank")
 
 _DONE = 0
-_ROWS_LEFT_OUT = 5
 SECONDS_BETWEEN_LINES = 30
 
 
@@ -145,7 +144,7 @@ class BatchJob:
                 )
                 if file.has_errors:
                     log.warning("Rows were left out of it; see %s.", file.errors_path)
-                return _ROWS_LEFT_OUT if file.has_errors else _DONE
+                return ROWS_LEFT_OUT if file.has_errors else _DONE
             activity.stage("Reading the input")
             trec = self.format == "trec"
             candidates = self.names.open(self.reading, for_trec=trec, skip_bad_rows=self.skip_bad_rows)
@@ -166,7 +165,7 @@ class BatchJob:
                 _say_what_is_left(file)
                 return EXIT_CODES[stopped_by]
             _say_what_is_noteworthy(tally, reranker.info.max_length, self.ranking.long, file)
-            return _ROWS_LEFT_OUT if tally.bad_rows else _DONE
+            return ROWS_LEFT_OUT if tally.bad_rows else _DONE
 
     def _parse_shard(self) -> Shard:
         from ..batch.events import WHOLE, parse_shard
