@@ -289,9 +289,8 @@ class _Scorer:
 
 
 def _tally(lists: Sequence[Candidates], rankings: Sequence[Ranking], bad_rows: int) -> Tally:
-    blank = sum(not document.text.strip() for candidates in lists for document in candidates.documents)
     coverage = sum((ranking.coverage for ranking in rankings), Coverage())
-    return Tally(len(lists), bad_rows, blank, coverage)
+    return Tally(len(lists), bad_rows, coverage)
 
 
 def _as_row(candidates: Candidates) -> dict[str, Any]:

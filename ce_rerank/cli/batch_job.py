@@ -295,15 +295,10 @@ def _say_what_is_left(file: PartialFile | None) -> None:
 def _say_what_is_noteworthy(
     tally: Tally, max_length: int, long: LongPolicy, file: PartialFile | None
 ) -> None:
-    from ..reading import describe_truncation
+    from ..reading import describe_coverage
 
-    if tally.coverage.truncated:
-        log.warning("%s", describe_truncation(tally.coverage, max_length, long))
-    if tally.blank_documents:
-        log.warning(
-            "%s of %s documents have no text, and were scored all the same.",
-            f"{tally.blank_documents:,}", f"{tally.coverage.documents:,}",
-        )  # fmt: skip
+    for sentence in describe_coverage(tally.coverage, max_length, long):
+        log.warning("%s", sentence)
     if tally.bad_rows:
         rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
         log.warning("%s left out%s.", rows, "" if file is None else f"; see {file.errors_path}")

@@ -233,7 +233,7 @@ def find_our_cache() -> Finding:
 
 def find_hub_cache() -> Finding:
     """Find what is in the hub's cache, and whether more can be written."""
-    from ..models.hub_cache import hub_cache_folder, list_cached_names
+    from ..models.hub import hub_cache_folder, list_cached_names
 
     finding = _examine_cache("hub's cache", hub_cache_folder(), "HF_HUB_CACHE")
     finding.facts["models"] = len(list_cached_names())
@@ -241,7 +241,7 @@ def find_hub_cache() -> Finding:
 
 
 def _examine_cache(area: str, folder: Path, variable: str) -> Finding:
-    from ..models.hub_cache import measure_folder
+    from ..models.hub import measure_folder
 
     size_bytes = measure_folder(folder)
     facts: dict[str, Any] = {"folder": str(folder), "size_bytes": size_bytes, "free_bytes": None}
@@ -287,9 +287,9 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     """Find whether the model is here, and compiled."""
     from ..engines.openvino.cache import find_compiled, find_obstacle
     from ..engines.openvino.compilable import CannotCompileError
-    from ..models.inventory import find_model as find_entry
     from ..models.offline import INSTALL_HINT
     from ..models.store import OFFLINE_NAME, default_model, find_cached_fault, resolve_checkpoint
+    from ..models.store import find_model as find_entry
 
     name = keywords["model"] or default_model()
     named = {key: keywords[key] for key in ("revision", "trust_remote_code", "allow_pickle")}

@@ -29,7 +29,7 @@ from ..formats.source import Source, raise_at_once, read_query
 from ..formats.trec import require_run_id
 from ..formats.writers import open_writer
 from ..ranking import select_top
-from ..types import Document, Query, Ranking, RankOptions
+from ..types import Candidates, Document, Query, Ranking, RankOptions
 from .commands import COMMANDS, option
 from .console import Activity, show_messages, stdout_console
 from .excerpt import cut_passages
@@ -135,6 +135,7 @@ def rank(
         with _open_results(output.output, activity, format) as stream:
             ranking = Ranking(asked, ())
             if documents:
+                from ..reading import describe_coverage
                 from ..reranker import Reranker
 
                 activity.stage("Loading the model")
@@ -142,10 +143,13 @@ def rank(
                 writing = replace(writing, model=reranker.info.description)
                 activity.start(total=len(documents))
                 # All scores are asked for, so that the best is known where --min-score keeps none.
-                everything = as_keywords(replace(options, min_score=None))
-                ranking = reranker.rank(asked, documents, **everything, on_progress=activity.advance)
+                everything = replace(options, min_score=None)
+                candidates = Candidates(asked, documents)
+                (ranking,) = reranker.rank_lists([candidates], everything, on_progress=activity.advance)
                 ranking = _keep_from_min_score(ranking, options)
                 activity.stop()
+                for sentence in describe_coverage(ranking.coverage, reranker.info.max_length, options.long):
+                    log.warning("%s", sentence)
             if "-" not in read:
                 _warn_of_unread_pipe()
             _write(ranking, stream, format, writing)
@@ -238,11 +242,6 @@ def _documents_of_arguments(texts: list[str]) -> list[Document]:
         log.warning(
             "%s is ranked as a text, and is also the name of a file%s. Give -f before each file to read it.",
             names[0], f" (and so are {len(names) - 1} others)" if len(names) > 1 else "",
-        )  # fmt: skip
-    if blank := sum(not text.strip() for text in texts):
-        log.warning(
-            "%d of the %d documents that are arguments have no text, and are scored all the same.",
-            blank, len(texts),
         )  # fmt: skip
     return [Document(text) for text in texts]
 

@@ -23,6 +23,11 @@ TITLE_FIELD = "title"
 """Goes before the text when no field is named."""
 ID_FIELDS = ("id", "_id", "docno", "docid", "doc_id", "pid", "corpus-id")
 """Where an id is looked for when no field is named, in this order and in any case."""
+LIST_FIELDS = ("documents", "passages", "candidates", "hits", "texts")
+"""Where the documents of a query are looked for, in this order."""
+QUERY_FIELD = "query"
+QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
+"""Where the id of a query is looked for, in this order; beside a list also in `id` and `_id`."""
 
 _MISSING = object()
 _DEEPEST_SHOWN = 5

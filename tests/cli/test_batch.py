@@ -198,7 +198,7 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
     assert result.stderr == (
         "warning: 1 of 3 documents were cut at 32 tokens, and 72% of their text was not read. "
         "Give --long chunk to score them whole.\n"
-        "warning: 1 of 3 documents have no text, and were scored all the same.\n"
+        "warning: 1 of 3 documents have no letter, digit or symbol: they are not scored, and rank last.\n"
     )
 
 

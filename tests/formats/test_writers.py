@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -51,6 +52,23 @@ TWO = rank(
     Document("naïve, 文\n", "a", {"n": 1.5, "tags": ["x", None]}),
     Document('"b"\tc', "b", {"url": "u", "n": None}),
 )
+
+
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [
+        (
+            "jsonl",
+            '{"index": 0, "score": 2.5, "text": "b", "id": 7}\n'
+            '{"index": 1, "score": null, "text": ".", "id": 8}\n',
+        ),
+        ("csv", "index,score,text,id\n0,2.5,b,7\n1,,.,8\n"),
+        ("trec", "why Q0 7 1 2.5 ce-rerank\nwhy Q0 8 2 1.5 ce-rerank\n"),
+    ],
+)
+def test_a_blank_document_has_no_score(format: str, expected: str) -> None:
+    ranking = rank(Document("b", 7), Document(".", 8), query=Query("?", "why"), scores=(2.5, -math.inf))
+    assert written(format, ranking) == expected
 
 
 def test_jsonl_is_an_object_a_line() -> None:
