@@ -162,11 +162,12 @@ def _name_sources(
     """Return the documents that are arguments, and the names of the files; - for stdin, piped or named."""
     is_stdin_taken = is_query_stdin or files_from == "-"
     if files_from is not None:
-        files = [*files, *read_file_names(Source.from_name(files_from))]
-    if not texts and not files:
-        if files_from is not None:
-            log.warning("%s names no files.", files_from)
+        source = Source.from_name(files_from)
+        files = [*files, *read_file_names(source)]
+        if not texts and not files:
+            log.warning("%s names no files, so there are no documents.", source.name)
             return [], []
+    if not texts and not files:
         if is_stdin_taken or sys.stdin.isatty():
             raise UsageError(
                 "There are no documents.",
