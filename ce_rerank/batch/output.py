@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from ..formats.delimited import DELIMITERS
+from ..formats.delimited import read_header
 from ..formats.json import JsonDecoder, encode_json, encode_utf8
 from ..formats.output import cannot_write
 from ..formats.rows import WriteOptions, own_names
-from ..formats.writers import ResultWriter, open_batch_writer
+from ..formats.writers import ResultWriter, open_writer, require_format
 from .events import START, Checkpoint, RankedWindow
 from .manifest import Settings
 from .partial import PartialFile
@@ -40,7 +38,7 @@ class StreamOutput:
     def __init__(self, stream: BinaryIO, name: str, format: str, options: WriteOptions) -> None:
         self._stream = stream
         self._name = Path(name)
-        self._writer = open_batch_writer(format, stream, options)
+        self._writer = open_writer(format, stream, options, many=True)
 
     def write(self, window: RankedWindow) -> None:
         """Write a window's results, and pass them on at once."""
@@ -84,14 +82,13 @@ class FileOutput:
         """Open the file, see `PartialFile.begin`; gives where to go on from."""
         in_part = self._format
         if self._format == "parquet":
-            # Whether it can be written at all is better known now than in the morning.
-            open_batch_writer("parquet", io.BytesIO(), self._options)
+            require_format("parquet", self._options, many=True)
             in_part = "rows"
         self._at = self._file.begin(settings, sizes)
         columns = None
-        if in_part in DELIMITERS and self._at.items:
-            columns = _read_header(self._file.part_path, DELIMITERS[in_part])
-        self._writer = open_batch_writer(in_part, self._file.stream, self._options, columns=columns)
+        if in_part in ("csv", "tsv") and self._at.items:
+            columns = read_header(self._file.part_path, in_part)
+        self._writer = open_writer(in_part, self._file.stream, self._options, many=True, columns=columns)
         return self._at
 
     def write(self, window: RankedWindow) -> None:
@@ -134,8 +131,3 @@ def _read_own_rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8", newline="\n") as lines:
         for number, line in enumerate(lines, 1):
             yield JsonDecoder().decode(line, f"{path}:{number}")
-
-
-def _read_header(path: Path, delimiter: str) -> list[str] | None:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return next(csv.reader(stream, delimiter=delimiter), None)

@@ -27,7 +27,7 @@ from ..formats.output import open_output, require_other_file
 from ..formats.rows import WriteOptions
 from ..formats.source import Source, raise_at_once, read_query
 from ..formats.trec import require_run_id
-from ..formats.writers import open_writer
+from ..formats.writers import open_writer, require_format
 from ..ranking import select_top
 from ..types import Candidates, Document, Query, Ranking, RankOptions
 from .commands import COMMANDS, option
@@ -160,7 +160,7 @@ def rank(
                 require_run_id(document.id, document.origin or f"document {place}")
         writing = WriteOptions(not output.no_text, output.details)
         if format != "table":
-            open_writer(format, io.BytesIO(), writing)  # what it refuses, it refuses before the work
+            require_format(format, writing)
         with _open_results(output.output, activity, format) as stream:
             ranking = Ranking(asked, ())
             if documents:
