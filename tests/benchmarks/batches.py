@@ -28,7 +28,7 @@ from ce_rerank.batch.first_stage import CorpusCandidates
 from ce_rerank.batch.output import FileOutput
 from ce_rerank.batch.resume import UnfinishedFile
 from ce_rerank.batch.run import rank_batch
-from ce_rerank.cli.bench import make_sample
+from ce_rerank.cli.bench import sample_lists
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source, raise_at_once
@@ -67,9 +67,7 @@ def measure_kills(folder: Path, documents: int, kills: int, format: str) -> None
     """Kill a job at random moments until it has been killed often enough, and then let it end."""
     hits, whole, cut = folder / "hits.jsonl", folder / "whole", folder / "cut"
     with hits.open("w", encoding="utf-8") as stream:
-        lists = make_sample()
-        for place in range(documents // len(lists[0][1])):
-            query, texts = lists[place % len(lists)]
+        for query, texts in sample_lists(documents // 100, 100):
             stream.write(json.dumps({"query": query, "documents": texts}) + "\n")
     job = [*_COMMAND, str(hits), "--to", format, "-Q", "-o"]
     started = time.monotonic()
