@@ -130,7 +130,7 @@ def test_a_text_without_tokens_is_one_window(text: str) -> None:
     assert cut(text, [], 1, 0) == [Passage(text, 0, len(text), 1)]
 
 
-def windows(text: str, chunk: int, overlap: int = 0) -> list[str]:
+def passages_of(text: str, chunk: int, overlap: int = 0) -> list[str]:
     return [passage.text for passage in cut(text, word_pieces(text), chunk, overlap)]
 
 
@@ -143,12 +143,15 @@ def windows(text: str, chunk: int, overlap: int = 0) -> list[str]:
         ("One two three four five six. See e.g. nine ten", "One two three four five six. "),
     ],
 )
-def test_windows_end_with_a_paragraph_a_sentence_or_a_word(text: str, first: str) -> None:
-    assert windows(text, 9) == [first, text[len(first) :]]
+def test_passages_end_with_a_paragraph_a_sentence_or_a_word(text: str, first: str) -> None:
+    assert passages_of(text, 9) == [first, text[len(first) :]]
 
 
 def test_lines_that_start_a_new_thing_are_borders() -> None:
-    assert windows("- one two\n- three four\n- five six", 8) == ["- one two\n- three four\n", "- five six"]
+    assert passages_of("- one two\n- three four\n- five six", 8) == [
+        "- one two\n- three four\n",
+        "- five six",
+    ]
 
 
 def test_text_without_spaces_is_cut_behind_its_marks() -> None:
@@ -167,11 +170,11 @@ def test_text_without_spaces_or_marks_is_cut_between_characters() -> None:
 
 
 def test_a_long_word_is_cut_only_when_it_is_longer_than_a_window() -> None:
-    assert windows("one " + "x" * 20 + " two", 4) == ["one ", "x" * 20 + " ", "two"]
-    assert windows("one " + "x" * 25 + " two", 4) == ["one ", "x" * 20, "x" * 5 + " two"]
+    assert passages_of("one " + "x" * 20 + " two", 4) == ["one ", "x" * 20 + " ", "two"]
+    assert passages_of("one " + "x" * 25 + " two", 4) == ["one ", "x" * 20, "x" * 5 + " two"]
 
 
-def test_windows_overlap_by_about_what_was_asked() -> None:
+def test_passages_overlap_by_about_what_was_asked() -> None:
     text = " ".join(f"w{number}" for number in range(1000))
     passages = cut(text, word_pieces(text), 100, 25)
     shared = [len(text[after.start : before.end].split()) for before, after in pairwise(passages)]

@@ -227,7 +227,7 @@ def test_many_queries_are_drawn_a_bounded_window_at_a_time(counting_reranker: Re
 
     rankings = counting_reranker.rank_many(lists())
     drawn_for_each = [drawn for _ in islice(rankings, 8)]
-    # A list counts as 9,600 tokens, 32 a pair; the windows have at least 8,192, 16,384, 32,768 and so on.
+    # A list counts as 9,600 tokens, 32 a pair; the pools have at least 8,192, 16,384, 32,768 and so on.
     assert drawn_for_each == [1, 3, 3, 7, 7, 7, 7, 14]
 
 
