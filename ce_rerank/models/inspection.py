@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..engines.limits import LONGEST
 from .contents import list_code, list_files, select_pickled
-from .kind import named_activation, named_labels, read_config, read_config_if_there
+from .kind import LONGEST, named_activation, named_labels, read_config, read_config_if_there
 
 _HEADER_LIMIT = 100_000_000  # bytes; what safetensors itself allows for a header
 

@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import UnavailableError
 from .store import Checkpoint
 
+LONGEST = 2**31 - 1  # what a tokenizer without a limit of its own is given, tokens
 _RANKING_HINT = "Give a cross-encoder with one label, cross-encoder/ms-marco-MiniLM-L-6-v2 for one."
 _DEFAULT_LABEL_COUNT = 2  # what transformers assumes of a classifier whose configuration names no labels
 

@@ -118,4 +118,5 @@ def _load_tokenizer(compiled: CompiledModel, max_length: int | None) -> EncoderT
         Tokenizer.from_file(str(compiled.folder / TOKENIZER_NAME)),
         max_length=min(model.max_length, max_length or model.max_length),
         with_type_ids=model.with_type_ids,
+        split_special_tokens=model.split_special_tokens,
     )
