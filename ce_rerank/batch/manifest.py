@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..engines.openvino.manifest import FileFacts
 from ..errors import UsageError
+from ..files import digest_file
 from ..models.contents import list_files, select_files
 from ..types import Coverage
 from .events import Checkpoint, Tally
@@ -85,7 +85,7 @@ def digest_folder(folder: Path) -> str | None:
     digest = hashlib.sha256()
     names = {path.name for path in folder.iterdir() if path.is_file()}
     for name in sorted(names.union(select_files(list_files(folder), with_code=True))):
-        digest.update(f"{name} {FileFacts.of(folder / name).sha256}\n".encode())
+        digest.update(f"{name} {digest_file(folder / name)}\n".encode())
     return digest.hexdigest()[:16]
 
 

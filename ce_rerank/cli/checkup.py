@@ -97,8 +97,7 @@ def find_hub(*, offline: bool) -> Finding:
 
 def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     """Say whether the model is here, and compiled."""
-    from ..engines.openvino.cache import find_compiled
-    from ..engines.openvino.compilable import CannotCompileError, find_obstacle
+    from ..engines.openvino.cache import find_compiled, find_obstacle
     from ..models.inventory import find_model as find_model_entry
     from ..models.offline import INSTALL_HINT
     from ..models.store import OFFLINE_NAME, default_model, resolve_checkpoint
@@ -116,11 +115,8 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
             remedy = INSTALL_HINT if keywords["model"] is None else error.hint
         return Finding("model", "red", text, remedy, facts)
     facts |= {"here": True, "folder": str(checkpoint.folder), "revision": checkpoint.revision}
-    try:
-        compiled = find_compiled(checkpoint)
-        reason = None if compiled else find_obstacle(checkpoint.folder)
-    except CannotCompileError as error:
-        compiled, reason = None, str(error)
+    compiled = find_compiled(checkpoint)
+    reason = None if compiled else find_obstacle(checkpoint)
     facts |= {"compiled": compiled is not None, "not_compiled_because": reason}
     state = (
         "compiled" if compiled else f"run by torch: {reason}" if reason else "compiled when it is first used"
@@ -180,7 +176,7 @@ def _find_infidelity(answer: dict[str, Any]) -> str | None:
     """Say what is wrong with the scores of a self-test; None when nothing is."""
     import numpy as np
 
-    from ..engines.openvino.arrangements import TOLERANCES, find_infidelity
+    from ..engines.openvino.engine import TOLERANCES, find_infidelity
 
     if answer["order"][0] != 0:
         return "the document that answers the query does not come first"
