@@ -1,11 +1,12 @@
-"""Does it help, by how much, and is it real: runs against judgements.
+"""Does it help, by how much, and is it real: runs against judgements, by ir_measures and scipy.
 
     judgements = load_judgements(Path("qrels.tsv"))
     runs = (load_run(path, judgements) for path in (Path("bm25.trec"), Path("reranked.jsonl")))
     evaluation = evaluate(runs, judgements, ["nDCG@10"])
     evaluation.runs[1].comparisons["nDCG@10"].p_value
 
-Only one run is held at a time, packed: some 30 bytes a row.
+What a measure means, how ties are broken and how queries are averaged is ir_measures' business, so that the
+values are those of its own command. A generator of runs is held a run at a time, some 130 bytes a row.
 """
 
 from __future__ import annotations
@@ -13,16 +14,15 @@ from __future__ import annotations
 import heapq
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from .errors import InputError
-from .formats.packed import PackedLists
-from .formats.results import read_judgements, read_results
+from .errors import InputError, UnavailableError, UsageError
 from .formats.source import Readable, as_source
-from .measures import DEFAULT_MEASURES, Measure, aggregate, iter_values, parse_measures
-from .significance import PERMUTATIONS, SEED, correct_holm, randomisation_p_values
+from .formats.trec import read_judgements, read_run
+from .interrupts import raise_if_interrupted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,33 +30,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ce_rerank")
 
-Progress = Callable[[int], None]
-"""Told now and then while a file is read, how many rows were read since the last time."""
+DEFAULT_MEASURES = ("nDCG@10", "RR@10", "AP@100", "R@100")
+PERMUTATIONS = 10_000
+SEED = 42
 
-_Row = TypeVar("_Row")
+Measure = Any
+"""`ir_measures.Measure`, which carries no types."""
 
-_ROWS_BETWEEN_PROGRESS = 20_000
-_ROWS_AT_ONCE = 200_000  # that ir_measures is given, as dicts of some 200 bytes a row
+_QUERIES_AT_ONCE = 200  # that ir_measures is given: it copies what it measures
+_SIGNS_AT_ONCE = 500_000  # that scipy holds, 8 bytes each
 _UNJUDGED_DEPTH = 10
-_LONGEST_NUMBER = 1_000  # digits of a query id; int() refuses some thousands
-# trec_eval counts the documents of every grade from 0 up; from 2**31 its measures are silently 0.
-_HIGHEST_GRADE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Judgements:
-    """Which documents are relevant for which queries, and how much: `lists` holds the grades."""
+    """Which documents are relevant for which queries, and how much: grades by query and document."""
 
     name: str
-    lists: PackedLists
+    grades: Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a system gave for the judged queries, with scores. `unjudged_queries` counts what was left out."""
+    """What a system gave for the judged queries: scores by query and document.
+
+    `unjudged_queries` counts the queries that were left out.
+    """
 
     name: str
-    lists: PackedLists
+    scores: Mapping[str, Mapping[str, float]]
     unjudged_queries: int = 0
 
 
@@ -92,7 +94,7 @@ class MeasuredRun:
     missing_queries: int
     unjudged_queries: int
     unjudged_share: float
-    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    comparisons: dict[str, Comparison] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,6 @@ class Evaluation:
     measures: tuple[str, ...]
     query_ids: tuple[str, ...]
     runs: tuple[MeasuredRun, ...]
-    permutations: int
-    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,79 +117,109 @@ class Gain:
     delta: float
 
 
-def load_judgements(readable: Readable, *, on_progress: Progress | None = None) -> Judgements:
-    """Read judgements in TREC form or as BEIR's `qrels.tsv`, told apart by content.
+def load_judgements(readable: Readable) -> Judgements:
+    """Read judgements in any form, see `read_judgements`; raise InputError when there are none.
 
-    A document that is judged twice for a query has its last grade, as in ir_measures, with a warning. Raises
-    InputError, naming file and line, for what cannot be read.
+    A document that is judged twice for a query has its last grade, as in ir_measures, with a warning.
     """
     source = as_source(readable)
-    lists = PackedLists("q")
-    for row in _watched(read_judgements(source), on_progress):
-        if abs(row.relevance) > _HIGHEST_GRADE:
-            raise InputError(f"{source.name}:{row.line_number}: {row.relevance} is too large for a grade.")
-        lists.add(row.query_id, row.doc_id, row.relevance, row.line_number)
-    if not len(lists):
+    grades: dict[str, dict[str, int]] = {}
+    again = 0
+    for row in read_judgements(source):
+        judged = grades.setdefault(row.query_id, {})
+        again += row.doc_id in judged
+        judged[row.doc_id] = row.relevance
+    if not grades:
         raise InputError(f"{source.name}: no judgements in it.")
-    again = sum(map(lists.count_duplicates, lists))
     if again:
-        rows = "1 row judges" if again == 1 else f"{again} rows judge"
-        log.warning("%s: %s a document again; its last grade counts.", source.name, rows)
-    return Judgements(source.name, lists)
+        log.warning("%s: documents judged twice: %d; the last grade counts.", source.name, again)
+    return Judgements(source.name, grades)
 
 
-def load_run(readable: Readable, judgements: Judgements, *, on_progress: Progress | None = None) -> Run:
-    """Read a run in TREC form, or as `batch` writes it in JSONL, told apart by content.
+def load_run(readable: Readable, judgements: Judgements, columns: Sequence[str] = ()) -> Run:
+    """Read the judged queries of a run in any form, see `read_run`.
 
-    Only the judged queries are kept. Raises InputError, naming file and line, for what cannot be read, and
-    when no query of the run is judged.
+    A document that is there twice for a query has its first score, with a warning. Raises InputError when no
+    query of the run is judged.
     """
     source = as_source(readable)
-    lists = PackedLists("d")
+    scores: dict[str, dict[str, float]] = {}
     unjudged: set[str] = set()
-    for row in _watched(read_results(source), on_progress):
-        if row.query_id in judgements.lists:
-            lists.add(row.query_id, row.doc_id, row.score, row.line_number)
-        else:
+    again = 0
+    for row in read_run(source, columns=columns):
+        if row.query_id not in judgements.grades:
             unjudged.add(row.query_id)
-    if not len(lists) and not unjudged:
+            continue
+        scored = scores.setdefault(row.query_id, {})
+        again += row.doc_id in scored
+        scored.setdefault(row.doc_id, row.score)
+    if not scores and not unjudged:
         raise InputError(f"{source.name}: no results in it.")
-    if not len(lists):
+    if not scores:
         raise InputError(
             f"{source.name}: none of its queries is judged in {judgements.name}.",
-            hint=f"Are the ids the same? It has {min(unjudged)!r}, the judgements {min(judgements.lists)!r}.",
+            hint=f"Are the ids the same? It has {min(unjudged)!r}, they have {min(judgements.grades)!r}.",
         )
-    return Run(source.name, lists, len(unjudged))
+    if again:
+        log.warning("%s: documents that a query has twice: %d; the first counts.", source.name, again)
+    return Run(source.name, scores, len(unjudged))
+
+
+def parse_measures(names: Iterable[str]) -> list[Measure]:
+    """Parse names as ir_measures has them, such as `nDCG@10` or `P(rel=2)@5`, each measure once.
+
+    Every measure is tried on a tiny example, so that one that cannot be calculated is refused before long
+    files are read. Raises UsageError for it, and UnavailableError when ir_measures is not installed.
+    """
+    try:
+        import ir_measures
+    except ImportError:
+        raise_if_interrupted()
+        raise UnavailableError(
+            "Measures are calculated by ir_measures, which is not installed.",
+            hint="Install it: pip install 'ce-rerank[evaluate]'",
+        ) from None
+    measures = []
+    for name in names:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # it parses by old parts of `ast`
+                measure = ir_measures.parse_measure(name.strip())
+            if not 1 <= measure.params.get("cutoff", 1) < 2**31:
+                raise ValueError("the cutoff must be a whole number from 1")  # trec_eval would abort
+            evaluator = ir_measures.evaluator([measure], {"1": {"a": 1, "b": 0}})
+            list(evaluator.iter_calc({"1": {"a": 2.0, "b": 1.0}}))
+        except Exception as error:
+            raise UsageError(
+                f"{name!r} is not a measure that ir_measures can calculate ({str(error).rstrip('.')}).",
+                hint=f"Measures look like {', '.join(DEFAULT_MEASURES)}; see https://ir-measur.es",
+            ) from None
+        measures.append(measure)
+    return list(dict.fromkeys(measures))
 
 
 def evaluate(
-    runs: Iterable[Run],
-    judgements: Judgements,
-    measures: Iterable[str] = DEFAULT_MEASURES,
-    *,
-    permutations: int = PERMUTATIONS,
-    seed: int = SEED,
+    runs: Iterable[Run], judgements: Judgements, measures: Iterable[str] = DEFAULT_MEASURES
 ) -> Evaluation:
     """Measure runs, and compare each with the first.
 
     `measures` are names as ir_measures has them. A generator of runs is taken a run at a time. What does not
     fit is said in warnings. Raises UsageError for a measure that means nothing, UnavailableError when
-    ir_measures is not installed, and InputError for a document that stands twice in a list.
+    ir_measures is not installed, and InputError for what a measure cannot be calculated from.
     """
     parsed = parse_measures(measures)
-    query_ids = tuple(sorted(judgements.lists, key=_natural_order))
-    measured = []
-    for run in runs:
-        log.info("Measuring %s", run.name, extra={"stage": True})
-        measured.append(_measure_run(run, judgements, parsed, query_ids))
-        _warn_of_misfits(measured[-1], len(query_ids))
+    # Numbers, and numbers behind one prefix, in their order. Sorted at all, so that no file's order matters.
+    query_ids = tuple(sorted(judgements.grades, key=lambda query_id: (len(query_id), query_id)))
+    # By map, which lets go of a run before it takes the next.
+    measured = list(map(lambda run: _measure_run(run, judgements, parsed, query_ids), runs))  # noqa: C417
     names = tuple(map(str, parsed))
-    compared = _compare(measured, parsed, permutations, seed) if len(measured) > 1 else measured
-    return Evaluation(judgements.name, names, query_ids, tuple(compared), permutations, seed)
+    for name in names if len(measured) > 1 else ():
+        _compare(measured[0], measured[1:], name)
+    return Evaluation(judgements.name, names, query_ids, tuple(measured))
 
 
 def list_gains(evaluation: Evaluation, run: MeasuredRun, measure: str) -> list[Gain]:
-    """Give each query's values in the first run and in `run`, the largest gain first, ties by query id.
+    """Return each query's values in the first run and in `run`, the largest gain first, ties by query id.
 
     Queries for which the measure is not defined in one of the two are left out.
     """
@@ -199,124 +229,110 @@ def list_gains(evaluation: Evaluation, run: MeasuredRun, measure: str) -> list[G
     return sorted(gains, key=lambda gain: -gain.delta)
 
 
-def _watched(rows: Iterable[_Row], on_progress: Progress | None) -> Iterator[_Row]:
-    if on_progress is None:
-        yield from rows
-        return
-    for count, row in enumerate(rows, start=1):
-        yield row
-        if count % _ROWS_BETWEEN_PROGRESS == 0:
-            on_progress(_ROWS_BETWEEN_PROGRESS)
-
-
-def _natural_order(query_id: str) -> tuple[int, int, str]:
-    # Numbers as numbers: so gdeval adds values up. Sorted at all, so that p-values hang on no file's order.
-    if query_id.isascii() and query_id.isdigit() and len(query_id) <= _LONGEST_NUMBER:
-        return 0, int(query_id), query_id
-    return 1, 0, query_id
-
-
 def _measure_run(
     run: Run, judgements: Judgements, measures: Sequence[Measure], query_ids: Sequence[str]
 ) -> MeasuredRun:
+    import ir_measures
     import numpy as np
 
-    places = {query_id: place for place, query_id in enumerate(query_ids)}
-    missing = [query_id for query_id in judgements.lists if query_id not in run.lists]
-    by_query = {measure: np.full(len(query_ids), np.nan) for measure in measures}
-    # In the order in which ir_measures gives them: it adds them up as they come, and so must we.
-    values: dict[Measure, list[float]] = {measure: [] for measure in measures}
+    # In one call, ir_measures 0.4.3 calculates an nDCG without `gains` by those of another.
+    plain = [measure for measure in measures if "gains" not in measure.params]
+    calls = [plain, *([measure] for measure in measures if measure not in plain)]
+    by_query = {str(measure): np.full(len(query_ids), np.nan) for measure in measures}
     top = unjudged = 0
-    for chunk in _chunks([*run.lists, *missing], run.lists, judgements.lists):
-        grades = {query_id: judgements.lists.numbers(query_id) for query_id in chunk}
-        scores = {query_id: _unique_scores(run, query_id) for query_id in chunk if query_id in run.lists}
-        for query_id, ranked in scores.items():
-            best = heapq.nlargest(_UNJUDGED_DEPTH, ranked, key=lambda doc_id: (ranked[doc_id], doc_id))
+    for start in range(0, len(query_ids), _QUERIES_AT_ONCE):
+        # Called by their places: gdeval, one of the programs behind ir_measures, takes only numbers as ids.
+        chunk = [(str(place), query_ids[place]) for place in range(len(query_ids))[start:][:_QUERIES_AT_ONCE]]
+        grades = {place: judgements.grades[query_id] for place, query_id in chunk}
+        scores = {place: run.scores[query_id] for place, query_id in chunk if query_id in run.scores}
+        for place, scored in scores.items():
+            best = heapq.nlargest(_UNJUDGED_DEPTH, scored, key=lambda doc_id: (scored[doc_id], doc_id))
             top += len(best)
-            unjudged += sum(doc_id not in grades[query_id] for doc_id in best)
-        numbered = _by_place(grades, places), _by_place(scores, places)
-        for measure, place, value in iter_values(measures, *numbered):
-            values[measure].append(value)
-            by_query[measure][int(place)] = value
-    return MeasuredRun(
-        run.name,
-        {str(measure): aggregate(measure, values[measure]) for measure in measures},
-        {str(measure): by_query[measure] for measure in measures},
-        len(missing),
-        run.unjudged_queries,
-        unjudged / top if top else 0.0,
-    )
-
-
-def _chunks(query_ids: Sequence[str], *lists: PackedLists) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    rows = 0
-    for query_id in query_ids:
-        chunk.append(query_id)
-        rows += sum(packed.count_rows(query_id) for packed in lists)
-        if rows >= _ROWS_AT_ONCE:
-            yield chunk
-            chunk, rows = [], 0
-    if chunk:
-        yield chunk
-
-
-def _unique_scores(run: Run, query_id: str) -> dict[str, float]:
-    scores = run.lists.numbers(query_id)
-    if len(scores) < run.lists.count_rows(query_id) and (found := run.lists.find_duplicate(query_id)):
-        doc_id, first_line, line = found
-        raise InputError(
-            f"{run.name}:{line}: document {doc_id!r} of query {query_id!r} again, after line {first_line}.",
-            hint="A list holds a document once; keep the better place.",
-        )
-    return scores
-
-
-def _by_place(lists: Mapping[str, _Row], places: Mapping[str, int]) -> dict[str, _Row]:
-    return {str(places[query_id]): row for query_id, row in lists.items()}
-
-
-def _warn_of_misfits(run: MeasuredRun, judged: int) -> None:
-    if run.missing_queries:
+            unjudged += sum(doc_id not in grades[place] for doc_id in best)
+        try:
+            for together in filter(None, calls):
+                for metric in ir_measures.evaluator(together, grades).iter_calc(scores):
+                    by_query[str(metric.measure)][int(metric.query_id)] = metric.value
+        except Exception as error:
+            raise InputError(
+                f"{run.name}: ir_measures cannot calculate {', '.join(by_query)} from it and "
+                f"{judgements.name} ({type(error).__name__}: {error}).",
+                hint="Try the measures one by one." if len(by_query) > 1 else "",
+            ) from error
+    values = {}
+    for measure in measures:
+        aggregator = measure.aggregator()  # a mean for most, a sum for counts
+        for value in by_query[str(measure)][np.isfinite(by_query[str(measure)])].tolist():
+            aggregator.add(value)
+        values[str(measure)] = float(aggregator.result())
+    missing, share = len(query_ids) - len(run.scores), unjudged / top if top else 0.0
+    if missing:
         log.warning(
-            "%s: %d of %d judged queries missing; each counts as 0.", run.name, run.missing_queries, judged
+            "%s: %d of %d judged queries missing; each counts as 0.", run.name, missing, len(query_ids)
         )
     if run.unjudged_queries:
-        queries = "query" if run.unjudged_queries == 1 else "queries"
-        log.warning("%s: %d %s without judgements left out.", run.name, run.unjudged_queries, queries)
-    if run.unjudged_share:
-        share = f"{run.unjudged_share:.1%}" if run.unjudged_share >= 0.001 else "less than 0.1%"
+        log.warning("%s: queries without judgements, left out: %d.", run.name, run.unjudged_queries)
+    if share:
         log.warning(
             "%s: %s of the documents in its first ten places have no judgement, and count as not relevant.",
-            run.name, share,
+            run.name, f"{share:.1%}" if share >= 0.001 else "less than 0.1%",
         )  # fmt: skip
+    return MeasuredRun(run.name, values, by_query, missing, run.unjudged_queries, share)
 
 
-def _compare(
-    measured: Sequence[MeasuredRun], measures: Sequence[Measure], permutations: int, seed: int
-) -> Iterator[MeasuredRun]:
+def _compare(first: MeasuredRun, others: Sequence[MeasuredRun], name: str) -> None:
+    """Add to runs how each compares with the first in one measure."""
     import numpy as np
 
-    first, *others = measured
-    names = [str(measure) for measure in measures]
-    differences = np.array([[run.by_query[name] - first.by_query[name] for name in names] for run in others])
-    flat = np.nan_to_num(differences).reshape(len(others) * len(measures), -1).T
-    p_values = randomisation_p_values(flat, permutations=permutations, seed=seed)
-    p_values = p_values.reshape(len(others), len(measures))
-    corrected = np.array([correct_holm(column) for column in p_values.T.tolist()]).T
-    yield first
-    for run, rows, raw, holm in zip(others, differences, p_values.tolist(), corrected.tolist(), strict=True):
-        comparisons = {
-            name: Comparison(
-                delta=aggregate(measure, row[~np.isnan(row)].tolist()),
-                p_value=p_value,
-                corrected_p_value=corrected_p_value,
-                better=int((row > 0).sum()),
-                worse=int((row < 0).sum()),
-                same=int((row == 0).sum()),
-            )
-            for name, measure, row, p_value, corrected_p_value in zip(
-                names, measures, rows, raw, holm, strict=True
-            )
-        }
-        yield replace(run, comparisons=comparisons)
+    differences = [run.by_query[name] - first.by_query[name] for run in others]
+    p_values = [_p_value(row[np.isfinite(row)]) for row in differences]
+    for run, row, p_value, corrected in zip(
+        others, differences, p_values, correct_holm(p_values), strict=True
+    ):
+        run.comparisons[name] = Comparison(
+            run.values[name] - first.values[name],
+            p_value,
+            corrected,
+            better=int((row > 0).sum()),
+            worse=int((row < 0).sum()),
+            same=int((row == 0).sum()),
+        )
+
+
+def _p_value(differences: NDArray[np.float64]) -> float:
+    """Return the two-sided p-value of the paired randomisation test.
+
+    Were the two runs equally good, each query's difference could as well have had the other sign. All signs
+    are tried where that takes no more than `PERMUTATIONS`, else as many by chance. After Smucker, Allan and
+    Carterette, "A comparison of statistical significance tests for information retrieval evaluation", 2007.
+    """
+    import numpy as np
+    from scipy.stats import permutation_test
+
+    changed = differences[differences != 0]  # the sign of the others changes nothing
+    if len(changed) < 2:
+        return 1.0
+    tested = permutation_test(
+        (changed,),
+        np.sum,
+        permutation_type="samples",
+        n_resamples=PERMUTATIONS,
+        batch=max(1, _SIGNS_AT_ONCE // len(changed)),
+        rng=SEED,
+    )
+    return float(tested.pvalue)
+
+
+def correct_holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values of several comparisons for their number, after Holm (1979), in the order given.
+
+    The smallest is multiplied by how many there are, the next by one less, and so on; none falls below a
+    smaller one, none exceeds 1.
+    """
+    import numpy as np
+
+    order = np.argsort(p_values)
+    steps = np.sort(p_values) * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(1, np.maximum.accumulate(steps))
+    return [float(value) for value in corrected]

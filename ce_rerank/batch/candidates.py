@@ -8,19 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from ..errors import InputError
-from ..formats.base import ReadOptions, read_rows
-from ..formats.fields import TEXT_FIELDS
+from ..formats.documents import ReadOptions, read_rows
+from ..formats.fields import LIST_FIELDS, QUERY_FIELD, QUERY_ID_FIELDS, TEXT_FIELDS
+from ..formats.json import encode_json, json_kind
 from ..formats.source import Reject, Row, Source, is_pipe_or_device
-from ..formats.strict_json import encode_json, json_kind
 from ..formats.trec import require_run_id
 from ..types import Candidates, Document, DocumentId, Query
 from .queries import KnownQueries
-
-LIST_FIELDS = ("documents", "passages", "candidates", "hits", "texts")
-"""Where the documents of a query are looked for: a row with a list in one of these is a candidate list."""
-QUERY_FIELD = "query"
-QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
-"""Where the id of a query is looked for; in a row that is a whole list, then in `id` and `_id`."""
 
 _ROW_ID_FIELDS = ("id", "_id")
 _SHAPES = (
@@ -49,9 +43,7 @@ class RowCandidates:
     ) -> None:
         self._sources = sources
         self._sizes = [source.size_bytes for source in sources]
-        # By any of these the header of a table is known whose name does not tell what it is.
-        names = (*(options.text_fields or TEXT_FIELDS), QUERY_FIELD, *QUERY_ID_FIELDS)
-        self._options = ReadOptions(options.format, names, options.id_field)
+        self._options = replace(options, header_names=(QUERY_FIELD, *QUERY_ID_FIELDS))
         self._rules = options.field_rules
         self._queries = queries
         self._for_trec = for_trec

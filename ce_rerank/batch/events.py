@@ -45,18 +45,16 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a run has done: `blank_documents` are those without text, `bad_rows` those left out."""
+    """What a run has done; `bad_rows` are those left out."""
 
     queries: int = 0
     bad_rows: int = 0
-    blank_documents: int = 0
     coverage: Coverage = field(default_factory=Coverage)
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
             self.queries + other.queries,
             self.bad_rows + other.bad_rows,
-            self.blank_documents + other.blank_documents,
             self.coverage + other.coverage,
         )
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from itertools import repeat
 
 from ..errors import InputError
-from ..formats.base import ReadOptions
 from ..formats.beir import read_corpus
+from ..formats.documents import ReadOptions
+from ..formats.json import encode_json
 from ..formats.source import Reject, Source, raise_at_once
-from ..formats.strict_json import encode_json
 from ..formats.trec import read_run
 from ..types import Candidates, Document
 from .queries import KnownQueries, RejectedRows
@@ -119,7 +119,7 @@ class RunCandidates:
             rows.slots.append(slots.setdefault(row.doc_id, len(slots)))
             rows.lines.append(row.line_number)
             if self._skip_bad_rows:
-                rows.endings.extend(f"{row.rank} {row.score!r} {row.run_name}\n".encode())
+                rows.endings.extend(f"{len(rows.slots)} {row.score!r} {row.run_name}\n".encode())
         return slots
 
     def _read_corpus(self, corpus: Iterable[Source], slots: Mapping[str, int], options: ReadOptions) -> None:

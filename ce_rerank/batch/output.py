@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from ..formats.delimited import DELIMITERS
+from ..formats.json import JsonDecoder, encode_json, encode_utf8
 from ..formats.output import cannot_write
 from ..formats.rows import WriteOptions, own_names
-from ..formats.strict_json import DEEPEST_LEVEL, decode_json, encode_json, encode_utf8
 from ..formats.writers import ResultWriter, open_batch_writer
 from .events import START, Checkpoint, RankedWindow
 from .manifest import Settings
@@ -133,7 +133,7 @@ def _read_own_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Read the rows that were written to a part, where what the input had may lie some levels deeper."""
     with path.open(encoding="utf-8", newline="\n") as lines:
         for number, line in enumerate(lines, 1):
-            yield decode_json(line, f"{path}:{number}", deepest=DEEPEST_LEVEL + 8)
+            yield JsonDecoder().decode(line, f"{path}:{number}")
 
 
 def _read_header(path: Path, delimiter: str) -> list[str] | None:

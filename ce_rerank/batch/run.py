@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError, UsageError
 from ..formats.fields import has_field
+from ..formats.json import encode_json
 from ..formats.source import Reject
-from ..formats.strict_json import encode_json
 from ..types import Candidates, Coverage, Document, Ranking, RankOptions
 from ..windows import WindowPlan, count_characters
 from .events import START, WHOLE, BadRow, Checkpoint, RankedWindow, Shard, Tally
@@ -289,9 +289,8 @@ class _Scorer:
 
 
 def _tally(lists: Sequence[Candidates], rankings: Sequence[Ranking], bad_rows: int) -> Tally:
-    blank = sum(not document.text.strip() for candidates in lists for document in candidates.documents)
     coverage = sum((ranking.coverage for ranking in rankings), Coverage())
-    return Tally(len(lists), bad_rows, blank, coverage)
+    return Tally(len(lists), bad_rows, coverage)
 
 
 def _as_row(candidates: Candidates) -> dict[str, Any]:

@@ -12,10 +12,17 @@ from ..formats.rows import WriteOptions
 from ..formats.writers import BatchFormat
 from .batch_job import BatchJob, InputNames
 from .console import Activity, show_messages
-from .options import FROM, InputOptions, MessageOptions, ModelOptions, OutputOptions, SelectionOptions
+from .options import (
+    FROM,
+    InputOptions,
+    MessageOptions,
+    ModelOptions,
+    OnError,
+    OutputOptions,
+    SelectionOptions,
+)
 
 BatchInputFormat = Literal["jsonl", "json", "csv", "tsv", "parquet"]
-OnError = Literal["stop", "skip"]
 
 _INPUT = "Input"
 _OUTPUT = "Output"
@@ -169,13 +176,13 @@ def batch(
     with show_messages(messages) as activity:
         if qrels is None:
             return do(path, format, activity)
-        from .gains import Gains, output_or_nowhere
+        from .evaluate import FirstStage, output_or_nowhere
 
         activity.stage("Reading the judgements")
-        gains = Gains.prepare(run, qrels, measure, format, output=path, shard=shard)
+        first_stage = FirstStage.read(run, qrels, measure, output=path, shard=shard)
         with output_or_nowhere(path) as written:
             code = do(written, format if path else "trec", activity)
             activity.stop()
             if code in (0, 5):
-                gains.draw(written, str(path or "reranked"))
+                first_stage.draw_gains(written, str(path or "reranked"))
             return code

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .. import __version__
-from ..errors import UsageError
-from ..formats.base import ReadOptions
+from ..errors import ROWS_LEFT_OUT, UsageError
+from ..formats.documents import ReadOptions
 from ..formats.output import is_written_directly, open_output
 from ..formats.rows import WriteOptions
 from ..formats.source import Source
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("ce_rerank")
 
 _DONE = 0
-_ROWS_LEFT_OUT = 5
 SECONDS_BETWEEN_LINES = 30
 
 
@@ -145,7 +144,7 @@ class BatchJob:
                 )
                 if file.has_errors:
                     log.warning("Rows were left out of it; see %s.", file.errors_path)
-                return _ROWS_LEFT_OUT if file.has_errors else _DONE
+                return ROWS_LEFT_OUT if file.has_errors else _DONE
             activity.stage("Reading the input")
             trec = self.format == "trec"
             candidates = self.names.open(self.reading, for_trec=trec, skip_bad_rows=self.skip_bad_rows)
@@ -166,7 +165,7 @@ class BatchJob:
                 _say_what_is_left(file)
                 return EXIT_CODES[stopped_by]
             _say_what_is_noteworthy(tally, reranker.info.max_length, self.ranking.long, file)
-            return _ROWS_LEFT_OUT if tally.bad_rows else _DONE
+            return ROWS_LEFT_OUT if tally.bad_rows else _DONE
 
     def _parse_shard(self) -> Shard:
         from ..batch.events import WHOLE, parse_shard
@@ -296,15 +295,10 @@ def _say_what_is_left(file: PartialFile | None) -> None:
 def _say_what_is_noteworthy(
     tally: Tally, max_length: int, long: LongPolicy, file: PartialFile | None
 ) -> None:
-    from ..reading import describe_truncation
+    from ..reading import describe_coverage
 
-    if tally.coverage.truncated:
-        log.warning("%s", describe_truncation(tally.coverage, max_length, long))
-    if tally.blank_documents:
-        log.warning(
-            "%s of %s documents have no text, and were scored all the same.",
-            f"{tally.blank_documents:,}", f"{tally.coverage.documents:,}",
-        )  # fmt: skip
+    for sentence in describe_coverage(tally.coverage, max_length, long):
+        log.warning("%s", sentence)
     if tally.bad_rows:
         rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
         log.warning("%s left out%s.", rows, "" if file is None else f"; see {file.errors_path}")

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..errors import CeRerankError, InputError, UnavailableError, UsageError
-from ..formats.base import InputFormat, ReadOptions, read_documents
+from ..formats.documents import InputFormat, ReadOptions, read_documents
 from ..formats.source import Source
 from .bench_sample import lists_of, sample_lists
 from .console import Activity, show_messages, stdout_console

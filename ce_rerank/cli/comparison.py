@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..evaluation import Comparison, Evaluation, Gain, MeasuredRun, list_gains
+from ..evaluation import PERMUTATIONS, Comparison, Evaluation, Gain, MeasuredRun, list_gains
 from .console import clean_text
 
 _SIGNIFICANT = 0.05
@@ -140,7 +140,7 @@ def _explanation(evaluation: Evaluation, first: str) -> str:
     holm = f", Holm's correction for {compared} runs" if compared > 1 else ""
     return (
         f"{queries} Below a value: the difference from {first}; its p-value (paired randomisation test, "
-        f"{evaluation.permutations:,} permutations{holm}; * under {_SIGNIFICANT}); queries that got "
+        f"at most {PERMUTATIONS:,} permutations{holm}; * under {_SIGNIFICANT}); queries that got "
         "better (+), worse (-), stayed (=). The best is bold."
     )
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ..errors import UsageError
 from ..types import EngineName, LongPolicy, PoolName, Precision, RankOptions, ScoreScale
 from .commands import MODEL, option
 
 if TYPE_CHECKING:
-    from ..formats.base import ReadOptions
+    from ..formats.documents import ReadOptions
 
+OnError = Literal["stop", "skip"]
 INPUT, RANKING, OUTPUT, MESSAGES = "Input", "Ranking", "Output", "Messages"
 
 FROM = option("--from", panel=INPUT, help="The format. Default: by suffix, else by the first bytes.")
@@ -102,12 +103,29 @@ class InputOptions:
             "--id-field", panel=INPUT, metavar="NAME", help="The field with the id. Default: id or the like."
         ),
     ] = None
+    columns: Annotated[
+        str | None,
+        option("--columns", panel=INPUT, metavar="A,B,C", help="The columns of a table that has no header."),
+    ] = None
+    delimiter: Annotated[
+        str | None,
+        option(
+            "--delimiter", panel=INPUT, metavar="C", help="What stands between a table's cells, \\t for tab."
+        ),
+    ] = None
 
     def read_options(self, format: str | None, *, whole_files: bool = False) -> ReadOptions:
         """Return these as the formats take them."""
-        from ..formats.base import ReadOptions
+        from ..formats.documents import ReadOptions
 
-        return ReadOptions(format, tuple(self.text_field or ()), self.id_field, whole_files)
+        return ReadOptions(
+            format,
+            tuple(self.text_field or ()),
+            self.id_field,
+            whole_files,
+            columns=tuple(self.columns.split(",")) if self.columns else (),
+            delimiter="\t" if self.delimiter == "\\t" else self.delimiter,
+        )
 
 
 @dataclass(frozen=True, slots=True)

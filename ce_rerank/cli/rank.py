@@ -14,17 +14,25 @@ from typing import Annotated, BinaryIO, Literal
 
 import typer
 
-from ..errors import UsageError
-from ..formats.base import FORMAT_OF_SUFFIX, InputFormat, ReadOptions, read_documents
+from ..errors import ROWS_LEFT_OUT, InputError, UsageError
+from ..formats.documents import (
+    FORMAT_OF_SUFFIX,
+    InputFormat,
+    ReadOptions,
+    read_documents,
+    read_file_names,
+    walk_folders,
+)
 from ..formats.output import open_output, require_other_file
 from ..formats.rows import WriteOptions
-from ..formats.source import Source, read_query
+from ..formats.source import Source, raise_at_once, read_query
 from ..formats.trec import require_run_id
 from ..formats.writers import open_writer
 from ..ranking import select_top
-from ..types import Document, Query, Ranking, RankOptions
+from ..types import Candidates, Document, Query, Ranking, RankOptions
 from .commands import COMMANDS, option
 from .console import Activity, show_messages, stdout_console
+from .excerpt import cut_passages
 from .options import (
     FROM,
     INPUT,
@@ -32,6 +40,7 @@ from .options import (
     InputOptions,
     MessageOptions,
     ModelOptions,
+    OnError,
     OutputOptions,
     SelectionOptions,
     as_keywords,
@@ -74,7 +83,20 @@ def rank(
         bool,
         option("--whole-files", panel=INPUT, help="Each file is one document; arguments name files, too."),
     ] = False,
+    files_from: Annotated[
+        str | None,
+        option(
+            "--files-from",
+            panel=INPUT,
+            metavar="FILE",
+            help="Read the names of files from FILE, - for stdin: one a line, or each ended by a NUL.",
+        ),
+    ] = None,
     fields: InputOptions,
+    on_error: Annotated[
+        OnError,
+        option("--on-error", panel=INPUT, help="Stop at what cannot be read, or leave it out (exit 5)."),
+    ] = "stop",
     selection: SelectionOptions,
     to: Annotated[
         OutputFormat | None,
@@ -85,7 +107,7 @@ def rank(
     output: OutputOptions,
     model: ModelOptions,
     messages: MessageOptions,
-) -> None:
+) -> int:
     """Rank documents against one query, best first.
 
     Documents are arguments, files (-f) or stdin.
@@ -94,13 +116,43 @@ def rank(
     with show_messages(messages) as activity:
         texts = list(arguments or [])
         asked = _read_query(texts, query, query_file)
-        read = [*(file or []), *(texts if whole_files else [])]  # the files, - for stdin
-        if query_file is not None:
-            read.append(str(query_file))
+        reading = fields.read_options(source_format, whole_files=whole_files)
+        files = list(file or [])
+        read = [str(path) for path in (query_file, files_from) if path is not None]  # - for stdin
+        if files_from is not None:
+            files += read_file_names(Source.from_name(files_from))
+        is_named = bool(texts or files or files_from)
+        if whole_files:
+            texts, files = [], walk_folders([*texts, *files])
+            _require_no_rules(reading, "--whole-files reads none")
+        elif texts and not files:
+            _require_no_rules(reading, "all documents are arguments")
+        if not is_named:
+            if "-" in read or sys.stdin.isatty():
+                raise UsageError(
+                    "There are no documents.",
+                    hint="Give them after the query, in files with -f, or through a pipe.",
+                )
+            files = ["-"]
+        elif not texts and not files:
+            log.warning("There are no documents: no files are named.")
+        read += files
+        if read.count("-") > 1:
+            raise UsageError("stdin is named more than once.", hint="Give -f - once.")
         if output.output is not None:
             require_other_file(output.output, read)
-        reading = fields.read_options(source_format, whole_files=whole_files)
-        documents = _read_documents(texts, file or [], reading, query_file)
+        left_out: list[str] = []
+
+        def leave_out(error: InputError, row: str) -> None:
+            log.info("Left out: %s", error)
+            left_out.append(str(error))
+
+        reject = leave_out if on_error == "skip" else raise_at_once
+        documents = _documents_of_arguments(texts)
+        for name in files:
+            documents += read_documents(Source.from_name(name), reading, reject)
+        if left_out:
+            log.warning("%d rows were left out (the first: %s)", len(left_out), left_out[0])
         is_seen = output.output is None and sys.stdout.isatty()
         format = to or format_of_output(output.output, _FORMATS, "table" if is_seen else "jsonl")
         if format == "trec":
@@ -112,6 +164,7 @@ def rank(
         with _open_results(output.output, activity, format) as stream:
             ranking = Ranking(asked, ())
             if documents:
+                from ..reading import describe_coverage
                 from ..reranker import Reranker
 
                 activity.stage("Loading the model")
@@ -119,13 +172,17 @@ def rank(
                 writing = replace(writing, model=reranker.info.description)
                 activity.start(total=len(documents))
                 # All scores are asked for, so that the best is known where --min-score keeps none.
-                everything = as_keywords(replace(options, min_score=None))
-                ranking = reranker.rank(asked, documents, **everything, on_progress=activity.advance)
+                everything = replace(options, min_score=None)
+                candidates = Candidates(asked, documents)
+                (ranking,) = reranker.rank_lists([candidates], everything, on_progress=activity.advance)
                 ranking = _keep_from_min_score(ranking, options)
                 activity.stop()
-            if "-" not in read and (texts or file):
+                for sentence in describe_coverage(ranking.coverage, reranker.info.max_length, options.long):
+                    log.warning("%s", sentence)
+            if "-" not in read:
                 _warn_of_unread_pipe()
             _write(ranking, stream, format, writing)
+    return ROWS_LEFT_OUT if left_out else 0
 
 
 def _read_query(texts: list[str], query: str | None, query_file: Path | None) -> Query:
@@ -160,25 +217,7 @@ def _without_a_letter(word: str) -> set[str]:
     return {word[:place] + word[place + 1 :] for place in range(len(word))}
 
 
-def _read_documents(
-    texts: list[str], files: list[str], options: ReadOptions, query_file: Path | None
-) -> list[Document]:
-    """Read the documents: arguments first, then files in their order, else stdin when it is piped."""
-    is_query_stdin = query_file == Path("-")
-    if options.whole_files:
-        _require_no_rules(options, "--whole-files reads none")
-        texts, files = [], [*texts, *files]
-    elif texts and not files:
-        _require_no_rules(options, "all documents are arguments")
-    if not texts and not files:
-        if is_query_stdin or sys.stdin.isatty():
-            raise UsageError(
-                "There are no documents.",
-                hint="Give them after the query, in files with -f, or through a pipe.",
-            )
-        files = ["-"]
-    if files.count("-") + is_query_stdin > 1:
-        raise UsageError("stdin is named more than once.", hint="Give -f - once.")
+def _documents_of_arguments(texts: list[str]) -> list[Document]:
     for place, text in enumerate(texts):
         _require_text(text, f"Argument {place + 1} of the documents")
     if names := [text for text in texts if os.path.isfile(text)]:  # noqa: PTH113
@@ -186,15 +225,7 @@ def _read_documents(
             "%s is ranked as a text, and is also the name of a file%s. Give -f before each file to read it.",
             names[0], f" (and so are {len(names) - 1} others)" if len(names) > 1 else "",
         )  # fmt: skip
-    documents = [Document(text) for text in texts]
-    if blank := sum(not text.strip() for text in texts):
-        log.warning(
-            "%d of the %d documents that are arguments have no text, and are scored all the same.",
-            blank, len(texts),
-        )  # fmt: skip
-    for file in files:
-        documents += read_documents(Source.from_name(file), options)
-    return documents
+    return [Document(text) for text in texts]
 
 
 def _require_text(text: str, name: str) -> None:
@@ -213,6 +244,8 @@ def _require_no_rules(options: ReadOptions, reason: str) -> None:
         "--from": options.format,
         "--text-field": options.text_fields,
         "--id-field": options.id_field,
+        "--columns": options.columns,
+        "--delimiter": options.delimiter,
     }
     for name, value in given.items():
         if value:
@@ -237,6 +270,8 @@ def _open_results(path: Path | None, activity: Activity, format: str) -> Abstrac
 
 def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:
     """Leave out what is below `min_score`; where that is everything, say what the best score is."""
+    if options.min_score is None:
+        return ranking
     scores = [hit.score for hit in ranking]
     kept = select_top(scores, min_score=options.min_score)
     if scores and not kept:
@@ -250,7 +285,7 @@ def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:
 def _write(ranking: Ranking, stream: BinaryIO, format: str, options: WriteOptions) -> None:
     if format != "table":
         writer = open_writer(format, stream, options)
-        writer.write(ranking)
+        writer.write(cut_passages(ranking) if format == "text" else ranking)
         writer.close()
         return
     drawn = None if stream is sys.stdout.buffer else io.StringIO()

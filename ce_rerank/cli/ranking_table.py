@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ..types import RankedDocument, Ranking
 from .console import clean_text
-from .excerpt import QueryWords, make_excerpt
+from .excerpt import find_excerpt, find_words, line_of_excerpt
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,8 +27,8 @@ def draw_ranking(
     """Draw a ranking: rank, score, a bar for where it lies among those shown, the id, the text.
 
     Of a long text the part that says most about the query is shown, with the query's words picked out; of a
-    chunked document the best passage, and `id:line`. `details` adds how many tokens the model was fed and
-    which texts were cut. Where there is no room for text beside the rest, it goes below.
+    chunked document a part of the best passage, and `id:line` of that part. `details` adds how many tokens
+    the model was fed and which texts were cut. Without room for the text beside the rest, it goes below.
     """
     from rich.text import Text
 
@@ -40,10 +43,12 @@ def draw_ranking(
 
 
 def _lay_out(ranking: Ranking, console: Console, details: bool, with_text: bool) -> Iterator[Text]:
-    """Give a ranking's lines: the head of each entry with its text beside it or, for want of room, below."""
+    """Yield the lines: the head of each entry, with its text beside it or below."""
     from rich.text import Text
 
-    columns = _make_columns(ranking, console, details, with_text)
+    words = find_words(ranking.query.text)
+    starts = [find_excerpt(_read_text(hit), words) for hit in ranking]
+    columns = _make_columns(ranking, starts, console, details, with_text)
     heads = [Text(_GAP).join(cells) for cells in zip(*columns, strict=True)]
     margin = heads[0].cell_len + len(_GAP)
     beside = console.width - margin >= _MIN_TEXT_WIDTH
@@ -53,8 +58,9 @@ def _lay_out(ranking: Ranking, console: Console, details: bool, with_text: bool)
         margin = columns[0][0].cell_len + len(_GAP)
         heads = [_fold_head(cells, margin, console.width) for cells in zip(*columns, strict=True)]
     yield heads[0]
-    texts = _draw_texts(ranking, console, console.width - margin) if with_text else [[]] * len(ranking)
-    for head, lines in zip(heads[1:], texts, strict=True):
+    for head, hit, start in zip(heads[1:], ranking, starts, strict=True):
+        width = max(console.width - margin, 10)
+        lines = _draw_excerpt(_read_text(hit), start, words, console, width) if with_text else []
         if beside and lines:
             head.append(_GAP).append_text(lines.pop(0))
         yield head
@@ -75,25 +81,25 @@ def _fold_head(cells: Sequence[Text], margin: int, width: int) -> Text:
     return head.append("\n" + " " * margin).append_text(name)
 
 
-def _make_columns(ranking: Ranking, console: Console, details: bool, with_text: bool) -> list[list[Text]]:
-    """Make the columns that stand before the text: a header and a cell a document, all of one width."""
-    scores = [result.score for result in ranking]
+def _make_columns(
+    ranking: Ranking, starts: Sequence[int], console: Console, details: bool, with_text: bool
+) -> list[list[Text]]:
+    """Return the columns before the text: a header and a cell for each document, all of one width."""
+    scores = [hit.score for hit in ranking]
     columns = [
-        _pad_column("", [str(result.rank) for result in ranking], "dim", right=True),
+        _pad_column("", [str(hit.rank) for hit in ranking], "dim", right=True),
         _pad_column("score", _format_scores(scores), right=True),
         _pad_column("", _draw_bars(scores, 16 if console.width >= 100 else 10, console), "cyan"),
     ]
     if details:
-        columns.append(_pad_column("tokens", [str(result.tokens) for result in ranking], "dim", right=True))
-        if any(result.truncated for result in ranking):
-            columns.append(
-                _pad_column("", ["cut" if result.truncated else "" for result in ranking], "yellow")
-            )
-    names = [_make_name(result, console.encoding) for result in ranking]
+        columns.append(_pad_column("tokens", [str(hit.tokens) for hit in ranking], "dim", right=True))
+        if any(hit.truncated for hit in ranking):
+            columns.append(_pad_column("", ["cut" if hit.truncated else "" for hit in ranking], "yellow"))
+    names = [_make_name(hit, start, console.encoding) for hit, start in zip(ranking, starts, strict=True)]
     if any(names):
         columns.append(_pad_column("id", names, "cyan"))
     elif not with_text:
-        columns.append(_pad_column("index", [str(result.index) for result in ranking], "cyan"))
+        columns.append(_pad_column("index", [str(hit.index) for hit in ranking], "cyan"))
     return columns
 
 
@@ -112,30 +118,30 @@ def _pad_column(header: str, cells: Sequence[str], style: str = "", *, right: bo
 def _format_scores(scores: Sequence[float]) -> list[str]:
     """Write scores with as few decimals, from three to six, as show that different neighbours differ."""
     for decimals in range(3, 7):
-        written = [f"{score:.{decimals}f}" for score in scores]
-        if all(
-            text != next_text or score == next_score
-            for text, next_text, score, next_score in zip(
-                written, written[1:], scores, scores[1:], strict=False
-            )
-        ):
+        written = ["-" if score == -math.inf else f"{score:.{decimals}f}" for score in scores]
+        if all(a != b or one == two for (a, one), (b, two) in pairwise(zip(written, scores, strict=True))):
             break
     return written
 
 
 def _draw_bars(scores: Sequence[float], width: int, console: Console) -> list[str]:
-    """Draw a bar for each score, in half cells: one half for the lowest, all of `width` for the highest."""
+    """Draw a bar for each score, in half cells: one half for the lowest, all of `width` for the highest.
+
+    A blank document, which has no score, has no bar.
+    """
     full, half = ("\u2501", "\u2578") if _can_show("\u2501\u2578", console) else ("=", "=")
-    lowest, spread = min(scores), max(scores) - min(scores)
+    scored = [score for score in scores if score > -math.inf] or [0.0]
+    lowest, spread = min(scored), max(scored) - min(scored)
     bars = []
     for score in scores:
-        halves = 1 + round((2 * width - 1) * ((score - lowest) / spread if spread else 1.0))
+        share = (score - lowest) / spread if spread else 1.0
+        halves = 0 if score == -math.inf else 1 + round((2 * width - 1) * share)
         bars.append(full * (halves // 2) + half * (halves % 2))
     return bars
 
 
 def _can_show(characters: str, console: Console) -> bool:
-    """Tell whether the terminal's encoding and font have the characters."""
+    """Whether the terminal's encoding and font have the characters."""
     try:
         characters.encode(console.encoding)
     except UnicodeEncodeError:
@@ -143,34 +149,38 @@ def _can_show(characters: str, console: Console) -> bool:
     return not console.legacy_windows
 
 
-def _make_name(result: RankedDocument, encoding: str) -> str:
-    """Name a document by its id and, where it was read in windows, the best passage's line."""
-    name = "" if result.id is None else clean_text(str(result.id), encoding)
-    if result.passage is None:
+def _make_name(hit: RankedDocument, start: int, encoding: str) -> str:
+    """Name a document by its id and, where it was read in passages, the line of what is shown."""
+    name = "" if hit.id is None else clean_text(str(hit.id), encoding)
+    if hit.passage is None:
         return name
-    line = result.passage.line
+    line = line_of_excerpt(hit, start)
     if name:
         return f"{name}:{line}"
-    # The line is the document's own: of one that is a line itself it would say nothing.
+    # The line is the document's own: a document of one line has no other.
     return f"line {line}" if line > 1 else ""
 
 
-def _draw_texts(ranking: Ranking, console: Console, width: int) -> Iterator[list[Text]]:
-    """Give the lines that are shown of each document: of what the model read, the part that says most."""
+def _read_text(hit: RankedDocument) -> str:
+    """Return what of a document the model has read: the best passage, or all until it was cut."""
+    if hit.passage is not None:
+        return hit.passage.text
+    return hit.text[: hit.characters_read] if hit.truncated else hit.text
+
+
+def _draw_excerpt(text: str, start: int, words: re.Pattern[str], console: Console, width: int) -> list[Text]:
+    """Return the lines of a text's excerpt, with an ellipsis where something is left out."""
     from rich.text import Text
 
-    width = max(width, 10)
-    words = QueryWords(ranking.query.text)
     ellipsis = "\u2026" if _can_show("\u2026", console) else "..."
     style = "bold underline" if console.no_color else "bold magenta"
     max_lines = max(2, min(5, 300 // width))
-    for result in ranking:
-        text = result.text[: result.characters_read] if result.truncated else result.text
-        text = clean_text(result.passage.text if result.passage else text, console.encoding)
-        excerpt = make_excerpt(text, words, width=width, max_lines=max_lines, ellipsis=ellipsis)
-        lines = []
-        for line in excerpt:
-            lines.append(Text(line.text))
-            for start, end in line.marks:
-                lines[-1].stylize(style, start, end)
-        yield lines
+    end = start + 2 * max_lines * width  # more than fits, so that a long text costs no more than a short one
+    shown = Text((f"{ellipsis} " if start else "") + clean_text(text[start:end], console.encoding))
+    shown.highlight_regex(words, style)
+    lines = list(shown.wrap(console, width))
+    if len(lines) > max_lines or len(text) > end:
+        lines = list(shown.wrap(console, width - len(ellipsis) - 1))[:max_lines]
+        lines[-1].rstrip()
+        lines[-1].append(f" {ellipsis}")
+    return lines if shown else []

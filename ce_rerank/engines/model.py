@@ -25,11 +25,9 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..errors import UnavailableError
-from ..models.kind import LONGEST, untrusted_activation
-from ..models.store import Checkpoint
+from ..models.checkpoint import ACTIVATIONS, LONGEST, Checkpoint
 from ..types import Pair
 from .batching import Float32s, Padding, PairTokens, TokenBatch, pad_rows
-from .openvino.compilable import ACTIVATIONS
 from .tokenization import EncoderTokenizer
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -165,7 +163,7 @@ def load_model(
     when it cannot be loaded whole, needs code that is not trusted, or cannot score a pair.
     """
     name = checkpoint.name
-    if not trust_remote_code and (activation := untrusted_activation(checkpoint.folder)):
+    if not trust_remote_code and (activation := checkpoint.foreign_activation):
         raise UnavailableError(
             f"{name} names its own code, {activation}, as the activation of its scores.",
             hint="Read that code; when you trust it, give --trust-remote-code.",

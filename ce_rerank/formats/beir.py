@@ -8,11 +8,10 @@ from dataclasses import replace
 
 from ..errors import InputError
 from ..types import Document, Query
-from .base import InputFormat, ReadOptions, choose_format, row_reader
+from .documents import InputFormat, ReadOptions, choose_format, row_reader
 from .fields import ID_FIELDS, TEXT_FIELDS, FieldRules, find_id, without_texts
-from .jsonl import read_jsonl_rows
+from .json import encode_json, read_json_rows
 from .source import Lines, LookAhead, Readable, Reject, Row, as_source, raise_at_once
-from .strict_json import encode_json
 
 QUERY_ID_FIELDS = ("_id", "id", "query_id", "query-id", "qid")
 """Where the id of a query is looked for, in this order."""
@@ -108,7 +107,7 @@ def _rows(
     if format in ("tsv", "text"):
         return _read_plain_tsv(stream, name, reject)
     if format == "jsonl" and wanted is not None:
-        return read_jsonl_rows(stream, name, reject, skip=lambda line: _is_unwanted(line, wanted))
+        return read_json_rows(stream, name, reject, skip=lambda line: _is_unwanted(line, wanted))
     return row_reader(format)(stream, name, reject)
 
 

@@ -1,19 +1,21 @@
-"""CSV and TSV: a header, then the rows, quoted as Excel and Python's csv module do."""
+"""CSV, quoted as Excel and Python's csv module do, and TSV, a row a line: a header, then the rows."""
 
 from __future__ import annotations
 
 import csv
 import io
 import logging
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, BinaryIO, Literal
 
 from ..errors import InputError
 from ..types import Ranking
+from .json import encode_json, encode_utf8
 from .rows import INPUT_NAME, RowsOf
-from .source import Lines, LookAhead, Reject, Row, raise_at_once
-from .strict_json import encode_json, encode_utf8
+from .source import ROW_BYTES, Lines, LookAhead, Reject, Row, raise_at_once
 
 log = logging.getLogger("ce_rerank")
 
@@ -21,40 +23,165 @@ Delimiter = Literal[",", "\t"]
 DELIMITERS: dict[str, Delimiter] = {"csv": ",", "tsv": "\t"}
 
 
-def read_delimited_rows(
-    stream: LookAhead, name: str, reject: Reject, *, delimiter: Delimiter
+def read_csv_rows(
+    stream: LookAhead,
+    name: str,
+    reject: Reject,
+    *,
+    delimiter: str | None = None,
+    columns: Sequence[str] = (),
+    ids: Container[str] = (),
 ) -> Iterator[Row]:
-    """Read rows as objects whose values are strings, named by the header; blank lines are skipped.
+    """Read rows as objects of strings, named by the header or by `columns`; blank lines are skipped.
 
-    Quoted fields may hold line ends; a row's line is the one on which it starts. Raises InputError for a
-    header with a name twice; a row with more or fewer fields than the header, or broken quotes, is rejected.
+    Without a `delimiter` it is that of a `sep=` line, else the one that cuts the first line into as many
+    cells as there are `columns`, else into the most. A quoted field may hold line ends; the origin of a row
+    is its first line. In columns named in `ids` (lower case) `1.0` is read as `1`. Raises InputError for a
+    header that cannot be read; a row with another number of cells, or broken quotes, is rejected.
     """
     # The module's limit is 128 KiB a field, which a document may well be over. The setting is the process's.
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    lines = _PhysicalLines(Lines(stream, name))
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    header: list[str] = []
+    first_line = stream.look_at_line(ROW_BYTES).decode(errors="replace")
+    sep_line = re.fullmatch(r'"?sep=(.?)"?', first_line)
+    lines = _RowLines(Lines(stream, name), name, skip=1 if sep_line else 0)
+    if sep_line:
+        delimiter = delimiter or sep_line[1] or "\t"
+    reader = csv.reader(lines, delimiter=delimiter or _find_delimiter(first_line, len(columns)), strict=True)
+    table = _Table(columns, ids)
+    for cells in _until_the_end(reader, lines):
+        try:
+            if lines.fault:
+                raise lines.fault
+            if cells and (row := table.row(cells, lines.where)):
+                yield row
+        except InputError as error:
+            (reject if table.header else raise_at_once)(error, "".join(lines.of_row).rstrip("\r\n"))
+        lines.forget_row()
+
+
+def read_tsv_rows(
+    stream: LookAhead,
+    name: str,
+    reject: Reject,
+    *,
+    delimiter: str | None = None,
+    columns: Sequence[str] = (),
+    ids: Container[str] = (),
+) -> Iterator[Row]:
+    """Read a row a line, whose cells are between tabs; a quote is a character like any other.
+
+    See `read_csv_rows` for the rest.
+    """
+    table = _Table(columns, ids)
+    lines = Lines(stream, name)
+    for number, line in lines:
+        text = line.rstrip("\r\n")
+        try:
+            if lines.fault:
+                raise lines.fault
+            if text and not text.isspace():
+                row = table.row(text.split(delimiter or "\t"), f"{name}:{number}")
+                if row:
+                    yield row
+        except InputError as error:
+            (reject if table.header else raise_at_once)(error, text)
+
+
+class _Table:
+    """Makes objects of cells, named by the first row unless the columns are known."""
+
+    def __init__(self, columns: Sequence[str], ids: Container[str]) -> None:
+        self._ids = ids
+        self._id_places: list[int] = []
+        self.header: Sequence[str] = ()
+        if columns:
+            self._name_columns(columns)
+
+    def row(self, cells: list[str], where: str) -> Row | None:
+        """Return the row; None for the header. Raises InputError for too few or too many cells."""
+        header = self.header
+        if not header:
+            twice = [name for name, times in Counter(cells).items() if times > 1]
+            if twice:
+                problem = f'{where}: the header has "{twice[0]}" twice.'
+                raise InputError(problem, hint="Rename one of the columns, or name all with --columns.")
+            self._name_columns(cells)
+            return None
+        if len(cells) != len(header):
+            raise InputError(
+                f"{where}: the row has {len(cells)} fields, the header has {len(header)} "
+                f"({', '.join(header[:12])}).",
+                hint="Quote fields that hold the delimiter.",
+            )
+        for place in self._id_places:
+            if cells[place].endswith(".0") and cells[place][:-2].isdigit():
+                cells[place] = cells[place][:-2]
+        return Row(dict(zip(header, cells, strict=True)), where)
+
+    def _name_columns(self, names: Sequence[str]) -> None:
+        self.header = names
+        self._id_places = [place for place, name in enumerate(names) if name.lower() in self._ids]
+
+
+class _RowLines:
+    """Lines as the csv module takes them, with those of the current row and the first fault among them."""
+
+    def __init__(self, lines: Lines, name: str, skip: int) -> None:
+        self._lines = lines
+        self._name = name
+        self._skip = skip
+        self._size = 0
+        self.of_row: list[str] = []
+        self.where = name
+        self.fault: InputError | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in self._lines:
+            if self._skip and not line.isspace():
+                self._skip -= 1
+                continue
+            if not self.of_row:
+                self.where = f"{self._name}:{number}"
+            self.of_row.append(line)
+            self._size += len(line)
+            if self._lines.fault:
+                self.fault = self.fault or self._lines.fault
+            if self._size > ROW_BYTES:
+                raise InputError(f"{self.where}: a quoted field starts in this row and never ends.")
+            yield line
+
+    def forget_row(self) -> None:
+        """Go on to the next row."""
+        self.of_row.clear()
+        self._size = 0
+        self.fault = None
+
+
+def _until_the_end(reader: Iterator[list[str]], lines: _RowLines) -> Iterator[list[str]]:
+    """Read rows of cells; broken quotes make a row without cells, and the fault of its lines."""
     while True:
-        line = reader.line_num + 1
-        where = f"{name}:{line}"
-        fault = None
         try:
             cells = next(reader, None)
-            if cells is None:
-                return
-            fault = lines.fault
         except csv.Error as error:
-            cells, fault = [], _explain_csv_error(error, where)
-        if cells and header and not fault and len(cells) != len(header):
-            fault = _ragged(cells, header, where)
-        if fault:
-            # Without a header there is nothing to go on with.
-            (reject if header else raise_at_once)(fault, lines.row_text)
-        elif cells and header:
-            yield Row(dict(zip(header, cells, strict=True)), where)
-        elif cells:
-            header = _checked_header(cells, where)
-        lines.forget_row()
+            lines.fault = lines.fault or _explain_csv_error(error, lines.where)
+            cells = []
+        if cells is None:
+            return
+        yield cells
+
+
+def _find_delimiter(line: str, columns: int) -> str:
+    counts = {delimiter: len(next(csv.reader([line], delimiter=delimiter), [])) for delimiter in ",;\t|"}
+    return max(counts, key=lambda delimiter: (counts[delimiter] == columns, counts[delimiter]))
+
+
+def _explain_csv_error(error: csv.Error, where: str) -> InputError:
+    if "unexpected end of data" in str(error):
+        return InputError(f"{where}: a quoted field starts in this row and never ends.")
+    return InputError(
+        f"{where}: broken quotes ({error}).",
+        hint='A field that starts with a quote ends with one; quotes inside it are doubled: "say ""so""".',
+    )
 
 
 class DelimitedWriter:
@@ -145,53 +272,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, str):
         return value
     return "" if value is None else encode_json(value)
-
-
-class _PhysicalLines:
-    """Lines as the csv module takes them; keeps those of the current row, and the first fault among them."""
-
-    def __init__(self, lines: Lines) -> None:
-        self._lines = lines
-        self._of_row: list[str] = []
-        self.fault: InputError | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        for _, line in self._lines:
-            self._of_row.append(line)
-            if self._lines.fault:
-                self.fault = self.fault or self._lines.fault
-                line = line.replace("\0", "\ufffd")  # a NUL is more than Python 3.10's module can take
-            yield line
-
-    @property
-    def row_text(self) -> str:
-        """The current row as it stands in the file."""
-        return "".join(self._of_row).rstrip("\r\n")
-
-    def forget_row(self) -> None:
-        """Go on to the next row."""
-        self._of_row.clear()
-        self.fault = None
-
-
-def _checked_header(cells: list[str], where: str) -> list[str]:
-    for place, cell in enumerate(cells):
-        if cell in cells[:place]:
-            raise InputError(f'{where}: the header has "{cell}" twice.', hint="Rename one of the columns.")
-    return cells
-
-
-def _ragged(cells: list[str], header: list[str], where: str) -> InputError:
-    return InputError(
-        f"{where}: the row has {len(cells)} fields, the header has {len(header)} ({', '.join(header[:12])}).",
-        hint="Quote fields that hold the delimiter.",
-    )
-
-
-def _explain_csv_error(error: csv.Error, where: str) -> InputError:
-    if "unexpected end of data" in str(error):
-        return InputError(f"{where}: a quoted field starts in this row and never ends.")
-    return InputError(
-        f"{where}: broken quotes ({error}).",
-        hint='A field that starts with a quote ends with one; quotes inside it are doubled: "say ""so""".',
-    )

@@ -1,26 +1,43 @@
 """Rows to documents: which fields make the text, and which is the id.
 
-The rules are those of the command line's `--text-field` and `--id-field`, and of every format alike.
+The rules are those of the command line's `--text-field` and `--id-field`, and the same for every format.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
 from ..types import Document, DocumentId
-from .strict_json import json_kind
+from .json import json_kind
 
-TEXT_FIELDS = ("text", "passage", "content", "body", "document", "contents")
+TEXT_FIELDS = ("text", "passage", "content", "body", "document", "contents", "page_content")
 """Where a text is looked for when no field is named, in this order."""
 TITLE_FIELD = "title"
 """Goes before the text when no field is named."""
-ID_FIELDS = ("id", "_id", "docid", "doc_id", "pid")
-"""Where an id is looked for when no field is named, in this order."""
+ID_FIELDS = ("id", "_id", "docno", "docid", "doc_id", "pid", "corpus-id")
+"""Where an id is looked for when no field is named, in this order and in any case."""
+LIST_FIELDS = ("documents", "passages", "candidates", "hits", "texts")
+"""Where the documents of a query are looked for, in this order."""
+QUERY_FIELD = "query"
+QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
+"""Where the id of a query is looked for, in this order; beside a list also in `id` and `_id`."""
 
 _MISSING = object()
+_DEEPEST_SHOWN = 5
+_MOST_SHOWN = 12
+_COLUMNS_HINT = 'It holds columns; write it as rows, an object each (pandas: orient="records", lines=True).'
+_PLAIN_NAME = re.compile(r"[\w.$@/:-]+")
+
+
+class MissingFieldError(InputError):
+    """A row without the field that is needed of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,110 +50,216 @@ class FieldRules:
     def document(self, value: object, origin: str) -> Document:
         """Make a document of a row: an object, or a bare string, which is all text.
 
-        Raises InputError naming `origin` when the row is neither, has no text, or its text is no string.
+        Raises InputError that starts with `origin` when the row is neither, or has no text.
         """
         if isinstance(value, str):
             return Document(value, origin=origin)
         if not isinstance(value, dict):
-            raise InputError(f"{origin}: the row is {json_kind(value)}, not an object or a string.")
+            raise InputError(
+                f"{origin}: the row is {json_kind(value)}, not an object or a string.", hint=_way_in(value)
+            )
         if self.text_fields:
-            text = " ".join(filter(None, (_text_at(value, path, origin) for path in self.text_fields)))
-            used = tuple(dict.fromkeys(self.text_fields))
+            named = [(path, find_value(value, path)) for path in dict.fromkeys(self.text_fields)]
+            found = [(path, item) for path, item in named if item is not _MISSING]
         else:
-            text, used = _usual_text(value, origin)
+            found = [(name, value[name]) for name in TEXT_FIELDS if name in value][:1]
+            if found and value.get(TITLE_FIELD) not in (None, "", []):
+                found.insert(0, (TITLE_FIELD, value[TITLE_FIELD]))
+        if not found:
+            raise _no_text(value, self.text_fields, origin)
+        texts = [_text_of(item, path, value, origin) for path, item in found]
+        text = texts[0] if len(texts) == 1 else " ".join(filter(None, texts))
+        used = tuple([path for path, _ in found])
         return Document(text, find_id(value, self.id_field, origin), value, used, origin)
 
 
 def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> DocumentId | None:
-    """Give a row's id: of the named field, else of the first usual one that is there and not null."""
+    """Return a row's id: of the named field, else of the first usual one that has one; None without.
+
+    An id is a string or a number, a whole number as an integer (`1.0` is 1). Raises InputError where the
+    named field is missing or holds something else.
+    """
     if id_field is not None:
-        value = _lookup(row, id_field)
+        value = find_value(row, id_field)
         if value is _MISSING:
-            raise _no_field(row, id_field, origin, "--id-field")
-        return _checked_id(value, id_field, origin)
-    for name in ID_FIELDS:
-        value = row.get(name)
-        if value is not None:
-            return _checked_id(value, name, origin)
+            raise MissingFieldError(
+                f'{origin}: no "{id_field}" field ({describe_fields(row)}).', hint="Name it with --id-field."
+            )
+        id = _as_id(value)
+        if id is None and value not in (None, ""):
+            raise InputError(
+                f'{origin}: the id "{id_field}" is {json_kind(value)}, not a string or a number '
+                f"({describe_fields(row)}).",
+                hint="Name another field with --id-field.",
+            )
+        return id
+    for name in _id_names(tuple(row)):
+        id = _as_id(row[name])
+        if id is not None:
+            return id
     return None
 
 
+def missing_id(row: Mapping[str, Any], origin: str) -> InputError:
+    """Return the error for a document without an id where one is needed."""
+    return InputError(
+        f"{origin}: the document has no id ({describe_fields(row)}).", hint="Name its field with --id-field."
+    )
+
+
 def has_field(row: Mapping[str, Any], path: str) -> bool:
-    """Tell whether a row has a field, by its name or by a dotted path."""
-    return _lookup(row, path) is not _MISSING
+    """Whether a row has a field, by its name or by a dotted path."""
+    return find_value(row, path) is not _MISSING
 
 
-def without_texts(document: Document) -> dict[str, Any]:
-    """Give a document's fields without those that its text was made from, except a title."""
-    fields = dict(document.fields)
-    for path in document.text_fields:
-        if path != TITLE_FIELD and has_field(fields, path):
-            fields = _without(fields, path)
-    return fields
+def find_value(row: Mapping[str, Any], path: str) -> Any:
+    """Follow a dotted path into nested objects, and into each object of a list.
 
-
-def _checked_id(value: object, name: str, origin: str) -> DocumentId | None:
-    if value is None or isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise InputError(
-        f'{origin}: the id "{name}" is {json_kind(value)}, not a string or an integer.',
-        hint="Name another field with --id-field.",
-    )
-
-
-def _usual_text(row: Mapping[str, Any], origin: str) -> tuple[str, tuple[str, ...]]:
-    for name in TEXT_FIELDS:
-        if name in row:
-            break
-    else:
-        raise _no_field(row, TEXT_FIELDS[0], origin, "--text-field")
-    text = _checked_text(row[name], name, origin)
-    title = row.get(TITLE_FIELD)
-    if title is None or title == "":
-        return text, (name,)
-    title = _checked_text(title, TITLE_FIELD, origin)
-    return f"{title} {text}" if text else title, (TITLE_FIELD, name)
-
-
-def _text_at(row: Mapping[str, Any], path: str, origin: str) -> str:
-    value = _lookup(row, path)
-    if value is _MISSING:
-        raise _no_field(row, path, origin, "--text-field")
-    return _checked_text(value, path, origin)
-
-
-def _checked_text(value: object, name: str, origin: str) -> str:
-    if isinstance(value, str):
-        return value
-    raise InputError(
-        f'{origin}: the field "{name}" is {json_kind(value)}, not a string.',
-        hint="Name the field that holds the text with --text-field.",
-    )
-
-
-def _lookup(row: Mapping[str, Any], path: str) -> Any:
-    """Follow a dotted path into nested objects; a key that has the dots in it comes first."""
+    A key that has the dots in it comes first.
+    """
     if path in row:
         return row[path]
     head, dot, rest = path.partition(".")
     inner = row.get(head) if dot else None
-    return _lookup(inner, rest) if isinstance(inner, Mapping) else _MISSING
+    if isinstance(inner, Mapping):
+        return find_value(inner, rest)
+    if isinstance(inner, list):
+        values = [find_value(item, rest) for item in inner if isinstance(item, Mapping)]
+        return [value for value in values if value is not _MISSING] or _MISSING
+    return _MISSING
 
 
-def _without(row: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Leave out what `_lookup` would find, and objects in which nothing else is."""
-    head, _, rest = path.partition(".")
-    left = _without(row[head], rest) if path not in row and isinstance(row.get(head), Mapping) else {}
-    key = path if path in row else head
-    return {name: left if name == key else value for name, value in row.items() if name != key or left}
+def without_texts(document: Document) -> dict[str, Any]:
+    """Return a document's fields without those that its text was made from, except a title."""
+    fields: Any = document.fields
+    for path in document.text_fields:
+        if path != TITLE_FIELD:
+            fields = _without(fields, path)
+    return dict(fields)
 
 
-def _no_field(row: Mapping[str, Any], path: str, origin: str, option: str) -> InputError:
-    names = list(row)
-    has = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-    has_query = "query" in row and any(isinstance(value, list) for value in row.values())
-    way_out = f"Name it with {option}."
-    return InputError(
-        f'{origin}: no "{path}" field ({f"has: {has}" if names else "it has none at all"}).',
-        hint=f"{way_out} Queries with their documents are for: ce-rerank batch" if has_query else way_out,
+def _without(value: Any, path: str) -> Any:
+    """Leave out what `find_value` finds, and objects in which nothing else is."""
+    if isinstance(value, list):
+        left = [_without(item, path) for item in value]
+        return [item for item, before in zip(left, value, strict=True) if item or not before]
+    if not isinstance(value, Mapping):
+        return value
+    if path in value:
+        return {name: item for name, item in value.items() if name != path}
+    head, dot, rest = path.partition(".")
+    if not dot or not isinstance(value.get(head), Mapping | list):
+        return value
+    inner = _without(value[head], rest)
+    return {name: inner if name == head else item for name, item in value.items() if name != head or inner}
+
+
+@functools.lru_cache(maxsize=256)
+def _id_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the usual names for an id among a row's names, the first to be looked at first."""
+    by_lower = {name.lower(): name for name in reversed(names)}
+    return tuple([by_lower[name] for name in ID_FIELDS if name in by_lower])
+
+
+def _as_id(value: object) -> DocumentId | None:
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, float) and math.isfinite(value):
+        return int(value) if value.is_integer() else repr(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text_of(value: object, path: str, row: Mapping[str, Any], origin: str) -> str:
+    """Return a text, a number or a list of them as text; null is an empty one."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return " ".join(filter(None, [_text_of(item, path, row, origin) for item in value]))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    inside = f" ({describe_fields(value, path + '.')})" if isinstance(value, dict) else ""
+    raise InputError(
+        f'{origin}: "{path}" is {json_kind(value)}, not text{inside}.',
+        hint=_COLUMNS_HINT if _is_by_column(row) else "Name the field that holds the text with --text-field.",
     )
+
+
+def describe_fields(row: Mapping[str, Any], prefix: str = "") -> str:
+    """Say which fields a row has, with the paths of those that are nested; quoted where spaces matter."""
+    names = [
+        name if _PLAIN_NAME.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+        for name in _paths(row, prefix)
+    ]
+    if not names:
+        return "it has none at all"
+    more = len(names) - _MOST_SHOWN
+    return f"has: {', '.join(names[:_MOST_SHOWN])}" + (f" and {more} more" if more > 0 else "")
+
+
+def _paths(row: Mapping[str, Any], prefix: str, levels: int = _DEEPEST_SHOWN) -> Iterator[str]:
+    for name, value in row.items():
+        inner = value[0] if isinstance(value, list) and value else value
+        if isinstance(inner, dict) and inner and levels:
+            yield from _paths(inner, f"{prefix}{name}.", levels - 1)
+        else:
+            yield prefix + name
+
+
+def _no_text(row: Mapping[str, Any], text_fields: tuple[str, ...], origin: str) -> InputError:
+    hint = _way_in(row)
+    if not hint and "query" in row and any(isinstance(value, list) for value in row.values()):
+        hint = "Queries with their documents are for: ce-rerank batch"
+    name = (*text_fields, TEXT_FIELDS[0])[0]
+    return MissingFieldError(
+        f'{origin}: no "{name}" field ({describe_fields(row)}).', hint=hint or "Name it with --text-field."
+    )
+
+
+def _way_in(value: object) -> str:
+    """Return the hint for what holds the rows deeper, as the whole answer of a search engine does."""
+    found = sorted(_inner_rows(value, ""), key=lambda found: (not found[1], -found[2]))
+    if found and not (isinstance(value, dict) and "query" in value):
+        path, text_path, size = found[0]
+        # A list may be an item of an array itself.
+        path = "flatten[]" if isinstance(value, list) else path
+        option = f", and give --text-field {text_path}" if text_path and text_path not in TEXT_FIELDS else ""
+        if text_path or 2 * size > len(json.dumps(value)):
+            return f"Take the rows out of it: jq -c '{path}'{option}."
+    if isinstance(value, dict) and _is_by_column(value):
+        return _COLUMNS_HINT
+    return ""
+
+
+def _is_by_column(value: Mapping[str, Any]) -> bool:
+    columns = [item for item in value.values() if item is not None]
+    are_lists = all(isinstance(column, list) for column in columns)
+    are_alike = all(isinstance(column, dict) and column.keys() == columns[0].keys() for column in columns)
+    return {"columns", "data"} <= value.keys() or (len(columns) > 1 and (are_lists or are_alike))
+
+
+def _inner_rows(value: object, path: str, levels: int = _DEEPEST_SHOWN) -> Iterator[tuple[str, str, int]]:
+    """Find the arrays of objects in a value: jq's path of the items, that of a text in one, their size."""
+    if not levels or not value:
+        return
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            step = f".{name}" if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else f".[{json.dumps(name)}]"
+            yield from _inner_rows(inner, path + step, levels - 1)
+        is_of_rows = all(
+            isinstance(row, dict) and not row.keys().isdisjoint(TEXT_FIELDS) for row in value.values()
+        )
+        if is_of_rows and len(value) > 1:  # pandas: orient="index"
+            yield f"{path or '.'}[]", _text_path(next(iter(value.values()))), len(json.dumps(value))
+    elif isinstance(value, list):
+        if all(isinstance(item, dict) for item in value):
+            yield f"{path}[]", _text_path(value[0]), len(json.dumps(value))
+        else:
+            yield from _inner_rows(value[0], f"{path}[]", levels - 1)
+
+
+def _text_path(row: dict[str, Any]) -> str:
+    """Return the path of a text in a row, under one of the usual names; empty without."""
+    paths = list(_paths(row, ""))
+    return next((path for name in TEXT_FIELDS for path in paths if path.rpartition(".")[2] == name), "")

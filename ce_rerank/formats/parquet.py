@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from ..errors import InputError
 from ..types import Ranking
+from .json import encode_json
 from .rows import INPUT_NAME, RowsOf
 from .source import LookAhead, Reject, Row
-from .strict_json import ExactFloat, encode_json
 
 BATCH_ROWS = 1024
 GROUP_ROWS = 8192
@@ -40,35 +40,26 @@ _OWN_TYPES = {
 def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
     """Read rows as objects of what JSON has; a row's origin is its number, from 1.
 
-    Times become ISO text, decimals numbers with all their digits, bytes their UTF-8 text or, when they are
-    not that, base64; NaN, with which pandas writes a missing number, becomes null. An infinite number is
-    rejected. A file is read a batch of rows at a time; what is no file is held whole.
+    Times become ISO text, bytes their UTF-8 text or else base64; decimals become numbers; NaN, with which
+    pandas writes a missing number, and infinities become null. A file is read a batch of rows at a time; a
+    stream is held whole.
     """
     try:
-        file = pq.ParquetFile(stream.file_beneath() or io.BytesIO(stream.readall()))
-        _require_different(file.schema_arrow.names, name)
+        file = pq.ParquetFile(stream.file_beneath() or io.BytesIO(b"".join(iter(stream.take, b""))))
+        names = file.schema_arrow.names
+        if len(set(names)) < len(names):
+            twice = next(column for column, times in Counter(names).items() if times > 1)
+            raise InputError(
+                f'{name}: the column "{twice}" is there twice.', hint="Rename one of the columns."
+            )
         number = 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             columns = [_plain_column(column) for column in batch.columns]
-            names = batch.schema.names
             for values in zip(*columns, strict=True) if columns else ():
                 number += 1
-                where = f"{name}: row {number}"
-                row = dict(zip(names, values, strict=True))
-                infinite = next((key for key, value in row.items() if _holds_infinity(value)), None)
-                if infinite is None:
-                    yield Row(row, where)
-                else:
-                    problem = f'{where}: the field "{infinite}" is infinite, which JSON cannot hold.'
-                    reject(InputError(problem), str(row))
+                yield Row(dict(zip(names, values, strict=True)), f"{name}: row {number}")
     except pa.ArrowException as error:
         raise InputError(f"{name}: cannot be read as Parquet ({str(error).splitlines()[0]}).") from None
-
-
-def _require_different(columns: Sequence[str], name: str) -> None:
-    twice = next((column for column, times in Counter(columns).items() if times > 1), None)
-    if twice is not None:
-        raise InputError(f'{name}: the column "{twice}" is there twice.', hint="Rename one of the columns.")
 
 
 class ParquetWriter:
@@ -141,19 +132,11 @@ class ParquetWriter:
 def _common_type(values: Sequence[Any]) -> pa.DataType | None:
     """Give the one simple type that the values have, nulls aside; None when there is no such type."""
     present = [value for value in values if value is not None]
-    kinds = {_simple_type(value) for value in present}
+    kinds = {type(value) for value in present}
     if kinds == {int} and any(not -(2**63) <= value < 2**63 for value in present):
         return None
     simple = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     return simple.get(kinds.pop()) if len(kinds) == 1 else None
-
-
-def _simple_type(value: Any) -> type:
-    """Give the type of a value; a float that was written with other digits, but no more of them, is one."""
-    kind = type(value)
-    if kind is ExactFloat and decimal.Decimal(value.literal) == decimal.Decimal(repr(float(value))):
-        return float
-    return kind
 
 
 def _plain_column(column: pa.Array) -> list[Any]:
@@ -171,9 +154,9 @@ def _plain_column(column: pa.Array) -> list[Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
-        return None if math.isnan(value) else value
+        return value if math.isfinite(value) else None
     if isinstance(value, decimal.Decimal):
-        return ExactFloat(str(value))
+        return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, bytes):
@@ -186,11 +169,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, (str, int)) else str(value)
-
-
-def _holds_infinity(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_holds_infinity, value.values()))
-    if isinstance(value, list):
-        return any(map(_holds_infinity, value))
-    return isinstance(value, float) and not isinstance(value, ExactFloat) and math.isinf(value)

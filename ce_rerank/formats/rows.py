@@ -6,6 +6,7 @@ is the same value, nothing is said twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,9 @@ def _query_fields(ranking: Ranking) -> dict[str, Any]:
 
 
 def _own_fields(ranked: RankedDocument, options: WriteOptions) -> dict[str, Any]:
-    row: dict[str, Any] = {"index": ranked.index, "score": shortest_float32(ranked.score)}
+    is_blank = ranked.score == -math.inf
+    score = None if is_blank else shortest_float32(ranked.score)
+    row: dict[str, Any] = {"index": ranked.index, "score": score}
     if options.with_text:
         row["text"] = ranked.text
     if ranked.id is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 
 def shortest_float32(score: float) -> float:
@@ -15,6 +16,12 @@ def shortest_float32(score: float) -> float:
     return float(str(np.float32(score)))
 
 
+def place_blanks(scores: Sequence[float]) -> list[float]:
+    """Return scores with the lowest of them minus 1 in place of -inf, the score of blank documents."""
+    lowest = min((score for score in scores if score > -math.inf), default=0.0)
+    return [lowest - 1 if score == -math.inf else score for score in scores]
+
+
 def separate_ties(scores: Iterable[float]) -> Iterator[float]:
     """Lower scores by as little as makes each less than the one before it, as float32.
 
@@ -25,7 +32,7 @@ def separate_ties(scores: Iterable[float]) -> Iterator[float]:
 
     lowest = np.float32("-inf")
     previous = float("inf")
-    for score in scores:
+    for score in map(float, np.array(list(scores), np.float32)):
         lowered = score if score < previous else float(np.nextafter(np.float32(previous), lowest))
         yield lowered
         previous = lowered

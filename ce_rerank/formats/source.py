@@ -1,12 +1,12 @@
-"""Where bytes come from: files and streams, decompressed, looked at without losing a byte, in lines.
+"""Where bytes come from: files and streams, decompressed, as UTF-8, in lines or in blocks of text.
 
-Everything that can go wrong with a file before its format matters (it is not there, it is a folder, its gzip
-is cut off, it is UTF-16) is said here, once, as an InputError that starts with the file's name.
+What can go wrong with a file whatever its format (it is missing, a folder, cut off, not UTF-8) is an
+InputError from here that starts with the file's name.
 """
 
 from __future__ import annotations
 
-import difflib
+import codecs
 import gzip
 import io
 import os
@@ -14,24 +14,41 @@ import re
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-from ..errors import InputError
+from ..errors import InputError, UnavailableError
 
 BUFFER_BYTES = 1 << 17
+ROW_BYTES = 1 << 28
+"""A row, or a whole file that is one document, is refused above this size."""
 UTF8_BOM = b"\xef\xbb\xbf"
 COMPRESSIONS = (".gz", ".zst")
-_ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame without data, which may come first
+_ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one without data before it
+# From a kibibyte, zstd makes 32 MiB at most.
+_ZSTD_PIECE_BYTES = 1 << 10
+_LINE_END = re.compile(rb"[\r\n]")
+_BOMS = {  # UTF-32 before UTF-16, which begins alike
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_ZEROS_OF: dict[tuple[bool, ...], str] = {  # which of the first four bytes are zero, if ASCII
+    (False, True, False, True): "UTF-16LE",
+    (True, False, True, False): "UTF-16BE",
+    (False, True, True, True): "UTF-32LE",
+    (True, True, True, False): "UTF-32BE",
+}
 
 Reject = Callable[[InputError, str], None]
-"""What is done with a row that cannot be read, given the error and the row's own text."""
+"""Takes a row that cannot be read: the error and the row's own text."""
 
 
 def raise_at_once(error: InputError, text: str) -> NoReturn:
-    """Reject a row by stopping there."""
+    """Reject a row by raising its error."""
     raise error
 
 
@@ -45,19 +62,19 @@ class Row(NamedTuple):
 class Source:
     """A file, or a stream that is open already, with the name that messages call it by.
 
-    A stream can be read once and is left open; a file as often as one likes.
+    A stream can be read once and is left open; a file can be read again.
     """
 
     def __init__(self, name: str, *, path: Path | None = None, stream: BinaryIO | None = None) -> None:
         self.name = name
         self.path = path
         self.stream = stream
-        self._raw: BinaryIO | io.RawIOBase | None = None
+        self._raw: BinaryIO | io.FileIO | None = None
 
     @classmethod
     def from_path(cls, path: Path) -> Source:
         """Name a file; it is opened when it is read."""
-        # What is no text in a name, any byte on Linux, is written as \xE9 wherever the name is.
+        # A name on Linux may hold any byte; what is not UTF-8 is shown as \xE9.
         return cls(os.fsencode(path).decode(errors="backslashreplace"), path=path)
 
     @classmethod
@@ -68,20 +85,20 @@ class Source:
     @classmethod
     def from_stream(cls, stream: BinaryIO, name: str = "stdin") -> Source:
         """Name a stream that is open already."""
-        # Some other process may have made it one that does not wait, and what is still to come would be lost.
+        # Another process may have made it non-blocking; a read would then take a pause for the end.
         with suppress(OSError, ValueError, AttributeError):
             os.set_blocking(stream.fileno(), True)
         return cls(name, stream=stream)
 
     @property
     def size_bytes(self) -> int | None:
-        """How large the file is on disk; None for a stream and for what is no regular file."""
+        """The size of the file on disk; None for a stream and for what is not a regular file."""
         found = None if self.path is None else _status(self.path)
         return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else None
 
     @property
     def read_bytes(self) -> int:
-        """How much of the file was taken from disk so far: with `size_bytes`, the share that is done."""
+        """How many bytes of the file were taken from disk so far."""
         raw = self._raw
         if raw is None:
             return 0
@@ -91,30 +108,15 @@ class Source:
 
     @contextmanager
     def open(self) -> Iterator[LookAhead]:
-        """Give the source's decompressed bytes; what goes wrong while they are read is an InputError."""
+        """Yield the source's bytes, decompressed, text as UTF-8; what fails meanwhile is an InputError."""
         with ExitStack() as stack, _told_as_input_errors(self):
-            self._raw = self.stream or stack.enter_context(self._open_path())
-            ahead = LookAhead(self._raw)
-            yield _decompress(ahead, self)
-
-    def _open_path(self) -> io.FileIO:
-        if self.path is None:
-            raise ValueError("a source needs a path or a stream")
-        return io.FileIO(self.path)
-
-
-def is_pipe_or_device(path: Path) -> bool:
-    """Tell whether a name is neither a file's nor a folder's; one under which nothing can be found is not."""
-    found = _status(path)
-    return found is not None and not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode)
-
-
-def _status(path: Path) -> os.stat_result | None:
-    """Look at what is under a name; None where nothing can be looked at, whatever the cause."""
-    try:
-        return path.stat()
-    except OSError:
-        return None
+            if self.stream is None:
+                if self.path is None:
+                    raise ValueError("a source needs a path or a stream")
+                self._raw = stack.enter_context(io.FileIO(self.path))
+            else:
+                self._raw = self.stream
+            yield _as_utf8(_decompressed(LookAhead(self._raw), self), self.name)
 
 
 Readable = Path | Source
@@ -125,58 +127,171 @@ def as_source(readable: Readable) -> Source:
     return readable if isinstance(readable, Source) else Source.from_path(readable)
 
 
+def is_pipe_or_device(path: Path) -> bool:
+    """Whether something has this name that is neither a file nor a folder."""
+    found = _status(path)
+    return found is not None and not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
 class LookAhead(io.RawIOBase):
     """A stream whose first bytes can be looked at, and are still there to be read.
 
-    Never waits for more than it is asked to: a pipe that is fed slowly is passed on as it comes.
+    Made of a stream or of pieces of bytes, none of them empty. It never waits for more than it is asked for,
+    so that a slow pipe is passed on as it comes.
     """
 
-    def __init__(self, stream: BinaryIO | io.RawIOBase | gzip.GzipFile) -> None:
-        # `read` of a buffered stream blocks until it has everything; `read1` gives what there is.
-        self._read: Callable[[int], bytes | None] = getattr(stream, "read1", stream.read)
+    def __init__(self, stream: io.IOBase | BinaryIO | Iterable[bytes]) -> None:
         self._stream = stream
-        self._ahead = b""
+        self._pieces = _pieces_of(stream) if hasattr(stream, "read") else iter(stream)
+        self._ahead = bytearray()
 
-    def look(self, enough: Callable[[bytes], bool]) -> bytes:
-        """Give the first bytes, as many as it takes until `enough` is content or the stream ends."""
-        while not enough(self._ahead):
-            more = self._read(BUFFER_BYTES)
-            if not more:
-                break
-            self._ahead += more
-        return self._ahead
+    def look(self, enough: Callable[[bytearray], bool]) -> bytes:
+        """Return the first bytes, as many as it takes until `enough` is content or the stream ends."""
+        while not enough(self._ahead) and (piece := next(self._pieces, b"")):
+            self._ahead += piece
+        return bytes(self._ahead)
+
+    def peek(self, size: int) -> bytes:
+        """Return the first bytes, at least so many if there are."""
+        return self.look(lambda ahead: len(ahead) >= size)
+
+    def look_at_line(self, limit: int) -> bytes:
+        """Return the first line that is not blank, without space around it; of one above `limit`, a part."""
+        begin = searched = 0
+
+        def enough(ahead: bytearray) -> bool:
+            nonlocal begin, searched
+            if not searched:
+                begin = len(ahead) - len(ahead.lstrip())
+                if begin == len(ahead):
+                    return False
+            found = _LINE_END.search(ahead, max(begin, searched))
+            searched = len(ahead)
+            return found is not None or len(ahead) - begin >= limit
+
+        head = self.look(enough)
+        return _LINE_END.split(head[begin:], maxsplit=1)[0].strip()
+
+    def take(self) -> bytes:
+        """Take the bytes that are there next; none at the end."""
+        if self._ahead:
+            taken, self._ahead = bytes(self._ahead), bytearray()
+            return taken
+        return next(self._pieces, b"")
 
     def file_beneath(self) -> io.FileIO | None:
-        """Give the file that this reads, at its start, if it is a file and not compressed; else None."""
+        """Return the file that this reads, at its start; None if it is compressed or not a file."""
         if not isinstance(self._stream, io.FileIO) or not self._stream.seekable():
             return None
         self._stream.seek(0)
         return self._stream
 
     def readable(self) -> bool:
-        """Say that this can be read."""
+        """Whether this can be read."""
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer is 3.12's
+    def readinto(self, buffer: Any) -> int:
         """Fill a buffer with what is there."""
-        data = self._ahead[: len(buffer)]
-        if data:
-            self._ahead = self._ahead[len(data) :]
-        else:
-            data = self._read(len(buffer)) or b""
-        buffer[: len(data)] = data
-        return len(data)
+        data = self.take()
+        size = min(len(data), len(buffer))
+        buffer[:size] = data[:size]
+        self._ahead[:0] = data[size:]
+        return size
+
+
+def _pieces_of(stream: Any) -> Iterator[bytes]:
+    # `read` of a buffered stream waits until it has everything; `read1` returns what is there.
+    read = getattr(stream, "read1", stream.read)
+    while piece := read(BUFFER_BYTES):
+        yield piece
+
+
+def _decompressed(stream: LookAhead, source: Source) -> LookAhead:
+    head = stream.peek(4)
+    if head.startswith(b"\x1f\x8b"):
+        return LookAhead(gzip.GzipFile(fileobj=io.BufferedReader(stream, BUFFER_BYTES)))
+    if _ZSTD.match(head):
+        return LookAhead(_zstd_pieces(stream, source.name))
+    suffix = source.path.suffix.lower() if source.path else ""
+    if suffix in COMPRESSIONS and head:
+        kind = "gzip" if suffix == ".gz" else "zstd"
+        raise InputError(f"{source.name}: not {kind} data, whatever its name says.", hint="Rename it.")
+    return stream
+
+
+def _zstd_pieces(stream: LookAhead, name: str) -> Iterator[bytes]:
+    """Decompress zstd frames. zstandard's own streams take a file that is cut off for one that ends."""
+    try:
+        import zstandard
+    except ImportError:
+        raise UnavailableError(
+            f"{name}: reading zstd needs the zstandard package.",
+            hint="Install it: pip install 'ce-rerank[zstd]'",
+        ) from None
+    frame: Any = None
+    try:
+        for data in iter(stream.take, b""):
+            for start in range(0, len(data), _ZSTD_PIECE_BYTES):
+                piece = data[start : start + _ZSTD_PIECE_BYTES]
+                while piece:
+                    frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                    if text := frame.decompress(piece):
+                        yield text
+                    piece = frame.unused_data if frame.eof else b""
+                    frame = None if frame.eof else frame
+    except zstandard.ZstdError as error:
+        raise zlib.error(str(error)) from None
+    if frame is not None:
+        raise EOFError
+
+
+def _as_utf8(stream: LookAhead, name: str) -> LookAhead:
+    """Recode text that begins with the byte order mark of another encoding, and drop the mark of UTF-8."""
+    head = stream.peek(4)
+    for bom, encoding in _BOMS.items():
+        if head.startswith(bom):
+            return LookAhead(_recoded(stream, encoding, name))
+    if head.startswith(UTF8_BOM):
+        stream.read(len(UTF8_BOM))
+    return stream
+
+
+def _refuse_unmarked(stream: LookAhead, name: str) -> None:
+    encoding = _ZEROS_OF.get(tuple(byte == 0 for byte in stream.peek(4)[:4]))
+    if encoding:
+        raise InputError(
+            f"{name}: the text is {encoding}.", hint=f"Convert it: iconv -f {encoding} -t UTF-8."
+        )
+
+
+def _recoded(stream: LookAhead, encoding: str, name: str) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        while data := stream.take():
+            if text := decoder.decode(data):
+                yield text.encode()
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: damaged {encoding.upper()} ({error.reason}).") from None
 
 
 class Lines:
     r"""The lines of a stream, as text, with their ends: `\n`, `\r\n` or `\r`; nothing else ends a line.
 
-    Iterating gives (number from 1, line). A line that is not UTF-8, or holds a NUL, is given too, with what
-    cannot be read replaced, and `fault` is set while it is current; whoever iterates must look at it.
+    Iterating gives (number from 1, line). A line that is not UTF-8 or holds a NUL is given with U+FFFD in
+    place of what cannot be read, one above `ROW_BYTES` is given empty; `fault` is set while it is current,
+    and whoever iterates must look at it.
     """
 
     def __init__(self, stream: LookAhead, name: str) -> None:
-        _refuse_utf16(stream, name)
+        _refuse_unmarked(stream, name)
         self._stream = stream
         self._name = name
         self.fault: InputError | None = None
@@ -184,72 +299,92 @@ class Lines:
     def __iter__(self) -> Iterator[tuple[int, str]]:
         number = 0
         for block in _line_blocks(self._stream):
-            data = block if number else block.removeprefix(UTF8_BOM)
-            text = _decode_or_none(data)
-            if text is None or "\0" in text or "\r" in text:
-                yield from self._lines_one_by_one(data, number + 1)
-                # bytes.splitlines knows \n, \r and \r\n alone; str.splitlines would cut at U+2028 and U+0085.
-                number += len(data.splitlines())
-            else:
-                yield from enumerate(io.StringIO(text, newline="\n"), number + 1)
+            text = "" if block is _TOO_LONG else block.decode(errors="replace")
+            if text and "\0" not in text and "\ufffd" not in text:
+                yield from enumerate(io.StringIO(text, newline=""), number + 1)
                 number += text.count("\n")
-
-    def _lines_one_by_one(self, data: bytes, first_number: int) -> Iterator[tuple[int, str]]:
-        for number, raw in enumerate(data.splitlines(keepends=True), first_number):
-            where = f"{self._name}:{number}"
-            try:
-                line = raw.decode()
-            except UnicodeDecodeError as error:
-                self.fault = _not_utf8(where, error)
-                line = raw.decode(errors="replace")
-            else:
-                if "\0" in line:
-                    problem = f"{where}: a NUL byte, which text does not have."
-                    self.fault = InputError(problem, hint="Is it a binary file?")
-            yield number, line
-            self.fault = None
+                if "\r" in text:
+                    number += text.count("\r") - text.count("\r\n")
+                continue
+            # bytes.splitlines knows \n, \r and \r\n alone; str.splitlines would cut at U+2028 and U+0085.
+            for raw in [block] if block is _TOO_LONG else block.splitlines(keepends=True):
+                number += 1
+                line, self.fault = _decode_line(raw, f"{self._name}:{number}")
+                yield number, line
+                self.fault = None
 
 
-def _decode_or_none(data: bytes) -> str | None:
+def _decode_line(raw: bytes, where: str) -> tuple[str, InputError | None]:
+    if raw is _TOO_LONG:
+        return "", _too_large(where)
     try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return None
+        line = raw.decode()
+    except UnicodeDecodeError as error:
+        return raw.decode(errors="replace"), _not_utf8(where, error)
+    if "\0" in line:
+        return line, InputError(
+            f"{where}: a NUL byte, which text does not have.", hint="Is it a binary file?"
+        )
+    return line, None
+
+
+_TOO_LONG = bytes(bytearray(b"too long"))  # an object of its own, to be known by identity
 
 
 def _line_blocks(stream: LookAhead) -> Iterator[bytes]:
-    """Cut a stream into blocks of whole lines, as large as they come."""
+    """Cut a stream into blocks of whole lines, as they come; `_TOO_LONG` stands for one above `ROW_BYTES`."""
     unfinished: list[bytes] = []
-    while data := stream.read(BUFFER_BYTES):
-        cut = data.rfind(b"\n") + 1
+    size = 0
+    while data := stream.take():
+        # Not at a \r at the end, which may be half of an \r\n.
+        cut = data.rfind(b"\n") + 1 or data.rfind(b"\r", 0, len(data) - 1) + 1
+        if cut and size > ROW_BYTES:
+            yield _TOO_LONG
+            data = data[(data.find(b"\n") + 1 or cut) :]
+            cut = data.rfind(b"\n") + 1
+            unfinished, size = [], 0
         if cut:
             yield b"".join((*unfinished, data[:cut]))
-            unfinished = [data[cut:]]
-        else:
-            unfinished.append(data)
-    if rest := b"".join(unfinished):
-        yield rest
+            unfinished, size = [data[cut:]], len(data) - cut
+            continue
+        unfinished.append(data)
+        size += len(data)
+        if size > ROW_BYTES:
+            unfinished.clear()
+    if size:
+        yield b"".join(unfinished) if size <= ROW_BYTES else _TOO_LONG
 
 
-def decode_whole(stream: LookAhead, name: str) -> str:
-    """Read all of a stream as text, its line ends as they are, without a byte order mark."""
-    _refuse_utf16(stream, name)
-    data = io.BufferedReader(stream, BUFFER_BYTES).read().removeprefix(UTF8_BOM)
+def text_blocks(stream: LookAhead, name: str) -> Iterator[str]:
+    """Read a stream as text, in blocks as they come; raises InputError where it is not UTF-8."""
+    _refuse_unmarked(stream, name)
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line = 1
+    data = b" "
     try:
-        text = data.decode()
+        while data:
+            data = stream.take()
+            line += data.count(b"\n")
+            if text := decoder.decode(data, final=not data):
+                yield text
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        line_start = data.rfind(b"\n", 0, error.start) + 1
-        raise _not_utf8(f"{name}:{line}", error, line_start) from None
-    if "\0" in text:
-        raise InputError(f"{name}: NUL bytes, which text does not have.", hint="Is it a binary file?")
-    return text
+        line -= error.object.count(b"\n", error.start)
+        raise _not_utf8(f"{name}:{line}", error) from None
 
 
 def read_whole_text(source: Source) -> str:
-    """Read all of a source as text; see `decode_whole`."""
+    """Read all of a source as text, its line ends as they are."""
+    blocks: list[str] = []
+    size = 0
     with source.open() as stream:
-        return decode_whole(stream, source.name)
+        for block in text_blocks(stream, source.name):
+            if "\0" in block:
+                raise _nul(source.name)
+            blocks.append(block)
+            size += len(block)
+            if size > ROW_BYTES:
+                raise _too_large(source.name)
+    return "".join(blocks)
 
 
 def read_query(readable: Readable) -> str:
@@ -266,40 +401,24 @@ def read_query(readable: Readable) -> str:
 
 
 def suffix_without_compression(path: Path) -> str:
-    """Give the suffix that tells the format, in lower case: `.jsonl` of `hits.jsonl.gz`."""
+    """Return the suffix that names the format, in lower case: `.jsonl` of `hits.jsonl.gz`."""
     suffix = path.suffix.lower()
     return Path(path.stem).suffix.lower() if suffix in COMPRESSIONS else suffix
 
 
-def _refuse_utf16(stream: LookAhead, name: str) -> None:
-    head = stream.look(lambda head: len(head) >= 2)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(
-            f"{name}: the text is UTF-16, not UTF-8.", hint="Convert it: iconv -f UTF-16 -t UTF-8."
-        )
+def _too_large(where: str) -> InputError:
+    return InputError(f"{where}: larger than {ROW_BYTES >> 20} MiB, the most that a row may be.")
 
 
-def _not_utf8(where: str, error: UnicodeDecodeError, line_start: int = 0) -> InputError:
-    place = error.start - line_start + 1
+def _nul(where: str) -> InputError:
+    return InputError(f"{where}: a NUL byte, which text does not have.", hint="Is it a binary file?")
+
+
+def _not_utf8(where: str, error: UnicodeDecodeError) -> InputError:
     return InputError(
-        f"{where}: not UTF-8 (byte {place} of the line is 0x{error.object[error.start]:02X}).",
+        f"{where}: not UTF-8 (0x{error.object[error.start]:02X}).",
         hint="Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8.",
     )
-
-
-def _decompress(ahead: LookAhead, source: Source) -> LookAhead:
-    head = ahead.look(lambda head: len(head) >= 4)
-    if head.startswith(b"\x1f\x8b"):
-        return LookAhead(gzip.GzipFile(fileobj=io.BufferedReader(ahead, BUFFER_BYTES)))
-    if head.startswith(b"\x28\xb5\x2f\xfd") or _ZSTD_SKIPPABLE.match(head):
-        from .zstd import ZstdStream
-
-        return LookAhead(ZstdStream(ahead, source.name))
-    suffix = source.path.suffix.lower() if source.path else ""
-    if suffix in COMPRESSIONS and head:
-        kind = "gzip" if suffix == ".gz" else "zstd"
-        raise InputError(f"{source.name}: not {kind} data, whatever its name says.", hint="Rename it.")
-    return ahead
 
 
 @contextmanager
@@ -307,28 +426,20 @@ def _told_as_input_errors(source: Source) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise InputError(f"{source.name}: no such file.", hint=_nearest_name(source)) from None
+        raise InputError(f"{source.name}: no such file.") from None
     except IsADirectoryError:
-        raise InputError(f"{source.name}: a directory, not a file.", hint="Name the files in it.") from None
+        raise InputError(
+            f"{source.name}: a folder, not a file.", hint="Name its files, or give --whole-files."
+        ) from None
     except PermissionError:
         raise InputError(f"{source.name}: no permission to read it.") from None
     except EOFError:
-        raise InputError(f"{source.name}: the gzip data is cut off.", hint="Fetch the file again.") from None
+        raise InputError(
+            f"{source.name}: the compressed data is cut off.", hint="Fetch the file again."
+        ) from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise InputError(
-            f"{source.name}: the gzip data is damaged ({error}).", hint="Fetch the file again."
+            f"{source.name}: the compressed data is damaged ({error}).", hint="Fetch the file again."
         ) from None
     except OSError as error:
         raise InputError(f"{source.name}: cannot be read ({error.strerror or error}).") from None
-
-
-def _nearest_name(source: Source) -> str:
-    if source.path is None:
-        return ""
-    try:
-        # Not the name itself, which a link to nothing has.
-        names = [entry.name for entry in source.path.parent.iterdir() if entry.name != source.path.name]
-    except OSError:
-        return "" if source.path.parent.exists() else f"There is no folder {source.path.parent} either."
-    nearest = difflib.get_close_matches(source.path.name, names, n=1, cutoff=0.7)
-    return f"Is it {source.path.parent / nearest[0]}?" if nearest else ""

@@ -1,30 +1,47 @@
-"""TREC: runs in and out, and relevance judgements in."""
+"""Runs and judgements: read in the forms that people have them in, runs written in TREC's form.
+
+Each is lines of columns (TREC's, or named by a header), rows (JSON, CSV, Parquet), or one JSON object of
+objects, `{"q1": {"d1": 1.5}}`, as pytrec_eval and ranx have them.
+"""
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO, NamedTuple
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from ..errors import InputError, UsageError
 from ..types import Ranking
-from .scores import separate_ties, shortest_float32
-from .source import Lines, Readable, Reject, Source, as_source, raise_at_once
-from .strict_json import encode_utf8
+from .documents import InputFormat, row_reader
+from .json import encode_json, encode_utf8, json_kind
+from .scores import place_blanks, separate_ties, shortest_float32
+from .source import Lines, LookAhead, Readable, Reject, as_source, raise_at_once
 
 log = logging.getLogger("ce_rerank")
 
+_QUERY_NAMES = ("query_id", "query-id", "qid", "q_id", "topic_id")
+_DOCUMENT_NAMES = ("doc_id", "doc-id", "docno", "docid", "corpus-id", "corpus_id", "pid", "id", "_id")
+# trec_eval counts the documents of every grade from 0 up; from 2**31 its measures are silently 0.
+_HIGHEST_GRADE = 1_000_000
+_ENOUGH_TO_TELL = 1 << 12
+_OBJECT_OF_OBJECTS = re.compile(rb'\{\s*("(?:[^"\\]|\\.)*"\s*:\s*\{|\}\s*$)')
+_JSON_ROWS = re.compile(rb"\{|\[\s*[{\]]")
+_SPACE = re.compile("[ \t\n\r\v\f]+")  # str.split() also splits at a no-break space, which an id may hold
+
 
 class RunLine(NamedTuple):
-    """One line of a run: `query_id Q0 doc_id rank score run_name`."""
+    """The score that a run gives a document for a query; `run_name` is empty where the run has none."""
 
     query_id: str
     doc_id: str
-    rank: int
     score: float
-    run_name: str
     line_number: int
+    run_name: str = ""
 
 
 class Judgement(NamedTuple):
@@ -36,47 +53,212 @@ class Judgement(NamedTuple):
     line_number: int
 
 
-def read_run(readable: Readable, reject: Reject = raise_at_once) -> Iterator[RunLine]:
-    """Read the lines of a TREC run, in the order of the file, blank ones skipped.
+def read_run(
+    readable: Readable, reject: Reject = raise_at_once, columns: Sequence[str] = ()
+) -> Iterator[RunLine]:
+    """Read a run in any form; lines of columns in the order of the file.
 
-    A line that is none is rejected: as a default, that raises an InputError naming file and line.
+    `columns` names the columns of lines without a header that are not TREC's six, for example
+    `("qid", "pid", "rank")`: without a score, the rank gives the order. The rows of JSON, CSV and Parquet are
+    ranked by score query by query, and equal scores lowered a little to keep the order in which they stand; a
+    null score, that of a blank document, becomes the lowest of the query minus 1. What cannot be read is
+    rejected: by default, that raises an InputError naming file and line.
     """
     source = as_source(readable)
-    for number, line in _lines(source, reject):
-        columns = line.split()
-        row = _run_line(columns, number)
-        if row is not None:
-            yield row
-        elif columns:
-            shape = "query_id Q0 doc_id rank score run_name, with a number for rank and score"
-            reject(_unlike(shape, line, f"{source.name}:{number}"), line.rstrip("\r\n"))
+    with source.open() as stream:
+        kind = _kind_of(stream, _RUN)
+        if kind in ("columns", "object"):
+            yield from _read_entries(kind, stream, source.name, _RUN, reject, columns)
+            return
+        lists: dict[str, list[RunLine]] = {}
+        for line in _read_entries(kind, stream, source.name, _RUN, reject):
+            lists.setdefault(line.query_id, []).append(line)
+        for ranked in lists.values():
+            ranked.sort(key=lambda line: -line.score)
+            scores = separate_ties(place_blanks([line.score for line in ranked]))
+            yield from (line._replace(score=score) for line, score in zip(ranked, scores, strict=True))
 
 
-def read_qrels(readable: Readable) -> Iterator[Judgement]:
-    """Read relevance judgements, in the order of the file, blank lines skipped.
+def read_judgements(readable: Readable, reject: Reject = raise_at_once) -> Iterator[Judgement]:
+    """Read relevance judgements in any form, in the order of the file.
 
-    Either TREC's four columns, `query_id 0 doc_id relevance`, or BEIR's three, separated by tabs, under a
-    header; which, the first line tells. Raises InputError naming file and line for a line that is neither.
+    What cannot be read is rejected: by default, that raises an InputError naming file and line.
     """
     source = as_source(readable)
-    is_beir: bool | None = None
-    for number, line in _lines(source, raise_at_once):
-        if is_beir is None and not line.isspace():
-            is_beir = len(line.split("\t")) == 3
-            if is_beir and not _is_integer(line.split("\t")[2]):
+    with source.open() as stream:
+        kind = _kind_of(stream, _JUDGEMENTS)
+        for entry in _read_entries(kind, stream, source.name, _JUDGEMENTS, reject):
+            yield Judgement(entry.query_id, entry.doc_id, int(entry.score), entry.line_number)
+
+
+def _as_score(value: Any) -> float:
+    """Return a score, -inf for null and an empty cell (of a blank document); raise ValueError for others."""
+    score = -math.inf if value is None or value == "" else float(value)
+    if isinstance(value, bool) or math.isnan(score):
+        raise ValueError
+    return score
+
+
+def _as_grade(value: Any) -> float:
+    grade = float(value)
+    if isinstance(value, bool) or not grade.is_integer() or abs(grade) > _HIGHEST_GRADE:
+        raise ValueError
+    return grade
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What tells a run from judgements: the usual names of the number, what it must be, TREC's columns."""
+
+    noun: str
+    number_names: tuple[str, ...]
+    convert: Callable[[Any], float]
+    wanted: str
+    layouts: tuple[tuple[str, ...], ...]
+    hint: str
+
+
+_RUN = _Form(
+    "a run",
+    ("score", "rank"),
+    _as_score,
+    "a number",
+    (("query_id", "Q0", "doc_id", "rank", "score", "run_name"),),
+    "Name others with --columns, for example qid,pid,rank.",
+)
+_JUDGEMENTS = _Form(
+    "a file of judgements",
+    ("relevance", "rel", "label", "grade", "score"),
+    _as_grade,
+    "a whole number up to 1,000,000",
+    (("query_id", "0", "doc_id", "relevance"), ("query_id", "doc_id", "relevance")),
+    "Give it a header, for example: query_id doc_id relevance",
+)
+
+
+def _kind_of(stream: LookAhead, form: _Form) -> str:
+    """Return `columns`, `object`, or the input format of rows, by the first bytes."""
+    head = stream.peek(_ENOUGH_TO_TELL).lstrip()
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if _OBJECT_OF_OBJECTS.match(head):
+        return "object"
+    if _JSON_ROWS.match(head):
+        return "jsonl"
+    header = head.partition(b"\n")[0].decode(errors="replace").replace('"', "").strip()
+    tables = (("csv", ","), ("tsv", "\t"))
+    return next((kind for kind, cut in tables if _find_places(header.split(cut), form)), "columns")
+
+
+def _find_places(names: Sequence[str], form: _Form) -> tuple[int, int, int] | None:
+    """Return where the ids of query and document and the number stand; None if one of them is missing."""
+    usual = (_QUERY_NAMES, _DOCUMENT_NAMES, form.number_names)
+    found = [next((names.index(name) for name in known if name in names), -1) for known in usual]
+    return None if -1 in found else (found[0], found[1], found[2])
+
+
+def _read_entries(
+    kind: str, stream: LookAhead, name: str, form: _Form, reject: Reject, columns: Sequence[str] = ()
+) -> Iterator[RunLine]:
+    """Read the queries, documents and numbers, as scores, of any kind of file."""
+    if kind == "columns":
+        yield from _read_columns(stream, name, form, columns, reject)
+    elif kind == "object":
+        yield from _read_object(stream, name, form)
+    else:
+        for row, origin in row_reader(cast(InputFormat, kind))(stream, name, reject):
+            yield from _read_row(row, form, origin, reject)
+
+
+def _read_object(stream: LookAhead, name: str, form: _Form) -> Iterator[RunLine]:
+    try:
+        for query_id, numbers in json.load(io.BufferedReader(stream)).items():
+            for doc_id, number in numbers.items():
+                yield RunLine(query_id, doc_id, _number(number, form, form.number_names[0]), 1)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{name}: broken JSON ({error}).") from None
+    except AttributeError:
+        raise InputError(f"{name}: {query_id!r} is not an object of documents.") from None
+    except ValueError as error:
+        raise InputError(f"{name}: {query_id!r}: {doc_id!r}: {error}") from None
+
+
+def _read_columns(
+    stream: LookAhead, name: str, form: _Form, columns: Sequence[str], reject: Reject
+) -> Iterator[RunLine]:
+    """Read lines of columns, separated by ASCII white space; a line that starts with # is a comment."""
+    if columns and _find_places(columns, form) is None:
+        problem = f"--columns {','.join(columns)} lacks some that {form.noun} has."
+        raise UsageError(problem, hint="Name a qid, a pid, and a score or a rank.")
+    layouts = [layout for layout in (columns, *form.layouts) if layout]
+    names: Sequence[str] = ()
+    lines = Lines(stream, name)
+    for number, line in lines:
+        text = line.rstrip("\r\n")
+        if lines.fault:
+            reject(lines.fault, text)
+            continue
+        if text.startswith("#") or not text or text.isspace():
+            continue
+        cells = text.split() if text.isascii() else _SPACE.split(text.strip(" \t"))
+        if not names:
+            header = _find_places(cells, form)
+            names = cells if header else next((known for known in layouts if len(known) == len(cells)), ())
+            layouts = [names] if names else layouts
+            query, document, counted = header or _find_places(names, form) or (0, 0, 0)
+            if header:
                 continue
-        columns = line.rstrip("\r\n").split("\t") if is_beir else line.split()
+        if len(cells) != len(names):
+            shapes = " or ".join(f"{len(known)} ({' '.join(known)})" for known in layouts)
+            problem = f"{name}:{number}: {len(cells)} columns, not {shapes}."
+            reject(InputError(problem, hint="" if names else form.hint), text)
+            continue
         try:
-            if is_beir:
-                query_id, doc_id, relevance = columns
-            else:
-                query_id, _, doc_id, relevance = columns
-            yield Judgement(query_id, doc_id, int(relevance), number)
-        except ValueError:
-            if not line.isspace():
-                shape = "query-id corpus-id score" if is_beir else "query_id 0 doc_id relevance"
-                shape += ", with a whole number at the end"
-                raise _unlike(shape, line, f"{source.name}:{number}") from None
+            score = _number(cells[counted], form, names[counted])
+        except ValueError as error:
+            reject(InputError(f"{name}:{number}: column {counted + 1}, {error}"), text)
+        else:
+            run_name = cells[-1] if names[-1] == "run_name" else ""
+            yield RunLine(cells[query], cells[document], score, number, run_name)
+
+
+def _read_row(row: object, form: _Form, where: str, reject: Reject) -> list[RunLine]:
+    """Read a flat row, or a query's row of results as `batch` writes it; one that is bad is rejected."""
+    lines: list[RunLine] = []
+    try:
+        if not isinstance(row, dict):
+            raise ValueError(f"the row is {json_kind(row)}, not an object.")
+        query_id = _find_id(row, _QUERY_NAMES, "query")
+        results = row.get("results", [row]) if form is _RUN else [row]
+        if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+            raise ValueError('"results" is not a list of objects.')
+        for result in results:
+            doc_id = _find_id(result, _DOCUMENT_NAMES, "document")
+            found = next((name for name in form.number_names if name in result), form.number_names[0])
+            number = _number(result.get(found, ()), form, found)
+            lines.append(RunLine(query_id, doc_id, number, int(re.split("[: ]", where)[-1])))
+    except ValueError as error:
+        reject(InputError(f"{where}: {error}"), encode_json(row))
+    return lines
+
+
+def _find_id(row: Mapping[str, Any], names: Sequence[str], of: str) -> str:
+    for value in map(row.get, names):
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, (str, int)) and not isinstance(value, bool):
+            return str(value)
+    raise ValueError(f"no id of the {of}, by which judgements are found (one of: {', '.join(names)}).")
+
+
+def _number(value: object, form: _Form, name: str) -> float:
+    """Return the number of a column or field; raise ValueError, which says what is wrong with it."""
+    try:
+        number = form.convert(value)
+    except (TypeError, ValueError, OverflowError):
+        shown = "missing" if value == () else json.dumps(value)
+        raise ValueError(f"the {name}, is {shown}, not {form.wanted}.") from None
+    return -number if name == "rank" else number
 
 
 class TrecWriter:
@@ -108,7 +290,7 @@ class TrecWriter:
         if len(set(doc_ids)) < len(doc_ids) and not self._has_warned:
             self._has_warned = True
             log.warning("Query %s has documents with the same id, which trec_eval refuses.", query_id)
-        scores = separate_ties(ranked.score for ranked in ranking)
+        scores = separate_ties(place_blanks([ranked.score for ranked in ranking]))
         lines = (
             f"{query_id} Q0 {doc_id} {ranked.rank} {shortest_float32(score)!r} {self._run_name}\n"
             for ranked, doc_id, score in zip(ranking, doc_ids, scores, strict=True)
@@ -117,38 +299,6 @@ class TrecWriter:
 
     def close(self) -> None:
         """Nothing is left to be written."""
-
-
-def _lines(source: Source, reject: Reject) -> Iterator[tuple[int, str]]:
-    with source.open() as stream:
-        lines = Lines(stream, source.name)
-        for number, line in lines:
-            if lines.fault:
-                reject(lines.fault, line.rstrip("\r\n"))
-            else:
-                yield number, line
-
-
-def _run_line(columns: Sequence[str], number: int) -> RunLine | None:
-    try:
-        query_id, _, doc_id, rank, score, run_name = columns
-        row = RunLine(query_id, doc_id, int(rank), float(score), run_name, number)
-    except ValueError:
-        return None
-    return None if math.isnan(row.score) else row
-
-
-def _unlike(shape: str, line: str, where: str) -> InputError:
-    shown = line.strip()[:80]
-    return InputError(f'{where}: "{shown}" is not: {shape}.')
-
-
-def _is_integer(text: str) -> bool:
-    try:
-        int(text)
-    except ValueError:
-        return False
-    return True
 
 
 def require_run_id(id: str | int | None, where: str) -> str:

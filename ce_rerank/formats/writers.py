@@ -9,8 +9,8 @@ from typing import Any, BinaryIO, Literal, Protocol, get_args
 from ..errors import UnavailableError, UsageError
 from ..types import RankedDocument, Ranking
 from .delimited import DELIMITERS, DelimitedWriter
+from .json import encode_json, encode_utf8
 from .rows import RowsOf, WriteOptions, flat_rows, nested_row, own_names, result_row
-from .strict_json import encode_json, encode_utf8
 from .trec import TrecWriter
 
 OutputFormat = Literal["jsonl", "json", "csv", "tsv", "text", "trec", "parquet"]

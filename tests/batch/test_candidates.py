@@ -12,7 +12,7 @@ from batch_files import jsonl, shape
 from ce_rerank.batch.candidates import RowCandidates
 from ce_rerank.batch.queries import KnownQueries, RejectedRows
 from ce_rerank.errors import InputError
-from ce_rerank.formats.base import ReadOptions
+from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
 from ce_rerank.types import Candidates, Document, Query
 
@@ -222,8 +222,8 @@ class TestFlatRows:
         ),
         (jsonl({"query": "red", "hits": [{"id": 1}]}), 'hits.jsonl:1: hits[0]: no "text" field (has: id).'),
         (
-            jsonl({"query": "red", "hits": [{"text": None}]}),
-            'hits[0]: the field "text" is null, not a string',
+            jsonl({"query": "red", "hits": [{"text": {"en": "one"}}]}),
+            'hits[0]: "text" is an object, not text (has: text.en).',
         ),
         (
             jsonl(*({"query": query, "text": "one"} for query in ("red", "blue", "red"))),

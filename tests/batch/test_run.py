@@ -73,7 +73,7 @@ def test_the_tally_goes_on_from_a_checkpoint(counting_reranker: Reranker) -> Non
     rest = ranked(BatchRun(counting_reranker, GivenLists(lists), OPTIONS, after=after))
     assert rest[-1].tally == whole[-1].tally
     tally = whole[-1].tally
-    assert (tally.queries, tally.blank_documents, tally.coverage.documents, tally.coverage.truncated) == (
+    assert (tally.queries, tally.coverage.blank, tally.coverage.documents, tally.coverage.truncated) == (
         6,
         1,
         202,

@@ -14,10 +14,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ce_rerank.formats.packed import PackedLists
+
 from ce_rerank import Candidates, Document, Query, Reranker
 from ce_rerank.evaluation import Run, evaluate, load_judgements
 from ce_rerank.formats.beir import read_corpus, read_queries
-from ce_rerank.formats.packed import PackedLists
 from ce_rerank.formats.trec import read_run
 
 _MEASURE = "nDCG@10"

@@ -198,7 +198,7 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
     assert result.stderr == (
         "warning: 1 of 3 documents were cut at 32 tokens, and 72% of their text was not read. "
         "Give --long chunk to score them whole.\n"
-        "warning: 1 of 3 documents have no text, and were scored all the same.\n"
+        "warning: 1 of 3 documents have no letter, digit or symbol: they are not scored, and rank last.\n"
     )
 
 
@@ -245,7 +245,7 @@ def test_no_input_at_all_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
         ("hits.jsonl", b"", "hits.jsonl: no queries in it."),
         ("hits.txt", b"red\n", "hits.txt:1: the row is a string, which has no query."),
         ("hits.jsonl.gz", b"\x1f\x8b\x08rubbish", "hits.jsonl.gz"),
-        ("hits.json", b'{"query": "red"}', "hits.json: an object, not an array"),
+        ("hits.json", b'{"query": "red"}', "hits.json:1: no list"),
     ],
 )
 def test_input_that_is_none_leaves_nothing_behind(run: Run, name: str, content: bytes, message: str) -> None:

@@ -47,7 +47,7 @@ def measured(
 
 def evaluation(*runs: MeasuredRun, queries: int = 3) -> Evaluation:
     query_ids = tuple(f"q{number}" for number in range(1, queries + 1))
-    return Evaluation("qrels.tsv", tuple(runs[0].values), query_ids, runs, 10_000, 42)
+    return Evaluation("qrels.tsv", tuple(runs[0].values), query_ids, runs)
 
 
 BEFORE = measured("runs/bm25.trec", 0.5, [0.5, 0.5, 0.5])
@@ -72,9 +72,9 @@ def test_runs_are_compared_with_the_first() -> None:
         "shuffled.trec  0.2500 -0.2500 p=0.030* +0 -2 =1\n"
         "\n"
         "3 judged queries. Below a value: the difference from bm25.trec; its p-value\n"
-        "(paired randomisation test, 10,000 permutations, Holm's correction for 2 runs; *\n"
-        "under 0.05); queries that got better (+), worse (-), stayed (=). The best is\n"
-        "bold."
+        "(paired randomisation test, at most 10,000 permutations, Holm's correction for 2\n"
+        "runs; * under 0.05); queries that got better (+), worse (-), stayed (=). The\n"
+        "best is bold."
     )
 
 

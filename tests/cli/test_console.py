@@ -9,11 +9,14 @@ import threading
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from waiting import wait_until
 
 from ce_rerank.cli.console import (
     Activity,
+    clean_text,
     draw_error,
     draw_message,
     show_messages,
@@ -41,6 +44,49 @@ def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     return terminal
+
+
+# What is safe to print
+
+
+def test_white_space_of_every_kind_becomes_single_spaces() -> None:
+    assert clean_text(" a\t\tb\r\n\n c\u2028d\u3000e\u00a0f ") == "a b c d e f"
+
+
+def test_escape_sequences_become_pictures() -> None:
+    assert clean_text("\x1b[31mred\x1b[0m \x07 \x7f") == "␛[31mred␛[0m ␇ ␡"
+
+
+def test_eight_bit_control_characters_become_replacement_characters() -> None:
+    assert clean_text("\x9b31mred") == "\ufffd31mred"
+
+
+def test_direction_overrides_and_hidden_characters_go() -> None:
+    assert clean_text("user\u202egnp.exe\u2069 a\u200bb so\u00adft \ufeffx") == "usergnp.exe ab soft x"
+
+
+def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
+    assert clean_text("a\ud83db") == "a\ufffdb"
+
+
+def test_joiners_stay_where_emoji_and_persian_need_them() -> None:
+    assert clean_text("👨\u200d👩\u200d👧 می\u200cخواهم") == "👨\u200d👩\u200d👧 می\u200cخواهم"
+
+
+def test_decomposed_letters_are_composed() -> None:
+    assert clean_text("cafe\u0301") == "café"
+
+
+def test_what_the_encoding_lacks_becomes_question_marks() -> None:
+    assert clean_text("茶 é …", "latin-1") == "? é ?"
+    assert clean_text("茶 é …", "utf-8") == "茶 é …"
+
+
+@given(st.text())
+def test_nothing_that_is_cleaned_controls_the_terminal(text: str) -> None:
+    cleaned = clean_text(text)
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", cleaned)
+    assert cleaned.isascii() or clean_text(text, "ascii").isascii()
 
 
 # Consoles

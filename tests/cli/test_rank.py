@@ -81,9 +81,9 @@ def test_arguments_come_before_files_and_files_in_their_order(run: Run) -> None:
 
 
 def test_every_field_of_the_input_comes_through(run: Run) -> None:
-    row = '{"id": "x", "text": "two", "price": 1.10, "city": "Zürich", "tags": ["a", null], "score": 7}'
+    row = '{"id": "x", "text": "two", "price": 1.1, "city": "Zürich", "tags": ["a", null], "score": 7}'
     assert run("red", stdin=row).stdout == (
-        '{"index": 0, "score": 1.0, "text": "two", "id": "x", "price": 1.10, "city": "Zürich", '
+        '{"index": 0, "score": 1.0, "text": "two", "id": "x", "price": 1.1, "city": "Zürich", '
         '"tags": ["a", null], "input": {"score": 7}}\n'
     )
 
@@ -228,9 +228,11 @@ def test_behind_a_query_option_any_word_is_a_document(run: Run) -> None:
     assert [row["text"] for row in rows(run("-q", "red", "-k", "2", "batch", "one"))] == ["one", "batch"]
 
 
-def test_documents_without_text_are_said(run: Run) -> None:
-    assert run("red", "", "one", " ").stderr == (
-        "warning: 2 of the 3 documents that are arguments have no text, and are scored all the same.\n"
+def test_blank_documents_are_said_once_and_have_no_score(run: Run) -> None:
+    result = run("red", "", "one", " ")
+    assert [(row["text"], row["score"]) for row in rows(result)] == [("one", 0.5), ("", None), (" ", None)]
+    assert result.stderr == (
+        "warning: 2 of 3 documents have no letter, digit or symbol: they are not scored, and rank last.\n"
     )
 
 
@@ -334,3 +336,57 @@ def test_an_unforeseen_error_is_called_ours(run: Run, counting_engine: CountingE
 def test_a_table_in_a_file_has_no_colours(run: Run) -> None:
     run("red", "red one", "-o", "out.txt", "--to", "table")
     assert "\x1b" not in Path("out.txt").read_text(encoding="utf-8")
+
+
+CSV = b"id,text\n1,one\n2,three,four\n3,two\n"
+
+
+def test_rows_that_cannot_be_read_are_left_out_as_asked(run: Run) -> None:
+    result = run("red", "--on-error", "skip", stdin=CSV)
+    assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["two", "one"]
+    assert result.exit_code == 5
+    assert "1 rows were left out (the first: stdin:3: the row has 3 fields" in " ".join(result.stderr.split())
+    assert run("red", stdin=CSV).exit_code == 3
+
+
+def test_tables_without_a_header_are_read_by_named_columns(run: Run) -> None:
+    Path("top1000").write_text('1\t7\tred\t"two\n1\t8\tred\tone, nine\n', encoding="utf-8")
+    found = rows(run("red", "-f", "top1000", "--columns", "qid,pid,query,passage"))
+    assert [(row["id"], row["passage"], row["query"]) for row in found] == [
+        ("8", "one, nine", "red"), ("7", '"two', "red"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("delimiter", "between"), [("\\t", "\t"), ("/", "/")])
+def test_the_delimiter_can_be_named(run: Run, delimiter: str, between: str) -> None:
+    found = rows(run("red", "--delimiter", delimiter, stdin=f"key{between}text\n1{between}two\n"))
+    assert [(row["key"], row["text"]) for row in found] == [("1", "two")]
+
+
+@pytest.mark.parametrize("end", ["\n", "\0"])
+def test_the_names_of_files_can_be_read(run: Run, end: str) -> None:
+    for name in ("one", "two"):
+        Path(name).write_text(f"{name}\n", encoding="utf-8")
+    found = rows(run("red", "--files-from", "-", "--whole-files", stdin=f"one{end}two{end}"))
+    assert [(row["id"], row["text"]) for row in found] == [("two", "two\n"), ("one", "one\n")]
+
+
+def test_no_names_of_files_are_no_documents(run: Run) -> None:
+    result = run("red", "--files-from", "-", "--whole-files")
+    assert (result.stdout, result.exit_code) == ("", 0)
+    assert "no documents: no files" in result.stderr
+
+
+def test_a_folder_of_whole_files_is_walked(run: Run) -> None:
+    Path("notes/deeper").mkdir(parents=True)
+    Path("notes/one.md").write_text("one\n", encoding="utf-8")
+    Path("notes/deeper/two.md").write_text("two\n", encoding="utf-8")
+    Path("notes/latin").write_bytes(b"na\xefve")
+    Path("notes/image").write_bytes(b"\0")
+    result = run("red", "-f", "notes", "--whole-files", "--on-error", "skip")
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == [
+        str(Path("notes/deeper/two.md")), str(Path("notes/one.md")),
+    ]  # fmt: skip
+    assert result.exit_code == 5
+    assert "1 hidden or binary files were left out" in " ".join(result.stderr.split())
+    assert run("red", "-f", "notes", "--whole-files").exit_code == 3

@@ -8,37 +8,48 @@ from ce_rerank.errors import InputError
 from ce_rerank.formats.fields import FieldRules, without_texts
 
 
-def text_of(row: Any, *text_fields: str) -> str:
-    return FieldRules(text_fields).document(row, "f:1").text
+def test_the_usual_text_fields_are_found_in_their_order() -> None:
+    names = ["text", "passage", "content", "body", "document", "contents", "page_content"]
+    for place, name in enumerate(names):
+        row = {"url": "u", **{name: name for name in reversed(names[place:])}}
+        assert FieldRules().document(row, "f:1").text == name
 
 
-@pytest.mark.parametrize("name", ["text", "passage", "content", "body", "document", "contents"])
-def test_the_usual_text_fields_are_found(name: str) -> None:
-    assert text_of({"url": "u", name: "words"}) == "words"
+@pytest.mark.parametrize(
+    ("row", "text", "used"),
+    [
+        ({"body": "b", "title": "T"}, "T b", ("title", "body")),
+        ({"title": None, "text": "b"}, "b", ("text",)),
+        ({"title": "", "text": "b"}, "b", ("text",)),
+        ({"title": 5, "text": "b"}, "5 b", ("title", "text")),
+        ({"title": ["a", "c"], "text": "b"}, "a c b", ("title", "text")),
+        ({"text": ["a", None, "b"]}, "a b", ("text",)),
+        ({"text": 1.5}, "1.5", ("text",)),
+        ({"text": None, "body": "x"}, "", ("text",)),
+        ({"text": None, "title": "T"}, "T", ("title", "text")),
+    ],
+)
+def test_text_is_made_of_strings_numbers_and_lists(row: Any, text: str, used: tuple[str, ...]) -> None:
+    document = FieldRules().document(row, "f:1")
+    assert (document.text, document.text_fields) == (text, used)
 
 
-def test_text_goes_before_the_other_usual_fields() -> None:
-    assert text_of({"contents": "3", "body": "2", "text": "1"}) == "1"
-
-
-def test_a_title_goes_before_the_text() -> None:
-    document = FieldRules().document({"body": "b", "title": "T"}, "f:1")
-    assert (document.text, document.text_fields) == ("T b", ("title", "body"))
-
-
-@pytest.mark.parametrize("title", [None, ""])
-def test_an_empty_title_adds_nothing(title: str | None) -> None:
-    assert text_of({"title": title, "text": "b"}) == "b"
-
-
-def test_named_fields_are_joined_with_one_space_in_their_order() -> None:
-    document = FieldRules(("b", "a")).document({"a": "1", "b": "2", "title": "T"}, "f:1")
-    assert (document.text, document.text_fields) == ("2 1", ("b", "a"))
-
-
-def test_a_dotted_path_goes_into_nested_objects() -> None:
-    document = FieldRules(("a.b.c",)).document({"a": {"b": {"c": "deep"}}}, "f:1")
-    assert (document.text, document.text_fields) == ("deep", ("a.b.c",))
+@pytest.mark.parametrize(
+    ("row", "paths", "text"),
+    [
+        ({"a": "1", "b": "2", "title": "T"}, ("b", "a"), "2 1"),
+        ({"a": "1", "b": None}, ("b", "a", "c"), "1"),
+        ({"b": None}, ("b", "a"), ""),
+        ({"a": {"b": {"c": "deep"}}}, ("a.b.c",), "deep"),
+        ({"a": {"b": "path"}, "a.b": "key"}, ("a.b",), "key"),
+        ({"c": [{"type": "text", "text": "a"}, {"type": "image"}, "x", {"text": "b"}]}, ("c.text",), "a b"),
+        ({"fields": {"text": ["Rain."], "year": [1984]}}, ("fields.text", "fields.year"), "Rain. 1984"),
+    ],
+)
+def test_named_fields_are_joined_with_one_space_in_their_order(
+    row: Any, paths: tuple[str, ...], text: str
+) -> None:
+    assert FieldRules(paths).document(row, "f:1").text == text
 
 
 @pytest.mark.parametrize(
@@ -47,6 +58,11 @@ def test_a_dotted_path_goes_into_nested_objects() -> None:
         ({"id": 1, "m": {"body": "t", "by": "Ann"}, "z": 2}, "m.body", {"id": 1, "m": {"by": "Ann"}, "z": 2}),
         ({"m": {"n": {"body": "t"}}, "z": 2}, "m.n.body", {"z": 2}),
         ({"m.body": "t", "m": {"body": "u"}}, "m.body", {"m": {"body": "u"}}),
+        (
+            {"c": [{"text": "a"}, {"text": "b", "n": 1}, {}], "d": []},
+            "c.text",
+            {"c": [{"n": 1}, {}], "d": []},
+        ),
     ],
 )
 def test_what_stands_beside_a_text_stays_when_the_text_goes(
@@ -57,28 +73,37 @@ def test_what_stands_beside_a_text_stays_when_the_text_goes(
     assert document.fields == row
 
 
-def test_a_key_with_dots_in_it_goes_before_the_path() -> None:
-    document = FieldRules(("a.b",)).document({"a": {"b": "path"}, "a.b": "key"}, "f:1")
-    assert (document.text, document.text_fields) == ("key", ("a.b",))
-
-
 def test_a_bare_string_is_a_document() -> None:
     document = FieldRules().document("words", "f:1")
     assert (document.text, document.id, dict(document.fields), document.origin) == ("words", None, {}, "f:1")
 
 
-@pytest.mark.parametrize("name", ["id", "_id", "docid", "doc_id", "pid"])
-def test_the_usual_ids_are_found(name: str) -> None:
-    assert FieldRules().document({"text": "t", name: "x"}, "f:1").id == "x"
+@pytest.mark.parametrize(
+    ("row", "id"),
+    [
+        *(({name: "x"}, "x") for name in ("id", "_id", "docno", "docid", "doc_id", "pid", "corpus-id")),
+        ({"docid": 17, "docno": "FT911-3"}, "FT911-3"),
+        ({"pid": "p", "ID": "i"}, "i"),
+        ({"DocNo": "d"}, "d"),
+        ({"id": None, "pid": 0}, 0),
+        ({"id": "", "pid": 3}, 3),
+        ({"id": 1.0}, 1),
+        ({"id": 1.5}, "1.5"),
+        ({"id": "1.0"}, "1.0"),
+        ({"id": True}, None),
+        ({"_id": {"$oid": "507f"}}, None),
+        ({"id": ["langchain", "Document"], "pid": "p"}, "p"),
+        ({"key": 1}, None),
+    ],
+)
+def test_the_usual_ids_are_found_in_their_order_and_in_any_case(row: dict[str, Any], id: Any) -> None:
+    found = FieldRules().document({"text": "t", **row}, "f:1").id
+    assert (found, type(found)) == (id, type(id))
 
 
-def test_a_null_id_is_none_and_the_next_usual_name_is_looked_at() -> None:
-    assert FieldRules().document({"text": "t", "id": None, "pid": 0}, "f:1").id == 0
+def test_a_named_id_may_be_nested_or_null() -> None:
+    assert FieldRules(id_field="_id.$oid").document({"text": "t", "_id": {"$oid": "5"}}, "f:1").id == "5"
     assert FieldRules(id_field="id").document({"text": "t", "id": None, "pid": 0}, "f:1").id is None
-
-
-def test_an_id_may_be_nested() -> None:
-    assert FieldRules(id_field="meta.key").document({"text": "t", "meta": {"key": 7}}, "f:1").id == 7
 
 
 def test_the_row_is_kept_as_it_was_read() -> None:
@@ -86,73 +111,100 @@ def test_the_row_is_kept_as_it_was_read() -> None:
     assert list(FieldRules().document(row, "f:1").fields.items()) == list(row.items())
 
 
+NAME_IT = "Name it with --text-field."
+NAME_THE_TEXT = "Name the field that holds the text with --text-field."
+
+
 @pytest.mark.parametrize(
     ("row", "rules", "message"),
     [
+        ({"id": 1, "body_html": "x"}, FieldRules(), f'no "text" field (has: id, body_html). {NAME_IT}'),
+        ({}, FieldRules(), f'no "text" field (it has none at all). {NAME_IT}'),
+        ({" text": 1, "my text": 2}, FieldRules(), f'no "text" field (has: " text", "my text"). {NAME_IT}'),
         (
-            {"id": 1, "body_html": "x"},
+            {"_id": {"$oid": "5"}, "_source": {"text": "a"}, "tags": [], "notes": [{"by": "Ann"}]},
             FieldRules(),
-            'hits.jsonl:17: no "text" field (has: id, body_html). Name it with --text-field.',
+            f'no "text" field (has: _id.$oid, _source.text, tags, notes.by). {NAME_IT}',
         ),
-        ({}, FieldRules(), 'hits.jsonl:17: no "text" field (it has none at all). Name it with --text-field.'),
         (
             {f"f{n}": n for n in range(20)},
             FieldRules(),
-            'hits.jsonl:17: no "text" field (has: f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11 '
-            "and 8 more). Name it with --text-field.",
+            'no "text" field (has: f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11 and 8 more). ' + NAME_IT,
         ),
         (
-            {"query": "why", "documents": ["a"]},
+            {"query": "why", "documents": [{"text": "a"}]},
             FieldRules(),
-            'hits.jsonl:17: no "text" field (has: query, documents). Name it with --text-field. '
+            'no "text" field (has: query, documents.text). '
             "Queries with their documents are for: ce-rerank batch",
         ),
+        ({"a": {"c": 1}}, FieldRules(("a.b",)), f'no "a.b" field (has: a.c). {NAME_IT}'),
         (
-            {"text": None, "body": "x"},
+            {"id": 1, "text": {"en": "x"}},
             FieldRules(),
-            'hits.jsonl:17: the field "text" is null, not a string. '
-            "Name the field that holds the text with --text-field.",
+            f'"text" is an object, not text (has: text.en). {NAME_THE_TEXT}',
         ),
+        ({"text": True}, FieldRules(), f'"text" is true, not text. {NAME_THE_TEXT}'),
+        ({"text": "t"}, FieldRules(id_field="key"), 'no "key" field (has: text). Name it with --id-field.'),
         (
-            {"a": {"b": ["x"]}},
-            FieldRules(("a.b",)),
-            'hits.jsonl:17: the field "a.b" is a list, not a string. '
-            "Name the field that holds the text with --text-field.",
-        ),
-        (
-            {"text": "t", "title": 1984},
-            FieldRules(),
-            'hits.jsonl:17: the field "title" is a number, not a string. '
-            "Name the field that holds the text with --text-field.",
-        ),
-        (
-            {"a": {"c": 1}},
-            FieldRules(("a.b",)),
-            'hits.jsonl:17: no "a.b" field (has: a). Name it with --text-field.',
-        ),
-        (
-            {"text": "t"},
-            FieldRules(id_field="key"),
-            'hits.jsonl:17: no "key" field (has: text). Name it with --id-field.',
-        ),
-        (
-            {"text": "t", "id": 1.5},
-            FieldRules(),
-            'hits.jsonl:17: the id "id" is a number, not a string or an integer. '
+            {"text": "t", "_id": {"$oid": "5"}},
+            FieldRules(id_field="_id"),
+            'the id "_id" is an object, not a string or a number (has: text, _id.$oid). '
             "Name another field with --id-field.",
         ),
-        (
-            {"text": "t", "id": True},
-            FieldRules(),
-            'hits.jsonl:17: the id "id" is true, not a string or an integer. '
-            "Name another field with --id-field.",
-        ),
-        (["t"], FieldRules(), "hits.jsonl:17: the row is a list, not an object or a string."),
+        (["t"], FieldRules(), "the row is a list, not an object or a string."),
+        (7, FieldRules(), "the row is a number, not an object or a string."),
     ],
 )
 def test_a_row_that_makes_no_document_is_told_with_the_way_out(
     row: Any, rules: FieldRules, message: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        rules.document(row, "hits.jsonl:17")
-    assert str(caught.value) == message
+        rules.document(row, "f:17")
+    assert str(caught.value) == f"f:17: {message}"
+
+
+HIT = {"_id": "a", "_source": {"title": "T", "text": "Snow is cold."}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        # Elasticsearch and OpenSearch, with an aggregation beside the hits.
+        (
+            {"hits": {"total": {"value": 1}, "hits": [HIT]}, "aggs": {"by": {"buckets": [{"key": 1}] * 99}}},
+            "jq -c '.hits.hits[]', and give --text-field _source.text.",
+        ),
+        # Solr, its texts under names of the user's, with facets.
+        (
+            {"response": {"docs": [{"id": "a", "b_txt": ["Rain is water."]}] * 2}, "facets": [{"count": 1}] * 3},
+            "jq -c '.response.docs[]'.",
+        ),
+        ({"response": {"docs": [{"id": "a", "text": ["Rain."]}]}}, "jq -c '.response.docs[]'."),
+        # Qdrant.
+        (
+            {"result": {"points": [{"id": 7, "payload": {"document": "Rain."}}]}, "status": "ok"},
+            "jq -c '.result.points[]', and give --text-field payload.document.",
+        ),
+        ({"result": [{"payload": {"text": "Rain."}}]}, "jq -c '.result[]', and give --text-field payload.text."),
+        # Weaviate.
+        ({"data": {"Get": {"Article": [{"body": "Rain."}]}}}, "jq -c '.data.Get.Article[]'."),
+        ({"my data": [{"text": "Rain."}]}, "jq -c '.[\"my data\"][]'."),
+        # Milvus: lists of objects in a list.
+        ([{"id": 451, "entity": {"text": "Snow."}}], "jq -c 'flatten[]', and give --text-field entity.text."),
+        # pandas: orient="index", "columns", "split".
+        ({"0": {"text": "a"}, "1": {"text": "b"}}, "jq -c '.[]'."),
+        ({"id": {"0": 1}, "text": {"0": "a"}}, 'orient="records"'),
+        ({"columns": ["id", "text"], "index": [0], "data": [[1, "a"]]}, 'orient="records"'),
+        # Chroma.
+        ({"ids": ["a", "b"], "documents": ["Snow.", "Rain."], "embeddings": None}, "write it as rows"),
+        ({"ids": [["a"]], "documents": [["Snow."]], "metadatas": [[{"k": 1}]]}, "write it as rows"),
+        # A row with a list of its own.
+        ({"html": "Rain is water, and so on.", "authors": [{"n": "A"}]}, "Name it with --text-field."),
+    ],
+)  # fmt: skip
+def test_a_whole_answer_of_a_search_engine_gets_the_line_that_takes_its_rows_out(
+    answer: Any, hint: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        FieldRules().document(answer, "f:1")
+    assert hint in caught.value.hint

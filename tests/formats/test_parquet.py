@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from ce_rerank.errors import InputError, UnavailableError
-from ce_rerank.formats.base import ReadOptions, read_documents, read_rows
+from ce_rerank.formats.documents import ReadOptions, read_documents, read_rows
+from ce_rerank.formats.json import encode_json
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
-from ce_rerank.formats.strict_json import decode_json, encode_json
 from ce_rerank.formats.writers import open_batch_writer, open_writer
 from ce_rerank.types import Document, Passage, Query, RankedDocument, Ranking
 
@@ -54,7 +54,9 @@ def test_values_that_json_lacks_become_what_it_has() -> None:
         "when": pa.array([1700000000123456789], pa.timestamp("ns")),
         "day": pa.array([datetime.date(2024, 2, 29)]),
         "price": pa.array([decimal.Decimal("1.10")]),
+        "big": pa.array([decimal.Decimal(2**70)]),
         "missing": pa.array([float("nan")]),
+        "endless": pa.array([[float("inf")]]),
         "utf8": pa.array(["é".encode()]),
         "raw": pa.array([b"\xff\x00"]),
         "nested": pa.array([{"a": [1.5, None], "b": b"x"}]),
@@ -64,23 +66,21 @@ def test_values_that_json_lacks_become_what_it_has() -> None:
     assert json.loads(encode_json(read.value)) == {
         "when": "2023-11-14 22:13:20.123456789",
         "day": "2024-02-29",
-        "price": 1.10,
+        "price": 1.1,
+        "big": 2**70,
         "missing": None,
+        "endless": [None],
         "utf8": "é",
         "raw": base64.b64encode(b"\xff\x00").decode(),
         "nested": {"a": [1.5, None], "b": "x"},
         "words": "x",
     }
-    assert '"price": 1.10,' in encode_json(read.value)
 
 
-def test_an_infinite_number_is_rejected_by_row() -> None:
-    data = table_bytes(pa.table({"text": ["a", "b"], "n": [float("inf"), 1.0]}))
-    with pytest.raises(InputError) as caught:
-        list(read_rows(Source.from_stream(io.BytesIO(data))))
-    assert str(caught.value) == 'stdin: row 1: the field "n" is infinite, which JSON cannot hold.'
-    rows = read_rows(Source.from_stream(io.BytesIO(data)), reject=lambda error, text: None)
-    assert [row.origin for row in rows] == ["stdin: row 2"]
+def test_ids_that_pandas_made_floats_of_are_integers() -> None:
+    table = pa.table({"id": [1.0, None], "docid": pa.array([decimal.Decimal("7.0")] * 2), "text": ["a", "b"]})
+    documents = read_documents(Source.from_stream(io.BytesIO(table_bytes(table))))
+    assert [document.id for document in documents] == [1, 7]
 
 
 @pytest.mark.parametrize("data", [b"PAR1 and nothing more", table_bytes(TABLE)[:-20], b""])
@@ -144,20 +144,6 @@ def test_what_does_not_fit_a_column_goes_into_input(monkeypatch: pytest.MonkeyPa
     table = written(rank(Document("a", fields={"n": 1, "null": None})), later)
     assert table.column("n").to_pylist() == [1, None]
     assert table.column("input").to_pylist() == [None, '{"score": 3, "n": "two", "new": [1]}']
-
-
-def test_floats_written_with_more_digits_than_they_need_are_floats() -> None:
-    numbers = ["2.5", "2.50", "1e1"]
-    rows = [Document("a", fields={"price": decode_json(number, "f:1")}) for number in numbers]
-    assert written(rank(*rows)).column("price").to_pylist() == [2.5, 2.5, 10.0]
-    exact = Document("a", fields={"price": decode_json("0.1000000000000000000001", "f:1")})
-    assert written(rank(exact)).column("price").to_pylist() == ["0.1000000000000000000001"]
-
-
-def test_durations_that_python_cannot_hold_are_an_input_error() -> None:
-    table = pa.table({"text": ["a"], "took": pa.array([1], pa.duration("ns"))})
-    with pytest.raises(InputError, match="cannot be read as Parquet"):
-        list(read_rows(Source.from_stream(io.BytesIO(table_bytes(table)), "h.parquet")))
 
 
 def test_integers_that_no_column_holds_are_json() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ce_rerank.formats import source
-from ce_rerank.formats.source import Lines, LookAhead, Source
+from ce_rerank.formats.source import Lines, LookAhead, Source, text_blocks
 
 
 class Dripping(io.RawIOBase):
@@ -38,6 +38,14 @@ def numbered_lines(data: bytes, size: int) -> list[tuple[int, bytes, bool]]:
     text=st.text(st.sampled_from("ab\n\r\u2028\u0085é文\x1c"), max_size=60),
     size=st.integers(min_value=1, max_value=9),
 )
+def test_text_is_the_same_however_the_bytes_arrive(text: str, size: int) -> None:
+    assert "".join(text_blocks(LookAhead(Dripping(text.encode(), size)), "f")) == text
+
+
+@given(
+    text=st.text(st.sampled_from("ab\n\r\u2028\u0085é文\x1c"), max_size=60),
+    size=st.integers(min_value=1, max_value=9),
+)
 def test_lines_are_the_same_however_the_bytes_arrive(text: str, size: int) -> None:
     data = text.encode()
     expected = [(number, line, False) for number, line in enumerate(data.splitlines(keepends=True), 1)]
@@ -53,6 +61,19 @@ def test_lines_longer_than_the_buffer_come_whole(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(source, "BUFFER_BYTES", 8)
     data = b"x" * 100 + b"\n" + b"y" * 3
     assert [line for _, line, _ in numbered_lines(data, 1000)] == [b"x" * 100 + b"\n", b"yyy"]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+def test_a_line_above_the_limit_is_a_fault_and_the_next_lines_are_read(
+    monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    monkeypatch.setattr(source, "ROW_BYTES", 50)
+    after = b"y\r\nz" if end else b""
+    lines = numbered_lines(b"a\n" + b"x" * 100 + end + after, 7)
+    assert (
+        lines
+        == [(1, b"a\n", False), (2, b"", True), (3, b"y\r\n", False), (4, b"z", False)][: 4 if end else 2]
+    )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX pipe")
@@ -84,3 +105,10 @@ def test_looking_ahead_loses_nothing_and_takes_no_more_than_it_must() -> None:
     assert ahead.look(lambda head: len(head) >= 3) == b"abcd"
     assert dripping.rest == b"ef"
     assert ahead.readall() == b"abcdef"
+
+
+def test_the_first_line_that_is_not_blank_can_be_looked_at() -> None:
+    ahead = LookAhead(Dripping(b"\n  \r\n one two \r\nthree", 3))
+    assert ahead.look_at_line(1).startswith(b"o")
+    assert ahead.look_at_line(100) == b"one two"
+    assert ahead.readall() == b"\n  \r\n one two \r\nthree"

@@ -1,101 +1,228 @@
+"""Runs and judgements, read in the forms that people have them in."""
+
 from __future__ import annotations
 
 import gzip
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from ce_rerank.errors import InputError
+from ce_rerank.errors import InputError, UsageError
+from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
-from ce_rerank.formats.trec import Judgement, RunLine, read_qrels, read_run
+from ce_rerank.formats.trec import Judgement, RunLine, read_judgements, read_run
+from ce_rerank.formats.writers import open_batch_writer
+from ce_rerank.types import Document, Query, RankedDocument, Ranking
 
 zstandard = pytest.importorskip("zstandard", reason="needs ce-rerank[zstd]")
 
 
-def stdin(data: bytes) -> Source:
-    return Source.from_stream(io.BytesIO(data))
+def stdin(data: bytes | str) -> Source:
+    return Source.from_stream(io.BytesIO(data if isinstance(data, bytes) else data.encode()))
 
 
-@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.compress])
-def test_run_lines_are_read_in_the_order_of_the_file(
-    tmp_path: Path, compress: Callable[[bytes], bytes]
-) -> None:
-    path = tmp_path / "run"
-    path.write_bytes(compress(b"q1 Q0 d1 1 6.5 bm25\n\nq1\tQ0  d2 2 -1e-3 bm25\r\n"))
-    assert list(read_run(path)) == [
-        RunLine("q1", "d1", 1, 6.5, "bm25", 1),
-        RunLine("q1", "d2", 2, -0.001, "bm25", 3),
-    ]
+def run_of(*rows: Any, columns: tuple[str, ...] = ()) -> list[tuple[str, str, float, int]]:
+    text = "".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows)
+    return [line[:4] for line in read_run(stdin(text), columns=columns)]
 
 
-@pytest.mark.parametrize(
-    "line", ["q1 Q0 d1 1 6.5", "q1 Q0 d1 1 six bm25", "q1 Q0 d1 x 1 bm25", "q Q0 d 1 nan b"]
-)
-def test_a_broken_run_line_is_named(line: str) -> None:
+def judgements_of(text: str) -> list[tuple[str, str, int]]:
+    return [row[:3] for row in read_judgements(stdin(text))]
+
+
+def nested(query_id: object, *results: tuple[object, float | None]) -> dict[str, Any]:
+    return {
+        "query_id": query_id,
+        "query": "?",
+        "results": [{"index": place, "score": score, "id": id} for place, (id, score) in enumerate(results)],
+    }
+
+
+def error_of(read: Callable[[Source], Any], data: bytes | str) -> str:
     with pytest.raises(InputError) as caught:
-        list(read_run(stdin(f"q1 Q0 d0 1 7 bm25\n{line}\n".encode())))
-    assert str(caught.value) == (
-        f'stdin:2: "{line}" is not: query_id Q0 doc_id rank score run_name, with a number for rank and score.'
+        list(read(stdin(data)))
+    return caught.value.message
+
+
+class TestARun:
+    @pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.compress])
+    def test_is_read_in_the_order_of_the_file(
+        self, tmp_path: Path, compress: Callable[[bytes], bytes]
+    ) -> None:
+        path = tmp_path / "run"
+        path.write_bytes(compress(b"q2 Q0 d1 1 6.5 bm25\n\nq1\tQ0  d2 2 -1e-3 bm25\r\nq2 Q0 d2 2 1 bm25\n"))
+        assert list(read_run(path)) == [
+            RunLine("q2", "d1", 6.5, 1, "bm25"),
+            RunLine("q1", "d2", -0.001, 3, "bm25"),
+            RunLine("q2", "d2", 1.0, 4, "bm25"),
+        ]
+
+    def test_may_have_ranks_like_1_0_comments_and_ids_with_a_no_break_space(self) -> None:
+        text = "# made by hand\nq\u00a01 Q0 d\u00a01 1.0 2.0 r\n[1] Q0 d 2.0 1.0 r\n"
+        assert run_of(text) == [("q\u00a01", "d\u00a01", 2.0, 2), ("[1]", "d", 1.0, 3)]
+
+    def test_of_three_columns_is_read_by_their_names(self) -> None:
+        text = "2\t10\t1\n2\t11\t2\n"
+        assert run_of(text, columns=("qid", "pid", "rank")) == [("2", "10", -1.0, 1), ("2", "11", -2.0, 2)]
+        assert run_of(text, columns=("query_id", "doc_id", "score"))[1] == ("2", "11", 2.0, 2)
+
+    def test_in_trec_form_is_read_beside_one_whose_columns_are_named(self) -> None:
+        columns = ("qid", "pid", "rank")
+        assert run_of("2 Q0 10 1 6.5 x\n", columns=columns) == [("2", "10", 6.5, 1)]
+
+    def test_needs_columns_for_the_ids_and_the_order(self) -> None:
+        with pytest.raises(UsageError, match="--columns qid,text lacks some"):
+            run_of("1 a\n", columns=("qid", "text"))
+
+    @pytest.mark.parametrize("tab", [" ", ",", "\t"])
+    def test_may_have_a_header_as_pyterrier_and_pandas_write_it(self, tab: str) -> None:
+        lines = ("qid docid docno rank score", "1 17 a 0 12.5", "1 99 b 1 11.5")
+        text = "".join(line.replace(" ", tab) + "\n" for line in lines)
+        assert run_of(text) == [("1", "a", 12.5, 2), ("1", "b", 11.5, 3)]
+
+    def test_may_be_an_object_of_objects(self) -> None:
+        lists = {"q1": {"d1": 1.5, "d2": -2}, "q2": {"d1": 1}}
+        expected = [("q1", "d1", 1.5, 1), ("q1", "d2", -2.0, 1), ("q2", "d1", 1.0, 1)]
+        assert run_of(json.dumps(lists)) == run_of(json.dumps(lists, indent=2)) == expected
+        assert run_of("{}") == []
+
+    @pytest.mark.parametrize("data", ["", "\n \n"])
+    def test_may_be_empty(self, data: str) -> None:
+        assert run_of(data) == []
+
+    @pytest.mark.parametrize(
+        ("line", "problem"),
+        [
+            ("q1 Q0 d1 1 6.5", "5 columns, not 6 (query_id Q0 doc_id rank score run_name)."),
+            ("q1 Q0 d1 1 six x", 'column 5, the score, is "six", not a number.'),
+            ("q1 Q0 d1 1 nan x", 'column 5, the score, is "nan", not a number.'),
+        ],
     )
+    def test_names_the_column_that_is_wrong(self, line: str, problem: str) -> None:
+        assert error_of(read_run, f"q1 Q0 d0 1 7 bm25\n{line}\n") == f"stdin:2: {problem}"
+
+    def test_can_be_read_without_its_bad_lines(self) -> None:
+        rejected: list[tuple[str, str]] = []
+        data = b"what is this\nq1 Q0 d1 1 7 x\n x\r\nq1 Q0 d\xe9 2 6 x\nq1 Q0 d3 3 5 x\n"
+        rows = read_run(stdin(data), lambda error, line: rejected.append((error.message, line)))
+        assert [(row.doc_id, row.line_number) for row in rows] == [("d1", 2), ("d3", 5)]
+        assert [(message.partition(": ")[0], line) for message, line in rejected] == [
+            ("stdin:1", "what is this"), ("stdin:3", " x"), ("stdin:4", "q1 Q0 d\ufffd 2 6 x")
+        ]  # fmt: skip
 
 
-def test_broken_run_lines_can_be_rejected_and_the_rest_read() -> None:
-    rejected: list[tuple[str, str]] = []
-    data = b"q1 Q0 d1 1 7 bm25\n what is this\r\n\nq1 Q0 d\xe9 2 6 bm25\nq1 Q0 d3 3 5 bm25\n"
-    rows = read_run(stdin(data), lambda error, line: rejected.append((error.message, line)))
-    assert [(row.doc_id, row.line_number) for row in rows] == [("d1", 1), ("d3", 5)]
-    assert rejected == [
-        (
-            'stdin:2: "what is this" is not: query_id Q0 doc_id rank score run_name, '
-            "with a number for rank and score.",
-            " what is this",
-        ),
-        ("stdin:4: not UTF-8 (byte 8 of the line is 0xE9).", "q1 Q0 d\ufffd 2 6 bm25"),
-    ]
+class TestResultsAsARun:
+    def test_are_read_nested_and_flat_whatever_else_they_hold(self) -> None:
+        rows = [nested("q1", ("a", 2.5), (7, -1)), nested("q2"), nested(3, ("a", 0.5))]
+        expected = [("q1", "a", 2.5, 1), ("q1", "7", -1.0, 1), ("3", "a", 0.5, 3)]
+        assert run_of(*rows) == expected
+        assert run_of("\ufeff\n", *rows)[2] == ("3", "a", 0.5, 4)
+        flat = [
+            {"query_id": "q", "score": 1.5, "id": "a", "text": "t"},
+            {"query_id": "q", "score": 1, "docno": "b", "docid": 9},
+        ]
+        assert run_of(*flat) == [("q", "a", 1.5, 1), ("q", "b", 1.0, 2)]
+        assert [line[:3] for line in run_of(json.dumps(flat))] == [("q", "a", 1.5), ("q", "b", 1.0)]
+
+    def test_keep_their_order_where_scores_are_equal_as_float32(self) -> None:
+        rows = [
+            {"query_id": "q", "id": id, "score": score}
+            for id, score in (("z", 5.0), ("y", 5.0 - 1e-9), ("p", 9.0), ("x", 4.9999995))
+        ]
+        lines = run_of(*rows)
+        assert [line[1] for line in lines] == ["p", "z", "y", "x"]
+        scores = np.array([line[2] for line in lines], np.float32)
+        assert (np.diff(scores) < 0).all()
+
+    def test_of_blank_documents_come_last(self) -> None:
+        lines = run_of(nested("q", ("a", -3.0), ("b", None), ("c", None)))
+        assert [line[1] for line in lines] == ["a", "b", "c"]
+        assert [line[2] for line in lines] == [
+            -3.0,
+            -4.0,
+            float(np.nextafter(np.float32(-4), np.float32(-9))),
+        ]
+
+    @pytest.mark.parametrize("format", ["jsonl", "rows", "csv", "parquet"])
+    def test_are_what_batch_writes_as_trec(self, tmp_path: Path, format: str) -> None:
+        def ranking(query_id: str, *scores: float) -> Ranking:
+            results = (
+                RankedDocument(Document("a\ttext,\nof lines", id=f"d{place}"), place, place + 1, score)
+                for place, score in enumerate(scores)
+            )
+            return Ranking(Query("?", id=query_id), tuple(results))
+
+        rankings = [ranking("q1", 3.25, 3.25, 3.2499998, -7.5), ranking("q2", 0.1), ranking("q3")]
+
+        def lines_of(name: str) -> list[tuple[str, str, float]]:
+            with (tmp_path / name).open("wb") as stream:
+                writer = open_batch_writer(name, stream, WriteOptions())
+                for one in rankings:
+                    writer.write(one)
+                writer.close()
+            return [(*line[:2], float(np.float32(line.score))) for line in read_run(tmp_path / name)]
+
+        assert lines_of(format) == lines_of("trec")
+
+    @pytest.mark.parametrize(
+        ("row", "problem"),
+        [
+            ({"results": []}, "no id of the query"),
+            ({"query_id": True, "results": []}, "no id of the query"),
+            ({"query_id": "q", "results": ["a"]}, '"results" is not a list of objects'),
+            (nested("q", (None, 1.0)), "no id of the document"),
+            ({"query_id": "q", "results": [{"id": "a"}]}, "the score, is missing"),
+            ({"query_id": "q", "id": "a", "score": True}, "the score, is true"),
+            ('"text"', "the row is a string, not an object"),
+        ],
+    )
+    def test_are_refused_with_their_line(self, row: object, problem: str) -> None:
+        text = json.dumps(nested("q")) + "\n" + (row if isinstance(row, str) else json.dumps(row)) + "\n"
+        assert error_of(read_run, text).startswith(f"stdin:2: {problem}")
 
 
-def test_a_run_that_is_not_utf8_is_named() -> None:
-    with pytest.raises(InputError, match="stdin:1: not UTF-8"):
-        list(read_run(stdin(b"q1 Q0 d\xe9 1 7 bm25\n")))
+class TestJudgements:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "q1 0 d1 2\nq1 0 d2 0\n\nq2\t0\td1\t-1\n",
+            "# by hand\nq1 0 d1 2.0\nq1 0 d2 0.0\nq2 0 d1 -1.0\n",
+            "q1 d1 2\nq1   d2\t0\r\nq2 d1 -1\n",
+            "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq2\td1\t-1\n",
+            "query_id doc_id relevance iteration\nq1 d1 2 0\nq1 d2 0 0\nq2 d1 -1 0\n",
+            ",qid,docno,label\n0,q1,d1,2\n1,q1,d2,0\n2,q2,d1,-1\n",
+            '{"q1": {"d1": 2, "d2": 0.0}, "q2": {"d1": -1}}',
+            '{"query-id": "q1", "corpus-id": "d1", "score": 2}\n'
+            '{"query-id": "q1", "corpus-id": "d2", "score": 0}\n'
+            '{"query-id": "q2", "corpus-id": "d1", "score": -1.0}\n',
+        ],
+    )
+    def test_are_read_in_every_form(self, text: str) -> None:
+        assert judgements_of(text) == [("q1", "d1", 2), ("q1", "d2", 0), ("q2", "d1", -1)]
 
+    def test_have_the_lines_that_they_stand_in(self) -> None:
+        assert list(read_judgements(stdin("\nq 0 a 1\n\nq 0 b 0\n"))) == [
+            Judgement("q", "a", 1, 2), Judgement("q", "b", 0, 4)
+        ]  # fmt: skip
 
-@pytest.mark.parametrize(
-    ("data", "numbers"),
-    [
-        (b"q1 0 d1 2\nq1 0 d2 0\n\nq2\t0\td1\t-1\n", (1, 2, 4)),
-        (b"query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq2\td1\t-1\n", (2, 3, 4)),
-        (b"\nq1\td1\t2\r\nq1\td2\t0\r\nq2\td1\t-1\r\n", (2, 3, 4)),
-    ],
-)
-def test_judgements_are_read_in_trec_and_beir_form(data: bytes, numbers: Any) -> None:
-    assert list(read_qrels(stdin(data))) == [
-        Judgement("q1", "d1", 2, numbers[0]),
-        Judgement("q1", "d2", 0, numbers[1]),
-        Judgement("q2", "d1", -1, numbers[2]),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (
-            b"q1 0 d1 1\nq1 d1 1\n",
-            'stdin:2: "q1 d1 1" is not: query_id 0 doc_id relevance, with a whole number at the end.',
-        ),
-        (
-            b"q1 0 d1 high\n",
-            'stdin:1: "q1 0 d1 high" is not: query_id 0 doc_id relevance, with a whole number at the end.',
-        ),
-        (
-            b"query-id\tcorpus-id\tscore\nq1\td1\n",
-            'stdin:2: "q1\td1" is not: query-id corpus-id score, with a whole number at the end.',
-        ),
-    ],
-)
-def test_a_broken_judgement_is_named(data: bytes, message: str) -> None:
-    with pytest.raises(InputError) as caught:
-        list(read_qrels(stdin(data)))
-    assert str(caught.value) == message
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("q 0 a 1\nq a 1\n", ":2: 3 columns, not 4 (query_id 0 doc_id relevance)."),
+            ("q 0 a high\n", ':1: column 4, the relevance, is "high", not a whole number'),
+            ("q 0 a 0.5\n", ':1: column 4, the relevance, is "0.5", not a whole number'),
+            ("q 0 a 1000001\n", ':1: column 4, the relevance, is "1000001", not a whole number'),
+            ("q a\n", ":1: 2 columns, not 4 (query_id 0 doc_id relevance) or 3 (query_id doc_id relevance)."),
+            ('{"q": {"a": 0.5}}', ": 'q': 'a': the relevance, is 0.5, not a whole number"),
+            ('{"q": {"a": 1}, "r": 2}', ": 'r' is not an object of documents."),
+            ('{"q": {"a": 1}', ": broken JSON"),
+            ('{"query-id": "q", "score": 1}\n', ":1: no id of the document"),
+        ],
+    )
+    def test_name_what_is_wrong(self, text: str, problem: str) -> None:
+        assert error_of(read_judgements, text).startswith(f"stdin{problem}")

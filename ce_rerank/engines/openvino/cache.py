@@ -16,7 +16,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from typing import Any
 from ...errors import UnavailableError
 from ...files import digest_file, lock, make_folder_whole, read_json_object, remove_folder, write_whole
 from ...interrupts import raise_if_interrupted
-from ...models.contents import list_files, select_files
-from ...models.store import Checkpoint, cache_folder, make_cache_folder
+from ...models.checkpoint import Checkpoint, select_files
+from ...models.hub import measure_folder
+from ...models.store import find_cache_folder, make_cache_folder
 from ..hardware import IMPORT_FAILURES
 from . import compilable
 from .manifest import MANIFEST_NAME, Form, Manifest, Origin, maker_versions, read_manifest
@@ -81,7 +82,7 @@ def find_obstacle(checkpoint: Checkpoint) -> str | None:
     """Return what keeps a checkpoint from being compiled, as a clause; None when nothing is known to."""
     if checkpoint.source == "compiled":
         return None
-    obstacle = compilable.find_obstacle(checkpoint.folder)
+    obstacle = compilable.find_obstacle(checkpoint)
     if obstacle is None:
         declined = read_json_object(_folder_of(checkpoint, "full") / DECLINED_NAME)
         obstacle = declined.get("reason")
@@ -126,8 +127,6 @@ def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledMod
 
 def list_compiled() -> list[CompiledForm]:
     """List what was compiled on this machine, of whatever model."""
-    from ...models.hub_cache import measure_folder
-
     return [
         CompiledForm(
             folder, measure_folder(folder), facts["name"], facts.get("revision"), facts.get("reason")
@@ -142,7 +141,7 @@ def digest_files(paths: Iterable[Path]) -> list[str]:
     A file counts as unchanged with the size, the times and the inode with which it was read before. Raises
     OSError for one that cannot be read.
     """
-    book_path = cache_folder() / _DIGESTS_NAME
+    book_path = find_cache_folder(COMPILED_FOLDER).with_name(_DIGESTS_NAME)
     book = read_json_object(book_path)
     digests: list[str] = []
     read: dict[str, dict[str, Any]] = {}
@@ -170,7 +169,7 @@ def _open_exported(folder: Path) -> CompiledModel:
             hint="Copy it here again, or export it again: `ce-rerank models export`.",
         )
     (digest,) = digest_files([folder / MANIFEST_NAME])
-    return CompiledModel(folder, manifest, cache_folder() / "exported" / digest[:16])
+    return CompiledModel(folder, manifest, find_cache_folder("exported") / digest[:16])
 
 
 def _find_damaged(folder: Path, manifest: Manifest) -> str | None:
@@ -229,7 +228,7 @@ def _remove_superseded(origin: Origin, folder: Path) -> None:
 
 def _list_origins() -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield each folder of the cache, and what its compiled model, or the failed try, was made from."""
-    for folder in sorted(path for path in (cache_folder() / COMPILED_FOLDER).glob("*") if path.is_dir()):
+    for folder in sorted(path for path in (find_cache_folder(COMPILED_FOLDER)).glob("*") if path.is_dir()):
         # Not checked any further: what is damaged or outdated must be found, to be removed.
         facts = read_json_object(folder / MANIFEST_NAME).get("origin") or read_json_object(
             folder / DECLINED_NAME
@@ -242,14 +241,14 @@ def _folder_of(checkpoint: Checkpoint, form: Form) -> Path:
     identity = _digest([_content_digest(checkpoint), maker_versions(), form])
     last = checkpoint.name.rstrip("/").rpartition("/")[2]
     readable = re.sub(r"[^\w.-]+", "-", last, flags=re.ASCII).strip("-.")[:60] or "model"
-    return cache_folder() / COMPILED_FOLDER / f"{readable}-{identity[:16]}"
+    return find_cache_folder(COMPILED_FOLDER) / f"{readable}-{identity[:16]}"
 
 
 def _content_digest(checkpoint: Checkpoint) -> str:
     if checkpoint.source == "compiled":
         names = [MANIFEST_NAME]  # which holds the digests of the others
     else:
-        names = select_files(list_files(checkpoint.folder), with_code=False)
+        names = select_files(checkpoint.files, with_code=False)
     paths = [checkpoint.folder / name for name in names]
     if checkpoint.source == "hub" and all(path.is_symlink() for path in paths):
         # What the hub's cache links to is named by its content.
@@ -268,14 +267,15 @@ def _digest(value: object) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    try:
-        make_cache_folder(COMPILED_FOLDER)
-        with lock(folder, timeout_seconds=_LONGEST_WAIT_SECONDS):
-            yield
-    except TimeoutError as error:
-        raise CannotCompileError(f"another process holds {folder}.lock", passing=True) from error
-    except UnavailableError as error:
-        raise CannotCompileError(error.message, passing=True) from error
-    except OSError as error:
-        problem = f"the cache cannot be written ({error.strerror or error})"
-        raise CannotCompileError(problem, passing=True) from error
+    with ExitStack() as held:
+        try:
+            make_cache_folder(COMPILED_FOLDER)
+            held.enter_context(lock(folder, timeout_seconds=_LONGEST_WAIT_SECONDS))
+        except TimeoutError as error:
+            raise CannotCompileError(f"another process holds {folder}.lock", passing=True) from error
+        except UnavailableError as error:
+            raise CannotCompileError(error.message, passing=True) from error
+        except OSError as error:
+            problem = f"the cache cannot be written ({error.strerror or error})"
+            raise CannotCompileError(problem, passing=True) from error
+        yield

@@ -24,7 +24,8 @@ from tokenizers import Tokenizer
 
 from ...errors import UnavailableError
 from ...files import digest_file, read_json_object, remove_folder, write_whole
-from ...models.store import Checkpoint
+from ...models.checkpoint import Checkpoint
+from ...models.offline import NOTE
 from ..base import EngineInfo, EngineOptions
 from ..batching import Float32s, Padding, PairTokens, TokenBatch, score_in_batches
 from ..hardware import count_cpus, cpu_identity, has_amx, has_native_bf16, vector_width
@@ -72,15 +73,19 @@ def load_openvino_engine(
             log.warning("%s runs in %s: %s.", checkpoint.name, precisions[-1], error)
             continue
         break
+    origin, revision, notes = compiled.manifest.origin, checkpoint.revision, checkpoint.notes
+    if checkpoint.source == "compiled":
+        revision, notes = origin.revision, (f"compiled from {origin.name}",)
+        notes += (NOTE,) if origin.source == "offline" else ()
     info = EngineInfo(
         engine="openvino",
         device="cpu",
         precision=precision,
         model=checkpoint.name,
-        revision=checkpoint.revision,
+        revision=revision,
         max_length=tokenizer.max_length,
         activation=compiled.manifest.model.activation,
-        notes=checkpoint.notes,
+        notes=notes,
     )
     return OpenVinoEngine(running, tokenizer, info)
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from ...errors import OutputError, UnavailableError, UsageError
 from ...files import digest_file, make_folder_whole
-from ...models.contents import LEGAL_NAMES, list_files
-from ...models.store import Checkpoint
+from ...models.checkpoint import LEGAL_NAMES, Checkpoint
 from .cache import prepare_compiled
 from .manifest import OWN_NAMES
 from .runtime import CannotCompileError
@@ -52,15 +51,11 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> None:
 
 def _carry_papers(checkpoint: Checkpoint, folder: Path) -> None:
     """Copy the configuration, the card and the licence; where there is no licence, say where it is told."""
-    names = [
-        name for name in list_files(checkpoint.folder) if name in _CARRIED or name.startswith(LEGAL_NAMES)
-    ]
+    names = [name for name in checkpoint.files if name in _CARRIED or name.startswith(LEGAL_NAMES)]
     for name in names:
         shutil.copyfile(checkpoint.folder / name, folder / name)
     if not any(name.startswith(LEGAL_NAMES) for name in names):
-        from ...models.inspection import inspect_checkpoint
-
-        licence = inspect_checkpoint(checkpoint.folder).licence or "not named in its card"
+        licence = checkpoint.licence or "not named in its card"
         origin = (
             f"https://huggingface.co/{checkpoint.name}" if checkpoint.source == "hub" else checkpoint.name
         )

@@ -1,0 +1,298 @@
+"""What `rank` reads: the format of a source, its rows, and the documents that are made of them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, cast, get_args
+
+from ..errors import InputError, UnavailableError, UsageError
+from ..types import Document
+from .delimited import read_csv_rows, read_tsv_rows
+from .fields import ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
+from .json import encode_json, read_json_rows
+from .source import (
+    Lines,
+    LookAhead,
+    Readable,
+    Reject,
+    Row,
+    Source,
+    as_source,
+    raise_at_once,
+    read_whole_text,
+    suffix_without_compression,
+)
+
+log = logging.getLogger("ce_rerank")
+
+InputFormat = Literal["text", "jsonl", "json", "csv", "tsv", "parquet"]
+
+INPUT_FORMATS: tuple[str, ...] = get_args(InputFormat)
+"""What `--from` takes."""
+
+FORMAT_OF_SUFFIX: dict[str, InputFormat] = {
+    ".txt": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+
+_NOT_READ = {
+    b"ARROW1": "an Arrow file (Feather)",
+    b"FEA1": "a Feather file",
+    b"PK\3\4": "a ZIP file (Excel's .xlsx are such)",
+}
+_QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
+_COLUMN_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+_LOOK_BYTES = 1 << 16  # without a line end in them, it is a long line of text or the only line of an array
+
+
+class RowReader(Protocol):
+    """Reads the rows of one format from decompressed bytes; see `Reject` for rows that cannot be read."""
+
+    def __call__(self, stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
+        """Return the rows, to be iterated over."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How documents are to be read; the defaults look for themselves.
+
+    `format` is one of `INPUT_FORMATS`. `text_fields` and `id_field` name fields, dotted paths among them; see
+    `FieldRules`. With `whole_files` a source is one document, whatever is in it. `columns` are the names of a
+    table's columns that has no header, `delimiter` is the character between its cells. `header_names` are
+    further names by which a header is recognised.
+    """
+
+    format: str | None = None
+    text_fields: tuple[str, ...] = ()
+    id_field: str | None = None
+    whole_files: bool = False
+    columns: tuple[str, ...] = ()
+    delimiter: str | None = None
+    header_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in INPUT_FORMATS:
+            raise UsageError(
+                f'There is no input format "{self.format}".', hint=f"Give one of {', '.join(INPUT_FORMATS)}."
+            )
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
+            raise UsageError(f"The delimiter is {self.delimiter!r}.", hint="Give one character.")
+        if len(set(self.columns)) < len(self.columns) or "" in self.columns:
+            raise UsageError("The columns need a name each.", hint="For example: --columns id,text")
+        if self.format == "text" and self.are_rows_objects:
+            raise UsageError(
+                "Lines of text have no fields.", hint="Leave out --from text, or the names of fields."
+            )
+
+    @property
+    def are_rows_objects(self) -> bool:
+        """Whether an option names fields, which lines of text do not have."""
+        return bool(self.text_fields or self.id_field or self.columns or self.delimiter)
+
+    @property
+    def field_rules(self) -> FieldRules:
+        """Which fields make a document."""
+        return FieldRules(self.text_fields, self.id_field)
+
+
+def read_documents(
+    readable: Readable, options: ReadOptions = ReadOptions(), reject: Reject = raise_at_once
+) -> Iterator[Document]:
+    """Read the documents of a file or stream, one at a time; warn if there is none.
+
+    What cannot be read is rejected: as a default, that raises an InputError naming file and line.
+    """
+    source = as_source(readable)
+    if options.whole_files:
+        try:
+            text = read_whole_text(source)
+        except InputError as error:
+            reject(error, "")
+        else:
+            yield Document(text, id=source.name if source.path else "-", origin=source.name)
+        return
+    rules = options.field_rules
+    is_empty = True
+
+    def reject_row(error: InputError, text: str) -> None:
+        nonlocal is_empty
+        is_empty = False
+        reject(error, text)
+
+    with source.open() as stream:
+        format = choose_format(source, stream, options)
+        for value, origin in row_reader(format, options)(stream, source.name, reject_row):
+            is_empty = False
+            try:
+                document = rules.document(value, origin)
+            except InputError as error:
+                if format in ("csv", "tsv") and not options.columns and isinstance(error, MissingFieldError):
+                    error.hint += (
+                        " Line 1 was read as the header; if it is a row, name the columns: --columns id,text"
+                    )
+                reject(error, encode_json(value))
+            else:
+                yield document
+    if is_empty:
+        log.warning("%s: no documents in it.", source.name)
+
+
+def read_rows(
+    readable: Readable, options: ReadOptions = ReadOptions(), reject: Reject | None = None
+) -> Iterator[Row]:
+    """Read the rows of a file or stream as they are, one at a time; there may be none.
+
+    A row that cannot be read raises InputError. `reject` is given the error and the row's own text instead,
+    and the reading goes on, unless nothing tells where the next row starts.
+    """
+    source = as_source(readable)
+    with source.open() as stream:
+        format = choose_format(source, stream, options)
+        yield from row_reader(format, options)(stream, source.name, reject or raise_at_once)
+
+
+def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> InputFormat:
+    """Return the format that the options name, else the one of the suffix, else that of the first bytes."""
+    if options.format is not None:
+        return cast(InputFormat, options.format)
+    suffix = suffix_without_compression(source.path) if source.path else ""
+    format = FORMAT_OF_SUFFIX.get(suffix)
+    if format is not None and not (format == "text" and options.are_rows_objects):
+        return format
+    stream.look_at_line(_LOOK_BYTES)
+    head = stream.peek(0)
+    if kind := next((kind for magic, kind in _NOT_READ.items() if head.startswith(magic)), ""):
+        raise InputError(f"{source.name}: {kind}, which is not read.", hint="Save it as Parquet or CSV.")
+    format = sniff_format(head, (*options.text_fields, *options.header_names))
+    if format == "text" and options.are_rows_objects:
+        format = "tsv" if b"\t" in head.lstrip().partition(b"\n")[0] and not options.delimiter else "csv"
+    elif format == "text" and (table := _table_format(head)):
+        log.warning(
+            "%s: read as text, a document a line, but it looks like a table: --from %s reads it as one.",
+            source.name, table,
+        )  # fmt: skip
+    log.info("%s: read as %s, going by its first bytes (--from says otherwise).", source.name, format)
+    return format
+
+
+def sniff_format(head: bytes, names: Collection[str] = ()) -> InputFormat:
+    """Return the format that the first bytes show, up to the end of the first line that is not blank.
+
+    What starts like JSON is JSON, even if broken: better an error than braces scored as text. A header is
+    recognised by a column with one of the usual names for text, or one of `names`.
+    """
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    text = head.decode(errors="replace").lstrip()
+    if re.match(r"\[(\s*\[)*\s*([{\"\]]|$)", text):
+        return "json"
+    line = re.split(r"[\r\n]", text, maxsplit=1)[0].strip()
+    if re.match(r"\{\s*([\"}]|$)", line) or _is_json_string(line):
+        return "jsonl"
+    for delimiter in "\t,;|":
+        cells = [cell.removeprefix('"').removesuffix('"') for cell in line.split(delimiter)]
+        # A line of prose may well hold the word "text" between commas, but not without a space around it.
+        if all(cell == cell.strip() for cell in cells) and not {*TEXT_FIELDS, *names}.isdisjoint(cells):
+            return "tsv" if "\t" in line else "csv"
+    return "text"
+
+
+def _is_json_string(line: str) -> bool:
+    try:
+        return line.startswith('"') and isinstance(json.loads(line), str)
+    except ValueError:
+        return False
+
+
+def _table_format(head: bytes) -> str:
+    """Return the format that lines of text seem to be: tabs in all of them, or a header of plain names."""
+    lines = [line for line in re.split(r"[\r\n]+", head.decode(errors="replace")) if line.strip()]
+    whole = lines[:-1] or lines
+    if whole and all("\t" in line.strip() for line in whole):
+        return "tsv"
+    for delimiter in ",;|":
+        cells = lines[0].split(delimiter) if lines else []
+        if delimiter == "|":
+            cells = [cell.strip() for cell in cells]
+        is_in_more = len(lines) == 1 or any(delimiter in line for line in lines[1:])
+        if len(cells) > 1 and is_in_more and all(map(_COLUMN_NAME.fullmatch, cells)):
+            return "csv"
+    return ""
+
+
+def row_reader(format: InputFormat, options: ReadOptions = ReadOptions()) -> RowReader:
+    """Return what reads the rows of a format; raises UnavailableError when its package is missing."""
+    if format == "parquet":
+        try:
+            from .parquet import read_parquet_rows
+        except ModuleNotFoundError:
+            raise UnavailableError(
+                "Reading Parquet needs the pyarrow package.",
+                hint="Install it: pip install 'ce-rerank[parquet]'",
+            ) from None
+        return read_parquet_rows
+    if format in ("csv", "tsv"):
+        ids = {*ID_FIELDS, *_QUERY_ID_FIELDS, (options.id_field or "").lower()}
+        read = read_csv_rows if format == "csv" else read_tsv_rows
+        return functools.partial(read, delimiter=options.delimiter, columns=options.columns, ids=ids)
+    return read_text_rows if format == "text" else read_json_rows
+
+
+def read_text_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
+    """Read each line that is not blank as a row, without its line end."""
+    lines = Lines(stream, name)
+    for number, line in lines:
+        text = line.rstrip("\r\n")
+        if lines.fault:
+            reject(lines.fault, text)
+        elif text and not text.isspace():
+            yield Row(text, f"{name}:{number}")
+
+
+def read_file_names(source: Source) -> list[str]:
+    """Read names of files: one a line or, where there is a NUL (`find -print0`), one before each NUL."""
+    with source.open() as stream:
+        data = b"".join(iter(stream.take, b""))
+    names = data.split(b"\0") if b"\0" in data else data.splitlines()
+    return [os.fsdecode(name) for name in names if name]
+
+
+def walk_folders(names: Sequence[str]) -> list[str]:
+    """Replace folders by the text files in them; hidden and binary ones are left out, and counted."""
+    files: list[str] = []
+    left_out = 0
+    for name in names:
+        if name == "-" or not Path(name).is_dir():
+            files.append(name)
+            continue
+        for folder, folders, inner in os.walk(name):
+            for entry in sorted(inner):
+                path = Path(folder, entry)
+                is_text = not entry.startswith(".") and _is_text(path)
+                files += [str(path)] if is_text else []
+                left_out += not is_text
+            folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
+    if left_out:
+        log.warning("%d hidden or binary files were left out.", left_out)
+    return files
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        with Source.from_path(path).open() as stream:
+            return b"\0" not in stream.peek(1 << 12)
+    except InputError:
+        return True  # and an error when it is read

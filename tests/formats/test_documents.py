@@ -1,0 +1,461 @@
+"""Reading documents, through every format and compression, as `read_documents` gives them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ce_rerank.errors import InputError, UnavailableError, UsageError
+from ce_rerank.formats import delimited, source
+from ce_rerank.formats.documents import (
+    ReadOptions,
+    read_documents,
+    read_file_names,
+    read_rows,
+    sniff_format,
+    walk_folders,
+)
+from ce_rerank.formats.source import Source, read_query
+
+zstandard = pytest.importorskip("zstandard", reason="needs ce-rerank[zstd]")
+
+THREE = [{"id": "a", "text": "one"}, {"id": "b", "text": "two; lines"}, {"id": "c", "text": "dré 文"}]
+JSONL = "".join(json.dumps(row) + "\n" for row in THREE).encode()
+DATA = {
+    "jsonl": JSONL,
+    "ndjson": JSONL,
+    "json": json.dumps(THREE, indent=2).encode(),
+    "csv": 'id,text\na,one\nb,"two; lines"\nc,dré 文\n'.encode(),
+    "tsv": "id\ttext\na\tone\nb\ttwo; lines\nc\tdré 文\n".encode(),
+}
+TEXTS = ["one", "two; lines", "dré 文"]
+
+
+def read(path: Path | Source, **options: Any) -> list[tuple[Any, str, str]]:
+    return [(hit.id, hit.text, hit.origin) for hit in read_documents(path, ReadOptions(**options))]
+
+
+def piped(data: bytes) -> Source:
+    return Source.from_stream(io.BytesIO(data))
+
+
+def texts(data: bytes, **options: Any) -> list[str]:
+    return [text for _, text, _ in read(piped(data), **options)]
+
+
+def failure(path: Path | Source, **options: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        list(read_documents(path, ReadOptions(**options)))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", sorted(DATA))
+@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
+def test_every_format_reads_the_same_by_its_suffix(tmp_path: Path, suffix: str, compression: str) -> None:
+    data = DATA[suffix]
+    path = tmp_path / f"hits.{suffix}{compression}"
+    path.write_bytes({"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[compression](data))
+    assert [(id, text) for id, text, _ in read(path)] == list(zip("abc", TEXTS, strict=True))
+
+
+@pytest.mark.parametrize("suffix", sorted(DATA))
+@pytest.mark.parametrize(
+    "change",
+    [
+        bytes,
+        gzip.compress,
+        zstandard.compress,
+        b"\xef\xbb\xbf".__add__,
+        lambda data: data.decode().encode("utf-16"),
+        lambda data: b"\xfe\xff" + data.decode().encode("utf-16-be"),
+        lambda data: data.decode().encode("utf-32"),
+        lambda data: gzip.compress(data.decode().encode("utf-16")),
+    ],
+)
+def test_every_format_is_recognised_in_a_stream_of_any_compression_and_encoding(
+    suffix: str, change: Any
+) -> None:
+    assert texts(change(DATA[suffix])) == TEXTS
+
+
+def test_origins_name_file_and_line(tmp_path: Path) -> None:
+    lines = {"json": [2, 6, 10], "csv": [2, 3, 4], "tsv": [2, 3, 4], "jsonl": [1, 2, 3]}
+    for suffix, numbers in lines.items():
+        path = tmp_path / f"h.{suffix}"
+        path.write_bytes(DATA[suffix])
+        assert [origin for _, _, origin in read(path)] == [f"{path}:{number}" for number in numbers]
+
+
+def test_a_text_file_is_a_document_a_line_without_the_blank_ones() -> None:
+    assert read(piped(b"\none\n  \n two \nthree")) == [
+        (None, "one", "stdin:2"), (None, " two ", "stdin:4"), (None, "three", "stdin:5"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_any_line_ending_ends_a_line_and_nothing_else_does(end: str) -> None:
+    odd = "a\u2028b\u0085c\x0b\x0cd"
+    assert texts(f"one{end}{odd}{end}three".encode()) == ["one", odd, "three"]
+    assert texts(f'{{"text": "{chr(0x2028)}"}}{end}"two"{end}'.encode()) == ["\u2028", "two"]
+    assert texts(f'id,text{end}1,{odd[:5]}{end}2,"x{end}y"{end}'.encode()) == [odd[:5], f"x{end}y"]
+    assert texts(f"id\ttext{end}1\t{odd}{end}2\ty".encode()) == [odd, "y"]
+
+
+def test_the_format_named_goes_before_suffix_and_first_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "lines.json"
+    path.write_bytes(b"one\n")
+    assert [text for _, text, _ in read(path, format="text")] == ["one"]
+    assert texts(b'{"text": "x"}\n', format="text") == ['{"text": "x"}']
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "documents"),
+    [
+        # The delimiter is the one under which the header has the most columns, a `sep=` line, or what is said.
+        (b"id;text\n1;Snow, cold\n", {"format": "csv"}, [("1", "Snow, cold")]),
+        (b'sep=;\r\nid;text\r\n1;"a;b"\r\n', {"format": "csv"}, [("1", "a;b")]),
+        (b"sep=\t\nid\ttext\n1\ta\n", {"format": "csv"}, [("1", "a")]),
+        (b"id\ttext\n1\tRain\n", {"format": "csv"}, [("1", "Rain")]),
+        (b"id|text\n1|Rain, snow\n", {}, [("1", "Rain, snow")]),
+        (b"id/text\n1/Rain, snow\n", {"delimiter": "/"}, [("1", "Rain, snow")]),
+        (b"id;text,x\n1;a,b\n", {"delimiter": ";", "text_fields": ("text,x",)}, [("1", "a,b")]),
+        # In CSV a quoted field may hold line ends; in TSV a line is a row, and a quote is a quote.
+        (b'id,text\n1,"two\nlines"\n\n2,5" disk\n', {}, [("1", "two\nlines"), ("2", '5" disk')]),
+        (b'id\ttext\n1\t"Half\n2\tends"\n', {}, [("1", '"Half'), ("2", 'ends"')]),
+        # Without a header, the columns are named.
+        (
+            b'1\t7\twhat, is\tHalf "quoted\n', {"columns": ("qid", "pid", "query", "passage")},
+            [("7", 'Half "quoted')],
+        ),
+        (b"1;a, b, c\n", {"columns": ("id", "text"), "format": "csv"}, [("1", "a, b, c")]),
+        (b"Rain\nSnow\n", {"columns": ("text",)}, [(None, "Rain"), (None, "Snow")]),
+        # A whole number with .0 is an id without.
+        (b"docno,text\n1.0,a\n1.5,1.0\nx.0,\n", {}, [("1", "a"), ("1.5", "1.0"), ("x.0", "")]),
+        (b"key\ttext\n1.0\ta\n", {"id_field": "key"}, [("1", "a")]),
+        (b"qid,docid,docno,text\n1,17,FT-3,Snow\n", {}, [("FT-3", "Snow")]),
+        # With an option that names fields, input is never text.
+        (b"id,description\n1,Rain\n", {"text_fields": ("description",)}, [("1", "Rain")]),
+        (b"description\nRain\n", {"text_fields": ("description",)}, [(None, "Rain")]),
+        (b"key,body\n1,Rain\n", {"id_field": "key"}, [("1", "Rain")]),
+        (b"text\nRain\n", {}, [(None, "Rain")]),
+    ],
+)  # fmt: skip
+def test_tables_as_people_have_them(data: bytes, options: Any, documents: list[tuple[Any, str]]) -> None:
+    assert [(id, text) for id, text, _ in read(piped(data), **options)] == documents
+
+
+@pytest.mark.parametrize(
+    ("data", "format"),
+    [
+        (b"id,description\n1,Rain\n", "csv"),
+        (b"id;description\n1;Rain\n", "csv"),
+        (b" id | description \n----+-----\n  1 | Rain\n", "csv"),
+        (b"Rain falls\t1\nSnow falls\t2\n", "tsv"),
+        (b"Rain, and more\nSnow, of course\n", ""),
+        (b"Rain\nSnow\tand ice\n", ""),
+        (b"Rain,snow\nIce\n", ""),
+    ],
+)
+def test_what_looks_like_a_table_is_text_with_a_warning(
+    data: bytes, format: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert texts(data) == data.decode().splitlines()
+    assert [f"--from {format} " in message for message in caplog.messages] == ([True] if format else [])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "xml"},
+        {"format": "text", "text_fields": ("text",)},
+        {"delimiter": ""},
+        {"delimiter": ";;"},
+        {"columns": ("a", "a")},
+        {"columns": ("a", "")},
+    ],
+)
+def test_options_that_mean_nothing_are_usage_errors(options: Any) -> None:
+    with pytest.raises(UsageError):
+        ReadOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("head", "format"),
+    [
+        (b"", "text"),
+        (b"plain words", "text"),
+        (b"[1] a footnote\n", "text"),
+        (b"{{Infobox}}\n", "text"),
+        (b'"Quoted," he said.\n', "text"),
+        (b"this has text, and more\n", "text"),
+        (b"text\nsingle column\n", "csv"),
+        (b"this is the text\n", "text"),
+        (b"id|text\n", "csv"),
+        (b"id;text\n", "csv"),
+        (b"[[{\n", "json"),
+        (b'"A \\"quoted\\" string"\n', "jsonl"),
+        (b'\n \n{"a": 1}\n', "jsonl"),
+        (b'{"broken\n', "jsonl"),
+        (b"{\n", "jsonl"),
+        (b'[\n{"a": 1}', "json"),
+        (b"[]", "json"),
+        (b"id,text,url\n", "csv"),
+        (b'"id","text"\n', "csv"),
+        (b"id\tpassage\n", "tsv"),
+        (b"id,title\n", "text"),
+        (b"PAR1\x15\x04", "parquet"),
+    ],
+)
+def test_formats_are_told_by_their_first_line(head: bytes, format: str) -> None:
+    assert sniff_format(head) == format
+
+
+def test_a_named_text_field_makes_a_header_recognisable() -> None:
+    assert sniff_format(b"id,title\n", ("title",)) == "csv"
+
+
+def test_a_format_that_was_guessed_is_told_under_verbose(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "ce_rerank"):
+        texts(b"one\n")
+    assert caplog.messages == ["stdin: read as text, going by its first bytes (--from says otherwise)."]
+
+
+def test_a_whole_file_is_one_document_with_its_path_as_id(tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    path.write_bytes(b"\xef\xbb\xbfone\r\n\r\n{two}\n")
+    assert read(path, whole_files=True) == [(str(path), "one\r\n\r\n{two}\n", str(path))]
+    assert read(Source.from_stream(io.BytesIO(b"all")), whole_files=True) == [("-", "all", "stdin")]
+
+
+def test_rows_come_while_the_pipe_is_still_being_fed() -> None:
+    reading, writing = os.pipe()
+    proceed = threading.Event()
+
+    def feed() -> None:
+        with os.fdopen(writing, "wb", buffering=0) as pipe:
+            pipe.write(b'{"te')
+            pipe.write(b'xt": "one"}\n')
+            proceed.wait(10)
+            pipe.write(b'{"text": "two"}\n')
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    with os.fdopen(reading, "rb") as pipe:
+        documents = read_documents(Source.from_stream(pipe))
+        assert next(documents).text == "one"
+        assert not proceed.is_set()
+        proceed.set()
+        assert next(documents).text == "two"
+        feeder.join()
+
+
+def test_a_csv_field_may_be_longer_than_the_csv_module_likes() -> None:
+    long = "x" * 200_000
+    assert texts(f"id,text\n1,{long}\n".encode()) == [long]
+
+
+def test_several_compressed_members_are_read_one_after_another() -> None:
+    for compress in (gzip.compress, zstandard.compress):
+        assert texts(compress(b"one\n") + compress(b"two\n")) == ["one", "two"]
+
+
+def test_how_much_of_a_file_was_read_can_be_asked(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"word\n" * 100_000)
+    source = Source.from_path(path)
+    rows = read_rows(source)
+    next(rows)
+    assert source.size_bytes == 500_000
+    assert 0 < source.read_bytes < 500_000
+    assert Source.from_stream(io.BytesIO(b"")).size_bytes is None
+
+
+@pytest.mark.parametrize("data", [b"", b"\n \n", b"[]", b"id,text\n"])
+def test_a_source_without_documents_is_warned_of(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    assert texts(data) == []
+    assert caplog.messages == ["stdin: no documents in it."]
+
+
+HEADER = "Name it with --text-field. Line 1 was read as the header; if it is a row, name the columns: --columns id,text"
+ICONV = "Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8."
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (b"ok\nna\xefve\n", {}, f"stdin:2: not UTF-8 (0xEF). {ICONV}"),
+        (b'["ok",\n"na\xefve"]', {}, f"stdin:2: not UTF-8 (0xEF). {ICONV}"),
+        ("one".encode("utf-16-le"), {}, "stdin: the text is UTF-16LE. Convert it: iconv -f UTF-16LE -t UTF-8."),
+        (JSONL.decode().encode("utf-32-be"), {},
+         "stdin: the text is UTF-32BE. Convert it: iconv -f UTF-32BE -t UTF-8."),
+        (b"\xff\xfea\0b", {}, "stdin: damaged UTF-16 (truncated data)."),
+        (b"ok\na\0b\n", {}, "stdin:2: a NUL byte, which text does not have. Is it a binary file?"),
+        (b"id,text\n1,a\0b\n", {}, "stdin:2: a NUL byte, which text does not have. Is it a binary file?"),
+        (b'{"text": "a"}\n[1]\n', {}, "stdin:2: the row is a list, not an object or a string."),
+        (b'[{"text": "a"},\n 7]', {}, "stdin:2: the row is a number, not an object or a string."),
+        (b'{"hits": [{"text": "a"}]}', {},
+         "stdin:1: no \"text\" field (has: hits.text). Take the rows out of it: jq -c '.hits[]'."),
+        (b"id,text\n1,a,b\n", {},
+         "stdin:2: the row has 3 fields, the header has 2 (id, text). Quote fields that hold the delimiter."),
+        (b"id\ttext\n1\ta\n2\n", {},
+         "stdin:3: the row has 1 fields, the header has 2 (id, text). Quote fields that hold the delimiter."),
+        (b"id,text,id\n1,a,2\n", {},
+         'stdin:1: the header has "id" twice. Rename one of the columns, or name all with --columns.'),
+        (b"id,body_html\n1,a\n", {"format": "csv"}, f'stdin:2: no "text" field (has: id, body_html). {HEADER}'),
+        (b"Rain is water\nSnow\n", {"format": "csv"}, f'stdin:2: no "text" field (has: "Rain is water"). {HEADER}'),
+        (b"1,a\n", {"columns": ("id", "t")},
+         'stdin:1: no "text" field (has: id, t). Name it with --text-field.'),
+        (b'id,text\n1,"a\n2,b\n', {}, "stdin:2: a quoted field starts in this row and never ends."),
+        (b'id,text\n1,"a" b\n', {},
+         "stdin:2: broken quotes (',' expected after '\"'). A field that starts with a quote ends with one; "
+         'quotes inside it are doubled: "say ""so""".'),
+        (b"ARROW1\0\0", {}, "stdin: an Arrow file (Feather), which is not read. Save it as Parquet or CSV."),
+        (b"FEA1\0\0", {}, "stdin: a Feather file, which is not read. Save it as Parquet or CSV."),
+        (gzip.compress(JSONL, mtime=0)[:-12], {}, "stdin: the compressed data is cut off. Fetch the file again."),
+        (zstandard.compress(JSONL)[:-5], {}, "stdin: the compressed data is cut off. Fetch the file again."),
+    ],
+)  # fmt: skip
+def test_broken_input_is_named_with_its_place(data: bytes, options: dict[str, Any], message: str) -> None:
+    assert failure(piped(data), **options) == message
+
+
+def test_damaged_compression_is_named() -> None:
+    squeezed = bytearray(gzip.compress(JSONL))
+    squeezed[-6] ^= 0xFF
+    assert failure(piped(bytes(squeezed))).startswith(
+        "stdin: the compressed data is damaged (CRC check failed"
+    )
+    frame = bytearray(zstandard.compress(JSONL * 50))
+    frame[6:20] = b"\xff" * 14
+    assert failure(piped(bytes(frame))).startswith("stdin: the compressed data is damaged (")
+
+
+def test_what_is_no_readable_file_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "plain.txt.gz").write_bytes(b"plain\n")
+    assert failure(tmp_path / "zzz") == f"{tmp_path}/zzz: no such file."
+    assert failure(tmp_path) == f"{tmp_path}: a folder, not a file. Name its files, or give --whole-files."
+    assert failure(tmp_path / "plain.txt.gz") == (
+        f"{tmp_path}/plain.txt.gz: not gzip data, whatever its name says. Rename it."
+    )
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "secret.txt"
+    path.write_text("x")
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    assert failure(path) == f"{path}: no permission to read it."
+
+
+def test_zstd_without_its_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(UnavailableError) as caught:
+        texts(zstandard.compress(b"one"))
+    assert str(caught.value) == (
+        "stdin: reading zstd needs the zstandard package. Install it: pip install 'ce-rerank[zstd]'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "kept", "dropped"),
+    [
+        (b'{"a": 1}\n{"b"\n{"c": 3}\nna\xefve\n{"d": 4}\n', 3, ['{"b"', "na\ufffdve"]),
+        (b'id,text\n1,a\n2\n3,"x"y\n4,"na\xefve\nfolk"\n5,b\n', 2, ["2", '3,"x"y', '4,"na\ufffdve\nfolk"']),
+        (b"id\ttext\n1\ta\n2\n4\tna\xefve\n5\tb\n", 2, ["2", "4\tna\ufffdve"]),
+        (b"one\nna\xefve\nthree\n", 2, ["na\ufffdve"]),
+    ],
+)
+def test_rows_that_cannot_be_read_can_be_rejected_one_by_one(
+    data: bytes, kept: int, dropped: list[str]
+) -> None:
+    rejected: list[str] = []
+    source = piped(data)
+    rows = list(read_rows(source, reject=lambda error, text: rejected.append(text)))
+    assert (len(rows), rejected) == (kept, dropped)
+
+
+def test_rows_without_text_are_rejected_too_and_the_others_read() -> None:
+    rejected: list[str] = []
+    documents = read_documents(
+        piped(b'{"text": "a"}\n[1]\n{"id": 7}\n{"text": "b"}\n'),
+        reject=lambda error, text: rejected.append(text),
+    )
+    assert [document.text for document in documents] == ["a", "b"]
+    assert rejected == ["[1]", '{"id": 7}']
+
+
+def test_rows_above_the_limit_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (source, delimited):
+        monkeypatch.setattr(module, "ROW_BYTES", 1 << 18)
+    long = b"x" * (1 << 20)
+    errors: list[str] = []
+    for data in (b"one\n" + long + b"\ntwo\n", b"id,text\n1,one\n2," + long + b"\n3,two\n"):
+        rows = read_documents(
+            piped(gzip.compress(data)), reject=lambda error, text: errors.append(error.message)
+        )
+        assert [document.text for document in rows] == ["one", "two"]
+    assert ["larger than 0 MiB" in error for error in errors] == [True, True]
+    assert "never ends" in failure(piped(b'id,text\n1,"' + b"x\n" * (1 << 18)))
+    assert "larger than" in failure(piped(long), whole_files=True)
+
+
+def test_file_names_are_read_by_line_or_before_each_nul() -> None:
+    assert read_file_names(piped(b"a.txt\nb c.txt\r\n\n")) == ["a.txt", "b c.txt"]
+    assert read_file_names(piped(b"a\0b\nc\0")) == ["a", "b\nc"]
+
+
+def test_folders_are_walked_without_hidden_and_binary_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, data in {
+        "b.txt": b"b", "a/z.md": b"z", "a/x.py.gz": gzip.compress(b"x"), "u.txt": "u".encode("utf-16"),
+        ".hidden": b"h", ".git/config": b"c", "image.png": b"\x89PNG\0", "latin.txt": b"na\xefve",
+    }.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    names = walk_folders(["-", str(tmp_path), "no such file"])
+    inside = [str(tmp_path / name) for name in ("b.txt", "latin.txt", "u.txt", "a/x.py.gz", "a/z.md")]
+    assert names == ["-", *inside, "no such file"]
+    assert caplog.messages == ["2 hidden or binary files were left out."]
+
+
+def test_a_whole_file_that_is_not_text_can_be_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_bytes(b"na\xefve")
+    errors: list[str] = []
+    options = ReadOptions(whole_files=True)
+    assert list(read_documents(path, options, lambda error, text: errors.append(error.message))) == []
+    assert errors == [f"{path}:1: not UTF-8 (0xEF)."]
+
+
+def test_a_bad_header_cannot_be_passed_over() -> None:
+    source = Source.from_stream(io.BytesIO(b'id,"te"xt\n1,a\n'))
+    with pytest.raises(InputError, match="stdin:1: broken quotes"):
+        list(read_rows(source, ReadOptions(format="csv"), reject=lambda error, text: None))
+
+
+@pytest.mark.parametrize(
+    ("data", "query"), [(b"why?\n", "why?"), (b"a\nb\r\n", "a\nb"), (b" x \n\n", " x \n")]
+)
+def test_a_query_file_loses_one_line_end(tmp_path: Path, data: bytes, query: str) -> None:
+    path = tmp_path / "query.txt"
+    path.write_bytes(data)
+    assert read_query(path) == query
+
+
+def test_a_blank_query_file_is_an_input_error(tmp_path: Path) -> None:
+    path = tmp_path / "query.txt"
+    path.write_bytes(b" \n")
+    with pytest.raises(InputError) as caught:
+        read_query(path)
+    assert str(caught.value) == f"{path}: no query in it. Write the query there, as plain text."
