@@ -129,7 +129,7 @@ def test_every_family_is_close_in_bf16_and_not_rounded_to_it(
     family: str, checkpoints: Callable[[str], Checkpoint]
 ) -> None:
     scores = score(load(checkpoints(family), BF16))
-    assert scores == pytest.approx(reference(checkpoints(family)), abs=0.15)
+    assert scores == pytest.approx(reference(checkpoints(family)), abs=0.2)
     assert (scores.view(np.uint32) & 0xFFFF).all()
 
 
