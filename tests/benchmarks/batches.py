@@ -28,7 +28,7 @@ from ce_rerank.batch.first_stage import RunCandidates
 from ce_rerank.batch.output import FileOutput
 from ce_rerank.batch.partial import PartialFile
 from ce_rerank.batch.run import BatchRun
-from ce_rerank.cli.bench_sample import sample_lists
+from ce_rerank.cli.bench import sample_lists
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source, raise_at_once
