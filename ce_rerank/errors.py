@@ -12,16 +12,25 @@ these, and only `ce_rerank.cli.app` prints them.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 ROWS_LEFT_OUT = 5
 """The exit code of a run that is done but for rows that were left out as asked."""
 
+_OPTION = re.compile(
+    r"--([a-z][a-z-]*)"
+    r"(?: (auto|cpu|cuda|mps|openvino|torch|fp32|bf16|fp16|int8|truncate|chunk|error|max|first)\b)?"
+)
+
 
 class CeRerankError(Exception):
     """The root of every error that this package raises on purpose.
 
-    `str(error)` is the message; `hint` says what to do, or is empty when the message already does.
+    `str(error)` is the message and `hint`, which says what to do, or is empty when the message already does.
+    They name options as at the shell; `str` of one that was raised in `for_python` names arguments.
     """
 
     exit_code: ClassVar[int] = 1
@@ -30,9 +39,28 @@ class CeRerankError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self._is_for_python = False
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}" if self.hint else self.message
+        text = f"{self.message} {self.hint}" if self.hint else self.message
+        return as_python(text) if self._is_for_python else text
+
+
+@contextmanager
+def for_python() -> Iterator[None]:
+    """Let errors that are raised within name Python's arguments instead of the shell's options."""
+    try:
+        yield
+    except CeRerankError as error:
+        error._is_for_python = True
+        raise
+
+
+def as_python(text: str) -> str:
+    """Name options as Python's arguments: `--long chunk` becomes `long="chunk"`."""
+    return _OPTION.sub(
+        lambda found: found[1].replace("-", "_") + (f'="{found[2]}"' if found[2] else ""), text
+    )
 
 
 def told_from(origin: str, message: str) -> str:

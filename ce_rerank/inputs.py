@@ -2,68 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
 from .errors import InputError, UsageError, told_from
-from .formats.fields import ID_FIELDS, FieldRules
+from .formats.fields import ID_FIELDS, LIST_FIELDS, QUERY_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules
 from .formats.json import refuse_surrogates
 from .types import Candidates, Document, Query
 
 DocumentInput = str | Mapping[str, Any] | Document
-"""A document's text, an object with a field that holds it, or the document itself."""
+"""A document's text, a mapping with a field that holds it, or the document itself."""
 QueryInput = str | Query
+CandidatesInput = Candidates | Mapping[str, Any] | tuple[QueryInput, Iterable[DocumentInput]]
+"""A query with its documents: a pair, or a mapping as `ce-rerank batch` reads it."""
+
+_USUAL_FIELDS = FieldRules()
 
 
-def as_candidate_list(
-    query: QueryInput, documents: Iterable[DocumentInput], *, origin: str = ""
+def as_candidates(
+    query: object, documents: object, *, rules: FieldRules = _USUAL_FIELDS, origin: str = ""
 ) -> Candidates:
-    """Make what a Python user gives into a candidate list; raises UsageError or InputError if it is none.
+    """Make candidates of what a Python user gives; raise UsageError or InputError if that is impossible.
 
-    `origin` is what messages are to call the list by.
+    `origin` is what messages call the candidates.
     """
     if isinstance(query, str):
         query = Query(query, origin=origin)
     if not isinstance(query, Query):
-        raise UsageError(f"The query is a {type(query).__name__}.", hint="Give a string or a Query.")
+        raise UsageError(
+            told_from(origin, f"the query is {_describe(query)}."), hint="Give a string or a Query."
+        )
     name = told_from(query.origin, "the query")
     refuse_surrogates(query.text, name)
     if not query.text.strip():
         raise InputError(f"{name} is empty.", hint="Give some words to rank by.")
-    if isinstance(documents, str | bytes | Mapping):
-        raise UsageError(
-            f"documents is a single {type(documents).__name__}.", hint="Give a list: [document]."
-        )
     named = told_from(origin, "documents")
-    return Candidates(
-        query,
-        [_as_document(document, f"{named}[{place}]", origin) for place, document in enumerate(documents)],
-    )
+    rows = enumerate(_rows(documents, named, "[document]"))
+    return Candidates(query, [_as_document(row, f"{named}[{place}]", origin, rules) for place, row in rows])
 
 
-def _as_document(document: DocumentInput, name: str, origin: str) -> Document:
+def read_candidates(items: object, rules: FieldRules) -> Iterator[Candidates]:
+    """Make candidates of each item, lazily; raise UsageError or InputError for one that is none."""
+    for place, item in enumerate(_rows(items, "queries", "[(query, documents)]")):
+        origin = f"queries[{place}]"
+        if isinstance(item, Candidates):
+            yield as_candidates(item.query, item.documents, rules=rules)
+        elif isinstance(item, tuple | list) and len(item) == 2:
+            yield as_candidates(*item, rules=rules, origin=origin)
+        elif isinstance(item, Mapping):
+            list_field = next((name for name in LIST_FIELDS if name in item), "documents")
+            id_field = next((name for name in (*QUERY_ID_FIELDS, "id", "_id") if item.get(name)), "")
+            query_field = next((name for name in QUERY_FIELDS if name in item), "query")
+            used = (query_field, list_field, *({id_field} & {*QUERY_ID_FIELDS}))
+            query = item.get(query_field)
+            if isinstance(query, Mapping):
+                query = query.get("text", query.get(query_field))
+            if isinstance(query, str):
+                fields = {name: value for name, value in item.items() if name not in used}
+                query = Query(query, _plain_id(item.get(id_field)), fields, origin)
+            yield as_candidates(query, item.get(list_field), rules=rules, origin=origin)
+        else:
+            raise UsageError(
+                f"{origin} is {_describe(item)}.",
+                hint='Give (query, documents), {"query": ..., "documents": [...]} or Candidates.',
+            )
+
+
+def as_pairs(items: object) -> list[Candidates]:
+    """Read pairs, each as a query with one document; raise UsageError or InputError for what is none."""
+    pairs = []
+    for place, item in enumerate(_rows(items, "pairs", "[(query, document)]")):
+        origin = f"pairs[{place}]"
+        if isinstance(item, Mapping):
+            text_field = next((name for name in TEXT_FIELDS if isinstance(item.get(name), str)), "")
+            query_field = next((name for name in QUERY_FIELDS if name in item), "query")
+            item = (item.get(query_field), item.get(text_field))
+        is_pair = isinstance(item, tuple | list) and len(item) == 2
+        if not is_pair or not all(isinstance(text, str) for text in item):
+            raise UsageError(
+                f"{origin} is {_describe(item)}, not a query and a document.",
+                hint='Give (query, document), both strings, or {"query": ..., "text": ...}.',
+            )
+        query, document = item
+        pairs.append(as_candidates(query, [document], origin=origin))
+    return pairs
+
+
+def _rows(given: object, name: str, example: str) -> Iterable[Any]:
+    """Give the rows of a list or of a table (pandas, polars, pyarrow); raise UsageError for anything else."""
+    if isinstance(given, str | bytes | Mapping | Document | Query | Candidates):
+        raise UsageError(f"{name} is {_describe(given)} alone.", hint=f"Give a list: {example}.")
+    if isinstance(given, set | frozenset):
+        raise UsageError(f"{name} is a set, which has no order.", hint="Give a list.")
+    for method in ("to_dicts", "to_pylist"):
+        if callable(getattr(given, method, None)):
+            rows: Iterable[Any] = getattr(given, method)()
+            return rows
+    if hasattr(given, "columns") and hasattr(given, "to_dict"):
+        records = given.to_dict("records")
+        return [{name: _without_nan(value) for name, value in row.items()} for row in records]
+    if not isinstance(given, Iterable):
+        raise UsageError(f"{name} is {_describe(given)}.", hint=f"Give a list: {example}.")
+    return given
+
+
+def _as_document(document: object, name: str, origin: str, rules: FieldRules) -> Document:
     if isinstance(document, str):
         document = Document(document, origin=origin)
     elif isinstance(document, Mapping):
-        read = FieldRules().document(_with_plain_ids(document), name)
+        read = rules.document(_with_plain_ids(document, rules.id_field), name)
         document = replace(read, fields=dict(document), origin=origin)
     if not isinstance(document, Document):
-        raise UsageError(
-            f"{name} is a {type(document).__name__}.", hint="Give strings, mappings or Document objects."
-        )
+        raise UsageError(f"{name} is {_describe(document)}.", hint="Give strings, mappings or Documents.")
     refuse_surrogates(document.text, document.origin or name)
     return document
 
 
-def _with_plain_ids(row: Mapping[str, Any]) -> dict[str, Any]:
+def _describe(value: object) -> str:
+    """Name what was given: `None`, or its class, with the module of one that is not Python's own."""
+    kind = type(value)
+    if value is None:
+        return "None"
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _without_nan(value: Any) -> Any:
+    """Take the NaN that pandas has for a missing value as one."""
+    return None if isinstance(value, float) and value != value else value
+
+
+def _with_plain_ids(row: Mapping[str, Any], id_field: str | None) -> dict[str, Any]:
     """Take the ids that databases give, numpy's integers, UUIDs and others of their own, as what JSON has."""
-    plain = {name: _plain_id(row[name]) for name in ID_FIELDS if name in row}
-    return {**row, **plain}
+    plain = {str(name): value for name, value in row.items()}
+    for name, value in plain.items():
+        if name == id_field or name.lower() in ID_FIELDS:
+            plain[name] = _plain_id(value)
+    return plain
 
 
-def _plain_id(value: object) -> object:
+def _plain_id(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float | list | dict):
         return value
     return int(value) if isinstance(value, Integral) else str(value)

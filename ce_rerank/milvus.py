@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import UnavailableError, UsageError
+from .inputs import as_candidates
 from .ranking import first_not_finite, select_top
 from .reranker import Reranker
 from .types import RankOptions
@@ -65,16 +66,15 @@ class CrossEncoderRerankFunction:
         single string, and for an activation that does not give a score a document; UnavailableError for a
         score that is no number.
         """
-        top_k = top_k or None
-        if self.activation_fct is None:
-            ranking = self.model.rank(query, documents, top_k=top_k)
-            return [RerankResult(hit.text, hit.score, hit.index) for hit in ranking]
-        RankOptions(top_k=top_k)
-        hits = sorted(self.model.rank(query, documents, scores="logit"), key=lambda hit: hit.index)
-        scores = self._activate([hit.score for hit in hits])
-        return [
-            RerankResult(hits[place].text, scores[place], place) for place in select_top(scores, top_k=top_k)
-        ]
+        options = RankOptions(top_k=top_k or None)
+        candidates = as_candidates(query, documents)
+        texts = [document.text for document in candidates.documents]
+        pairs = [(candidates.query.text, text) for text in texts]
+        scores = self.model.score(pairs, scores="logit" if self.activation_fct else "model").tolist()
+        if self.activation_fct is not None:
+            scores = self._activate(scores)
+        places = select_top(scores, top_k=options.top_k)
+        return [RerankResult(texts[place], scores[place], place) for place in places]
 
     def _activate(self, logits: Sequence[float]) -> list[float]:
         import torch

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 
 def order_by_score(scores: Sequence[float]) -> list[int]:
@@ -20,14 +24,15 @@ def order_by_score(scores: Sequence[float]) -> list[int]:
 def select_top(
     scores: Sequence[float], *, top_k: int | None = None, min_score: float | None = None
 ) -> list[int]:
-    """Give the places of the best scores, best first: at most `top_k`, none below `min_score`.
+    """Return the places of the best scores, best first: at most `top_k`, none below `min_score`.
 
-    Scores are float32, widened, and `min_score` is rounded to that, as which a written score reads back.
+    Scores are float32, widened, and `min_score` is rounded to that, as which a written score reads back. A
+    score of -inf is that of a blank document, which no `min_score` lets in.
     """
     order = order_by_score(scores)
     if min_score is not None:
         least = _as_float32(min_score)
-        order = [place for place in order if scores[place] >= least]
+        order = [place for place in order if scores[place] >= least and scores[place] > -math.inf]
     return order if top_k is None else order[:top_k]
 
 
@@ -37,6 +42,13 @@ def _as_float32(number: float) -> float:
     except OverflowError:
         return math.copysign(math.inf, number)
     return rounded
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has no letter, digit or symbol (Unicode categories L, N and S)."""
+    if _LETTER_OR_DIGIT.search(text):
+        return False
+    return not any(unicodedata.category(character)[0] in "LNS" for character in text)
 
 
 def first_not_finite(scores: Sequence[float]) -> int | None:

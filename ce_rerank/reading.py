@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,13 +28,19 @@ class Reading(NamedTuple):
     """The window that was read, when documents are chunked."""
 
 
-def read_pairs(tokenizer: PairTokenizer, pairs: Sequence[Pair], options: RankOptions) -> Iterator[Reading]:
+def read_pairs(
+    tokenizer: PairTokenizer,
+    pairs: Sequence[Pair],
+    options: RankOptions,
+    room_beside: Callable[[str], int] | None = None,
+) -> Iterator[Reading]:
     """Tokenize pairs as `options.long` asks, a few at a time; their readings come in the order of the pairs.
 
     When documents are chunked, one that fits in a window is a passage as a whole. Raises UsageError when the
     windows asked for are more than the model can read.
     """
-    room_of = {query: tokenizer.document_room(query) for query in {query for query, _ in pairs}}
+    room_beside = room_beside or tokenizer.document_room
+    room_of = {query: room_beside(query) for query in {query for query, _ in pairs}}
     for start in range(0, len(pairs), _PAIRS_AT_A_TIME):
         window = pairs[start : start + _PAIRS_AT_A_TIME]
         for place, (pair, row) in enumerate(zip(window, tokenizer.encode(window), strict=True), start):
@@ -89,8 +95,21 @@ def in_groups(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
         yield group
 
 
-def describe_truncation(coverage: Coverage, max_length: int, long: LongPolicy | None = None) -> str:
-    """Say how many documents were cut, by how much and, where `long` could be chosen, how to read all."""
+def describe_coverage(coverage: Coverage, max_length: int, long: LongPolicy | None = None) -> Iterator[str]:
+    """Yield a sentence for what was not read: documents that were cut, and blank ones.
+
+    Where `long` can be chosen, it is said how to read all.
+    """
+    if coverage.truncated:
+        yield _describe_truncation(coverage, max_length, long)
+    if coverage.blank:
+        yield (
+            f"{coverage.blank:,} of {coverage.documents:,} documents have no letter, digit or symbol: "
+            "they are not scored, and rank last."
+        )
+
+
+def _describe_truncation(coverage: Coverage, max_length: int, long: LongPolicy | None) -> str:
     where = "read in one window alone" if long == "chunk" else f"cut at {max_length:,} tokens"
     said = (
         f"{coverage.truncated:,} of {coverage.documents:,} documents were {where}, and "

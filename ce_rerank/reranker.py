@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from .errors import InputError, UsageError, told_from
-from .inputs import DocumentInput, QueryInput, as_candidate_list
-from .ranking import sigmoid
-from .reading import describe_truncation, in_groups, read_pairs
-from .results import Scored, name_document, pool_passages, score_reading, select_results
+from .errors import InputError, UsageError, as_python, for_python, told_from
+from .formats.fields import FieldRules
+from .inputs import CandidatesInput, DocumentInput, QueryInput, as_candidates, as_pairs, read_candidates
+from .ranking import is_blank, sigmoid
+from .reading import describe_coverage, in_groups, read_pairs
+from .results import (
+    Scored,
+    blank_document,
+    name_document,
+    pool_passages,
+    score_reading,
+    select_results,
+)
 from .types import (
     Candidates,
     Coverage,
@@ -59,6 +69,7 @@ class Reranker:
             print(hit.index, hit.score, hit.text)
     """
 
+    @for_python()
     def __init__(
         self,
         model: str | Path | None = None,
@@ -76,6 +87,13 @@ class Reranker:
     ) -> None:
         from .engines.hardware import parse_device
 
+        for name, text, kinds in (
+            ("model", model, str | Path | None),
+            ("device", device, str),
+            ("revision", revision, str | None),
+        ):
+            if not isinstance(text, kinds):
+                raise UsageError(f"{name} is {text!r}.", hint="Give a string.")
         device = parse_device(device)
         for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens), ("threads", threads)):
             require_whole_number(name, value)
@@ -103,17 +121,26 @@ class Reranker:
             trust_remote_code=trust_remote_code,
             offline=offline,
         )
-        self._engine: Engine = load_engine(checkpoint, options)
+        self._start(load_engine(checkpoint, options), batch_tokens)
         log.info("%s, up to %d tokens a pair", self.info.description, self.info.max_length)
-        self._batch_tokens = batch_tokens
 
     @classmethod
     def from_engine(cls, engine: Engine, *, batch_tokens: int | None = None) -> Reranker:
         """Make a reranker of an engine that is already loaded."""
         reranker = cls.__new__(cls)
-        reranker._engine = engine
-        reranker._batch_tokens = batch_tokens
+        reranker._start(engine, batch_tokens)
         return reranker
+
+    def _start(self, engine: Engine, batch_tokens: int | None) -> None:
+        self._engine = engine
+        self._batch_tokens = batch_tokens
+        # A query is tokenized once, though its room is asked for by whoever reads it and whoever scores it.
+        self._room_beside = lru_cache(maxsize=4096)(engine.tokenizer.document_room)
+        self._warned_of: set[str] = set()
+
+    def __repr__(self) -> str:
+        info = self.info
+        return f"<Reranker {info.model}, {info.engine} {info.precision} on {info.device}>"
 
     @property
     def info(self) -> EngineInfo:
@@ -125,6 +152,7 @@ class Reranker:
         most = self.info.max_length if options.long == "truncate" else None
         return WindowPlan.of(self._batch_tokens or self._engine.batch_tokens, most)
 
+    @for_python()
     def rank(
         self,
         query: QueryInput,
@@ -137,26 +165,35 @@ class Reranker:
         chunk_tokens: int | None = None,
         chunk_overlap: int | None = None,
         pool: PoolName = "max",
+        text_field: str | Sequence[str] = (),
+        id_field: str | None = None,
         on_progress: Progress | None = None,
     ) -> Ranking:
         """Rank the documents of one query, best first; equal scores keep the order of the documents.
 
-        A document is a string, a mapping with a text field, or a `Document`. The other arguments are those of
-        `RankOptions`; `on_progress` is called with the number of documents, or passages, just scored. A
-        document that is cut is marked in the result, and their number is logged as a warning.
+        A document is a string, a mapping with a text field, or a `Document`; the rows of a pandas or polars
+        DataFrame or a pyarrow Table are mappings. `text_field` names the fields that hold the text, joined
+        with a space, and `id_field` the one with the id; without them the usual names are looked for. The
+        other arguments are those of `RankOptions`; `on_progress` is called with the number of documents, or
+        passages, just scored.
+
+        A document without a letter, digit or symbol is not scored: it ranks last, with a score of -inf. A
+        document that is cut is marked in the result. The numbers of both are logged as a warning.
 
         Raises UsageError for arguments that cannot mean anything, InputError for a document or query that
         cannot be scored, UnavailableError when the model gives no number for one.
         """
         options = RankOptions(top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool)
-        ranking = self.rank_lists([as_candidate_list(query, documents)], options, on_progress=on_progress)[0]
-        if ranking.coverage.truncated:
-            log.warning("%s", describe_truncation(ranking.coverage, self.info.max_length, long))
+        if on_progress is not None and not callable(on_progress):
+            raise UsageError(f"on_progress is {on_progress!r}.", hint="Give a function of one number.")
+        candidates = as_candidates(query, documents, rules=_field_rules(text_field, id_field))
+        ranking = self.rank_lists([candidates], options, on_progress=on_progress)[0]
+        self._warn_of_unread(ranking.coverage, long)
         return ranking
 
     def rank_many(
         self,
-        queries: Iterable[Candidates | tuple[QueryInput, Iterable[DocumentInput]]],
+        queries: Iterable[CandidatesInput],
         *,
         top_k: int | None = None,
         min_score: float | None = None,
@@ -165,31 +202,38 @@ class Reranker:
         chunk_tokens: int | None = None,
         chunk_overlap: int | None = None,
         pool: PoolName = "max",
+        text_field: str | Sequence[str] = (),
+        id_field: str | None = None,
     ) -> Iterator[Ranking]:
         """Rank many queries, lazily and in order, pooling the pairs of a bounded window of them.
 
-        An item is a query with its documents, as `rank` takes them. Cut documents are marked in the results
-        and not logged. Raises as `rank` does.
+        An item is a query with its documents: a pair of what `rank` takes, `Candidates`, or a mapping like
+        `{"query": "...", "documents": [...]}`, as `ce-rerank batch` reads them. Cut and blank documents are
+        marked in the results and not logged. Raises as `rank` does.
         """
-        options = RankOptions(top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool)
-        lists = (
-            as_candidate_list(item.query, item.documents)
-            if isinstance(item, Candidates)
-            else as_candidate_list(*item)
-            for item in queries
-        )
-        for window in cut_windows(lists, self.plan_windows(options)):
-            yield from self.rank_lists(window, options)
+        with for_python():
+            options = RankOptions(top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool)
+        lists = read_candidates(queries, _field_rules(text_field, id_field))
+        with for_python():
+            for window in cut_windows(lists, self.plan_windows(options)):
+                yield from self.rank_lists(window, options)
 
     def rank_lists(
         self, lists: Sequence[Candidates], options: RankOptions, *, on_progress: Progress | None = None
     ) -> list[Ranking]:
         """Rank candidate lists with all their pairs pooled; gives a ranking for each, in their order."""
         self._require_room(lists)
-        pairs = _pairs_of(lists)
         if options.long == "error":
             self._require_whole(lists)
-        scored = self._score_pairs(pairs, options, on_progress)
+        pairs = _pairs_of(lists)
+        places = [place for place, (_, text) in enumerate(pairs) if not is_blank(text)]
+        if on_progress is not None and len(places) < len(pairs):
+            on_progress(len(pairs) - len(places))
+        scored = [blank_document(text) for _, text in pairs]
+        for place, one in zip(
+            places, self._score_pairs([pairs[place] for place in places], options, on_progress), strict=True
+        ):
+            scored[place] = one
         rankings = []
         start = 0
         for candidates in lists:
@@ -204,39 +248,75 @@ class Reranker:
         if options.long == "error":
             self._require_whole([candidates])
 
-    def score(self, pairs: Sequence[Pair], *, scores: ScoreScale = "model") -> NDArray[np.float32]:
-        """Score (query, document) pairs; gives float32 of shape (pairs,), in the order of `pairs`.
+    @for_python()
+    def score(
+        self, pairs: Iterable[Pair | Mapping[str, str]], *, scores: ScoreScale = "model"
+    ) -> NDArray[np.float32]:
+        """Score (query, document) pairs; return float32 of shape (pairs,), in the order of `pairs`.
 
-        How many documents were cut is logged as a warning. Raises as `rank` does.
+        A pair is a tuple or list of two strings, or a mapping like `{"query": "...", "text": "..."}`. Blank
+        documents get what the model gives them. How many documents were cut is logged as a warning. Raises as
+        `rank` does.
         """
         import numpy as np
 
-        lists = [
-            as_candidate_list(query, [document], origin=f"pairs[{place}]")
-            for place, (query, document) in enumerate(pairs)
-        ]
-        rankings = self.rank_lists(lists, RankOptions(scores=scores))
-        coverage = sum((ranking.coverage for ranking in rankings), Coverage())
-        if coverage.truncated:
-            log.warning("%s", describe_truncation(coverage, self.info.max_length))
-        return np.array([ranking[0].score for ranking in rankings], dtype=np.float32)
+        options = RankOptions(scores=scores)
+        lists = as_pairs(pairs)
+        self._require_room(lists)
+        scored = self._score_pairs(_pairs_of(lists), options, None)
+        rankings = [select_results(one, [of_one], options) for one, of_one in zip(lists, scored, strict=True)]
+        self._warn_of_unread(sum((ranking.coverage for ranking in rankings), Coverage()))
+        return np.array([one.score for one in scored], dtype=np.float32)
 
     def _score_pairs(
         self, pairs: Sequence[Pair], options: RankOptions, on_progress: Progress | None
     ) -> list[Scored]:
         parts: list[list[Scored]] = [[] for _ in pairs]
-        for group in in_groups(read_pairs(self._engine.tokenizer, pairs, options)):
+        for group in in_groups(read_pairs(self._engine.tokenizer, pairs, options, self._room_beside)):
             rows = [reading.tokens for reading in group]
             logits = self._engine.score_rows(rows, self._batch_tokens, on_progress)
             for reading, logit in zip(group, logits.tolist(), strict=True):
                 parts[reading.place].append(score_reading(reading, logit))
+                if reading.tokens.truncated:
+                    self._warn_of_long_query(pairs[reading.place][0])
         # Pooled as logits, so that the same passage is the best on every scale.
         pooled = [
             pool_passages(of_document, len(document), options)
             for of_document, (_, document) in zip(parts, pairs, strict=True)
         ]
+        self._warn_of_equal_logits(pairs, pooled)
         scores = self._to_scale([one.score for one in pooled], options.scores)
         return [replace(one, score=score) for one, score in zip(pooled, scores, strict=True)]
+
+    def _warn_of_unread(self, coverage: Coverage, long: LongPolicy | None = None) -> None:
+        for sentence in describe_coverage(coverage, self.info.max_length, long):
+            log.warning("%s", as_python(sentence))
+
+    def _warn_of_long_query(self, query: str) -> None:
+        """Warn, once, of a query that sentence-transformers would cut beside a document that is cut."""
+        if 2 * self._room_beside(query) < self._room_beside(""):
+            self._warn_once(
+                f"A query takes more than half of the model's {self.info.max_length:,} tokens. Documents are "
+                "cut to what it leaves; sentence-transformers would cut the query, too, and score otherwise."
+            )
+
+    def _warn_of_equal_logits(self, pairs: Sequence[Pair], scored: Sequence[Scored]) -> None:
+        """Warn, once, when all of two or more different documents of a query have the same logit."""
+        for _, group in groupby(zip(pairs, scored, strict=True), key=lambda scored_pair: scored_pair[0][0]):
+            of_query = list(group)
+            if len({one.score for _, one in of_query}) > 1:
+                continue
+            read = {" ".join(text[: one.characters_read].lower().split()) for (_, text), one in of_query}
+            if len(read) > 1:
+                self._warn_once(
+                    f"The model gave all of {len(read)} different documents the same score: "
+                    f"{self.info.model} may be broken, or no reranker."
+                )
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned_of:
+            self._warned_of.add(message)
+            log.warning("%s", message)
 
     def _to_scale(self, logits: Sequence[float], scale: ScoreScale) -> Sequence[float]:
         import numpy as np
@@ -254,7 +334,7 @@ class Reranker:
         limit = self.info.max_length
         least = min(_LEAST_DOCUMENT_TOKENS, limit // 4)
         for query in {candidates.query.text: candidates.query for candidates in lists}.values():
-            room = self._engine.tokenizer.document_room(query.text)
+            room = self._room_beside(query.text)
             if room < least:
                 problem = (
                     f"the query takes {limit - room} of the model's {limit} tokens and leaves {max(room, 0)} "
@@ -264,7 +344,7 @@ class Reranker:
 
     def _require_whole(self, lists: Sequence[Candidates]) -> None:
         """Refuse documents that the model cannot read to their end, before any is scored."""
-        readings = read_pairs(self._engine.tokenizer, _pairs_of(lists), RankOptions(long="truncate"))
+        readings = read_pairs(self._engine.tokenizer, _pairs_of(lists), RankOptions(), self._room_beside)
         cut = [reading.tokens.truncated for reading in readings]
         if not any(cut):
             return
@@ -278,6 +358,17 @@ class Reranker:
             f"query; {sum(cut)} of {len(cut)} documents are.",
             hint="Give --long chunk to score it whole, or --long truncate to score its beginning.",
         )
+
+
+def _field_rules(text_field: object, id_field: object) -> FieldRules:
+    text_fields = (text_field,) if isinstance(text_field, str) else text_field
+    if not isinstance(text_fields, tuple | list) or not all(isinstance(name, str) for name in text_fields):
+        raise UsageError(
+            f"text_field is {text_field!r}.", hint="Give the name of a field, or a list of them."
+        )
+    if id_field is not None and not isinstance(id_field, str):
+        raise UsageError(f"id_field is {id_field!r}.", hint="Give the name of a field.")
+    return FieldRules(tuple(text_fields), id_field)
 
 
 def _pairs_of(lists: Sequence[Candidates]) -> list[Pair]:

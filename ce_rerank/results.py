@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,8 @@ class Scored:
     characters_read: int
     passage: tuple[int, int, int] | None
     """The start, end and line of the one that was read; its text is in the document."""
+    is_blank: bool = False
+    """Whether there was nothing to score."""
 
 
 def score_reading(reading: Reading, logit: float) -> Scored:
@@ -31,6 +34,11 @@ def score_reading(reading: Reading, logit: float) -> Scored:
         return Scored(logit, len(row), row.truncated, row.characters_read, None)
     place = (passage.start, passage.end, passage.line)
     return Scored(logit, len(row), row.truncated, passage.start + row.characters_read, place)
+
+
+def blank_document(text: str) -> Scored:
+    """Return what stands for a document that is not scored."""
+    return Scored(-math.inf, 0, False, len(text), None, is_blank=True)
 
 
 def pool_passages(parts: Sequence[Scored], characters: int, options: RankOptions) -> Scored:
@@ -51,7 +59,7 @@ def select_results(candidates: Candidates, scored: Sequence[Scored], options: Ra
     Raises UnavailableError, naming the document, for a score that is no number.
     """
     scores = [one.score for one in scored]
-    bad = first_not_finite(scores)
+    bad = first_not_finite([0.0 if one.is_blank else one.score for one in scored])
     if bad is not None:
         raise UnavailableError(
             f"The model gave {scores[bad]} for {name_document(candidates.documents[bad], bad)}: no score.",
@@ -88,6 +96,7 @@ def _coverage(documents: Sequence[Document], scored: Sequence[Scored]) -> Covera
         truncated=len(cut),
         cut_characters=sum(len(document.text) for document, _ in cut),
         read_characters=sum(one.characters_read for _, one in cut),
+        blank=sum(one.is_blank for one in scored),
     )
 
 

@@ -144,9 +144,10 @@ class RankedDocument:
     """A document with its score and its place.
 
     `index` is its place in the input, from 0; `rank` its place in the output, from 1. `score` is exactly the
-    float32 that the model gave, widened. `tokens` counts what the model was fed: query, document (or the
-    best passage) and special tokens. `truncated` is True when a part of the document was not read, and
-    `characters_read` is the offset where reading stopped, in whatever window that was.
+    float32 that the model gave, widened; -inf for a blank document, which is not scored. `tokens` counts what
+    the model was fed: query, document (or the best passage) and special tokens. `truncated` is True when a
+    part of the document was not read, and `characters_read` is the offset where reading stopped, in whatever
+    window that was.
     """
 
     document: Document
@@ -183,13 +184,15 @@ class RankedDocument:
 class Coverage:
     """How much of what came in was read: `truncated` of `documents` were cut.
 
-    Those had `cut_characters` characters, of which the model saw `read_characters`.
+    Those had `cut_characters` characters, of which the model saw `read_characters`. `blank` documents have no
+    letter, digit or symbol, and were not scored.
     """
 
     documents: int = 0
     truncated: int = 0
     cut_characters: int = 0
     read_characters: int = 0
+    blank: int = 0
 
     def __add__(self, other: Coverage) -> Coverage:
         return Coverage(
@@ -197,6 +200,7 @@ class Coverage:
             self.truncated + other.truncated,
             self.cut_characters + other.cut_characters,
             self.read_characters + other.read_characters,
+            self.blank + other.blank,
         )
 
 

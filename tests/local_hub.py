@@ -24,7 +24,7 @@ CROSS_ENCODER_FILES = {
             "id2label": {"0": "LABEL_0"},
         }
     ).encode(),
-    "tokenizer.json": b"{}",
+    "tokenizer.json": b'{"version": "1.0"}',
     "tokenizer_config.json": b"{}",
     "model.safetensors": b"weights " * 1000,
     "README.md": b"# A model\n",
@@ -120,14 +120,13 @@ class _HubHandler(BaseHTTPRequestHandler):
             return self._send(200, self.hub.page, {"Content-Type": "text/html"})
         if path.startswith("/api/models/"):
             owner, name, *rest = path.removeprefix("/api/models/").split("/")
-            return self._answer_about(
-                f"{owner}/{name}", "/".join(rest).removeprefix("revision/") or "main", None
-            )
+            what, revision = (rest[0], "/".join(rest[1:])) if rest else ("revision", "main")
+            return self._answer_about(f"{owner}/{name}", revision, None, as_tree=what == "tree")
         model, _, rest = path.removeprefix("/").partition("/resolve/")
         revision, _, file = rest.partition("/")
         return self._answer_about(model, revision, file)
 
-    def _answer_about(self, name: str, revision: str, file: str | None) -> None:
+    def _answer_about(self, name: str, revision: str, file: str | None, *, as_tree: bool = False) -> None:
         model = self.hub.models.get(name)
         authorized = model is not None and self.headers.get("Authorization") == f"Bearer {model.token}"
         if model is None or (model.token and not model.is_gated and not authorized):
@@ -137,7 +136,8 @@ class _HubHandler(BaseHTTPRequestHandler):
         if revision not in (*model.revisions, model.commit):
             return self._send(404, headers={"X-Error-Code": "RevisionNotFound"})
         if file is None:
-            return self._send(200, json.dumps(_describe(name, model, self.hub.listed_size)).encode())
+            described = _list_tree(model) if as_tree else _describe(name, model, self.hub.listed_size)
+            return self._send(200, json.dumps(described).encode())
         content = model.files[file]
         etag = hashlib.sha256(content).hexdigest()
         if file in model.damaged:
@@ -186,6 +186,17 @@ def _describe(name: str, model: HubModel, listed_size: int | None) -> dict[str, 
             sibling["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 130}
         siblings.append(sibling)
     return {"id": name, "sha": model.commit, "siblings": siblings}
+
+
+def _list_tree(model: HubModel) -> list[dict[str, Any]]:
+    """List the files as `list_repo_tree` gets them: the same facts as `_describe`, under other names."""
+    entries = []
+    for file in _describe("", model, None)["siblings"]:
+        entry = {"type": "file", "path": file["rfilename"], "size": file["size"], "oid": file["blobId"]}
+        if "lfs" in file:
+            entry["lfs"] = {**file["lfs"], "oid": file["lfs"]["sha256"]}
+        entries.append(entry)
+    return entries
 
 
 _RESOLVE = """

@@ -75,7 +75,7 @@ def test_a_negative_top_k_is_refused(function: CrossEncoderRerankFunction) -> No
 
 
 def test_a_bare_string_is_not_ranked_letter_by_letter(function: CrossEncoderRerankFunction) -> None:
-    with pytest.raises(UsageError, match="documents is a single str"):
+    with pytest.raises(UsageError, match="documents is a str alone"):
         function("red", "one")
 
 

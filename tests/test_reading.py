@@ -53,7 +53,7 @@ def test_the_first_window_alone_is_not_the_whole_document(
     assert hit.characters_read < len(text)
     assert caplog.messages == [
         "1 of 1 documents were read in one window alone, and 50% of their text was not read. "
-        "Give --pool max to score them whole."
+        'Give pool="max" to score them whole.'
     ]
 
 

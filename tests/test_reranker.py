@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import uuid
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from batch_fakes import make_counting_checkpoint
 from fakes import CountingEngine
@@ -25,6 +27,25 @@ from ce_rerank import (
 )
 from ce_rerank.engines.base import EngineOptions
 from ce_rerank.models.store import Checkpoint
+
+
+class Foreign:
+    """A document of another library."""
+
+
+class Frame:
+    """A table as pandas has it: iterating over it gives the names of its columns."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+        self.columns = list(rows[0])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def to_dict(self, orient: str) -> list[dict[str, Any]]:
+        assert orient == "records"
+        return self.rows
 
 
 def test_documents_come_back_best_first_with_their_place_and_rank(counting_reranker: Reranker) -> None:
@@ -77,7 +98,7 @@ def test_a_long_document_is_cut_marked_counted_and_said(
     assert ranking.coverage.truncated == 1
     assert caplog.messages == [
         "1 of 2 documents were cut at 32 tokens, and 31% of their text was not read. "
-        "Give --long chunk to score them whole."
+        'Give long="chunk" to score them whole.'
     ]
 
 
@@ -116,20 +137,33 @@ def test_a_score_that_is_no_number_stops_the_run_and_names_the_document(
     ("arguments", "message"),
     [
         ({"query": ""}, "the query is empty"),
-        ({"query": None}, "The query is a NoneType"),
-        ({"documents": "a string"}, "documents is a single str"),
-        ({"documents": {"text": "a mapping"}}, "documents is a single dict"),
-        ({"documents": ["one", 2]}, r"documents\[1\] is a int"),
-        ({"documents": [{"headline": "one"}]}, r'documents\[0\]: no "text" field \(has: headline\)'),
+        ({"query": None}, "the query is None"),
+        ({"documents": "a string"}, "documents is a str alone"),
+        ({"documents": {"text": "a mapping"}}, "documents is a dict alone"),
+        ({"documents": {"a", "b"}}, "documents is a set, which has no order"),
+        ({"documents": None}, "documents is None"),
+        ({"documents": ["one", 2]}, r"documents\[1\] is an int"),
+        ({"documents": [Foreign()]}, r"documents\[0\] is a tests?[._].*\.Foreign\. Give strings"),
+        ({"documents": [{1: 2}]}, r'documents\[0\]: no "text" field \(has: 1\)'),
+        ({"on_progress": 3}, "on_progress is 3"),
+        ({"text_field": 3}, "text_field is 3"),
+        ({"id_field": ["id"]}, r"id_field is \['id'\]"),
+        (
+            {"documents": [{"headline": "one"}]},
+            r'documents\[0\]: no "text" field \(has: headline\). Name it with text_field',
+        ),
         ({"top_k": 0}, "top_k is 0"),
         ({"top_k": -1}, "top_k is -1"),
         ({"min_score": float("nan")}, "min_score is NaN"),
         ({"scores": "softmax"}, "scores is 'softmax'"),
         ({"long": "cut"}, "long is 'cut'"),
         ({"pool": "mean"}, "pool is 'mean'"),
-        ({"pool": "first"}, "--pool is about windows, and long is 'truncate'"),
-        ({"chunk_overlap": 3}, "--chunk-overlap is about windows, and long is 'truncate'"),
-        ({"chunk_tokens": 9, "long": "error"}, "--chunk-tokens is about windows, and long is 'error'"),
+        (
+            {"pool": "first"},
+            "pool is about windows, and long is 'truncate'. Give long=\"chunk\", or leave pool out",
+        ),
+        ({"chunk_overlap": 3}, "chunk_overlap is about windows, and long is 'truncate'"),
+        ({"chunk_tokens": 9, "long": "error"}, "chunk_tokens is about windows, and long is 'error'"),
         ({"long": "chunk", "chunk_tokens": 5, "chunk_overlap": 5}, "5 tokens cannot overlap by 5"),
         ({"long": "chunk", "chunk_overlap": 31}, "Windows of .. tokens cannot overlap by 31"),
         ({"top_k": 2.0}, "top_k is 2.0. Give a whole number"),
@@ -158,6 +192,8 @@ def test_half_a_character_is_refused_with_its_place(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"device": None}, "device is None. Give a string"),
+        ({"revision": 3}, "revision is 3. Give a string"),
         ({"device": "tpu"}, "no kind of device called 'tpu'"),
         ({"max_length": 0}, "max_length is 0"),
         ({"batch_tokens": -5}, "batch_tokens is -5"),
@@ -213,6 +249,135 @@ def test_score_gives_float32_in_the_order_of_the_pairs(counting_reranker: Rerank
     scores = counting_reranker.score([("red", "one"), ("blue", "nine"), ("red", "two")], scores="logit")
     assert scores.dtype == np.float32
     assert scores.tolist() == [1.0, 9.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [("red", "one"), ["blue", "nine"]],
+        [{"query": "red", "text": "one"}, {"query": "blue", "document": "nine"}],
+        pa.table({"query": ["red", "blue"], "text": ["one", "nine"]}),
+        Frame([{"query": "red", "text": "one"}, {"query": "blue", "text": "nine"}]),
+    ],
+)
+def test_a_pair_is_two_strings_or_a_mapping(counting_reranker: Reranker, pairs: Any) -> None:
+    assert counting_reranker.score(pairs, scores="logit").tolist() == [1.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        ("AI", "ML"), ["北京"], "AI", None, 3, {("a", "b")}, {"query": "a", "text": "b"}, [("a", "b", "c")],
+        [("a", None)], [{"a", "b"}], [{"query": "a", "headline": "b"}], [{"text": "a", "document": "b"}],
+    ],
+)  # fmt: skip
+def test_what_is_no_pair_is_not_taken_apart(counting_reranker: Reranker, pairs: Any) -> None:
+    with pytest.raises(UsageError):
+        counting_reranker.score(pairs)
+
+
+def test_the_rows_of_a_table_are_documents(counting_reranker: Reranker) -> None:
+    rows = [{"id": "a", "text": "one"}, {"id": "b", "text": "nine"}]
+    tables: list[Any] = [Frame(rows), pa.Table.from_pylist(rows), pa.RecordBatch.from_pylist(rows)]
+    for table in tables:
+        hits = counting_reranker.rank("red", table, scores="logit")
+        assert [(hit.id, hit.text, hit.score) for hit in hits] == [("b", "nine", 9.0), ("a", "one", 1.0)]
+    texts: Any = pa.array(["one", "nine"])
+    assert [hit.index for hit in counting_reranker.rank("red", texts)] == [1, 0]
+
+
+def test_missing_cells_of_a_table_are_null(counting_reranker: Reranker) -> None:
+    frame: Any = Frame([{"id": float("nan"), "text": "one"}])
+    assert counting_reranker.rank("red", frame)[0].id is None
+
+
+def test_fields_are_named_by_arguments(counting_reranker: Reranker) -> None:
+    rows: list[Any] = [{"key": 5, "head": "one", "tail": "two", "text": "nine"}]
+    (hit,) = counting_reranker.rank("red", rows, text_field=["head", "tail"], id_field="key", scores="logit")
+    assert (hit.id, hit.text, hit.score) == (5, "one two", 3.0)
+    (ranking,) = counting_reranker.rank_many([("red", rows)], text_field="tail", id_field="key")
+    assert (ranking[0].id, ranking[0].text) == (5, "two")
+
+
+def test_many_queries_may_be_mappings_as_batch_reads_them(counting_reranker: Reranker) -> None:
+    mappings: list[Any] = [
+        {"query_id": "q1", "query": "red", "documents": ["one", {"id": 7, "text": "two"}], "lang": "en"},
+        {"id": 2, "query": "blue", "passages": ["six"]},
+        {"query": {"text": "cat"}, "hits": []},
+    ]
+    rankings = list(counting_reranker.rank_many(mappings))
+    queries = [ranking.query for ranking in rankings]
+    assert [(query.text, query.id) for query in queries] == [("red", "q1"), ("blue", 2), ("cat", None)]
+    assert queries[0].fields == {"lang": "en"}
+    assert [[hit.id for hit in ranking] for ranking in rankings] == [[7, None], [None], []]
+
+
+@pytest.mark.parametrize(
+    "queries",
+    ["red", None, ["red"], [("red",)], [("red", {"a", "b"})], [{"query": "red"}], {("red", ())}, [Foreign()]],
+)
+def test_what_is_no_query_with_documents_is_refused(counting_reranker: Reranker, queries: Any) -> None:
+    with pytest.raises(UsageError):
+        list(counting_reranker.rank_many(queries))
+
+
+BLANK = ["", "-------", " .", "\u0301!?"]
+
+
+def test_blank_documents_rank_last_in_input_order_unscored(
+    counting_reranker: Reranker, counting_engine: CountingEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    ranking = counting_reranker.rank("red", [BLANK[0], "one", *BLANK[1:], "nine"], scores="logit")
+    assert [(hit.index, hit.score) for hit in ranking] == [
+        (5, 9.0), (1, 1.0), (0, -math.inf), (2, -math.inf), (3, -math.inf), (4, -math.inf)
+    ]  # fmt: skip
+    assert [hit.rank for hit in ranking] == [1, 2, 3, 4, 5, 6]
+    assert counting_engine.batch_shapes == [(2, 5)]
+    assert ranking.coverage.blank == 4
+    assert [message[:19] for message in caplog.messages] == ["4 of 6 documents ha"]
+
+
+def test_a_symbol_or_a_digit_is_no_blank_document(counting_reranker: Reranker) -> None:
+    ranking = counting_reranker.rank("red", ["+", "€", "7", "½", "ы", "文"])
+    assert ranking.coverage.blank == 0
+    assert all(math.isfinite(hit.score) for hit in ranking)
+
+
+def test_min_score_leaves_blank_documents_out(counting_reranker: Reranker) -> None:
+    assert [hit.text for hit in counting_reranker.rank("red", ["...", "one"], min_score=-math.inf)] == ["one"]
+
+
+def test_score_gives_blank_documents_what_the_model_gives(counting_reranker: Reranker) -> None:
+    assert counting_reranker.score([("red", "..."), ("red", "one")]).tolist() == [0.0, 0.5]
+
+
+def test_a_query_that_sentence_transformers_would_cut_is_said_once(
+    counting_reranker: Reranker, caplog: pytest.LogCaptureFixture
+) -> None:
+    # 29 tokens beside the special ones; a query of 15 leaves less than it takes.
+    for query in ("red " * 14, "red " * 15, "red " * 15):
+        counting_reranker.rank(query, ["two", "one " * 14])
+        counting_reranker.rank(query, ["two", "one " * 40])
+    said = [message for message in caplog.messages if "sentence-transformers" in message]
+    assert len(said) == 1
+    assert caplog.messages.index(said[0]) == 1
+
+
+def test_a_model_that_cannot_tell_documents_apart_is_said_once(
+    counting_reranker: Reranker, caplog: pytest.LogCaptureFixture
+) -> None:
+    for documents in (["five", "five", " Five"], ["five"], ["five", "six", "one four"]):
+        counting_reranker.rank("red", documents)
+    assert caplog.messages == []
+    counting_reranker.score([("red", "five"), ("red", "one four")])
+    counting_reranker.rank("red", ["five", "one four"])
+    assert [message.partition(":")[0] for message in caplog.messages] == [
+        "The model gave all of 2 different documents the same score"
+    ]
+
+
+def test_a_reranker_says_what_it_is(counting_reranker: Reranker) -> None:
+    assert repr(counting_reranker) == "<Reranker counting, counting fp32 on cpu>"
 
 
 def test_score_says_what_it_cut(counting_reranker: Reranker, caplog: pytest.LogCaptureFixture) -> None:
@@ -273,11 +438,10 @@ def test_one_reranker_serves_several_threads(counting_reranker: Reranker) -> Non
 
 def test_a_place_is_that_in_its_own_list(counting_reranker: Reranker) -> None:
     lists: list[Any] = [("red", ["one"]), ("blue", ["one", {"id": 7, "text": "one " * 100}])]
-    with pytest.raises(InputError, match=r"^document 1 \(id 7\) is longer than .*; 1 of 3 documents are\."):
+    with pytest.raises(
+        InputError, match=r"^queries\[1\]: document 1 \(id 7\) is longer than .*; 1 of 3 documents are\."
+    ):
         list(counting_reranker.rank_many(lists, long="error"))
-    pairs: list[Any] = [("red", "one"), ("red", None)]
-    with pytest.raises(UsageError, match=r"^pairs\[1\]: documents\[0\] is a NoneType\."):
-        counting_reranker.score(pairs)
 
 
 def test_score_does_not_advise_what_it_cannot_do(

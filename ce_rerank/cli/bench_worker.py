@@ -29,12 +29,14 @@ def main() -> None:
 
 
 def _serve(setting: dict[str, Any]) -> None:
-    from ..inputs import as_candidate_list
     from ..reranker import Reranker
-    from ..types import RankOptions
+    from ..types import Candidates, Document, Query, RankOptions
 
     reranker = Reranker(**setting["reranker"])
-    lists = [as_candidate_list(query, documents) for query, documents in setting["lists"]]
+    lists = [
+        Candidates(Query(query), [Document(text) for text in documents])
+        for query, documents in setting["lists"]
+    ]
     for _ in sys.stdin:
         started = time.perf_counter()
         rankings = reranker.rank_lists(lists, RankOptions(scores="logit"))

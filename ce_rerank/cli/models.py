@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import UnavailableError, UsageError
+from ..errors import OutputError, UnavailableError, UsageError
 from .commands import Command, DefaultCommandGroup, with_option_groups
 from .console import (
     Activity,
@@ -27,15 +28,20 @@ from .console import (
 from .options import AllowPickle, MessageOptions, Offline, Revision, TrustRemoteCode
 
 if TYPE_CHECKING:
-    from ..models.inventory import ModelEntry
-    from ..models.store import Checkpoint
+    from ..models.checkpoint import Checkpoint
+    from .models_table import ListedModel
 
 log = logging.getLogger("ce_rerank")
 
-# As in models/inventory.py, which is not imported before a list is asked for.
-_Order = Literal["catalog", "name", "parameters", "quality", "context", "size"]
 _MEGABYTE = 10**6
 _SCALES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
+_ORDERS: dict[str, Callable[[ListedModel], Any]] = {
+    "name": lambda model: model.entry.name.lower(),
+    "parameters": lambda model: model.entry.known.parameters or float("inf"),
+    "quality": lambda model: -(model.entry.known.common_quality or 0),
+    "context": lambda model: -(model.entry.known.context_length or 0),
+    "size": lambda model: -model.size_bytes,
+}
 
 
 class ModelsGroup(DefaultCommandGroup):
@@ -51,7 +57,9 @@ models = typer.Typer(
     help="List known models and those on this machine; fetch, remove, export them.",
 )
 
-_Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name or alias.", show_default=False)]
+_Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A model's name, alias or folder.", show_default=False)
+]
 _To = Annotated[Literal["table", "json"], typer.Option("--to", help="The format.")]
 
 
@@ -69,52 +77,53 @@ def list_models(
         str | None,
         typer.Option("--max-parameters", metavar="N", help="Only models up to this size: 150M, 0.6B."),
     ] = None,
-    sort: Annotated[_Order, typer.Option("--sort", help="The order.")] = "catalog",
+    sort: Annotated[
+        Literal["catalog", "name", "parameters", "quality", "context", "size"],
+        typer.Option("--sort", help="The order."),
+    ] = "catalog",
     to: _To = "table",
     messages: MessageOptions,
 ) -> None:
     """List known models, and every other cross-encoder in the local cache."""
-    limit = None if max_parameters is None else _parse_count(max_parameters)
+    most = float("inf") if max_parameters is None else _parse_count(max_parameters)
     if language is not None and not re.fullmatch("[a-z]{2,3}", language.lower()):
-        raise UsageError(f"{language!r} is no code of a language.", hint="Give en, de or zh, say.")
+        raise UsageError(f"{language!r} is no code of a language.", hint="Give en, de or zh, for example.")
     with show_messages(messages):
-        from ..models import inventory
+        from ..models import store
+        from .models_table import draw_models, join_compiled
 
-        entries = inventory.sort_models(
-            inventory.select_models(
-                inventory.list_models(), text=text, language=language, cached=cached, max_parameters=limit
-            ),
-            sort,
-        )
-        if not entries:
+        # What is not known of a model does not fulfil a condition.
+        listed = [
+            model
+            for model in join_compiled(store.list_models())
+            if text.lower() in f"{model.entry.name} {model.entry.known.alias}".lower()
+            and (language is None or model.entry.known.reads(language.lower()))
+            and (not cached or model.size_bytes)
+            and (max_parameters is None or (model.entry.known.parameters or float("inf")) <= most)
+        ]
+        if sort in _ORDERS:
+            listed.sort(key=_ORDERS[sort])
+        if not listed:
             log.warning("None of the known or cached models matches.")
     if to == "json":
-        _write_json([_as_json(entry) for entry in entries])
-        return
-    from .models_table import draw_models
-
-    draw_models(stdout_console(), entries)
+        _write_json([_as_json(model) for model in listed])
+    else:
+        draw_models(stdout_console(), listed)
 
 
-def show(
-    name: _Name,
-    *,
-    to: _To = "table",
-    messages: MessageOptions,
-) -> None:
+def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
     """Show everything known of a model: what is published, what its files say, how it would be run here."""
     with show_messages(messages):
-        from ..models.inventory import inspect_model
+        from .models_table import describe_checkpoint, draw_model
 
-        entry, facts = inspect_model(_find(name))
-        checkpoint = entry.checkpoint()
-        use = None if checkpoint is None else _foresee_use(checkpoint)
+        model = _find(name)
+        facts, use = None, None
+        if model.entry.is_ready and model.entry.checkpoint:
+            facts, use = describe_checkpoint(model.entry.checkpoint), _foresee_use(model.entry.checkpoint)
     if to == "json":
-        _write_json({**_as_json(entry), "checkpoint": facts and asdict(facts), "use": use})
-        return
-    from .models_table import draw_model
-
-    draw_model(stdout_console(), entry, facts, use)
+        _write_json({**_as_json(model), "checkpoint": facts, "use": use})
+    else:
+        draw_model(stdout_console(), model, facts, use)
 
 
 def pull(
@@ -128,7 +137,7 @@ def pull(
 ) -> None:
     """Fetch a model, or what is new of it, and make it ready: only the files it needs, compiled and checked.
 
-    A download that was cut off is taken up again file by file.
+    A download that was cut off continues where it stopped, file by file.
     """
     with show_messages(messages) as activity:
         from ..models.store import resolve_checkpoint
@@ -148,7 +157,7 @@ def pull(
 
         options = EngineOptions(trust_remote_code=trust_remote_code, offline=offline)
         engine = load_engine(checkpoint, options)
-    size = describe_size(sum(file.stat().st_size for file in checkpoint.folder.rglob("*") if file.is_file()))
+    size = describe_size(sum(checkpoint.files.values()))
     _tell(f"Ready: {engine.info.description}. {size} in {checkpoint.folder}", messages)
 
 
@@ -159,22 +168,35 @@ def remove(
     messages: MessageOptions,
 ) -> None:
     """Remove a model from this machine: its folder in the hub's cache, and what was made of it in ours."""
-    from ..models import removal
-
-    planned = removal.plan_removal(_find(name))
-    console = stderr_console()
-    for one in planned if not (yes and messages.quiet) else ():
-        draw_message(console, f"{one.what}: {one.folder} ({describe_size(one.size_bytes)})", label="remove")
+    model = _find(name)
+    entry, console = model.entry, stderr_console()
+    planned = [("compiled form", form.folder, form.size_bytes) for form in model.forms]
+    if entry.folder is not None and not entry.is_folder:
+        planned.insert(0, ("checkpoint", entry.folder, entry.size_bytes))
+    if not planned:
+        raise UnavailableError(
+            f"Nothing that was fetched or made of {entry.name} is on this machine.",
+            hint="`ce-rerank models --cached` lists what is.",
+        )
+    for what, folder, size in planned if not (yes and messages.quiet) else ():
+        draw_message(console, f"{what}: {folder} ({describe_size(size)})", label="remove")
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("Nobody is there to confirm it; nothing was removed.", hint="Give --yes.")
         if not typer.confirm("Remove this for good?", err=True):
             draw_message(console, "Nothing was removed.")
             return
-    for one in planned:
-        removal.remove(one)
+    try:
+        entry.remove()
+        for form in model.forms:
+            shutil.rmtree(form.folder)
+    except OSError as error:
+        raise OutputError(
+            f"{entry.name} cannot be removed whole: {error.strerror or error}.",
+            hint="Mend the permissions, and run it again.",
+        ) from error
     if not messages.quiet:
-        freed = describe_size(sum(one.size_bytes for one in planned))
+        freed = describe_size(sum(size for _, _, size in planned))
         draw_message(console, f"Removed; {freed} are free again.")
 
 
@@ -201,19 +223,13 @@ def export(
             on_progress=_show_bytes(activity, name),
         )
         from ..engines.openvino.export import export_model
-        from ..models.kind import require_reranker
 
-        require_reranker(checkpoint)
         activity.stage(f"Exporting {checkpoint.name}")
         export_model(checkpoint, folder)
     size = describe_size(sum(file.stat().st_size for file in folder.iterdir()))
-    _tell(f"{size} in {folder}; run it with -m {_as_argument(folder)}", messages)
-
-
-def _tell(message: str, messages: MessageOptions) -> None:
-    """Say what was done to a person who watches, or asked to hear of everything."""
-    if messages.verbose or (sys.stderr.isatty() and not messages.quiet):
-        draw_message(stderr_console(), message)
+    # Written so that it cannot be taken for a model on the hub.
+    argument = folder if folder.is_absolute() else f".{os.sep}{folder}"
+    _tell(f"{size} in {folder}; run it with -m {argument}", messages)
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
@@ -227,31 +243,32 @@ for _command_name, _command in _COMMANDS.items():
     models.command(_command_name, cls=Command)(with_option_groups(_command))
 
 
-def _as_argument(folder: Path) -> str:
-    """Write a folder so that it cannot be taken for a model on the hub."""
-    return str(folder) if folder.is_absolute() else f".{os.sep}{folder}"
+def _tell(message: str, messages: MessageOptions) -> None:
+    """Say what was done to a person who watches, or asked to hear of everything."""
+    if messages.verbose or (sys.stderr.isatty() and not messages.quiet):
+        draw_message(stderr_console(), message)
 
 
-def _find(name: str) -> ModelEntry:
-    """Find a model by name; raises UnavailableError, with the nearest names, when nothing is known of it."""
-    from ..models.catalog import suggest_names
-    from ..models.hub_cache import list_cached_names
-    from ..models.inventory import find_model
+def _find(name: str) -> ListedModel:
+    """Find a model by name. Raise UnavailableError, with the nearest names, when nothing is known of it."""
+    from ..models import hub, store
+    from ..models.catalog import KnownModel, suggest_names
+    from .models_table import join_compiled
 
-    entry = find_model(name)
-    if entry is None:
-        suggested = suggest_names(name, list_cached_names())
+    entry = store.find_model(name)
+    # Its checkpoint may be gone, and its compiled form still be here.
+    (model,) = join_compiled([entry or store.ModelEntry(KnownModel(name, languages=()), in_catalog=False)])
+    if entry is None and not model.forms:
+        suggested = " or ".join(suggest_names(name, hub.list_cached_names()))
         raise UnavailableError(
             f"{name} is not in the catalog, and nothing of it is on this machine.",
-            hint=f"Did you mean {' or '.join(suggested)}?"
-            if suggested
-            else "`ce-rerank models` lists what is.",
+            hint=f"Did you mean {suggested}?" if suggested else "`ce-rerank models` lists what is.",
         )
-    return entry
+    return model
 
 
 def _foresee_use(checkpoint: Checkpoint) -> dict[str, str]:
-    """Say what would run a model here, and why; or why nothing would."""
+    """Return what would run a model here, and why; or why nothing would."""
     from ..engines import choose_engine
     from ..engines.base import EngineOptions
 
@@ -262,7 +279,7 @@ def _foresee_use(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _show_bytes(activity: Activity, name: str) -> Callable[[int, int], None]:
-    """Give what counts a download on the terminal, in megabytes."""
+    """Return what counts a download on the terminal, in megabytes."""
     shown: list[int] = []
 
     def show(done_bytes: int, total_bytes: int) -> None:
@@ -276,30 +293,30 @@ def _show_bytes(activity: Activity, name: str) -> Callable[[int, int], None]:
     return show
 
 
-def _parse_count(text: str) -> int:
+def _parse_count(text: str) -> float:
     """Read a number of parameters: 33000000, 33M, 0.6B."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMBG]?)", text.strip(), re.IGNORECASE)
     if found is None:
         raise UsageError(
-            f"--max-parameters {text}: that is no number.", hint="Give 150M, 0.6B or 33000000, say."
+            f"--max-parameters {text}: that is no number.", hint="Give 150M, 0.6B or 33000000, for example."
         )
-    return int(float(found[1]) * _SCALES[found[2].upper()])
+    return float(found[1]) * _SCALES[found[2].upper()]
 
 
-def _as_json(entry: ModelEntry) -> dict[str, Any]:
-    """Give all that is known of a model, flat but for what is here of it."""
-    known = asdict(entry.known)
-    cached = entry.cached
+def _as_json(model: ListedModel) -> dict[str, Any]:
+    """Return all that is known of a model, flat, and what is here of it."""
+    entry, checkpoint = model.entry, model.entry.checkpoint
+    folder = checkpoint.folder if checkpoint and entry.is_ready else entry.folder
     return {
-        **known,
+        **asdict(entry.known),
         "in_catalog": entry.in_catalog,
         "cached": entry.is_ready,
-        "compiled": entry.is_compiled,
-        "revision": cached and cached.revision,
-        "folder": cached and str(cached.checkpoint or cached.folder),
-        "fault": cached and cached.fault,
-        "compiled_folders": [str(form.folder) for form in entry.compiled],
-        "size_bytes": entry.size_bytes,
+        "compiled": model.is_compiled,
+        "revision": checkpoint and checkpoint.revision,
+        "folder": folder and str(folder),
+        "fault": entry.fault and entry.fault.cause,
+        "compiled_folders": [str(form.folder) for form in model.forms],
+        "size_bytes": model.size_bytes,
     }
 
 

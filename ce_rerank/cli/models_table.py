@@ -1,80 +1,124 @@
-"""Draws what is known of models: a line each, or one at length."""
+"""Models with their compiled forms, drawn: a line each, or one at length."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..engines.openvino.cache import CompiledForm, list_compiled
 from ..models.catalog import COMMON_MEASURE, MULTILINGUAL, KnownModel
-from ..models.inspection import CheckpointFacts
-from ..models.inventory import ModelEntry
+from ..models.checkpoint import Checkpoint
+from ..models.store import ModelEntry
 from .console import clean_text, describe_count, describe_size, draw_message
 
 _WITH_LICENCES = 96  # columns of the terminal from which there is room for them
 _WITH_WHOLE_NAMES = 146
 _LABEL_WIDTH = 12
 _MOST_LANGUAGES = 2  # that are named; more are counted
-_OTHER_MEASURE = "*"
 _EXPLANATION = (
     "tokens: the most of query and document together. scores: their scale. nDCG: nDCG@10 on MTEB(eng, v2) "
     "retrieval, six embedders' top 100 reranked; * another measure. `ce-rerank models show MODEL` tells all."
 )
 
 
-def draw_models(console: Console, entries: Sequence[ModelEntry]) -> None:
-    """Draw a line for each model, and below what the columns mean."""
-    with_licences = console.width >= _WITH_LICENCES
-    with_whole_names = console.width >= _WITH_WHOLE_NAMES
-    missing = "-" if console.options.ascii_only else "—"
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("model", overflow="fold")
-    if with_whole_names:
-        table.add_column("whole name", overflow="fold")
-    table.add_column("params", justify="right")
-    table.add_column("lang")
-    table.add_column("tokens", justify="right")
-    if with_licences:
-        table.add_column("licence")
-    table.add_column("scores")
-    table.add_column("nDCG", justify="right")
-    table.add_column("here")
-    table.add_column("size", justify="right")
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model, and what was compiled of it on this machine."""
+
+    entry: ModelEntry
+    forms: tuple[CompiledForm, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes on the disk."""
+        return self.entry.size_bytes + sum(form.size_bytes for form in self.forms)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the revision that is here was compiled; its libraries may have changed since."""
+        checkpoint = self.entry.checkpoint
+        return checkpoint is not None and any(
+            form.declined is None and form.revision == checkpoint.revision for form in self.forms
+        )
+
+
+def join_compiled(entries: Iterable[ModelEntry]) -> list[ListedModel]:
+    """Join models with what was compiled of each, under any of its names."""
+    forms = list_compiled()
+    listed = []
     for entry in entries:
-        known = entry.known
-        name = clean_text(known.alias or known.name, console.encoding)
-        cells = [Text(name, style="bold" if entry.is_ready else "")]
-        if with_whole_names:
-            cells.append(Text(clean_text(known.name, console.encoding) if known.alias else ""))
-        cells += [
-            Text(describe_count(known.parameters) or missing),
-            Text(_short_languages(known.languages) or missing),
-            Text(f"{known.context_length:,}" if known.context_length else missing),
-        ]
-        if with_licences:
-            cells.append(Text(clean_text(known.licence or missing, console.encoding)))
-        cells += [
-            Text(known.score_scale or missing),
-            Text(_short_quality(known) or missing),
-            _draw_state(entry),
-            Text(describe_size(entry.size_bytes) if entry.size_bytes else ""),
-        ]
-        table.add_row(*cells)
+        names = {name.lower() for name in (entry.name, *entry.known.other_names)}
+        listed.append(ListedModel(entry, tuple(form for form in forms if form.name.lower() in names)))
+    return listed
+
+
+def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a checkpoint's own files say."""
+    return {
+        "architecture": checkpoint.architecture,
+        "family": checkpoint.family or None,
+        "labels": checkpoint.labels,
+        "activation": checkpoint.activation,
+        "max_length": checkpoint.max_length,
+        "parameters": checkpoint.parameters,
+        "licence": checkpoint.licence,
+        "languages": checkpoint.languages,
+        "files": list(checkpoint.files.items()),
+        "pickled": checkpoint.pickled,
+        "code": checkpoint.code,
+    }
+
+
+def draw_models(console: Console, models: Sequence[ListedModel]) -> None:
+    """Draw a line for each model, and below what the columns mean."""
+    missing = "-" if console.options.ascii_only else "—"
+    columns = {"model": "", "whole name": "", "params": "r", "lang": "", "tokens": "r", "licence": ""}
+    columns |= {"scores": "", "nDCG": "r", "here": "", "size": "r"}
+    if console.width < _WITH_WHOLE_NAMES:
+        del columns["whole name"]
+    if console.width < _WITH_LICENCES:
+        del columns["licence"]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column, side in columns.items():
+        table.add_column(column, justify="right" if side else "left", overflow="fold")
+    for model in models:
+        known, here = model.entry.known, ""
+        if model.size_bytes:
+            here = ("compiled" if model.is_compiled else "cached") if model.entry.is_ready else "part"
+        cells = {
+            "model": known.alias or known.name,
+            "whole name": known.name if known.alias else "",
+            "params": describe_count(known.parameters) or missing,
+            "lang": _short_languages(known.languages) or missing,
+            "tokens": f"{known.context_length:,}" if known.context_length else missing,
+            "licence": known.licence or missing,
+            "scores": known.score_scale or missing,
+            "nDCG": _short_quality(known) or missing,
+            "here": here,
+            "size": describe_size(model.size_bytes) if model.size_bytes else "",
+        }
+        styles = {"here": "yellow" if here == "part" else "green", "model": "bold" if here else ""}
+        table.add_row(
+            *(Text(clean_text(cells[name], console.encoding), styles.get(name, "")) for name in columns)
+        )
     console.print(table)
     console.print()
     console.print(Text(_EXPLANATION, style="dim"))
 
 
 def draw_model(
-    console: Console, entry: ModelEntry, facts: CheckpointFacts | None, use: Mapping[str, str] | None
+    console: Console, model: ListedModel, facts: Mapping[str, Any] | None, use: Mapping[str, str] | None
 ) -> None:
     """Draw all that is known of one model.
 
-    `facts` are what its files say and `use` is what would run it here, both None when it is not here.
+    `facts` are what its files say and `use` is what would run it here, both None when it cannot be used.
     """
-    known, cached = entry.known, entry.cached
+    entry, known = model.entry, model.entry.known
     alias = f"  {known.alias}" if known.alias else ""
     console.print(Text.assemble((clean_text(known.name, console.encoding), "bold"), (alias, "cyan")))
     published = [
@@ -88,54 +132,50 @@ def draw_model(
         *(("note", note) for note in known.notes),
         ("published at", known.source),
     ]
-    _draw_facts(console, published)
+    if known.source or entry.is_ready:
+        _draw_facts(console, published)
     here = [("here", "nothing; `ce-rerank models pull` fetches it")]
-    if cached is not None:
-        here = [
-            ("here", f"{describe_size(cached.size_bytes)} in {cached.folder}"),
-            ("state", f"{cached.fault}; `ce-rerank models pull` mends it" if cached.fault else ""),
-            ("revision", cached.revision or ""),
-        ]
-    for form in entry.compiled:
-        state = (
-            f"not possible: {form.declined}"
-            if form.declined
-            else f"{describe_size(form.size_bytes)} in {form.folder}"
-        )
-        here.append(("compiled", state))
+    if entry.folder is not None:
+        here = [("here", f"{describe_size(entry.size_bytes)} in {entry.folder}")]
+    if entry.fault is not None:
+        here += [("state", f"{entry.fault.cause}. {entry.fault.hint}")]
+    if entry.checkpoint is not None:
+        here += [("revision", entry.checkpoint.revision or "")]
+    for form in model.forms:
+        size = f"{describe_size(form.size_bytes)} in {form.folder}"
+        here.append(("compiled", f"not possible: {form.declined}" if form.declined else size))
     _draw_facts(console, here)
     if facts is not None:
         own = [
-            ("architecture", facts.architecture),
-            ("labels", ", ".join(facts.labels)),
-            ("activation", facts.activation),
-            ("longest pair", f"{facts.max_length:,} tokens" if facts.max_length else ""),
-            ("parameters", f"{facts.parameters:,}" if facts.parameters else ""),
-            ("licence", facts.licence or ""),
-            ("files", ", ".join(f"{name} ({describe_size(size)})" for name, size in facts.files)),
+            ("architecture", facts["architecture"]),
+            ("labels", ", ".join(facts["labels"])),
+            ("activation", facts["activation"]),
+            ("longest pair", f"{facts['max_length']:,} tokens" if facts["max_length"] else ""),
+            ("parameters", f"{facts['parameters']:,}" if facts["parameters"] else ""),
+            ("licence", facts["licence"] or ""),
+            ("files", ", ".join(f"{name} ({describe_size(size)})" for name, size in facts["files"])),
         ]
         _draw_facts(console, own)
     if use is not None:
-        runs = (
-            f"{use['engine']} {use['precision']} on {use['device']}: {use['reason']}"
-            if "engine" in use
-            else ""
-        )
+        runs = "{engine} {precision} on {device}: {reason}".format_map(use) if "engine" in use else ""
         _draw_facts(console, [("run here by", runs), ("refused", use.get("refused", ""))])
-    for warning in _find_warnings(known, facts):
-        console.print()
-        draw_message(console, warning, label="warning:", label_style="yellow")
+    if known.needs_remote_code or (facts and facts["code"]):
+        code = ", ".join(facts["code"]) if facts else "read it first"
+        _draw_warning(
+            console,
+            f"It brings Python code of its own, which is run only with --trust-remote-code: {code}.",
+        )
+    if facts and facts["pickled"]:
+        _draw_warning(
+            console,
+            "Its weights are pickled, which can run any code, and are loaded only with --allow-pickle: "
+            f"{', '.join(facts['pickled'])}.",
+        )
 
 
-def _find_warnings(known: KnownModel, facts: CheckpointFacts | None) -> Iterator[str]:
-    """Say what of a model may run code here, and which option lets it."""
-    code = ", ".join(facts.code) if facts else ""
-    if code or known.needs_remote_code:
-        told = "It brings Python code of its own, which is run only with --trust-remote-code"
-        yield f"{told}: {code or 'read it first'}."
-    if facts and facts.pickled:
-        told = "Its weights are pickled, which can run any code, and are loaded only with --allow-pickle"
-        yield f"{told}: {', '.join(facts.pickled)}."
+def _draw_warning(console: Console, warning: str) -> None:
+    console.print()
+    draw_message(console, warning, label="warning:", label_style="yellow")
 
 
 def _draw_facts(console: Console, facts: Sequence[tuple[str, str]]) -> None:
@@ -160,12 +200,4 @@ def _short_quality(known: KnownModel) -> str:
     if not known.quality:
         return ""
     first = known.quality[0]
-    return f"{first.figure:.3f}{' ' if first.measure == COMMON_MEASURE else _OTHER_MEASURE}"
-
-
-def _draw_state(entry: ModelEntry) -> Text:
-    if not entry.size_bytes:
-        return Text("")
-    if not entry.is_ready:
-        return Text("part", style="yellow")
-    return Text("compiled" if entry.is_compiled else "cached", style="green")
+    return f"{first.figure:.3f}{' ' if first.measure == COMMON_MEASURE else '*'}"

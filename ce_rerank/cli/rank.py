@@ -27,9 +27,9 @@ from ..formats.output import open_output, require_other_file
 from ..formats.rows import WriteOptions
 from ..formats.source import Source, raise_at_once, read_query
 from ..formats.trec import require_run_id
-from ..formats.writers import open_writer
+from ..formats.writers import open_writer, require_format
 from ..ranking import select_top
-from ..types import Document, Query, Ranking, RankOptions
+from ..types import Candidates, Document, Query, Ranking, RankOptions
 from .commands import COMMANDS, option
 from .console import Activity, show_messages, stdout_console
 from .excerpt import cut_passages
@@ -117,42 +117,13 @@ def rank(
         texts = list(arguments or [])
         asked = _read_query(texts, query, query_file)
         reading = fields.read_options(source_format, whole_files=whole_files)
-        files = list(file or [])
-        read = [str(path) for path in (query_file, files_from) if path is not None]  # - for stdin
-        if files_from is not None:
-            files += read_file_names(Source.from_name(files_from))
-        is_named = bool(texts or files or files_from)
-        if whole_files:
-            texts, files = [], walk_folders([*texts, *files])
-            _require_no_rules(reading, "--whole-files reads none")
-        elif texts and not files:
-            _require_no_rules(reading, "all documents are arguments")
-        if not is_named:
-            if "-" in read or sys.stdin.isatty():
-                raise UsageError(
-                    "There are no documents.",
-                    hint="Give them after the query, in files with -f, or through a pipe.",
-                )
-            files = ["-"]
-        elif not texts and not files:
-            log.warning("There are no documents: no files are named.")
-        read += files
-        if read.count("-") > 1:
-            raise UsageError("stdin is named more than once.", hint="Give -f - once.")
+        texts, files = _name_sources(
+            texts, file or [], files_from, reading, is_query_stdin=query_file == Path("-")
+        )
+        read = [str(path) for path in (query_file, files_from, *files) if path is not None]  # - for stdin
         if output.output is not None:
             require_other_file(output.output, read)
-        left_out: list[str] = []
-
-        def leave_out(error: InputError, row: str) -> None:
-            log.info("Left out: %s", error)
-            left_out.append(str(error))
-
-        reject = leave_out if on_error == "skip" else raise_at_once
-        documents = _documents_of_arguments(texts)
-        for name in files:
-            documents += read_documents(Source.from_name(name), reading, reject)
-        if left_out:
-            log.warning("%d rows were left out (the first: %s)", len(left_out), left_out[0])
+        documents, left_out = _read_documents(texts, files, reading, skip_errors=on_error == "skip")
         is_seen = output.output is None and sys.stdout.isatty()
         format = to or format_of_output(output.output, _FORMATS, "table" if is_seen else "jsonl")
         if format == "trec":
@@ -160,10 +131,11 @@ def rank(
                 require_run_id(document.id, document.origin or f"document {place}")
         writing = WriteOptions(not output.no_text, output.details)
         if format != "table":
-            open_writer(format, io.BytesIO(), writing)  # what it refuses, it refuses before the work
+            require_format(format, writing)
         with _open_results(output.output, activity, format) as stream:
             ranking = Ranking(asked, ())
             if documents:
+                from ..reading import describe_coverage
                 from ..reranker import Reranker
 
                 activity.stage("Loading the model")
@@ -171,14 +143,65 @@ def rank(
                 writing = replace(writing, model=reranker.info.description)
                 activity.start(total=len(documents))
                 # All scores are asked for, so that the best is known where --min-score keeps none.
-                everything = as_keywords(replace(options, min_score=None))
-                ranking = reranker.rank(asked, documents, **everything, on_progress=activity.advance)
+                everything = replace(options, min_score=None)
+                candidates = Candidates(asked, documents)
+                (ranking,) = reranker.rank_lists([candidates], everything, on_progress=activity.advance)
                 ranking = _keep_from_min_score(ranking, options)
                 activity.stop()
+                for sentence in describe_coverage(ranking.coverage, reranker.info.max_length, options.long):
+                    log.warning("%s", sentence)
             if "-" not in read:
                 _warn_of_unread_pipe()
             _write(ranking, stream, format, writing)
     return ROWS_LEFT_OUT if left_out else 0
+
+
+def _name_sources(
+    texts: list[str], files: list[str], files_from: str | None, reading: ReadOptions, *, is_query_stdin: bool
+) -> tuple[list[str], list[str]]:
+    """Return the documents that are arguments, and the names of the files; - for stdin, piped or named."""
+    is_stdin_taken = is_query_stdin or files_from == "-"
+    if files_from is not None:
+        source = Source.from_name(files_from)
+        files = [*files, *read_file_names(source)]
+        if not texts and not files:
+            log.warning("%s names no files, so there are no documents.", source.name)
+            return [], []
+    if not texts and not files:
+        if is_stdin_taken or sys.stdin.isatty():
+            raise UsageError(
+                "There are no documents.",
+                hint="Give them after the query, in files with -f, or through a pipe.",
+            )
+        files = ["-"]
+    if reading.whole_files:
+        _require_no_rules(reading, "--whole-files reads none")
+        texts, files = [], walk_folders([*texts, *files])
+    elif texts and not files:
+        _require_no_rules(reading, "all documents are arguments")
+    if files.count("-") + is_stdin_taken > 1 or (is_query_stdin and files_from == "-"):
+        raise UsageError("stdin is named more than once.", hint="Give -f - once.")
+    return texts, files
+
+
+def _read_documents(
+    texts: list[str], files: list[str], reading: ReadOptions, *, skip_errors: bool
+) -> tuple[list[Document], list[str]]:
+    """Read the documents: the arguments, then the files; return with them why rows were left out."""
+    left_out: list[str] = []
+
+    def leave_out(error: InputError, row: str) -> None:
+        log.info("Left out: %s", error)
+        left_out.append(str(error))
+
+    documents = _documents_of_arguments(texts)
+    for name in files:
+        documents += read_documents(
+            Source.from_name(name), reading, leave_out if skip_errors else raise_at_once
+        )
+    if left_out:
+        log.warning("%d rows were left out (the first: %s)", len(left_out), left_out[0])
+    return documents, left_out
 
 
 def _read_query(texts: list[str], query: str | None, query_file: Path | None) -> Query:
@@ -220,11 +243,6 @@ def _documents_of_arguments(texts: list[str]) -> list[Document]:
         log.warning(
             "%s is ranked as a text, and is also the name of a file%s. Give -f before each file to read it.",
             names[0], f" (and so are {len(names) - 1} others)" if len(names) > 1 else "",
-        )  # fmt: skip
-    if blank := sum(not text.strip() for text in texts):
-        log.warning(
-            "%d of the %d documents that are arguments have no text, and are scored all the same.",
-            blank, len(texts),
         )  # fmt: skip
     return [Document(text) for text in texts]
 

@@ -37,7 +37,7 @@ def choose_engine(checkpoint: Checkpoint, options: EngineOptions) -> Choice:
     Raises UnavailableError, saying what the model is, for one that cannot rank, and for a device or an engine
     that cannot be had; raises UsageError for options that contradict each other.
     """
-    from ..models.kind import require_reranker
+    from ..models.checkpoint import require_reranker
 
     require_reranker(checkpoint)
     is_compiled = checkpoint.source == "compiled"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,8 @@ class Padding:
     """What fills a row: the ids and the side, as the model's tokenizer is configured.
 
     Rows are filled up to a `multiple` of tokens, but to no more than `most`, which is what the model has
-    positions for. Where `changes_scores`, nothing is filled: a batch holds rows of one length only.
+    positions for. `companions` says which rows may share a batch without changing each other's scores: any;
+    those of the same length alone, where filling changes scores; or none.
     """
 
     token_id: int = 0
@@ -58,7 +60,7 @@ class Padding:
     left: bool = False
     multiple: int = 1
     most: int = 0
-    changes_scores: bool = False
+    companions: Literal["any", "equal", "none"] = "any"
 
 
 def plan_batches(
@@ -93,7 +95,7 @@ def pad_rows(rows: Sequence[PairTokens], padding: Padding) -> TokenBatch:
     """Pad rows to the longest of them or somewhat more; the arrays are int64 of shape (rows, tokens)."""
     longest = max(len(row) for row in rows)
     rounded_up = -(-longest // padding.multiple) * padding.multiple
-    width = longest if padding.changes_scores else max(longest, min(rounded_up, padding.most))
+    width = max(longest, min(rounded_up, padding.most)) if padding.companions == "any" else longest
     shape = (len(rows), width)
     input_ids = np.full(shape, padding.token_id, dtype=np.int64)
     attention_mask = np.zeros(shape, dtype=np.int64)
@@ -121,7 +123,8 @@ def score_in_batches(
     called with the number of pairs just finished.
     """
     lengths = [len(row) for row in rows]
-    batches = plan_batches(lengths, batch_tokens, equal_lengths=padding.changes_scores)
+    budget = 1 if padding.companions == "none" else batch_tokens
+    batches = plan_batches(lengths, budget, equal_lengths=padding.companions == "equal")
     padded = (pad_rows([rows[place] for place in batch], padding) for batch in batches)
     logits = np.empty(len(rows), dtype=np.float32)
     for batch, batch_logits in zip(batches, infer(padded), strict=True):

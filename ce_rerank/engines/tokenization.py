@@ -50,15 +50,24 @@ class EncoderTokenizer:
     """The tokenizer of an encoder model: `query`, separator, `document`, by the fast tokenizers library.
 
     `tokenizer` becomes this object's own; its truncation and padding are set here. With `with_type_ids`,
-    rows carry token type ids. Documents are cut on the right, as every published encoder's are.
+    rows carry token type ids. With `split_special_tokens`, special tokens in a text are text. Documents are
+    cut on the right, as every published encoder's are.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, max_length: int, with_type_ids: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        with_type_ids: bool,
+        split_special_tokens: bool = False,
+    ) -> None:
         self.max_length = max_length
         self._with_type_ids = with_type_ids
         self._special_tokens = tokenizer.num_special_tokens_to_add(is_pair=True)
         tokenizer.no_padding()
         tokenizer.no_truncation()
+        tokenizer.encode_special_tokens = split_special_tokens  # which its file does not say
         self._tokenizer = tokenizer
         self._cuts = SafeCuts(tokenizer)
 

@@ -57,11 +57,11 @@ def read_whole_queries(
 
 def read_corpus(
     readables: Iterable[Readable],
-    wanted: Container[str],
+    wanted: Container[str] | None,
     options: ReadOptions = _LOOK,
     reject: Reject = raise_at_once,
 ) -> Iterator[Document]:
-    """Read the documents whose ids are wanted, in the order of the files; the rest is passed over.
+    """Read the documents whose ids are wanted (None: all), in the order of the files.
 
     Their `fields` are without those that the text was made from, except a title, so that no text is held
     twice. A row that cannot be read is rejected, see `read_rows`: as a default, that raises an InputError
@@ -74,7 +74,8 @@ def read_corpus(
             by_usual_names = wanted if options.id_field is None else None
             for row, origin in _rows(format, stream, source.name, reject, by_usual_names):
                 try:
-                    if _id_of(row, options.id_field, origin) not in wanted:
+                    doc_id = _id_of(row, options.id_field, origin)
+                    if wanted is not None and doc_id not in wanted:
                         continue
                     document = rules.document(row, origin)
                 except InputError as error:

@@ -9,7 +9,8 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
-from typing import Any, BinaryIO, Literal
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from ..errors import InputError
 from ..types import Ranking
@@ -19,8 +20,7 @@ from .source import ROW_BYTES, Lines, LookAhead, Reject, Row, raise_at_once
 
 log = logging.getLogger("ce_rerank")
 
-Delimiter = Literal[",", "\t"]
-DELIMITERS: dict[str, Delimiter] = {"csv": ",", "tsv": "\t"}
+_BREAKS = re.compile(r"\r\n|[\t\r\n]")
 
 
 def read_csv_rows(
@@ -187,88 +187,81 @@ def _broken_quotes(error: csv.Error, where: str) -> InputError:
 class DelimitedWriter:
     """A header and a line a row: strings as they are, null as nothing, anything else as JSON.
 
-    A NUL, which readers of such files refuse (ours does), is written as U+FFFD, with a warning.
+    In TSV, a tab or a line break within a cell becomes a space; `close` warns of them.
 
     The columns are `own_names`, as far as they occur, and the other fields in the order in which they are
     first seen. With `many` rankings they are settled by the first that has rows, `own_names` occur or not,
     and the last is `input`, where fields that have no column go; `columns` are those of a header that is
-    there already. Without it, one ranking can be written.
+    there already. Without `many`, one ranking can be written.
     """
 
     def __init__(
         self,
         stream: BinaryIO,
         rows_of: RowsOf,
-        delimiter: Delimiter,
-        *,
+        format: str,
         own_names: Sequence[str],
+        *,
         many: bool = False,
         columns: Sequence[str] | None = None,
     ) -> None:
         self._stream = stream
         self._rows_of = rows_of
+        self._is_tsv = format == "tsv"
         self._own_names = own_names
         self._many = many
         self._columns = columns
-        self._has_warned = False
-        self._line = io.StringIO(newline="")
-        # The module quotes a lone \r only where it is part of the line end, which `_write_cells` shortens.
-        self._csv = csv.writer(self._line, delimiter=delimiter, lineterminator="\r\n")
+        self._changed = 0
 
     def write(self, ranking: Ranking) -> None:
         """Write the ranking's rows, and the header before the first."""
-        rows = [self._without_nul_names(row) for row in self._rows_of(ranking)]
+        rows = list(self._rows_of(ranking))
+        if self._is_tsv:  # the fields are called what the header, read again, calls them
+            rows = [{_BREAKS.sub(" ", name): value for name, value in row.items()} for row in rows]
         if self._columns is None and (rows or not self._many):
             self._write_header(rows)
         columns = self._columns or ()
-        known = set(columns)
         for row in rows:
-            if self._many and not known.issuperset(row):
-                row = _without_columns_to_input(row, known)
-            self._write_cells([_cell(row.get(name)) for name in columns])
+            homeless = {name: value for name, value in row.items() if name not in columns}
+            if homeless:
+                row[INPUT_NAME] = {**row.get(INPUT_NAME, {}), **homeless}
+            cells = (row.get(name) for name in columns)
+            self._write_cells([cell if isinstance(cell, str) else _encode_cell(cell) for cell in cells])
 
     def close(self) -> None:
         """Write the header if nothing was written."""
         if self._columns is None:
             self._write_header([])
+        if self._changed:
+            log.warning("Tabs and line breaks became spaces, as TSV needs, in %d fields.", self._changed)
 
     def _write_header(self, rows: list[dict[str, Any]]) -> None:
         seen = dict.fromkeys(name for row in rows for name in row)
         own = [name for name in self._own_names if self._many or not rows or name in seen]
         last = [INPUT_NAME] if self._many or INPUT_NAME in seen else []
-        others = [name for name in seen if name not in self._own_names and name != INPUT_NAME]
-        self._columns = own + others + last
+        self._columns = [*own, *(name for name in seen if name not in (*self._own_names, INPUT_NAME)), *last]
         self._write_cells(self._columns)
 
     def _write_cells(self, cells: Sequence[str]) -> None:
-        if any("\0" in cell for cell in cells):  # before Python 3.11 the module refuses it
-            cells = [cell.replace("\0", "\ufffd") for cell in cells]
-            self._warn_of_nul()
-        self._csv.writerow(cells)
-        line = self._line.getvalue()
-        self._line.seek(0)
-        self._line.truncate()
-        self._stream.write(encode_utf8(line[:-2] + "\n"))
-
-    def _without_nul_names(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Name fields as the header will have it when it is read again."""
-        if not any("\0" in name for name in row):
-            return row
-        self._warn_of_nul()
-        return {name.replace("\0", "\ufffd"): value for name, value in row.items()}
-
-    def _warn_of_nul(self) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            log.warning("NUL characters, which CSV and TSV do not have, are written as U+FFFD.")
+        if self._is_tsv:
+            self._changed += sum(_BREAKS.search(cell) is not None for cell in cells)
+            line = "\t".join(_BREAKS.sub(" ", cell) for cell in cells)
+        else:
+            written = io.StringIO(newline="")
+            # Before Python 3.13, the module quotes a lone \r only where it is part of the line end.
+            csv.writer(written, lineterminator="\r\n").writerow(cells)
+            line = written.getvalue()[:-2]
+        self._stream.write(encode_utf8(f"{line}\n"))
 
 
-def _without_columns_to_input(row: dict[str, Any], columns: set[str]) -> dict[str, Any]:
-    homeless = {name: value for name, value in row.items() if name not in columns}
-    return {**row, INPUT_NAME: {**row.get(INPUT_NAME, {}), **homeless}}
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return value
+def _encode_cell(value: Any) -> str:
     return "" if value is None else encode_json(value)
+
+
+def read_header(path: Path, format: str) -> list[str] | None:
+    """Return the columns of a file that a `DelimitedWriter` wrote; None of an empty one."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        if format == "tsv":
+            line = stream.readline().removesuffix("\n")
+            return line.split("\t") if line else None
+        return next(csv.reader(stream), None)

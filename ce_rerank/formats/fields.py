@@ -23,6 +23,12 @@ TITLE_FIELD = "title"
 """Goes before the text when no field is named."""
 ID_FIELDS = ("id", "_id", "docno", "docid", "doc_id", "pid", "corpus-id")
 """Where an id is looked for when no field is named, in this order and in any case."""
+LIST_FIELDS = ("documents", "passages", "candidates", "hits", "texts", "results", "contexts", "ctxs")
+"""Where the documents of a query are looked for, in this order."""
+QUERY_FIELDS = ("query", "question")
+"""Where the text of a query is looked for, in this order."""
+QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
+"""Where the id of a query is looked for, in this order; beside a list also in `id` and `_id`."""
 
 _MISSING = object()
 _DEEPEST_SHOWN = 5
@@ -147,14 +153,14 @@ def without_texts(document: Document) -> dict[str, Any]:
     fields: Any = document.fields
     for path in document.text_fields:
         if path != TITLE_FIELD:
-            fields = _without(fields, path)
+            fields = without_field(fields, path)
     return dict(fields)
 
 
-def _without(value: Any, path: str) -> Any:
-    """Leave out what `find_value` finds, and objects in which nothing else is."""
+def without_field(value: Any, path: str) -> Any:
+    """Return a row without what `find_value` finds, and without objects that held nothing else."""
     if isinstance(value, list):
-        left = [_without(item, path) for item in value]
+        left = [without_field(item, path) for item in value]
         return [item for item, before in zip(left, value, strict=True) if item or not before]
     if not isinstance(value, Mapping):
         return value
@@ -163,7 +169,7 @@ def _without(value: Any, path: str) -> Any:
     head, dot, rest = path.partition(".")
     if not dot or not isinstance(value.get(head), Mapping | list):
         return value
-    inner = _without(value[head], rest)
+    inner = without_field(value[head], rest)
     return {name: inner if name == head else item for name, item in value.items() if name != head or inner}
 
 

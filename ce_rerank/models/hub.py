@@ -1,30 +1,30 @@
-"""The hub: how what is missing of a model is fetched into the cache, and how every refusal is said."""
+"""The hub: its cache on this machine, how what is missing of a model is fetched, and what its refusals mean.
+
+The cache is huggingface_hub's own, read by its documented layout: `models--OWNER--NAME/refs/REVISION` holds a
+commit, and `snapshots/COMMIT` its files, as links to `blobs`. Reading it that way costs a few milliseconds,
+where the library's functions import an HTTP client first. What changes the cache is left to the library.
+"""
 
 from __future__ import annotations
 
 import errno
-import hashlib
+import json
 import logging
+import os
 import re
 import shutil
+import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from ..errors import UnavailableError
 from .catalog import DEFAULT_NAME, suggest_names
-from .contents import find_fault, select_files
-from .hub_cache import (
-    DEFAULT_REVISION,
-    Snapshot,
-    hub_cache_folder,
-    is_commit,
-    measure_folder,
-    repository_folder,
-)
+from .checkpoint import Checkpoint, find_missing, select_files
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -35,8 +35,11 @@ log = logging.getLogger("ce_rerank")
 _ANSWER_SECONDS = 6
 _POLL_SECONDS = 0.2
 _LOGIN_HINT = "log in with `hf auth login`, or set HF_TOKEN"
+_DEFAULT_REVISION = "main"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PREFIX = "models--"
+_CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
-T = TypeVar("T")
 DownloadProgress = Callable[[int, int], None]
 """Is told, several times a second, how many bytes have come, and how many there are."""
 
@@ -45,24 +48,97 @@ class HubUnreachableError(Exception):
     """The hub cannot be reached, does not answer, or is down; `str()` is a clause that says which."""
 
 
-def hub_endpoint() -> str:
-    """Give the hub's address: HF_ENDPOINT, or the public one."""
+def hub_cache_folder() -> Path:
+    """Return the folder of the hub's cache: HF_HUB_CACHE, or below HF_HOME; it may not exist."""
     from huggingface_hub import constants
 
-    return constants.ENDPOINT
+    return Path(constants.HF_HUB_CACHE)
+
+
+def repository_folder(name: str) -> Path:
+    """Return the folder of the hub's cache that holds all of a model; it may not exist."""
+    return hub_cache_folder() / f"{_PREFIX}{name.replace('/', '--')}"
+
+
+def find_snapshot(name: str, revision: str | None) -> Checkpoint | None:
+    """Find a model's files in the cache, for the default revision or a branch, tag or whole commit.
+
+    Some of its files may be missing.
+    """
+    repository = repository_folder(name)
+    commit = revision or _DEFAULT_REVISION
+    if not _COMMIT.fullmatch(commit):
+        try:
+            commit = (repository / "refs" / commit).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            return None
+    folder = repository / "snapshots" / commit
+    return Checkpoint(name, folder, "hub", commit) if _COMMIT.fullmatch(commit) and folder.is_dir() else None
+
+
+def list_snapshots(name: str) -> list[Checkpoint]:
+    """List what the cache has of a model: the default revision first, then other commits."""
+    default = find_snapshot(name, None)
+    commits = sorted(path.name for path in (repository_folder(name) / "snapshots").glob("*"))
+    others = (find_snapshot(name, commit) for commit in commits if _COMMIT.fullmatch(commit))
+    return list(dict.fromkeys(found for found in (default, *others) if found is not None))
+
+
+def list_cached_names() -> list[str]:
+    """List the models in the cache, whole or not, of whatever kind."""
+    folders = sorted(path.name for path in hub_cache_folder().glob(f"{_PREFIX}*"))
+    return [folder.removeprefix(_PREFIX).replace("--", "/") for folder in folders]
+
+
+def measure_folder(folder: Path) -> int:
+    """Add up the bytes of the files below a folder, each once, those that it links to too."""
+    sizes = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                found = os.stat(os.path.join(parent, name))  # noqa: PTH116, PTH118
+                if stat.S_ISREG(found.st_mode):
+                    sizes[found.st_dev, found.st_ino] = found.st_size
+    return sum(sizes.values())
+
+
+def remove_cached(folder: Path) -> None:
+    """Remove a model's folder of the cache. Raises OSError for what cannot be removed.
+
+    Through the library, which knows what models share with each other.
+    """
+    from huggingface_hub import scan_cache_dir
+
+    if folder.is_symlink():
+        raise OSError(errno.ELOOP, f"it is a link to {folder.resolve()}")
+    with _quiet_hub():
+        scan = scan_cache_dir()
+        own = frozenset(repo for repo in scan.repos if repo.repo_path.name == folder.name)
+        commits = [revision.commit_hash for repo in own for revision in repo.revisions]
+        replace(scan, repos=own).delete_revisions(*commits).execute()
+    # A damaged one is not in the library's list.
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def hub_endpoint() -> str:
+    """Return the hub's address, HF_ENDPOINT or the public one, as it may be shown: without a password."""
+    from huggingface_hub import constants
+
+    return _without_password(constants.ENDPOINT)
 
 
 def is_hub_offline() -> bool:
-    """Say whether HF_HUB_OFFLINE forbids the network."""
+    """Whether HF_HUB_OFFLINE forbids the network."""
     from huggingface_hub import constants
 
     return constants.HF_HUB_OFFLINE
 
 
 def check_hub(answer_seconds: float) -> None:
-    """Ask the hub for anything; raises HubUnreachableError when no hub answers in time."""
+    """Ask the hub for anything; raise HubUnreachableError when no hub answers in time."""
     with _quiet_hub(), suppress(UnavailableError):
-        _answer_in_time(lambda: _ask_hub(DEFAULT_NAME, None, answer_seconds), answer_seconds)
+        _ask_hub(DEFAULT_NAME, None, answer_seconds)
 
 
 def fetch_snapshot(
@@ -72,45 +148,102 @@ def fetch_snapshot(
     allow_pickle: bool,
     with_code: bool,
     on_progress: DownloadProgress | None = None,
-) -> Snapshot:
-    """Fetch what is not yet in the cache of the files that it takes to run a model, and check each.
+) -> Checkpoint:
+    """Fetch what is not yet in the cache of the files that it takes to run a model, and check them all.
 
-    A fetch that was cut off is taken up by file: what is whole stays, and a file that is not starts again. So
-    does a file in the cache whose size is not what the hub lists.
+    A fetch that was cut off continues with the files that are not whole. A file that is not what the hub
+    lists, by its SHA-256, is fetched again.
     Raises HubUnreachableError when there is no first answer within 6 seconds, and UnavailableError when the
-    answer is no, when the disk is full, or when a file arrives damaged.
+    answer is no, when the disk is full, or when a file arrives damaged twice.
     """
+    from huggingface_hub import HfApi, hf_hub_download
+
     with _quiet_hub():
-        info = _answer_in_time(lambda: _ask_hub(name, revision, _ANSWER_SECONDS), _ANSWER_SECONDS)
-        listed = {file.rfilename: file for file in info.siblings or ()}
-        fault = find_fault(listed, None, allow_pickle=allow_pickle)
+        info = _ask_hub(name, revision, _ANSWER_SECONDS)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        fault = find_missing(sizes, allow_pickle=allow_pickle)
         if fault is not None:
-            raise UnavailableError(f"{name} {fault.cause}.", hint=fault.hint)
+            raise fault.as_error(name)
         commit = str(info.sha)
         folder = repository_folder(name) / "snapshots" / commit
-        missing = [
-            file
-            for file in select_files(listed, with_code=with_code)
-            if not _has_size(folder / file, listed[file].size)
-        ]
-        size = sum(listed[file].size or 0 for file in missing)
+        # One by one, not by `snapshot_download`, whose threads finish their files after an interrupt.
+        files = select_files(sizes, with_code=with_code)
+        size = sum(sizes[file] for file in files if not (folder / file).exists())
         _announce(name, size)
-        with _report_growth(repository_folder(name), size, on_progress):
-            for file in missing:
-                _remove_damaged(folder / file)
-                _fetch_file(name, file, commit)
-                _check_file(name, folder / file, listed[file])
-        if not is_commit(revision or DEFAULT_REVISION):
-            # Under the name of its revision, only now that all is there: it is what writes `refs`.
-            _fetch_file(name, "config.json", revision or DEFAULT_REVISION)
-    return Snapshot(folder, commit)
+        try:
+            with _report_growth(repository_folder(name), size, on_progress):
+                for file in files:
+                    hf_hub_download(name, file, revision=commit)
+                for is_last in (False, True):
+                    found = HfApi().verify_repo_checksums(name, revision=commit).mismatches
+                    damaged = sorted({file["path"] for file in found} & {*files})
+                    for file in damaged:
+                        if is_last:
+                            (folder / file).unlink()
+                        else:
+                            hf_hub_download(name, file, revision=commit, force_download=True)
+                    if not damaged:
+                        break
+            # Under the name of its revision, only now that all of it is there: this writes `refs`.
+            hf_hub_download(name, "config.json", revision=revision or _DEFAULT_REVISION)
+        except Exception as error:
+            raise _explain(name, revision, error) from error
+    if damaged:
+        raise UnavailableError(
+            f"{damaged[0]} of {name} arrived damaged: it is not the file that the hub lists.",
+            hint="Try again. Should it happen again, a proxy or HF_ENDPOINT may serve other files.",
+        )
+    return Checkpoint(name, folder, "hub", commit)
+
+
+def _ask_hub(name: str, revision: str | None, answer_seconds: float) -> ModelInfo:
+    """Ask for a model's commit and the list of its files, in a thread that is left behind when it is late."""
+    from huggingface_hub import HfApi
+
+    answers: list[ModelInfo] = []
+    failures: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=answer_seconds)
+            answers.append(info)
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(answer_seconds)
+    if failures:
+        (error,) = failures
+        if isinstance(error, AttributeError | KeyError | TypeError | json.JSONDecodeError):
+            # A proxy's login page, or another server behind HF_ENDPOINT, taken by the library for a model.
+            raise HubUnreachableError("what answers there is not a hub") from error
+        raise _explain(name, revision, error, is_first=True) from error
+    if not answers:
+        raise HubUnreachableError(f"no answer within {answer_seconds:g} seconds{_name_proxy()}")
+    return answers[0]
+
+
+def _announce(name: str, size: int) -> None:
+    """Say what is about to be fetched. Raise UnavailableError when the disk has no room for it."""
+    cache = hub_cache_folder()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(cache).free
+    except OSError as error:
+        raise _unwritable(error) from error
+    if free < size:
+        needs = f"{size / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
+        raise _unwritable(OSError(errno.ENOSPC, needs))
+    if size:
+        log.info("Downloading %s (%.0f MB)", name, max(1, size / 1e6), extra={"stage": True})
 
 
 @contextmanager
 def _report_growth(folder: Path, size: int, on_progress: DownloadProgress | None) -> Iterator[None]:
-    """Tell from a thread how far a download is, by what lies on the disk.
+    """Report from a thread how far a download is, by what has arrived on the disk.
 
-    That holds for every way in which the library fetches, and for those that it will think of.
+    That holds for every way in which the library fetches.
     """
     if on_progress is None or not size:
         yield
@@ -133,39 +266,45 @@ def _report_growth(folder: Path, size: int, on_progress: DownloadProgress | None
     on_progress(size, size)
 
 
-def _ask_hub(name: str, revision: str | None, answer_seconds: float) -> ModelInfo:
-    """Ask for a model's commit and the list of its files; every refusal becomes an error in our words."""
-    from huggingface_hub import HfApi, errors
+def _explain(name: str, revision: str | None, error: Exception, *, is_first: bool = False) -> Exception:
+    """Return what an error of huggingface_hub means, in our words; `is_first` before anything is written."""
+    from huggingface_hub import errors
 
-    try:
-        return HfApi().model_info(name, revision=revision, files_metadata=True, timeout=answer_seconds)
-    except errors.GatedRepoError as error:
-        raise _gated(name) from error
-    except errors.RevisionNotFoundError as error:
-        raise UnavailableError(
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    if isinstance(error, errors.GatedRepoError):
+        return UnavailableError(
+            f"{name} is gated: its owner decides who may have it.",
+            hint=f"Ask for access at {hub_endpoint()}/{name}, then {_LOGIN_HINT}.",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return UnavailableError(
             f"{name} has no revision {revision!r}.",
             hint="Give a branch, a tag or a commit, or none for the newest.",
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise _not_found(name) from error
-    except errors.HfHubHTTPError as error:
-        raise _refusal(name, error.response.status_code, str(error.server_message or "")) from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # A proxy's login page, or another server behind HF_ENDPOINT, taken by the library for a model.
-        raise HubUnreachableError("what answers there is not a hub") from error
-    except Exception as error:
-        # The HTTP client's own errors: which client it is depends on the library's version.
-        raise HubUnreachableError(_reason(error)) from error
+        )
+    if isinstance(error, errors.HfHubHTTPError):
+        return _explain_status(name, error.response.status_code, str(error.server_message or ""))
+    if isinstance(error, UnicodeEncodeError):
+        hint = "Log in again with `hf auth login`, or mend or unset HF_TOKEN."
+        return UnavailableError("The access token for the hub has characters that no token has.", hint=hint)
+    if isinstance(error, OSError) and error.errno is not None and not is_first:
+        return _unwritable(error)
+    return HubUnreachableError(_reason(error))
 
 
-def _refusal(name: str, status: int, message: str) -> Exception:
+def _explain_status(name: str, status: int, message: str) -> Exception:
     if status == 401 and "credentials" in message.lower():
         return UnavailableError(
             f"The hub refuses the access token that it was given for {name}.",
             hint="Log in again with `hf auth login`, or mend or unset HF_TOKEN.",
         )
     if status in (401, 404):
-        return _not_found(name)
+        suggested = [other for other in suggest_names(name) if other.lower() != name.lower()]
+        advice = f"Did you mean {' or '.join(suggested)}?" if suggested else "Check the spelling."
+        return UnavailableError(
+            f"There is no model {name} on {hub_endpoint()}, or it is private.",
+            hint=f"{advice} For a private model, {_LOGIN_HINT}. A folder is given as ./{name}",
+        )
     if status == 403:
         return UnavailableError(
             f"The hub forbids access to {name}.",
@@ -179,100 +318,6 @@ def _refusal(name: str, status: int, message: str) -> Exception:
     return HubUnreachableError(f"it answers with HTTP status {status}")
 
 
-def _gated(name: str) -> UnavailableError:
-    return UnavailableError(
-        f"{name} is gated: its owner decides who may have it.",
-        hint=f"Ask for access at {hub_endpoint()}/{name}, then {_LOGIN_HINT}.",
-    )
-
-
-def _not_found(name: str) -> UnavailableError:
-    suggested = [other for other in suggest_names(name) if other.lower() != name.lower()]
-    advice = f"Did you mean {' or '.join(suggested)}?" if suggested else "Check the spelling."
-    return UnavailableError(
-        f"There is no model {name} on {hub_endpoint()}, or it is private.",
-        hint=f"{advice} For a private model, {_LOGIN_HINT}. A folder is given as ./{name}",
-    )
-
-
-def _announce(name: str, size: int) -> None:
-    """Say what is about to be fetched; raises UnavailableError when the disk has no room for it."""
-    cache = hub_cache_folder()
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(cache).free
-    except OSError as error:
-        raise _unwritable(error) from error
-    if free < size:
-        raise _unwritable(
-            OSError(errno.ENOSPC, f"{size / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
-        )
-    if size:
-        log.info("Downloading %s (%.0f MB)", name, max(1, size / 1e6), extra={"stage": True})
-
-
-def _fetch_file(name: str, file: str, revision: str) -> None:
-    from huggingface_hub import errors, hf_hub_download
-
-    try:
-        hf_hub_download(name, file, revision=revision)
-    except errors.GatedRepoError as error:
-        # Everyone may see the list of a gated model's files, and only some may have the files.
-        raise _gated(name) from error
-    except errors.HfHubHTTPError as error:
-        raise _lost(name, file, error) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise _lost(name, file, error.__cause__ or error) from error
-    except OSError as error:
-        if error.errno is None:
-            raise _damaged(name, file) from error
-        raise _unwritable(error) from error
-    except Exception as error:
-        raise _lost(name, file, error) from error
-
-
-def _has_size(path: Path, size: int | None) -> bool:
-    """Say whether a file is there, with the size that the hub lists for it, where it lists one."""
-    return path.exists() and size in (None, path.stat().st_size)
-
-
-def _remove_damaged(path: Path) -> None:
-    """Remove a file of the cache, and what it links to, which would be taken for whole where it lies."""
-    try:
-        path.resolve().unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise _unwritable(error) from error
-
-
-def _check_file(name: str, path: Path, listed: Any) -> None:
-    """Compare a file with the hash that the hub lists for it; a damaged one is removed."""
-    lfs = listed.lfs
-    expected = lfs.sha256 if lfs else listed.blob_id
-    if not expected:
-        return
-    digest = (
-        hashlib.sha256() if lfs else hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    )
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    if digest.hexdigest() != expected:
-        _remove_damaged(path)
-        raise _damaged(name, listed.rfilename)
-
-
-def _lost(name: str, file: str, error: BaseException) -> HubUnreachableError:
-    return HubUnreachableError(f"{file} of {name} did not arrive: {_reason(error)}")
-
-
-def _damaged(name: str, file: str) -> UnavailableError:
-    return UnavailableError(
-        f"{file} of {name} arrived damaged: it is not the file that the hub lists.",
-        hint="Try again. Should it happen again, a proxy or HF_ENDPOINT may serve other files.",
-    )
-
-
 def _unwritable(error: OSError) -> UnavailableError:
     return UnavailableError(
         f"The hub's cache {hub_cache_folder()} cannot be written: {error.strerror or error}.",
@@ -280,31 +325,32 @@ def _unwritable(error: OSError) -> UnavailableError:
     )
 
 
-def _reason(error: BaseException) -> str:
-    """Give the first line of an error's text without its number, or its kind when it has no text."""
+def _reason(error: Exception) -> str:
+    """Return the first line of an error's text without its number, and the setting that may be at fault."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"^\[Errno -?\d+\] ", "", lines[0]).rstrip(".")
+    text = _without_password(re.sub(r"^\[Errno -?\d+\] ", "", lines[0]).rstrip("."))
+    if isinstance(error, FileNotFoundError) or "CERTIFICATE" in text.upper():
+        named = [f"{name} is {os.environ[name]}" for name in _CA_VARIABLES if os.environ.get(name)]
+        return "; ".join([text, *named])
+    return text + _name_proxy()
 
 
-def _answer_in_time(call: Callable[[], T], answer_seconds: float) -> T:
-    """Call in a thread of its own, which is left behind when no answer comes in time."""
-    answers: list[T] = []
-    failures: list[BaseException] = []
+def _name_proxy() -> str:
+    """Return a clause that names the proxy which stands before the hub; empty where there is none."""
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
 
-    def run() -> None:
-        try:
-            answers.append(call())
-        except BaseException as error:
-            failures.append(error)
+    from huggingface_hub import constants
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(answer_seconds)
-    if failures:
-        raise failures[0]
-    if not answers:
-        raise HubUnreachableError(f"no answer within {answer_seconds:g} seconds")
-    return answers[0]
+    address, proxies = urlsplit(constants.ENDPOINT), getproxies()
+    proxy = proxies.get(address.scheme) or proxies.get("all")
+    if proxy is None or proxy_bypass(address.hostname or ""):
+        return ""
+    return f"; the proxy is {_without_password(proxy)}"
+
+
+def _without_password(address: str) -> str:
+    return re.sub(r"(?<=://)[^/@\s]+(?=@)", "***", address)
 
 
 @contextmanager

@@ -1,23 +1,38 @@
-"""Names to checkpoints on disk: the hub's cache, a folder, the offline weights."""
+"""Names to checkpoints on this machine: the hub's cache, a folder, the offline weights; and what is here."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
+import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from ..errors import UnavailableError, UsageError
 from ..files import lock, make_folder_whole
+from . import hub
 from .catalog import DEFAULT_NAME as DEFAULT_NAME
+from .catalog import (
+    MULTILINGUAL,
+    KnownModel,
+    find_known,
+    read_catalog,
+    resolve_alias,
+    suggest_names,
+)
 from .catalog import OFFLINE_NAME as OFFLINE_NAME
-from .catalog import resolve_alias, suggest_names
-from .contents import Fault, find_fault, is_cross_encoder, list_code, list_files
-
-if TYPE_CHECKING:
-    from .hub import DownloadProgress
+from .checkpoint import Checkpoint as Checkpoint
+from .checkpoint import Fault
+from .hub import (
+    DownloadProgress,
+    find_snapshot,
+    list_cached_names,
+    list_snapshots,
+    measure_folder,
+    repository_folder,
+)
 
 log = logging.getLogger("ce_rerank")
 
@@ -27,38 +42,14 @@ _HUB_NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][
 _PATH_START = re.compile(r"[./~\\]|[A-Za-z]:[/\\]")
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Weights as published, lying in an ordinary folder on this machine.
-
-    `name` is what the user called it. `revision` is the commit of the hub, None for a folder. `notes` are
-    facts that its user should know, as short phrases. The source `compiled` is a folder that was exported:
-    there are no weights as published in it, but a compiled model.
-    """
-
-    name: str
-    folder: Path
-    source: Literal["hub", "folder", "offline", "compiled"]
-    revision: str | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Trust:
-    """What of a model may run code here: pickled weights, and Python files."""
-
-    pickle: bool = False
-    code: bool = False
-
-
 def default_model() -> str:
-    """Name the model that is used when none is named; without a look at the network.
+    """Return the model that is used when none is named, without asking the network.
 
     The offline weights where they are installed or were made ready before, else the hub's default.
     """
     from .offline import offline_weights_installed
 
-    if offline_weights_installed() or _is_whole(offline_folder()):
+    if offline_weights_installed() or _offline_checkpoint().find_fault() is None:
         return OFFLINE_NAME
     return DEFAULT_NAME
 
@@ -76,21 +67,21 @@ def resolve_checkpoint(
     """Find the checkpoint that a name stands for; make it ready or fetch it where that is needed.
 
     A name is a folder, `offline/ms-marco-MiniLM-L-12-v2`, a model on the hub, or the catalog's alias for one;
-    None is the default model. A model that lies whole in the hub's cache is taken from there without asking
+    None is the default model. A model that is whole in the hub's cache is taken from there without asking
     the network, `offline` or not; with `refresh` the hub is asked for what it has now. `revision` is a
     branch, tag or commit of a hub model. Python files of a model are fetched only with `trust_remote_code`,
     and what they are is then logged as a warning; pickled weights are taken only with `allow_pickle`.
     `on_progress` is told how far a download is, in bytes.
 
     Raises UsageError for a revision of something that has none, and UnavailableError, with what would work,
-    for all that is not to be had.
+    for a model that is unavailable or cannot rank.
     """
     chosen = default_model() if name is None else resolve_alias(name)
     if name is None:
         log.info("No model is named: taking %s.", chosen)
     elif chosen != name:
         log.info("%s stands for %s.", name, chosen)
-    is_folder = chosen == name and name != OFFLINE_NAME and _is_path(name)
+    is_folder = chosen == name and is_path(name)
     if revision is not None and (is_folder or chosen == OFFLINE_NAME):
         raise UsageError(
             f"{chosen} has no revisions: it is {'a folder' if is_folder else 'made on this machine'}.",
@@ -98,48 +89,176 @@ def resolve_checkpoint(
         )
     if chosen == OFFLINE_NAME:
         return _resolve_offline()
-    trust = _Trust(pickle=allow_pickle, code=trust_remote_code)
     if is_folder:
-        found = _resolve_folder(chosen, trust)
+        found = find_folder(chosen)
     else:
         _check_hub_name(chosen)
-        cached = _find_cached(chosen, revision, trust)
-        found = (
-            cached
-            if isinstance(cached, Checkpoint) and not refresh
-            else _ask_hub(chosen, revision, trust, cached, offline=offline, on_progress=on_progress)
-        )
-    if trust_remote_code and (code := list_code(found.folder)):
-        log.warning("%s brings Python code, which will run here: %s.", chosen, ", ".join(code))
+        cached = find_snapshot(chosen, revision)
+        fault = cached.find_fault(allow_pickle=allow_pickle, with_code=trust_remote_code) if cached else None
+        if cached is not None and not refresh and (fault is None or not fault.by_fetching):
+            log.info("%s is in the hub's cache, at commit %s.", chosen, cached.revision)
+            found = cached
+        else:
+            found = _fetch(
+                chosen,
+                revision,
+                cached,
+                fault,
+                offline=offline,
+                allow_pickle=allow_pickle,
+                with_code=trust_remote_code,
+                on_progress=on_progress,
+            )
+    fault = found.find_fault(allow_pickle=allow_pickle, with_code=trust_remote_code)
+    if fault is not None:
+        raise fault.as_error(found.name)
+    if trust_remote_code and found.code:
+        log.warning("%s brings Python code, which will run here: %s.", chosen, ", ".join(found.code))
     return found
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is a path: it exists, or it cannot be anything else."""
+    return name != OFFLINE_NAME and (
+        bool(_PATH_START.match(name))
+        or name.count("/") > 1
+        or os.sep in name.replace("/", "")
+        or _exists(name)
+    )
+
+
+def find_folder(name: str) -> Checkpoint:
+    """Return what is in a folder. Raise UnavailableError where there is no folder that can be read."""
+    path = Path(os.path.expanduser(name)).absolute()  # noqa: PTH111  (Path's fails where there is no such user)
+    try:
+        if path.is_file():
+            raise UnavailableError(f"{name} is a file.", hint=f"Give its folder: -m {path.parent}")
+        if not path.is_dir():
+            raise UnavailableError(
+                f"There is no folder {name}.",
+                hint=f"A model on the hub is called OWNER/NAME ({DEFAULT_NAME}).",
+            )
+        next(path.iterdir(), None)
+    except OSError as error:
+        raise UnavailableError(f"The folder {name} cannot be read: {error.strerror}.") from error
+    return Checkpoint.of_folder(name, path)
 
 
 def find_cached_fault(
     name: str, *, revision: str | None = None, trust_remote_code: bool = False, allow_pickle: bool = False
 ) -> Fault | None:
-    """Say what keeps a hub model from being used as it lies in the cache.
+    """Return what keeps a hub model in the cache from being used; None also when it is not there."""
+    cached = find_snapshot(resolve_alias(name), revision)
+    if cached is None:
+        return None
+    return cached.find_fault(allow_pickle=allow_pickle, with_code=trust_remote_code)
 
-    None when nothing does, and when nothing of that revision is there.
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A model: what is known about it, from the catalog or its own files, and what of it is here.
+
+    `folder` holds all that is here of it, every revision, and takes `size_bytes`. `checkpoint` is what is
+    used when no revision is named, None when nothing of it is here. `fault` is why it cannot be used.
     """
-    trust = _Trust(pickle=allow_pickle, code=trust_remote_code)
-    cached = _find_cached(resolve_alias(name), revision, trust)
-    return cached if isinstance(cached, Fault) else None
+
+    known: KnownModel
+    in_catalog: bool
+    folder: Path | None = None
+    size_bytes: int = 0
+    checkpoint: Checkpoint | None = None
+    fault: Fault | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that it is listed by."""
+        return self.known.name
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be used without fetching anything."""
+        return self.checkpoint is not None and self.fault is None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of the user's, and in no cache."""
+        return self.checkpoint is not None and self.checkpoint.source in ("folder", "compiled")
+
+    def remove(self) -> None:
+        """Remove all that is here of it from the cache. Raises OSError for what cannot be removed."""
+        if self.folder is not None and self.folder.parent == hub.hub_cache_folder():
+            hub.remove_cached(self.folder)
+        elif self.folder is not None and not self.is_folder:
+            shutil.rmtree(self.folder)
 
 
-def cached_models() -> list[str]:
-    """List the cross-encoders that lie whole in the hub's cache; opens nothing but their configurations."""
-    from .hub_cache import find_snapshot, list_cached_names
+def list_models() -> list[ModelEntry]:
+    """List the known models in the catalog's order, then the other cross-encoders in the hub's cache."""
+    cached = {name.lower(): name for name in list_cached_names()}
+    entries = []
+    for known in read_catalog():
+        here = [cached.pop(name.lower(), None) for name in (known.name, *known.other_names)]
+        entries.append(_look_up(next(filter(None, here), known.name), known))
+    others = (_look_up(name, None) for name in cached.values())
+    return entries + [entry for entry in others if entry.checkpoint and entry.checkpoint.declares_reranker]
 
-    names = []
-    for name in list_cached_names():
-        snapshot = find_snapshot(name, None)
-        if snapshot is not None and _is_whole(snapshot.folder) and is_cross_encoder(snapshot.folder):
-            names.append(name)
-    return names
+
+def find_model(name: str) -> ModelEntry | None:
+    """Find a model by its name or alias, in the catalog or the cache, or by its folder; None for no model."""
+    whole = resolve_alias(name)
+    known = find_known(whole)
+    if known is None and is_path(whole):
+        found = find_folder(whole)
+        return _describe(found.name, None, found.folder, [found])
+    names = dict.fromkeys([whole, *((known.name, *known.other_names) if known else ())])
+    entries = [_look_up(one, known) for one in names]
+    return next((entry for entry in entries if entry.folder), entries[0] if known else None)
+
+
+def _look_up(name: str, known: KnownModel | None) -> ModelEntry:
+    """Find what is here of a model, by its whole name."""
+    if name == OFFLINE_NAME:
+        offline = _offline_checkpoint()
+        return _describe(name, known, offline.folder, [offline])
+    return _describe(name, known, repository_folder(name), list_snapshots(name))
+
+
+def _describe(name: str, known: KnownModel | None, folder: Path, candidates: list[Checkpoint]) -> ModelEntry:
+    """Describe a model of which the first candidate without a fault is used."""
+    published = known or KnownModel(name, languages=())
+    if not folder.is_dir():
+        return ModelEntry(published, known is not None)
+    faults = [candidate.find_fault(allow_pickle=True) for candidate in candidates]
+    chosen = faults.index(None) if None in faults else 0
+    checkpoint = candidates[chosen] if candidates else None
+    fault = faults[chosen] if faults else Fault("has no file that is whole")
+    if known is None and checkpoint is not None and fault is None:
+        published = _describe_files(checkpoint)
+    return ModelEntry(published, known is not None, folder, measure_folder(folder), checkpoint, fault)
+
+
+def _describe_files(checkpoint: Checkpoint) -> KnownModel:
+    """Return what a checkpoint's own files say about a model that is not in the catalog."""
+    scales = {"identity": "logit", "sigmoid": "sigmoid"}
+    return KnownModel(
+        name=checkpoint.name,
+        family=checkpoint.family or None,
+        kind="causal" if checkpoint.is_causal else "encoder",
+        parameters=checkpoint.parameters,
+        languages=tuple(
+            language
+            for language in checkpoint.languages
+            if re.fullmatch(f"[a-z]{{2,3}}|{MULTILINGUAL}", language)
+        ),
+        context_length=checkpoint.max_length,
+        licence=checkpoint.licence,
+        score_scale=scales.get(checkpoint.activation),  # type: ignore[arg-type]
+        needs_remote_code=bool(checkpoint.code),
+    )
 
 
 def cache_folder() -> Path:
-    """Give the folder for what is made here: CE_RERANK_CACHE, else the platform's cache folder for users.
+    """Return the folder for what is made here: CE_RERANK_CACHE, else the platform's cache folder for users.
 
     It may not exist yet; `make_cache_folder` makes folders in it.
     """
@@ -151,11 +270,41 @@ def cache_folder() -> Path:
     return user_cache_path("ce-rerank", appauthor=False)
 
 
-def make_cache_folder(name: str) -> Path:
-    """Make a folder in the cache, unless it is there; raises UnavailableError where that cannot be done."""
+def find_cache_folder(name: str) -> Path:
+    """Return a folder of the cache, which may not exist yet.
+
+    Raises UnavailableError for one that others could have written to: models are trusted for being in it.
+    """
     folder = cache_folder() / name
+    for part in (folder.parent, folder):
+        try:
+            found = part.stat()
+        except OSError:
+            break
+        if not hasattr(os, "getuid"):
+            break
+        if found.st_uid not in (os.getuid(), 0):
+            raise UnavailableError(
+                f"The cache folder {part} belongs to another user, who could change what is in it.",
+                hint=f"Name another folder with {CACHE_VARIABLE}.",
+            )
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            raise UnavailableError(
+                f"The cache folder {part} can be written to by anybody.", hint=f"chmod go-w {part}"
+            )
+    return folder
+
+
+def make_cache_folder(name: str) -> Path:
+    """Make a folder in the cache, for this user alone, unless it exists.
+
+    Raises UnavailableError where that cannot be done, or where others could have written to it.
+    """
+    folder = find_cache_folder(name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.parent.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise _unwritable_cache(error) from error
     return folder
@@ -165,24 +314,6 @@ def _unwritable_cache(error: OSError) -> UnavailableError:
     return UnavailableError(
         f"The cache folder {cache_folder()} cannot be written: {error.strerror or error}.",
         hint=f"Make room or mend its permissions, or name another folder with {CACHE_VARIABLE}.",
-    )
-
-
-def _is_whole(folder: Path) -> bool:
-    return _find_fault(folder, _Trust(pickle=True)) is None
-
-
-def _find_fault(folder: Path, trust: _Trust) -> Fault | None:
-    return find_fault(list_files(folder), folder, allow_pickle=trust.pickle, with_code=trust.code)
-
-
-def _is_path(name: str) -> bool:
-    """Say whether a name is a path: it is there, or it cannot be anything else."""
-    return (
-        bool(_PATH_START.match(name))
-        or name.count("/") > 1
-        or os.sep in name.replace("/", "")
-        or _exists(name)
     )
 
 
@@ -196,150 +327,85 @@ def _exists(name: str) -> bool:
 def _check_hub_name(name: str) -> None:
     if _HUB_NAME.fullmatch(name):
         return
-    suggested = suggest_names(name, cached_models())
+    suggested = suggest_names(name, list_cached_names())
     hint = f"Models on the hub are called OWNER/NAME ({DEFAULT_NAME}); a folder must exist."
     if suggested:
         hint = f"Did you mean {' or '.join(suggested)}? `ce-rerank models` lists what is known."
     raise UnavailableError(f"{name!r} is neither a folder nor a known model.", hint=hint)
 
 
-def _resolve_folder(name: str, trust: _Trust) -> Checkpoint:
-    path = Path(os.path.expanduser(name)).absolute()  # noqa: PTH111  (Path's fails where there is no such user)
-    try:
-        if path.is_file():
-            raise UnavailableError(f"{name} is a file.", hint=f"Give its folder: -m {path.parent}")
-        if not path.is_dir():
-            raise UnavailableError(
-                f"There is no folder {name}.",
-                hint=f"A model on the hub is called OWNER/NAME ({DEFAULT_NAME}).",
-            )
-        if _is_compiled(path):
-            return _describe_compiled(name, path)
-        fault = _find_fault(path, trust)
-    except OSError as error:
-        raise UnavailableError(f"The folder {name} cannot be read: {error.strerror}.") from error
-    if fault is not None:
-        raise UnavailableError(f"The folder {name} {fault.cause}.", hint=fault.hint)
-    return Checkpoint(name=name, folder=path, source="folder")
-
-
-def _is_compiled(path: Path) -> bool:
-    from ..engines.openvino.manifest import GRAPH_NAME, MANIFEST_NAME
-
-    return (path / MANIFEST_NAME).is_file() and (path / GRAPH_NAME).is_file()
-
-
-def _describe_compiled(name: str, path: Path) -> Checkpoint:
-    """Take a folder that was exported; whether it is whole is found out when it is opened."""
-    from ..engines.openvino.manifest import read_manifest
-    from .offline import NOTE
-
-    manifest = read_manifest(path)
-    if manifest is None:
-        return Checkpoint(name=name, folder=path, source="compiled")
-    notes = (
-        f"compiled from {manifest.origin.name}",
-        *((NOTE,) if manifest.origin.source == "offline" else ()),
-    )
-    return Checkpoint(name, path, "compiled", manifest.origin.revision, notes)
-
-
-def offline_folder() -> Path:
-    """Give the folder in which the offline weights are made ready; it may not exist yet."""
-    from .offline import WEIGHTS_SHA256
+def _offline_checkpoint() -> Checkpoint:
+    """Return the checkpoint of the offline weights, which may not be made ready yet."""
+    from .offline import NOTE, WEIGHTS_SHA256
 
     # Other weights, from another release of the package, would be another checkpoint.
-    return cache_folder() / "checkpoints" / f"ms-marco-MiniLM-L-12-v2-{WEIGHTS_SHA256[:12]}"
+    folder = find_cache_folder("checkpoints") / f"ms-marco-MiniLM-L-12-v2-{WEIGHTS_SHA256[:12]}"
+    return Checkpoint(OFFLINE_NAME, folder, "offline", notes=(NOTE,))
 
 
 def _resolve_offline() -> Checkpoint:
-    from .offline import NOTE
+    """Make the offline weights ready once, however many processes want them: all of them, or nothing.
 
-    folder = offline_folder()
-    if not _is_whole(folder):
-        _make_offline_checkpoint(folder)
-    return Checkpoint(name=OFFLINE_NAME, folder=folder, source="offline", notes=(NOTE,))
-
-
-def _make_offline_checkpoint(folder: Path) -> None:
-    """Make the offline weights ready once, however many processes want them: all there, or not there.
-
-    One process works at a time, on a folder of another name; what a killed one left is removed by the next.
+    One process works at a time, on a folder of another name; the next removes what a killed one left.
     """
     from .offline import prepare_offline_checkpoint
 
-    parent = make_cache_folder(folder.parent.name)
+    found = _offline_checkpoint()
+    if found.find_fault() is None:
+        return found
+    parent = make_cache_folder("checkpoints")
     try:
-        with lock(parent / folder.name, timeout_seconds=300):
-            if _is_whole(folder):
-                return
-            log.info("Making the offline weights ready, once", extra={"stage": True})
-            with make_folder_whole(folder) as unfinished:
-                prepare_offline_checkpoint(unfinished)
+        with lock(parent / found.folder.name, timeout_seconds=300):
+            found = _offline_checkpoint()  # another process may have made it meanwhile
+            if found.find_fault() is not None:
+                log.info("Making the offline weights ready, once", extra={"stage": True})
+                with make_folder_whole(found.folder) as unfinished:
+                    prepare_offline_checkpoint(unfinished)
     except OSError as error:
         raise _unwritable_cache(error) from error
+    return _offline_checkpoint()
 
 
-def _find_cached(name: str, revision: str | None, trust: _Trust) -> Checkpoint | Fault | None:
-    """Find a model of the hub in the cache, or say what is wrong with what lies there; None for nothing."""
-    from .hub_cache import find_snapshot
-
-    snapshot = find_snapshot(name, revision)
-    if snapshot is None:
-        return None
-    fault = _find_fault(snapshot.folder, trust)
-    if fault is not None:
-        return fault
-    log.info("%s is in the hub's cache, at commit %s.", name, snapshot.commit)
-    return Checkpoint(name=name, folder=snapshot.folder, source="hub", revision=snapshot.commit)
-
-
-def _ask_hub(
+def _fetch(
     name: str,
     revision: str | None,
-    trust: _Trust,
-    cached: Checkpoint | Fault | None,
+    cached: Checkpoint | None,
+    fault: Fault | None,
     *,
     offline: bool,
+    allow_pickle: bool,
+    with_code: bool,
     on_progress: DownloadProgress | None,
 ) -> Checkpoint:
-    """Fetch a model, or what is not there yet of it; without the hub, what is cached has to do."""
-    from . import hub
-
-    def without_hub(reason: str) -> Checkpoint:
-        if isinstance(cached, Checkpoint):
-            log.warning(
-                "%s; keeping %s as it lies in the cache, at commit %s.", reason, name, cached.revision
-            )
-            return cached
-        lacking = f"{name} is not in the cache" + (f" at revision {revision!r}" if revision else "")
-        hint = _name_ways_out(name)
-        if cached is not None:
-            lacking, hint = f"{name}, as it lies in the cache, {cached.cause}", f"{cached.hint} {hint}"
-        raise UnavailableError(f"{lacking}, and {reason}.", hint=hint)
-
+    """Fetch a model, or what is missing of it. Without the hub, return what is cached if that can be used."""
     if offline or hub.is_hub_offline():
-        return without_hub(f"{'--offline' if offline else 'HF_HUB_OFFLINE'} forbids fetching it")
-    try:
-        snapshot = hub.fetch_snapshot(
-            name, revision, allow_pickle=trust.pickle, with_code=trust.code, on_progress=on_progress
-        )
-    except hub.HubUnreachableError as error:
-        return without_hub(f"{hub.hub_endpoint()} cannot be reached ({error})")
-    fault = _find_fault(snapshot.folder, trust)
+        reason = f"{'--offline' if offline else 'HF_HUB_OFFLINE'} forbids fetching it"
+    else:
+        try:
+            return hub.fetch_snapshot(
+                name, revision, allow_pickle=allow_pickle, with_code=with_code, on_progress=on_progress
+            )
+        except hub.HubUnreachableError as error:
+            reason = f"{hub.hub_endpoint()} cannot be reached ({error})"
+    if cached is not None and fault is None:
+        log.warning("%s; keeping %s as it is in the cache, at commit %s.", reason, name, cached.revision)
+        return cached
+    ways_out = _name_ways_out(name)
     if fault is not None:
-        raise UnavailableError(f"{name} {fault.cause}.", hint=fault.hint)
-    return Checkpoint(name=name, folder=snapshot.folder, source="hub", revision=snapshot.commit)
+        raise UnavailableError(
+            f"{name}, as it is in the cache, {fault.cause}, and {reason}.", hint=f"{fault.hint} {ways_out}"
+        )
+    at_revision = f" at revision {revision!r}" if revision else ""
+    raise UnavailableError(f"{name} is not in the cache{at_revision}, and {reason}.", hint=ways_out)
 
 
 def _name_ways_out(name: str) -> str:
     """Name what works without the network, in place of a model that is not here."""
     from .offline import INSTALL_HINT, offline_weights_installed
 
-    ways = []
-    cached = [f"-m {other}" for other in cached_models() if other != name]
-    if cached:
-        ways.append(f"a cached model ({' or '.join(cached[:3])})")
+    cached = (find_snapshot(other, None) for other in list_cached_names() if other != name)
+    others = [found.name for found in cached if found and not found.find_fault() and found.declares_reranker]
+    ways = [f"a cached model ({' or '.join(f'-m {other}' for other in others[:3])})"] if others else []
     ways.append("a folder (-m PATH)")
     if offline_weights_installed():
         ways.append(f"the offline weights (-m {OFFLINE_NAME})")

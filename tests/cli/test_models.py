@@ -13,7 +13,7 @@ from local_hub import CROSS_ENCODER_FILES, HubModel, LocalHub, put_in_cache, ser
 from shell import Shell
 from waiting import wait_until
 
-from ce_rerank.models.catalog import CATALOG
+from ce_rerank.models.catalog import read_catalog
 
 DEFAULT = "cross-encoder/ms-marco-MiniLM-L-6-v2"
 TINY = "me/tiny-reranker"
@@ -92,7 +92,7 @@ class TestList:
         lines = shell("models").stdout.splitlines()
         assert max(map(len, lines)) <= columns
         assert shown in table("\n".join(lines))
-        assert lines.index("") == len(CATALOG) + 1
+        assert lines.index("") == len(read_catalog()) + 1
 
     def test_marks_what_is_here(self, shell: Shell) -> None:
         put_in_cache(shell.hub_cache, DEFAULT)
@@ -164,7 +164,7 @@ class TestList:
             ),
             "fault": None,
             "compiled_folders": [],
-            "size_bytes": 8156,
+            "size_bytes": 8174,
         }
 
     @pytest.mark.parametrize(
@@ -224,10 +224,21 @@ class TestShow:
         put_in_cache(
             shell.hub_cache, DEFAULT, CROSS_ENCODER_FILES | {"config.json": json.dumps(config).encode()}
         )
-        assert shell.json("models", "show", "minilm-l6")["use"] == {
-            "refused": f"{DEFAULT} is a classifier with 2 labels (a, b), not a reranker: "
-            "it gives no single score to rank by."
-        }
+        shown = shell.json("models", "show", "minilm-l6")
+        assert (shown["cached"], shown["use"]) == (False, None)
+        assert shown["fault"] == (
+            "is a classifier with 2 labels (a, b), not a reranker: it gives no single score to rank by"
+        )
+
+    def test_knows_folders(self, shell: Shell, tiny_files: dict[str, bytes]) -> None:
+        folder = shell.folder / "mine"
+        folder.mkdir()
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            (folder / name).write_bytes(tiny_files[name])
+        shown = shell.json("models", "show", "./mine")
+        assert (shown["name"], shown["cached"], shown["use"]["engine"]) == ("./mine", True, "openvino")
+        assert shell("models", "remove", "./mine", "--yes").returncode == 4
+        assert folder.is_dir()
 
     def test_warns_of_code_that_a_model_brings(self, shell: Shell) -> None:
         config = json.loads(CROSS_ENCODER_FILES["config.json"]) | {"auto_map": {"AutoModel": "modeling.X"}}
@@ -255,8 +266,8 @@ class TestShow:
         assert (done.returncode, done.stderr) == (0, "")
         (state,) = [line for line in done.stdout.splitlines() if line.startswith("state ")]
         assert state.startswith("state        is damaged: ")
-        assert "config.json cannot be read as a model's configuration" in state
-        assert state.endswith("; `ce-rerank models pull` mends it")
+        assert "config.json cannot be read: " in state
+        assert state.endswith(" or `ce-rerank models pull` a model from the hub again.")
         assert "run here by" not in done.stdout
 
     def test_suggests_the_nearest_for_what_is_unknown(self, shell: Shell) -> None:
@@ -305,7 +316,7 @@ class TestPull:
         done = shell("models", "pull", TINY)
         assert done.returncode == 0
         assert done.stderr.splitlines()[0] == (
-            f"warning: http://127.0.0.1:9 cannot be reached (Connection refused); keeping {TINY} as it lies "
+            f"warning: http://127.0.0.1:9 cannot be reached (Connection refused); keeping {TINY} as it is "
             f"in the cache, at commit {commit}."
         )
 
@@ -381,7 +392,7 @@ class TestPullRefused:
         assert (done.returncode, done.stderr.splitlines()[0]) == (
             4, f"error: model.safetensors of {TINY} arrived damaged: it is not the file that the hub lists."
         )  # fmt: skip
-        assert shell_at.json("models", "list", TINY) == []
+        assert [model["cached"] for model in shell_at.json("models", "list", TINY)] == [False]
 
 
 @pytest.mark.parametrize("command", [("pull", TINY), ("export", TINY, "folder")], ids=["pull", "export"])
@@ -471,4 +482,4 @@ class TestRemove:
     def test_of_what_is_not_here_is_refused(self, shell: Shell) -> None:
         done = shell("models", "remove", "minilm-l6", "--yes")
         assert done.returncode == 4
-        assert done.stderr.startswith(f"error: Nothing of {DEFAULT} is on this machine.\n")
+        assert done.stderr.startswith(f"error: Nothing that was fetched or made of {DEFAULT} is on this")

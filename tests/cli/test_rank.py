@@ -228,9 +228,11 @@ def test_behind_a_query_option_any_word_is_a_document(run: Run) -> None:
     assert [row["text"] for row in rows(run("-q", "red", "-k", "2", "batch", "one"))] == ["one", "batch"]
 
 
-def test_documents_without_text_are_said(run: Run) -> None:
-    assert run("red", "", "one", " ").stderr == (
-        "warning: 2 of the 3 documents that are arguments have no text, and are scored all the same.\n"
+def test_blank_documents_are_said_once_and_have_no_score(run: Run) -> None:
+    result = run("red", "", "one", " ")
+    assert [(row["text"], row["score"]) for row in rows(result)] == [("one", 0.5), ("", None), (" ", None)]
+    assert result.stderr == (
+        "warning: 2 of 3 documents have no letter, digit or symbol: they are not scored, and rank last.\n"
     )
 
 
@@ -372,7 +374,7 @@ def test_the_names_of_files_can_be_read(run: Run, end: str) -> None:
 def test_no_names_of_files_are_no_documents(run: Run) -> None:
     result = run("red", "--files-from", "-", "--whole-files")
     assert (result.stdout, result.exit_code) == ("", 0)
-    assert "no documents: no files" in result.stderr
+    assert "stdin names no files" in result.stderr
 
 
 def test_a_folder_of_whole_files_is_walked(run: Run) -> None:

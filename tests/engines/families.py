@@ -15,8 +15,12 @@ from typing import Any
 
 import torch
 import transformers
+from sentence_transformers import CrossEncoder
+from sentence_transformers.base.modules import Dense, Transformer
+from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
+from ce_rerank.engines.model import quiet_libraries
 from ce_rerank.models.store import Checkpoint
 
 transformers.utils.logging.disable_progress_bar()
@@ -105,18 +109,26 @@ def make_embedding_model(folder: Path) -> Checkpoint:
     return checkpoint
 
 
-def make_causal_reranker(folder: Path) -> Checkpoint:
-    """Write a causal language model with a chat template that asks for yes or no."""
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|user|>{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    "<|answer|>"
+)
+
+
+def make_causal_reranker(
+    folder: Path,
+    *,
+    chat_template: str | None = CHAT_TEMPLATE,
+    words: tuple[str, ...] = ("yes", "no"),
+    **tokens: str,
+) -> Checkpoint:
+    """Write a causal language model that is asked by a chat template, and has `words` to answer with."""
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=_byte_tokenizer("yes", "no", "<|pad|>", "<|user|>", "<|answer|>"),
-        pad_token="<|pad|>",
-        eos_token="<|pad|>",
+        tokenizer_object=_byte_tokenizer(*words, "<|pad|>", "<|user|>", "<|answer|>"),
+        **{"pad_token": "<|pad|>", "eos_token": "<|pad|>", **tokens},
         model_max_length=MAX_LENGTH,
     )
-    tokenizer.chat_template = (
-        "{% for message in messages %}<|user|>{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
-        "<|answer|>"
-    )
+    tokenizer.chat_template = chat_template
     torch.manual_seed(0)
     model = transformers.Qwen3ForCausalLM(
         transformers.Qwen3Config(
@@ -125,6 +137,31 @@ def make_causal_reranker(folder: Path) -> Checkpoint:
         )
     )
     return _save(model, tokenizer, folder)
+
+
+def make_modular_reranker(folder: Path, *, last: torch.nn.Module) -> Checkpoint:
+    """Write a ModernBERT whose first token's vector goes through layers, as in the Ettin family.
+
+    `last` is the activation inside the layer that gives the score.
+    """
+    encoder = make_checkpoint("modernbert", folder / "encoder").folder
+    torch.manual_seed(0)
+    with quiet_libraries():
+        modules = [
+            Transformer(str(encoder)),
+            Pooling(32, pooling_mode="cls"),
+            Dense(32, 32, bias=False, activation_function=torch.nn.GELU()),
+            LayerNorm(32),
+            Dense(32, 1, activation_function=last, module_output_name="scores"),
+        ]
+        model = CrossEncoder(modules=modules, device="cpu", activation_fn=torch.nn.Identity())
+        model.save_pretrained(str(folder / "model"))
+    return Checkpoint(name="modular", folder=folder / "model", source="folder")
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    """Change some entries of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> Checkpoint:

@@ -61,9 +61,7 @@ def test_batches_of_equal_lengths_hold_no_other() -> None:
 
 
 def test_where_padding_changes_scores_nothing_is_padded() -> None:
-    batch = pad_rows(
-        [PairTokens([5, 6, 7], (), False, 1)], Padding(multiple=16, most=32, changes_scores=True)
-    )
+    batch = pad_rows([PairTokens([5, 6, 7], (), False, 1)], Padding(multiple=16, most=32, companions="equal"))
     assert batch.input_ids.tolist() == [[5, 6, 7]]
 
 

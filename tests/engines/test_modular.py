@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from engines.families import ODD_TEXTS, make_causal_reranker, make_checkpoint
+from engines.families import ODD_TEXTS, make_causal_reranker, make_modular_reranker
 from sentence_transformers import CrossEncoder
-from sentence_transformers.base.modules import Dense, Transformer
+from sentence_transformers.base.modules import Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
-from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 
 from ce_rerank import Reranker
-from ce_rerank.engines.quiet import quiet_libraries
+from ce_rerank.engines.model import quiet_libraries
 from ce_rerank.models.store import resolve_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -26,20 +25,8 @@ _WIDTH = 32
 
 @pytest.fixture
 def modular(tmp_path: Path) -> Path:
-    """A ModernBERT whose first token's vector goes through a layer, a norm and a layer with one output."""
-    encoder = make_checkpoint("modernbert", tmp_path / "encoder").folder
-    torch.manual_seed(0)
-    with quiet_libraries():
-        modules = [
-            Transformer(str(encoder)),
-            Pooling(_WIDTH, pooling_mode="cls"),
-            Dense(_WIDTH, _WIDTH, bias=False, activation_function=torch.nn.GELU()),
-            LayerNorm(_WIDTH),
-            Dense(_WIDTH, 1, activation_function=torch.nn.Identity(), module_output_name="scores"),
-        ]
-        model = CrossEncoder(modules=modules, device="cpu", activation_fn=torch.nn.Identity())
-        model.save_pretrained(str(tmp_path / "model"))
-    return tmp_path / "model"
+    """A reranker of five modules."""
+    return make_modular_reranker(tmp_path, last=torch.nn.Identity()).folder
 
 
 def test_they_are_taken_whole_and_scored_as_by_sentence_transformers(

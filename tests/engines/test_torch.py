@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,14 @@ from engines.families import (
     ODD_TEXTS,
     make_causal_reranker,
     make_checkpoint,
-    make_embedding_model,
     make_one_label_sigmoid,
-    make_three_labels,
 )
-from safetensors.numpy import load_file, save_file
 from sentence_transformers import CrossEncoder
 
 from ce_rerank import Reranker, UnavailableError
 from ce_rerank.engines import load_engine
-from ce_rerank.engines import torch as torch_engine
 from ce_rerank.engines.base import EngineOptions
-from ce_rerank.engines.cross_encoder import preprocess_pair
+from ce_rerank.engines.model import Model
 from ce_rerank.models.store import Checkpoint
 
 pytestmark = pytest.mark.slow
@@ -111,11 +106,13 @@ def test_a_causal_reranker_looks_at_no_more_of_a_document_than_it_could_read(
 ) -> None:
     reranker, seen = load(make_causal_reranker(tmp_path)), []
 
-    def preprocess(model: CrossEncoder, pair: tuple[str, str]) -> dict[str, Any]:
-        seen.append(len(pair[1]))
-        return preprocess_pair(model, pair)
+    preprocess = Model.preprocess
 
-    monkeypatch.setattr(torch_engine, "preprocess_pair", preprocess)
+    def count(model: Model, pair: tuple[str, str]) -> dict[str, Any]:
+        seen.append(len(pair[1]))
+        return preprocess(model, pair)
+
+    monkeypatch.setattr(Model, "preprocess", count)
     (whole,) = reranker.rank(QUERY, ["word " * 10_000])
     assert max(seen) <= 32 * MAX_LENGTH
     (beginning,) = reranker.rank(QUERY, ["word " * 4000])
@@ -134,34 +131,6 @@ def test_code_of_a_model_does_not_run_unless_it_is_trusted(tmp_path: Path) -> No
     with suppress(UnavailableError):
         load(checkpoint, trust_remote_code=True)
     assert ran.exists()
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [(make_three_labels, "a classifier with 3 labels"), (make_embedding_model, "an embedding model")],
-)
-def test_what_is_no_reranker_is_refused(
-    make: Callable[[Path], Checkpoint], message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(UnavailableError, match=message):
-        load(make(tmp_path))
-
-
-def test_a_model_without_its_head_is_refused(tmp_path: Path) -> None:
-    checkpoint = make_checkpoint("bert", tmp_path)
-    weights = load_file(tmp_path / "model.safetensors")
-    del weights["classifier.weight"]
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        UnavailableError, match=r"lacks weights that its scores depend on .*classifier\.weight"
-    ):
-        load(checkpoint)
-
-
-def test_an_activation_of_the_models_own_code_is_refused(tmp_path: Path) -> None:
-    checkpoint = make_checkpoint("bert", tmp_path, sentence_transformers={"activation_fn": "mine.Squash"})
-    with pytest.raises(UnavailableError, match=r"mine\.Squash.*--trust-remote-code"):
-        load(checkpoint)
 
 
 def test_weights_that_are_cut_short_are_named(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ce_rerank.formats.scores import separate_ties, shortest_float32
+from ce_rerank.formats.rows import shortest_float32
+from ce_rerank.formats.trec import separate_ties
 
 float32s = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
@@ -49,6 +50,11 @@ def test_scores_are_written_with_the_fewest_digits(score: float, text: str) -> N
 def test_separated_scores_fall_strictly_as_float32(scores: list[float]) -> None:
     falling = list(separate_ties(sorted(scores, reverse=True)))
     assert all(np.float32(later) < np.float32(earlier) for earlier, later in itertools.pairwise(falling))
+
+
+def test_blank_documents_are_placed_one_below_the_lowest_score() -> None:
+    assert list(separate_ties([2.0, -1.5, -math.inf])) == [2.0, -1.5, -2.5]
+    assert list(separate_ties([-math.inf])) == [-1.0]
 
 
 def test_scores_without_ties_stay_as_they_are() -> None:

@@ -11,17 +11,18 @@ from local_hub import LocalHub, Resolver
 
 from ce_rerank.errors import UnavailableError
 from ce_rerank.models.catalog import (
-    CATALOG,
     COMMON_MEASURE,
     DEFAULT_NAME,
     OFFLINE_NAME,
     KnownModel,
     find_known,
+    read_catalog,
     resolve_alias,
     suggest_names,
 )
 from ce_rerank.models.store import resolve_checkpoint
 
+CATALOG = read_catalog()
 IDS = [known.alias for known in CATALOG]
 
 

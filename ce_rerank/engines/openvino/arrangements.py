@@ -82,6 +82,7 @@ def padding_of(compiled: CompiledModel) -> Padding:
         type_id=model.pad_type_id,
         left=model.pad_left,
         multiple=vector_width(),
+        companions=model.companions,
         most=model.max_length,
     )
 

@@ -26,7 +26,8 @@ from ...errors import UnavailableError
 from ...files import make_folder_whole, read_json_object, remove_folder, write_whole
 from ...interrupts import raise_if_interrupted
 from ...models.contents import list_files, select_files
-from ...models.store import Checkpoint, cache_folder, make_cache_folder
+from ...models.hub import measure_folder
+from ...models.store import Checkpoint, find_cache_folder, make_cache_folder
 from ..hardware import IMPORT_FAILURES
 from . import compilable
 from .compilable import BrokenLibraryError, CannotCompileError, MishapError, UnusableCacheError
@@ -92,7 +93,7 @@ def find_obstacle(checkpoint: Checkpoint) -> str | None:
         found = find_compiled(checkpoint)
     except CannotCompileError as error:
         return str(error)
-    return None if found else compilable.find_obstacle(checkpoint.folder)
+    return None if found else compilable.find_obstacle(checkpoint)
 
 
 def prepare_compiled(checkpoint: Checkpoint) -> CompiledModel:
@@ -103,7 +104,7 @@ def prepare_compiled(checkpoint: Checkpoint) -> CompiledModel:
     found = find_compiled(checkpoint)
     if found is not None:
         return found
-    obstacle = compilable.find_obstacle(checkpoint.folder)
+    obstacle = compilable.find_obstacle(checkpoint)
     if obstacle is not None:
         raise CannotCompileError(obstacle)
     with _locked(_folder_of(checkpoint)):
@@ -138,7 +139,7 @@ def _open_exported(folder: Path) -> CompiledModel:
         if not (_has_size(path, facts) if name == WEIGHTS_NAME else _is_as_written(path, facts)):
             raise _damaged_export(folder, name)
     digest = FileFacts.of(folder / MANIFEST_NAME).sha256
-    checked_folder = cache_folder() / _CHECKED_FOLDER / digest[:12]
+    checked_folder = find_cache_folder(_CHECKED_FOLDER) / digest[:12]
     return CompiledModel(folder, manifest, checked_folder, is_exported=True)
 
 
@@ -216,7 +217,7 @@ def _folder_of(checkpoint: Checkpoint) -> Path:
     identity = json.dumps([checkpoint.source, place, checkpoint.revision])
     last = checkpoint.name.rstrip("/").rpartition("/")[2]
     readable = re.sub(r"[^\w.-]+", "-", last, flags=re.ASCII).strip("-.")[:60] or "model"
-    return cache_folder() / COMPILED_FOLDER / f"{readable}-{_digest(identity)[:12]}"
+    return find_cache_folder(COMPILED_FOLDER) / f"{readable}-{_digest(identity)[:12]}"
 
 
 def _fingerprint(checkpoint: Checkpoint) -> str:
@@ -282,3 +283,26 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledForm:
+    """What was compiled of a model, or what is left of trying: then `declined` is why it could not be."""
+
+    folder: Path
+    size_bytes: int
+    name: str
+    revision: str | None
+    declined: str | None
+
+
+def list_compiled() -> list[CompiledForm]:
+    """List what was compiled on this machine, of whatever model."""
+    forms = []
+    for folder in sorted(path for path in find_cache_folder(COMPILED_FOLDER).glob("*") if path.is_dir()):
+        manifest = read_manifest(folder)
+        origin = asdict(manifest.origin) if manifest else read_json_object(folder / DECLINED_NAME)
+        if name := origin.get("name"):
+            size = measure_folder(folder)
+            forms.append(CompiledForm(folder, size, name, origin.get("revision"), origin.get("reason")))
+    return forms

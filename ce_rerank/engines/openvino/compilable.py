@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from ...models.contents import list_code, read_modules
-from ...models.kind import named_activation, read_config, read_config_if_there
+from ...models.checkpoint import ACTIVATIONS as ACTIVATIONS
+from ...models.checkpoint import Checkpoint
 
 # As transformers names them in `model_type`; the tests convert and compare each, at several shapes.
 FAMILIES = (
@@ -21,12 +20,6 @@ FAMILIES = (
     "roberta",
     "xlm-roberta",
 )
-ACTIVATIONS = {
-    "torch.nn.modules.linear.Identity": "identity",
-    "torch.nn.Identity": "identity",
-    "torch.nn.modules.activation.Sigmoid": "sigmoid",
-    "torch.nn.Sigmoid": "sigmoid",
-}
 
 _NO_MEMORY = re.compile(r"bad.alloc|can't alloc|out of memory", re.IGNORECASE)
 
@@ -57,23 +50,18 @@ def says_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
-def find_obstacle(folder: Path) -> str | None:
-    """Say what keeps a checkpoint from being compiled, as a clause; None when nothing in its files does."""
-    config = read_config(folder / "config.json")
-    library_config = read_config_if_there(folder / "config_sentence_transformers.json")
-    family = str(config.get("model_type", ""))
-    architecture = str((config.get("architectures") or [""])[0])
-    activation = named_activation(config, library_config)
-    if list_code(folder):
+def find_obstacle(checkpoint: Checkpoint) -> str | None:
+    """Return what in a checkpoint's files keeps it from being compiled, as a clause; None when nothing."""
+    if checkpoint.code:
         return "it brings Python code of its own"
-    if architecture.endswith("ForCausalLM"):
+    if checkpoint.is_causal:
         return "it is a causal language model"
-    if family not in FAMILIES:
-        return f"models of the type {family!r} have not been tried"
-    if len(read_modules(folder)) > 1:
+    if checkpoint.family not in FAMILIES:
+        return f"models of the type {checkpoint.family!r} have not been tried"
+    if len(checkpoint.modules) > 1:
         return "it has modules after the transformer"
-    if activation is not None and activation not in ACTIVATIONS:
-        return f"its activation is {activation}"
-    if library_config.get("default_prompt_name"):
+    if checkpoint.activation not in ACTIVATIONS.values():
+        return f"its activation is {checkpoint.activation}"
+    if checkpoint.library_config.get("default_prompt_name"):
         return "it puts a prompt before its texts"
     return None

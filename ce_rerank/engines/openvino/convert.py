@@ -3,7 +3,7 @@
 The graph takes batches of any shape and keeps float32 weights, whatever it is run in: saved with smaller
 ones, its logits come out rounded. Its last layer is written out as products and a sum, which OpenVINO leaves
 in float32 when it runs matrix products in bf16. Of the last layer no more is worked out than the score is
-made of (`first_token.py`).
+made of (`prune.py`).
 """
 
 from __future__ import annotations
@@ -14,20 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Transformer
 
+from ...errors import UnavailableError
 from ...models.store import Checkpoint
-from ..cross_encoder import (
-    find_score_layer,
-    first_line,
-    load_cross_encoder,
-    made_up_weights,
-    name_activation,
-    preprocess_pair,
-)
-from ..limits import longest_pair
-from ..quiet import quiet_libraries
+from ..batching import pad_rows
+from ..model import Model, find_score_layer, first_line, load_model, quiet_libraries
 from .compilable import ACTIVATIONS, CannotCompileError, OutOfMemoryError, says_out_of_memory
 from .golden import GOLDEN_TEXTS
 from .manifest import (
@@ -51,24 +43,26 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> None:
     """Write the compiled model of a checkpoint, with its manifest, into an empty folder.
 
-    Loads torch. Raises CannotCompileError when the model is of another kind than its configuration promised
-    or its graph cannot be converted, and OSError when the folder cannot hold it.
+    Loads torch. Raises UnavailableError when no engine can use the model, CannotCompileError when it is of
+    another kind than its configuration promised or its graph cannot be converted, and OSError when the folder
+    cannot hold it.
     """
-    with quiet_libraries() as messages:
-        model = _load(checkpoint, messages)
-        features = preprocess_pair(model, GOLDEN_TEXTS[0])
+    model = _load(checkpoint)
+    with quiet_libraries():
+        fed = model.preprocess(GOLDEN_TEXTS[0])
         facts = ModelFacts(
-            inputs=tuple(name for name in _INPUTS if name in features),
-            max_length=longest_pair(model),
-            activation=name_activation(model),
-            with_type_ids="token_type_ids" in features,
-            pad_token_id=model.tokenizer.pad_token_id or 0,
-            pad_type_id=model.tokenizer.pad_token_type_id,
-            pad_left=model.tokenizer.padding_side == "left",
+            inputs=tuple(name for name in _INPUTS if name in fed),
+            max_length=model.max_length,
+            activation=model.activation,
+            with_type_ids="token_type_ids" in fed,
+            split_special_tokens=model.split_special_tokens,
+            pad_token_id=model.padding.token_id,
+            pad_type_id=model.padding.type_id,
+            pad_left=model.padding.left,
+            companions=model.padding.companions,
         )
-        model.max_seq_length = min(model.max_seq_length or facts.max_length, facts.max_length)
         golden = _make_golden_pairs(model)
-        (folder / TOKENIZER_NAME).write_text(model.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+        (folder / TOKENIZER_NAME).write_text(model.tokenizer_json, encoding="utf-8")
         _convert(model, facts, folder / GRAPH_NAME)
         files = {name: FileFacts.of(folder / name) for name in (GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME)}
         Manifest(origin, facts, golden, files).write(folder)
@@ -109,43 +103,38 @@ class _Float32Score(torch.nn.Module):
         return logits if self.bias is None else logits + self.bias
 
 
-def _load(checkpoint: Checkpoint, messages: list[str]) -> CrossEncoder:
+def _load(checkpoint: Checkpoint) -> Model:
     try:
-        model = load_cross_encoder(checkpoint.folder)
-    except Exception as error:  # whatever it is, the torch engine meets it too, and tells it to the user
-        _raise_if_out_of_memory(error)
-        raise CannotCompileError(f"it cannot be loaded ({first_line(error)})") from error
-    if made_up_weights(messages):
-        raise CannotCompileError("it lacks weights")
-    if len(list(model)) != 1 or not isinstance(model[0], Transformer) or model.num_labels != 1:
-        raise CannotCompileError("it is more than a transformer with one label")
-    if not getattr(model.tokenizer, "is_fast", False):
-        raise CannotCompileError("its tokenizer has no fast form")
-    if name_activation(model) not in ACTIVATIONS.values():
-        raise CannotCompileError(f"its activation is {name_activation(model)}")
+        model = load_model(checkpoint)
+    except UnavailableError as error:
+        if isinstance(error.__cause__, Exception):
+            _raise_if_out_of_memory(error.__cause__)
+        raise
+    modules = list(model.cross_encoder)
+    if len(modules) != 1 or not isinstance(modules[0], Transformer):
+        raise CannotCompileError("it is more than a transformer")
+    if not model.is_plain:
+        raise CannotCompileError("its tokens are made by its own preprocessing")
+    if model.activation not in ACTIVATIONS.values():
+        raise CannotCompileError(f"its activation is {model.activation}")
     return model
 
 
-def _make_golden_pairs(model: CrossEncoder) -> tuple[GoldenPair, ...]:
-    """Take the reference: what sentence-transformers feeds and gives for our own pairs, in float32."""
-    pairs = [list(pair) for pair in GOLDEN_TEXTS]
-    logits = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
-    golden = []
-    for (query, document), logit in zip(GOLDEN_TEXTS, logits, strict=True):
-        features = preprocess_pair(model, (query, document))
-        ids = {
-            name: tuple(features[name][0].tolist()) if name in features else ()
-            for name in ("input_ids", "token_type_ids")
-        }
-        golden.append(GoldenPair(query, document, **ids, logit=float(logit)))
-    return tuple(golden)
+def _make_golden_pairs(model: Model) -> tuple[GoldenPair, ...]:
+    """Take the reference: what sentence-transformers gives in float32 for our own pairs, one at a time."""
+    pairs = [pair for pair in GOLDEN_TEXTS if model.encoder.document_room(pair[0]) > 0]
+    rows = model.encoder.encode(pairs)
+    return tuple(
+        GoldenPair(*pair, tuple(row.input_ids), tuple(row.token_type_ids), float(logit))
+        for pair, row, logit in zip(pairs, rows, model.score_alone(rows), strict=True)
+    )
 
 
-def _convert(model: CrossEncoder, facts: ModelFacts, path: Path) -> None:
+def _convert(model: Model, facts: ModelFacts, path: Path) -> None:
     # Two rows of different lengths: with nothing padded, the trace could leave the mask out.
-    features = dict(model.preprocess([list(pair) for pair in GOLDEN_TEXTS[:2]]))
-    example = {name: features[name] for name in facts.inputs}
-    classifier = model[0].model
+    batch = pad_rows(model.encoder.encode(GOLDEN_TEXTS[:2]), model.padding)
+    example = {name: torch.from_numpy(getattr(batch, name)) for name in facts.inputs}
+    classifier = model.cross_encoder[0].model
     # With the others, a row whose window holds nothing but padding (ModernBERT) comes out as NaN.
     classifier.set_attn_implementation("eager")
     _keep_score_in_float32(classifier)

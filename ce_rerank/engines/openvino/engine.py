@@ -10,6 +10,7 @@ from itertools import chain, islice
 import numpy as np
 from tokenizers import Tokenizer
 
+from ...models.offline import NOTE
 from ...models.store import Checkpoint
 from ..base import EngineInfo, EngineOptions
 from ..batching import Float32s, PairTokens, TokenBatch, score_in_batches
@@ -49,15 +50,19 @@ def load_openvino_engine(
     finally:
         pool.shutdown(wait=False)
     arrangements = _choose_true(candidates, compiled)
+    origin, revision, notes = compiled.manifest.origin, checkpoint.revision, checkpoint.notes
+    if checkpoint.source == "compiled":
+        revision, notes = origin.revision, (f"compiled from {origin.name}",)
+        notes += (NOTE,) if origin.source == "offline" else ()
     info = EngineInfo(
         engine="openvino",
         device="cpu",
         precision=arrangements.precision,
         model=checkpoint.name,
-        revision=checkpoint.revision,
+        revision=revision,
         max_length=tokenizer.max_length,
         activation=compiled.manifest.model.activation,
-        notes=checkpoint.notes,
+        notes=notes,
     )
     return OpenVinoEngine(arrangements, tokenizer, info)
 
@@ -118,4 +123,5 @@ def _load_tokenizer(compiled: CompiledModel, max_length: int | None) -> EncoderT
         Tokenizer.from_file(str(compiled.folder / TOKENIZER_NAME)),
         max_length=min(model.max_length, max_length or model.max_length),
         with_type_ids=model.with_type_ids,
+        split_special_tokens=model.split_special_tokens,
     )

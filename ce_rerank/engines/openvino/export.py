@@ -69,9 +69,7 @@ def _carry_papers(checkpoint: Checkpoint, folder: Path) -> None:
     for name in names:
         shutil.copyfile(checkpoint.folder / name, folder / name)
     if not any(name.startswith(LEGAL_NAMES) for name in names):
-        from ...models.inspection import inspect_checkpoint
-
-        licence = inspect_checkpoint(checkpoint.folder).licence or "not named in its card"
+        licence = checkpoint.licence or "not named in its card"
         origin = (
             f"https://huggingface.co/{checkpoint.name}" if checkpoint.source == "hub" else checkpoint.name
         )

@@ -28,5 +28,6 @@ GOLDEN_TEXTS: tuple[tuple[str, str], ...] = (
     ),
     ("潮汐是怎么形成的？", "月球的引力牵动海水，所以海面每天涨落两次。🌊"),
     ("python list sort", "sorted(xs, key=len, reverse=True) gives a new list; xs.sort() changes xs itself."),
+    ("what does [SEP] mean", "[CLS] a [SEP] b </s> <s> c <|endoftext|> d: tokens of [MASK] and <mask>."),
     ("7", "?"),
 )

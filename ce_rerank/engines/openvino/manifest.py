@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ...files import read_json_object, write_whole
 
@@ -24,7 +24,7 @@ GRAPH_NAME = "model.xml"
 WEIGHTS_NAME = "model.bin"
 TOKENIZER_NAME = "tokenizer.json"
 
-_FORMAT = 1  # of the manifest
+_FORMAT = 2  # of the manifest
 _RECIPE = "2"  # of `compile.py`: a compiled model that was made by another is made anew
 _LIBRARIES = ("openvino", "torch", "transformers", "sentence-transformers", "tokenizers")
 
@@ -75,16 +75,18 @@ class ModelFacts:
     """How a model is fed and read.
 
     `inputs` are what its graph takes, `max_length` is the most tokens that a pair may have, and `activation`
-    is identity or sigmoid.
+    is identity or sigmoid. `companions` says which pairs may share a batch.
     """
 
     inputs: tuple[str, ...]
     max_length: int
     activation: str
     with_type_ids: bool
+    split_special_tokens: bool
     pad_token_id: int
     pad_type_id: int
     pad_left: bool
+    companions: Literal["any", "equal", "none"]
     num_labels: int = 1
 
 

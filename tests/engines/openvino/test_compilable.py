@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 
 from ce_rerank.engines.openvino.compilable import find_obstacle
+from ce_rerank.models.checkpoint import Checkpoint
 
 BERT: dict[str, Any] = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}
 
 
 def write(folder: Path, name: str, content: Any) -> None:
     (folder / name).write_text(json.dumps(content), encoding="utf-8")
+
+
+def obstacle_of(folder: Path) -> str | None:
+    return find_obstacle(Checkpoint("some/model", folder, "folder"))
 
 
 @pytest.mark.parametrize(
@@ -29,39 +34,39 @@ def write(folder: Path, name: str, content: Any) -> None:
 )
 def test_an_encoder_with_a_known_activation_has_no_obstacle(tmp_path: Path, config: dict[str, Any]) -> None:
     write(tmp_path, "config.json", config)
-    assert find_obstacle(tmp_path) is None
+    assert obstacle_of(tmp_path) is None
 
 
 @pytest.mark.parametrize(
     ("changes", "obstacle"),
     [
         ({"model_type": "bloom"}, "models of the type 'bloom' have not been tried"),
-        ({"model_type": None}, "models of the type 'None' have not been tried"),
+        ({"model_type": None}, "models of the type '' have not been tried"),
         ({"architectures": ["Qwen3ForCausalLM"]}, "it is a causal language model"),
         (
             {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Tanh"}},
             "its activation is torch.nn.modules.activation.Tanh",
         ),
-        ({"sbert_ce_default_activation_function": "own.code.Odd"}, "its activation is own.code.Odd"),
+        ({"sbert_ce_default_activation_function": "own.code.Odd"}, "it brings Python code of its own"),
         ({"auto_map": {"AutoModel": "modeling.Own"}}, "it brings Python code of its own"),
     ],
 )
 def test_what_stands_in_the_way_is_named(tmp_path: Path, changes: dict[str, Any], obstacle: str) -> None:
     write(tmp_path, "config.json", {**BERT, **changes})
-    assert find_obstacle(tmp_path) == obstacle
+    assert obstacle_of(tmp_path) == obstacle
 
 
 def test_further_modules_stand_in_the_way(tmp_path: Path) -> None:
     write(tmp_path, "config.json", BERT)
     module = {"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
     write(tmp_path, "modules.json", [module])
-    assert find_obstacle(tmp_path) is None
+    assert obstacle_of(tmp_path) is None
     write(
         tmp_path,
         "modules.json",
         [module, {"path": "1_Dense", "type": "sentence_transformers.base.modules.Dense"}],
     )
-    assert find_obstacle(tmp_path) == "it has modules after the transformer"
+    assert obstacle_of(tmp_path) == "it has modules after the transformer"
 
 
 def test_a_prompt_before_the_texts_stands_in_the_way(tmp_path: Path) -> None:
@@ -71,13 +76,13 @@ def test_a_prompt_before_the_texts_stands_in_the_way(tmp_path: Path) -> None:
         "config_sentence_transformers.json",
         {"prompts": {"query": "q: "}, "default_prompt_name": None},
     )
-    assert find_obstacle(tmp_path) is None
+    assert obstacle_of(tmp_path) is None
     write(
         tmp_path,
         "config_sentence_transformers.json",
         {"prompts": {"query": "q: "}, "default_prompt_name": "query"},
     )
-    assert find_obstacle(tmp_path) == "it puts a prompt before its texts"
+    assert obstacle_of(tmp_path) == "it puts a prompt before its texts"
 
 
 def test_the_activation_that_sentence_transformers_saved_goes_first(tmp_path: Path) -> None:
@@ -85,4 +90,4 @@ def test_the_activation_that_sentence_transformers_saved_goes_first(tmp_path: Pa
     write(
         tmp_path, "config_sentence_transformers.json", {"activation_fn": "torch.nn.modules.linear.Identity"}
     )
-    assert find_obstacle(tmp_path) is None
+    assert obstacle_of(tmp_path) is None

@@ -1,0 +1,349 @@
+"""A checkpoint as sentence-transformers loads it, once it is known to give the scores that it was made for.
+
+What would be random, what cannot be fed and what cannot answer is refused here, for every engine.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder
+from sentence_transformers.base.modules import Dense
+from sentence_transformers.cross_encoder.modules import LogitScore
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from ..errors import UnavailableError
+from ..models.checkpoint import ACTIVATIONS, LONGEST, Checkpoint
+from ..types import Pair
+from .batching import Float32s, Padding, PairTokens, TokenBatch, pad_rows
+from .tokenization import EncoderTokenizer
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CHATTERING = ("transformers", "sentence_transformers", "huggingface_hub", "torch", "openvino", "nncf")
+_RERANKER_HINT = (
+    "A causal reranker is a folder with a chat template that has the roles query and document, and a "
+    "LogitScore module (modules.json) that names the tokens it answers with; yes and no by default."
+)
+
+PROBE: Pair = ("what is it?", "Ça, c'est 一 «test» — of [SEP] “this” </s> <s>\tmodel's ids [CLS] 🙂. ")
+"""A pair that tells tokenizers apart, special tokens of several families included."""
+_LONGER: Pair = ("how do tides work", "Tides rise and fall because the moon pulls the oceans. " * 8)
+
+# How far a score may move when its pair is padded, by precision: what rounding does, and no more.
+_MOVES = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 2e-2}
+
+_lock = threading.RLock()
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep what the model libraries log and warn off the terminal meanwhile.
+
+    One thread at a time: what is switched is the whole process's. Progress bars of transformers are off from
+    the first call on: they are switches of the library, not of a call.
+    """
+    transformers_logging.disable_progress_bar()
+    loggers = [logging.getLogger(name) for name in _CHATTERING]
+    with _lock:
+        before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+        for logger in loggers:
+            logger.handlers, logger.propagate = [logging.NullHandler()], False
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            for logger, handlers, propagate in before:
+                logger.handlers, logger.propagate = handlers, propagate
+
+
+class Model:
+    """A cross-encoder that was loaded and tried. It is only read, so threads may share it.
+
+    `activation` is `identity`, `sigmoid` or the dotted name of another.
+    """
+
+    def __init__(self, cross_encoder: CrossEncoder, precision: str, max_length: int) -> None:
+        self.cross_encoder = cross_encoder
+        self.precision = precision
+        self.max_length = max_length
+        self.activation_fn = _take_activation(cross_encoder)
+        dotted = f"{type(self.activation_fn).__module__}.{type(self.activation_fn).__qualname__}"
+        self.activation = ACTIVATIONS.get(dotted, dotted)
+        hugging_face = cross_encoder.tokenizer
+        self.padding = Padding(
+            token_id=hugging_face.pad_token_id,
+            type_id=hugging_face.pad_token_type_id,
+            left=hugging_face.padding_side == "left",
+        )
+        self.split_special_tokens: bool = hugging_face.split_special_tokens
+        cross_encoder.max_seq_length = LONGEST
+        fed = self.preprocess(PROBE)
+        self.constants = {name: value for name, value in fed.items() if not isinstance(value, torch.Tensor)}
+        self.tokenizer_json = _without_unknown_specials(cross_encoder)
+        self.encoder = EncoderTokenizer(
+            Tokenizer.from_str(self.tokenizer_json),
+            max_length=LONGEST,
+            with_type_ids="token_type_ids" in fed,
+            split_special_tokens=self.split_special_tokens,
+        )
+        # Whether the fast tokenizer alone gives what the model's own preprocessing does.
+        self.is_plain = self.encoder.encode([PROBE])[0] == self.row(PROBE)
+        self.encoder.max_length = cross_encoder.max_seq_length = max_length
+        if precision != "fp32":
+            _keep_score_in_fp32(cross_encoder)
+        self.padding = replace(self.padding, companions=self._find_companions())
+
+    def preprocess(self, pair: Pair) -> dict[str, Any]:
+        """Return what sentence-transformers feeds the model for one pair, its prompt included."""
+        model = self.cross_encoder
+        return dict(model.preprocess([list(pair)], prompt=model._resolve_prompt(None, None)))
+
+    def row(self, pair: Pair) -> PairTokens:
+        """Return the tokens that sentence-transformers makes of a pair."""
+        fed = self.preprocess(pair)
+        types = fed["token_type_ids"][0].tolist() if "token_type_ids" in fed else []
+        return PairTokens(fed["input_ids"][0].tolist(), types, False, len(pair[1]))
+
+    def score(self, batch: TokenBatch) -> torch.Tensor:
+        """Return the float32 logits of a batch, shape (pairs,), on the model's device."""
+        features: dict[str, Any] = dict(self.constants)
+        for name in ("input_ids", "attention_mask", "token_type_ids"):
+            ids = getattr(batch, name)
+            if ids is not None:
+                features[name] = torch.from_numpy(ids).to(self.cross_encoder.device, non_blocking=True)
+        with torch.inference_mode():
+            scores: torch.Tensor = self.cross_encoder(features)["scores"]
+            return scores.float().squeeze(-1)
+
+    def score_alone(self, rows: Sequence[PairTokens]) -> Float32s:
+        """Return the float32 logits of rows, each scored in a batch of its own."""
+        batches = [pad_rows([row], self.padding) for row in rows]
+        return np.array([self.score(batch).item() for batch in batches], dtype=np.float32)
+
+    def _find_companions(self) -> Literal["any", "equal", "none"]:
+        pairs = [PROBE, _LONGER]
+        rows = self.encoder.encode(pairs) if self.is_plain else [self.row(pair) for pair in pairs]
+        logit = self.score(pad_rows(rows[:1], self.padding))
+        if logit.shape != (1,):
+            raise ValueError(f"it gives {logit.shape[-1]} scores for a pair")
+        try:
+            padded = self.score(pad_rows(rows, self.padding))
+        except (ValueError, IndexError):
+            return "none"
+        move = abs(padded[0].item() - logit.item())
+        return "any" if move <= _MOVES[self.precision] * max(1, abs(logit.item())) else "equal"
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    max_length: int | None = None,
+    trust_remote_code: bool = False,
+    offline: bool = True,
+) -> Model:
+    """Load a checkpoint onto a device that is there, and try it.
+
+    `max_length` lowers the model's own limit, in tokens. The hub is asked for nothing, except for code that
+    is trusted, which may lie in another repository; and not for that, when `offline`. Raises UnavailableError
+    when it cannot be loaded whole, needs code that is not trusted, or cannot score a pair.
+    """
+    name = checkpoint.name
+    if not trust_remote_code and (activation := checkpoint.foreign_activation):
+        raise UnavailableError(
+            f"{name} names its own code, {activation}, as the activation of its scores.",
+            hint="Read that code; when you trust it, give --trust-remote-code.",
+        )
+    try:
+        with quiet_libraries(), _made_up_weights() as made_up:
+            model = CrossEncoder(
+                str(checkpoint.folder),
+                device=device,
+                trust_remote_code=trust_remote_code,
+                local_files_only=offline or not trust_remote_code,
+                model_kwargs={"dtype": _DTYPES[precision]},
+            ).eval()
+    except torch.OutOfMemoryError as error:
+        raise UnavailableError(
+            f"{name} does not fit in the memory of {device}.", hint="Give --device cpu, or a smaller model."
+        ) from error
+    except Exception as error:
+        raise _cannot_load(checkpoint, error) from error
+    if made_up:
+        raise UnavailableError(
+            f"{name} lacks weights that its scores depend on ({', '.join(sorted(made_up))}), which would be "
+            "random.",
+            hint="Give a cross-encoder, or fetch the model again.",
+        )
+    _require_fast_tokenizer(name, model)
+    _require_known_ids(name, model)
+    _require_answers(name, model)
+    _complete_padding(model)
+    try:
+        with quiet_libraries():
+            return Model(model, precision, min(longest_pair(model), max_length or LONGEST))
+    except (ValueError, IndexError, RuntimeError) as error:
+        if "chat template" in str(error):
+            raise UnavailableError(
+                f"{name} has a chat template that leaves out query or document.", hint=_RERANKER_HINT
+            ) from error
+        raise UnavailableError(
+            f"{name} cannot score a pair: {first_line(error)}", hint="Give another model."
+        ) from error
+
+
+def longest_pair(model: Any) -> int:
+    """Return the most tokens that a model takes: its tokenizer's limit, within its table of positions."""
+    limit = min(model.max_seq_length or LONGEST, LONGEST)
+    for module in model.modules():
+        positions = getattr(getattr(module, "position_embeddings", None), "num_embeddings", None)
+        padding_place = getattr(module, "padding_idx", None)
+        if positions is not None:
+            # RoBERTa's family counts positions from the padding token's id on: not all of its table counts.
+            unused = padding_place + 1 if isinstance(padding_place, int) else 0
+            limit = min(limit, positions - unused)
+    return int(limit)
+
+
+def find_score_layer(module: torch.nn.Module) -> str | None:
+    """Return the name of the last layer that makes a vector into one number; None when there is none."""
+    names = [
+        name
+        for name, layer in module.named_modules()
+        if type(layer) is torch.nn.Linear and layer.out_features == 1
+    ]
+    return names[-1] if names else None
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what a library's error says; its kind, when it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+@contextmanager
+def _made_up_weights() -> Iterator[set[str]]:
+    """Collect the names of the weights that transformers makes up while it loads, by its own account."""
+    made_up: set[str] = set()
+    plain = PreTrainedModel.__dict__["from_pretrained"].__func__
+
+    def load(cls: type, *args: Any, **options: Any) -> Any:
+        model, info = plain(cls, *args, **{**options, "output_loading_info": True})
+        made_up.update(info["missing_keys"], (name for name, *_ in info["mismatched_keys"]))
+        return (model, info) if options.get("output_loading_info") else model
+
+    PreTrainedModel.from_pretrained = classmethod(load)
+    try:
+        yield made_up
+    finally:
+        PreTrainedModel.from_pretrained = classmethod(plain)
+
+
+def _cannot_load(checkpoint: Checkpoint, error: Exception) -> UnavailableError:
+    if "trust_remote_code" in str(error):
+        return UnavailableError(
+            f"{checkpoint.name} comes with Python code of its own, which would run on this machine.",
+            hint="Read that code; when you trust it, give --trust-remote-code.",
+        )
+    if "LogitScore" in str(error):
+        return UnavailableError(
+            f"{checkpoint.name} cannot answer: its vocabulary has no yes or no no.", hint=_RERANKER_HINT
+        )
+    return UnavailableError(
+        f"{checkpoint.name} cannot be loaded: {first_line(error)}",
+        hint=f"Its files are in {checkpoint.folder}; fetch them again, or give another model.",
+    )
+
+
+def _require_fast_tokenizer(name: str, model: CrossEncoder) -> None:
+    if not getattr(model.tokenizer, "is_fast", False):
+        raise UnavailableError(
+            f"{name} has a tokenizer without a fast form, which alone tells where tokens are.",
+            hint="Convert it to a tokenizer.json, or give another model.",
+        )
+
+
+def _count_vectors(model: CrossEncoder) -> int:
+    """Return how many tokens a model has vectors for: those with the ids below."""
+    embeddings = model[0].model.get_input_embeddings()
+    return int(getattr(embeddings, "num_embeddings", LONGEST))
+
+
+def _require_known_ids(name: str, model: CrossEncoder) -> None:
+    """Refuse a tokenizer with a token that the model has no vector for, unless no text needs it."""
+    vectors, tokenizer = _count_vectors(model), model.tokenizer
+    needed = set(tokenizer("a", "b").input_ids)
+    for token, last in tokenizer.get_vocab().items():
+        if last >= vectors and (last in needed or last not in tokenizer.all_special_ids):
+            raise UnavailableError(
+                f"{name} has the token {token!r} with id {last}, and vectors for ids below {vectors} alone: "
+                "its tokenizer is of another model.",
+                hint="Fetch the model again; or resize its embeddings and train it.",
+            )
+
+
+def _without_unknown_specials(model: CrossEncoder) -> str:
+    """Return a tokenizer as JSON; special tokens that the model has no vector for become text."""
+    vectors, tokenizer = _count_vectors(model), json.loads(model.tokenizer.backend_tokenizer.to_str())
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < vectors]
+    return json.dumps(tokenizer, ensure_ascii=False)
+
+
+def _require_answers(name: str, model: CrossEncoder) -> None:
+    """Refuse a causal model that cannot tell relevant from not, or a query from its document."""
+    scores = list(model)[-1]
+    if not isinstance(scores, LogitScore):
+        return
+    unknown = model.tokenizer.unk_token_id
+    words = (scores.true_token_id, scores.false_token_id)
+    if words[0] == words[1] or (unknown is not None and unknown in words):
+        raise UnavailableError(
+            f"{name} cannot answer: its vocabulary has no two tokens for yes and no.", hint=_RERANKER_HINT
+        )
+    if "message" not in model[0].modality_config:
+        sequences = model.tokenizer.backend_tokenizer.encode("a", "b").sequence_ids
+        if (0, 1) in pairwise(sequences):
+            raise UnavailableError(
+                f"{name} has no chat template and puts nothing between query and document.",
+                hint=_RERANKER_HINT,
+            )
+
+
+def _complete_padding(model: CrossEncoder) -> None:
+    """Name a token to pad with where a model names none; no score is made of it."""
+    tokenizer, config = model.tokenizer, model[0].model.config
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+
+
+def _take_activation(model: CrossEncoder) -> Any:
+    """Take the activation off the end of a model, which then gives logits, and return it."""
+    activation, last = model.activation_fn, list(model)[-1]
+    if not isinstance(last, Dense) or last.use_residual:
+        return activation
+    own, last.activation_function = last.activation_function, torch.nn.Identity()
+    if isinstance(own, torch.nn.Identity):
+        return activation
+    return own if isinstance(activation, torch.nn.Identity) else torch.nn.Sequential(own, activation)
+
+
+def _keep_score_in_fp32(model: CrossEncoder) -> None:
+    """Let the last layer answer in float32: rounded to bf16 steps, scores tie that are not equal."""
+    layer = find_score_layer(model)
+    if layer is not None:
+        model.set_keep_in_fp32_modules([layer])

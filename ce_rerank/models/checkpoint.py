@@ -1,0 +1,492 @@
+"""A checkpoint: which files it takes, what they say, and whether it can be used to rank.
+
+A checkpoint is `config.json`, a tokenizer and weights, as transformers names them. A model that
+sentence-transformers saved in several modules has folders beside them (`1_Dense`). The same weights are often
+there in five formats: safetensors count, and pickled files only where they are allowed.
+
+Nothing here loads a model or imports a library that is slow to import.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import UnavailableError
+from .catalog import DEFAULT_NAME
+
+LONGEST = 2**31 - 1
+"""Tokens; a limit that is not below it stands for none."""
+LEGAL_NAMES = ("LICENSE", "LICENCE", "NOTICE")
+ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": "identity",
+    "torch.nn.Identity": "identity",
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.Sigmoid": "sigmoid",
+}
+"""The names that we give activations, by the dotted names that configurations have."""
+
+_TEXT_SUFFIXES = (".json", ".txt", ".jinja", ".tiktoken", ".model", ".spm", ".md")
+_TOKENIZER_NAMES = {
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+}
+# Folders that sentence-transformers makes: the place of a module and its class.
+_MODULE_FOLDER = re.compile(r"(?:\d+_\w+|additional_chat_templates)/[^/]+")
+# A folder with these is a compiled model, which was exported.
+_COMPILED_NAMES = {"manifest.json", "model.xml"}
+_OTHER_FORMATS = {
+    ".gguf": "GGUF",
+    ".onnx": "ONNX",
+    "openvino_model.xml": "OpenVINO",
+    "flax_model.msgpack": "Flax",
+    "tf_model.h5": "TensorFlow",
+}
+_LFS_POINTER = b"version https://git-lfs"
+_HEADER_LIMIT = 100_000_000  # bytes; what safetensors itself allows for a header
+_ASSUMED_LABELS = 2  # what transformers assumes of a classifier whose configuration names none
+
+_PARTS_HINT = "A checkpoint is config.json, a tokenizer and weights (model.safetensors)."
+_DAMAGE_HINT = "Copy it here again, or `ce-rerank models pull` a model from the hub again."
+_RANKING_HINT = f"Choose a cross-encoder with one label, such as {DEFAULT_NAME}."
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What keeps a checkpoint from being used: `cause` continues a sentence after its name.
+
+    `by_fetching` is whether fetching the model again may mend it.
+    """
+
+    cause: str
+    hint: str = _PARTS_HINT
+    by_fetching: bool = True
+
+    def as_error(self, name: str) -> UnavailableError:
+        """Return the error that says so about the checkpoint of this name."""
+        return UnavailableError(f"{name} {self.cause}.", hint=self.hint)
+
+
+def select_files(listed: Collection[str], *, with_code: bool) -> list[str]:
+    """Select the files of a published model that it takes to run it, `config.json` last.
+
+    `listed` are the paths of all its files. Pickled weights are selected only where there are no safetensors
+    beside them; Python files only `with_code`.
+    """
+    selected = [name for names in _select_weights(listed) for name in names]
+    for name in sorted(listed):
+        own_name = name.rpartition("/")[2]
+        is_text = name.endswith(_TEXT_SUFFIXES) or own_name.startswith(LEGAL_NAMES)
+        in_place = "/" not in name or _MODULE_FOLDER.fullmatch(name)
+        is_other_index = name.endswith(".index.json")
+        if (is_text and in_place and not is_other_index) or (with_code and name.endswith(".py")):
+            selected.append(name)
+    # A folder with a config.json is then complete, wherever a download was cut off.
+    return sorted(selected, key="config.json".__eq__)
+
+
+def find_missing(names: Collection[str], *, allow_pickle: bool) -> Fault | None:
+    """Return what a model with these files lacks or must not have; None when nothing."""
+    safetensors, pickled = _select_weights(names)
+    if "config.json" not in names or not any("/" not in name for name in safetensors + pickled):
+        if "adapter_config.json" in names:
+            hint = "Merge it into its base model, and use the result."
+            return Fault("is an adapter, not a whole model", hint)
+        for suffix, label in _OTHER_FORMATS.items():
+            found = sorted(name for name in names if name.endswith(suffix))
+            if found:
+                return Fault(f"has only {label} weights ({found[0]}), which cannot be loaded here")
+        return Fault(f"has no {'model.safetensors' if 'config.json' in names else 'config.json'}")
+    if pickled and not allow_pickle:
+        return Fault(
+            f"has pickled weights ({pickled[0]}), which can run any code when they are loaded",
+            "Give --allow-pickle if you trust who made them, or choose a model with safetensors.",
+        )
+    if not any(name in _TOKENIZER_NAMES or name.endswith(".tiktoken") for name in names):
+        return Fault("has no tokenizer (tokenizer.json or the like)")
+    return None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights as published, in an ordinary folder on this machine.
+
+    `name` is what the user called it. `revision` is the commit of the hub, None for a folder. `notes` are
+    facts that its user should know, as short phrases. The source `compiled` is a folder that was exported: it
+    holds a compiled model and no weights as published.
+
+    The properties are what its files say. They raise UnavailableError for a file that cannot be read, which
+    `find_fault` reports.
+    """
+
+    name: str
+    folder: Path
+    source: Literal["hub", "folder", "offline", "compiled"]
+    revision: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of_folder(cls, name: str, folder: Path) -> Checkpoint:
+        """Return the checkpoint or the compiled model that is in a folder."""
+        is_compiled = all((folder / part).is_file() for part in _COMPILED_NAMES)
+        return cls(name, folder, "compiled" if is_compiled else "folder")
+
+    @cached_property
+    def files(self) -> Mapping[str, int]:
+        """The files of the folder, and of the folders in it, that hold something: names to sizes in bytes.
+
+        Links that lead nowhere are left out: interrupted downloads and moved caches leave those.
+        """
+        found = {}
+        for pattern in ("*", "*/*"):
+            for path in self.folder.glob(pattern):
+                if path.is_file() and (size := path.stat().st_size):
+                    found[path.relative_to(self.folder).as_posix()] = size
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The configuration of transformers."""
+        return self._read_object("config.json")
+
+    @cached_property
+    def library_config(self) -> dict[str, Any]:
+        """The configuration of sentence-transformers; empty where there is none."""
+        return self._read_object("config_sentence_transformers.json")
+
+    @cached_property
+    def tokenizer_config(self) -> dict[str, Any]:
+        """The configuration of the tokenizer; empty where there is none."""
+        return self._read_object("tokenizer_config.json")
+
+    @cached_property
+    def modules(self) -> list[dict[str, Any]]:
+        """The modules that sentence-transformers saved it in; none where it lists none."""
+        modules = self._read_json("modules.json", [])
+        if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+            raise self._damaged("modules.json", "it is no list of modules")
+        return modules
+
+    @property
+    def architecture(self) -> str:
+        """The class of transformers that it was saved from; empty where none is named."""
+        named = self.config.get("architectures")
+        return str(named[0]) if isinstance(named, list) and named else ""
+
+    @property
+    def family(self) -> str:
+        """The type of model, as transformers names it; empty where none is named."""
+        return str(self.config.get("model_type") or "")
+
+    @property
+    def is_cross_encoder(self) -> bool:
+        """Whether it says that it was saved by sentence-transformers as a cross-encoder."""
+        return self.library_config.get("model_type") == "CrossEncoder"
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether it is a causal language model, which is asked for a word."""
+        return self.architecture.endswith("ForCausalLM")
+
+    @property
+    def declares_reranker(self) -> bool:
+        """Whether it says itself that it scores pairs; a causal model may do so without saying it."""
+        try:
+            is_classifier = self.architecture.endswith("ForSequenceClassification")
+            return self.is_cross_encoder or (is_classifier and len(self.labels) == 1)
+        except (UnavailableError, TypeError):
+            return False
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of its head, of which a reranker has one."""
+        named = self.config.get("id2label") or {}
+        if not isinstance(named, dict):
+            hint = f'{named!r} stands for its labels, which must be an object: {{"0": "LABEL_0"}}'
+            raise self._damaged("config.json", f"id2label: {hint}")
+        count = self.config.get("num_labels", _ASSUMED_LABELS)
+        return tuple(map(str, named.values())) or tuple(f"LABEL_{number}" for number in range(count))
+
+    @property
+    def named_activations(self) -> list[str]:
+        """The dotted names of activations, the one that sentence-transformers takes first."""
+        named = (
+            self.library_config.get("activation_fn"),
+            (self.config.get("sentence_transformers") or {}).get("activation_fn"),
+            self.config.get("sbert_ce_default_activation_function"),
+        )
+        return [str(name) for name in named if name]
+
+    @property
+    def activation(self) -> str:
+        """`identity`, `sigmoid` or a dotted name: what sentence-transformers puts on the score.
+
+        Where none is named, it takes a sigmoid for a model with one label.
+        """
+        named = next(iter(self.named_activations), "torch.nn.Sigmoid")
+        return ACTIVATIONS.get(named, named)
+
+    @property
+    def foreign_activation(self) -> str | None:
+        """The dotted name of an activation that is code outside torch; None when there is none.
+
+        sentence-transformers replaces such an activation, unless remote code is trusted, and scores change.
+        """
+        return next((name for name in self.named_activations if not name.startswith("torch.")), None)
+
+    @property
+    def max_length(self) -> int | None:
+        """The smallest of the limits that are declared, in tokens of a pair; None where there is none."""
+        declared = (
+            self._read_object("sentence_bert_config.json").get("max_seq_length"),
+            self.tokenizer_config.get("model_max_length"),
+            self.config.get("max_position_embeddings"),
+        )
+        limits = [int(limit) for limit in declared if isinstance(limit, int | float) and 0 < limit < LONGEST]
+        return min(limits, default=None)
+
+    @property
+    def pickled(self) -> list[str]:
+        """The pickled weights that would be loaded: those with no safetensors in the same folder."""
+        return _select_weights(self.files)[1]
+
+    @property
+    def code(self) -> list[str]:
+        """The Python code that it brings along and would have run, a phrase for each piece.
+
+        That is what transformers takes by `auto_map`, modules of no known library, and an activation.
+        """
+        code = []
+        for role, (repository, file, named) in self._auto_map().items():
+            code.append(f"{file}.py{f' of {repository}' if repository else ''} ({role}: {named})")
+        for module in self.modules:
+            named = str(module.get("type", ""))
+            if not named.startswith(("sentence_transformers.", "torch.", "transformers.")):
+                code.append(f"the module {named}")
+        if self.foreign_activation:
+            code.append(f"the activation {self.foreign_activation}")
+        return code
+
+    @property
+    def tensors(self) -> dict[str, list[int]]:
+        """The names and shapes of the weights in its safetensors files; empty where one cannot be read."""
+        found: dict[str, list[int]] = {}
+        try:
+            for name in self.files:
+                if name.endswith(".safetensors"):
+                    with (self.folder / name).open("rb") as file:
+                        # The length of the header in 8 bytes, then the header, which is JSON.
+                        length = int.from_bytes(file.read(8), "little")
+                        header = json.loads(file.read(min(length, _HEADER_LIMIT)))
+                    header.pop("__metadata__", None)
+                    found |= {tensor: entry["shape"] for tensor, entry in header.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+        return found
+
+    @property
+    def parameters(self) -> int | None:
+        """How many weights its safetensors files hold; None where that is unknown."""
+        return sum(map(math.prod, self.tensors.values())) or None
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """The head of its README.md; empty where there is none that can be read."""
+        from huggingface_hub import ModelCard
+        from yaml import YAMLError
+
+        try:
+            text = (self.folder / "README.md").read_text(encoding="utf-8")
+            data: Any = ModelCard(text, ignore_metadata_errors=True).data
+            return dict(data.to_dict())
+        except (OSError, ValueError, TypeError, YAMLError):
+            return {}
+
+    @property
+    def licence(self) -> str | None:
+        """The licence that its card names."""
+        return ", ".join(_list_texts(self.card.get("license"))) or None
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that its card names."""
+        return _list_texts(self.card.get("language"))
+
+    def find_fault(self, *, allow_pickle: bool = False, with_code: bool = False) -> Fault | None:
+        """Return what keeps it from being used to rank; None when nothing in its files does.
+
+        `with_code` asks for the Python files that its configuration names. A compiled model is checked when
+        it is opened.
+        """
+        if self.source == "compiled":
+            return None
+        fault = find_missing(self.files, allow_pickle=allow_pickle)
+        if fault is not None:
+            return fault
+        try:
+            _ = self.code, self.max_length, self.activation  # what cannot be read raises here
+            return self._find_incomplete(with_code=with_code) or self._find_other_kind()
+        except UnavailableError as error:
+            return Fault(f"is damaged: {error.message.rstrip('.')}", error.hint)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            return Fault(f"is damaged: its configuration cannot be understood ({error})", _DAMAGE_HINT)
+
+    def _find_incomplete(self, *, with_code: bool) -> Fault | None:
+        """Return which shards, modules or code are missing, and which weights are pointers."""
+        weights = [name for names in _select_weights(self.files) for name in names]
+        missing = []
+        for index in [name for name in weights if name.endswith(".index.json")]:
+            folder, _, own_name = index.rpartition("/")
+            suffix = own_name.removesuffix(".index.json").rpartition(".")[2]
+            shards = self._read_object(index).get("weight_map")
+            if not isinstance(shards, dict) or not all(
+                isinstance(shard, str) and re.fullmatch(rf"[^/\\]+\.{suffix}", shard)
+                for shard in shards.values()
+            ):
+                raise self._damaged(index, f"its weight_map must name files that end in .{suffix}")
+            names = {f"{folder}/{shard}".lstrip("/") for shard in shards.values()}
+            missing += sorted(names - self.files.keys())
+            weights += names - set(weights)
+        if with_code:
+            own = {f"{file}.py" for repository, file, _ in self._auto_map().values() if not repository}
+            missing += sorted(own - self.files.keys())
+        for module in self.modules:
+            path = str(module.get("path", "")).strip("/")
+            # Normalize has nothing to save, and git keeps no empty folders.
+            is_empty = str(module.get("type", "")).endswith(".Normalize")
+            if path and not is_empty and not any(name.startswith(f"{path}/") for name in self.files):
+                missing.append(f"{path}/")
+        if missing:
+            verb = "is" if len(missing) == 1 else "are"
+            return Fault(f"is not complete: {', '.join(missing[:3])} {verb} missing")
+        for name in weights:
+            with (self.folder / name).open("rb") as file:
+                if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                    hint = f"Run in {self.folder}: git lfs pull"
+                    return Fault(f"holds a Git LFS pointer in place of {name}", hint)
+        return None
+
+    def _find_other_kind(self) -> Fault | None:
+        """Return what it is instead of a model that gives one score for a pair.
+
+        Such models load without an error, with a head of random weights or with classes for scores.
+        """
+        architecture, own_classes = self.architecture, self._auto_map()
+        is_classifier = (
+            architecture.endswith("ForSequenceClassification")
+            or "AutoModelForSequenceClassification" in own_classes
+        )
+        if not is_classifier and (self.is_cross_encoder or self.is_causal):
+            return None
+        # Under whatever name: transformers takes the head that it finds among the weights.
+        if not is_classifier and (own_classes or not self._has_score_head()):
+            if architecture == "JinaForRanking":
+                cause = f"is a listwise reranker ({architecture}): it scores a whole list at once, not a pair"
+            elif self.modules or architecture.endswith("Model"):
+                cause = (
+                    f"is an embedding model ({architecture or 'without a head'}): it turns one text into a "
+                    "vector and has no head that scores a pair"
+                )
+            else:
+                cause = f"is a {architecture or 'model of no named architecture'}, which cannot score pairs"
+            return Fault(cause, _RANKING_HINT, by_fetching=False)
+        if len(self.labels) == 1:
+            return None
+        if self._has_score_head():
+            return Fault(
+                f"has a head with one output, and its config.json names {len(self.labels)} labels",
+                'Add "id2label": {"0": "LABEL_0"} to its config.json.',
+                by_fetching=False,
+            )
+        return Fault(
+            f"is a classifier with {len(self.labels)} labels ({', '.join(self.labels)}), not a reranker: it "
+            "gives no single score to rank by",
+            _RANKING_HINT,
+            by_fetching=False,
+        )
+
+    def _has_score_head(self) -> bool:
+        """Whether a matrix among its weights makes one number of a vector."""
+        return any(
+            len(shape) == 2 and shape[0] == 1 and "embed" not in name for name, shape in self.tensors.items()
+        )
+
+    def _auto_map(self) -> dict[str, tuple[str, str, str]]:
+        """Return the classes that it brings: transformers' class for each, to repository, file and class.
+
+        The repository is empty for its own. A tokenizer may name two classes, slow and fast, of which either
+        may be null.
+        """
+        classes = {}
+        for config in (self.config, self.tokenizer_config):
+            for role, references in (config.get("auto_map") or {}).items():
+                for reference in references if isinstance(references, list) else [references]:
+                    if reference:
+                        repository, _, own = str(reference).rpartition("--")
+                        file, _, named = own.partition(".")
+                        classes[role] = repository, file, named
+        return classes
+
+    def _read_object(self, name: str) -> dict[str, Any]:
+        value = self._read_json(name, {})
+        if not isinstance(value, dict):
+            raise self._damaged(name, "it is no JSON object")
+        return value
+
+    def _read_json(self, name: str, absent: Any) -> Any:
+        try:
+            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return absent
+        except (OSError, ValueError, RecursionError) as error:
+            raise self._damaged(name, str(error)) from error
+
+    def _damaged(self, name: str, reason: str) -> UnavailableError:
+        path = self.folder / name
+        return UnavailableError(f"{path} cannot be read: {reason}.", hint=_DAMAGE_HINT)
+
+
+def require_reranker(checkpoint: Checkpoint) -> None:
+    """Raise UnavailableError, with what the model is, unless it can give one score for a pair."""
+    fault = checkpoint.find_fault(allow_pickle=True)
+    if fault is not None:
+        raise fault.as_error(checkpoint.name)
+
+
+def _select_weights(names: Collection[str]) -> tuple[list[str], list[str]]:
+    """Select the weights that are loaded, of the model and its modules: safetensors, and pickled ones.
+
+    transformers names them whole (`model.safetensors`), or in shards beside an index.
+    """
+    folders = {name.rpartition("/")[0] + "/" for name in names if _MODULE_FOLDER.fullmatch(name)}
+    selected: tuple[list[str], list[str]] = ([], [])
+    for folder in ("", *sorted(folders)):
+        for kind, (stem, suffix) in enumerate((("model", ".safetensors"), ("pytorch_model", ".bin"))):
+            whole = f"{folder}{stem}{suffix}"
+            shard = re.compile(rf"{re.escape(folder + stem)}-\d+-of-\d+{re.escape(suffix)}")
+            if whole in names:
+                found = [whole]
+            elif (index := f"{whole}.index.json") in names:
+                found = [*sorted(filter(shard.fullmatch, names)), index]
+            else:
+                continue
+            selected[kind].extend(found)
+            break
+    return selected
+
+
+def _list_texts(value: Any) -> tuple[str, ...]:
+    """Return as texts what a card may say once or several times; people write all sorts of things there."""
+    values = value if isinstance(value, list) else [value]
+    return tuple(str(one) for one in values if one is not None)

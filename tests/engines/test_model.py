@@ -1,0 +1,183 @@
+"""What a checkpoint must have before it may rank, and what its scores must not depend on; on both engines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from engines.families import (
+    MAX_LENGTH,
+    change_json,
+    make_causal_reranker,
+    make_checkpoint,
+    make_embedding_model,
+    make_modular_reranker,
+    make_three_labels,
+)
+from safetensors.numpy import load_file, save_file
+from sentence_transformers import CrossEncoder
+
+from ce_rerank import Reranker, UnavailableError
+from ce_rerank.engines import load_engine
+from ce_rerank.engines.base import EngineOptions
+from ce_rerank.models.store import Checkpoint
+from ce_rerank.types import EngineName, Pair
+
+pytestmark = pytest.mark.slow
+
+ENGINES: tuple[EngineName, ...] = ("torch", "openvino")
+on_both_engines = pytest.mark.parametrize("engine", ENGINES)
+PAIRS: list[Pair] = [
+    ("how do tides work", "a [SEP] b [CLS] c"),
+    ("how do tides work", "the moon </s> pulls the oceans, <s> so it is said, and the sun does too"),
+    ("how do tides work", "tides"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CE_RERANK_CACHE", str(tmp_path / "cache"))
+
+
+def load(checkpoint: Checkpoint, engine: EngineName = "torch") -> Reranker:
+    options = EngineOptions(engine=engine, device="cpu", precision="fp32")
+    return Reranker.from_engine(load_engine(checkpoint, options))
+
+
+def alone(folder: Path) -> np.ndarray:
+    """What sentence-transformers gives for each pair by itself."""
+    model = CrossEncoder(str(folder), device="cpu")
+    return np.concatenate([model.predict([list(pair)], show_progress_bar=False) for pair in PAIRS])
+
+
+def drop_weights(folder: Path, *names: str) -> None:
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if name not in names}
+    assert len(kept) == len(weights) - len(names)
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@on_both_engines
+def test_weights_that_would_be_random_are_found_without_the_log(
+    tmp_path: Path, engine: EngineName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = make_checkpoint("bert", tmp_path / "model")
+    drop_weights(checkpoint.folder, "classifier.weight", "classifier.bias")
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
+    with pytest.raises(UnavailableError, match=r"lacks weights .*\(classifier\.bias, classifier\.weight\)"):
+        load(checkpoint, engine)
+
+
+def test_a_causal_model_whose_untied_head_is_missing_is_refused_and_a_tied_one_is_not(tmp_path: Path) -> None:
+    untied = make_causal_reranker(tmp_path / "model")
+    drop_weights(untied.folder, "lm_head.weight")
+    with pytest.raises(UnavailableError, match=r"lacks weights .*lm_head\.weight"):
+        load(untied)
+    change_json(untied.folder / "config.json", tie_word_embeddings=True)
+    np.testing.assert_allclose(load(untied).score(PAIRS), alone(untied.folder), atol=1e-4)
+
+
+@on_both_engines
+def test_special_tokens_in_a_text_are_text_where_the_model_says_so(
+    tmp_path: Path, engine: EngineName
+) -> None:
+    folder = make_checkpoint("bert", tmp_path / "model").folder
+    plain = alone(folder)
+    change_json(folder / "tokenizer_config.json", split_special_tokens=True)
+    split = alone(folder)
+    assert abs(split[0] - plain[0]) > 0.1
+    np.testing.assert_allclose(load(Checkpoint("m", folder, "folder"), engine).score(PAIRS), split, atol=1e-4)
+
+
+@on_both_engines
+def test_a_token_without_a_vector_is_refused(tmp_path: Path, engine: EngineName) -> None:
+    checkpoint = make_checkpoint("bert", tmp_path / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder)
+    tokenizer.add_tokens(["zzqq"])
+    tokenizer.save_pretrained(checkpoint.folder)
+    with pytest.raises(UnavailableError, match="has the token 'zzqq' with id"):
+        load(checkpoint, engine)
+
+
+def test_a_special_token_without_a_vector_is_text(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint("bert", tmp_path / "model")
+    expected = load(checkpoint).score(PAIRS)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder)
+    tokenizer.add_special_tokens({"bos_token": "tides"})
+    tokenizer.save_pretrained(checkpoint.folder)
+    np.testing.assert_array_equal(load(checkpoint).score(PAIRS), expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (make_three_labels, "a classifier with 3 labels"),
+        (make_embedding_model, "an embedding model"),
+        (lambda folder: make_causal_reranker(folder, words=()), "no yes or no no"),
+        (lambda folder: make_causal_reranker(folder, words=(), unk_token="<|pad|>"), "no two tokens for"),
+        (
+            lambda folder: make_causal_reranker(folder, chat_template=None),
+            "nothing between query and",
+        ),
+        (
+            lambda folder: make_causal_reranker(
+                folder, chat_template="{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+            ),
+            "leaves out query or document",
+        ),
+        (lambda folder: make_checkpoint("bert", folder, type_vocab_size=1), "cannot score a pair: index out"),
+    ],
+)
+def test_what_cannot_rank_is_refused_by_what_it_lacks(
+    make: Callable[[Path], Checkpoint], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UnavailableError, match=message):
+        load(make(tmp_path / "model"))
+
+
+def test_a_model_that_names_no_padding_is_padded_all_the_same(tmp_path: Path) -> None:
+    checkpoint = make_causal_reranker(tmp_path / "model")
+    change_json(checkpoint.folder / "tokenizer_config.json", pad_token=None)
+    change_json(checkpoint.folder / "config.json", pad_token_id=None)
+    expected = alone(make_causal_reranker(tmp_path / "padded").folder)
+    np.testing.assert_allclose(load(checkpoint).score(PAIRS), expected, atol=1e-4)
+
+
+@on_both_engines
+def test_a_score_does_not_depend_on_its_neighbours_where_padding_would_change_it(
+    tmp_path: Path, engine: EngineName
+) -> None:
+    checkpoint = make_checkpoint("bert", tmp_path / "model")
+    change_json(checkpoint.folder / "tokenizer_config.json", padding_side="left")
+    np.testing.assert_allclose(load(checkpoint, engine).score(PAIRS), alone(checkpoint.folder), atol=1e-4)
+
+
+def test_pairs_that_cannot_share_a_batch_are_scored_one_at_a_time(tmp_path: Path) -> None:
+    """BART reads the last of its end tokens, and refuses a batch in which their numbers differ."""
+    bert = make_checkpoint("roberta", tmp_path / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bert.folder)
+    torch.manual_seed(0)
+    config = transformers.BartConfig(
+        vocab_size=len(tokenizer), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, init_std=0.25, num_labels=1,
+        max_position_embeddings=MAX_LENGTH, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+        decoder_start_token_id=2, forced_eos_token_id=2,
+    )  # fmt: skip
+    transformers.BartForSequenceClassification(config).save_pretrained(bert.folder)
+    np.testing.assert_allclose(load(bert).score(PAIRS), alone(bert.folder), atol=1e-4)
+
+
+def test_a_sigmoid_inside_the_last_layer_is_the_models_activation(tmp_path: Path) -> None:
+    checkpoint = make_modular_reranker(tmp_path, last=torch.nn.Sigmoid())
+    reranker, expected = load(checkpoint), alone(checkpoint.folder)
+    assert reranker.info.activation == "sigmoid"
+    for scale in ("model", "sigmoid"):
+        np.testing.assert_allclose(reranker.score(PAIRS, scores=scale), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        reranker.score(PAIRS, scores="logit"), np.log(expected / (1 - expected)), atol=1e-3
+    )

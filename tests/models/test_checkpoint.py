@@ -1,0 +1,430 @@
+"""What a checkpoint is made of, what its files say, and whether it can be used to rank."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ce_rerank import UnavailableError
+from ce_rerank.models.checkpoint import Checkpoint, find_missing, require_reranker, select_files
+
+WHOLE = ["config.json", "model.safetensors", "tokenizer.json"]
+RERANKER = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+
+
+def make_checkpoint(folder: Path, files: dict[str, object] | None = None, **config: object) -> Checkpoint:
+    """Make a reranker of which nothing is missing, with these files and these entries of its config.json."""
+    whole = {"config.json": RERANKER | config, "model.safetensors": "x", "tokenizer.json": {}}
+    for name, content in {**whole, **(files or {})}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return Checkpoint("some/model", folder, "folder")
+
+
+def make_weights(**shapes: list[int]) -> str:
+    """Make as much of a safetensors file as lists its weights."""
+    header = json.dumps({name.replace("__", "."): {"shape": shape} for name, shape in shapes.items()})
+    return len(header).to_bytes(8, "little").decode() + header
+
+
+def fault_of(checkpoint: Checkpoint, **trust: bool) -> str | None:
+    fault = Checkpoint("", checkpoint.folder, "folder").find_fault(**trust)
+    return fault and fault.cause
+
+
+def test_of_the_same_weights_in_five_formats_safetensors_are_selected() -> None:
+    listed = [
+        ".gitattributes",
+        "README.md",
+        "config.json",
+        "flax_model.msgpack",
+        "model.safetensors",
+        "onnx/config.json",
+        "onnx/model.onnx",
+        "onnx/model_O4.onnx",
+        "openvino/openvino_model.bin",
+        "openvino/openvino_model.xml",
+        "pytorch_model.bin",
+        "special_tokens_map.json",
+        "tf_model.h5",
+        "tokenizer.json",
+        "vocab.txt",
+    ]
+    assert select_files(listed, with_code=False) == [
+        "model.safetensors",
+        "README.md",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "vocab.txt",
+        "config.json",
+    ]
+
+
+def test_pickled_weights_are_selected_where_there_are_no_others() -> None:
+    listed = ["config.json", "pytorch_model.bin", "training_args.bin", "vocab.txt"]
+    assert select_files(listed, with_code=False) == ["pytorch_model.bin", "vocab.txt", "config.json"]
+
+
+def test_shards_are_selected_with_their_index_and_no_other_index() -> None:
+    listed = [
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model-00001-of-00001.bin",
+        "pytorch_model.bin.index.json",
+        "tokenizer.json",
+    ]
+    assert select_files(listed, with_code=False) == [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "config.json",
+    ]
+
+
+def test_the_modules_of_sentence_transformers_come_along() -> None:
+    listed = [
+        "1_Dense/config.json",
+        "1_Dense/model.safetensors",
+        "1_Dense/pytorch_model.bin",
+        "additional_chat_templates/reranker.jinja",
+        "config.json",
+        "model.safetensors",
+        "modules.json",
+        "runs/events.json",
+        "tokenizer.json",
+    ]
+    assert select_files(listed, with_code=False) == [
+        "model.safetensors",
+        "1_Dense/model.safetensors",
+        "1_Dense/config.json",
+        "additional_chat_templates/reranker.jinja",
+        "modules.json",
+        "tokenizer.json",
+        "config.json",
+    ]
+
+
+def test_code_is_selected_only_when_asked_for() -> None:
+    listed = [*WHOLE, "modeling.py", "custom/layers.py", "evil.pkl"]
+    assert select_files(listed, with_code=False) == ["model.safetensors", "tokenizer.json", "config.json"]
+    assert select_files(listed, with_code=True) == [
+        "model.safetensors",
+        "custom/layers.py",
+        "modeling.py",
+        "tokenizer.json",
+        "config.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "cause"),
+    [
+        (WHOLE, None),
+        (["config.json", "model.safetensors", "vocab.txt"], None),
+        (["config.json", "model.safetensors", "spiece.model"], None),
+        (["model.safetensors", "tokenizer.json"], "has no config.json"),
+        (["config.json", "tokenizer.json"], "has no model.safetensors"),
+        (["config.json", "model.safetensors"], "has no tokenizer (tokenizer.json or the like)"),
+        (
+            ["config.json", "pytorch_model.bin", "vocab.txt"],
+            "has pickled weights (pytorch_model.bin), which can run any code when they are loaded",
+        ),
+        (
+            [*WHOLE, "1_Dense/config.json", "1_Dense/pytorch_model.bin"],
+            "has pickled weights (1_Dense/pytorch_model.bin), which can run any code when they are loaded",
+        ),
+        ([*WHOLE, "pytorch_model.bin"], None),
+        (["model.Q4.gguf"], "has only GGUF weights (model.Q4.gguf), which cannot be loaded here"),
+        (
+            ["config.json", "onnx/model.onnx", "tokenizer.json"],
+            "has only ONNX weights (onnx/model.onnx), which cannot be loaded here",
+        ),
+        (["adapter_config.json", "adapter_model.safetensors"], "is an adapter, not a whole model"),
+        ([], "has no config.json"),
+    ],
+)
+def test_what_is_missing_follows_from_the_names_alone(names: list[str], cause: str | None) -> None:
+    fault = find_missing(names, allow_pickle=False)
+    assert (fault and fault.cause) == cause
+
+
+def test_pickled_weights_can_be_allowed() -> None:
+    assert find_missing(["config.json", "pytorch_model.bin", "vocab.txt"], allow_pickle=True) is None
+
+
+class TestIncomplete:
+    def test_a_missing_shard_is_named(self, tmp_path: Path) -> None:
+        shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+        index = {"weight_map": {"a": shards[0], "b": shards[1], "c": shards[1]}}
+        made = make_checkpoint(tmp_path, {"model.safetensors.index.json": index, shards[0]: "x"})
+        (tmp_path / "model.safetensors").unlink()
+        assert fault_of(made) == f"is not complete: {shards[1]} is missing"
+        (tmp_path / shards[1]).write_text("x")
+        assert fault_of(made) is None
+
+    @pytest.mark.parametrize(
+        "weight_map",
+        [
+            {"a": "evil.bin"},
+            {"a": "../model.safetensors"},
+            {"a": "C:\\x.safetensors"},
+            {"a": 1},
+            ["a"],
+            1,
+            None,
+        ],
+    )
+    @pytest.mark.parametrize("folder", ["", "1_Dense/"])
+    def test_an_index_names_nothing_but_safetensors_beside_it(
+        self, tmp_path: Path, folder: str, weight_map: object
+    ) -> None:
+        index = f"{folder}model.safetensors.index.json"
+        made = make_checkpoint(tmp_path, {index: {"weight_map": weight_map}, "evil.bin": "x"})
+        if not folder:
+            (tmp_path / "model.safetensors").unlink()
+        cause = fault_of(made, allow_pickle=True) or ""
+        assert cause.startswith(f"is damaged: {tmp_path / index} cannot be read")
+
+    def test_links_that_lead_nowhere_and_empty_files_are_missing(self, tmp_path: Path) -> None:
+        made = make_checkpoint(tmp_path)
+        assert fault_of(made) is None
+        (tmp_path / "model.safetensors").unlink()
+        (tmp_path / "model.safetensors").symlink_to("../../blobs/gone")
+        assert fault_of(made) == "has no model.safetensors"
+        (tmp_path / "model.safetensors").unlink()
+        (tmp_path / "model.safetensors").touch()
+        assert fault_of(made) == "has no model.safetensors"
+
+    def test_a_pointer_of_git_lfs_is_not_taken_for_weights(self, tmp_path: Path) -> None:
+        pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+        made = make_checkpoint(tmp_path, {"model.safetensors": pointer})
+        assert fault_of(made) == "holds a Git LFS pointer in place of model.safetensors"
+
+    def test_a_missing_module_is_named(self, tmp_path: Path) -> None:
+        modules = [
+            {"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "path": "1_Dense", "type": "sentence_transformers.models.Dense"},
+            {"idx": 2, "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+        ]
+        made = make_checkpoint(tmp_path, {"modules.json": modules})
+        assert fault_of(made) == "is not complete: 1_Dense/ is missing"
+        make_checkpoint(tmp_path, {"1_Dense/config.json": {}, "modules.json": modules})
+        assert fault_of(made) is None
+
+    def test_code_that_the_configuration_names_must_be_there_once_it_is_trusted(self, tmp_path: Path) -> None:
+        auto_map = {"AutoConfig": "configuration_x.XConfig", "AutoModel": "other/place--modeling.X"}
+        made = make_checkpoint(tmp_path, auto_map=auto_map)
+        assert fault_of(made) is None
+        assert fault_of(made, with_code=True) == "is not complete: configuration_x.py is missing"
+        (tmp_path / "configuration_x.py").write_text("x")
+        assert fault_of(made, with_code=True) is None
+
+    @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "sentence_bert_config.json"])
+    @pytest.mark.parametrize("content", ["{", "[]", '"text"', "[" * 100_000])
+    def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path, name: str, content: str) -> None:
+        cause = fault_of(make_checkpoint(tmp_path, {name: content})) or ""
+        assert cause.startswith(f"is damaged: {tmp_path / name} cannot be read: ")
+
+    @pytest.mark.parametrize(
+        "config",
+        [{"id2label": ["L"]}, {"id2label": "L"}, {"id2label": {}, "num_labels": "one"}, {"auto_map": [1]}],
+    )
+    def test_a_configuration_of_odd_content_is_damaged(self, tmp_path: Path, config: dict[str, Any]) -> None:
+        assert (fault_of(make_checkpoint(tmp_path, **config)) or "").startswith("is damaged: ")
+
+
+class TestKind:
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {},
+            {"architectures": ["XLMRobertaForSequenceClassification"], "id2label": None, "num_labels": 1},
+            {"architectures": ["Qwen3ForCausalLM"]},
+            {
+                "architectures": ["NewForReranking"],
+                "auto_map": {"AutoModelForSequenceClassification": "modeling.NewForReranking"},
+            },
+        ],
+    )
+    def test_models_with_one_score_for_a_pair_are_rerankers(
+        self, tmp_path: Path, config: dict[str, Any]
+    ) -> None:
+        require_reranker(make_checkpoint(tmp_path, **config))
+
+    def test_a_cross_encoder_made_of_modules_is_a_reranker(self, tmp_path: Path) -> None:
+        described: dict[str, object] = {"config_sentence_transformers.json": {"model_type": "CrossEncoder"}}
+        require_reranker(make_checkpoint(tmp_path, described, architectures=["ModernBertModel"]))
+
+    @pytest.mark.parametrize("architectures", [["BertForReranking"], ["BertModel"], None])
+    def test_a_head_with_one_output_is_a_rerankers_under_any_name(
+        self, tmp_path: Path, architectures: object
+    ) -> None:
+        weights = make_weights(bert__x__weight=[3, 3], classifier__weight=[1, 3])
+        require_reranker(
+            make_checkpoint(tmp_path, {"model.safetensors": weights}, architectures=architectures)
+        )
+
+    def test_a_head_with_one_output_and_two_labels_is_named(self, tmp_path: Path) -> None:
+        weights = make_weights(classifier__weight=[1, 3])
+        made = make_checkpoint(tmp_path, {"model.safetensors": weights}, id2label=None)
+        assert fault_of(made) == "has a head with one output, and its config.json names 2 labels"
+
+    @pytest.mark.parametrize(
+        ("config", "files", "cause"),
+        [
+            (
+                {"id2label": {"0": "contradiction", "1": "entailment", "2": "neutral"}},
+                {},
+                "is a classifier with 3 labels (contradiction, entailment, neutral), not a reranker",
+            ),
+            ({"id2label": None}, {}, "is a classifier with 2 labels"),
+            ({"architectures": ["BertModel"]}, {}, "is an embedding model (BertModel)"),
+            (
+                {"architectures": None},
+                {"modules.json": [{"path": ""}]},
+                "is an embedding model (without a head)",
+            ),
+            (
+                {"architectures": ["XLMRobertaModel"]},
+                {"model.safetensors": make_weights(embeddings__token_type_embeddings__weight=[1, 3])},
+                "is an embedding model (XLMRobertaModel)",
+            ),
+            ({"architectures": ["JinaForRanking"]}, {}, "is a listwise reranker"),
+            (
+                {
+                    "architectures": ["JinaVLForRanking"],
+                    "auto_map": {"AutoModel": "modeling.JinaVLForRanking"},
+                },
+                {"model.safetensors": make_weights(score__2__weight=[1, 3])},
+                "is a JinaVLForRanking, which cannot score pairs",
+            ),
+            ({"architectures": ["T5ForConditionalGeneration"]}, {}, "is a T5ForConditionalGeneration, which"),
+            ({"architectures": None}, {}, "is a model of no named architecture"),
+        ],
+    )
+    def test_other_models_are_refused_by_what_they_are(
+        self, tmp_path: Path, config: dict[str, Any], files: dict[str, object], cause: str
+    ) -> None:
+        made = make_checkpoint(tmp_path, files, **config)
+        fault = made.find_fault()
+        assert fault is not None
+        assert fault.cause.startswith(cause)
+        assert not fault.by_fetching
+        with pytest.raises(UnavailableError, match=r"^some/model is "):
+            require_reranker(made)
+
+    @pytest.mark.parametrize(
+        ("config", "files", "answer"),
+        [
+            ({}, {}, True),
+            ({"id2label": {"0": 0, "1": 1}}, {}, False),
+            ({"id2label": None}, {}, False),
+            ({"id2label": ["L"]}, {}, False),
+            ({"architectures": ["BertModel"]}, {}, False),
+            ({"architectures": ["LlamaForCausalLM"]}, {}, False),
+            (
+                {"architectures": ["Qwen3ForCausalLM"]},
+                {"config_sentence_transformers.json": {"model_type": "CrossEncoder"}},
+                True,
+            ),
+            ({}, {"config.json": "{broken"}, False),
+        ],
+    )
+    def test_a_reranker_declares_itself(
+        self, tmp_path: Path, config: dict[str, Any], files: dict[str, object], answer: bool
+    ) -> None:
+        assert make_checkpoint(tmp_path, files, **config).declares_reranker is answer
+
+
+class TestWhatItsFilesSay:
+    def test_code_that_would_run_is_listed_piece_by_piece(self, tmp_path: Path) -> None:
+        auto_map = {
+            "AutoConfig": "configuration_x.XConfig",
+            "AutoModelForSequenceClassification": "owner/code--modeling.XForClassification",
+        }
+        files: dict[str, object] = {
+            "tokenizer_config.json": {"auto_map": {"AutoTokenizer": ["tokenization_x.XTokenizer", None]}},
+            "modules.json": [
+                {"path": "", "type": "sentence_transformers.models.Transformer"},
+                {"path": "1_Odd", "type": "custom_st.Odd"},
+            ],
+            "config_sentence_transformers.json": {"activation_fn": "mine.Squash"},
+        }
+        assert make_checkpoint(tmp_path, files, auto_map=auto_map).code == [
+            "configuration_x.py (AutoConfig: XConfig)",
+            "modeling.py of owner/code (AutoModelForSequenceClassification: XForClassification)",
+            "tokenization_x.py (AutoTokenizer: XTokenizer)",
+            "the module custom_st.Odd",
+            "the activation mine.Squash",
+        ]
+        assert make_checkpoint(tmp_path / "plain").code == []
+
+    @pytest.mark.parametrize(
+        ("config", "library_config", "activation", "foreign"),
+        [
+            ({}, {}, "sigmoid", None),
+            ({"sentence_transformers": None}, {}, "sigmoid", None),
+            (
+                {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"},
+                {},
+                "identity",
+                None,
+            ),
+            ({"sbert_ce_default_activation_function": "mine.Squash"}, {}, "mine.Squash", "mine.Squash"),
+            ({"sentence_transformers": {"activation_fn": "torch.nn.Tanh"}}, {}, "torch.nn.Tanh", None),
+            ({}, {"activation_fn": "mine.Squash"}, "mine.Squash", "mine.Squash"),
+            (
+                {"sbert_ce_default_activation_function": "mine.Squash"},
+                {"activation_fn": "torch.nn.Identity"},
+                "identity",
+                "mine.Squash",
+            ),
+        ],
+    )
+    def test_the_activation_is_the_one_that_sentence_transformers_takes(
+        self,
+        tmp_path: Path,
+        config: dict[str, Any],
+        library_config: dict[str, Any],
+        activation: str,
+        foreign: str | None,
+    ) -> None:
+        made = make_checkpoint(tmp_path, {"config_sentence_transformers.json": library_config}, **config)
+        assert (made.activation, made.foreign_activation) == (activation, foreign)
+
+    def test_the_smallest_limit_counts(self, tmp_path: Path) -> None:
+        limits: dict[str, object] = {
+            "tokenizer_config.json": {"model_max_length": 10**30},
+            "sentence_bert_config.json": {"max_seq_length": 96},
+        }
+        assert make_checkpoint(tmp_path, limits, max_position_embeddings=512).max_length == 96
+        assert make_checkpoint(tmp_path / "plain").max_length is None
+
+    def test_parameters_are_counted_without_loading_them(self, tmp_path: Path) -> None:
+        made = make_checkpoint(tmp_path, {"model.safetensors": make_weights(a=[3, 5], b=[7])})
+        assert made.parameters == 22
+        assert make_checkpoint(tmp_path / "plain").parameters is None
+
+    @pytest.mark.parametrize(
+        ("head", "licence", "languages"),
+        [
+            ("license: mit\nlanguage: [de, en]", "mit", ("de", "en")),
+            ("license: [mit, apache-2.0]", "mit, apache-2.0", ()),
+            ("license: 5\nlanguage: 5", "5", ("5",)),
+            ("license:\nlanguage: [de, null]", None, ("de",)),
+            ("license: {name: mit}\nlanguage: en", "{'name': 'mit'}", ("en",)),
+            ("license: [", None, ()),
+        ],
+    )
+    def test_a_card_may_say_all_sorts_of_things(
+        self, tmp_path: Path, head: str, licence: str | None, languages: tuple[str, ...]
+    ) -> None:
+        made = make_checkpoint(tmp_path, {"README.md": f"---\n{head}\n---\n# Mine\n"})
+        assert (made.licence, made.languages) == (licence, languages)
