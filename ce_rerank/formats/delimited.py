@@ -48,9 +48,14 @@ def read_csv_rows(
         delimiter = delimiter or sep_line[1] or "\t"
         lines.pass_over_one()
     reader = csv.reader(lines, delimiter=delimiter or _find_delimiter(first_line, len(columns)), strict=True)
+<<<<<<< HEAD
     table = _Table(columns, ids)
     while True:
         lines.of_row.clear()
+=======
+    table = _Table(columns, ids, "Quote fields that hold the delimiter.")
+    for cells in _until_the_end(reader, lines):
+>>>>>>> main
         try:
             cells = next(reader, None)
             if cells is None:
@@ -83,7 +88,7 @@ def read_tsv_rows(
 
     See `read_csv_rows` for the rest.
     """
-    table = _Table(columns, ids)
+    table = _Table(columns, ids, "Put one tab between two fields.")
     lines = Lines(stream, name)
     for number, line in lines:
         text = line.rstrip("\r\n")
@@ -101,8 +106,9 @@ def read_tsv_rows(
 class _Table:
     """Makes objects of cells, named by the first row unless the columns are known."""
 
-    def __init__(self, columns: Sequence[str], ids: Container[str]) -> None:
+    def __init__(self, columns: Sequence[str], ids: Container[str], hint: str) -> None:
         self._ids = ids
+        self._hint = hint
         self._id_places: list[int] = []
         self.header: Sequence[str] = ()
         if columns:
@@ -119,11 +125,8 @@ class _Table:
             self._name_columns(cells)
             return None
         if len(cells) != len(header):
-            raise InputError(
-                f"{where}: the row has {len(cells)} fields, the header has {len(header)} "
-                f"({', '.join(header[:12])}).",
-                hint="Quote fields that hold the delimiter.",
-            )
+            problem = f"{where}: {len(cells)} fields, not {len(header)} ({', '.join(header[:12])})."
+            raise InputError(problem, hint=self._hint)
         for place in self._id_places:
             if cells[place].endswith(".0") and cells[place][:-2].isdigit():
                 cells[place] = cells[place][:-2]
