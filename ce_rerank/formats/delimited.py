@@ -48,14 +48,9 @@ def read_csv_rows(
         delimiter = delimiter or sep_line[1] or "\t"
         lines.pass_over_one()
     reader = csv.reader(lines, delimiter=delimiter or _find_delimiter(first_line, len(columns)), strict=True)
-<<<<<<< HEAD
-    table = _Table(columns, ids)
+    table = _Table(columns, ids, "Quote fields that hold the delimiter.")
     while True:
         lines.of_row.clear()
-=======
-    table = _Table(columns, ids, "Quote fields that hold the delimiter.")
-    for cells in _until_the_end(reader, lines):
->>>>>>> main
         try:
             cells = next(reader, None)
             if cells is None:

@@ -23,17 +23,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from ce_rerank.cli.bench_sample import sample_lists
-
 from ce_rerank import RankOptions, Reranker
 from ce_rerank.batch.first_stage import CorpusCandidates
 from ce_rerank.batch.output import FileOutput
 from ce_rerank.batch.resume import UnfinishedFile
 from ce_rerank.batch.run import rank_batch
-<<<<<<< HEAD
-=======
 from ce_rerank.cli.bench import sample_lists
->>>>>>> main
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source, raise_at_once
