@@ -75,7 +75,7 @@ def test_only_wanted_documents_are_held_without_holding_a_text_twice(tmp_path: P
         Document(
             "T one", "1", {"_id": "1", "title": "T", "metadata": {"url": "u"}}, ("title", "text"), f"{path}:1"
         ),
-        Document("two", "2", {"_id": "2", "title": ""}, ("text",), f"{path}:2"),
+        Document("two", "2", {"_id": "2", "title": ""}, ("title", "text"), f"{path}:2"),
     ]
 
 
