@@ -184,9 +184,8 @@ def _gain_table(
         bar_width = min(_TEXT_BAR_WIDTH, bar_width)
     table = Table.grid(padding=(0, _GAP, 0, 0), expand=bool(texts))
     table.add_column(width=id_width, overflow="fold")
-    for width in filter(
-        None, (_GAIN_WIDTH, bar_width, len(changes[0]) if console.width >= _HALF_WIDE else 0)
-    ):
+    change_width = len(changes[0]) if console.width >= _HALF_WIDE else 0
+    for width in filter(None, (_GAIN_WIDTH, bar_width, change_width)):
         table.add_column(width=width, overflow="fold")
     if texts:
         table.add_column(ratio=1, no_wrap=True, overflow="crop" if ascii_only else "ellipsis")
