@@ -20,7 +20,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ce_rerank.cli.bench_sample import sample_lists
 from peers_worker import SYSTEMS
 
 from ce_rerank.cli.bench import sample_lists
