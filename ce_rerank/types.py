@@ -21,7 +21,7 @@ ScoreScale = Literal["model", "logit", "sigmoid"]
 LongPolicy = Literal["truncate", "chunk", "error"]
 PoolName = Literal["max", "mean-top3", "first"]
 EngineName = Literal["auto", "openvino", "torch"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
