@@ -174,8 +174,8 @@ class Reranker:
         A document is a string, a mapping with a text field, or a `Document`; the rows of a pandas or polars
         DataFrame or a pyarrow Table are mappings. `text_field` names the fields that hold the text, joined
         with a space, and `id_field` the one with the id; without them the usual names are looked for. The
-        other arguments are those of `RankOptions`; `on_progress` is called with the number of documents, or
-        passages, just scored.
+        other arguments are those of `RankOptions`; `on_progress` is called with the number of documents
+        just scored.
 
         A document without a letter, digit or symbol is not scored: it ranks last, with a score of -inf. A
         document that is cut is marked in the result. The numbers of both are logged as a warning.
@@ -274,7 +274,9 @@ class Reranker:
         parts: list[list[Scored]] = [[] for _ in pairs]
         for group in in_groups(read_pairs(self._engine.tokenizer, pairs, options, self._room_beside)):
             rows = [reading.tokens for reading in group]
-            logits = self._engine.score_rows(rows, self._batch_tokens, on_progress)
+            documents = sum(not parts[place] for place in {reading.place for reading in group})
+            progress = on_progress and _in_documents(documents, len(group), on_progress)
+            logits = self._engine.score_rows(rows, self._batch_tokens, progress)
             for reading, logit in zip(group, logits.tolist(), strict=True):
                 parts[reading.place].append(score_reading(reading, logit))
                 if reading.tokens.truncated:
@@ -373,3 +375,17 @@ def _field_rules(text_field: object, id_field: object) -> FieldRules:
 
 def _pairs_of(lists: Sequence[Candidates]) -> list[Pair]:
     return [(one.query.text, document.text) for one in lists for document in one.documents]
+
+
+def _in_documents(documents: int, rows: int, on_progress: Progress) -> Progress:
+    """Return what counts `documents` as done in step with the `rows`, pairs or passages, that are scored."""
+    scored = counted = 0
+
+    def count(more: int) -> None:
+        nonlocal scored, counted
+        scored += more
+        done = documents * scored // rows
+        on_progress(done - counted)
+        counted = done
+
+    return count
