@@ -19,7 +19,6 @@ from ..formats.output import is_written_directly, open_output
 from ..formats.rows import WriteOptions
 from ..formats.source import Source, is_pipe_or_device
 from ..formats.writers import BatchFormat
-from ..reading import describe_coverage
 from ..types import RankOptions
 from .commands import option
 from .console import Activity, describe_progress, show_messages
@@ -241,7 +240,7 @@ class _Job:
                 if file is not None and not isinstance(error, UsageError):  # of a run that is another one
                     _say_what_is_left(file)
                 raise
-            for sentence in describe_coverage(tally.coverage, reranker.info.max_length, self.ranking.long):
+            for sentence in tally.coverage.describe(reranker.info.max_length, self.ranking.long):
                 log.warning("%s", sentence)
             if tally.bad_rows:
                 rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
