@@ -11,7 +11,7 @@ import pickle
 import zlib
 from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import InputError
 from ..formats.beir import read_corpus, read_whole_queries
@@ -76,7 +76,7 @@ class CorpusCandidates:
             yield from self._search(self._first_stage, reject)
 
     def _read_run(self, source: Source, reject: Reject) -> Iterator[Candidates]:
-        run = _Run.read(source, reject)
+        run = _Run.read(source, reject, self._options.columns)
         self._all = sum(len(rows.slots) for rows in run.rows.values())
         if not run.rows:
             log.warning("%s: no queries in it.", source.name)
@@ -84,7 +84,8 @@ class CorpusCandidates:
         queries = read_whole_queries(self._queries_source, run.rows, reject)
         documents = PackedDocuments()
         repeats = 0
-        for document in read_corpus(self._corpus, run.slots, self._options, reject):
+        options = replace(self._options, columns=())  # which are the run's
+        for document in read_corpus(self._corpus, run.slots, options, reject):
             slot = run.slots[str(document.id)]
             if slot in documents:
                 repeats += 1
@@ -117,8 +118,6 @@ class CorpusCandidates:
 
     def _search(self, build_index: BuildIndex, reject: Reject) -> Iterator[Candidates]:
         queries = read_whole_queries(self._queries_source, reject=reject)
-        if not queries:
-            raise InputError(f"{self._queries_source.name}: no queries in it.")
         documents = PackedDocuments()
 
         def texts() -> Iterator[str]:
@@ -172,9 +171,9 @@ class _Run:
     name: str = ""
 
     @classmethod
-    def read(cls, source: Source, reject: Reject) -> _Run:
+    def read(cls, source: Source, reject: Reject, columns: Sequence[str]) -> _Run:
         run = cls()
-        for line in read_run(source, reject):
+        for line in read_run(source, reject, columns):
             rows = run.rows.setdefault(line.query_id, _RunRows())
             rows.slots.append(run.slots.setdefault(line.doc_id, len(run.slots)))
             rows.lines.append(line.line_number)

@@ -43,20 +43,31 @@ def read_csv_rows(
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     first_line = stream.look_at_line(ROW_BYTES).decode(errors="replace")
     sep_line = re.fullmatch(r'"?sep=(.?)"?', first_line)
-    lines = _RowLines(Lines(stream, name), name, skip=1 if sep_line else 0)
+    lines = _RowLines(Lines(stream, name), name)
     if sep_line:
         delimiter = delimiter or sep_line[1] or "\t"
+        lines.pass_over_one()
     reader = csv.reader(lines, delimiter=delimiter or _find_delimiter(first_line, len(columns)), strict=True)
-    table = _Table(columns, ids)
-    for cells in _until_the_end(reader, lines):
+    table = _Table(columns, ids, "Quote fields that hold the delimiter.")
+    while True:
+        lines.of_row.clear()
         try:
+            cells = next(reader, None)
+            if cells is None:
+                return
             if lines.fault:
                 raise lines.fault
-            if cells and (row := table.row(cells, lines.where)):
+            row = table.row(cells, lines.where) if cells else None
+            if row:
                 yield row
-        except InputError as error:
-            (reject if table.header else raise_at_once)(error, "".join(lines.of_row).rstrip("\r\n"))
-        lines.forget_row()
+        except (InputError, csv.Error) as error:
+            fault = (
+                error if isinstance(error, InputError) else lines.fault or _broken_quotes(error, lines.where)
+            )
+            if not table.header or lines.size > ROW_BYTES:
+                raise fault from None
+            reject(fault, "".join(lines.of_row).rstrip("\r\n"))
+            lines.fault = None
 
 
 def read_tsv_rows(
@@ -72,7 +83,7 @@ def read_tsv_rows(
 
     See `read_csv_rows` for the rest.
     """
-    table = _Table(columns, ids)
+    table = _Table(columns, ids, "Put one tab between two fields.")
     lines = Lines(stream, name)
     for number, line in lines:
         text = line.rstrip("\r\n")
@@ -90,8 +101,9 @@ def read_tsv_rows(
 class _Table:
     """Makes objects of cells, named by the first row unless the columns are known."""
 
-    def __init__(self, columns: Sequence[str], ids: Container[str]) -> None:
+    def __init__(self, columns: Sequence[str], ids: Container[str], hint: str) -> None:
         self._ids = ids
+        self._hint = hint
         self._id_places: list[int] = []
         self.header: Sequence[str] = ()
         if columns:
@@ -108,11 +120,8 @@ class _Table:
             self._name_columns(cells)
             return None
         if len(cells) != len(header):
-            raise InputError(
-                f"{where}: the row has {len(cells)} fields, the header has {len(header)} "
-                f"({', '.join(header[:12])}).",
-                hint="Quote fields that hold the delimiter.",
-            )
+            problem = f"{where}: {len(cells)} fields, not {len(header)} ({', '.join(header[:12])})."
+            raise InputError(problem, hint=self._hint)
         for place in self._id_places:
             if cells[place].endswith(".0") and cells[place][:-2].isdigit():
                 cells[place] = cells[place][:-2]
@@ -126,48 +135,37 @@ class _Table:
 class _RowLines:
     """Lines as the csv module takes them, with those of the current row and the first fault among them."""
 
-    def __init__(self, lines: Lines, name: str, skip: int) -> None:
+    def __init__(self, lines: Lines, name: str) -> None:
         self._lines = lines
+        self._numbered = iter(lines)
         self._name = name
-        self._skip = skip
-        self._size = 0
+        self._number = 0
         self.of_row: list[str] = []
-        self.where = name
+        self.size = 0
         self.fault: InputError | None = None
 
+    @property
+    def where(self) -> str:
+        """Where the current row starts."""
+        return f"{self._name}:{self._number}"
+
+    def pass_over_one(self) -> None:
+        """Pass over the first line that is not blank."""
+        next(line for _, line in self._numbered if not line.isspace())
+
     def __iter__(self) -> Iterator[str]:
-        for number, line in self._lines:
-            if self._skip and not line.isspace():
-                self._skip -= 1
-                continue
-            if not self.of_row:
-                self.where = f"{self._name}:{number}"
-            self.of_row.append(line)
-            self._size += len(line)
+        of_row = self.of_row
+        for number, line in self._numbered:
+            if of_row:
+                self.size += len(line)
+                if self.size > ROW_BYTES:
+                    raise InputError(f"{self.where}: a quoted field starts in this row and never ends.")
+            else:
+                self._number, self.size = number, len(line)
+            of_row.append(line)
             if self._lines.fault:
                 self.fault = self.fault or self._lines.fault
-            if self._size > ROW_BYTES:
-                raise InputError(f"{self.where}: a quoted field starts in this row and never ends.")
             yield line
-
-    def forget_row(self) -> None:
-        """Go on to the next row."""
-        self.of_row.clear()
-        self._size = 0
-        self.fault = None
-
-
-def _until_the_end(reader: Iterator[list[str]], lines: _RowLines) -> Iterator[list[str]]:
-    """Read rows of cells; broken quotes make a row without cells, and the fault of its lines."""
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            lines.fault = lines.fault or _explain_csv_error(error, lines.where)
-            cells = []
-        if cells is None:
-            return
-        yield cells
 
 
 def _find_delimiter(line: str, columns: int) -> str:
@@ -175,7 +173,7 @@ def _find_delimiter(line: str, columns: int) -> str:
     return max(counts, key=lambda delimiter: (counts[delimiter] == columns, counts[delimiter]))
 
 
-def _explain_csv_error(error: csv.Error, where: str) -> InputError:
+def _broken_quotes(error: csv.Error, where: str) -> InputError:
     if "unexpected end of data" in str(error):
         return InputError(f"{where}: a quoted field starts in this row and never ends.")
     return InputError(

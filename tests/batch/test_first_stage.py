@@ -59,6 +59,31 @@ def test_a_run_gives_its_queries_as_they_first_come_with_their_documents(tmp_pat
     ]
 
 
+@pytest.mark.parametrize(
+    "run",
+    [
+        "2\tb\t1\n2\tc\t2\n1\ta\t1\n",
+        '{"2": {"b": 9.5, "c": 9}, "1": {"a": 3}}',
+        "qid,docno,score\n2,b,3\n2,c,2\n1,a,3\n",
+    ],
+)
+def test_a_run_may_have_other_forms_and_columns(tmp_path: Path, run: str) -> None:
+    for name, text in (
+        ("run", run),
+        ("queries.tsv", "1\tred\n2\tblue\n"),
+        ("corpus.tsv", "a\tone\nb\ttwo\nc\tthree\n"),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    sources = [Source.from_path(tmp_path / name) for name in ("run", "queries.tsv", "corpus.tsv")]
+    reader = CorpusCandidates(
+        sources[0], sources[1], sources[2:], ReadOptions(columns=("qid", "pid", "rank"))
+    )
+    found = {
+        one.query.text: [document.text for document in one.documents] for one in reader.read(raise_at_once)
+    }
+    assert found == {"blue": ["two", "three"], "red": ["one"]}
+
+
 def test_an_index_gives_the_queries_of_their_file_with_what_it_finds(tmp_path: Path) -> None:
     indexed: list[str] = []
 

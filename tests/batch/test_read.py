@@ -175,7 +175,7 @@ class TestFlatRows:
     def test_may_be_read_without_the_queries_that_cannot_be(self, tmp_path: Path) -> None:
         source = saved(tmp_path, "queries.tsv", "1\tred\n2 blue\n")
         rows = jsonl({"query_id": "1", "text": "one"}, {"query_id": "2", "text": "two"})
-        with pytest.raises(InputError, match=r"queries\.tsv:2: 1 columns where 2 should be"):
+        with pytest.raises(InputError, match=r"queries\.tsv:2: 1 fields, not 2"):
             read(tmp_path, rows, queries=source)
         reader = RowCandidates([saved(tmp_path, "hits.jsonl", rows)], ReadOptions(), queries=source)
         rejected: list[str] = []
@@ -281,7 +281,7 @@ def test_rows_that_are_none_can_be_left_out(tmp_path: Path) -> None:
         ("2", "blue", [(None, "three"), (None, "five")]),
     ]
     assert rejected == [
-        (f"{source.name}:3: the row has 2 fields, the header has 3 (query_id, query, text).", "1,red"),
+        (f"{source.name}:3: 2 fields, not 3 (query_id, query, text).", "1,red"),
         (
             f'{source.name}:6: the query "1" is here again, after other queries.',
             '{"query_id": "1", "query": "red", "text": "four"}',
