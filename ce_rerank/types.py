@@ -21,7 +21,7 @@ ScoreScale = Literal["model", "logit", "sigmoid"]
 LongPolicy = Literal["truncate", "chunk", "error"]
 PoolName = Literal["max", "mean-top3", "first"]
 EngineName = Literal["auto", "openvino", "torch"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,11 @@ class Candidates:
     query: Query
     documents: Sequence[Document]
 
+    @property
+    def characters(self) -> int:
+        """How many characters the documents have."""
+        return sum(len(document.text) for document in self.documents)
+
 
 def require_whole_number(name: str, value: object) -> None:
     """Raise UsageError for an argument that is neither a whole number nor None."""
@@ -76,7 +81,7 @@ class RankOptions:
 
     `top_k` keeps that many documents, None all; `min_score` keeps none below, on the scale that `scores`
     names. `long` says what to do with a document that is longer than the model: `truncate` reads its
-    beginning, `chunk` scores windows of `chunk_tokens` tokens (default: what the query leaves) that overlap
+    beginning, `chunk` scores passages of `chunk_tokens` tokens (default: what the query leaves) that overlap
     by `chunk_overlap` (default: a quarter) and pools their scores by `pool`, `error` refuses it.
     """
 
@@ -108,27 +113,25 @@ class RankOptions:
             raise UsageError(f"chunk_overlap is {self.chunk_overlap}.", hint="Give 0 or more.")
         if self.chunk_tokens is not None and (self.chunk_overlap or 0) >= self.chunk_tokens:
             raise UsageError(
-                f"Windows of {self.chunk_tokens} tokens cannot overlap by {self.chunk_overlap}.",
+                f"Passages of {self.chunk_tokens} tokens cannot overlap by {self.chunk_overlap}.",
                 hint="Give a smaller --chunk-overlap.",
             )
-        self._require_windows()
-
-    def _require_windows(self) -> None:
-        """Refuse what is said of windows where documents are not read in windows."""
-        named = {"--chunk-tokens": self.chunk_tokens, "--chunk-overlap": self.chunk_overlap}
-        given = [option for option, value in named.items() if value is not None]
-        if self.pool != "max":
-            given.append("--pool")
-        if given and self.long != "chunk":
+        about_passages = {
+            "--chunk-tokens": self.chunk_tokens is not None,
+            "--chunk-overlap": self.chunk_overlap is not None,
+            "--pool": self.pool != "max",
+        }
+        option = next((option for option, is_given in about_passages.items() if is_given), None)
+        if option is not None and self.long != "chunk":
             raise UsageError(
-                f"{given[0]} is about windows, and long is {self.long!r}.",
-                hint=f"Give --long chunk, or leave {given[0]} out.",
+                f"{option} is about passages, and --long is {self.long}.",
+                hint=f"Give --long chunk, or leave {option} out.",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A window of a document: `text == document.text[start:end]`, offsets in characters (code points).
+    """A stretch of a document: `text == document.text[start:end]`, offsets in characters (code points).
 
     `line` is the line of the document, from 1, on which the passage's first word stands.
     """
@@ -147,7 +150,7 @@ class RankedDocument:
     float32 that the model gave, widened; -inf for a blank document, which is not scored. `tokens` counts what
     the model was fed: query, document (or the best passage) and special tokens. `truncated` is True when a
     part of the document was not read, and `characters_read` is the offset where reading stopped, in whatever
-    window that was.
+    passage that was.
     """
 
     document: Document
@@ -202,6 +205,26 @@ class Coverage:
             self.read_characters + other.read_characters,
             self.blank + other.blank,
         )
+
+    def describe(self, max_length: int, long: LongPolicy | None = None) -> Iterator[str]:
+        """Yield a sentence for what was not read: documents that were cut, and blank ones.
+
+        Where `long` can be chosen, it is said how to read all.
+        """
+        if self.truncated:
+            where = "read in one passage alone" if long == "chunk" else f"cut at {max_length:,} tokens"
+            way_out = "--pool max" if long == "chunk" else "--long chunk"
+            share = 1 - self.read_characters / max(1, self.cut_characters)
+            unread = "less than 1%" if share < 0.01 else "over 99%" if 0.99 < share < 1 else f"{share:.0%}"
+            yield (
+                f"{self.truncated:,} of {self.documents:,} documents were {where}, and {unread} of their "
+                f"text was not read.{f' Give {way_out} to score them whole.' if long else ''}"
+            )
+        if self.blank:
+            yield (
+                f"{self.blank:,} of {self.documents:,} documents have no letter, digit or symbol: they are "
+                "not scored, and rank last."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -382,9 +382,7 @@ def _say_what_is_left(file: UnfinishedFile | None) -> None:
 def _say_what_is_noteworthy(
     tally: Tally, max_length: int, long: LongPolicy, file: UnfinishedFile | None
 ) -> None:
-    from ..reading import describe_coverage
-
-    for sentence in describe_coverage(tally.coverage, max_length, long):
+    for sentence in tally.coverage.describe(max_length, long):
         log.warning("%s", sentence)
     if tally.bad_rows:
         rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"

@@ -286,7 +286,6 @@ def find_hub(*, offline: bool) -> Finding:
 def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     """Find whether the model is here, and compiled."""
     from ..engines.openvino.cache import find_compiled, find_obstacle
-    from ..engines.openvino.compilable import CannotCompileError
     from ..models.offline import INSTALL_HINT
     from ..models.store import OFFLINE_NAME, default_model, find_cached_fault, resolve_checkpoint
     from ..models.store import find_model as find_entry
@@ -311,11 +310,8 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
             remedy = shlex.join(["ce-rerank", "models", "pull", name, *revision, *switches])
         return Finding("model", "red", text, remedy, facts)
     facts |= {"here": True, "folder": str(checkpoint.folder), "revision": checkpoint.revision}
-    try:
-        compiled = find_compiled(checkpoint)
-        reason = None if compiled else find_obstacle(checkpoint)
-    except CannotCompileError as error:
-        compiled, reason = None, str(error)
+    compiled = find_compiled(checkpoint)
+    reason = None if compiled else find_obstacle(checkpoint)
     facts |= {"compiled": compiled is not None, "not_compiled_because": reason}
     state = "compiled" if compiled else f"run by torch: {reason}" if reason else "compiled at its first use"
     return Finding("model", "green", f"{checkpoint.name} is here, {state}.", "", facts)
@@ -344,7 +340,7 @@ def _find_fault(answer: dict[str, Any]) -> str | None:
     """Return what is wrong with the scores of a self-test; None when nothing is."""
     import numpy as np
 
-    from ..engines.openvino.arrangements import TOLERANCES, find_infidelity
+    from ..engines.openvino.engine import TOLERANCES, find_infidelity
 
     if answer["order"][0] != 0:
         return "the document that answers the query does not come first"

@@ -120,7 +120,6 @@ def rank(
         with nullcontext(activity.stdout(format)) if path is None else open_output(path) as stream:
             ranking = Ranking(asked, ())
             if documents:
-                from ..reading import describe_coverage
                 from ..reranker import Reranker
 
                 activity.stage("Loading the model")
@@ -133,7 +132,7 @@ def rank(
                 (ranking,) = reranker.rank_lists([candidates], everything, on_progress=activity.advance)
                 ranking = _keep_from_min_score(ranking, options)
                 activity.stop()
-                for sentence in describe_coverage(ranking.coverage, reranker.info.max_length, options.long):
+                for sentence in ranking.coverage.describe(reranker.info.max_length, options.long):
                     log.warning("%s", sentence)
             if "-" not in read:
                 _warn_of_unread_pipe()
