@@ -75,8 +75,10 @@ def read_judgements(readable: Readable, reject: Reject = raise_at_once) -> Itera
 
 def _as_score(value: Any) -> float:
     """Return a score, -inf for null and an empty cell (of a blank document); raise ValueError for others."""
-    score = -math.inf if value is None or value == "" else float(value)
-    if isinstance(value, bool) or math.isnan(score):
+    if value is None or value == "":
+        return -math.inf
+    score = float(value)
+    if score != score or isinstance(value, bool):
         raise ValueError
     return score
 
@@ -185,13 +187,12 @@ def _read_columns(
     names: Sequence[str] = ()
     lines = Lines(stream, name)
     for number, line in lines:
-        text = line.rstrip("\r\n")
+        cells = line.split() if line.isascii() else _SPACE.split(line.strip(" \t\r\n"))
         if lines.fault:
-            reject(lines.fault, text)
+            reject(lines.fault, line.rstrip("\r\n"))
             continue
-        if text.startswith("#") or not text or text.isspace():
+        if not cells or line[0] == "#":
             continue
-        cells = text.split() if text.isascii() else _SPACE.split(text.strip(" \t"))
         if not names:
             header = _find_places(cells, form)
             names = cells if header else next((known for known in layouts if len(known) == len(cells)), ())
@@ -199,15 +200,14 @@ def _read_columns(
             query, document, counted = header or _find_places(names, form) or (0, 0, 0)
             if header:
                 continue
-        if len(cells) != len(names):
-            shapes = " or ".join(f"{len(known)} ({' '.join(known)})" for known in layouts)
-            problem = f"{name}:{number}: {len(cells)} columns, not {shapes}."
-            reject(InputError(problem, hint="" if names else form.hint), text)
-            continue
         try:
-            score = _number(cells[counted], form, names[counted])
+            if len(cells) != len(names):
+                shapes = " or ".join(f"{len(known)} ({' '.join(known)})" for known in layouts)
+                raise ValueError(f"{len(cells)} columns, not {shapes}.")
+            score = _number(cells[counted], form, names[counted], counted + 1)
         except ValueError as error:
-            reject(InputError(f"{name}:{number}: column {counted + 1}: {error}"), text)
+            hint = "" if names else form.hint
+            reject(InputError(f"{name}:{number}: {error}", hint=hint), line.rstrip("\r\n"))
         else:
             run_name = cells[-1] if names[-1] == "run_name" else ""
             yield RunLine(cells[query], cells[document], score, number, run_name)
@@ -242,13 +242,14 @@ def _find_id(row: Mapping[str, Any], names: Sequence[str], of: str) -> str:
     raise ValueError(f"no id of the {of} (one of: {', '.join(names)}).")
 
 
-def _number(value: object, form: _Form, name: str) -> float:
+def _number(value: object, form: _Form, name: str, column: int = 0) -> float:
     """Return the number of a column or field; raise ValueError, which says what is wrong with it."""
     try:
         number = form.convert(value)
     except (TypeError, ValueError, OverflowError):
         shown = "missing" if value == () else json.dumps(value)
-        raise ValueError(f"the {name} is {shown}, not {form.wanted}.") from None
+        where = f"column {column}: " if column else ""
+        raise ValueError(f"{where}the {name} is {shown}, not {form.wanted}.") from None
     return -number if name == "rank" else number
 
 
