@@ -371,7 +371,7 @@ class Reranker:
                 characters_read=int(scored.characters_read[place]),
                 passage=scored.passages[place],
                 model_score=on_scale[place] if on_scale else None,
-                first_score=candidates.first_scores[place] if on_scale or first_ranks else None,
+                first_score=candidates.first_scores[place] if candidates.first_scores else None,
                 first_rank=first_ranks.get(place),
             )
             for rank, place in enumerate(

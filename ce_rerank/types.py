@@ -172,8 +172,8 @@ class RankedDocument:
     float32 that the model gave, widened; -inf for a blank document, which is not scored. `tokens` counts what
     the model was fed: query, document (or the best passage) and special tokens. `truncated` is True when a
     part of the document was not read, and `characters_read` is the offset where reading stopped, in whatever
-    passage that was. Where a first stage's score is blended in, `model_score` and `first_score` are the two
-    that `score` is made of; `first_rank` is the place, from 1, at which a first stage chose the document.
+    passage that was. `first_score` is that of a first stage, if there is one, and `first_rank` the place,
+    from 1, at which it chose the document. `model_score` is the model's where `score` is blended of the two.
     """
 
     document: Document
