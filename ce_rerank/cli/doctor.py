@@ -210,7 +210,7 @@ def find_openvino() -> Finding:
         precisions.append("bf16")
     if has_int8():
         precisions.append("int8")
-    text = f"encoders with one label, compiled; on cpu in {' or '.join(precisions)}"
+    text = f"encoders with one label, compiled; on cpu in {', '.join(precisions)}"
     return Finding("openvino", "green", text, "", {**answer, "precisions": precisions})
 
 
