@@ -21,7 +21,6 @@ from ..formats.fields import has_field
 from ..formats.json import encode_json
 from ..formats.source import Reject
 from ..types import Candidates, Coverage, Document, Ranking, RankOptions
-from ..windows import count_characters
 
 if TYPE_CHECKING:
     from ..reranker import Reranker
@@ -220,7 +219,7 @@ def rank_pools(
     again; UsageError is raised if it is not what was there then. `on_progress` is called with the number of
     documents just scored.
     """
-    plan = reranker.plan_windows(options)
+    plan = reranker.plan_pools(options)
     ahead = _ReadAhead(reranker, reader, options, shard, skip_bad_rows, after)
     ahead.start()
     reached = after
@@ -315,7 +314,7 @@ class _ReadAhead(threading.Thread):
         self._reranker = reranker
         self._reader = reader
         self._options = options
-        self._plan = reranker.plan_windows(options)
+        self._plan = reranker.plan_pools(options)
         self._shard = shard
         self._skip_bad_rows = skip_bad_rows
         self._after = after
@@ -361,7 +360,7 @@ class _ReadAhead(threading.Thread):
         for document in candidates.documents:
             self._digest.update(repr((document.id, document.text, document.fields)).encode())
         self._expect(len(candidates.documents))
-        self._put(candidates, self._plan.count_tokens(candidates), count_characters(candidates))
+        self._put(candidates, self._plan.count_tokens(candidates), candidates.characters)
 
     def _scorable(self, candidates: Candidates) -> Candidates:
         """Leave out documents that are too long where that is refused; raise InputError for the query."""

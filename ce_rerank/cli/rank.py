@@ -7,10 +7,9 @@ import logging
 import os
 import stat
 import sys
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
-from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from typing import Annotated, BinaryIO, ClassVar, Literal
 
 import typer
 
@@ -30,11 +29,10 @@ from ..formats.trec import require_run_id
 from ..formats.writers import open_writer, require_format
 from ..ranking import select_top
 from ..types import Candidates, Document, Query, Ranking, RankOptions
-from .commands import COMMANDS, option
-from .console import Activity, show_messages, stdout_console
+from .commands import COMMANDS, option, option_field
+from .console import show_messages, stdout_console
 from .excerpt import cut_passages
 from .options import (
-    FROM,
     INPUT,
     OUTPUT,
     InputOptions,
@@ -55,48 +53,36 @@ OutputFormat = Literal["table", "jsonl", "json", "csv", "tsv", "text", "trec"]
 _FORMATS = {**FORMAT_OF_SUFFIX, ".trec": "trec", ".run": "trec"}
 
 
+@dataclass(frozen=True)
+class SourceOptions:
+    """Where the query and the documents come from, besides the arguments."""
+
+    panel: ClassVar = INPUT
+    query: str | None = option_field(
+        None, "--query", "-q", metavar="TEXT", help="The query; all arguments are documents."
+    )
+    query_file: str | None = option_field(None, metavar="PATH", help="Read the query from a file.")
+    file: list[str] | None = option_field(
+        None, "--file", "-f", metavar="PATH", help="Read documents from a file, - for stdin. Repeatable."
+    )
+    files_from: str | None = option_field(
+        None, metavar="FILE", help="Read the names of files from FILE, one a line or NUL-ended."
+    )
+    source_format: InputFormat | None = option_field(
+        None, "--from", help="The format. Default: by suffix, else by the first bytes."
+    )
+    whole_files: bool = option_field(False, help="Each file is one document; arguments name files, too.")
+    on_error: OnError = option_field("stop", help="Stop at what cannot be read, or leave it out (exit 5).")
+
+
 def rank(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(metavar="[QUERY] [DOCUMENT]...", help="The query, then documents."),
     ] = None,
     *,
-    query: Annotated[
-        str | None,
-        option("--query", "-q", panel=INPUT, metavar="TEXT", help="The query; all arguments are documents."),
-    ] = None,
-    query_file: Annotated[
-        Path | None, option("--query-file", panel=INPUT, metavar="PATH", help="Read the query from a file.")
-    ] = None,
-    file: Annotated[
-        list[str] | None,
-        option(
-            "--file",
-            "-f",
-            panel=INPUT,
-            metavar="PATH",
-            help="Read documents from a file, - for stdin. Repeatable.",
-        ),
-    ] = None,
-    source_format: Annotated[InputFormat | None, FROM] = None,
-    whole_files: Annotated[
-        bool,
-        option("--whole-files", panel=INPUT, help="Each file is one document; arguments name files, too."),
-    ] = False,
-    files_from: Annotated[
-        str | None,
-        option(
-            "--files-from",
-            panel=INPUT,
-            metavar="FILE",
-            help="Read the names of files from FILE, - for stdin: one a line, or each ended by a NUL.",
-        ),
-    ] = None,
+    sources: SourceOptions,
     fields: InputOptions,
-    on_error: Annotated[
-        OnError,
-        option("--on-error", panel=INPUT, help="Stop at what cannot be read, or leave it out (exit 5)."),
-    ] = "stop",
     selection: SelectionOptions,
     to: Annotated[
         OutputFormat | None,
@@ -115,27 +101,25 @@ def rank(
     options = selection.rank_options()
     with show_messages(messages) as activity:
         texts = list(arguments or [])
-        asked = _read_query(texts, query, query_file)
-        reading = fields.read_options(source_format, whole_files=whole_files)
-        texts, files = _name_sources(
-            texts, file or [], files_from, reading, is_query_stdin=query_file == Path("-")
-        )
-        read = [str(path) for path in (query_file, files_from, *files) if path is not None]  # - for stdin
+        asked = _read_query(texts, sources)
+        reading = fields.read_options(sources.source_format, whole_files=sources.whole_files)
+        texts, files = _name_documents(texts, sources, reading)
+        read = [name for name in (sources.query_file, sources.files_from, *files) if name]  # - for stdin
         if output.output is not None:
             require_other_file(output.output, read)
-        documents, left_out = _read_documents(texts, files, reading, skip_errors=on_error == "skip")
-        is_seen = output.output is None and sys.stdout.isatty()
-        format = to or format_of_output(output.output, _FORMATS, "table" if is_seen else "jsonl")
+        documents, left_out = _read_documents(texts, files, reading, skip_errors=sources.on_error == "skip")
+        path = output.output
+        is_seen = path is None and sys.stdout.isatty()
+        format = to or format_of_output(path, _FORMATS, "table" if is_seen else "jsonl")
         if format == "trec":
             for place, document in enumerate(documents):
                 require_run_id(document.id, document.origin or f"document {place}")
         writing = WriteOptions(not output.no_text, output.details)
         if format != "table":
             require_format(format, writing)
-        with _open_results(output.output, activity, format) as stream:
+        with nullcontext(activity.stdout(format)) if path is None else open_output(path) as stream:
             ranking = Ranking(asked, ())
             if documents:
-                from ..reading import describe_coverage
                 from ..reranker import Reranker
 
                 activity.stage("Loading the model")
@@ -148,7 +132,7 @@ def rank(
                 (ranking,) = reranker.rank_lists([candidates], everything, on_progress=activity.advance)
                 ranking = _keep_from_min_score(ranking, options)
                 activity.stop()
-                for sentence in describe_coverage(ranking.coverage, reranker.info.max_length, options.long):
+                for sentence in ranking.coverage.describe(reranker.info.max_length, options.long):
                     log.warning("%s", sentence)
             if "-" not in read:
                 _warn_of_unread_pipe()
@@ -156,19 +140,20 @@ def rank(
     return ROWS_LEFT_OUT if left_out else 0
 
 
-def _name_sources(
-    texts: list[str], files: list[str], files_from: str | None, reading: ReadOptions, *, is_query_stdin: bool
+def _name_documents(
+    texts: list[str], sources: SourceOptions, reading: ReadOptions
 ) -> tuple[list[str], list[str]]:
     """Return the documents that are arguments, and the names of the files; - for stdin, piped or named."""
-    is_stdin_taken = is_query_stdin or files_from == "-"
-    if files_from is not None:
-        source = Source.from_name(files_from)
-        files = [*files, *read_file_names(source)]
+    files = list(sources.file or [])
+    if sources.files_from is not None:
+        names = Source.from_name(sources.files_from)
+        files += read_file_names(names)
         if not texts and not files:
-            log.warning("%s names no files, so there are no documents.", source.name)
+            log.warning("%s names no files, so there are no documents.", names.name)
             return [], []
+    taken = [sources.query_file, sources.files_from].count("-")
     if not texts and not files:
-        if is_stdin_taken or sys.stdin.isatty():
+        if taken or sys.stdin.isatty():
             raise UsageError(
                 "There are no documents.",
                 hint="Give them after the query, in files with -f, or through a pipe.",
@@ -179,7 +164,7 @@ def _name_sources(
         texts, files = [], walk_folders([*texts, *files])
     elif texts and not files:
         _require_no_rules(reading, "all documents are arguments")
-    if files.count("-") + is_stdin_taken > 1 or (is_query_stdin and files_from == "-"):
+    if files.count("-") + taken > 1:
         raise UsageError("stdin is named more than once.", hint="Give -f - once.")
     return texts, files
 
@@ -204,12 +189,13 @@ def _read_documents(
     return documents, left_out
 
 
-def _read_query(texts: list[str], query: str | None, query_file: Path | None) -> Query:
+def _read_query(texts: list[str], sources: SourceOptions) -> Query:
     """Return the query from where it is given; without an option it is the first of `texts`, taken off."""
-    if query is not None and query_file is not None:
+    query, file = sources.query, sources.query_file
+    if query is not None and file is not None:
         raise UsageError("Both --query and --query-file are given.", hint="Give one of them.")
-    if query_file is not None:
-        return Query(read_query(Source.from_name(str(query_file))), origin=str(query_file))
+    if file is not None:
+        return Query(read_query(Source.from_name(file)), origin=file)
     if query is None:
         if not texts:
             raise UsageError(
@@ -281,10 +267,6 @@ def _warn_of_unread_pipe() -> None:
         waiting = fcntl.ioctl(stdin, termios.FIONREAD, bytes(4))
         if stat.S_ISFIFO(os.fstat(stdin).st_mode) and any(waiting):
             log.warning("stdin has data, and the documents are named otherwise. Give -f - to rank it too.")
-
-
-def _open_results(path: Path | None, activity: Activity, format: str) -> AbstractContextManager[BinaryIO]:
-    return nullcontext(activity.stdout(format)) if path is None else open_output(path)
 
 
 def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:

@@ -16,7 +16,7 @@ from ..types import Pair, Precision
 from .base import EngineInfo, EngineOptions
 from .batching import Float32s, PairTokens, TokenBatch, score_in_batches
 from .model import Model, load_model, quiet_libraries
-from .openvino.compilable import says_out_of_memory
+from .openvino.runtime import says_out_of_memory
 from .tokenization import PairTokenizer
 
 log = logging.getLogger("ce_rerank")

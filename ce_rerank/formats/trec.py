@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import InputError, UsageError
 from ..types import Ranking
@@ -64,37 +64,21 @@ def read_run(
     null score, that of a blank document, becomes the lowest of the query minus 1. What cannot be read is
     rejected: by default, that raises an InputError naming file and line.
     """
-    source = as_source(readable)
-    with source.open() as stream:
-        kind = _kind_of(stream, _RUN)
-        if kind in ("columns", "object"):
-            yield from _read_entries(kind, stream, source.name, _RUN, reject, columns)
-            return
-        lists: dict[str, list[RunLine]] = {}
-        for line in _read_entries(kind, stream, source.name, _RUN, reject):
-            lists.setdefault(line.query_id, []).append(line)
-        for ranked in lists.values():
-            ranked.sort(key=lambda line: -line.score)
-            scores = separate_ties(line.score for line in ranked)
-            yield from (line._replace(score=score) for line, score in zip(ranked, scores, strict=True))
+    yield from _read(readable, _RUN, reject, columns)
 
 
 def read_judgements(readable: Readable, reject: Reject = raise_at_once) -> Iterator[Judgement]:
-    """Read relevance judgements in any form, in the order of the file.
-
-    What cannot be read is rejected: by default, that raises an InputError naming file and line.
-    """
-    source = as_source(readable)
-    with source.open() as stream:
-        kind = _kind_of(stream, _JUDGEMENTS)
-        for entry in _read_entries(kind, stream, source.name, _JUDGEMENTS, reject):
-            yield Judgement(entry.query_id, entry.doc_id, int(entry.score), entry.line_number)
+    """Read relevance judgements in any form, in the order of the file; see `read_run` for `reject`."""
+    for line in _read(readable, _JUDGEMENTS, reject):
+        yield Judgement(line.query_id, line.doc_id, int(line.score), line.line_number)
 
 
 def _as_score(value: Any) -> float:
     """Return a score, -inf for null and an empty cell (of a blank document); raise ValueError for others."""
-    score = -math.inf if value is None or value == "" else float(value)
-    if isinstance(value, bool) or math.isnan(score):
+    if value is None or value == "":
+        return -math.inf
+    score = float(value)
+    if score != score or isinstance(value, bool):
         raise ValueError
     return score
 
@@ -136,18 +120,40 @@ _JUDGEMENTS = _Form(
 )
 
 
-def _kind_of(stream: LookAhead, form: _Form) -> str:
-    """Return `columns`, `object`, or the input format of rows, by the first bytes."""
-    head = stream.peek(_ENOUGH_TO_TELL).lstrip()
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    if _OBJECT_OF_OBJECTS.match(head):
-        return "object"
-    if _JSON_ROWS.match(head):
-        return "jsonl"
-    header = head.partition(b"\n")[0].decode(errors="replace").replace('"', "").strip()
-    tables = (("csv", ","), ("tsv", "\t"))
-    return next((kind for kind, cut in tables if _find_places(header.split(cut), form)), "columns")
+def _read(readable: Readable, form: _Form, reject: Reject, columns: Sequence[str] = ()) -> Iterator[RunLine]:
+    """Read queries, documents and numbers; what kind of file it is, its first bytes tell."""
+    source = as_source(readable)
+    with source.open() as stream:
+        head = stream.peek(_ENOUGH_TO_TELL).lstrip()
+        names = head.partition(b"\n")[0].decode(errors="replace").replace('"', "").strip()
+        if _OBJECT_OF_OBJECTS.match(head):
+            yield from _read_object(stream, source.name, form)
+            return
+        format: InputFormat
+        if head.startswith(b"PAR1"):
+            format = "parquet"
+        elif _JSON_ROWS.match(head):
+            format = "jsonl"
+        elif _find_places(re.split("[,;]", names), form):
+            format = "csv"
+        elif _find_places(names.split("\t"), form):
+            format = "tsv"
+        else:
+            yield from _read_columns(stream, source.name, form, columns, reject)
+            return
+        rows = row_reader(format)(stream, source.name, reject)
+        lines = (line for row, origin in rows for line in _read_row(row, form, origin, reject))
+        yield from _rank(lines) if form is _RUN else lines
+
+
+def _rank(lines: Iterable[RunLine]) -> Iterator[RunLine]:
+    lists: dict[str, list[RunLine]] = {}
+    for line in lines:
+        lists.setdefault(line.query_id, []).append(line)
+    for ranked in lists.values():
+        ranked.sort(key=lambda line: -line.score)
+        scores = separate_ties(line.score for line in ranked)
+        yield from (line._replace(score=score) for line, score in zip(ranked, scores, strict=True))
 
 
 def _find_places(names: Sequence[str], form: _Form) -> tuple[int, int, int] | None:
@@ -155,19 +161,6 @@ def _find_places(names: Sequence[str], form: _Form) -> tuple[int, int, int] | No
     usual = (_QUERY_NAMES, _DOCUMENT_NAMES, form.number_names)
     found = [next((names.index(name) for name in known if name in names), -1) for known in usual]
     return None if -1 in found else (found[0], found[1], found[2])
-
-
-def _read_entries(
-    kind: str, stream: LookAhead, name: str, form: _Form, reject: Reject, columns: Sequence[str] = ()
-) -> Iterator[RunLine]:
-    """Read the queries, documents and numbers, as scores, of any kind of file."""
-    if kind == "columns":
-        yield from _read_columns(stream, name, form, columns, reject)
-    elif kind == "object":
-        yield from _read_object(stream, name, form)
-    else:
-        for row, origin in row_reader(cast(InputFormat, kind))(stream, name, reject):
-            yield from _read_row(row, form, origin, reject)
 
 
 def _read_object(stream: LookAhead, name: str, form: _Form) -> Iterator[RunLine]:
@@ -194,13 +187,12 @@ def _read_columns(
     names: Sequence[str] = ()
     lines = Lines(stream, name)
     for number, line in lines:
-        text = line.rstrip("\r\n")
+        cells = line.split() if line.isascii() else _SPACE.split(line.strip(" \t\r\n"))
         if lines.fault:
-            reject(lines.fault, text)
+            reject(lines.fault, line.rstrip("\r\n"))
             continue
-        if text.startswith("#") or not text or text.isspace():
+        if not cells or line[0] == "#":
             continue
-        cells = text.split() if text.isascii() else _SPACE.split(text.strip(" \t"))
         if not names:
             header = _find_places(cells, form)
             names = cells if header else next((known for known in layouts if len(known) == len(cells)), ())
@@ -208,15 +200,14 @@ def _read_columns(
             query, document, counted = header or _find_places(names, form) or (0, 0, 0)
             if header:
                 continue
-        if len(cells) != len(names):
-            shapes = " or ".join(f"{len(known)} ({' '.join(known)})" for known in layouts)
-            problem = f"{name}:{number}: {len(cells)} columns, not {shapes}."
-            reject(InputError(problem, hint="" if names else form.hint), text)
-            continue
         try:
-            score = _number(cells[counted], form, names[counted])
+            if len(cells) != len(names):
+                shapes = " or ".join(f"{len(known)} ({' '.join(known)})" for known in layouts)
+                raise ValueError(f"{len(cells)} columns, not {shapes}.")
+            score = _number(cells[counted], form, names[counted], counted + 1)
         except ValueError as error:
-            reject(InputError(f"{name}:{number}: column {counted + 1}, {error}"), text)
+            hint = "" if names else form.hint
+            reject(InputError(f"{name}:{number}: {error}", hint=hint), line.rstrip("\r\n"))
         else:
             run_name = cells[-1] if names[-1] == "run_name" else ""
             yield RunLine(cells[query], cells[document], score, number, run_name)
@@ -248,16 +239,17 @@ def _find_id(row: Mapping[str, Any], names: Sequence[str], of: str) -> str:
             value = int(value)
         if isinstance(value, (str, int)) and not isinstance(value, bool):
             return str(value)
-    raise ValueError(f"no id of the {of}, by which judgements are found (one of: {', '.join(names)}).")
+    raise ValueError(f"no id of the {of} (one of: {', '.join(names)}).")
 
 
-def _number(value: object, form: _Form, name: str) -> float:
+def _number(value: object, form: _Form, name: str, column: int = 0) -> float:
     """Return the number of a column or field; raise ValueError, which says what is wrong with it."""
     try:
         number = form.convert(value)
     except (TypeError, ValueError, OverflowError):
         shown = "missing" if value == () else json.dumps(value)
-        raise ValueError(f"the {name}, is {shown}, not {form.wanted}.") from None
+        where = f"column {column}: " if column else ""
+        raise ValueError(f"{where}the {name} is {shown}, not {form.wanted}.") from None
     return -number if name == "rank" else number
 
 

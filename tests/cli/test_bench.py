@@ -137,11 +137,11 @@ def test_a_worker_that_dies_between_rounds_is_told(run: Run, monkeypatch: pytest
 
 
 def test_queries_are_beginnings_in_any_script() -> None:
-    lists = bench.make_lists(
+    lists = bench.split_documents(
         [*(["月" * 500] * 5), "one two three four five six seven eight nine ten", *(["x"] * 14)]
     )
     assert [len(texts) for _, texts in lists] == [2] * 10
     assert [query for query, _ in lists][:3] == ["月" * 60, "月" * 60, "月" * 60]
-    assert bench.make_lists(["one two three four five six seven eight nine ten"])[0][0].endswith(
+    assert bench.split_documents(["one two three four five six seven eight nine ten"])[0][0].endswith(
         "seven eight"
     )

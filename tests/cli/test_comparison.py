@@ -187,22 +187,21 @@ def test_gains_are_a_chart_and_a_list_of_those_that_gained_and_lost_most() -> No
         "-0.50\n"
         "\n"
         "Gained:\n"
-        "q1  +0.5000  ██████████████████████████████  0.500 → 1.000\n"
+        "q1  +0.5000  ████████████████████████████████  0.500 → 1.000\n"
         "\n"
         "Lost:\n"
-        "q3  -0.2500  ███████████████                 0.500 → 0.250"
+        "q3  -0.2500  ████████████████                  0.500 → 0.250"
     )
 
 
-def test_texts_stand_beside_the_queries_on_two_lines_at_most() -> None:
+def test_texts_stand_beside_the_queries_as_far_as_there_is_room() -> None:
     target = console(60)
     texts = {"q1": "what similarity laws must be obeyed when constructing aeroelastic models of aircraft"}
     draw_gains(target, evaluation(BEFORE, BETTER), BETTER, "nDCG@10", texts)
     lines = drawn(target).splitlines()
     first = lines.index("Gained:") + 1
-    assert lines[first : first + 3] == [
-        "q1  +0.5000  ██████████  0.500 → 1.000  what similarity laws",
-        "                                        must be obeyed when…",
+    assert lines[first : first + 2] == [
+        "q1  +0.5000  ██████████  0.500 → 1.000  what similarity law…",
         "q2  +0.2500  █████       0.500 → 0.750",
     ]
 

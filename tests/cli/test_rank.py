@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,26 @@ def test_where_min_score_leaves_nothing_the_best_score_is_said(run: Run) -> None
     assert result.stderr == (
         "warning: None of 2 documents has a score from 9 up; the best has 2 (--scores logit).\n"
     )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a pipe there cannot be looked at")
+def test_a_pipe_with_data_that_nobody_reads_is_warned_of_and_left_alone(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"two\n")
+    with os.fdopen(reader) as pipe:
+        monkeypatch.setattr("sys.stdin", pipe)
+        assert app(["what", "one"], standalone_mode=False) == 0
+        assert capsys.readouterr().err == (
+            "warning: stdin has data, and the documents are named otherwise. Give -f - to rank it too.\n"
+        )
+        os.close(writer)
+        assert app(["what", "one", "-f", "-"], standalone_mode=False) == 0
+        captured = capsys.readouterr()
+        assert (len(captured.out.splitlines()), captured.err) == (2, "")
+        assert app(["what", "one"], standalone_mode=False) == 0
+        assert capsys.readouterr().err == ""
 
 
 def test_a_dash_as_output_is_stdout(run: Run) -> None:
