@@ -407,9 +407,11 @@ def test_every_option_reaches_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_pa
     ]  # fmt: skip
 
 
-def test_progress_adds_up_to_the_number_of_documents(counting_reranker: Reranker) -> None:
+@pytest.mark.parametrize("long", ["truncate", "chunk"])
+def test_progress_adds_up_to_the_number_of_documents(counting_reranker: Reranker, long: Any) -> None:
     done: list[int] = []
-    counting_reranker.rank("red", ["one two three"] * 30, on_progress=done.append)
+    texts = ["one two three", "one " * 500] * 15
+    counting_reranker.rank("red", texts, long=long, on_progress=done.append)
     assert sum(done) == 30
     assert len(done) > 1
 

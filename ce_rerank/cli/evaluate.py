@@ -157,14 +157,17 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: b
         ],
     }
     if per_query:
+        values = {
+            name: list(
+                zip(*(map(_defined, run.by_query[name].tolist()) for run in evaluation.runs), strict=True)
+            )
+            for name in evaluation.measures
+        }
         document["queries"] = [
             {
                 "query_id": query_id,
                 **({"query": texts.get(query_id)} if texts else {}),
-                "values": {
-                    name: [_defined(run.by_query[name][place]) for run in evaluation.runs]
-                    for name in evaluation.measures
-                },
+                "values": {name: values[name][place] for name in evaluation.measures},
             }
             for place, query_id in enumerate(evaluation.query_ids)
         ]
@@ -180,7 +183,7 @@ def _as_rows(
             if not per_query:
                 yield {**row, "value": None, **dict.fromkeys(_COMPARED), **_measured(run, name)}
                 continue
-            for query_id, value in zip(evaluation.query_ids, run.by_query[name], strict=True):
+            for query_id, value in zip(evaluation.query_ids, run.by_query[name].tolist(), strict=True):
                 text = {"query": texts.get(query_id)} if texts else {}
                 yield {**row, "query_id": query_id, **text, "value": _defined(value)}
 
@@ -194,8 +197,8 @@ def _measured(run: MeasuredRun, name: str) -> dict[str, Any]:
 
 
 def _defined(value: float) -> float | None:
-    # A measure may be undefined for a query, which JSON has no number for; numpy's numbers are not Python's.
-    return None if math.isnan(value) else value if isinstance(value, int) else float(value)
+    # A measure may be undefined for a query, which JSON has no number for.
+    return None if math.isnan(value) else value
 
 
 @dataclass(frozen=True, slots=True)
