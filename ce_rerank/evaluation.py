@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 import logging
 import math
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -190,8 +191,9 @@ def parse_measures(names: Iterable[str]) -> list[Measure]:
             evaluator = ir_measures.evaluator([measure], {"1": {"a": 1, "b": 0}})
             list(evaluator.iter_calc({"1": {"a": 2.0, "b": 1.0}}))
         except Exception as error:
+            reason = re.sub(r"invalid param (\w+)=<object .*", r"it needs a \1", str(error).rstrip("."))
             raise UsageError(
-                f"{name!r} is not a measure that ir_measures can calculate ({str(error).rstrip('.')}).",
+                f"{name!r} is not a measure that ir_measures can calculate ({reason}).",
                 hint=f"Measures look like {', '.join(DEFAULT_MEASURES)}; see https://ir-measur.es",
             ) from None
         measures.append(measure)
