@@ -34,7 +34,7 @@ from ..formats.output import (
     require_writable,
     told_as_usage_errors,
 )
-from ..models.contents import list_files, select_files
+from ..models.checkpoint import Checkpoint, select_files
 from .run import START, Progress
 
 Settings = Mapping[str, Any]
@@ -375,7 +375,7 @@ def digest_folder(folder: Path) -> str | None:
         return None
     digest = hashlib.sha256()
     names = {path.name for path in folder.iterdir() if path.is_file()}
-    for name in sorted(names.union(select_files(list_files(folder), with_code=True))):
+    for name in sorted(names.union(select_files(Checkpoint("", folder, "folder").files, with_code=True))):
         with (folder / name).open("rb") as stream:
             digest.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()[:16]

@@ -141,10 +141,10 @@ def test_code_is_selected_only_when_asked_for() -> None:
             "has pickled weights (1_Dense/pytorch_model.bin), which can run any code when they are loaded",
         ),
         ([*WHOLE, "pytorch_model.bin"], None),
-        (["model.Q4.gguf"], "has only GGUF weights (model.Q4.gguf), which cannot be loaded here"),
+        (["model.Q4.gguf"], "has only weights of a format that cannot be loaded here (model.Q4.gguf)"),
         (
             ["config.json", "onnx/model.onnx", "tokenizer.json"],
-            "has only ONNX weights (onnx/model.onnx), which cannot be loaded here",
+            "has only weights of a format that cannot be loaded here (onnx/model.onnx)",
         ),
         (["adapter_config.json", "adapter_model.safetensors"], "is an adapter, not a whole model"),
         ([], "has no config.json"),
@@ -417,7 +417,7 @@ class TestWhatItsFilesSay:
         [
             ("license: mit\nlanguage: [de, en]", "mit", ("de", "en")),
             ("license: [mit, apache-2.0]", "mit, apache-2.0", ()),
-            ("license: 5\nlanguage: 5", "5", ("5",)),
+            ("license: 5\nlanguage: 5", "5", ()),
             ("license:\nlanguage: [de, null]", None, ("de",)),
             ("license: {name: mit}\nlanguage: en", "{'name': 'mit'}", ("en",)),
             ("license: [", None, ()),

@@ -147,7 +147,7 @@ class TestFetching:
         hub.add(NAME, {"README.md": b"x", "model.Q4_K_M.gguf": b"x"})
         answer = resolve_at(NAME)
         assert answer["message"] == (
-            "owner/reranker has only GGUF weights (model.Q4_K_M.gguf), which cannot be loaded here."
+            "owner/reranker has only weights of a format that cannot be loaded here (model.Q4_K_M.gguf)."
         )
         assert [request for request in hub.requests if "resolve" in request] == []
 
@@ -227,7 +227,7 @@ class TestRefusal:
         hub.add(NAME)
         hub.status, hub.headers = 401, {"X-Error-Message": "Invalid credentials in Authorization header"}
         answer = resolve_at(NAME)
-        assert answer["message"] == f"The hub refuses the access token that it was given for {NAME}."
+        assert answer["message"] == f"The hub refuses the access token that it got for {NAME}."
 
     def test_of_a_model_that_the_token_may_not_read(self, hub: LocalHub, resolve_at: Resolver) -> None:
         hub.status = 403
@@ -236,7 +236,7 @@ class TestRefusal:
     def test_of_too_many_requests(self, hub: LocalHub, resolve_at: Resolver) -> None:
         hub.status = 429
         answer = resolve_at(NAME)
-        assert answer["message"] == "The hub has had too many requests from here to give owner/reranker now."
+        assert answer["message"] == "The hub has had too many requests to give owner/reranker now."
 
 
 class TestUnreachable:
