@@ -39,9 +39,8 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..batch.first_stage import Search
-    from ..batch.output import BatchOutput
     from ..batch.resume import UnfinishedFile
-    from ..batch.run import CandidateReader, RankedPool, Tally
+    from ..batch.run import BatchOutput, CandidateReader, RankedPool, Tally
     from ..engines.base import EngineInfo
     from .evaluate import Gains
 
