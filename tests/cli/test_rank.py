@@ -366,7 +366,7 @@ def test_rows_that_cannot_be_read_are_left_out_as_asked(run: Run) -> None:
     result = run("red", "--on-error", "skip", stdin=CSV)
     assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["two", "one"]
     assert result.exit_code == 5
-    assert "1 rows were left out (the first: stdin:3: the row has 3 fields" in " ".join(result.stderr.split())
+    assert "1 rows were left out (the first: stdin:3: 3 fields, not 2" in " ".join(result.stderr.split())
     assert run("red", stdin=CSV).exit_code == 3
 
 
