@@ -136,6 +136,8 @@ class BatchOutput(Protocol):
 
     progress: Progress
     """How far the output is: where to go on from."""
+    patience_seconds: float | None
+    """How long to wait, when the batch ends early, for the last pool to be written; None for ever."""
 
     def write(self, pool: RankedPool) -> None:
         """Take a pool's results and bad rows; they are safe when this returns."""

@@ -191,6 +191,7 @@ class Gains:
     weights: list[float]
     before: Run | None
     progress: Progress = START
+    patience_seconds: float | None = None
     found: dict[str, dict[str, float]] = field(default_factory=dict)
     after: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
