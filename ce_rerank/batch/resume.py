@@ -15,8 +15,8 @@ import io
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -178,22 +178,23 @@ class UnfinishedFile:
                 self._part_errors_path.unlink(missing_ok=True)
         return self.progress
 
-    def add_error(self, line: bytes) -> None:
-        """Write a line to the file of errors; it is made with the first."""
-        with self._told_as_output_errors():
-            if self._errors is None:
-                self._errors = _PartFile.make(self._part_errors_path, self._part_errors_path)
-            self._errors.write(line)
+    def commit(self, progress: Progress, errors: Iterable[bytes] = (), *, is_complete: bool = False) -> None:
+        """Make all that was written safe, up to here, with these further lines for the file of errors.
 
-    def commit(self, progress: Progress, *, is_complete: bool = False) -> None:
-        """Make all that was written safe, up to here; raise OutputError when that is not possible."""
-        with self._told_as_output_errors():
-            extents = [Extent() if file is None else file.sync() for file in (self._part, self._errors)]
+        Raises OutputError when that is not possible.
+        """
+        try:
+            for line in errors:
+                self._errors = self._errors or _PartFile.make(self._part_errors_path, self._part_errors_path)
+                self._errors.write(line)
+            part, of_errors = [Extent() if one is None else one.sync() for one in (self._part, self._errors)]
             state = replace(
-                self._state, progress=progress, part=extents[0], errors=extents[1], is_complete=is_complete
+                self._state, progress=progress, part=part, errors=of_errors, is_complete=is_complete
             )
             self._write_state(state)
-            self._state = state
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+        self._state = state
 
     def finish(self, convert: Callable[[BinaryIO], None] | None = None) -> None:
         """Give the complete part its name, or what `convert` makes of it, and then its errors theirs."""
@@ -286,13 +287,6 @@ class UnfinishedFile:
                     self.part_path.unlink(missing_ok=True)
             elif isinstance(error, InputError):
                 self._write_state(replace(self._state, has_bad_input=True))
-
-    @contextmanager
-    def _told_as_output_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise cannot_write(self.path, error) from None
 
 
 class _PartFile(io.BufferedWriter):

@@ -24,7 +24,7 @@ from ..types import Candidates, Coverage, Document, Ranking, RankOptions
 
 if TYPE_CHECKING:
     from ..reranker import Reranker
-    from .output import BatchOutput
+    from .output import FileOutput, StreamOutput
 
 _PAUSE_SECONDS = 0.25
 """A pipe that gives nothing for so long is taken to pause, and what it has given is ranked."""
@@ -135,7 +135,7 @@ class RankedPool:
 def rank_batch(
     reranker: Reranker,
     reader: CandidateReader,
-    output: BatchOutput,
+    output: FileOutput | StreamOutput,
     options: RankOptions,
     *,
     shard: Shard = WHOLE,
@@ -171,9 +171,8 @@ def rank_batch(
         if writing is not None:
             writing.finish()
     except BaseException:
-        # What is ranked is still written; but a reader of our output that neither reads nor leaves is left.
         if writing is not None:
-            writing.join(_STOP_SECONDS)
+            writing.join(output.patience_seconds)
         raise
     output.complete()
     return tally
@@ -182,7 +181,7 @@ def rank_batch(
 class _Writing(threading.Thread):
     """A pool that is being written while the next is ranked."""
 
-    def __init__(self, output: BatchOutput, pool: RankedPool) -> None:
+    def __init__(self, output: FileOutput | StreamOutput, pool: RankedPool) -> None:
         super().__init__(name="ce-rerank writer", daemon=True)
         self._output = output
         self._pool = pool

@@ -37,7 +37,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..batch.output import BatchOutput
+    from ..batch.output import FileOutput, StreamOutput
     from ..batch.resume import UnfinishedFile
     from ..batch.run import CandidateReader, RankedPool, Tally
     from ..engines.base import EngineInfo
@@ -220,7 +220,7 @@ class _Job:
             activity.stage("Loading the model")
             reranker = Reranker(**as_keywords(self.model))
             options = replace(self.writing, model=reranker.info.description)
-            output: BatchOutput
+            output: FileOutput | StreamOutput
             if file is not None:
                 sizes = [_source(name).size_bytes for name in names]
                 output = FileOutput(file, format, options, self._settings(format, reranker.info), sizes)

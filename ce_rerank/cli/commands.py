@@ -55,7 +55,7 @@ class PlainHelp:
             commands: list[tuple[str, Any]] = [
                 (name, self.get_command(ctx, name)) for name in self.list_commands(ctx)
             ]
-            panels["Commands"] = [(name, command.get_short_help_str(100)) for name, command in commands]
+            panels["Commands"] = [(name, command.get_short_help_str(200)) for name, command in commands]
         for title, records in panels.items():
             with formatter.section(title):
                 formatter.write_dl(records, col_max=26)

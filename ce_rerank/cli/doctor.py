@@ -199,16 +199,19 @@ def find_torch(gpus: list[str]) -> Finding:
 
 def find_openvino() -> Finding:
     """Find what OpenVINO can do here."""
-    from ..engines.hardware import has_native_bf16
+    from ..engines.hardware import has_int8, has_native_bf16
 
     answer = run_part("openvino", {}, _LOAD_SECONDS)
     if isinstance(answer, str):
         remedy = "pip install --force-reinstall openvino"
         return Finding("openvino", "yellow", f"It cannot be loaded: {answer}", remedy)
-    precision = "bf16" if "BF16" in answer["capabilities"] and has_native_bf16() else "fp32"
-    return Finding(
-        "openvino", "green", f"encoders with one label, compiled; on cpu in {precision}", "", answer
-    )
+    precisions = ["fp32"]
+    if "BF16" in answer["capabilities"] and has_native_bf16():
+        precisions.append("bf16")
+    if has_int8():
+        precisions.append("int8")
+    text = f"encoders with one label, compiled; on cpu in {', '.join(precisions)}"
+    return Finding("openvino", "green", text, "", {**answer, "precisions": precisions})
 
 
 def find_hub_cache() -> Finding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -38,10 +37,10 @@ from .commands import option
 from .console import show_messages, stdout_console
 from .options import MessageOptions, Output, format_of_output
 
-EvaluationFormat = Literal["table", "json", "csv", "tsv"]
+EvaluationFormat = Literal["table", "json"]
 
 _COMPARED = ("delta", "p_value", "corrected_p_value", "better", "worse", "same")
-_FORMATS = {".txt": "table", ".json": "json", ".csv": "csv", ".tsv": "tsv"}
+_FORMATS = {".txt": "table", ".json": "json"}
 
 
 def evaluate(
@@ -97,7 +96,7 @@ def evaluate(
     if per_query and format == "table" and len(runs) == 1:
         raise UsageError(
             "--per-query shows what a second run gains over the first, and there is one run.",
-            hint="Name another run, or see the values of this one with --to json, csv or tsv.",
+            hint="Name another run, or see the values of this one with --to json.",
         )
     names = tuple(columns.split(",")) if columns else ()
     with show_messages(messages) as activity:
@@ -117,7 +116,7 @@ def evaluate(
             if format == "json":
                 document = _as_object(evaluation, texts, per_query=per_query)
                 stream.write(encode_utf8(json.dumps(document, ensure_ascii=False, indent=2) + "\n"))
-            elif format == "table":
+            else:
                 from .comparison import draw_evaluation, draw_gains
 
                 drawn = io.StringIO()
@@ -127,16 +126,6 @@ def evaluate(
                     console.print()
                     draw_gains(console, evaluation, run, evaluation.measures[0], texts)
                 stream.write(encode_utf8(drawn.getvalue()))
-            else:
-                rows = list(_as_rows(evaluation, texts, per_query=per_query))
-                written = io.StringIO()
-                # The first run is compared with nothing, the last has all columns.
-                writer = csv.DictWriter(
-                    written, rows[-1], delimiter="," if format == "csv" else "\t", lineterminator="\n"
-                )
-                writer.writeheader()
-                writer.writerows(rows)
-                stream.write(encode_utf8(written.getvalue()))
 
 
 def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: bool) -> dict[str, Any]:
@@ -172,20 +161,6 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: b
             for place, query_id in enumerate(evaluation.query_ids)
         ]
     return document
-
-
-def _as_rows(
-    evaluation: Evaluation, texts: Mapping[str, str], *, per_query: bool
-) -> Iterator[dict[str, Any]]:
-    for run in evaluation.runs:
-        for name in evaluation.measures:
-            row = {"run": run.name, "measure": name}
-            if not per_query:
-                yield {**row, "value": None, **dict.fromkeys(_COMPARED), **_measured(run, name)}
-                continue
-            for query_id, value in zip(evaluation.query_ids, run.by_query[name].tolist(), strict=True):
-                text = {"query": texts.get(query_id)} if texts else {}
-                yield {**row, "query_id": query_id, **text, "value": _defined(value)}
 
 
 def _measured(run: MeasuredRun, name: str) -> dict[str, Any]:

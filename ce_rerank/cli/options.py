@@ -58,7 +58,7 @@ class ModelOptions:
         "auto", "--device", "-d", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps."
     )
     engine: EngineName = option_field("auto", help="What scores the pairs.")
-    precision: Precision = option_field("auto", help="auto: bf16 where native, else fp32.")
+    precision: Precision = option_field("auto", help="auto is bf16 where the CPU or GPU has it, else fp32.")
     max_length: int | None = option_field(
         None, metavar="TOKENS", min=8, help="Read at most so many tokens of query and document."
     )

@@ -160,14 +160,15 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
     if options.format is not None:
         return cast(InputFormat, options.format)
     suffix = suffix_without_compression(source.path) if source.path else ""
-    format = FORMAT_OF_SUFFIX.get(suffix)
-    if format is not None and not (format == "text" and options.are_rows_objects):
-        return format
+    named = FORMAT_OF_SUFFIX.get(suffix)
+    if named is not None and named != "text":
+        return named
     stream.look_at_line(_LOOK_BYTES)
     head = stream.peek(0)
     if kind := next((kind for magic, kind in _NOT_READ.items() if head.startswith(magic)), ""):
         raise InputError(f"{source.name}: {kind}, which is not read.", hint="Save it as Parquet or CSV.")
-    format = sniff_format(head, (*options.text_fields, *options.header_names))
+    sniffed = sniff_format(head, (*options.text_fields, *options.header_names))
+    format = sniffed if named is None or options.are_rows_objects else named
     if format == "text" and options.are_rows_objects:
         format = "tsv" if b"\t" in head.lstrip().partition(b"\n")[0] and not options.delimiter else "csv"
     elif format == "text" and (table := _table_format(head)):
@@ -175,7 +176,8 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
             "%s: read as text, a document a line, but it looks like a table: --from %s reads it as one.",
             source.name, table,
         )  # fmt: skip
-    log.info("%s: read as %s, going by its first bytes (--from says otherwise).", source.name, format)
+    if named is None:
+        log.info("%s: read as %s, going by its first bytes (--from says otherwise).", source.name, format)
     return format
 
 

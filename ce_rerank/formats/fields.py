@@ -33,7 +33,7 @@ QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
 _MISSING = object()
 _DEEPEST_SHOWN = 5
 _MOST_SHOWN = 12
-_COLUMNS_HINT = 'It holds columns; write it as rows, an object each (pandas: orient="records", lines=True).'
+_COLUMNS_HINT = 'Write the rows as an object each (pandas: orient="records", lines=True).'
 _PLAIN_NAME = re.compile(r"[\w.$@/:-]+")
 
 
@@ -239,9 +239,9 @@ def _way_in(value: object) -> str:
         option = f", and give --text-field {text_path}" if text_path and text_path not in TEXT_FIELDS else ""
         if text_path or 2 * size > len(json.dumps(value)):
             return f"Take the rows out of it: jq -c '{path}'{option}."
-    if isinstance(value, dict) and _is_by_column(value):
-        return _COLUMNS_HINT
-    return ""
+    return (
+        _COLUMNS_HINT if isinstance(value, list) or (isinstance(value, dict) and _is_by_column(value)) else ""
+    )
 
 
 def _is_by_column(value: Mapping[str, Any]) -> bool:

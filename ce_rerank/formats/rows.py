@@ -132,7 +132,7 @@ def _with_input(
     for name, value in fields:
         if name not in taken:
             row[name] = value
-        elif name not in row or type(row[name]) is not type(value) or row[name] != value:
+        elif name not in row or row[name] != value or isinstance(row[name], bool) != isinstance(value, bool):
             displaced[name] = value
     if displaced:
         row[displaced_name] = displaced

@@ -24,8 +24,11 @@ from .source import Lines, LookAhead, Readable, Reject, as_source, raise_at_once
 
 log = logging.getLogger("ce_rerank")
 
-_QUERY_NAMES = ("query_id", "query-id", "qid", "q_id", "topic_id")
-_DOCUMENT_NAMES = ("doc_id", "doc-id", "docno", "docid", "corpus-id", "corpus_id", "pid", "id", "_id")
+# In lower case, the first that is there: PyTerrier has qid and query (a text), docno and docid (a number).
+_QUERY_NAMES = ("query_id", "query-id", "qid", "q_id", "topic_id", "topic", "query")
+_DOCUMENT_NAMES = (
+    "doc_id", "doc-id", "document_id", "docno", "docid", "corpus-id", "corpus_id", "pid", "id", "_id",
+)  # fmt: skip
 # trec_eval counts the documents of every grade from 0 up; from 2**31 its measures are silently 0.
 _HIGHEST_GRADE = 1_000_000
 _ENOUGH_TO_TELL = 1 << 12
@@ -112,7 +115,7 @@ _RUN = _Form(
 )
 _JUDGEMENTS = _Form(
     "a file of judgements",
-    ("relevance", "rel", "label", "grade", "score"),
+    ("relevance", "rel", "label", "grade", "judgement", "judgment", "score"),
     _as_grade,
     "a whole number up to 1,000,000",
     (("query_id", "0", "doc_id", "relevance"), ("query_id", "doc_id", "relevance")),
@@ -125,7 +128,7 @@ def _read(readable: Readable, form: _Form, reject: Reject, columns: Sequence[str
     source = as_source(readable)
     with source.open() as stream:
         head = stream.peek(_ENOUGH_TO_TELL).lstrip()
-        names = head.partition(b"\n")[0].decode(errors="replace").replace('"', "").strip()
+        names = re.split(rb"[\r\n]", head)[0].decode(errors="replace").replace('"', "")
         if _OBJECT_OF_OBJECTS.match(head):
             yield from _read_object(stream, source.name, form)
             return
@@ -158,8 +161,8 @@ def _rank(lines: Iterable[RunLine]) -> Iterator[RunLine]:
 
 def _find_places(names: Sequence[str], form: _Form) -> tuple[int, int, int] | None:
     """Return where the ids of query and document and the number stand; None if one of them is missing."""
-    usual = (_QUERY_NAMES, _DOCUMENT_NAMES, form.number_names)
-    found = [next((names.index(name) for name in known if name in names), -1) for known in usual]
+    usual, lower = (_QUERY_NAMES, _DOCUMENT_NAMES, form.number_names), [name.lower() for name in names]
+    found = [next((lower.index(name) for name in known if name in lower), -1) for known in usual]
     return None if -1 in found else (found[0], found[1], found[2])
 
 
@@ -219,11 +222,11 @@ def _read_row(row: object, form: _Form, where: str, reject: Reject) -> list[RunL
     try:
         if not isinstance(row, dict):
             raise ValueError(f"the row is {json_kind(row)}, not an object.")
-        query_id = _find_id(row, _QUERY_NAMES, "query")
+        query_id = _find_id(_lower_names(row), _QUERY_NAMES, "query")
         results = row.get("results", [row]) if form is _RUN else [row]
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
             raise ValueError('"results" is not a list of objects.')
-        for result in results:
+        for result in map(_lower_names, results):
             doc_id = _find_id(result, _DOCUMENT_NAMES, "document")
             found = next((name for name in form.number_names if name in result), form.number_names[0])
             number = _number(result.get(found, ()), form, found)
@@ -231,6 +234,10 @@ def _read_row(row: object, form: _Form, where: str, reject: Reject) -> list[RunL
     except ValueError as error:
         reject(InputError(f"{where}: {error}"), encode_json(row))
     return lines
+
+
+def _lower_names(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.lower(): value for name, value in row.items()}
 
 
 def _find_id(row: Mapping[str, Any], names: Sequence[str], of: str) -> str:

@@ -233,6 +233,7 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["hits", "--resume", "-o", "/dev/null"], "--resume goes on with a file, and none is named."),
         (["hits", "-o", "./hits"], "hits is both input and output."),
         (["hits", "out.errors.jsonl", "-o", "out"], "out.errors.jsonl is input, and would be written over"),
+        (["--run", "r", "--queries", "q", "--corpus", "c", "--query-field", "q"], "--run has none."),
         (["hits", "--shard", "3/2"], '"3/2" is not a shard.'),
         (["hits", "-o", "no/out"], "no/out: there is no folder no to write to."),
         (["hits", "-o", "."], ".: a directory, not a file."),
@@ -283,7 +284,7 @@ def test_where_nobody_watches_a_line_now_and_then_says_how_far_it_is(
     [
         ["--scores", "sigmoid"], ["--long", "chunk"], ["--min-score", "1"], ["--shard", "1/2"], ["--no-text"],
         ["--details"], ["--text-field", "text"], ["--id-field", "id"], ["--query-field", "query"],
-        ["--documents-field", "documents"], ["--to", "rows"], ["--from", "jsonl"],
+        ["--columns", "a,b"], ["--documents-field", "documents"], ["--to", "rows"], ["--from", "jsonl"],
     ],
     ids=lambda more: more[0],
 )  # fmt: skip
