@@ -220,19 +220,16 @@ def _paths(row: Mapping[str, Any], prefix: str, levels: int = _DEEPEST_SHOWN) ->
 
 
 def _no_text(row: Mapping[str, Any], path: str, origin: str) -> InputError:
-    hint = _way_in(row)
-    if not hint and "query" in row and any(isinstance(value, list) for value in row.values()):
+    hint = _way_in(row) or "Name it with --text-field."
+    if not row.keys().isdisjoint(QUERY_FIELDS) and any(isinstance(value, list) for value in row.values()):
         hint = "Queries with their documents are for: ce-rerank batch"
-    return MissingFieldError(
-        f'{origin}: no "{path}" field ({describe_fields(row)}).',
-        hint=hint or "Name it with --text-field.",
-    )
+    return MissingFieldError(f'{origin}: no "{path}" field ({describe_fields(row)}).', hint=hint)
 
 
 def _way_in(value: object) -> str:
     """Return the hint for what holds the rows deeper, as the whole answer of a search engine does."""
     found = sorted(_inner_rows(value, ""), key=lambda found: (not found[1], -found[2]))
-    if found and not (isinstance(value, dict) and "query" in value):
+    if found:
         path, text_path, size = found[0]
         # A list may be an item of an array itself.
         path = "flatten[]" if isinstance(value, list) else path
