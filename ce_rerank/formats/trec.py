@@ -327,5 +327,7 @@ def separate_ties(scores: Iterable[float]) -> Iterator[float]:
     falling[falling == -np.inf] = (scored.min() if len(scored) else 0) - 1
     previous = float("inf")
     for score in falling.tolist():
-        previous = min(score, float(np.nextafter(np.float32(previous), np.float32("-inf"))))
-        yield previous
+        if score >= previous:
+            score = float(np.nextafter(np.float32(previous), np.float32("-inf")))
+        yield score
+        previous = score
