@@ -204,6 +204,11 @@ class Reranker:
         """What runs, where and how: engine, device, precision, model, limits and scale."""
         return self._engine.info
 
+    @property
+    def batch_tokens(self) -> int:
+        """The tokens of a batch, padding included."""
+        return self._batch_tokens or self._engine.batch_tokens
+
     @for_python()
     def rank(
         self,
@@ -302,8 +307,7 @@ class Reranker:
     def plan_pools(self, options: RankOptions) -> PoolPlan:
         """Return how many queries to score together: enough to fill batches, few enough to wait for."""
         most = self.info.max_length if options.long == "truncate" else None
-        batch_tokens = self._batch_tokens or self._engine.batch_tokens
-        return PoolPlan(max(POOL_TOKENS, _LEAST_BATCHES * batch_tokens), most)
+        return PoolPlan(max(POOL_TOKENS, _LEAST_BATCHES * self.batch_tokens), most)
 
     def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
         """Raise InputError for a query that leaves no room, or a document too long where that is refused."""
@@ -318,11 +322,11 @@ class Reranker:
 
         Raises InputError and UnavailableError as `rank` does. What was cut is marked and not logged.
         """
-        lists = [self._take_first_stage(candidates, options) for candidates in lists]
+        lists = [self.take_first_stage(candidates, options) for candidates in lists]
         scored = self.score_lists(lists, options, on_progress)
         return [self.make_ranking(one, of_one, options) for one, of_one in zip(lists, scored, strict=True)]
 
-    def _take_first_stage(self, candidates: Candidates, options: RankOptions) -> Candidates:
+    def take_first_stage(self, candidates: Candidates, options: RankOptions) -> Candidates:
         """Return the documents that BM25 chooses, or those given with the first scores that they carry."""
         if options.bm25 is not None and not candidates.first_scores:
             try:
