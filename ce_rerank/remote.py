@@ -9,8 +9,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -41,7 +41,9 @@ class RemoteModel:
         self.url = url.rstrip("/")
         self._parts = parts
         self._key = api_key or os.environ.get(KEY_VARIABLE)
-        self._local = threading.local()
+        self._idle: list[http.client.HTTPConnection] = []
+        self._threads = ThreadPoolExecutor(_CONNECTIONS)
+        weakref.finalize(self, _close, self._idle)
         self.info: dict[str, Any] = self._call("GET", "/info")
         if "max_input_length" not in self.info or "engine" not in self.info:
             raise UnavailableError(
@@ -72,11 +74,10 @@ class RemoteModel:
             return self._rank(lists[number], texts, options)
 
         results: list[list[dict[str, Any]]] = [[] for _ in lists]
-        with ThreadPoolExecutor(_CONNECTIONS) as threads:
-            for (number, _), answer in zip(parts, threads.map(ask, parts), strict=True):
-                results[number] += answer
-                if on_progress is not None:
-                    on_progress(len(answer))
+        for (number, _), answer in zip(parts, self._threads.map(ask, parts), strict=True):
+            results[number] += answer
+            if on_progress is not None:
+                on_progress(len(answer))
         return results
 
     def _rank(self, candidates: Candidates, texts: list[str], options: RankOptions) -> list[dict[str, Any]]:
@@ -116,29 +117,33 @@ class RemoteModel:
         raise UnavailableError(f"The server {self.url} {reason}.", hint="Start one: ce-rerank serve.")
 
     def _ask_once(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            make = (
-                http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-            )
-            connection = make(self._parts.hostname or "", self._parts.port, timeout=_ANSWER_SECONDS)
-            self._local.connection = connection
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+            make = kinds[self._parts.scheme]
+            connection = make(self._parts.hostname or "", self._parts.port, timeout=_ANSWER_SECONDS)
         try:
             connection.request(method, f"{self._parts.path.rstrip('/')}{path}", content, headers)
             response = connection.getresponse()
             answer = response.read()
         except BaseException:
             connection.close()
-            self._local.connection = None
             raise
+        self._idle.append(connection)
         try:
             return response.status, json.loads(answer)
         except ValueError:
             return response.status, None
+
+
+def _close(connections: list[http.client.HTTPConnection]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 def _message(answer: Any) -> str:

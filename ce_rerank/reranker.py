@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from .engines.base import Engine, EngineInfo
     from .engines.batching import PairTokens
+    from .remote import RemoteModel
 
 log = logging.getLogger("ce_rerank")
 
@@ -119,12 +120,18 @@ class Reranker:
     `threads` bounds the CPU threads. With `offline` the network is never tried. `trust_remote_code` and
     `allow_pickle` let a model run code of its own, as part of it or from its pickled weights.
 
+    The URL of a running `ce-rerank serve` as the `model` has its model score; the other arguments are then
+    the server's business.
+
     One instance may be used from several threads. Raises UsageError for arguments that cannot mean anything
     and UnavailableError for a model, device or engine that is unavailable.
 
         for hit in Reranker().rank("query", ["a", "b"], top_k=3):
             print(hit.index, hit.score, hit.text)
     """
+
+    _remote: RemoteModel | None = None
+    _batch_tokens: int | None = None
 
     @for_python()
     def __init__(
@@ -151,6 +158,15 @@ class Reranker:
         ):
             if not isinstance(text, kinds):
                 raise UsageError(f"{name} is {text!r}.", hint="Give a string.")
+        if str(model).startswith(("http://", "https://")):
+            of_server = [device, engine, precision, revision, max_length, batch_tokens, threads]
+            if of_server != ["auto", "auto", "auto", None, None, None, None]:
+                raise UsageError(
+                    "The model is a server's, which has chosen its device, engine, precision and limits.",
+                    hint="Leave these options out, or give them to ce-rerank serve.",
+                )
+            self._connect(str(model))
+            return
         device = parse_device(device)
         for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens), ("threads", threads)):
             require_whole_number(name, value)
@@ -188,12 +204,31 @@ class Reranker:
         reranker._start(engine, batch_tokens)
         return reranker
 
+    def _connect(self, url: str) -> None:
+        """Take the model of a server as what scores."""
+        from .engines.base import EngineInfo
+        from .remote import RemoteModel
+
+        self._remote = RemoteModel(url)
+        self._warned_of: set[str] = set()
+        facts = self._remote.info
+        self._info = EngineInfo(
+            facts["engine"],
+            f"{facts['device']} of {self._remote.url}",
+            facts["precision"],
+            facts["model"],
+            facts["revision"],
+            facts["max_input_length"],
+            facts["activation"],
+        )
+
     def _start(self, engine: Engine, batch_tokens: int | None) -> None:
+        self._info = engine.info
         self._engine = engine
         self._batch_tokens = batch_tokens
         # A query is tokenized once, though its room is asked for by whoever reads it and whoever scores it.
         self._room_beside = lru_cache(maxsize=4096)(engine.tokenizer.document_room)
-        self._warned_of: set[str] = set()
+        self._warned_of = set()
 
     def __repr__(self) -> str:
         info = self.info
@@ -202,12 +237,12 @@ class Reranker:
     @property
     def info(self) -> EngineInfo:
         """What runs, where and how: engine, device, precision, model, limits and scale."""
-        return self._engine.info
+        return self._info
 
     @property
     def batch_tokens(self) -> int:
-        """The tokens of a batch, padding included."""
-        return self._batch_tokens or self._engine.batch_tokens
+        """The tokens of a batch, padding included; 0 where a server decides."""
+        return 0 if self._remote else self._batch_tokens or self._engine.batch_tokens
 
     @for_python()
     def rank(
@@ -310,7 +345,12 @@ class Reranker:
         return PoolPlan(max(POOL_TOKENS, _LEAST_BATCHES * self.batch_tokens), most)
 
     def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
-        """Raise InputError for a query that leaves no room, or a document too long where that is refused."""
+        """Raise InputError for a query that leaves no room, or a document too long where that is refused.
+
+        A server looks at that when it scores.
+        """
+        if self._remote is not None:
+            return
         self._require_room([candidates])
         if options.long == "error":
             self._require_whole([candidates], list(self._read(_pairs_of([candidates]), options)))
@@ -399,6 +439,8 @@ class Reranker:
         """
         import numpy as np
 
+        if self._remote is not None:
+            return _score_remotely(self._remote, lists, options, on_progress, with_blanks=with_blanks)
         self._require_room(lists)
         pairs = _pairs_of(lists)
         scored = Scored.unread([text for _, text in pairs])
@@ -502,7 +544,15 @@ class Reranker:
 
         if scale == "logit":
             return logits
-        scores = sigmoid(logits) if scale == "sigmoid" else self._engine.activate(logits)
+        if scale == "sigmoid" or (self._remote is not None and self.info.activation == "sigmoid"):
+            scores = sigmoid(logits)
+        elif self._remote is not None and self.info.activation != "identity":
+            raise UsageError(
+                f"The server's model has an activation of its own, {self.info.activation}.",
+                hint="Give --scores logit or sigmoid.",
+            )
+        else:
+            scores = logits if self._remote is not None else self._engine.activate(logits)
         return np.where(np.isneginf(logits), logits, scores)
 
     def _require_room(self, lists: Sequence[Candidates]) -> None:
@@ -643,6 +693,39 @@ class Scored:
             blank=int((self.tokens == 0).sum()),
             tokens=int(self.tokens.sum()),
         )
+
+
+def _score_remotely(
+    model: RemoteModel,
+    lists: Sequence[Candidates],
+    options: RankOptions,
+    on_progress: Progress | None,
+    *,
+    with_blanks: bool,
+) -> list[Scored]:
+    """Let a server score what is not blank."""
+    results = []
+    kept = [
+        [place for place, one in enumerate(candidates.documents) if with_blanks or not is_blank(one.text)]
+        for candidates in lists
+    ]
+    to_send = [
+        Candidates(one.query, [one.documents[place] for place in places])
+        for one, places in zip(lists, kept, strict=True)
+    ]
+    for candidates, places, answers in zip(
+        lists, kept, model.score(to_send, options, on_progress), strict=True
+    ):
+        scored = Scored.unread([document.text for document in candidates.documents])
+        for place, answer in zip(places, answers, strict=True):
+            scored.logits[place] = answer["relevance_score"]
+            for name in ("tokens", "truncated", "characters_read"):
+                getattr(scored, name)[place] = answer[name]
+            if "line" in answer:
+                start, end = answer["start"], answer["end"]
+                scored.passages[place] = Passage(scored.texts[place][start:end], start, end, answer["line"])
+        results.append(scored)
+    return results
 
 
 def _passage_size(options: RankOptions, room: int, max_length: int) -> tuple[int, int]:

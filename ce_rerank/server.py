@@ -154,7 +154,9 @@ class RequestPools:
             self._changed.notify()
         self._thread.join()
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
         return len(self._waiting)
 
     def submit(self, candidates: Candidates, options: RankOptions) -> Future[Ranking]:
@@ -268,6 +270,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(CeRerankError, _answer_ours)
+    app.add_exception_handler(Exception, _answer_fault)
     errors: dict[int | str, dict[str, Any]] = {
         status: {"description": kind} for status, kind in _STATUS_TYPES.items() if status != 405
     }
@@ -289,7 +292,11 @@ def create_app(
     async def health() -> Response:
         if service.failure is not None:
             return _error(503, f"The model cannot be loaded: {service.failure}")
-        return JSONResponse({"status": "ok"}) if service.pools else _error(503, "The model is loading.")
+        return (
+            JSONResponse({"status": "ok"})
+            if service.pools is not None
+            else _error(503, "The model is loading.")
+        )
 
     @app.get("/info", responses=errors)
     async def info() -> dict[str, Any]:
@@ -317,7 +324,9 @@ class _Service:
         max_documents: int,
         max_queue: int,
     ) -> None:
-        self._load = (lambda: reranker) if isinstance(reranker, Reranker) else reranker
+        self._load: Callable[[], Reranker] = (
+            (lambda: reranker) if isinstance(reranker, Reranker) else reranker
+        )
         self._served_names = served_names
         self._max_documents = max_documents
         self._max_queue = max_queue
@@ -330,7 +339,7 @@ class _Service:
         self.tokens = Counter("ce_rerank_tokens", "Tokens scored.", **counted)
         self.seconds = Histogram("ce_rerank_seconds", "Seconds to an answer.", ["path"], **counted)
         Gauge("ce_rerank_queue", "Requests that wait.", **counted).set_function(
-            lambda: len(self.pools) if self.pools else 0
+            lambda: 0 if self.pools is None else self.pools.waiting
         )
 
     @asynccontextmanager
@@ -381,7 +390,7 @@ class _Service:
         results = [
             {
                 "index": hit.index,
-                "relevance_score": _written(hit.score, options.scores),
+                "relevance_score": self._written(hit.score, options.scores),
                 **({"document": {"text": hit.text}} if body.return_documents else {}),
                 **(_details(hit) if body.details else {}),
             }
@@ -411,7 +420,7 @@ class _Service:
         results = [
             {
                 "index": hit.index,
-                "score": _written(hit.score, scale),
+                "score": self._written(hit.score, scale),
                 **({"text": hit.text} if body.return_text else {}),
             }
             for hit in ranking
@@ -440,7 +449,7 @@ class _Service:
         )
         scores = [hit.score for ranking in rankings for hit in sorted(ranking, key=lambda hit: hit.index)]
         data = [
-            {"index": place, "object": "score", "score": _written(score, body.scores)}
+            {"index": place, "object": "score", "score": self._written(score, body.scores)}
             for place, score in enumerate(scores)
         ]
         tokens = sum(ranking.coverage.tokens for ranking in rankings)
@@ -451,6 +460,15 @@ class _Service:
             "data": data,
             "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
         }
+
+    def _written(self, score: float, scale: ScoreScale) -> float | None:
+        """Return a score as JSON has it: that of a blank document is 0 from 0 to 1, null elsewhere."""
+        if math.isfinite(score):
+            return shortest_float32(score)
+        is_probability = scale == "sigmoid" or (
+            scale == "model" and self.reranker.info.activation == "sigmoid"
+        )
+        return 0.0 if is_probability else None
 
     async def _rank(
         self, request: Request, candidates: Candidates, options: RankOptions, model: str | None
@@ -551,13 +569,6 @@ async def _until_gone(request: Request) -> None:
         pass
 
 
-def _written(score: float, scale: ScoreScale) -> float | None:
-    """Return a score as JSON has it: that of a blank document is 0 among probabilities, null elsewhere."""
-    if math.isfinite(score):
-        return shortest_float32(score)
-    return 0.0 if scale == "sigmoid" else None
-
-
 def _details(hit: RankedDocument) -> dict[str, Any]:
     details: dict[str, Any] = {"tokens": hit.tokens, "truncated": hit.truncated}
     details["characters_read"] = hit.characters_read
@@ -590,3 +601,8 @@ async def _answer_ours(request: Request, error: Exception) -> JSONResponse:
         return _error(400, str(error))
     log.error("%s", error)
     return _error(500, str(error))
+
+
+async def _answer_fault(request: Request, error: Exception) -> JSONResponse:
+    log.error("A fault of ours: %s: %s", type(error).__name__, error)
+    return _error(500, f"A fault of the server's: {type(error).__name__}.")

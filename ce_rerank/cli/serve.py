@@ -95,6 +95,7 @@ def serve(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=_SHUTDOWN_SECONDS
         )
         server = uvicorn.Server(config)
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what goes wrong, the server says itself
         log.warning("Listening on http://%s:%d", host, listening.getsockname()[1])
         # uvicorn raises the signal that ended it again; what was accepted is then finished, and all is well.
         for number in (signal.SIGTERM, signal.SIGINT):
