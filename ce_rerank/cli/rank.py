@@ -114,7 +114,11 @@ def rank(
         if format == "trec":
             for place, document in enumerate(documents):
                 require_run_id(document.id, document.origin or f"document {place}")
-        writing = WriteOptions(not output.no_text, output.details)
+        writing = WriteOptions(
+            not output.no_text,
+            output.details,
+            first_stage_names=selection.first_stage_names(details=output.details),
+        )
         if format != "table":
             require_format(format, writing)
         with nullcontext(activity.stdout(format)) if path is None else open_output(path) as stream:

@@ -148,6 +148,25 @@ def find_value(row: Mapping[str, Any], path: str) -> Any:
     return _MISSING
 
 
+def find_number(document: Document, name: str, place: int) -> float:
+    """Return the number in a field of a document, with its sign changed if the name starts with a minus.
+
+    Raises InputError, naming the document by its origin or place, for a field without a number.
+    """
+    value = find_value(document.fields, name.removeprefix("-"))
+    try:
+        number = float("nan" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if number != number:
+        where = document.origin or f"document {place}"
+        raise InputError(
+            f'{where}: no number in the field "{name.removeprefix("-")}".',
+            hint="Name the field of the first stage's score with --first-score-field.",
+        )
+    return -number if name.startswith("-") else number
+
+
 def without_texts(document: Document) -> dict[str, Any]:
     """Return a document's fields without those that its text was made from, except a title."""
     fields: Any = document.fields
