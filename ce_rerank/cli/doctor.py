@@ -277,8 +277,10 @@ def find_hub(*, offline: bool) -> Finding:
 def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     """Find whether the model is here, and compiled."""
     from ..engines.openvino.cache import find_compiled, find_obstacle
+    from ..models.catalog import OFFLINE_NAME, resolve_alias
+    from ..models.hub import find_snapshot
     from ..models.offline import INSTALL_HINT
-    from ..models.store import OFFLINE_NAME, default_model, find_cached_fault, resolve_checkpoint
+    from ..models.store import default_model, resolve_checkpoint
     from ..models.store import find_model as find_entry
 
     name = keywords["model"] or default_model()
@@ -289,7 +291,9 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     except UnavailableError as error:
         if find_entry(name) is None or name == OFFLINE_NAME:
             return Finding("model", "red", error.message, error.hint, facts)
-        fault = find_cached_fault(name, **named)
+        cached = find_snapshot(resolve_alias(name), named["revision"])
+        trust = {"allow_pickle": named["allow_pickle"], "with_code": named["trust_remote_code"]}
+        fault = cached.find_fault(**trust) if cached else None
         at_revision = f" at revision {named['revision']!r}" if named["revision"] else ""
         text = f"{name} {fault.cause}." if fault else f"{name} is not here{at_revision}."
         remedy = INSTALL_HINT if keywords["model"] is None else error.hint
