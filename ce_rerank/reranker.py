@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from .errors import InputError, UnavailableError, UsageError, as_python, for_python, told_from
+from .formats.fields import find_number
 from .inputs import (
     CandidatesInput,
     DocumentInput,
@@ -216,6 +217,10 @@ class Reranker:
         chunk_tokens: int | None = None,
         chunk_overlap: int | None = None,
         pool: PoolName = "max",
+        bm25: int | None = None,
+        bm25_language: str = "english",
+        first_score_field: str | None = None,
+        blend: float = 0.0,
         text_field: str | Sequence[str] = (),
         id_field: str | None = None,
         on_progress: Progress | None = None,
@@ -234,7 +239,10 @@ class Reranker:
         Raises UsageError for arguments that cannot mean anything, InputError for a document or query that
         cannot be scored, UnavailableError when the model gives no number for one.
         """
-        options = RankOptions(top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool)
+        options = RankOptions(
+            top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool,
+            bm25, bm25_language, first_score_field, blend,
+        )  # fmt: skip
         if on_progress is not None and not callable(on_progress):
             raise UsageError(f"on_progress is {on_progress!r}.", hint="Give a function of one number.")
         candidates = as_candidates(query, documents, rules=as_field_rules(text_field, id_field))
@@ -253,6 +261,10 @@ class Reranker:
         chunk_tokens: int | None = None,
         chunk_overlap: int | None = None,
         pool: PoolName = "max",
+        bm25: int | None = None,
+        bm25_language: str = "english",
+        first_score_field: str | None = None,
+        blend: float = 0.0,
         text_field: str | Sequence[str] = (),
         id_field: str | None = None,
     ) -> Iterator[Ranking]:
@@ -263,7 +275,10 @@ class Reranker:
         marked in the results and not logged. Raises as `rank` does.
         """
         with for_python():
-            options = RankOptions(top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool)
+            options = RankOptions(
+            top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool,
+            bm25, bm25_language, first_score_field, blend,
+        )  # fmt: skip
             lists = read_candidates(queries, as_field_rules(text_field, id_field))
             for candidates in self.plan_pools(options).cut(lists):
                 yield from self.rank_lists(candidates, options)
@@ -303,8 +318,29 @@ class Reranker:
 
         Raises InputError and UnavailableError as `rank` does. What was cut is marked and not logged.
         """
+        lists = [self._take_first_stage(candidates, options) for candidates in lists]
         scored = self.score_lists(lists, options, on_progress)
         return [self.make_ranking(one, of_one, options) for one, of_one in zip(lists, scored, strict=True)]
+
+    def _take_first_stage(self, candidates: Candidates, options: RankOptions) -> Candidates:
+        """Return the documents that BM25 chooses, or those given with the first scores that they carry."""
+        if options.bm25 is not None and not candidates.first_scores:
+            try:
+                from .retrieval import choose
+            except ImportError as error:
+                raise UnavailableError(
+                    f"bm25 needs {error.name}.", hint="Install it: pip install 'ce-rerank[bm25]'"
+                ) from None
+            chosen = choose(candidates, options)
+            if candidates.documents and not chosen.documents:
+                name = told_from(candidates.query.origin, f'"{candidates.query.text}"')
+                log.warning("No document shares a word with the query %s, so that none is scored.", name)
+            return chosen
+        if options.first_score_field is not None:
+            name = options.first_score_field
+            scores = [find_number(one, name, place) for place, one in enumerate(candidates.documents)]
+            return replace(candidates, first_scores=scores)
+        return candidates
 
     def make_ranking(self, candidates: Candidates, scored: Scored, options: RankOptions) -> Ranking:
         """Rank a query's documents by what came of them: scale, order, threshold and number of results."""
@@ -312,6 +348,11 @@ class Reranker:
         values = self._to_scale(scored.logits, options.scores)
         on_scale: list[float] | None = None
         first_ranks: dict[int, int] = {}
+        if options.blend and len(candidates.first_scores) != len(candidates.documents):
+            raise UsageError(
+                "blend mixes in a first stage's score, and there is none.",
+                hint="Give bm25 or first_score_field.",
+            )
         if options.blend:
             on_scale = values.tolist()
             values = blend(scored.logits, candidates.first_scores, options.blend)
@@ -330,14 +371,15 @@ class Reranker:
                 characters_read=int(scored.characters_read[place]),
                 passage=scored.passages[place],
                 model_score=on_scale[place] if on_scale else None,
-                first_score=candidates.first_scores[place] if on_scale or first_ranks else None,
+                first_score=candidates.first_scores[place] if candidates.first_scores else None,
                 first_rank=first_ranks.get(place),
             )
             for rank, place in enumerate(
                 select_top(scores, top_k=options.top_k, min_score=options.min_score), start=1
             )
         )
-        return Ranking(candidates.query, results, scored.coverage)
+        coverage = replace(scored.coverage, left_out=candidates.left_out)
+        return Ranking(candidates.query, results, coverage)
 
     def score_lists(
         self,

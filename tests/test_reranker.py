@@ -26,7 +26,7 @@ from ce_rerank import (
     UsageError,
 )
 from ce_rerank.engines.base import EngineOptions
-from ce_rerank.models.store import Checkpoint
+from ce_rerank.models.checkpoint import Checkpoint
 
 
 class Foreign:

@@ -24,7 +24,6 @@ from ..types import Candidates, Coverage, Document, Ranking, RankOptions
 
 if TYPE_CHECKING:
     from ..reranker import Reranker
-    from .output import FileOutput, StreamOutput
 
 _PAUSE_SECONDS = 0.25
 """A pipe that gives nothing for so long is taken to pause, and what it has given is ranked."""
@@ -132,10 +131,27 @@ class RankedPool:
     expected_documents: int | None
 
 
+class BatchOutput(Protocol):
+    """Takes the pools that `rank_batch` ranks: `batch.output` has those that write."""
+
+    progress: Progress
+    """How far the output is: where to go on from."""
+    patience_seconds: float | None
+    """How long to wait, when the batch ends early, for the last pool to be written; None for ever."""
+
+    def write(self, pool: RankedPool) -> None:
+        """Take a pool's results and bad rows; they are safe when this returns."""
+        ...
+
+    def complete(self) -> None:
+        """Do what comes at the end, after the last pool."""
+        ...
+
+
 def rank_batch(
     reranker: Reranker,
     reader: CandidateReader,
-    output: FileOutput | StreamOutput,
+    output: BatchOutput,
     options: RankOptions,
     *,
     shard: Shard = WHOLE,
@@ -181,7 +197,7 @@ def rank_batch(
 class _Writing(threading.Thread):
     """A pool that is being written while the next is ranked."""
 
-    def __init__(self, output: FileOutput | StreamOutput, pool: RankedPool) -> None:
+    def __init__(self, output: BatchOutput, pool: RankedPool) -> None:
         super().__init__(name="ce-rerank writer", daemon=True)
         self._output = output
         self._pool = pool

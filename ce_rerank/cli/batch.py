@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,10 +38,11 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..batch.output import FileOutput, StreamOutput
+    from ..batch.first_stage import Search
     from ..batch.resume import UnfinishedFile
-    from ..batch.run import CandidateReader, RankedPool, Tally
+    from ..batch.run import BatchOutput, CandidateReader, RankedPool, Tally
     from ..engines.base import EngineInfo
+    from .evaluate import Gains
 
 log = logging.getLogger("ce_rerank")
 
@@ -78,7 +80,8 @@ def batch(
         list[str] | None,
         option(
             "--corpus", panel=INPUT, metavar="FILE",
-            help="The documents that the run names: JSONL or TSV, as BEIR has them. Repeatable.",
+            help="The documents of --run, or those to search with --bm25: JSONL or TSV, as BEIR has them. "
+            "Repeatable.",
         ),
     ] = None,
     source_format: Annotated[Literal["jsonl", "json", "csv", "tsv", "parquet"] | None, FROM] = None,
@@ -151,26 +154,34 @@ def batch(
         raise UsageError("--measure needs judgements to measure by.", hint="Give --qrels QRELS.")
     path = output.output
     format = cast(BatchFormat, to or format_of_output(path, _FORMATS, "jsonl"))
-    if not inputs and run is None and not sys.stdin.isatty():
+    if not inputs and run is None and not corpus and not sys.stdin.isatty():
         inputs = ["-"]
+    weights = selection.blend_weights()
+    if len(weights) > 1 and qrels is not None and path is None:
+        # Each is blended in by itself, into logits that are computed once.
+        ranking = replace(selection, blend=None, scores="logit", top_k=None, min_score=None).rank_options()
+    else:
+        ranking = selection.rank_options()
     job = _Job(
         inputs or [], run, queries, corpus or [], query_field, documents_field,
-        fields.read_options(source_format), selection.rank_options(),
-        WriteOptions(not output.no_text, output.details, run_name),
+        fields.read_options(source_format), ranking,
+        WriteOptions(
+            not output.no_text, output.details, run_name,
+            first_stage_names=selection.first_stage_names(details=output.details),
+        ),
         model, shard, resume, on_error == "skip",
     )  # fmt: skip
     with show_messages(messages) as activity:
         if qrels is None:
             return job.do(path, format, activity)
-        from .evaluate import FirstStage, output_or_nowhere
+        from .evaluate import Gains
 
         activity.stage("Reading the judgements")
-        first_stage = FirstStage.read(run, qrels, measure, output=path, shard=shard)
-        with output_or_nowhere(path) as written:
-            code = job.do(written, format if path else "trec", activity)
-            activity.stop()
-            first_stage.draw_gains(written, str(path or "reranked"))
-            return code
+        gains = Gains.read(run, qrels, measure, weights, output=path, shard=shard)
+        code = job.do(path, format, activity, gains)
+        activity.stop()
+        gains.draw(path)
+        return code
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +202,10 @@ class _Job:
     resume: bool
     skip_bad_rows: bool
 
-    def do(self, path: Path | None, format: BatchFormat, activity: Activity) -> int:
-        """Rank into a file, or to stdout, and return the exit code."""
+    def do(
+        self, path: Path | None, format: BatchFormat, activity: Activity, gains: Gains | None = None
+    ) -> int:
+        """Rank into a file, to stdout, or without one for `gains` to measure; return the exit code."""
         from ..batch.output import FileOutput, StreamOutput
         from ..batch.resume import UnfinishedFile, require_other_files
         from ..batch.run import WHOLE, Shard, rank_batch
@@ -216,23 +229,25 @@ class _Job:
                 file = stack.enter_context(UnfinishedFile(path, resume=self.resume))
                 if file.is_complete:
                     return _say_complete(file)
-            reader = self._open_reader(for_trec=format == "trec")
+            reader = self._open_reader(for_trec=format == "trec" or gains is not None)
             activity.stage("Loading the model")
             reranker = Reranker(**as_keywords(self.model))
             options = replace(self.writing, model=reranker.info.description)
-            output: FileOutput | StreamOutput
+            output: BatchOutput
             if file is not None:
                 sizes = [_source(name).size_bytes for name in names]
                 output = FileOutput(file, format, options, self._settings(format, reranker.info), sizes)
                 if output.progress.items:
                     log.info("%s: going on after %s queries.", path, f"{output.progress.tally.queries:,}")
+            elif gains is not None:
+                output = gains
             else:
                 stream = activity.stdout(format) if path is None else stack.enter_context(open_output(path))
                 output = StreamOutput(stream, str(path or "stdout"), format, options)
             meter = _Meter(activity, output.progress.tally)
             try:
                 tally = rank_batch(
-                    reranker, reader, output, self.ranking,
+                    reranker, gains.watch(reader) if gains else reader, output, self.ranking,
                     shard=shard, skip_bad_rows=self.skip_bad_rows,
                     on_documents=activity.advance, on_pool=meter.show,
                 )  # fmt: skip
@@ -249,22 +264,29 @@ class _Job:
 
     def _require_sense(self) -> None:
         """Raise UsageError for what does not go together."""
-        if self.run is None and not self.inputs:
+        of_corpus = self.run is not None or bool(self.corpus)
+        if not of_corpus and not self.inputs:
             raise UsageError("There is no input.", hint="Name files, - for stdin, or a run with --run.")
-        if self.run is None and self.corpus:
+        if self.run is not None and self.ranking.bm25 is not None:
+            raise UsageError("Both --run and --bm25 name candidates.", hint="Give one of them.")
+        if self.corpus and self.run is None and self.ranking.bm25 is None:
             raise UsageError(
-                "--corpus has the documents of a --run, and there is none.", hint="Give --run RUN."
+                "--corpus has documents, and nothing says which are candidates.",
+                hint="Give --run RUN, or --bm25 N to search it.",
             )
-        if self.run is not None and self.inputs:
-            raise UsageError("There are both INPUT and --run.", hint="Give one of them.")
-        if self.run is not None and (self.queries is None or not self.corpus):
+        if of_corpus and self.inputs:
+            raise UsageError("There are both INPUT and a run or corpus.", hint="Give one of them.")
+        if of_corpus and (self.queries is None or not self.corpus):
             missing = "--queries" if self.queries is None else "--corpus"
             raise UsageError(
-                f"--run has ids and no texts, and there is no {missing}.", hint=f"Give {missing} FILE."
+                f"--run has ids and no texts, and there is no {missing}."
+                if self.run
+                else f"--corpus is searched for queries, and there is no {missing}.",
+                hint=f"Give {missing} FILE.",
             )
-        if self.run is not None and (self.query_field or self.documents_field):
+        if of_corpus and (self.query_field or self.documents_field):
             raise UsageError(
-                "--query-field and --documents-field are about rows, and --run has none.",
+                "--query-field and --documents-field are about rows, and there are none.",
                 hint="Leave them out.",
             )
 
@@ -276,9 +298,11 @@ class _Job:
         inputs, corpus = (list(map(_source, names)) for names in (self.inputs, self.corpus))
         queries = None if self.queries is None else _source(self.queries)
         reader: RowCandidates | CorpusCandidates
-        if self.run is not None and queries is not None:
-            run = _source(self.run)
-            reader = CorpusCandidates(run, queries, corpus, self.reading, skip_bad_rows=self.skip_bad_rows)
+        if corpus and queries is not None:
+            first_stage = self._build_index if self.run is None else _source(self.run)
+            reader = CorpusCandidates(
+                first_stage, queries, corpus, self.reading, skip_bad_rows=self.skip_bad_rows
+            )
         else:
             reader = RowCandidates(
                 inputs, self.reading, queries=queries, for_trec=for_trec,
@@ -290,6 +314,12 @@ class _Job:
                 with source.open():
                     pass
         return reader
+
+    def _build_index(self, texts: Iterable[str]) -> Search:
+        from ..retrieval import Bm25Index
+
+        index = Bm25Index(texts, language=self.ranking.bm25_language)
+        return lambda query: index.search(query, self.ranking.bm25 or 0)
 
     def _settings(self, format: str, info: EngineInfo) -> dict[str, Any]:
         """Return what the bytes of the output depend on, besides the input.

@@ -199,16 +199,19 @@ def find_torch(gpus: list[str]) -> Finding:
 
 def find_openvino() -> Finding:
     """Find what OpenVINO can do here."""
-    from ..engines.hardware import has_native_bf16
+    from ..engines.hardware import has_int8, has_native_bf16
 
     answer = run_part("openvino", {}, _LOAD_SECONDS)
     if isinstance(answer, str):
         remedy = "pip install --force-reinstall openvino"
         return Finding("openvino", "yellow", f"It cannot be loaded: {answer}", remedy)
-    precision = "bf16" if "BF16" in answer["capabilities"] and has_native_bf16() else "fp32"
-    return Finding(
-        "openvino", "green", f"encoders with one label, compiled; on cpu in {precision}", "", answer
-    )
+    precisions = ["fp32"]
+    if "BF16" in answer["capabilities"] and has_native_bf16():
+        precisions.append("bf16")
+    if has_int8():
+        precisions.append("int8")
+    text = f"encoders with one label, compiled; on cpu in {', '.join(precisions)}"
+    return Finding("openvino", "green", text, "", {**answer, "precisions": precisions})
 
 
 def find_hub_cache() -> Finding:
@@ -274,8 +277,10 @@ def find_hub(*, offline: bool) -> Finding:
 def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     """Find whether the model is here, and compiled."""
     from ..engines.openvino.cache import find_compiled, find_obstacle
+    from ..models.catalog import OFFLINE_NAME, resolve_alias
+    from ..models.hub import find_snapshot
     from ..models.offline import INSTALL_HINT
-    from ..models.store import OFFLINE_NAME, default_model, find_cached_fault, resolve_checkpoint
+    from ..models.store import default_model, resolve_checkpoint
     from ..models.store import find_model as find_entry
 
     name = keywords["model"] or default_model()
@@ -286,7 +291,9 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     except UnavailableError as error:
         if find_entry(name) is None or name == OFFLINE_NAME:
             return Finding("model", "red", error.message, error.hint, facts)
-        fault = find_cached_fault(name, **named)
+        cached = find_snapshot(resolve_alias(name), named["revision"])
+        trust = {"allow_pickle": named["allow_pickle"], "with_code": named["trust_remote_code"]}
+        fault = cached.find_fault(**trust) if cached else None
         at_revision = f" at revision {named['revision']!r}" if named["revision"] else ""
         text = f"{name} {fault.cause}." if fault else f"{name} is not here{at_revision}."
         remedy = INSTALL_HINT if keywords["model"] is None else error.hint

@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, NoReturn, cast, get_args
 
 from ..errors import InputError, UnavailableError, UsageError
 from ..types import Document, require_choice
 from .delimited import read_csv_rows, read_tsv_rows
-from .fields import ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
+from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
 from .json import encode_json, read_json_rows
 from .source import (
     Lines,
@@ -49,7 +49,6 @@ _NOT_READ = {
     b"FEA1": "a Feather file",
     b"PK\3\4": "a ZIP file (Excel's .xlsx are such)",
 }
-_QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
 _COLUMN_NAME = re.compile(r"[A-Za-z_][\w.-]*")
 _LOOK_BYTES = 1 << 16  # without a line end in them, it is a long line of text or the only line of an array
 
@@ -142,7 +141,7 @@ def read_documents(
 
 
 def read_rows(
-    readable: Readable, options: ReadOptions = ReadOptions(), reject: Reject | None = None
+    readable: Readable, options: ReadOptions = ReadOptions(), reject: Reject = raise_at_once
 ) -> Iterator[Row]:
     """Read the rows of a file or stream as they are, one at a time; there may be none.
 
@@ -152,7 +151,7 @@ def read_rows(
     source = as_source(readable)
     with source.open() as stream:
         format = choose_format(source, stream, options)
-        yield from row_reader(format, options)(stream, source.name, reject or raise_at_once)
+        yield from row_reader(format, options)(stream, source.name, reject)
 
 
 def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> InputFormat:
@@ -238,7 +237,7 @@ def row_reader(format: InputFormat, options: ReadOptions = ReadOptions()) -> Row
             ) from None
         return read_parquet_rows
     if format in ("csv", "tsv"):
-        ids = {*ID_FIELDS, *_QUERY_ID_FIELDS, (options.id_field or "").lower()}
+        ids = {*ID_FIELDS, *QUERY_ID_FIELDS, (options.id_field or "").lower()}
         read = read_csv_rows if format == "csv" else read_tsv_rows
         return functools.partial(read, delimiter=options.delimiter, columns=options.columns, ids=ids)
     return read_text_rows if format == "text" else read_json_rows
@@ -264,14 +263,21 @@ def read_file_names(source: Source) -> list[str]:
 
 
 def walk_folders(names: Sequence[str]) -> list[str]:
-    """Replace folders by the text files in them; hidden and binary ones are left out, and counted."""
+    """Replace folders by the text files in them; hidden and binary ones are left out, and counted.
+
+    Raises InputError for a folder that cannot be read.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}).")
+
     files: list[str] = []
     left_out = 0
     for name in names:
         if name == "-" or not Path(name).is_dir():
             files.append(name)
             continue
-        for folder, folders, inner in os.walk(name):
+        for folder, folders, inner in os.walk(name, onerror=refuse):
             for entry in sorted(inner):
                 path = Path(folder, entry)
                 is_text = not entry.startswith(".") and _is_text(path)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 from ..errors import InputError, UsageError
 from ..types import Ranking
 from .documents import InputFormat, row_reader
+from .fields import describe_fields
 from .json import encode_json, encode_utf8, json_kind
 from .rows import shortest_float32
 from .source import Lines, LookAhead, Readable, Reject, as_source, raise_at_once
@@ -298,11 +299,15 @@ class TrecWriter:
         """Nothing is left to be written."""
 
 
-def require_run_id(id: str | int | None, where: str) -> str:
-    """Return an id as a column of a run; raise InputError, naming `where`, for none and for several words."""
+def require_run_id(id: str | int | None, where: str, fields: Mapping[str, Any] | None = None) -> str:
+    """Return an id as a column of a run.
+
+    Raises InputError, which names `where` and the `fields` that are there, for none and for several words.
+    """
     if id is None:
+        has = f" ({describe_fields(fields)})" if fields else ""
         raise InputError(
-            f"{where}: no id, and a TREC run is nothing but ids.",
+            f"{where}: no id{has}, and a TREC run is nothing but ids.",
             hint="Name the field that holds it with --id-field (of a query: query_id), or use --to jsonl.",
         )
     word = str(id)
@@ -327,5 +332,7 @@ def separate_ties(scores: Iterable[float]) -> Iterator[float]:
     falling[falling == -np.inf] = (scored.min() if len(scored) else 0) - 1
     previous = float("inf")
     for score in falling.tolist():
-        previous = min(score, float(np.nextafter(np.float32(previous), np.float32("-inf"))))
-        yield previous
+        if score >= previous:
+            score = float(np.nextafter(np.float32(previous), np.float32("-inf")))
+        yield score
+        previous = score

@@ -13,17 +13,16 @@ from pathlib import Path
 from ..errors import UnavailableError, UsageError
 from ..files import lock, make_folder_whole
 from . import hub
-from .catalog import DEFAULT_NAME as DEFAULT_NAME
-from .catalog import OFFLINE_NAME as OFFLINE_NAME
 from .catalog import (
+    DEFAULT_NAME,
+    OFFLINE_NAME,
     KnownModel,
     find_known,
     read_catalog,
     resolve_alias,
     suggest_names,
 )
-from .checkpoint import Checkpoint as Checkpoint
-from .checkpoint import Fault
+from .checkpoint import Checkpoint, Fault
 from .hub import (
     DownloadProgress,
     find_snapshot,
@@ -129,16 +128,6 @@ def find_folder(name: str) -> Checkpoint:
     except OSError as error:
         raise UnavailableError(f"The folder {name} cannot be read: {error.strerror}.") from error
     return Checkpoint.of_folder(name, path)
-
-
-def find_cached_fault(
-    name: str, *, revision: str | None = None, trust_remote_code: bool = False, allow_pickle: bool = False
-) -> Fault | None:
-    """Return what keeps a hub model in the cache from being used; None also when it is not there."""
-    cached = find_snapshot(resolve_alias(name), revision)
-    if cached is None:
-        return None
-    return cached.find_fault(allow_pickle=allow_pickle, with_code=trust_remote_code)
 
 
 @dataclass(frozen=True, slots=True)

@@ -387,7 +387,5 @@ class TestBeforeAndAfter:
         assert message in result.stderr
 
     def test_need_a_run_that_can_be_read_twice(self) -> None:
-        result = CliRunner().invoke(app, ["batch", "-", "--qrels", "qrels.tsv"], input="{}")
-        assert (result.exit_code, "there is no --run" in result.stderr) == (2, True)
         result = self.batch("--qrels", "qrels.tsv", run="-")
         assert (result.exit_code, "stdin can be read once" in result.stderr) == (2, True)

@@ -354,6 +354,16 @@ def test_an_unforeseen_error_is_called_ours(run: Run, counting_engine: CountingE
     assert "Traceback (most recent call last)" in run("red", "one", "--debug").stderr
 
 
+def test_a_lack_of_memory_is_no_fault_of_ours(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("ce_rerank.cli.rank.read_query", fail)
+    result = run("--query-file", "q.txt", "one")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert result.stderr.startswith("error: There is not enough memory.\n")
+
+
 def test_a_table_in_a_file_has_no_colours(run: Run) -> None:
     run("red", "red one", "-o", "out.txt", "--to", "table")
     assert "\x1b" not in Path("out.txt").read_text(encoding="utf-8")
@@ -366,7 +376,7 @@ def test_rows_that_cannot_be_read_are_left_out_as_asked(run: Run) -> None:
     result = run("red", "--on-error", "skip", stdin=CSV)
     assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["two", "one"]
     assert result.exit_code == 5
-    assert "1 rows were left out (the first: stdin:3: the row has 3 fields" in " ".join(result.stderr.split())
+    assert "1 rows were left out (the first: stdin:3: 3 fields, not 2" in " ".join(result.stderr.split())
     assert run("red", stdin=CSV).exit_code == 3
 
 
