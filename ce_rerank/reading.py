@@ -12,7 +12,7 @@ from .types import Coverage, LongPolicy, Pair, Passage, RankOptions
 
 if TYPE_CHECKING:
     from .engines.batching import PairTokens
-    from .engines.tokenization import PairTokenizer
+    from .engines.tokenizer import PairTokenizer
 
 _PAIRS_AT_A_TIME = 4096
 _PASSAGES_AT_A_TIME = 256  # of one document; a long one is never held whole as tokens

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from trained_tokenizers import KINDS, texts, trained_tokenizer
 
 from ce_rerank.breaks import splits_character
-from ce_rerank.engines.tokenization import EncoderTokenizer
+from ce_rerank.engines.tokenizer import PairTokenizer
 from ce_rerank.passages import TokenSpan, cut_passages, fit_passages, pool_scores, whole_passage
 from ce_rerank.types import Passage, PoolName
 
@@ -271,7 +271,7 @@ def test_a_passage_that_turns_out_too_long_is_split_until_it_is_read_whole() -> 
 def test_passages_are_read_whole_beside_their_query(
     kind: str, text: str, query: str, max_length: int
 ) -> None:
-    encoder = EncoderTokenizer(trained_tokenizer(kind), max_length=max_length, with_type_ids=False)
+    encoder = PairTokenizer(trained_tokenizer(kind), max_length=max_length, with_type_ids=False)
     room = encoder.document_room(query)
     spans = list(encoder.token_spans(text))
     fitted = fit_passages(
@@ -289,7 +289,7 @@ def test_passages_are_read_whole_beside_their_query(
 @settings(max_examples=40)
 @given(text=texts(40))
 def test_a_document_that_fits_is_fed_to_the_model_as_if_it_were_not_chunked(kind: str, text: str) -> None:
-    encoder = EncoderTokenizer(trained_tokenizer(kind), max_length=64, with_type_ids=False)
+    encoder = PairTokenizer(trained_tokenizer(kind), max_length=64, with_type_ids=False)
     (truncated,) = encoder.encode([("the", text)])
     room = encoder.document_room("the")
     passages = cut(text, list(encoder.token_spans(text)), room, room // 4)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ce_rerank import Document, Passage, RankOptions, Reranker, UnavailableError, UsageError
-from ce_rerank.engines.tokenization import EncoderTokenizer
+from ce_rerank.engines.tokenizer import PairTokenizer
 from ce_rerank.reading import read_pairs
 
 # 32 tokens, of which three are special and one is the query: windows of 28 words.
@@ -147,7 +147,7 @@ def test_windows_that_cannot_be_are_refused(
     st.integers(1, 20),
 )
 def test_windows_are_read_whole_and_cover_every_token(text: str, chunk_tokens: int) -> None:
-    tokenizer = EncoderTokenizer(word_tokenizer(), max_length=32, with_type_ids=True)
+    tokenizer = PairTokenizer(word_tokenizer(), max_length=32, with_type_ids=True)
     options = RankOptions(long="chunk", chunk_tokens=chunk_tokens)
     readings = list(read_pairs(tokenizer, [("red", text)], options))
     assert not any(reading.tokens.truncated for reading in readings)

@@ -23,7 +23,7 @@ from ...errors import UnavailableError
 from ...files import read_json_object, write_whole
 from ..batching import Float32s, Padding, PairTokens, TokenBatch, score_in_batches
 from ..hardware import count_cpus, cpu_identity, has_amx, vector_width
-from ..tokenization import PairTokenizer
+from ..tokenizer import PairTokenizer
 from .cache import CompiledModel
 from .manifest import (
     GRAPH_NAME,

@@ -14,7 +14,7 @@ from ...models.offline import NOTE
 from ...models.store import Checkpoint
 from ..base import EngineInfo, EngineOptions
 from ..batching import Float32s, PairTokens, TokenBatch, score_in_batches
-from ..tokenization import EncoderTokenizer
+from ..tokenizer import PairTokenizer, instruct
 from .arrangements import Arrangements, RefusedError
 from .cache import CompiledModel, discard_damaged, prepare_compiled
 from .manifest import TOKENIZER_NAME
@@ -42,7 +42,7 @@ def load_openvino_engine(
         core = load_runtime().Core()
         candidates = [Arrangements(core, compiled, precision, options.threads) for precision in precisions]
         candidates[0].load_ahead(pool)
-        tokenizer = _load_tokenizer(compiled, options.max_length)
+        tokenizer = _load_tokenizer(compiled, options.max_length, options.instruction)
         if not whole.result():
             log.warning("The compiled form of %s was damaged on disk; it is made anew.", checkpoint.name)
             discard_damaged(compiled)
@@ -54,6 +54,7 @@ def load_openvino_engine(
     if checkpoint.source == "compiled":
         revision, notes = origin.revision, (f"compiled from {origin.name}",)
         notes += (NOTE,) if origin.source == "offline" else ()
+    model = compiled.manifest.model
     info = EngineInfo(
         engine="openvino",
         device="cpu",
@@ -61,7 +62,8 @@ def load_openvino_engine(
         model=checkpoint.name,
         revision=revision,
         max_length=tokenizer.max_length,
-        activation=compiled.manifest.model.activation,
+        activation=model.activation,
+        instruction=model.instruction if options.instruction is None else options.instruction,
         notes=notes,
     )
     return OpenVinoEngine(arrangements, tokenizer, info)
@@ -70,7 +72,7 @@ def load_openvino_engine(
 class OpenVinoEngine:
     """A compiled model behind the engine protocol."""
 
-    def __init__(self, arrangements: Arrangements, tokenizer: EncoderTokenizer, info: EngineInfo) -> None:
+    def __init__(self, arrangements: Arrangements, tokenizer: PairTokenizer, info: EngineInfo) -> None:
         self.tokenizer = tokenizer
         self.info = info
         self.batch_tokens = arrangements.batch_tokens
@@ -117,11 +119,17 @@ def _choose_true(candidates: Sequence[Arrangements], compiled: CompiledModel) ->
     return first
 
 
-def _load_tokenizer(compiled: CompiledModel, max_length: int | None) -> EncoderTokenizer:
+def _load_tokenizer(
+    compiled: CompiledModel, max_length: int | None, instruction: str | None = None
+) -> PairTokenizer:
     model = compiled.manifest.model
-    return EncoderTokenizer(
+    layout = model.layout
+    if instruction is not None:
+        layout = instruct(model.instructed, instruction, compiled.manifest.origin.name)
+    return PairTokenizer(
         Tokenizer.from_file(str(compiled.folder / TOKENIZER_NAME)),
         max_length=min(model.max_length, max_length or model.max_length),
         with_type_ids=model.with_type_ids,
         split_special_tokens=model.split_special_tokens,
+        layout=layout,
     )

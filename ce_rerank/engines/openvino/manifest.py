@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...files import read_json_object, write_whole
+from ..tokenizer import Layout
 
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAME = "model.xml"
@@ -25,7 +26,7 @@ WEIGHTS_NAME = "model.bin"
 TOKENIZER_NAME = "tokenizer.json"
 
 _FORMAT = 2  # of the manifest
-_RECIPE = "2"  # of `compile.py`: a compiled model that was made by another is made anew
+_RECIPE = "3"  # of `convert.py`: a compiled model that was made by another is made anew
 _LIBRARIES = ("openvino", "torch", "transformers", "sentence-transformers", "tokenizers")
 
 
@@ -75,7 +76,8 @@ class ModelFacts:
     """How a model is fed and read.
 
     `inputs` are what its graph takes, `max_length` is the most tokens that a pair may have, and `activation`
-    is identity or sigmoid. `companions` says which pairs may share a batch.
+    is identity or sigmoid. `companions` says which pairs may share a batch. `layout` is what
+    surrounds query and document, `instructed` the same for any instruction and `instruction` the model's own.
     """
 
     inputs: tuple[str, ...]
@@ -87,6 +89,9 @@ class ModelFacts:
     pad_type_id: int
     pad_left: bool
     companions: Literal["any", "equal", "none"]
+    layout: Layout
+    instructed: Layout | None
+    instruction: str | None
     num_labels: int = 1
 
 
@@ -116,7 +121,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     return Manifest(
         origin=Origin(**facts["origin"]),
-        model=ModelFacts(**{**facts["model"], "inputs": tuple(facts["model"]["inputs"])}),
+        model=_model_facts(facts["model"]),
         golden=tuple(_golden_pair(pair) for pair in facts["golden"]),
         files={name: FileFacts(**file) for name, file in facts["files"].items()},
     )
@@ -132,6 +137,11 @@ def library_versions() -> dict[str, str]:
     """Give the versions of the libraries that a compiled model is made by and made for."""
     listed = "\n".join(name for entry in sys.path for name in _list_distributions(entry))
     return {library: _find_version(library, listed) for library in _LIBRARIES}
+
+
+def _model_facts(facts: dict[str, Any]) -> ModelFacts:
+    layouts = {name: facts[name] and Layout(**facts[name]) for name in ("layout", "instructed")}
+    return ModelFacts(**{**facts, **layouts, "inputs": tuple(facts["inputs"])})
 
 
 def _golden_pair(facts: dict[str, Any]) -> GoldenPair:

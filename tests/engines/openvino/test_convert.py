@@ -288,7 +288,7 @@ def test_what_could_not_be_compiled_is_not_tried_again(
     def fail(*_: object) -> None:
         raise RuntimeError("no rule for odd")
 
-    monkeypatch.setattr("ce_rerank.engines.openvino.convert.keep_first_token", fail)
+    monkeypatch.setattr("ce_rerank.engines.openvino.convert.keep_pooled_token", fail)
     for _ in range(2):
         with pytest.raises(CannotCompileError, match=r"^OpenVINO cannot convert it \(no rule for odd\)$"):
             prepare_compiled(checkpoint)
@@ -309,7 +309,7 @@ def test_what_could_not_be_compiled_for_want_of_memory_is_tried_again(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr("ce_rerank.engines.openvino.convert.keep_first_token", fail)
+        patched.setattr("ce_rerank.engines.openvino.convert.keep_pooled_token", fail)
         with pytest.raises(MishapError, match=r"^there is too little memory to compile it$"):
             prepare_compiled(checkpoint)
     assert prepare_compiled(checkpoint).weights_are_whole()

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from fakes import word_tokenizer
 
-from ce_rerank.engines.tokenization import EncoderTokenizer
+from ce_rerank.engines.tokenizer import PairTokenizer
 
 
-def encoder(max_length: int = 12, with_type_ids: bool = True) -> EncoderTokenizer:
-    return EncoderTokenizer(word_tokenizer(), max_length=max_length, with_type_ids=with_type_ids)
+def encoder(max_length: int = 12, with_type_ids: bool = True) -> PairTokenizer:
+    return PairTokenizer(word_tokenizer(), max_length=max_length, with_type_ids=with_type_ids)
 
 
 def test_a_pair_is_the_query_a_separator_and_the_document() -> None:
