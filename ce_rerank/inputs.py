@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import Any
 
 from .errors import InputError, UsageError, told_from
-from .formats.fields import ID_FIELDS, LIST_FIELDS, QUERY_FIELD, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules
+from .formats.fields import ID_FIELDS, LIST_FIELDS, QUERY_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules
 from .formats.json import refuse_surrogates
 from .types import Candidates, Document, Query
 
@@ -54,10 +54,11 @@ def read_candidates(items: object, rules: FieldRules) -> Iterator[Candidates]:
         elif isinstance(item, Mapping):
             list_field = next((name for name in LIST_FIELDS if name in item), "documents")
             id_field = next((name for name in (*QUERY_ID_FIELDS, "id", "_id") if item.get(name)), "")
-            used = (QUERY_FIELD, list_field, *({id_field} & {*QUERY_ID_FIELDS}))
-            query = item.get(QUERY_FIELD)
+            query_field = next((name for name in QUERY_FIELDS if name in item), "query")
+            used = (query_field, list_field, *({id_field} & {*QUERY_ID_FIELDS}))
+            query = item.get(query_field)
             if isinstance(query, Mapping):
-                query = query.get("text", query.get(QUERY_FIELD))
+                query = query.get("text", query.get(query_field))
             if isinstance(query, str):
                 fields = {name: value for name, value in item.items() if name not in used}
                 query = Query(query, _plain_id(item.get(id_field)), fields, origin)
@@ -76,7 +77,8 @@ def as_pairs(items: object) -> list[Candidates]:
         origin = f"pairs[{place}]"
         if isinstance(item, Mapping):
             text_field = next((name for name in TEXT_FIELDS if isinstance(item.get(name), str)), "")
-            item = (item.get(QUERY_FIELD), item.get(text_field))
+            query_field = next((name for name in QUERY_FIELDS if name in item), "query")
+            item = (item.get(query_field), item.get(text_field))
         is_pair = isinstance(item, tuple | list) and len(item) == 2
         if not is_pair or not all(isinstance(text, str) for text in item):
             raise UsageError(

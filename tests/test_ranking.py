@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ce_rerank.formats.scores import shortest_float32
+from ce_rerank.formats.rows import shortest_float32
 from ce_rerank.ranking import first_not_finite, order_by_score, select_top, sigmoid
 
 

@@ -1,171 +1,198 @@
-"""A first stage's run, with its queries and its corpus, as candidate lists.
+"""The candidates that a first stage chooses from a corpus: a TREC run, or an index that is searched.
 
-The run, and of the corpus what the run names, are held in memory, packed: of short documents some 250 bytes
-each, where Python's own objects take 1,000.
+What the first stage may name of the corpus is held in memory, packed: some 250 bytes for each short
+document, where Python's own objects take 1,000.
 """
 
 from __future__ import annotations
 
+import logging
 import pickle
 import zlib
 from array import array
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import repeat
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from ..errors import InputError
-from ..formats.beir import read_corpus
+from ..formats.beir import read_corpus, read_whole_queries
 from ..formats.documents import ReadOptions
-from ..formats.json import encode_json
-from ..formats.source import Reject, Source, raise_at_once
+from ..formats.source import Reject, Source
 from ..formats.trec import read_run
 from ..types import Candidates, Document
-from .queries import KnownQueries, RejectedRows
+
+log = logging.getLogger("ce_rerank")
 
 _LIKENESS_BYTES = 4096
 _WINDOW_BITS = -13  # raw deflate that looks back 8 KiB: it starts four times as fast as with 32
 _MOST_SHOWN = 10
-_ABSENT = -1
 
 
-class RunCandidates:
-    """The candidate lists of a TREC run: queries in the order in which they come, documents as they stand.
+Search = Callable[[str], Sequence[tuple[int, float]]]
+"""Finds the candidates of a query's text: the places of texts, from 0, and their scores, best first."""
+BuildIndex = Callable[[Iterable[str]], Search]
+"""Reads the texts of a corpus, so that they can be searched."""
 
-    Rows of one query need not stand together. All is read at once, in the constructor; it raises InputError,
-    naming file and line, for what cannot be read. With `skip_bad_rows` the rows that cannot be read, and
-    queries and documents that are there twice, are kept instead, for `read` to reject.
+
+class CorpusCandidates:
+    """The candidates of the queries of a file, in a corpus.
+
+    With a run as first stage: its queries in the order in which they first come, each with its documents as
+    they stand; rows of one query need not stand together. With an index: the queries in the order of their
+    file. A document that is in a query's list twice, or an id that is in the corpus twice, counts where it
+    comes first; a warning says how many there are. With `skip_bad_rows` the rows of the run whose query or
+    document is missing are rejected, each for itself; without, `read` raises InputError before the first.
     """
 
     may_pause = False
 
     def __init__(
         self,
-        run: Source,
+        first_stage: Source | BuildIndex,
         queries: Source,
-        corpus: Iterable[Source],
+        corpus: Sequence[Source],
         options: ReadOptions,
         *,
         skip_bad_rows: bool = False,
     ) -> None:
-        self._name = run.name
+        run = [first_stage] if isinstance(first_stage, Source) else []
+        self.sources = [*run, queries, *corpus]
+        self._first_stage = first_stage
+        self._queries_source = queries
+        self._corpus = corpus
+        self._options = options
         self._skip_bad_rows = skip_bad_rows
-        self._rejected = RejectedRows(skip=skip_bad_rows)
-        self._lists: dict[str, _RunList] = {}
-        slots = self._read_run(run)
-        if not slots and not self._rejected:
-            raise InputError(f"{run.name}: no queries in it.")
-        self._queries = KnownQueries.read(queries, self._rejected, self._lists)
-        self._documents = PackedDocuments(len(slots))
-        self._read_corpus(corpus, slots, options)
-        self._missing = {slot: doc_id for doc_id, slot in slots.items() if slot not in self._documents}
-        self._rows = sum(len(rows.slots) for rows in self._lists.values())
-        self._rows_done = 0
+        self._done = self._all = 0
 
     @property
     def share_read(self) -> float | None:
-        """How much of the run was made into lists so far, from 0 to 1."""
-        return self._rows_done / self._rows if self._rows else None
+        """The share of the run's rows, or of the queries, that was made into candidates, from 0 to 1."""
+        return self._done / self._all if self._all else None
 
-    @property
-    def missing_documents(self) -> Sequence[str]:
-        """The ids of documents that the corpus lacks, in the order of the run."""
-        return list(self._missing.values())
+    def read(self, reject: Reject) -> Generator[Candidates, None, None]:
+        """Read all files, and yield the candidates; reject rows that cannot be read or ranked."""
+        if isinstance(self._first_stage, Source):
+            yield from self._read_run(self._first_stage, reject)
+        else:
+            yield from self._search(self._first_stage, reject)
 
-    @property
-    def missing_queries(self) -> Sequence[str]:
-        """The ids of queries whose text is not to be had, in the order of the run."""
-        return [query_id for query_id in self._lists if query_id not in self._queries.by_id]
+    def _read_run(self, source: Source, reject: Reject) -> Iterator[Candidates]:
+        run = _Run.read(source, reject, self._options.columns)
+        self._all = sum(len(rows.slots) for rows in run.rows.values())
+        if not run.rows:
+            log.warning("%s: no queries in it.", source.name)
+            return
+        queries = read_whole_queries(self._queries_source, run.rows, reject)
+        documents = PackedDocuments()
+        repeats = 0
+        options = replace(self._options, columns=())  # which are the run's
+        for document in read_corpus(self._corpus, run.slots, options, reject):
+            slot = run.slots[str(document.id)]
+            if slot in documents:
+                repeats += 1
+            else:
+                documents.put(slot, document)
+        _warn_of_repeats("documents of the corpus have an id that is there", repeats)
+        repeats = sum(len(rows.slots) - len(set(rows.slots)) for rows in run.rows.values())
+        _warn_of_repeats(f"rows of {source.name} name a document that its query has", repeats)
+        missing = {slot: doc_id for doc_id, slot in run.slots.items() if slot not in documents}
+        self._tell_missing(source, [one for one in run.rows if one not in queries], list(missing.values()))
+        for query_id, rows in run.rows.items():
+            self._done += len(rows.slots)
+            query = queries.get(query_id)
+            fault = ""
+            if query is None:
+                fault = f'the query "{query_id}" is not in {self._queries_source.name}.'
+            elif not query.text.strip():
+                fault = f'the query "{query_id}" is empty in {self._queries_source.name}.'
+            kept: dict[int, Document] = {}
+            for place, slot in enumerate(rows.slots):
+                if fault or slot in missing:
+                    doc_id = missing.get(slot) or documents[slot].id
+                    problem = fault or f'the document "{doc_id}" is not in the corpus.'
+                    row = f"{query_id} Q0 {doc_id} {place + 1} {rows.scores[place]!r} {run.name}"
+                    reject(InputError(f"{source.name}:{rows.lines[place]}: {problem}"), row)
+                elif slot not in kept:
+                    kept[slot] = documents[slot]
+            if query is not None and not fault:
+                yield Candidates(query, list(kept.values()))
 
-    def describe_missing(self) -> str:
-        """Say which queries and documents are missing, and how many; empty when none is."""
-        return " ".join(
-            f"{len(ids):,} of the {kind} that {self._name} names are not in {place}: {_shorten(ids)}."
+    def _search(self, build_index: BuildIndex, reject: Reject) -> Iterator[Candidates]:
+        queries = read_whole_queries(self._queries_source, reject=reject)
+        documents = PackedDocuments()
+
+        def texts() -> Iterator[str]:
+            seen: set[str] = set()
+            repeats = 0
+            for document in read_corpus(self._corpus, None, self._options, reject):
+                if str(document.id) in seen:
+                    repeats += 1
+                else:
+                    documents.put(len(seen), document)
+                    seen.add(str(document.id))
+                    yield document.text
+            _warn_of_repeats("documents of the corpus have an id that is there", repeats)
+
+        search = build_index(texts())
+        self._all = len(queries)
+        for query in queries.values():
+            self._done += 1
+            yield Candidates(query, [documents[place] for place, _ in search(query.text)])
+
+    def _tell_missing(self, run: Source, queries: Sequence[str], documents: Sequence[str]) -> None:
+        missing = " ".join(
+            f"{len(ids):,} of the {kind} that {run.name} names are not in {place}: {_shorten(ids)}."
             for kind, ids, place in (
-                ("queries", self.missing_queries, self._queries.name),
-                ("documents", self.missing_documents, "the corpus"),
+                ("queries", queries, self._queries_source.name),
+                ("documents", documents, "the corpus"),
             )
             if ids
         )
-
-    def require_whole(self) -> None:
-        """Raise InputError, before anything is ranked, when a row of the run could not be."""
-        if missing := self.describe_missing():
+        if missing and not self._skip_bad_rows:
             raise InputError(missing, hint="Give --on-error skip to go on without them.")
-        for query_id, rows in self._lists.items():
-            for _ in self._usable_slots(query_id, rows, raise_at_once):
-                pass
+        if missing:
+            log.warning("%s", missing)
 
-    def read(self, reject: Reject) -> Generator[Candidates, None, None]:
-        """Give the lists in the order of the run; a row that cannot be ranked is rejected.
 
-        What could not even be read goes first, that of the run, of the queries and of the corpus, so that the
-        order is the same whatever is ranked.
-        """
-        self._rejected.give_to(reject)
-        for query_id, rows in self._lists.items():
-            slots = list(self._usable_slots(query_id, rows, reject))
-            self._rows_done += len(rows.slots)
-            query = self._queries.by_id.get(query_id)
-            if query is not None and query.text.strip():
-                yield Candidates(query, [self._documents[slot] for slot in slots])
+@dataclass(frozen=True, slots=True)
+class _RunRows:
+    """The rows of one query, packed: the slots of their documents, their line numbers, their scores."""
 
-    def _read_run(self, run: Source) -> dict[str, int]:
-        """Read the run into `_lists`; gives each document's id a slot, from 0."""
-        slots: dict[str, int] = {}
-        for row in read_run(run, self._rejected.keep_or_raise):
-            rows = self._lists.get(row.query_id)
-            if rows is None:
-                rows = self._lists[row.query_id] = _RunList()
-            rows.slots.append(slots.setdefault(row.doc_id, len(slots)))
-            rows.lines.append(row.line_number)
-            if self._skip_bad_rows:
-                rows.endings.extend(f"{len(rows.slots)} {row.score!r} {row.run_name}\n".encode())
-        return slots
+    slots: array[int] = field(default_factory=lambda: array("I"))
+    lines: array[int] = field(default_factory=lambda: array("I"))
+    scores: array[float] = field(default_factory=lambda: array("d"))
 
-    def _read_corpus(self, corpus: Iterable[Source], slots: Mapping[str, int], options: ReadOptions) -> None:
-        for document in read_corpus(corpus, slots.keys(), options, self._rejected.keep_or_raise):
-            slot = slots[str(document.id)]
-            if slot in self._documents:
-                first = self._documents[slot].origin
-                problem = f'{document.origin}: the document "{document.id}" is here twice (first: {first}).'
-                self._rejected.keep_or_raise(InputError(problem), _as_row(document))
-            else:
-                self._documents.put(slot, document)
 
-    def _usable_slots(self, query_id: str, rows: _RunList, reject: Reject) -> Iterator[int]:
-        query = self._queries.by_id.get(query_id)
-        first_lines: dict[int, int] = {}
-        endings = rows.endings.decode().split("\n") if rows.endings else repeat("")
-        for slot, line, ending in zip(rows.slots, rows.lines, endings, strict=False):
-            fault = ""
-            if query is None:
-                fault = f'the query "{query_id}" is not in {self._queries.name}.'
-            elif not query.text.strip():
-                fault = f'the query "{query_id}" is empty in {self._queries.name}.'
-            elif slot in self._missing:
-                fault = f'the document "{self._missing[slot]}" is not in the corpus.'
-            elif slot in first_lines:
-                fault = f"the document is in the query's list already, from line {first_lines[slot]}."
-            if fault:
-                doc_id = self._missing.get(slot) or self._documents[slot].id
-                row = f"{query_id} Q0 {doc_id} {ending}".rstrip()
-                reject(InputError(f"{self._name}:{line}: {fault}"), row)
-            else:
-                first_lines[slot] = line
-                yield slot
+@dataclass(slots=True)
+class _Run:
+    """A run: the rows of each query by its id, a slot for the id of each document, and the run's name."""
+
+    rows: dict[str, _RunRows] = field(default_factory=dict)
+    slots: dict[str, int] = field(default_factory=dict)
+    name: str = ""
+
+    @classmethod
+    def read(cls, source: Source, reject: Reject, columns: Sequence[str]) -> _Run:
+        run = cls()
+        for line in read_run(source, reject, columns):
+            rows = run.rows.setdefault(line.query_id, _RunRows())
+            rows.slots.append(run.slots.setdefault(line.doc_id, len(run.slots)))
+            rows.lines.append(line.line_number)
+            rows.scores.append(line.score)
+            run.name = line.run_name
+        return run
 
 
 class PackedDocuments:
-    """Documents by slot, a number below `slots`, each compressed on its own, so that any is soon at hand."""
+    """Documents by slot, a number from 0, each compressed on its own, so that any can be read at once."""
 
-    def __init__(self, slots: int) -> None:
-        self._starts = array("q", [_ABSENT]) * slots
-        self._lengths = array("I", [0]) * slots
+    def __init__(self) -> None:
+        self._starts = array("q")
+        self._lengths = array("I")  # 0 where there is no document
         self._packed = bytearray()
         self._likeness = b""  # what documents have in common: the first one, for zlib to refer to
 
     def __contains__(self, slot: object) -> bool:
-        return isinstance(slot, int) and self._starts[slot] != _ABSENT
+        return isinstance(slot, int) and slot < len(self._lengths) and self._lengths[slot] > 0
 
     def put(self, slot: int, document: Document) -> None:
         """Keep a document; its slot must be empty."""
@@ -174,6 +201,9 @@ class PackedDocuments:
         self._likeness = self._likeness or data[-_LIKENESS_BYTES:]
         compressor = zlib.compressobj(1, wbits=_WINDOW_BITS, zdict=self._likeness)
         packed = compressor.compress(data) + compressor.flush()
+        more = [0] * (slot + 1 - len(self._lengths))
+        self._starts.extend(more)
+        self._lengths.extend(more)
         self._starts[slot] = len(self._packed)
         self._lengths[slot] = len(packed)
         self._packed += packed
@@ -185,23 +215,9 @@ class PackedDocuments:
         return Document(*pickle.loads(data))
 
 
-@dataclass(frozen=True, slots=True)
-class _RunList:
-    """The rows of one query: the slots of their documents, their lines, and as text their last three columns.
-
-    Those columns are kept for rows that are left out, and only where some may be: as objects of Python's they
-    would take six times as much.
-    """
-
-    slots: array[int] = field(default_factory=lambda: array("I"))
-    lines: array[int] = field(default_factory=lambda: array("I"))
-    endings: bytearray = field(default_factory=bytearray)
-
-
-def _as_row(document: Document) -> str:
-    """Give a document of a corpus as a row that would be read as it: all of its text in one field."""
-    no_texts = dict.fromkeys(document.text_fields, "")
-    return encode_json({**document.fields, **no_texts, document.text_fields[-1]: document.text})
+def _warn_of_repeats(what: str, repeats: int) -> None:
+    if repeats:
+        log.warning("%s %s again; the first counts.", f"{repeats:,}", what)
 
 
 def _shorten(ids: Sequence[str]) -> str:

@@ -2,187 +2,398 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from ..errors import UsageError
+from .. import __version__
+from ..errors import ROWS_LEFT_OUT, UsageError
+from ..formats.documents import ReadOptions
+from ..formats.output import is_written_directly, open_output
 from ..formats.rows import WriteOptions
+from ..formats.source import Source, is_pipe_or_device
 from ..formats.writers import BatchFormat
-from .batch_job import BatchJob, InputNames
-from .console import Activity, show_messages
+from ..types import LongPolicy, RankOptions
+from .commands import option
+from .console import Activity, describe_progress, show_messages
 from .options import (
     FROM,
+    INPUT,
+    OUTPUT,
     InputOptions,
     MessageOptions,
     ModelOptions,
     OnError,
     OutputOptions,
     SelectionOptions,
+    as_keywords,
+    format_of_output,
 )
 
-BatchInputFormat = Literal["jsonl", "json", "csv", "tsv", "parquet"]
+if TYPE_CHECKING:
+    from ..batch.output import BatchOutput
+    from ..batch.resume import UnfinishedFile
+    from ..batch.run import CandidateReader, RankedPool, Tally
+    from ..engines.base import EngineInfo
 
-_INPUT = "Input"
-_OUTPUT = "Output"
-_FORMAT_OF_SUFFIX: dict[str, BatchFormat] = {
-    ".trec": "trec",
-    ".run": "trec",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-}
+log = logging.getLogger("ce_rerank")
+
+SECONDS_BETWEEN_LINES = 30
+
+_FORMATS = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
+    ".trec": "trec", ".run": "trec",
+}  # fmt: skip
 
 
 def batch(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUT",
-            show_default=False,
-            help="Files with a query and its documents in each row, or a document in each; - is stdin.",
+            metavar="[INPUT]...", help="Files with a query and its documents in a row; - is stdin."
         ),
     ] = None,
     *,
     run: Annotated[
         str | None,
-        typer.Option(
-            "--run",
-            metavar="RUN",
-            rich_help_panel=_INPUT,
-            show_default=False,
+        option(
+            "--run", panel=INPUT, metavar="RUN",
             help="Rank the documents of a TREC run; takes --queries and --corpus.",
         ),
     ] = None,
     queries: Annotated[
         str | None,
-        typer.Option(
-            "--queries",
-            metavar="FILE",
-            rich_help_panel=_INPUT,
-            show_default=False,
+        option(
+            "--queries", panel=INPUT, metavar="FILE",
             help="The texts of queries that are named by id: JSONL or TSV, as BEIR has them.",
         ),
     ] = None,
     corpus: Annotated[
         list[str] | None,
-        typer.Option(
-            "--corpus",
-            metavar="FILE",
-            rich_help_panel=_INPUT,
-            show_default=False,
-            help="The documents that the run names: JSONL or TSV, as BEIR has them. Repeat it for several.",
+        option(
+            "--corpus", panel=INPUT, metavar="FILE",
+            help="The documents that the run names: JSONL or TSV, as BEIR has them. Repeatable.",
         ),
     ] = None,
-    source_format: Annotated[
-        BatchInputFormat | None,
-        FROM,
-    ] = None,
+    source_format: Annotated[Literal["jsonl", "json", "csv", "tsv", "parquet"] | None, FROM] = None,
     fields: InputOptions,
+    query_field: Annotated[
+        str | None,
+        option(
+            "--query-field", panel=INPUT, metavar="NAME",
+            help="The field with the query. Default: query or question.",
+        ),
+    ] = None,
+    documents_field: Annotated[
+        str | None,
+        option(
+            "--documents-field", panel=INPUT, metavar="NAME",
+            help="The field with the list of documents. Default: documents, passages, hits or the like.",
+        ),
+    ] = None,
     on_error: Annotated[
         OnError,
-        typer.Option(
-            "--on-error",
-            rich_help_panel=_INPUT,
+        option(
+            "--on-error", panel=INPUT,
             help="A row that cannot be ranked: stop there, or skip it and write it to OUTPUT.errors.jsonl.",
         ),
     ] = "stop",
     shard: Annotated[
         str | None,
-        typer.Option(
-            "--shard",
-            metavar="I/N",
-            rich_help_panel=_INPUT,
-            show_default=False,
+        option(
+            "--shard", panel=INPUT, metavar="I/N",
             help="Rank every N-th query, from the I-th on: one of N parts of a job.",
         ),
     ] = None,
     selection: SelectionOptions,
     to: Annotated[
         BatchFormat | None,
-        typer.Option(
-            "--to",
-            rich_help_panel=_OUTPUT,
-            show_default=False,
-            help="jsonl: a row a query; rows: a row a document. Default: by --output's suffix, else jsonl.",
+        option(
+            "--to", panel=OUTPUT,
+            help="jsonl: a row a query; rows: a row a document. Default: by suffix of -o, else jsonl.",
         ),
     ] = None,
     output: OutputOptions,
     resume: Annotated[
-        bool,
-        typer.Option("--resume", rich_help_panel=_OUTPUT, help="Go on with an output that was cut off."),
+        bool, option("--resume", panel=OUTPUT, help="Go on with an output that was cut off.")
     ] = False,
     run_name: Annotated[
-        str,
-        typer.Option(
-            "--run-name", metavar="NAME", rich_help_panel=_OUTPUT, help="The last column of a TREC run."
-        ),
+        str, option("--run-name", panel=OUTPUT, metavar="NAME", help="The last column of a TREC run.")
     ] = "ce-rerank",
     qrels: Annotated[
         str | None,
-        typer.Option(
-            "--qrels",
-            metavar="QRELS",
-            rich_help_panel=_OUTPUT,
-            show_default=False,
-            help="Measure the run before and after, and show that; without --output, that alone.",
+        option(
+            "--qrels", panel=OUTPUT, metavar="QRELS",
+            help="Show measures before and after; without -o, nothing else.",
         ),
     ] = None,
     measure: Annotated[
         list[str] | None,
-        typer.Option(
-            "--measure",
-            metavar="NAME",
-            rich_help_panel=_OUTPUT,
-            show_default=False,
-            help="A measure for --qrels, by its name in ir_measures. Repeat it for several.",
+        option(
+            "--measure", panel=OUTPUT, metavar="NAME",
+            help="A measure for --qrels, by its name in ir_measures. Repeatable.",
         ),
     ] = None,
     model: ModelOptions,
     messages: MessageOptions,
-) -> int:
+) -> int:  # fmt: skip
     """Rank the documents of many queries.
 
     Results go to stdout as they are made, or to --output, which can be continued when it was cut off.
     """
     if measure and qrels is None:
         raise UsageError("--measure needs judgements to measure by.", hint="Give --qrels QRELS.")
-
-    def do(path: Path | None, format: BatchFormat, activity: Activity) -> int:
-        job = BatchJob(
-            InputNames.given(inputs, run, queries, corpus),
-            fields.read_options(source_format),
-            selection.rank_options(),
-            WriteOptions(not output.no_text, output.details, run_name),
-            format,
-            path,
-            model,
-            shard=shard,
-            resume=resume,
-            skip_bad_rows=on_error == "skip",
-        )
-        job.require_sense()
-        return job.do(activity)
-
     path = output.output
-    suffix = path.suffix.lower() if path else ""
-    if path and to is None and suffix == ".json":
-        raise UsageError(
-            f"{path} is the name of one JSON array, and what is written is an object a line.",
-            hint=f"Name it {path.stem}.jsonl, or give --to jsonl.",
-        )
-    format = to or _FORMAT_OF_SUFFIX.get(suffix, "jsonl")
+    format = cast(BatchFormat, to or format_of_output(path, _FORMATS, "jsonl"))
+    if not inputs and run is None and not sys.stdin.isatty():
+        inputs = ["-"]
+    job = _Job(
+        _Names(tuple(inputs or ()), run, queries, tuple(corpus or ()), query_field, documents_field),
+        fields.read_options(source_format),
+        selection.rank_options(),
+        WriteOptions(not output.no_text, output.details, run_name),
+        model,
+        shard,
+        resume,
+        on_error == "skip",
+    )
     with show_messages(messages) as activity:
         if qrels is None:
-            return do(path, format, activity)
+            return job.do(path, format, activity)
         from .evaluate import FirstStage, output_or_nowhere
 
         activity.stage("Reading the judgements")
         first_stage = FirstStage.read(run, qrels, measure, output=path, shard=shard)
         with output_or_nowhere(path) as written:
-            code = do(written, format if path else "trec", activity)
+            code = job.do(written, format if path else "trec", activity)
             activity.stop()
             if code in (0, 5):
                 first_stage.draw_gains(written, str(path or "reranked"))
             return code
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What was named as input, `-` for stdin, and where in a row its query and documents are."""
+
+    inputs: tuple[str, ...]
+    run: str | None
+    queries: str | None
+    corpus: tuple[str, ...]
+    query_field: str | None
+    documents_field: str | None
+
+    @property
+    def all(self) -> list[str]:
+        """All files that are named, in one order."""
+        return [name for name in (*self.inputs, self.run, self.queries, *self.corpus) if name is not None]
+
+    def require_sense(self) -> None:
+        """Raise UsageError for what does not go together."""
+        if self.run is None and not self.inputs:
+            raise UsageError("There is no input.", hint="Name files, - for stdin, or a run with --run.")
+        if self.run is not None and self.inputs:
+            raise UsageError("There are both INPUT and --run.", hint="Give one of them.")
+        if self.run is not None and (self.queries is None or not self.corpus):
+            missing = "--queries" if self.queries is None else "--corpus"
+            raise UsageError(
+                f"--run has ids and no texts, and there is no {missing}.", hint=f"Give {missing} FILE."
+            )
+        if self.run is None and self.corpus:
+            raise UsageError(
+                "--corpus has the documents of a --run, and there is none.", hint="Give --run RUN."
+            )
+        if self.run is not None and (self.query_field or self.documents_field):
+            raise UsageError(
+                "--query-field and --documents-field are about rows, and --run has none.",
+                hint="Leave them out.",
+            )
+        if self.all.count("-") > 1:
+            raise UsageError("stdin is named more than once.", hint="Give - once.")
+
+    def reader(self, options: ReadOptions, *, for_trec: bool, skip_bad_rows: bool) -> CandidateReader:
+        """Return what reads the candidates; raise InputError for a file that cannot be opened."""
+        from ..batch.first_stage import CorpusCandidates
+        from ..batch.read import RowCandidates
+
+        reader: RowCandidates | CorpusCandidates
+        if self.run is not None and self.queries is not None:
+            corpus = list(map(_source, self.corpus))
+            run, queries = _source(self.run), _source(self.queries)
+            reader = CorpusCandidates(run, queries, corpus, options, skip_bad_rows=skip_bad_rows)
+        else:
+            reader = RowCandidates(
+                list(map(_source, self.inputs)),
+                options,
+                query_field=self.query_field,
+                documents_field=self.documents_field,
+                queries=_source(self.queries) if self.queries is not None else None,
+                for_trec=for_trec,
+            )
+        for source in reader.sources:
+            # A pipe cannot be opened twice.
+            if source.path is not None and not is_pipe_or_device(source.path):
+                with source.open():
+                    pass
+        return reader
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What one command line asks for."""
+
+    names: _Names
+    reading: ReadOptions
+    ranking: RankOptions
+    writing: WriteOptions
+    model: ModelOptions
+    shard: str | None
+    resume: bool
+    skip_bad_rows: bool
+
+    def do(self, path: Path | None, format: BatchFormat, activity: Activity) -> int:
+        """Rank into a file, or to stdout, and return the exit code."""
+        from ..batch.output import FileOutput, StreamOutput
+        from ..batch.resume import UnfinishedFile, require_other_files
+        from ..batch.run import WHOLE, Shard, rank_batch
+        from ..reranker import Reranker
+
+        self.names.require_sense()
+        is_stream = path is None or is_written_directly(path)
+        if self.resume and is_stream:
+            raise UsageError(
+                "--resume goes on with a file, and none is named.", hint="Name it with --output."
+            )
+        if path is not None:
+            require_other_files(path, self.names.all)
+        shard = WHOLE if self.shard is None else Shard.parse(self.shard)
+        with ExitStack() as stack:
+            file: UnfinishedFile | None = None
+            if path is not None and not is_stream:
+                file = stack.enter_context(UnfinishedFile(path, resume=self.resume))
+                if file.is_complete:
+                    return _say_complete(file)
+            activity.stage("Reading the input")
+            reader = self.names.reader(
+                self.reading, for_trec=format == "trec", skip_bad_rows=self.skip_bad_rows
+            )
+            activity.stage("Loading the model")
+            reranker = Reranker(**as_keywords(self.model))
+            options = replace(self.writing, model=reranker.info.description)
+            output: BatchOutput
+            if file is not None:
+                sizes = [_source(name).size_bytes for name in self.names.all]
+                output = FileOutput(file, format, options, self._settings(format, reranker.info), sizes)
+                if output.progress.items:
+                    log.info("%s: going on after %s queries.", path, f"{output.progress.tally.queries:,}")
+            else:
+                stream = activity.stdout(format) if path is None else stack.enter_context(open_output(path))
+                output = StreamOutput(stream, str(path or "stdout"), format, options)
+            meter = _Meter(activity, output.progress.tally)
+            try:
+                tally = rank_batch(
+                    reranker, reader, output, self.ranking,
+                    shard=shard, skip_bad_rows=self.skip_bad_rows,
+                    on_documents=activity.advance, on_pool=meter.show,
+                )  # fmt: skip
+            except BaseException as error:
+                if not isinstance(error, UsageError):  # of a run that is no continuation of what is there
+                    _say_what_is_left(file)
+                raise
+            _say_what_is_noteworthy(tally, reranker.info.max_length, self.ranking.long, file)
+            return ROWS_LEFT_OUT if tally.bad_rows else 0
+
+    def _settings(self, format: str, info: EngineInfo) -> dict[str, Any]:
+        """Return what the bytes of the output depend on, besides the input.
+
+        Not --batch-tokens and --threads: another value is what a run that lacks memory needs.
+        """
+        from ..batch.resume import digest_folder
+
+        return {
+            "ce-rerank": __version__,
+            "the model": info.model,
+            "its content": digest_folder(Path(info.model).expanduser()),
+            "--revision": info.revision,
+            "--device": info.device,
+            "--engine": info.engine,
+            "--precision": info.precision,
+            "--max-length": info.max_length,
+            "the activation": info.activation,
+            **{f"--{name.replace('_', '-')}": value for name, value in as_keywords(self.ranking).items()},
+            "--from": self.reading.format,
+            "--text-field": list(self.reading.text_fields),
+            "--id-field": self.reading.id_field,
+            "--query-field": self.names.query_field,
+            "--documents-field": self.names.documents_field,
+            "--shard": self.shard,
+            "--to": format,
+            "--no-text": not self.writing.with_text,
+            "--details": self.writing.details,
+            "--run-name": self.writing.run_name,
+        }
+
+
+class _Meter:
+    """Shows how far a batch is: beside the spinner, or in a line now and then where there is none."""
+
+    def __init__(self, activity: Activity, before: Tally) -> None:
+        self._activity = activity
+        self._before = before.coverage.documents
+        self._began = self._last_line = time.monotonic()
+        activity.start(stage="Scoring")
+
+    def show(self, pool: RankedPool) -> None:
+        """Show what is done with a pool, and of how much."""
+        tally, total = pool.progress.tally, pool.expected_documents
+        done = tally.coverage.documents - self._before
+        total = None if total is None else total - self._before
+        queries = f"{tally.queries:,} queries done"
+        self._activity.expect(total, f"Scoring, {queries}")
+        now = time.monotonic()
+        if not sys.stderr.isatty() and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            log.info("%s, documents: %s", queries, describe_progress(done, total, now - self._began))
+
+
+def _say_complete(file: UnfinishedFile) -> int:
+    log.warning(
+        "%s is complete already; nothing is left to do. Remove it to make it with other options.", file.path
+    )
+    if file.has_errors:
+        log.warning("Rows were left out of it; see %s.", file.errors_path)
+    return ROWS_LEFT_OUT if file.has_errors else 0
+
+
+def _say_what_is_left(file: UnfinishedFile | None) -> None:
+    if file is not None and (done := file.progress.tally.queries):
+        queries = "1 query is" if done == 1 else f"{done:,} queries are"
+        log.warning(
+            "%s finished, in %s. To go on, give the same command with --resume.", queries, file.part_path
+        )
+
+
+def _say_what_is_noteworthy(
+    tally: Tally, max_length: int, long: LongPolicy, file: UnfinishedFile | None
+) -> None:
+    from ..reading import describe_coverage
+
+    for sentence in describe_coverage(tally.coverage, max_length, long):
+        log.warning("%s", sentence)
+    if tally.bad_rows:
+        rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
+        log.warning("%s left out%s.", rows, "" if file is None else f"; see {file.errors_path}")
+
+
+def _source(name: str) -> Source:
+    if name != "-":
+        return Source.from_path(Path(name))
+    # Buffered, it has a lock, which a thread that still waits for input would hold when the program ends.
+    stdin = sys.stdin.buffer
+    return Source.from_stream(getattr(stdin, "raw", stdin))

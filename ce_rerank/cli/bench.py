@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import statistics
 import subprocess
 import sys
@@ -20,49 +21,75 @@ import typer
 from ..errors import CeRerankError, InputError, UnavailableError, UsageError
 from ..formats.documents import InputFormat, ReadOptions, read_documents
 from ..formats.source import Source
-from .bench_sample import lists_of, sample_lists
+from .commands import option
 from .console import Activity, show_messages, stdout_console
-from .options import InputOptions, MessageOptions, ModelOptions, as_keywords
+from .options import FROM, InputOptions, MessageOptions, ModelOptions, as_keywords
 
 log = logging.getLogger("ce_rerank")
 
 _QUERIES = 10
 _SAMPLE_DOCUMENTS = 20  # a query
 _START_DOCUMENTS = 4
+_QUERY_WORDS = 8
+_QUERY_CHARACTERS = 60  # where words are not separated by spaces
 _REFERENCE = ("torch", "fp32")
 _CHOICES = {
     "cpu": (("torch", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")),
     "mps": (("torch", "fp32"), ("torch", "fp16")),
     "cuda": (("torch", "fp32"), ("torch", "bf16"), ("torch", "fp16")),
 }
-_REFUSALS = {kind.__name__: kind for kind in (UsageError, InputError, UnavailableError)}
+_ERRORS = {kind.__name__: kind for kind in (UsageError, InputError, UnavailableError)}
+_SENTENCES = (
+    "The harbour master writes the height of the tide into a ledger twice a day.",
+    "Bees find their way home by the angle of the sun, and by memory when it is overcast.",
+    "A loaf that is cut while it is hot goes stale sooner than one left to cool on a rack.",
+    "The old bridge was closed in spring because two of its piers had begun to sink.",
+    "Salt was once so dear that roads were named after it.",
+    "When the night train was late, the station café stayed open and lent out blankets.",
+    "Copper roofs turn green within a few decades, faster near the sea.",
+    "The survey counted forty kinds of moss on a single wall of the abbey.",
+    "A lens of ice focuses sunlight well enough to light dry grass.",
+    "In a drought the oaks drop their smallest branches first.",
+    "The translators agreed on a common list of terms before they began the second volume.",
+    "Glaciers carry boulders far from where they broke loose and set them down in fields.",
+    "Her grandfather repaired clocks and could name the town's church bells with his eyes shut.",
+    "The library lends seeds in spring and takes them back in autumn.",
+    "A kite flies steadier with a longer tail, but it climbs more slowly.",
+    "Compressed air drives the drill, and the same hose blows the dust out of the hole.",
+    "The ferry turns around in a basin that was dug for ships a quarter of its length.",
+    "Cheese ripens in the cellar for a year, turned by hand every week.",
+    "The first telephone line in the valley ran along the fence posts.",
+    "Ravens remember a face that has wronged them for years.",
+    "Concrete goes on hardening long after the formwork has been taken away.",
+    "On clear nights the desert gives back its heat within an hour of sunset.",
+    "The map showed a well where there was only a ring of stones.",
+    "A cello is tuned an octave below a viola, string for string.",
+    "Fog forms over the river when cold air slides down from the hills.",
+    "The committee measured noise at the runway's end for three weeks in June.",
+    "Woollen coats shed rain for a while because of the grease that is left in the fibre.",
+    "Eels cross wet meadows at night to get from one pond to another.",
+    "The archive keeps its photographs on glass in drawers lined with felt.",
+    "Pressing the pedal halfway lets the note fade instead of ending it.",
+    "A mill on this stream ground flour in winter and sawed planks in summer.",
+    "Streetlights that point downwards use less power and leave the stars to be seen.",
+)
 
 Lists = Sequence[tuple[str, list[str]]]
+"""Queries, each with the texts that are ranked for it."""
 
 
 def bench(
     file: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[FILE]",
-            help="Documents to measure with; - is stdin. Default: a sample.",
-            show_default=False,
-        ),
+        typer.Argument(metavar="[FILE]", help="Documents to measure with, - for stdin. Default: a sample."),
     ] = None,
     *,
-    source_format: Annotated[
-        InputFormat | None,
-        typer.Option(
-            "--from",
-            show_default=False,
-            help="The format of the documents. Default: by suffix, else by looking.",
-        ),
-    ] = None,
+    source_format: Annotated[InputFormat | None, FROM] = None,
     fields: InputOptions,
-    rounds: Annotated[
-        int, typer.Option("--rounds", metavar="N", min=1, help="How often each is measured.")
-    ] = 3,
-    to: Annotated[Literal["table", "json"] | None, typer.Option("--to", show_default=False)] = None,
+    rounds: Annotated[int, option("--rounds", metavar="N", min=1, help="How often each is measured.")] = 3,
+    to: Annotated[
+        Literal["table", "json"] | None, option("--to", help="Default: a table on a terminal, else json.")
+    ] = None,
     model: ModelOptions,
     messages: MessageOptions,
 ) -> None:
@@ -74,9 +101,9 @@ def bench(
     with show_messages(messages) as activity:
         reading = fields.read_options(source_format)
         if file is None:
-            lists: Lists = sample_lists(_QUERIES, _SAMPLE_DOCUMENTS)
+            lists = sample_lists(_QUERIES, _SAMPLE_DOCUMENTS)
         else:
-            lists = _lists_of_file(file, reading)
+            lists = split_documents(_read_texts(Source.from_name(file), reading))
         results = [measure.summary() for measure in _measure(model, lists, rounds, activity)]
     if to == "json" or (to is None and not sys.stdout.isatty()):
         json.dump(results, sys.stdout, indent=2)
@@ -85,13 +112,46 @@ def bench(
         _draw(results, lists)
 
 
+def sample_lists(queries: int, documents: int) -> Lists:
+    """Make queries with documents each, of about 95 tokens; the same ones every time."""
+    chance = random.Random(20)
+
+    def make_passage() -> str:
+        return " ".join(chance.sample(_SENTENCES, chance.randint(3, 8)))
+
+    return [
+        (_begin(chance.choice(_SENTENCES).rstrip(".")), [make_passage() for _ in range(documents)])
+        for _ in range(queries)
+    ]
+
+
+def split_documents(texts: Sequence[str]) -> Lists:
+    """Make queries of a person's own documents: the beginnings of some of them, each with its share."""
+    share = -(-len(texts) // _QUERIES)
+    shares = [list(texts[start : start + share]) for start in range(0, len(texts), share)]
+    return [(_begin(share[0]) or "?", share) for share in shares]
+
+
+def _begin(text: str) -> str:
+    return " ".join(text[: 10 * _QUERY_CHARACTERS].split()[:_QUERY_WORDS])[:_QUERY_CHARACTERS]
+
+
+def _read_texts(source: Source, reading: ReadOptions) -> list[str]:
+    texts = [document.text for document in read_documents(source, reading)]
+    if len(texts) < _START_DOCUMENTS:
+        raise InputError(
+            f"{source.name}: {len(texts)} documents are too few to measure with.",
+            hint="Give a hundred or so.",
+        )
+    return texts
+
+
 @dataclass
 class _Measure:
     """What one engine at one precision gave, round after round."""
 
     engine: str
     precision: str
-    documents: int
     start_seconds: list[float] = field(default_factory=list)
     elapsed_seconds: list[float] = field(default_factory=list)
     scores: list[list[float]] = field(default_factory=list)
@@ -99,13 +159,13 @@ class _Measure:
     peak_memory_bytes: int | None = None
 
     def summary(self) -> dict[str, Any]:
-        """Give the medians, and how far the scores are from the reference's."""
-        differences, agreements = _compare(self.scores, self.reference)
+        """Return the medians, and how far the scores are from the reference's."""
+        differences, agreements = compare_scores(self.scores, self.reference)
         return {
             "engine": self.engine,
             "precision": self.precision,
             "start_seconds": statistics.median(self.start_seconds),
-            "documents_per_second": self.documents / statistics.median(self.elapsed_seconds),
+            "documents_per_second": len(differences) / statistics.median(self.elapsed_seconds),
             "peak_memory_bytes": self.peak_memory_bytes,
             "largest_difference": max(differences),
             "mean_difference": statistics.fmean(differences),
@@ -118,45 +178,43 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
     from ..engines.hardware import find_device
 
     device = find_device(model.device)
-    documents = sum(len(texts) for _, texts in lists)
     measures: list[_Measure] = []
+    workers: list[tuple[_Worker, list[str]]] = []
     with ExitStack() as stack:
-        workers = []
-        for engine, precision in _choose(model, device):
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        inputs = _write_inputs(folder, lists)
+        for engine, precision in choose(model, device):
             activity.stage(f"Loading {engine} {precision}")
             keywords = as_keywords(model) | {"engine": engine, "precision": precision, "device": device}
-            # What is compiled at first use is compiled here, so that it counts for nothing below. Should it
-            # fail, the worker will tell.
-            _run_start(keywords, lists)
-            worker = stack.enter_context(_worker(keywords, lists))
+            command = [*inputs, *_as_arguments(keywords)]
             try:
+                with suppress(CeRerankError):  # which the worker raises again, in its own words
+                    time_start(command)  # what is compiled at first use is compiled here, and not measured
+                worker = stack.enter_context(_start_worker(keywords, lists, folder))
                 worker.answer()  # a first round, to warm up
-            except _RefusedError as refused:
+            except CeRerankError as error:
                 if (engine, precision) == _REFERENCE:
-                    raise refused.error from None
-                log.warning("%s %s is left out: %s", engine, precision, refused.error.message)
+                    raise
+                log.warning("%s %s is left out: %s", engine, precision, error.message)
                 continue
-            workers.append((worker, keywords))
-            measures.append(_Measure(engine, precision, documents))
+            workers.append((worker, command))
+            measures.append(_Measure(engine, precision))
         activity.start(total=rounds * len(workers))
         for _ in range(rounds):
-            for measure, (worker, keywords) in zip(measures, workers, strict=True):
-                try:
-                    answer = worker.answer()
-                except _RefusedError as refused:
-                    raise refused.error from None
+            for measure, (worker, command) in zip(measures, workers, strict=True):
+                answer = worker.answer()
                 measure.elapsed_seconds.append(answer["elapsed_seconds"])
                 measure.peak_memory_bytes = answer["peak_memory_bytes"]
                 measure.scores = answer["scores"]
-                measure.start_seconds.append(_start_seconds(keywords, lists))
+                measure.start_seconds.append(time_start(command))
                 activity.advance(1)
     for measure in measures:
         measure.reference = measures[0].scores
     return measures
 
 
-def _choose(model: ModelOptions, device: str) -> list[tuple[str, str]]:
-    """Give the engines and precisions to measure: the reference, and what was asked for of the others."""
+def choose(model: ModelOptions, device: str) -> list[tuple[str, str]]:
+    """Return the engines and precisions to measure: the reference, and those of the others asked for."""
     from ..engines.hardware import has_native_bf16
 
     kind = device.partition(":")[0]
@@ -169,20 +227,11 @@ def _choose(model: ModelOptions, device: str) -> list[tuple[str, str]]:
         if model.engine in ("auto", engine) and model.precision in ("auto", precision)
     ]
     if not asked:
-        there = ", ".join(" ".join(choice) for choice in choices)
         raise UsageError(
             f"Nothing on {device} goes by --engine {model.engine} --precision {model.precision}.",
-            hint=f"There are {there}.",
+            hint=f"There are {', '.join(' '.join(choice) for choice in choices)}.",
         )
     return [_REFERENCE, *(choice for choice in asked if choice != _REFERENCE)]
-
-
-class _RefusedError(Exception):
-    """What a worker said instead of an answer."""
-
-    def __init__(self, error: CeRerankError) -> None:
-        super().__init__(error.message)
-        self.error = error
 
 
 class _Worker:
@@ -193,88 +242,80 @@ class _Worker:
         self._complaints = complaints
 
     def answer(self) -> dict[str, Any]:
-        """Run a round and give what came of it; raises _RefusedError when the process has ended instead."""
+        """Run a round and return what it gave; raise the error that has ended the process instead."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         line = self._process.stdout.readline()
-        answer: dict[str, Any] = json.loads(line) if line else {"error": self._last_words()}
+        if not line:
+            said = self._complaints.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise CeRerankError(said[-1] if said else "A process of the measurement ended without a word.")
+        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            kind = _REFUSALS.get(answer.get("kind", ""), CeRerankError)
-            raise _RefusedError(kind(answer["error"], hint=answer.get("hint", "")))
+            raise _ERRORS.get(answer["kind"], CeRerankError)(answer["error"], hint=answer["hint"])
         return answer
-
-    def _last_words(self) -> str:
-        """Give the last line that the process left on stderr: what ended it."""
-        lines = self._complaints.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it ended without a word"
 
 
 @contextmanager
-def _worker(keywords: dict[str, Any], lists: Lists) -> Iterator[_Worker]:
-    with tempfile.TemporaryDirectory() as folder:
-        complaints = Path(folder, "stderr")
-        with (
-            complaints.open("wb") as stderr,
-            subprocess.Popen(
-                [sys.executable, "-m", "ce_rerank.cli.bench_worker"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, encoding="utf-8",
-            ) as process,
-        ):  # fmt: skip
-            assert process.stdin is not None
-            process.stdin.write(json.dumps({"reranker": keywords, "lists": lists}) + "\n")
-            try:
-                yield _Worker(process, complaints)
-            finally:
-                process.kill()
-                with suppress(BrokenPipeError):
-                    process.stdin.close()
+def _start_worker(keywords: dict[str, Any], lists: Lists, folder: Path) -> Iterator[_Worker]:
+    complaints = folder / f"{keywords['engine']}-{keywords['precision']}"
+    with (
+        complaints.open("wb") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", "ce_rerank.cli.bench_worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, encoding="utf-8",
+        ) as process,
+    ):  # fmt: skip
+        assert process.stdin is not None
+        process.stdin.write(json.dumps({"reranker": keywords, "lists": lists}) + "\n")
+        try:
+            yield _Worker(process, complaints)
+        finally:
+            process.kill()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
 
 
-def _start_seconds(keywords: dict[str, Any], lists: Lists) -> float:
-    """Time a whole process that ranks a handful of documents, from its start to its end."""
+def _write_inputs(folder: Path, lists: Lists) -> list[str]:
+    """Write a query and a few documents; return the arguments that rank them."""
+    documents = [text for _, texts in lists for text in texts][:_START_DOCUMENTS]
+    query, file = folder / "query", folder / "documents.jsonl"  # an argument has no room for a long document
+    query.write_text(lists[0][0], encoding="utf-8")
+    file.write_text("".join(json.dumps(text) + "\n" for text in documents), encoding="utf-8")
+    return ["--query-file", str(query), "-f", str(file)]
+
+
+def time_start(arguments: Sequence[str]) -> float:
+    """Return the seconds of a whole process that ranks a few documents, from its start to its end."""
     started = time.perf_counter()
-    ended = _run_start(keywords, lists)
+    ended = subprocess.run(
+        [sys.executable, "-m", "ce_rerank", "rank", "-Q", *arguments],
+        check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
+    )  # fmt: skip
     seconds = time.perf_counter() - started
     if ended.returncode:
-        choice = f"{keywords['engine']} {keywords['precision']}"
-        raise CeRerankError(f"A process that was to rank by {choice} failed.", hint=ended.stderr.strip())
+        raise CeRerankError("A process that ranks a few documents failed.", hint=ended.stderr.strip())
     return seconds
-
-
-def _run_start(keywords: dict[str, Any], lists: Lists) -> subprocess.CompletedProcess[str]:
-    """Rank a handful of documents in a process of its own."""
-    documents = [text for _, texts in lists for text in texts][:_START_DOCUMENTS]
-    with tempfile.TemporaryDirectory() as folder:
-        # Not as arguments, which have no room for a long document.
-        query, file = Path(folder, "query"), Path(folder, "documents.jsonl")
-        query.write_text(lists[0][0], encoding="utf-8")
-        file.write_text("".join(json.dumps(text) + "\n" for text in documents), encoding="utf-8")
-        command = [sys.executable, "-m", "ce_rerank", "rank", "-Q", *_as_arguments(keywords)]
-        return subprocess.run(
-            [*command, "--query-file", str(query), "-f", str(file)],
-            check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8",
-            errors="replace",
-        )  # fmt: skip
 
 
 def _as_arguments(keywords: dict[str, Any]) -> list[str]:
     options = {f"--{name.replace('_', '-')}": value for name, value in keywords.items()}
-    flags = [option for option, value in options.items() if value is True]
-    return flags + [
-        f"{option}={value}"
-        for option, value in options.items()
+    return [name for name, value in options.items() if value is True] + [
+        f"{name}={value}"
+        for name, value in options.items()
         if value is not None and not isinstance(value, bool)
     ]
 
 
-def _compare(scores: list[list[float]], reference: list[list[float]]) -> tuple[list[float], list[float]]:
-    """Give the absolute difference of every score, and Kendall's tau of every query's order.
+def compare_scores(
+    scores: list[list[float]], reference: list[list[float]]
+) -> tuple[list[float], list[float]]:
+    """Return the absolute difference of every score, and Kendall's tau of every query's order.
 
-    A query with one document has no order. Where all are equal for one of the two, tau has no value: that
-    agrees with the other where it is so, too, and with nothing else.
+    A query with one document has no order. Where all scores of a query are equal on one side, tau has no
+    value: it is 1 if they are equal on the other side, too, and 0 if not.
     """
     from scipy.stats import kendalltau
 
@@ -287,17 +328,6 @@ def _compare(scores: list[list[float]], reference: list[list[float]]) -> tuple[l
         elif len(ours) > 1:
             agreements.append(float(values[0] == values[1]))
     return differences, agreements
-
-
-def _lists_of_file(file: str, reading: ReadOptions) -> Lists:
-    source = Source.from_name(file)
-    texts = [document.text for document in read_documents(source, reading)]
-    if len(texts) < _START_DOCUMENTS:
-        raise InputError(
-            f"{source.name}: {len(texts)} documents are too few to measure with.",
-            hint="Give a hundred or so.",
-        )
-    return lists_of(texts, _QUERIES)
 
 
 def _draw(results: list[dict[str, Any]], lists: Lists) -> None:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = ("batch", "bench", "doctor", "evaluate", "models", "rank")
 MODEL = "Model and machine (or by environment variables: CE_RERANK_MODEL, ...)"
-_HELP_PANEL = "Messages"
+MESSAGES = "Messages"
 
 
 def option(*names: str, help: str, panel: str = "Options", **settings: Any) -> Any:
@@ -49,9 +49,8 @@ class PlainHelp:
         for parameter in self.get_params(ctx):
             panel = "Arguments"
             if parameter.param_type_name == "option":
-                is_help = "--help" in parameter.opts
-                panel = _HELP_PANEL if is_help and _HELP_PANEL in panels else parameter.rich_help_panel
-            panels.setdefault(panel or "Options", []).append(_describe(parameter))
+                panel = parameter.rich_help_panel or (MESSAGES if MESSAGES in panels else "Options")
+            panels.setdefault(panel, []).append(_describe(parameter))
         if isinstance(self, TyperGroup):
             commands: list[tuple[str, Any]] = [
                 (name, self.get_command(ctx, name)) for name in self.list_commands(ctx)
@@ -139,31 +138,36 @@ def _describe(parameter: Any) -> tuple[str, str]:
     return f"{names} {values}", (parameter.help or "") + default
 
 
+def option_field(default: Any, *names: str, **settings: Any) -> Any:
+    """Declare an option as a field of an option group; its name is the field's unless names are given."""
+    return field(default=default, metadata={"names": names, "settings": settings})
+
+
 def with_option_groups(command: Callable[..., Any]) -> Callable[..., Any]:
     """Spread the option groups among a command's parameters over its signature, for Typer to read.
 
     A group is a dataclass whose fields are options: a command that declares `model: ModelOptions` has the
-    options of its fields, and is called with the group filled in.
+    options of its fields, in the help panel that the group names, and is called with the group filled in.
     """
     hints = inspect.get_annotations(command, eval_str=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
     keyword = inspect.Parameter.KEYWORD_ONLY
     for name, parameter in inspect.signature(command).parameters.items():
-        if name in groups:
-            group_hints = inspect.get_annotations(groups[name], eval_str=True)
-            parameters += [
-                inspect.Parameter(
-                    field.name, keyword, default=field.default, annotation=group_hints[field.name]
-                )
-                for field in fields(groups[name])
-            ]
-        else:
+        if name not in groups:
             parameters.append(parameter.replace(annotation=hints[name], kind=keyword))
+            continue
+        group_hints = inspect.get_annotations(groups[name], eval_str=True)
+        for one in fields(groups[name]):
+            hint = group_hints[one.name]
+            if one.metadata:
+                names = one.metadata["names"] or ("--" + one.name.replace("_", "-"),)
+                hint = Annotated[hint, option(*names, panel=groups[name].panel, **one.metadata["settings"])]
+            parameters.append(inspect.Parameter(one.name, keyword, default=one.default, annotation=hint))
 
     def run(**values: Any) -> Any:
         filled = {
-            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
+            name: group(**{one.name: values.pop(one.name) for one in fields(group)})
             for name, group in groups.items()
         }
         return command(**values, **filled)

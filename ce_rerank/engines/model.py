@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
@@ -345,7 +347,7 @@ def load_model(
             hint="Read that code; when you trust it, give --trust-remote-code.",
         )
     try:
-        with quiet_libraries(), _made_up_weights() as made_up:
+        with quiet_libraries(), _made_up_weights() as (missing, mismatched):
             model = CrossEncoder(
                 str(checkpoint.folder),
                 device=device,
@@ -359,11 +361,16 @@ def load_model(
         ) from error
     except Exception as error:
         raise _cannot_load(checkpoint, error) from error
-    if made_up:
+    if missing:
         raise UnavailableError(
-            f"{name} lacks weights that its scores depend on ({', '.join(sorted(made_up))}), which would be "
+            f"{name} lacks weights that its scores depend on ({', '.join(sorted(missing))}), which would be "
             "random.",
             hint="Give a cross-encoder, or fetch the model again.",
+        )
+    if mismatched:
+        raise UnavailableError(
+            f"{name} has weights of other sizes than its config.json says: {', '.join(sorted(mismatched))}.",
+            hint="Its config.json belongs to another model. Fetch both again.",
         )
     _require_fast_tokenizer(name, model)
     _require_known_ids(name, model)
@@ -451,19 +458,25 @@ def first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _made_up_weights() -> Iterator[set[str]]:
-    """Collect the names of the weights that transformers makes up while it loads, by its own account."""
-    made_up: set[str] = set()
+def _made_up_weights() -> Iterator[tuple[set[str], set[str]]]:
+    """Collect the names of the weights that transformers makes up while it loads, by its own account.
+
+    Those that are missing, and those that have other sizes.
+    """
+    missing: set[str] = set()
+    mismatched: set[str] = set()
     plain = PreTrainedModel.__dict__["from_pretrained"].__func__
 
     def load(cls: type, *args: Any, **options: Any) -> Any:
-        model, info = plain(cls, *args, **{**options, "output_loading_info": True})
-        made_up.update(info["missing_keys"], (name for name, *_ in info["mismatched_keys"]))
+        own = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = plain(cls, *args, **{**options, **own})
+        missing.update(info["missing_keys"])
+        mismatched.update(name for name, *_ in info["mismatched_keys"])
         return (model, info) if options.get("output_loading_info") else model
 
     PreTrainedModel.from_pretrained = classmethod(load)
     try:
-        yield made_up
+        yield missing, mismatched
     finally:
         PreTrainedModel.from_pretrained = classmethod(plain)
 
@@ -478,10 +491,23 @@ def _cannot_load(checkpoint: Checkpoint, error: Exception) -> UnavailableError:
         return UnavailableError(
             f"{checkpoint.name} cannot answer: its vocabulary has no yes or no no.", hint=_RERANKER_HINT
         )
-    return UnavailableError(
-        f"{checkpoint.name} cannot be loaded: {first_line(error)}",
-        hint=f"Its files are in {checkpoint.folder}; fetch them again, or give another model.",
-    )
+    reason, files = first_line(error).rstrip("."), checkpoint.files
+    hint = "Give another model; `--debug` shows where it failed."
+    package = re.search(r"pip install ([\w.-]+\w)", str(error))
+    if checkpoint.pickled and "weights_only" in str(error):
+        # What torch advises here is to load it without any check.
+        reason = f"{checkpoint.pickled[0]} is damaged, or holds more than weights"
+        hint = f"Copy or fetch {checkpoint.folder} again, or choose a model with safetensors."
+    elif isinstance(error, SafetensorError):
+        hint = f"Copy or fetch {checkpoint.folder} again."
+    elif package:
+        hint = f"pip install {package[1]}"
+    elif "tokenizer.json" not in files and any(name.endswith(".model") for name in files):
+        # To make a fast tokenizer of what SentencePiece wrote, transformers takes that library.
+        hint = "pip install sentencepiece, or convert its tokenizer to a tokenizer.json."
+    elif checkpoint.code:
+        hint = "Its own Python code may have been written for another version of transformers."
+    return UnavailableError(f"{checkpoint.name} cannot be loaded: {reason}.", hint=hint)
 
 
 def _require_fast_tokenizer(name: str, model: CrossEncoder) -> None:

@@ -9,18 +9,15 @@ from dataclasses import replace
 from ..errors import InputError
 from ..types import Document, Query
 from .documents import InputFormat, ReadOptions, choose_format, row_reader
-from .fields import ID_FIELDS, TEXT_FIELDS, FieldRules, find_id, without_texts
+from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, find_id, missing_id, without_texts
 from .json import encode_json, read_json_rows
-from .source import Lines, LookAhead, Readable, Reject, Row, as_source, raise_at_once
+from .source import ROW_BYTES, LookAhead, Readable, Reject, Row, as_source, raise_at_once
 
-QUERY_ID_FIELDS = ("_id", "id", "query_id", "query-id", "qid")
-"""Where the id of a query is looked for, in this order."""
-QUERY_TEXT_FIELDS = ("text", "query")
-"""Where the text of a query is looked for, in this order."""
-
+_QUERY_IDS = ("_id", "id", *QUERY_ID_FIELDS)
+_QUERY_TEXTS = ("text", "query", "question")
 _LOOK = ReadOptions()
-_HEADER_IDS = {*ID_FIELDS, *QUERY_ID_FIELDS, "corpus-id"}
-_HEADER_TEXTS = {*TEXT_FIELDS, *QUERY_TEXT_FIELDS}
+_HEADER_IDS = {*ID_FIELDS, *QUERY_ID_FIELDS}
+_HEADER_TEXTS = {*TEXT_FIELDS, *_QUERY_TEXTS}
 _ID_AT_START = re.compile(r'\{"(_?id)": ?"([^"\\]*)"')
 
 
@@ -34,14 +31,22 @@ def read_whole_queries(
 ) -> dict[str, Query]:
     """Read queries by id, with their other fields, in the order of the file; all, or those that are wanted.
 
-    A row that cannot be read, has no id or no text, or an id that is there already, is rejected, see
-    `read_rows`: as a default, that raises an InputError naming file and line.
+    A row that cannot be read, has no id or no text, or an id that is there already, is rejected: by default,
+    that raises an InputError naming file and line. Raises InputError for a file without rows.
     """
     queries: dict[str, Query] = {}
+    is_empty = True
+
+    def reject_row(error: InputError, text: str) -> None:
+        nonlocal is_empty
+        is_empty = False
+        reject(error, text)
+
     source = as_source(readable)
     with source.open() as stream:
         format = choose_format(source, stream, _LOOK)
-        for row, origin in _rows(format, stream, source.name, reject):
+        for row, origin in _rows(format, stream, source.name, reject_row, _LOOK):
+            is_empty = False
             try:
                 query = _query_of(row, origin)
                 query_id = str(query.id)
@@ -52,29 +57,31 @@ def read_whole_queries(
                 continue
             if wanted is None or query_id in wanted:
                 queries[query_id] = query
+    if is_empty:
+        raise InputError(f"{source.name}: no queries in it.")
     return queries
 
 
 def read_corpus(
     readables: Iterable[Readable],
-    wanted: Container[str],
+    wanted: Container[str] | None,
     options: ReadOptions = _LOOK,
     reject: Reject = raise_at_once,
 ) -> Iterator[Document]:
-    """Read the documents whose ids are wanted, in the order of the files; the rest is passed over.
+    """Read the documents whose ids are wanted (None: all), in the order of the files.
 
     Their `fields` are without those that the text was made from, except a title, so that no text is held
-    twice. A row that cannot be read is rejected, see `read_rows`: as a default, that raises an InputError
-    naming file and line.
+    twice. A row that cannot be read is rejected: by default, that raises an InputError naming file and line.
     """
     rules = options.field_rules
     for source in map(as_source, readables):
         with source.open() as stream:
             format = choose_format(source, stream, options)
             by_usual_names = wanted if options.id_field is None else None
-            for row, origin in _rows(format, stream, source.name, reject, by_usual_names):
+            for row, origin in _rows(format, stream, source.name, reject, options, by_usual_names):
                 try:
-                    if _id_of(row, options.id_field, origin) not in wanted:
+                    doc_id = _id_of(row, options.id_field, origin)
+                    if wanted is not None and doc_id not in wanted:
                         continue
                     document = rules.document(row, origin)
                 except InputError as error:
@@ -85,8 +92,8 @@ def read_corpus(
 
 def _query_of(row: object, origin: str) -> Query:
     fields = row if isinstance(row, dict) else {}
-    id_name = next((name for name in QUERY_ID_FIELDS if fields.get(name) is not None), None)
-    text_name = next((name for name in QUERY_TEXT_FIELDS if name in fields), QUERY_TEXT_FIELDS[0])
+    id_name = next((name for name in _QUERY_IDS if fields.get(name) is not None), None)
+    text_name = next((name for name in _QUERY_TEXTS if name in fields), _QUERY_TEXTS[0])
     query = FieldRules((text_name,), id_name).document(row, origin)
     if id_name is None:
         raise InputError(f"{origin}: the query has no id.", hint='Give it one in a field "_id".')
@@ -95,24 +102,34 @@ def _query_of(row: object, origin: str) -> Query:
 
 
 def _id_of(row: object, id_field: str | None, origin: str) -> str:
-    found = find_id(row, id_field, origin) if isinstance(row, dict) else None
+    fields = row if isinstance(row, dict) else {}
+    found = find_id(fields, id_field, origin)
     if found is None:
-        raise InputError(f"{origin}: the document has no id.", hint="Name its field with --id-field.")
+        raise missing_id(fields, origin)
     return str(found)
 
 
 def _rows(
-    format: InputFormat, stream: LookAhead, name: str, reject: Reject, wanted: Container[str] | None = None
+    format: InputFormat,
+    stream: LookAhead,
+    name: str,
+    reject: Reject,
+    options: ReadOptions,
+    wanted: Container[str] | None = None,
 ) -> Iterator[Row]:
-    if format in ("tsv", "text"):
-        return _read_plain_tsv(stream, name, reject)
+    """Read rows of any format: tables without a header are `id<TAB>text`."""
     if format == "jsonl" and wanted is not None:
         return read_json_rows(stream, name, reject, skip=lambda line: _is_unwanted(line, wanted))
-    return row_reader(format)(stream, name, reject)
+    if format in ("tsv", "text"):
+        format = "tsv"
+        cells = stream.look_at_line(ROW_BYTES).decode(errors="replace").split("\t")
+        if not options.columns and (cells[0] not in _HEADER_IDS or _HEADER_TEXTS.isdisjoint(cells[1:])):
+            options = replace(options, columns=("id", "text"))
+    return row_reader(format, options)(stream, name, reject)
 
 
 def _is_unwanted(line: str, wanted: Container[str]) -> bool:
-    """Tell from the start of a line, as BEIR's files have it, that its document is not wanted.
+    """Whether the start of a line, as BEIR's files have it, tells that its document is not wanted.
 
     Looking is ten times as fast as decoding, and of a large corpus little else is done.
     """
@@ -120,28 +137,3 @@ def _is_unwanted(line: str, wanted: Container[str]) -> bool:
     if found is None:
         return line.isspace()
     return found[2] not in wanted and (found[1] == "id" or '"id"' not in line)
-
-
-def _read_plain_tsv(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
-    """Read `id<TAB>text`, or columns named by a header; quotes are characters like any other."""
-    header: list[str] | None = None
-    lines = Lines(stream, name)
-    for number, line in lines:
-        row = line.rstrip("\r\n")
-        if lines.fault:
-            reject(lines.fault, row)
-            continue
-        if line.isspace():
-            continue
-        cells = row.split("\t")
-        if header is None:
-            is_header = cells[0] in _HEADER_IDS and not _HEADER_TEXTS.isdisjoint(cells[1:])
-            header = cells if is_header else ["id", "text"]
-            if is_header:
-                continue
-        if len(cells) != len(header):
-            problem = f"{len(cells)} columns where {len(header)} should be ({', '.join(header)})."
-            hint = "They are separated by one tab each."
-            reject(InputError(f"{name}:{number}: {problem}", hint=hint), row)
-        else:
-            yield Row(dict(zip(header, cells, strict=True)), f"{name}:{number}")

@@ -9,7 +9,8 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
-from typing import Any, BinaryIO, Literal
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from ..errors import InputError
 from ..types import Ranking
@@ -19,8 +20,7 @@ from .source import ROW_BYTES, Lines, LookAhead, Reject, Row, raise_at_once
 
 log = logging.getLogger("ce_rerank")
 
-Delimiter = Literal[",", "\t"]
-DELIMITERS: dict[str, Delimiter] = {"csv": ",", "tsv": "\t"}
+_BREAKS = re.compile(r"\r\n|[\t\r\n]")
 
 
 def read_csv_rows(
@@ -43,20 +43,31 @@ def read_csv_rows(
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     first_line = stream.look_at_line(ROW_BYTES).decode(errors="replace")
     sep_line = re.fullmatch(r'"?sep=(.?)"?', first_line)
-    lines = _RowLines(Lines(stream, name), name, skip=1 if sep_line else 0)
+    lines = _RowLines(Lines(stream, name), name)
     if sep_line:
         delimiter = delimiter or sep_line[1] or "\t"
+        lines.pass_over_one()
     reader = csv.reader(lines, delimiter=delimiter or _find_delimiter(first_line, len(columns)), strict=True)
-    table = _Table(columns, ids)
-    for cells in _until_the_end(reader, lines):
+    table = _Table(columns, ids, "Quote fields that hold the delimiter.")
+    while True:
+        lines.of_row.clear()
         try:
+            cells = next(reader, None)
+            if cells is None:
+                return
             if lines.fault:
                 raise lines.fault
-            if cells and (row := table.row(cells, lines.where)):
+            row = table.row(cells, lines.where) if cells else None
+            if row:
                 yield row
-        except InputError as error:
-            (reject if table.header else raise_at_once)(error, "".join(lines.of_row).rstrip("\r\n"))
-        lines.forget_row()
+        except (InputError, csv.Error) as error:
+            fault = (
+                error if isinstance(error, InputError) else lines.fault or _broken_quotes(error, lines.where)
+            )
+            if not table.header or lines.size > ROW_BYTES:
+                raise fault from None
+            reject(fault, "".join(lines.of_row).rstrip("\r\n"))
+            lines.fault = None
 
 
 def read_tsv_rows(
@@ -72,7 +83,7 @@ def read_tsv_rows(
 
     See `read_csv_rows` for the rest.
     """
-    table = _Table(columns, ids)
+    table = _Table(columns, ids, "Put one tab between two fields.")
     lines = Lines(stream, name)
     for number, line in lines:
         text = line.rstrip("\r\n")
@@ -90,8 +101,9 @@ def read_tsv_rows(
 class _Table:
     """Makes objects of cells, named by the first row unless the columns are known."""
 
-    def __init__(self, columns: Sequence[str], ids: Container[str]) -> None:
+    def __init__(self, columns: Sequence[str], ids: Container[str], hint: str) -> None:
         self._ids = ids
+        self._hint = hint
         self._id_places: list[int] = []
         self.header: Sequence[str] = ()
         if columns:
@@ -108,11 +120,8 @@ class _Table:
             self._name_columns(cells)
             return None
         if len(cells) != len(header):
-            raise InputError(
-                f"{where}: the row has {len(cells)} fields, the header has {len(header)} "
-                f"({', '.join(header[:12])}).",
-                hint="Quote fields that hold the delimiter.",
-            )
+            problem = f"{where}: {len(cells)} fields, not {len(header)} ({', '.join(header[:12])})."
+            raise InputError(problem, hint=self._hint)
         for place in self._id_places:
             if cells[place].endswith(".0") and cells[place][:-2].isdigit():
                 cells[place] = cells[place][:-2]
@@ -126,48 +135,37 @@ class _Table:
 class _RowLines:
     """Lines as the csv module takes them, with those of the current row and the first fault among them."""
 
-    def __init__(self, lines: Lines, name: str, skip: int) -> None:
+    def __init__(self, lines: Lines, name: str) -> None:
         self._lines = lines
+        self._numbered = iter(lines)
         self._name = name
-        self._skip = skip
-        self._size = 0
+        self._number = 0
         self.of_row: list[str] = []
-        self.where = name
+        self.size = 0
         self.fault: InputError | None = None
 
+    @property
+    def where(self) -> str:
+        """Where the current row starts."""
+        return f"{self._name}:{self._number}"
+
+    def pass_over_one(self) -> None:
+        """Pass over the first line that is not blank."""
+        next(line for _, line in self._numbered if not line.isspace())
+
     def __iter__(self) -> Iterator[str]:
-        for number, line in self._lines:
-            if self._skip and not line.isspace():
-                self._skip -= 1
-                continue
-            if not self.of_row:
-                self.where = f"{self._name}:{number}"
-            self.of_row.append(line)
-            self._size += len(line)
+        of_row = self.of_row
+        for number, line in self._numbered:
+            if of_row:
+                self.size += len(line)
+                if self.size > ROW_BYTES:
+                    raise InputError(f"{self.where}: a quoted field starts in this row and never ends.")
+            else:
+                self._number, self.size = number, len(line)
+            of_row.append(line)
             if self._lines.fault:
                 self.fault = self.fault or self._lines.fault
-            if self._size > ROW_BYTES:
-                raise InputError(f"{self.where}: a quoted field starts in this row and never ends.")
             yield line
-
-    def forget_row(self) -> None:
-        """Go on to the next row."""
-        self.of_row.clear()
-        self._size = 0
-        self.fault = None
-
-
-def _until_the_end(reader: Iterator[list[str]], lines: _RowLines) -> Iterator[list[str]]:
-    """Read rows of cells; broken quotes make a row without cells, and the fault of its lines."""
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            lines.fault = lines.fault or _explain_csv_error(error, lines.where)
-            cells = []
-        if cells is None:
-            return
-        yield cells
 
 
 def _find_delimiter(line: str, columns: int) -> str:
@@ -175,7 +173,7 @@ def _find_delimiter(line: str, columns: int) -> str:
     return max(counts, key=lambda delimiter: (counts[delimiter] == columns, counts[delimiter]))
 
 
-def _explain_csv_error(error: csv.Error, where: str) -> InputError:
+def _broken_quotes(error: csv.Error, where: str) -> InputError:
     if "unexpected end of data" in str(error):
         return InputError(f"{where}: a quoted field starts in this row and never ends.")
     return InputError(
@@ -187,88 +185,81 @@ def _explain_csv_error(error: csv.Error, where: str) -> InputError:
 class DelimitedWriter:
     """A header and a line a row: strings as they are, null as nothing, anything else as JSON.
 
-    A NUL, which readers of such files refuse (ours does), is written as U+FFFD, with a warning.
+    In TSV, a tab or a line break within a cell becomes a space; `close` warns of them.
 
     The columns are `own_names`, as far as they occur, and the other fields in the order in which they are
     first seen. With `many` rankings they are settled by the first that has rows, `own_names` occur or not,
     and the last is `input`, where fields that have no column go; `columns` are those of a header that is
-    there already. Without it, one ranking can be written.
+    there already. Without `many`, one ranking can be written.
     """
 
     def __init__(
         self,
         stream: BinaryIO,
         rows_of: RowsOf,
-        delimiter: Delimiter,
-        *,
+        format: str,
         own_names: Sequence[str],
+        *,
         many: bool = False,
         columns: Sequence[str] | None = None,
     ) -> None:
         self._stream = stream
         self._rows_of = rows_of
+        self._is_tsv = format == "tsv"
         self._own_names = own_names
         self._many = many
         self._columns = columns
-        self._has_warned = False
-        self._line = io.StringIO(newline="")
-        # The module quotes a lone \r only where it is part of the line end, which `_write_cells` shortens.
-        self._csv = csv.writer(self._line, delimiter=delimiter, lineterminator="\r\n")
+        self._changed = 0
 
     def write(self, ranking: Ranking) -> None:
         """Write the ranking's rows, and the header before the first."""
-        rows = [self._without_nul_names(row) for row in self._rows_of(ranking)]
+        rows = list(self._rows_of(ranking))
+        if self._is_tsv:  # the fields are called what the header, read again, calls them
+            rows = [{_BREAKS.sub(" ", name): value for name, value in row.items()} for row in rows]
         if self._columns is None and (rows or not self._many):
             self._write_header(rows)
         columns = self._columns or ()
-        known = set(columns)
         for row in rows:
-            if self._many and not known.issuperset(row):
-                row = _without_columns_to_input(row, known)
-            self._write_cells([_cell(row.get(name)) for name in columns])
+            homeless = {name: value for name, value in row.items() if name not in columns}
+            if homeless:
+                row[INPUT_NAME] = {**row.get(INPUT_NAME, {}), **homeless}
+            cells = (row.get(name) for name in columns)
+            self._write_cells([cell if isinstance(cell, str) else _encode_cell(cell) for cell in cells])
 
     def close(self) -> None:
         """Write the header if nothing was written."""
         if self._columns is None:
             self._write_header([])
+        if self._changed:
+            log.warning("Tabs and line breaks became spaces, as TSV needs, in %d fields.", self._changed)
 
     def _write_header(self, rows: list[dict[str, Any]]) -> None:
         seen = dict.fromkeys(name for row in rows for name in row)
         own = [name for name in self._own_names if self._many or not rows or name in seen]
         last = [INPUT_NAME] if self._many or INPUT_NAME in seen else []
-        others = [name for name in seen if name not in self._own_names and name != INPUT_NAME]
-        self._columns = own + others + last
+        self._columns = [*own, *(name for name in seen if name not in (*self._own_names, INPUT_NAME)), *last]
         self._write_cells(self._columns)
 
     def _write_cells(self, cells: Sequence[str]) -> None:
-        if any("\0" in cell for cell in cells):  # before Python 3.11 the module refuses it
-            cells = [cell.replace("\0", "\ufffd") for cell in cells]
-            self._warn_of_nul()
-        self._csv.writerow(cells)
-        line = self._line.getvalue()
-        self._line.seek(0)
-        self._line.truncate()
-        self._stream.write(encode_utf8(line[:-2] + "\n"))
-
-    def _without_nul_names(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Name fields as the header will have it when it is read again."""
-        if not any("\0" in name for name in row):
-            return row
-        self._warn_of_nul()
-        return {name.replace("\0", "\ufffd"): value for name, value in row.items()}
-
-    def _warn_of_nul(self) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            log.warning("NUL characters, which CSV and TSV do not have, are written as U+FFFD.")
+        if self._is_tsv:
+            self._changed += sum(_BREAKS.search(cell) is not None for cell in cells)
+            line = "\t".join(_BREAKS.sub(" ", cell) for cell in cells)
+        else:
+            written = io.StringIO(newline="")
+            # Before Python 3.13, the module quotes a lone \r only where it is part of the line end.
+            csv.writer(written, lineterminator="\r\n").writerow(cells)
+            line = written.getvalue()[:-2]
+        self._stream.write(encode_utf8(f"{line}\n"))
 
 
-def _without_columns_to_input(row: dict[str, Any], columns: set[str]) -> dict[str, Any]:
-    homeless = {name: value for name, value in row.items() if name not in columns}
-    return {**row, INPUT_NAME: {**row.get(INPUT_NAME, {}), **homeless}}
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return value
+def _encode_cell(value: Any) -> str:
     return "" if value is None else encode_json(value)
+
+
+def read_header(path: Path, format: str) -> list[str] | None:
+    """Return the columns of a file that a `DelimitedWriter` wrote; None of an empty one."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        if format == "tsv":
+            line = stream.readline().removesuffix("\n")
+            return line.split("\t") if line else None
+        return next(csv.reader(stream), None)

@@ -7,13 +7,13 @@ import json
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, cast, get_args
+from typing import Literal, cast, get_args
 
 from ..errors import InputError, UnavailableError, UsageError
-from ..types import Document
+from ..types import Document, require_choice
 from .delimited import read_csv_rows, read_tsv_rows
 from .fields import ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
 from .json import encode_json, read_json_rows
@@ -33,9 +33,6 @@ from .source import (
 log = logging.getLogger("ce_rerank")
 
 InputFormat = Literal["text", "jsonl", "json", "csv", "tsv", "parquet"]
-
-INPUT_FORMATS: tuple[str, ...] = get_args(InputFormat)
-"""What `--from` takes."""
 
 FORMAT_OF_SUFFIX: dict[str, InputFormat] = {
     ".txt": "text",
@@ -57,19 +54,15 @@ _COLUMN_NAME = re.compile(r"[A-Za-z_][\w.-]*")
 _LOOK_BYTES = 1 << 16  # without a line end in them, it is a long line of text or the only line of an array
 
 
-class RowReader(Protocol):
-    """Reads the rows of one format from decompressed bytes; see `Reject` for rows that cannot be read."""
-
-    def __call__(self, stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
-        """Return the rows, to be iterated over."""
-        ...
+RowReader = Callable[[LookAhead, str, Reject], Iterator[Row]]
+"""Reads the rows of one format from decompressed bytes that are called by a name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """How documents are to be read; the defaults look for themselves.
 
-    `format` is one of `INPUT_FORMATS`. `text_fields` and `id_field` name fields, dotted paths among them; see
+    `format` is an `InputFormat`. `text_fields` and `id_field` name fields, dotted paths among them; see
     `FieldRules`. With `whole_files` a source is one document, whatever is in it. `columns` are the names of a
     table's columns that has no header, `delimiter` is the character between its cells. `header_names` are
     further names by which a header is recognised.
@@ -84,10 +77,8 @@ class ReadOptions:
     header_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.format is not None and self.format not in INPUT_FORMATS:
-            raise UsageError(
-                f'There is no input format "{self.format}".', hint=f"Give one of {', '.join(INPUT_FORMATS)}."
-            )
+        if self.format is not None:
+            require_choice("format", self.format, get_args(InputFormat))
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
             raise UsageError(f"The delimiter is {self.delimiter!r}.", hint="Give one character.")
         if len(set(self.columns)) < len(self.columns) or "" in self.columns:

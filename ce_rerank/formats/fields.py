@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import InputError
 from ..types import Document, DocumentId
@@ -23,9 +23,10 @@ TITLE_FIELD = "title"
 """Goes before the text when no field is named."""
 ID_FIELDS = ("id", "_id", "docno", "docid", "doc_id", "pid", "corpus-id")
 """Where an id is looked for when no field is named, in this order and in any case."""
-LIST_FIELDS = ("documents", "passages", "candidates", "hits", "texts")
+LIST_FIELDS = ("documents", "passages", "candidates", "hits", "texts", "results", "contexts", "ctxs")
 """Where the documents of a query are looked for, in this order."""
-QUERY_FIELD = "query"
+QUERY_FIELDS = ("query", "question")
+"""Where the text of a query is looked for, in this order."""
 QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
 """Where the id of a query is looked for, in this order; beside a list also in `id` and `_id`."""
 
@@ -58,19 +59,33 @@ class FieldRules:
             raise InputError(
                 f"{origin}: the row is {json_kind(value)}, not an object or a string.", hint=_way_in(value)
             )
+        usual = _usual_names(tuple(value))
+        used = usual.text
         if self.text_fields:
-            named = [(path, find_value(value, path)) for path in dict.fromkeys(self.text_fields)]
-            found = [(path, item) for path, item in named if item is not _MISSING]
-        else:
-            found = [(name, value[name]) for name in TEXT_FIELDS if name in value][:1]
-            if found and value.get(TITLE_FIELD) not in (None, "", []):
-                found.insert(0, (TITLE_FIELD, value[TITLE_FIELD]))
-        if not found:
-            raise _no_text(value, self.text_fields, origin)
-        texts = [_text_of(item, path, value, origin) for path, item in found]
-        text = texts[0] if len(texts) == 1 else " ".join(filter(None, texts))
-        used = tuple([path for path, _ in found])
-        return Document(text, find_id(value, self.id_field, origin), value, used, origin)
+            used = tuple([path for path in self.text_fields if has_field(value, path)])
+        if not used:
+            raise _no_text(value, (*self.text_fields, *TEXT_FIELDS)[0], origin)
+        texts = [
+            item if type(item := find_value(value, path)) is str else _text_of(item, path, value, origin)
+            for path in used
+        ]
+        id = _usual_id(value, usual) if self.id_field is None else find_id(value, self.id_field, origin)
+        return Document(" ".join(filter(None, texts)), id, value, used, origin)
+
+
+class _UsualNames(NamedTuple):
+    """The usual names among those of a row: of the title and the text, and of ids."""
+
+    text: tuple[str, ...]
+    id: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=256)
+def _usual_names(names: tuple[str, ...]) -> _UsualNames:
+    texts = [name for name in TEXT_FIELDS if name in names][:1]
+    title = [TITLE_FIELD] if texts and TITLE_FIELD in names else []
+    by_lower = {name.lower(): name for name in reversed(names)}
+    return _UsualNames((*title, *texts), tuple([by_lower[name] for name in ID_FIELDS if name in by_lower]))
 
 
 def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> DocumentId | None:
@@ -79,21 +94,25 @@ def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> Docume
     An id is a string or a number, a whole number as an integer (`1.0` is 1). Raises InputError where the
     named field is missing or holds something else.
     """
-    if id_field is not None:
-        value = find_value(row, id_field)
-        if value is _MISSING:
-            raise MissingFieldError(
-                f'{origin}: no "{id_field}" field ({describe_fields(row)}).', hint="Name it with --id-field."
-            )
-        id = _as_id(value)
-        if id is None and value not in (None, ""):
-            raise InputError(
-                f'{origin}: the id "{id_field}" is {json_kind(value)}, not a string or a number '
-                f"({describe_fields(row)}).",
-                hint="Name another field with --id-field.",
-            )
-        return id
-    for name in _id_names(tuple(row)):
+    if id_field is None:
+        return _usual_id(row, _usual_names(tuple(row)))
+    value = find_value(row, id_field)
+    if value is _MISSING:
+        raise MissingFieldError(
+            f'{origin}: no "{id_field}" field ({describe_fields(row)}).', hint="Name it with --id-field."
+        )
+    id = _as_id(value)
+    if id is None and value not in (None, ""):
+        raise InputError(
+            f'{origin}: the id "{id_field}" is {json_kind(value)}, not a string or a number '
+            f"({describe_fields(row)}).",
+            hint="Name another field with --id-field.",
+        )
+    return id
+
+
+def _usual_id(row: Mapping[str, Any], usual: _UsualNames) -> DocumentId | None:
+    for name in usual.id:
         id = _as_id(row[name])
         if id is not None:
             return id
@@ -134,14 +153,14 @@ def without_texts(document: Document) -> dict[str, Any]:
     fields: Any = document.fields
     for path in document.text_fields:
         if path != TITLE_FIELD:
-            fields = _without(fields, path)
+            fields = without_field(fields, path)
     return dict(fields)
 
 
-def _without(value: Any, path: str) -> Any:
-    """Leave out what `find_value` finds, and objects in which nothing else is."""
+def without_field(value: Any, path: str) -> Any:
+    """Return a row without what `find_value` finds, and without objects that held nothing else."""
     if isinstance(value, list):
-        left = [_without(item, path) for item in value]
+        left = [without_field(item, path) for item in value]
         return [item for item, before in zip(left, value, strict=True) if item or not before]
     if not isinstance(value, Mapping):
         return value
@@ -150,15 +169,8 @@ def _without(value: Any, path: str) -> Any:
     head, dot, rest = path.partition(".")
     if not dot or not isinstance(value.get(head), Mapping | list):
         return value
-    inner = _without(value[head], rest)
+    inner = without_field(value[head], rest)
     return {name: inner if name == head else item for name, item in value.items() if name != head or inner}
-
-
-@functools.lru_cache(maxsize=256)
-def _id_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the usual names for an id among a row's names, the first to be looked at first."""
-    by_lower = {name.lower(): name for name in reversed(names)}
-    return tuple([by_lower[name] for name in ID_FIELDS if name in by_lower])
 
 
 def _as_id(value: object) -> DocumentId | None:
@@ -207,13 +219,13 @@ def _paths(row: Mapping[str, Any], prefix: str, levels: int = _DEEPEST_SHOWN) ->
             yield prefix + name
 
 
-def _no_text(row: Mapping[str, Any], text_fields: tuple[str, ...], origin: str) -> InputError:
+def _no_text(row: Mapping[str, Any], path: str, origin: str) -> InputError:
     hint = _way_in(row)
     if not hint and "query" in row and any(isinstance(value, list) for value in row.values()):
         hint = "Queries with their documents are for: ce-rerank batch"
-    name = (*text_fields, TEXT_FIELDS[0])[0]
     return MissingFieldError(
-        f'{origin}: no "{name}" field ({describe_fields(row)}).', hint=hint or "Name it with --text-field."
+        f'{origin}: no "{path}" field ({describe_fields(row)}).',
+        hint=hint or "Name it with --text-field.",
     )
 
 

@@ -23,42 +23,40 @@ def open_output(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name when it is complete, and not otherwise.
 
     It is written beside its place, under its name with `.part` at the end, and renamed when the block ends
-    well; when it does not, whatever was there before stays as it was. A file that is replaced leaves its
-    mode, a symbolic link stays one. What is no regular file (a terminal, a pipe, `/dev/null`) is written
-    directly.
+    well; when it does not, an existing file stays as it was. A file that is replaced leaves its mode, a
+    symbolic link stays one. What is not a regular file (a terminal, a pipe, `/dev/null`) is written directly.
 
     Raises UsageError when it cannot be opened and OutputError when it cannot be written to.
     """
+    target = real_path(path)
+    part: Path | None = None
     with told_as_usage_errors(path):
-        target = real_path(path)
-        is_direct = is_written_directly(path)
-        if is_direct:
+        if is_written_directly(path):
             descriptor = _inherited_descriptor(path)
-            raw = OutputFile(path, os.dup(descriptor) if descriptor is not None else target, "wb")
+            raw = OutputFile(path, target if descriptor is None else os.dup(descriptor), "wb")
         else:
             require_writable(target)
             part = target.with_name(f"{target.name}.{os.urandom(4).hex()}.part")
             raw = OutputFile(path, part, "xb")
-    if is_direct:
-        with io.BufferedWriter(raw, BUFFER_BYTES) as stream:
-            yield stream
-        return
     stream = io.BufferedWriter(raw, BUFFER_BYTES)
     try:
         yield stream
-        finish_output(stream, part, path)
+        if part is not None:
+            finish_output(stream, part, path)
+        stream.close()
     except BaseException:
         # What is still buffered is of no use, and may be what could not be written.
         with suppress(OutputError, OSError):
             stream.close()
-        part.unlink(missing_ok=True)
+        if part is not None:
+            part.unlink(missing_ok=True)
         raise
 
 
 class OutputFile(io.FileIO):
     """A file whose failures to be written are OutputErrors that name it as the user did.
 
-    A pipe that its reader has closed is no failure of the file, and stays a BrokenPipeError.
+    A pipe that its reader has closed stays a BrokenPipeError.
     """
 
     def __init__(self, name: Path, file: Path | int, mode: str, *, closefd: bool = True) -> None:
@@ -66,7 +64,7 @@ class OutputFile(io.FileIO):
         self._name = name
 
     def write(self, data: Any) -> int:
-        """Write all of it, where a file of the operating system may take a part: not all callers buffer."""
+        """Write all of it, where the operating system may take a part: not all callers buffer."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         try:
@@ -83,9 +81,9 @@ class OutputFile(io.FileIO):
 
 
 def tell_failures(stream: TextIO, name: str) -> TextIO:
-    """Give a standard stream anew, one whose failures to be written are OutputErrors that call it `name`.
+    """Return a standard stream whose failures to be written are OutputErrors that call it `name`.
 
-    One that has no file beneath it, as a console on Windows has none, is given back as it is.
+    One without a file beneath it, such as a console on Windows, is returned as it is.
     """
     buffer = getattr(stream, "buffer", None)
     raw = getattr(buffer, "raw", buffer)
@@ -108,19 +106,19 @@ def real_path(path: Path) -> Path:
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
-    """Say why a file cannot be written."""
+    """Return the error for a file that cannot be written."""
     return OutputError(f"{path}: cannot be written ({error.strerror or error}).")
 
 
 def is_written_directly(path: Path) -> bool:
-    """Tell whether a path is no regular file, nor will be: a terminal, a pipe, `/dev/stdout`, `/dev/null`."""
+    """Whether a path is not a regular file and will not be: a terminal, a pipe, `/dev/stdout`."""
     return is_pipe_or_device(path) or _inherited_descriptor(path) is not None
 
 
 def require_writable(target: Path) -> None:
     """Raise the OSError that writing would end with: a directory is there, or a file that must stay.
 
-    Raises UsageError for a name that promises compressed data, which is not what is written.
+    Raises UsageError for a name that promises compressed data, which is not written.
     """
     if target.suffix.lower() in COMPRESSIONS:
         raise UsageError(
@@ -136,9 +134,9 @@ def require_writable(target: Path) -> None:
 
 
 def require_other_file(path: Path, inputs: Iterable[str]) -> None:
-    """Raise UsageError when one of the files named as input (`-` is none) is the one to be written.
+    """Raise UsageError when one of the files named as input (`-` is stdin) is the one to be written.
 
-    What is written directly, such as a terminal, may well be both.
+    What is written directly, such as a terminal, may be both.
     """
     target = real_path(path)
     names = () if is_written_directly(path) else inputs
@@ -147,7 +145,7 @@ def require_other_file(path: Path, inputs: Iterable[str]) -> None:
 
 
 def finish_output(stream: BinaryIO, part: Path, path: Path) -> None:
-    """Put what was written as `part` in its place; raises OutputError when that fails."""
+    """Put what was written as `part` in its place; raise OutputError when that fails."""
     target = real_path(path)
     stream.flush()
     try:
@@ -172,7 +170,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _inherited_descriptor(path: Path) -> int | None:
-    """Give the descriptor that `/dev/stdout` and its like stand for.
+    """Return the descriptor that `/dev/stdout` and its like stand for.
 
     Opened by name, a file that the shell has opened for appending would be overwritten from its start.
     """
@@ -184,7 +182,7 @@ def _inherited_descriptor(path: Path) -> int | None:
 
 @contextmanager
 def told_as_usage_errors(path: Path) -> Iterator[None]:
-    """Say what keeps a file from being opened for writing."""
+    """Raise UsageError for what keeps a file from being opened for writing."""
     try:
         yield
     except FileNotFoundError:

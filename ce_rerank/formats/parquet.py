@@ -34,7 +34,7 @@ _OWN_TYPES = {
     "end": pa.int64(),
     "line": pa.int64(),
 }
-"""The columns of our own that are not strings; ids are strings, since a column has one type."""
+"""The columns of our own that are never strings; ids are integers where all of the first group are."""
 
 
 def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
@@ -66,8 +66,8 @@ class ParquetWriter:
     """A table of the rows, in row groups of some thousands.
 
     The columns are `own_names`, then the other fields of the first row group: of strings, integers, floats
-    or booleans where all of a field's values are that, else of JSON; then `input`, where, as JSON, goes what
-    has no column or does not fit it.
+    or booleans where all of a field's values are that, else of JSON, but of strings for ids; then `input`:
+    as JSON, what has no column or does not fit it.
     """
 
     def __init__(self, stream: BinaryIO, rows_of: RowsOf, own_names: Sequence[str]) -> None:
@@ -76,7 +76,6 @@ class ParquetWriter:
         self._own_names = own_names
         self._rows: list[dict[str, Any]] = []
         self._types: dict[str, pa.DataType | None] = {}
-        self._schema: pa.Schema | None = None
         self._table: pq.ParquetWriter | None = None
 
     def write(self, ranking: Ranking) -> None:
@@ -99,29 +98,33 @@ class ParquetWriter:
 
     def _write_group(self) -> None:
         if self._table is None:
-            self._settle_columns()
-            self._table = pq.ParquetWriter(self._stream, self._schema)
+            names = dict.fromkeys((*self._own_names, *(name for row in self._rows for name in row)))
+            self._types = {name: self._find_type(name) for name in names if name != INPUT_NAME}
+            columns = [(name, kind or pa.string()) for name, kind in self._types.items()]
+            self._table = pq.ParquetWriter(self._stream, pa.schema([*columns, (INPUT_NAME, pa.string())]))
         rows = [self._fitted(row) for row in self._rows]
-        self._table.write_table(pa.Table.from_pylist(rows, schema=self._schema))
+        self._table.write_table(pa.Table.from_pylist(rows, schema=self._table.schema))
         self._rows = []
 
-    def _settle_columns(self) -> None:
-        self._types = {name: _OWN_TYPES.get(name, pa.string()) for name in self._own_names}
-        for name in dict.fromkeys(name for row in self._rows for name in row):
-            if name not in self._types and name != INPUT_NAME:
-                self._types[name] = _common_type([row[name] for row in self._rows if name in row])
-        columns = [(name, kind or pa.string()) for name, kind in self._types.items()]
-        self._schema = pa.schema([*columns, (INPUT_NAME, pa.string())])
+    def _find_type(self, name: str) -> pa.DataType | None:
+        """Return the type of a column; None for JSON."""
+        if name in _OWN_TYPES:
+            return _OWN_TYPES[name]
+        found = _common_type([row[name] for row in self._rows if name in row])
+        return found or pa.string() if name in self._own_names else found
 
     def _fitted(self, row: dict[str, Any]) -> dict[str, Any]:
         fitted: dict[str, Any] = {}
         homeless = dict(row.get(INPUT_NAME, {}))
         for name, value in row.items():
-            if name in self._own_names:
-                fitted[name] = str(value) if self._types[name] == pa.string() else value
-            elif name in self._types and self._types[name] is None:
-                fitted[name] = None if value is None else encode_json(value)
-            elif name in self._types and (value is None or _common_type([value]) == self._types[name]):
+            kind = self._types.get(name)
+            if value is None or name in _OWN_TYPES:
+                fitted[name] = value
+            elif name in self._types and kind is None:
+                fitted[name] = encode_json(value)
+            elif name in self._own_names and kind == pa.string():
+                fitted[name] = str(value)
+            elif kind is not None and _common_type([value]) == kind:
                 fitted[name] = value
             elif name != INPUT_NAME:
                 homeless[name] = value
@@ -130,7 +133,7 @@ class ParquetWriter:
 
 
 def _common_type(values: Sequence[Any]) -> pa.DataType | None:
-    """Give the one simple type that the values have, nulls aside; None when there is no such type."""
+    """Return the one simple type that the values have, nulls aside; None when there is no such type."""
     present = [value for value in values if value is not None]
     kinds = {type(value) for value in present}
     if kinds == {int} and any(not -(2**63) <= value < 2**63 for value in present):

@@ -13,10 +13,9 @@ from typing import Any
 
 from ..types import RankedDocument, Ranking
 from .fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD, without_texts
-from .scores import shortest_float32
 
 RowsOf = Callable[[Ranking], Iterable[dict[str, Any]]]
-"""Gives the objects that a ranking is written as."""
+"""Returns the objects that a ranking is written as."""
 
 INPUT_NAME = "input"
 """Holds the fields of a document's, or a query's, input that have one of our names."""
@@ -42,7 +41,7 @@ class WriteOptions:
 
 
 def own_names(options: WriteOptions, *, with_query: bool = False) -> tuple[str, ...]:
-    """Give the names of our own that a row may have, in their order: the first columns of a table."""
+    """Return the names of our own that a row may have, in their order: the first columns of a table."""
     return (
         *(QUERY_NAMES if with_query else ()),
         *(("index", "score", "text", "id") if options.with_text else ("index", "score", "id")),
@@ -52,19 +51,19 @@ def own_names(options: WriteOptions, *, with_query: bool = False) -> tuple[str, 
 
 
 def result_row(ranked: RankedDocument, options: WriteOptions) -> dict[str, Any]:
-    """Give a result as an object: index, score, text, id, details, then the fields of its input."""
+    """Return a result as an object: index, score, text, id, details, then the fields of its input."""
     return _with_input(_own_fields(ranked, options), _kept_fields(ranked, options))
 
 
 def nested_row(ranking: Ranking, options: WriteOptions) -> dict[str, Any]:
-    """Give a query with its results as one object: query_id, query, results, the query's other fields."""
+    """Return a query with its results as one object: query_id, query, results, the query's other fields."""
     row = _query_fields(ranking)
     row["results"] = [result_row(ranked, options) for ranked in ranking]
     return _with_input(row, ranking.query.fields.items())
 
 
 def flat_rows(ranking: Ranking, options: WriteOptions) -> Iterable[dict[str, Any]]:
-    """Give each result of a query as an object that starts with query_id and query.
+    """Return each result of a query as an object that starts with query_id and query.
 
     The query's other fields follow the document's; under `"query_input"` where their names are taken, or
     would say of the document what the query's say of the query: its id, its text.
@@ -80,14 +79,23 @@ def flat_rows(ranking: Ranking, options: WriteOptions) -> Iterable[dict[str, Any
         yield _with_input(row, others, QUERY_INPUT_NAME, taken=_DOCUMENT_NAMES)
 
 
+def shortest_float32(score: float) -> float:
+    """Return the double whose `repr` has the fewest digits that read back to the same float32.
+
+    `score` is a float32, widened.
+    """
+    import numpy as np
+
+    return float(str(np.float32(score)))
+
+
 def _query_fields(ranking: Ranking) -> dict[str, Any]:
     query = ranking.query
     return {"query": query.text} if query.id is None else {"query_id": query.id, "query": query.text}
 
 
 def _own_fields(ranked: RankedDocument, options: WriteOptions) -> dict[str, Any]:
-    is_blank = ranked.score == -math.inf
-    score = None if is_blank else shortest_float32(ranked.score)
+    score = None if ranked.score == -math.inf else shortest_float32(ranked.score)  # None: a blank document
     row: dict[str, Any] = {"index": ranked.index, "score": score}
     if options.with_text:
         row["text"] = ranked.text

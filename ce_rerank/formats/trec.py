@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -19,7 +19,7 @@ from ..errors import InputError, UsageError
 from ..types import Ranking
 from .documents import InputFormat, row_reader
 from .json import encode_json, encode_utf8, json_kind
-from .scores import place_blanks, separate_ties, shortest_float32
+from .rows import shortest_float32
 from .source import Lines, LookAhead, Readable, Reject, as_source, raise_at_once
 
 log = logging.getLogger("ce_rerank")
@@ -75,7 +75,7 @@ def read_run(
             lists.setdefault(line.query_id, []).append(line)
         for ranked in lists.values():
             ranked.sort(key=lambda line: -line.score)
-            scores = separate_ties(place_blanks([line.score for line in ranked]))
+            scores = separate_ties(line.score for line in ranked)
             yield from (line._replace(score=score) for line, score in zip(ranked, scores, strict=True))
 
 
@@ -270,8 +270,6 @@ class TrecWriter:
     """
 
     def __init__(self, stream: BinaryIO, run_name: str, query_id: str | None = None) -> None:
-        if run_name.split() != [run_name]:
-            raise UsageError(f'The run name "{run_name}" must be one word.', hint="Give another --run-name.")
         self._stream = stream
         self._run_name = run_name
         self._query_id = query_id
@@ -290,7 +288,7 @@ class TrecWriter:
         if len(set(doc_ids)) < len(doc_ids) and not self._has_warned:
             self._has_warned = True
             log.warning("Query %s has documents with the same id, which trec_eval refuses.", query_id)
-        scores = separate_ties(place_blanks([ranked.score for ranked in ranking]))
+        scores = separate_ties(ranked.score for ranked in ranking)
         lines = (
             f"{query_id} Q0 {doc_id} {ranked.rank} {shortest_float32(score)!r} {self._run_name}\n"
             for ranked, doc_id, score in zip(ranking, doc_ids, scores, strict=True)
@@ -309,9 +307,26 @@ def require_run_id(id: str | int | None, where: str) -> str:
             hint="Name the field that holds it with --id-field (of a query: query_id), or use --to jsonl.",
         )
     word = str(id)
-    if word.split() != [word]:
+    if not word or _SPACE.search(word):
         raise InputError(
             f'{where}: the id "{word}" is not one word, as a TREC run needs.',
             hint="Name another with --id-field, or use --to jsonl.",
         )
     return word
+
+
+def separate_ties(scores: Iterable[float]) -> Iterator[float]:
+    """Lower falling scores by as little as makes each less than the one before it, as float32.
+
+    trec_eval holds scores as float32, sorts by them, and breaks ties by document id: an order that is to
+    survive it must not have any. -inf, the score of blank documents, becomes the lowest score minus 1.
+    """
+    import numpy as np
+
+    falling = np.array(list(scores), np.float32)
+    scored = falling[falling > -np.inf]
+    falling[falling == -np.inf] = (scored.min() if len(scored) else 0) - 1
+    previous = float("inf")
+    for score in falling.tolist():
+        previous = min(score, float(np.nextafter(np.float32(previous), np.float32("-inf"))))
+        yield previous

@@ -1,25 +1,26 @@
-"""The door out: results to bytes, in any format, a ranking at a time."""
+"""Results to bytes, in any format, a ranking at a time."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO, Literal, Protocol, get_args
 
 from ..errors import UnavailableError, UsageError
 from ..types import RankedDocument, Ranking
-from .delimited import DELIMITERS, DelimitedWriter
+from .delimited import DelimitedWriter
 from .json import encode_json, encode_utf8
 from .rows import RowsOf, WriteOptions, flat_rows, nested_row, own_names, result_row
 from .trec import TrecWriter
 
 OutputFormat = Literal["jsonl", "json", "csv", "tsv", "text", "trec", "parquet"]
+"""Of one ranking."""
 BatchFormat = Literal["jsonl", "rows", "csv", "tsv", "trec", "parquet"]
+"""Of many: `jsonl` is a line a query, `rows` a line a document."""
 
 OUTPUT_FORMATS: tuple[str, ...] = get_args(OutputFormat)
-"""What `open_writer` takes."""
 BATCH_FORMATS: tuple[str, ...] = get_args(BatchFormat)
-"""What `open_batch_writer` takes: `jsonl` is a line a query, `rows` a line a document."""
 
 _LINE_ENDS = re.compile(r"[\r\n]+")
 
@@ -36,63 +37,62 @@ class ResultWriter(Protocol):
         ...
 
 
-def open_writer(format: str, stream: BinaryIO, options: WriteOptions) -> ResultWriter:
-    """Write the results of one query in one of `OUTPUT_FORMATS`.
+def require_format(format: str, options: WriteOptions, *, many: bool = False) -> None:
+    """Raise UsageError for a format, or options with it, that cannot be written.
 
-    Raises UsageError for a format, or a combination of options, that cannot mean anything.
+    Raises UnavailableError where the package that it needs is not installed.
     """
-
-    def rows_of(ranking: Ranking) -> Iterable[dict[str, Any]]:
-        return (result_row(ranked, options) for ranked in ranking)
-
-    match format:
-        case "jsonl":
-            return JsonlWriter(stream, rows_of)
-        case "json":
-            return JsonWriter(stream, rows_of)
-        case "csv" | "tsv":
-            return DelimitedWriter(stream, rows_of, DELIMITERS[format], own_names=own_names(options))
-        case "text":
-            return TextWriter(stream, options)
-        case "trec":
-            return TrecWriter(stream, options.run_name, query_id="1")
-        case "parquet":
-            return _open_parquet_writer(stream, rows_of, own_names(options))
-    raise _no_such_format(format, OUTPUT_FORMATS)
+    formats = BATCH_FORMATS if many else OUTPUT_FORMATS
+    if format not in formats:
+        raise UsageError(f'There is no output format "{format}".', hint=f"Give one of {', '.join(formats)}.")
+    if format == "text" and not options.with_text:
+        raise UsageError("--to text writes the texts, which --no-text leaves out.")
+    if format == "trec" and options.run_name.split() != [options.run_name]:
+        raise UsageError(
+            f'The run name "{options.run_name}" must be one word.', hint="Give another --run-name."
+        )
+    if format == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise UnavailableError(
+            "Writing Parquet needs the pyarrow package.", hint="Install it: pip install 'ce-rerank[parquet]'"
+        )
 
 
-def open_batch_writer(
+def open_writer(
     format: str,
     stream: BinaryIO,
     options: WriteOptions,
     *,
+    many: bool = False,
     columns: Sequence[str] | None = None,
 ) -> ResultWriter:
-    """Write the results of many queries in one of `BATCH_FORMATS`.
+    """Write the results of one query in one of `OUTPUT_FORMATS`, or of `many` in one of `BATCH_FORMATS`.
 
-    CSV and TSV take their columns from the first ranking that has results, and put what later ones have
-    besides, as JSON, into the last column, `input`. To continue a file, give its header as `columns`: those
-    are used, and no header is written.
+    CSV and TSV of many take their columns from the first ranking that has results, and put what later ones
+    have besides, as JSON, into the last column, `input`. To continue a file, give its header as `columns`:
+    those are used, and no header is written. Raises what `require_format` raises.
     """
+    require_format(format, options, many=many)
 
     def rows_of(ranking: Ranking) -> Iterable[dict[str, Any]]:
-        return flat_rows(ranking, options)
+        if many:
+            return [nested_row(ranking, options)] if format == "jsonl" else flat_rows(ranking, options)
+        return (result_row(ranked, options) for ranked in ranking)
 
+    names = own_names(options, with_query=many)
     match format:
-        case "jsonl":
-            return JsonlWriter(stream, lambda ranking: [nested_row(ranking, options)])
-        case "rows":
-            return JsonlWriter(stream, rows_of)
+        case "json":
+            return JsonArrayWriter(stream, rows_of)
         case "csv" | "tsv":
-            names = own_names(options, with_query=True)
-            return DelimitedWriter(
-                stream, rows_of, DELIMITERS[format], own_names=names, many=True, columns=columns
-            )
+            return DelimitedWriter(stream, rows_of, format, names, many=many, columns=columns)
+        case "text":
+            return TextWriter(stream)
         case "trec":
-            return TrecWriter(stream, options.run_name)
+            return TrecWriter(stream, options.run_name, None if many else "1")
         case "parquet":
-            return _open_parquet_writer(stream, rows_of, own_names(options, with_query=True))
-    raise _no_such_format(format, BATCH_FORMATS)
+            from .parquet import ParquetWriter
+
+            return ParquetWriter(stream, rows_of, names)
+    return JsonlWriter(stream, rows_of)
 
 
 class JsonlWriter:
@@ -111,7 +111,7 @@ class JsonlWriter:
         """Nothing is left to be written."""
 
 
-class JsonWriter:
+class JsonArrayWriter:
     """One array, an object a line."""
 
     def __init__(self, stream: BinaryIO, rows_of: RowsOf) -> None:
@@ -136,9 +136,7 @@ class TextWriter:
     A document without an id is called by its place in the input.
     """
 
-    def __init__(self, stream: BinaryIO, options: WriteOptions) -> None:
-        if not options.with_text:
-            raise UsageError("--to text writes the texts, which --no-text leaves out.")
+    def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
     def write(self, ranking: Ranking) -> None:
@@ -154,17 +152,3 @@ def _text_line(ranked: RankedDocument) -> str:
         return _LINE_ENDS.sub(" ", ranked.text.strip("\r\n"))
     name = ranked.index if ranked.id is None else ranked.id
     return _LINE_ENDS.sub(" ", f"{name}:{ranked.passage.line}: {ranked.passage.text.strip()}")
-
-
-def _open_parquet_writer(stream: BinaryIO, rows_of: RowsOf, own_names: Sequence[str]) -> ResultWriter:
-    try:
-        from .parquet import ParquetWriter
-    except ModuleNotFoundError:
-        raise UnavailableError(
-            "Writing Parquet needs the pyarrow package.", hint="Install it: pip install 'ce-rerank[parquet]'"
-        ) from None
-    return ParquetWriter(stream, rows_of, own_names)
-
-
-def _no_such_format(format: str, formats: Sequence[str]) -> UsageError:
-    return UsageError(f'There is no output format "{format}".', hint=f"Give one of {', '.join(formats)}.")

@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import gzip
 import random
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from batch_files import shape
 
 from ce_rerank import RankOptions, Reranker
-from ce_rerank.batch.events import RankedWindow, Shard
-from ce_rerank.batch.first_stage import PackedDocuments, RunCandidates
-from ce_rerank.batch.run import BatchRun
+from ce_rerank.batch.first_stage import CorpusCandidates, PackedDocuments, Search
+from ce_rerank.batch.run import RankedPool, Shard, rank_pools
 from ce_rerank.errors import InputError
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
@@ -24,54 +25,97 @@ QUERIES = """\
 """
 CORPUS = """\
 {"_id": "a", "text": "one"}
-{"_id": "b", "title": "T", "text": "two", "n": 1.10}
+{"_id": "b", "title": "T", "text": "two", "n": 1.5}
 {"_id": "c", "text": "three"}
 {"_id": "d", "text": "four"}
 """
 
 
-def loaded(
+def opened(
     folder: Path, run: str = RUN, queries: str = QUERIES, corpus: str = CORPUS, *, skip_bad_rows: bool = False
-) -> RunCandidates:
+) -> CorpusCandidates:
     sources = []
     for name, text in (("run.trec", run), ("queries.jsonl", queries), ("corpus.jsonl", corpus)):
         (folder / name).write_text(text, encoding="utf-8")
         sources.append(Source.from_path(folder / name))
-    return RunCandidates(sources[0], sources[1], [sources[2]], ReadOptions(), skip_bad_rows=skip_bad_rows)
+    return CorpusCandidates(sources[0], sources[1], [sources[2]], ReadOptions(), skip_bad_rows=skip_bad_rows)
 
 
-def rejected_by(candidates: RunCandidates) -> list[tuple[str, str]]:
-    """Read everything; gives why rows were rejected, and the rows."""
+def read_skipping(*arguments: Any) -> tuple[list[Candidates], list[tuple[str, str]]]:
+    """Read without what cannot be ranked; return that too: why rows were rejected, and the rows."""
     rejected: list[tuple[str, str]] = []
-    for _ in candidates.read(lambda error, row: rejected.append((str(error), row))):
-        pass
-    return rejected
+    reader = opened(*arguments, skip_bad_rows=True)
+    return list(reader.read(lambda error, row: rejected.append((str(error), row)))), rejected
 
 
 def test_a_run_gives_its_queries_as_they_first_come_with_their_documents(tmp_path: Path) -> None:
     corpus = f"{tmp_path}/corpus.jsonl"
     a = Document("one", "a", {"_id": "a"}, ("text",), f"{corpus}:1")
-    b = Document("T two", "b", {"_id": "b", "title": "T", "n": 1.1}, ("title", "text"), f"{corpus}:2")
+    b = Document("T two", "b", {"_id": "b", "title": "T", "n": 1.5}, ("title", "text"), f"{corpus}:2")
     c = Document("three", "c", {"_id": "c"}, ("text",), f"{corpus}:3")
-    candidates = loaded(tmp_path)
-    candidates.require_whole()
-    assert list(candidates.read(raise_at_once)) == [
+    assert list(opened(tmp_path).read(raise_at_once)) == [
         Candidates(Query("blue", "2", {}, f"{tmp_path}/queries.jsonl:2"), [b, c]),
         Candidates(Query("red", "1", {"lang": "en"}, f"{tmp_path}/queries.jsonl:1"), [a, b]),
     ]
-    assert not candidates.may_pause
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "2\tb\t1\n2\tc\t2\n1\ta\t1\n",
+        '{"2": {"b": 9.5, "c": 9}, "1": {"a": 3}}',
+        "qid,docno,score\n2,b,3\n2,c,2\n1,a,3\n",
+    ],
+)
+def test_a_run_may_have_other_forms_and_columns(tmp_path: Path, run: str) -> None:
+    for name, text in (
+        ("run", run),
+        ("queries.tsv", "1\tred\n2\tblue\n"),
+        ("corpus.tsv", "a\tone\nb\ttwo\nc\tthree\n"),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    sources = [Source.from_path(tmp_path / name) for name in ("run", "queries.tsv", "corpus.tsv")]
+    reader = CorpusCandidates(
+        sources[0], sources[1], sources[2:], ReadOptions(columns=("qid", "pid", "rank"))
+    )
+    found = {
+        one.query.text: [document.text for document in one.documents] for one in reader.read(raise_at_once)
+    }
+    assert found == {"blue": ["two", "three"], "red": ["one"]}
+
+
+def test_an_index_gives_the_queries_of_their_file_with_what_it_finds(tmp_path: Path) -> None:
+    indexed: list[str] = []
+
+    def build_index(texts: Iterable[str]) -> Search:
+        indexed.extend(texts)
+
+        def search(query: str) -> Sequence[tuple[int, float]]:
+            return {"red": [(2, 9.5), (0, 1.0)], "blue": [(1, 2.0)], "cat": []}[query]
+
+        return search
+
+    opened(tmp_path, corpus=CORPUS + '{"_id": "a", "text": "again"}\n')
+    queries, corpus = (Source.from_path(tmp_path / f"{name}.jsonl") for name in ("queries", "corpus"))
+    reader = CorpusCandidates(build_index, queries, [corpus], ReadOptions())
+    assert shape(list(reader.read(raise_at_once))) == [
+        ("1", "red", [("c", "three"), ("a", "one")]),
+        ("2", "blue", [("b", "T two")]),
+        ("3", "cat", []),
+    ]
+    assert indexed == ["one", "T two", "three", "four"]
 
 
 def test_the_share_is_of_the_rows_of_the_run(tmp_path: Path) -> None:
-    candidates = loaded(tmp_path, "1 Q0 a 1 1 x\n" + "".join(f"2 Q0 {id} 1 1 x\n" for id in "abc"))
-    assert [candidates.share_read for _ in candidates.read(raise_at_once)] == [0.25, 1.0]
+    reader = opened(tmp_path, "1 Q0 a 1 1 x\n" + "".join(f"2 Q0 {id} 1 1 x\n" for id in "abc"))
+    assert [reader.share_read for _ in reader.read(raise_at_once)] == [0.25, 1.0]
 
 
-def test_what_is_missing_is_said_with_its_ids_and_count_before_anything_is_ranked(tmp_path: Path) -> None:
+def test_what_is_missing_is_told_with_its_ids_and_count_before_anything_is_ranked(tmp_path: Path) -> None:
     missing = "".join(f"1 Q0 no{number} 1 1 x\n" for number in range(12))
-    candidates = loaded(tmp_path, RUN + missing + "8 Q0 a 1 1 x\n9 Q0 a 1 1 x\n")
+    reader = opened(tmp_path, RUN + missing + "8 Q0 a 1 1 x\n9 Q0 a 1 1 x\n")
     with pytest.raises(InputError) as caught:
-        candidates.require_whole()
+        next(reader.read(raise_at_once))
     assert str(caught.value) == (
         f"2 of the queries that {tmp_path}/run.trec names are not in {tmp_path}/queries.jsonl: 8, 9. "
         f"12 of the documents that {tmp_path}/run.trec names are not in the corpus: "
@@ -81,33 +125,24 @@ def test_what_is_missing_is_said_with_its_ids_and_count_before_anything_is_ranke
 
 
 def test_what_is_missing_can_be_left_out_row_by_row(tmp_path: Path) -> None:
-    run = "9 Q0 a 1 1 x\n1 Q0 no 1 1e-7 x\n1 Q0 b 2 1 x\n2\tQ0  no 10 -6.25 böö\n"
-    candidates = loaded(tmp_path, run, skip_bad_rows=True)
-    rejected: list[tuple[str, str]] = []
-    lists = list(candidates.read(lambda error, row: rejected.append((error.message, row))))
-    assert [(one.query.id, [document.id for document in one.documents]) for one in lists] == [
-        ("1", ["b"]),
-        ("2", []),
-    ]
+    run = "9 Q0 a 1 1 böö\n1 Q0 no 1 1e-7 böö\n1 Q0 b 2 1 böö\n2\tQ0  no 1 -6.25 böö\n"
+    lists, rejected = read_skipping(tmp_path, run)
+    assert shape(lists) == [("1", "red", [("b", "T two")]), ("2", "blue", [])]
     assert rejected == [
-        (f'{tmp_path}/run.trec:1: the query "9" is not in {tmp_path}/queries.jsonl.', "9 Q0 a 1 1.0 x"),
-        (f'{tmp_path}/run.trec:2: the document "no" is not in the corpus.', "1 Q0 no 1 1e-07 x"),
+        (f'{tmp_path}/run.trec:1: the query "9" is not in {tmp_path}/queries.jsonl.', "9 Q0 a 1 1.0 böö"),
+        (f'{tmp_path}/run.trec:2: the document "no" is not in the corpus.', "1 Q0 no 1 1e-07 böö"),
         (f'{tmp_path}/run.trec:4: the document "no" is not in the corpus.', "2 Q0 no 1 -6.25 böö"),
     ]
 
 
-def test_rows_that_were_left_out_can_be_given_again(tmp_path: Path) -> None:
-    missing = ["8 Q0 a 1 0.1 x", "9 Q0 b 1 12345678.9 y", "1 Q0 no 3 -3e+40 x"]
-    rows = rejected_by(loaded(tmp_path, "\n".join([*RUN.splitlines(), *missing]), skip_bad_rows=True))
-    again = "".join(f"{row}\n" for _, row in rows)
-    assert sorted(again.splitlines()) == sorted(missing)
-    mended = loaded(
-        tmp_path,
-        again,
-        '{"_id": "1", "text": "red"}\n{"_id": "8", "text": "cat"}\n{"_id": "9", "text": "blue"}\n',
-        CORPUS + '{"_id": "no", "text": "here"}\n',
-    )
-    assert rejected_by(mended) == []
+def test_what_is_there_twice_counts_where_it_comes_first_and_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    corpus = CORPUS + '{"_id": "a", "text": "again"}\n{"_id": "a", "text": "and again"}\n'
+    reader = opened(tmp_path, "1 Q0 b 1 3 x\n1 Q0 a 2 2 x\n1 Q0 b 3 1 x\n", QUERIES, corpus)
+    assert shape(list(reader.read(raise_at_once))) == [("1", "red", [("b", "T two"), ("a", "one")])]
+    assert [message.split()[0] for message in caplog.messages] == ["2", "1"]
+    assert all("the first counts" in message for message in caplog.messages)
 
 
 BROKEN_RUN = "garbage\n1 Q0 a 1 x x\n1 Q0 a 1 1 x\n1 Q0 b 2 1 x\n2 Q0 c 1 1 x\n"
@@ -115,143 +150,88 @@ BROKEN_CORPUS = """\
 {"_id": "a", "title": "T", "text": "one"}
 {"_id": "b", "text":
 {"title": "no id"}
-{"_id": "a", "title": "T", "text": "two", "n": 1.10}
-{"_id": "c", "text": true}
+{"_id": "c", "text": [{}]}
 {"_id": "c", "text": "three"}
 """
 
 
 def test_rows_of_the_run_and_of_the_corpus_that_cannot_be_read_can_be_left_out(tmp_path: Path) -> None:
-    candidates = loaded(tmp_path, BROKEN_RUN, QUERIES, BROKEN_CORPUS, skip_bad_rows=True)
-    run, corpus = f"{tmp_path}/run.trec", f"{tmp_path}/corpus.jsonl"
-    rejected = rejected_by(candidates)
-    assert [(reason.partition(" (")[0].partition(" is not:")[0], row) for reason, row in rejected] == [
-        (f"{run}:1: 1 columns, not 6", "garbage"),
-        (f'{run}:2: column 5, the score, is "x", not a number.', "1 Q0 a 1 x x"),
-        (f"{corpus}:2: broken JSON", '{"_id": "b", "text":'),
-        (f"{corpus}:3: the document has no id. Name its field with --id-field.", '{"title": "no id"}'),
-        (
-            f'{corpus}:4: the document "a" is here twice',
-            '{"_id": "a", "title": "", "n": 1.1, "text": "T two"}',
-        ),
-        (
-            f'{corpus}:5: "text" is true, not text. Name the field that holds the text with --text-field.',
-            '{"_id": "c", "text": true}',
-        ),
-        (f'{run}:4: the document "b" is not in the corpus.', "1 Q0 b 2 1.0 x"),
+    lists, rejected = read_skipping(tmp_path, BROKEN_RUN, QUERIES, BROKEN_CORPUS)
+    assert shape(lists) == [("1", "red", [("a", "T one")]), ("2", "blue", [("c", "three")])]
+    places = [reason.removeprefix(f"{tmp_path}/").split(": ")[0] for reason, _ in rejected]
+    assert list(zip(places, (row for _, row in rejected), strict=True)) == [
+        ("run.trec:1", "garbage"),
+        ("run.trec:2", "1 Q0 a 1 x x"),
+        ("corpus.jsonl:2", '{"_id": "b", "text":'),
+        ("corpus.jsonl:3", '{"title": "no id"}'),
+        ("corpus.jsonl:4", '{"_id": "c", "text": [{}]}'),
+        ("run.trec:4", "1 Q0 b 2 1.0 x"),
     ]
-    assert rejected_by(candidates) == rejected
-    lists = list(candidates.read(lambda error, row: None))
-    assert [[document.text for document in one.documents] for one in lists] == [["T one"], ["three"]]
 
 
 def test_rows_of_the_queries_that_cannot_be_read_can_be_left_out(tmp_path: Path) -> None:
-    broken = (
-        '{"_id": "1", "text": "red"}\n{"_id": "2", "text": "bl\n{"_id": "1", "text": "blue"}\n{"text": "x"}\n'
-    )
-    candidates = loaded(tmp_path, queries=broken, skip_bad_rows=True)
-    queries = f"{tmp_path}/queries.jsonl"
-    rejected = rejected_by(candidates)
-    assert [(reason.partition(" (")[0], row) for reason, row in rejected] == [
-        (f"{queries}:2: broken JSON", '{"_id": "2", "text": "bl'),
-        (f'{queries}:3: the query "1" is there twice.', '{"_id": "1", "text": "blue"}'),
-        (f'{queries}:4: the query has no id. Give it one in a field "_id".', '{"text": "x"}'),
-        (f'{tmp_path}/run.trec:1: the query "2" is not in {queries}.', "2 Q0 b 1 9.5 x"),
-        (f'{tmp_path}/run.trec:3: the query "2" is not in {queries}.', "2 Q0 c 2 9.0 x"),
-    ]
-    (one,) = candidates.read(lambda error, row: None)
-    assert (one.query.text, len(one.documents)) == ("red", 2)
-
-
-@pytest.mark.parametrize(
-    ("run", "corpus", "message"),
-    [
-        (BROKEN_RUN, CORPUS, "run.trec:1: 1 columns, not 6 (query_id Q0 doc_id"),
-        (RUN, BROKEN_CORPUS, "corpus.jsonl:2: broken JSON"),
-        (RUN, CORPUS + '{"_id": "a", "text": "again"}\n', 'corpus.jsonl:5: the document "a" is here twice'),
-    ],
-)
-def test_rows_that_are_not_to_be_left_out_end_the_reading_at_once(
-    tmp_path: Path, run: str, corpus: str, message: str
-) -> None:
-    with pytest.raises(InputError) as caught:
-        loaded(tmp_path, run, QUERIES, corpus)
-    assert message in str(caught.value)
-
-
-def test_a_run_of_nothing_but_bad_rows_can_be_left_out_and_one_of_nothing_cannot(tmp_path: Path) -> None:
-    rejected = rejected_by(loaded(tmp_path, "a\n\nb\n", skip_bad_rows=True))
-    assert [row for _, row in rejected] == ["a", "b"]
-    with pytest.raises(InputError, match="no queries in it"):
-        loaded(tmp_path, "\n", skip_bad_rows=True)
-
-
-@pytest.mark.parametrize("broken", ["run.trec", "corpus.jsonl"])
-def test_a_stream_that_is_cut_short_is_an_error_whatever_is_left_out(tmp_path: Path, broken: str) -> None:
-    loaded(tmp_path)
-    sources = {}
-    for name in ("run.trec", "queries.jsonl", "corpus.jsonl"):
-        path = tmp_path / f"{name}.gz"
-        data = gzip.compress((tmp_path / name).read_bytes())
-        path.write_bytes(data[:-9] if name == broken else data)
-        sources[name] = Source.from_path(path)
-    run, queries, corpus = sources.values()
-    with pytest.raises(InputError, match=rf"{broken}\.gz: the compressed data is cut off"):
-        RunCandidates(run, queries, [corpus], ReadOptions(), skip_bad_rows=True)
-
-
-def test_rows_that_are_left_out_continue_and_are_shared_out_like_others(
-    tmp_path: Path, counting_reranker: Reranker
-) -> None:
-    def windows(**more: Any) -> list[RankedWindow]:
-        candidates = loaded(tmp_path, BROKEN_RUN, QUERIES, BROKEN_CORPUS, skip_bad_rows=True)
-        with BatchRun(counting_reranker, candidates, RankOptions(), skip_bad_rows=True, **more) as run:
-            return list(run)
-
-    def reasons(windows: list[RankedWindow]) -> list[str]:
-        return [str(bad.error) for window in windows for bad in window.bad_rows]
-
-    (whole,) = windows()
-    assert len(whole.bad_rows) == whole.tally.bad_rows == 7
-    assert windows(after=whole.checkpoint) == []
-    parts = [reasons(windows(shard=Shard(number, 3))) for number in (1, 2, 3)]
-    assert [len(part) for part in parts] == [3, 2, 2]
-    assert sorted(reason for part in parts for reason in part) == sorted(reasons([whole]))
+    broken = '{"_id": "1", "text": "red"}\n{"_id": "2", "text": "bl\n{"text": "x"}\n'
+    lists, rejected = read_skipping(tmp_path, RUN, broken)
+    assert shape(lists) == [("1", "red", [("a", "one"), ("b", "T two")])]
+    assert [row for _, row in rejected] == [
+        '{"_id": "2", "text": "bl', '{"text": "x"}', "2 Q0 b 1 9.5 x", "2 Q0 c 2 9.0 x"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("run", "queries", "corpus", "message"),
     [
         ("1 Q0 a 1 1\n", QUERIES, CORPUS, "run.trec:1:"),
-        (
-            "1 Q0 a 1 1 x\n1 Q0 b 1 1 x\n1 Q0 a 2 1 x\n",
-            QUERIES,
-            CORPUS,
-            "run.trec:3: the document is in the query's list already, from line 1.",
-        ),
         ("1 Q0 a 1 1 x\n", '{"_id": "1", "text": " "}\n', CORPUS, 'run.trec:1: the query "1" is empty in'),
         (RUN, '{"_id": "1", "tex', CORPUS, "queries.jsonl:1: broken JSON"),
-        (
-            RUN,
-            QUERIES,
-            CORPUS + '{"_id": "b", "text": "again"}\n',
-            'corpus.jsonl:5: the document "b" is here twice (first: {}/corpus.jsonl:2).',
-        ),
         (RUN, QUERIES, CORPUS.partition("three")[0], "corpus.jsonl:3: broken JSON"),
-        (
-            RUN,
-            QUERIES,
-            CORPUS.partition('{"_id": "c"')[0],
-            "1 of the documents that {}/run.trec names are not in the corpus: c.",
-        ),
+        (RUN, QUERIES, CORPUS.partition('{"_id": "c"')[0], "names are not in the corpus: c."),
     ],
 )
 def test_what_cannot_be_ranked_is_named(
     tmp_path: Path, run: str, queries: str, corpus: str, message: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        loaded(tmp_path, run, queries, corpus).require_whole()
-    assert message.format(tmp_path) in str(caught.value)
+        next(opened(tmp_path, run, queries, corpus).read(raise_at_once))
+    assert message in str(caught.value)
+
+
+def test_a_run_of_nothing_but_bad_rows_can_be_left_out(tmp_path: Path) -> None:
+    lists, rejected = read_skipping(tmp_path, "a\n\nb\n")
+    assert (lists, [row for _, row in rejected]) == ([], ["a", "b"])
+
+
+@pytest.mark.parametrize("broken", ["run.trec", "corpus.jsonl"])
+def test_a_stream_that_is_cut_short_is_an_error_whatever_is_left_out(tmp_path: Path, broken: str) -> None:
+    opened(tmp_path)
+    sources = []
+    for name in ("run.trec", "queries.jsonl", "corpus.jsonl"):
+        path = tmp_path / f"{name}.gz"
+        data = gzip.compress((tmp_path / name).read_bytes())
+        path.write_bytes(data[:-9] if name == broken else data)
+        sources.append(Source.from_path(path))
+    run, queries, corpus = sources
+    reader = CorpusCandidates(run, queries, [corpus], ReadOptions(), skip_bad_rows=True)
+    with pytest.raises(InputError, match=rf"{broken}\.gz: the compressed data is cut off"):
+        next(reader.read(lambda error, row: None))
+
+
+def test_rows_that_are_left_out_continue_and_are_shared_out_like_others(
+    tmp_path: Path, counting_reranker: Reranker
+) -> None:
+    def pools(**more: Any) -> list[RankedPool]:
+        reader = opened(tmp_path, BROKEN_RUN, QUERIES, BROKEN_CORPUS, skip_bad_rows=True)
+        return list(rank_pools(counting_reranker, reader, RankOptions(), skip_bad_rows=True, **more))
+
+    def reasons(pools: list[RankedPool]) -> list[str]:
+        return [str(bad.error) for pool in pools for bad in pool.bad_rows]
+
+    (whole,) = pools()
+    assert len(whole.bad_rows) == whole.progress.tally.bad_rows == 6
+    assert pools(after=whole.progress) == []
+    parts = [reasons(pools(shard=Shard(number, 3))) for number in (1, 2, 3)]
+    assert [len(part) for part in parts] == [2, 2, 2]
+    assert sorted(reason for part in parts for reason in part) == sorted(reasons([whole]))
 
 
 def test_packed_documents_come_back_as_they_were() -> None:
@@ -263,11 +243,10 @@ def test_packed_documents_come_back_as_they_were() -> None:
             for number in range(50)
         ),
     ]
-    packed = PackedDocuments(len(documents) + 1)
+    packed = PackedDocuments()
     slots = list(range(1, len(documents) + 1))
     random.Random(0).shuffle(slots)
     for slot, document in zip(slots, documents, strict=True):
         packed.put(slot, document)
     assert [packed[slot] for slot in slots] == documents
-    assert repr(packed[slots[1]].fields["b"]["c"]) == "1.5"
-    assert [0 in packed, slots[0] in packed] == [False, True]
+    assert [0 in packed, slots[0] in packed, 99 in packed] == [False, True, False]

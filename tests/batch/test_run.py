@@ -1,32 +1,43 @@
 from __future__ import annotations
 
+import io
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from batch_fakes import FEW_TOKENS, GivenLists, NeighbourEngine, made_lists
 from fakes import CountingEngine
 
-from ce_rerank import InputError, Ranking, RankOptions, Reranker, UnavailableError, UsageError
-from ce_rerank.batch.events import Checkpoint, RankedWindow, Shard, parse_shard
-from ce_rerank.batch.run import BatchRun
+from ce_rerank import InputError, OutputError, RankOptions, Reranker, UnavailableError, UsageError
+from ce_rerank.batch.output import StreamOutput
+from ce_rerank.batch.run import RankedPool, Shard, rank_batch, rank_pools
+from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.types import Candidates, Document, Query
 
 OPTIONS = RankOptions(scores="logit")
+LONG_QUERY = Candidates(
+    Query("red " * 30, "long", {"lang": "en"}, "hits.jsonl:2"),
+    [Document("one", 1, {"id": 1, "text": "one"}), Document("two")],
+)
 
 
-def ranked(run: BatchRun) -> list[RankedWindow]:
-    with run:
-        return list(run)
+def ranked(reranker: Reranker, items: Iterable[Candidates | InputError], **more: Any) -> list[RankedPool]:
+    return list(rank_pools(reranker, GivenLists(items), more.pop("options", OPTIONS), **more))
 
 
-def results(windows: list[RankedWindow]) -> list[tuple[object, list[tuple[int, float]]]]:
+def ids(pools: Iterable[RankedPool]) -> list[list[object]]:
+    return [[ranking.query.id for ranking in pool.rankings] for pool in pools]
+
+
+def results(pools: Iterable[RankedPool]) -> list[tuple[object, list[tuple[int, float]]]]:
     return [
         (ranking.query.id, [(hit.index, hit.score) for hit in ranking])
-        for window in windows
-        for ranking in window.rankings
+        for pool in pools
+        for ranking in pool.rankings
     ]
 
 
@@ -37,193 +48,158 @@ def touchy() -> Reranker:
 
 def test_queries_are_ranked_in_order_exactly_as_rank_many_ranks_them(touchy: Reranker) -> None:
     lists = made_lists(30, 40)
-    windows = ranked(BatchRun(touchy, GivenLists(lists), OPTIONS))
-    expected: list[Ranking] = list(touchy.rank_many(lists, scores="logit"))
-    assert [ranking for window in windows for ranking in window.rankings] == expected
-    assert [number for window in windows for number in window.numbers] == list(range(1, 31))
+    pools = ranked(touchy, lists)
+    assert [ranking for pool in pools for ranking in pool.rankings] == list(
+        touchy.rank_many(lists, scores="logit")
+    )
 
 
-def test_windows_are_pooled_and_double(counting_reranker: Reranker) -> None:
-    windows = ranked(BatchRun(counting_reranker, GivenLists(made_lists(64, 64)), OPTIONS))
-    assert [len(window.rankings) for window in windows] == [2, 4, 8, 16, 16, 16, 2]
+def test_pools_double_until_they_are_full(counting_reranker: Reranker) -> None:
+    assert list(map(len, ids(ranked(counting_reranker, made_lists(64, 64))))) == [2, 4, 8, 16, 16, 16, 2]
 
 
 def test_queries_without_documents_come_through(counting_reranker: Reranker) -> None:
     lists = [Candidates(Query("red"), []), *made_lists(1, 2), Candidates(Query("blue"), [])]
-    windows = ranked(BatchRun(counting_reranker, GivenLists(lists), OPTIONS))
-    assert [len(ranking) for window in windows for ranking in window.rankings] == [0, 2, 0]
+    (pool,) = ranked(counting_reranker, lists)
+    assert list(map(len, pool.rankings)) == [0, 2, 0]
 
 
-def test_a_run_that_continues_at_any_checkpoint_gives_the_same_scores(touchy: Reranker) -> None:
+def test_a_run_that_goes_on_from_any_pool_gives_the_same_scores(touchy: Reranker) -> None:
     lists = made_lists(60, 40)
-    whole = ranked(BatchRun(touchy, GivenLists(lists), OPTIONS))
+    whole = ranked(touchy, lists)
     assert len(whole) == 5
-    for place, window in enumerate(whole):
-        assert window.checkpoint is not None
-        rest = ranked(BatchRun(touchy, GivenLists(lists), OPTIONS, after=window.checkpoint))
+    for place, pool in enumerate(whole):
+        rest = ranked(touchy, lists, after=pool.progress)
         assert results(whole[: place + 1] + rest) == results(whole)
-        assert [one.checkpoint for one in rest] == [one.checkpoint for one in whole[place + 1 :]]
+        assert [one.progress for one in rest] == [one.progress for one in whole[place + 1 :]]
 
 
-def test_the_tally_goes_on_from_a_checkpoint(counting_reranker: Reranker) -> None:
+def test_the_tally_counts_what_was_done_before_too(counting_reranker: Reranker) -> None:
     lists = [*made_lists(5, 40), Candidates(Query("red"), [Document(" "), Document("two " * 40)])]
-    whole = ranked(BatchRun(counting_reranker, GivenLists(lists), OPTIONS))
-    after = whole[0].checkpoint
-    assert after is not None
-    rest = ranked(BatchRun(counting_reranker, GivenLists(lists), OPTIONS, after=after))
-    assert rest[-1].tally == whole[-1].tally
-    tally = whole[-1].tally
-    assert (tally.queries, tally.coverage.blank, tally.coverage.documents, tally.coverage.truncated) == (
-        6,
-        1,
-        202,
-        1,
-    )
+    whole = ranked(counting_reranker, lists)
+    rest = ranked(counting_reranker, lists, after=whole[0].progress)
+    tally = whole[-1].progress.tally
+    assert rest[-1].progress.tally == tally
+    assert (tally.queries, tally.coverage.blank) == (6, 1)
+    assert (tally.coverage.documents, tally.coverage.truncated) == (202, 1)
 
 
 @pytest.mark.parametrize("change", ["text", "id", "field", "order", "fewer"])
-def test_a_run_does_not_continue_on_other_input(counting_reranker: Reranker, change: str) -> None:
+def test_a_run_does_not_go_on_with_other_input(counting_reranker: Reranker, change: str) -> None:
     lists = made_lists(12, 64)
-    after = ranked(BatchRun(counting_reranker, GivenLists(lists), OPTIONS))[1].checkpoint
-    assert after is not None
+    after = ranked(counting_reranker, lists)[1].progress
     assert after.items == 6
-    first = lists[0].documents[0]
+    (query, documents), rest = (lists[0].query, lists[0].documents), lists[1:]
     changed = {
-        "text": [
-            Candidates(lists[0].query, [Document("nine", first.id), *lists[0].documents[1:]]),
-            *lists[1:],
-        ],
-        "id": [Candidates(Query("red one", "other"), lists[0].documents), *lists[1:]],
-        "field": [
-            Candidates(
-                lists[0].query, [Document(first.text, first.id, {"year": 1}), *lists[0].documents[1:]]
-            ),
-            *lists[1:],
-        ],
+        "text": [Candidates(query, [replace(documents[0], text="nine"), *documents[1:]]), *rest],
+        "id": [Candidates(replace(query, id="other"), documents), *rest],
+        "field": [Candidates(query, [replace(documents[0], fields={"year": 1}), *documents[1:]]), *rest],
         "order": [lists[1], lists[0], *lists[2:]],
         "fewer": lists[:5],
     }[change]
     with pytest.raises(UsageError, match="The input is not the one that the unfinished output was made from"):
-        ranked(BatchRun(counting_reranker, GivenLists(changed), OPTIONS, after=after))
+        ranked(counting_reranker, changed, after=after)
 
 
-def test_what_follows_a_checkpoint_may_be_other_input(counting_reranker: Reranker) -> None:
+def test_what_was_not_ranked_yet_may_be_other_input(counting_reranker: Reranker) -> None:
     lists = made_lists(12, 64)
-    after = ranked(BatchRun(counting_reranker, GivenLists(lists), OPTIONS))[0].checkpoint
-    assert after is not None
-    rest = ranked(BatchRun(counting_reranker, GivenLists(lists[:4]), OPTIONS, after=after))
-    assert [ranking.query.id for window in rest for ranking in window.rankings] == ["q2", "q3"]
+    after = ranked(counting_reranker, lists)[0].progress
+    assert ids(ranked(counting_reranker, lists[:4], after=after)) == [["q2", "q3"]]
 
 
-def test_shards_part_the_queries_by_place(counting_reranker: Reranker) -> None:
+def test_shards_divide_the_queries_by_place(counting_reranker: Reranker) -> None:
     lists = made_lists(7, 3)
-    parts = [
-        ranked(BatchRun(counting_reranker, GivenLists(lists), OPTIONS, shard=Shard(number, 3)))
-        for number in (1, 2, 3)
+    parts = [ranked(counting_reranker, lists, shard=Shard(number, 3)) for number in (1, 2, 3)]
+    assert [[query for pool in ids(part) for query in pool] for part in parts] == [
+        ["q0", "q3", "q6"],
+        ["q1", "q4"],
+        ["q2", "q5"],
     ]
-    assert [[number for window in part for number in window.numbers] for part in parts] == [
-        [1, 4, 7],
-        [2, 5],
-        [3, 6],
-    ]
-    whole = results(ranked(BatchRun(counting_reranker, GivenLists(lists), OPTIONS)))
+    whole = results(ranked(counting_reranker, lists))
     assert sorted(row for part in parts for row in results(part)) == sorted(whole)
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "-1/3", "1/3/5", ""])
-def test_a_shard_that_is_none_is_refused(text: str) -> None:
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "-1/3", "1/3/5", "", "1/1" + "0" * 5000])
+def test_anything_but_a_shard_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="Give I/N with I from 1 to N"):
-        parse_shard(text)
+        Shard.parse(text)
 
 
-class TestRowsThatAreNone:
+class TestBadRows:
     def items(self) -> list[Candidates | InputError]:
         lists = made_lists(5, 64)
         return [*lists[:3], InputError("hits.jsonl:4: broken."), *lists[3:]]
 
     def test_end_the_run_after_what_came_before(self, counting_reranker: Reranker) -> None:
-        seen: list[RankedWindow] = []
-        run = BatchRun(counting_reranker, GivenLists(self.items()), OPTIONS)
-        with run, pytest.raises(InputError, match=r"hits\.jsonl:4: broken\."):
-            seen.extend(run)
-        assert [ranking.query.id for window in seen for ranking in window.rankings] == ["q0", "q1", "q2"]
-        # The third query's window would have been longer: another run must rank it again to the same scores.
-        assert [window.checkpoint is None for window in seen] == [False, True]
-        assert not run.reached_end
+        seen: list[RankedPool] = []
+        with pytest.raises(InputError, match=r"hits\.jsonl:4: broken\."):
+            seen.extend(rank_pools(counting_reranker, GivenLists(self.items()), OPTIONS))
+        assert ids(seen) == [["q0", "q1"], ["q2"]]
+        # The third query's pool would have been longer: another run must rank it again to the same scores.
+        assert [pool.is_whole for pool in seen] == [True, False]
 
-    def test_or_are_left_out_and_counted(self, counting_reranker: Reranker) -> None:
-        windows = ranked(BatchRun(counting_reranker, GivenLists(self.items()), OPTIONS, skip_bad_rows=True))
-        assert [len(window.rankings) for window in windows] == [2, 3]
-        assert [(str(bad.error), bad.text) for window in windows for bad in window.bad_rows] == [
+    def test_are_left_out_and_counted(self, counting_reranker: Reranker) -> None:
+        pools = ranked(counting_reranker, self.items(), skip_bad_rows=True)
+        assert list(map(len, ids(pools))) == [2, 3]
+        assert [(str(bad.error), bad.text) for pool in pools for bad in pool.bad_rows] == [
             ("hits.jsonl:4: broken.", "its text")
         ]
-        assert windows[-1].tally.bad_rows == 1
+        assert pools[-1].progress.tally.bad_rows == 1
 
     def test_are_reported_by_one_shard_alone(self, counting_reranker: Reranker) -> None:
         items = [*self.items(), InputError("hits.jsonl:7: broken, too.")]
-        reported = []
-        for number in (1, 2, 3):
-            shard = Shard(number, 3)
-            for window in ranked(
-                BatchRun(counting_reranker, GivenLists(items), OPTIONS, skip_bad_rows=True, shard=shard)
-            ):
-                reported += [str(bad.error) for bad in window.bad_rows]
+        reported = [
+            str(bad.error)
+            for number in (1, 2, 3)
+            for pool in ranked(counting_reranker, items, skip_bad_rows=True, shard=Shard(number, 3))
+            for bad in pool.bad_rows
+        ]
         assert sorted(reported) == ["hits.jsonl:4: broken.", "hits.jsonl:7: broken, too."]
 
     def test_are_queries_too_long_for_the_model(self, counting_reranker: Reranker) -> None:
-        long = Candidates(
-            Query("red " * 30, "long", {"lang": "en"}, "hits.jsonl:2"),
-            [Document("one", 1, {"id": 1, "text": "one"}), Document("two")],
-        )
-        lists = [*made_lists(1, 2), long, *made_lists(1, 2)]
-        windows = ranked(BatchRun(counting_reranker, GivenLists(lists), OPTIONS, skip_bad_rows=True))
-        (bad,) = windows[0].bad_rows
+        lists = [*made_lists(1, 2), LONG_QUERY, *made_lists(1, 2)]
+        (pool,) = ranked(counting_reranker, lists, skip_bad_rows=True)
+        (bad,) = pool.bad_rows
         assert str(bad.error).startswith("hits.jsonl:2: the query takes 33 of the model's 32 tokens")
         assert bad.text == (
             '{"lang": "en", "query_id": "long", "query": "' + "red " * 30 + '", '
             '"documents": [{"id": 1, "text": "one"}, "two"]}'
         )
-        assert len(windows[0].rankings) == 2
+        assert len(pool.rankings) == 2
 
-    def test_can_be_read_again_though_a_corpus_keeps_no_text_beside_its_own(
+    def test_hold_the_text_that_a_corpus_does_not_keep_among_the_fields(
         self, counting_reranker: Reranker
     ) -> None:
         fields = {"_id": "d", "title": "T", "n": 1}
-        document = Document("T two", "d", fields, ("title", "text"))
-        lists = [Candidates(Query("red " * 30, "q"), [document])]
-        windows = ranked(BatchRun(counting_reranker, GivenLists(lists), OPTIONS, skip_bad_rows=True))
-        (item,) = json.loads(windows[0].bad_rows[0].text)["documents"]
+        documents = [Document("T two", "d", fields, ("title", "text"))]
+        (pool,) = ranked(counting_reranker, [Candidates(LONG_QUERY.query, documents)], skip_bad_rows=True)
+        (item,) = json.loads(pool.bad_rows[0].text)["documents"]
         assert item == {"_id": "d", "n": 1, "text": "T two"}
 
-    def test_are_lists_with_a_document_that_may_not_be_cut(self, counting_reranker: Reranker) -> None:
-        lists = [*made_lists(1, 2), Candidates(Query("red"), [Document("one " * 40, origin="h:2")])]
-        options = RankOptions(long="error")
-        windows = ranked(BatchRun(counting_reranker, GivenLists(lists), options, skip_bad_rows=True))
-        assert [len(window.rankings) for window in windows] == [1]
-        assert str(windows[0].bad_rows[0].error).startswith(
-            "h:2: document 0 is longer than the model's 32 tokens"
-        )
+    def test_are_single_documents_that_may_not_be_cut(self, counting_reranker: Reranker) -> None:
+        documents = [Document("one"), Document("one " * 40, origin="h:2"), Document("two")]
+        (pool,) = ranked(
+            counting_reranker, [Candidates(Query("red"), documents), LONG_QUERY],
+            options=RankOptions(long="error"), skip_bad_rows=True,
+        )  # fmt: skip
+        assert [[hit.text for hit in ranking] for ranking in pool.rankings] == [["two", "one"]]
+        assert [str(bad.error)[:21] for bad in pool.bad_rows] == [
+            "h:2: document 0 is lo",
+            "hits.jsonl:2: the que",
+        ]
 
-    def test_continue_like_others(self, counting_reranker: Reranker) -> None:
-        def run(after: Checkpoint | None = None) -> list[RankedWindow]:
-            more = {} if after is None else {"after": after}
-            return ranked(
-                BatchRun(counting_reranker, GivenLists(self.items()), OPTIONS, skip_bad_rows=True, **more)
-            )
-
-        whole = run()
-        rest = run(whole[0].checkpoint)
-        assert results(rest) == results(whole[1:])
-        assert [window.checkpoint for window in rest] == [window.checkpoint for window in whole[1:]]
-        assert [len(window.bad_rows) for window in rest] == [1]
+    def test_are_counted_on_by_another_run(self, counting_reranker: Reranker) -> None:
+        whole = ranked(counting_reranker, self.items(), skip_bad_rows=True)
+        rest = ranked(counting_reranker, self.items(), skip_bad_rows=True, after=whole[0].progress)
+        assert [pool.progress for pool in rest] == [pool.progress for pool in whole[1:]]
+        assert [len(pool.bad_rows) for pool in rest] == [1]
 
 
 def test_a_fault_of_the_model_ends_the_run_after_what_came_before(counting_reranker: Reranker) -> None:
     lists = [*made_lists(2, 64), Candidates(Query("red"), [Document("nan", origin="hits.jsonl:3")])]
-    seen: list[RankedWindow] = []
-    run = BatchRun(counting_reranker, GivenLists(lists), OPTIONS)
-    with run, pytest.raises(UnavailableError, match=r"gave nan for hits\.jsonl:3"):
-        seen.extend(run)
+    seen: list[RankedPool] = []
+    with pytest.raises(UnavailableError, match=r"gave nan for hits\.jsonl:3"):
+        seen.extend(rank_pools(counting_reranker, GivenLists(lists), OPTIONS))
     assert len(seen) == 1
 
 
@@ -236,44 +212,106 @@ def test_a_pipe_that_pauses_is_ranked_as_it_comes(counting_reranker: Reranker) -
             assert go_on.wait(5)
             go_on.clear()
 
-    with BatchRun(counting_reranker, GivenLists(slowly(), may_pause=True), OPTIONS) as run:
-        seen = []
-        for window in run:
-            seen.append([ranking.query.id for ranking in window.rankings])
-            go_on.set()
+    seen = []
+    for pool in rank_pools(counting_reranker, GivenLists(slowly(), may_pause=True), OPTIONS):
+        seen += ids([pool])
+        go_on.set()
     assert seen == [["q0"], ["q1"], ["q2"]]
 
 
 def test_input_is_read_only_so_far_ahead(counting_reranker: Reranker) -> None:
-    candidates = GivenLists(made_lists(4000, 10))
-    with BatchRun(counting_reranker, candidates, OPTIONS) as run:
-        next(iter(run))
-        time.sleep(0.5)
-        # Lists count as 320 tokens. A window was taken, two wait, one is held, and one is read ahead.
-        assert candidates.drawn <= FEW_TOKENS * (1 / 8 + 1 / 4 + 1 / 2 + 1 + 1) / 320 + 10
+    reader = GivenLists(made_lists(4000, 10))
+    pools = rank_pools(counting_reranker, reader, OPTIONS)
+    next(pools)
+    time.sleep(0.5)
+    # Lists count as 320 tokens. A pool was taken, and one waits.
+    assert reader.drawn <= FEW_TOKENS * (1 / 8 + 1) / 320 + 3
+    pools.close()
 
 
-def test_stopping_gives_what_is_ranked_and_no_more() -> None:
-    engine = CountingEngine()
-    candidates = GivenLists(made_lists(4000, 10))
-    with BatchRun(Reranker.from_engine(engine), candidates, OPTIONS) as run:
-        windows = iter(run)
-        seen = [next(windows)]
-        run.stop()
-        started = time.monotonic()
-        seen += windows
-        assert time.monotonic() - started < 1
-    assert len(seen) <= 4
-    assert not run.reached_end
-
-
-def test_leaving_early_ends_both_threads(counting_reranker: Reranker) -> None:
-    with BatchRun(counting_reranker, GivenLists(made_lists(4000, 10)), OPTIONS) as run:
-        next(iter(run))
+def test_leaving_early_ends_the_reader(counting_reranker: Reranker) -> None:
+    pools = rank_pools(counting_reranker, GivenLists(made_lists(4000, 10)), OPTIONS)
+    next(pools)
+    pools.close()
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("ce-rerank")] == []
+
+
+def test_the_documents_of_the_whole_input_are_foreseen_by_what_was_read(counting_reranker: Reranker) -> None:
+    class Blocks(GivenLists):
+        """Each block of the input, a hundredth of it, holds four lists."""
+
+        @property
+        def share_read(self) -> float | None:
+            return ((self.drawn - 1) // 4 + 1) / 100
+
+    pools = list(rank_pools(counting_reranker, Blocks(made_lists(400, 10)), OPTIONS))
+    assert [pool.expected_documents for pool in pools] == [4000] * len(pools)
+    (small,) = rank_pools(counting_reranker, GivenLists(made_lists(3, 10)), OPTIONS)
+    assert small.expected_documents == 30
 
 
 def test_progress_adds_up_to_the_number_of_documents(counting_reranker: Reranker) -> None:
     done: list[int] = []
-    ranked(BatchRun(counting_reranker, GivenLists(made_lists(10, 30)), OPTIONS, on_progress=done.append))
+    ranked(counting_reranker, made_lists(10, 30), on_progress=done.append)
     assert sum(done) == 300
+
+
+class TestWriting:
+    """Ranking into an output, as a command line does, or one task of many."""
+
+    def output(self, stream: io.RawIOBase | io.BytesIO) -> StreamOutput:
+        return StreamOutput(stream, "out", "trec", WriteOptions())  # type: ignore[arg-type]
+
+    def test_gives_what_is_ranked_and_what_was_done(self, counting_reranker: Reranker) -> None:
+        stream = io.BytesIO()
+        lists = made_lists(20, 64)
+        tally = rank_batch(counting_reranker, GivenLists(lists), self.output(stream), OPTIONS)
+        lines = stream.getvalue().decode().splitlines()
+        assert (tally.queries, tally.coverage.documents, len(lines)) == (20, 1280, 1280)
+        assert list(dict.fromkeys(line.split()[0] for line in lines)) == [one.query.id for one in lists]
+
+    def test_goes_on_while_the_next_pool_is_ranked(self) -> None:
+        """The second pool is ranked before the first is written."""
+        first_is_written = threading.Event()
+
+        class Engine(CountingEngine):
+            def infer(self, batches: Any) -> Any:
+                self.calls = getattr(self, "calls", 0) + 1
+                if self.calls == 2:
+                    first_is_written.set()
+                return super().infer(batches)
+
+        class Slow(io.BytesIO):
+            def write(self, data: Any) -> int:
+                assert first_is_written.wait(10)
+                return super().write(data)
+
+        stream = Slow()
+        reranker = Reranker.from_engine(Engine())
+        rank_batch(reranker, GivenLists(made_lists(6, 64)), self.output(stream), OPTIONS)
+        assert len(stream.getvalue().splitlines()) == 384
+
+    def test_that_fails_ends_the_run_at_once(self, counting_reranker: Reranker) -> None:
+        class Full(io.BytesIO):
+            def write(self, data: Any) -> int:
+                raise OSError(28, "No space left on device")
+
+        reader = GivenLists(made_lists(4000, 64))
+        with pytest.raises(OutputError, match=r"out: cannot be written \(No space left on device\)"):
+            rank_batch(counting_reranker, reader, self.output(Full()), OPTIONS)
+        assert reader.drawn < 100
+
+    def test_ends_with_the_pool_before_an_interruption(self, counting_reranker: Reranker) -> None:
+        stream = io.BytesIO()
+        seen: list[RankedPool] = []
+
+        def interrupt(documents: int) -> None:
+            if seen:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            rank_batch(
+                counting_reranker, GivenLists(made_lists(4000, 64)), self.output(stream), OPTIONS,
+                on_documents=interrupt, on_pool=seen.append,
+            )  # fmt: skip
+        assert len(stream.getvalue().splitlines()) == 128

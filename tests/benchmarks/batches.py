@@ -24,11 +24,11 @@ import time
 from pathlib import Path
 
 from ce_rerank import RankOptions, Reranker
-from ce_rerank.batch.first_stage import RunCandidates
+from ce_rerank.batch.first_stage import CorpusCandidates
 from ce_rerank.batch.output import FileOutput
-from ce_rerank.batch.partial import PartialFile
-from ce_rerank.batch.run import BatchRun
-from ce_rerank.cli.bench_sample import sample_lists
+from ce_rerank.batch.resume import UnfinishedFile
+from ce_rerank.batch.run import rank_batch
+from ce_rerank.cli.bench import sample_lists
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source, raise_at_once
@@ -124,9 +124,9 @@ def measure_speed(folder: Path, collection: Path, queries: int, rounds: int) -> 
     reranker = Reranker()
     print(reranker.info.description)
 
-    def candidates() -> RunCandidates:
+    def candidates() -> CorpusCandidates:
         sources = [Source.from_path(collection / f"{name}.jsonl") for name in ("queries", "corpus")]
-        return RunCandidates(Source.from_path(run), sources[0], sources[1:], ReadOptions())
+        return CorpusCandidates(Source.from_path(run), sources[0], sources[1:], ReadOptions())
 
     lists = list(candidates().read(raise_at_once))
     documents = sum(len(one.documents) for one in lists)
@@ -134,13 +134,9 @@ def measure_speed(folder: Path, collection: Path, queries: int, rounds: int) -> 
     for _ in range(rounds):
         ready = candidates()
         started = time.perf_counter()
-        with PartialFile(folder / "out.jsonl") as file:
-            output = FileOutput(file, "jsonl", WriteOptions())
-            output.begin({}, [])
-            with BatchRun(reranker, ready, _OPTIONS) as job:
-                for window in job:
-                    output.write(window)
-            output.complete()
+        with UnfinishedFile(folder / "out.jsonl") as file:
+            output = FileOutput(file, "jsonl", WriteOptions(), {}, [])
+            rank_batch(reranker, ready, output, _OPTIONS)
         as_job = documents / (time.perf_counter() - started)
         started = time.perf_counter()
         reranker.rank_lists(lists, _OPTIONS)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ce_rerank import Reranker
-from ce_rerank.cli.bench_sample import sample_lists
+from ce_rerank.cli.bench import sample_lists
 from ce_rerank.engines import load_engine
 from ce_rerank.engines.base import Engine, EngineOptions
 from ce_rerank.models.store import resolve_checkpoint

@@ -22,7 +22,7 @@ from typing import Any
 
 from peers_worker import SYSTEMS
 
-from ce_rerank.cli.bench_sample import sample_lists
+from ce_rerank.cli.bench import sample_lists
 from ce_rerank.models.store import OFFLINE_NAME, resolve_checkpoint
 
 _NEEDS = {"pymilvus.model": "pymilvus", "FlashRank int8": "flashrank", "rerankers": "rerankers"}

@@ -18,6 +18,7 @@ from typing import Any
 import batch_fakes
 import pytest
 from batch_fakes import FEW_TOKENS, NeighbourEngine, made_lists, make_counting_checkpoint, write_nested
+from marks import posix_only
 from typer.testing import CliRunner, Result
 
 from ce_rerank.cli.app import app
@@ -54,6 +55,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def plain(text: str) -> str:
     """Leave out the last digits of scores, which depend on what is in a batch."""
     return re.sub(r"(\d\.\d)\d*", r"\1", text)
+
+
+def cut_off(run: Run) -> None:
+    """Leave an unfinished output of hits.jsonl: nine queries, and a bad row."""
+    write_nested(Path("hits.jsonl"), made_lists(9, 50))
+    with Path("hits.jsonl").open("a") as stream:
+        stream.write("{\n")
+    assert run("hits.jsonl", "-o", "out").exit_code == 3
 
 
 def test_a_pipe_is_input_by_itself(run: Run) -> None:
@@ -119,6 +128,16 @@ def test_a_run_is_reranked(run: Run, samples: Path) -> None:
     assert all(score > after for score, after in pairwise(scores))
 
 
+def test_results_of_one_model_are_input_for_another(run: Run) -> None:
+    first = run("-", stdin=FEW).stdout
+    rows = [json.loads(line) for line in run("-", stdin=first).stdout.splitlines()]
+    assert [(row["query_id"], [hit["text"] for hit in row["results"]]) for row in rows] == [
+        ("a", ["two", "one"]), ("b", []), ("c", ["nine"])
+    ]  # fmt: skip
+    assert rows[0]["lang"] == "en"
+    assert rows[0]["results"][1]["input"]["score"] == json.loads(first.splitlines()[0])["results"][1]["score"]
+
+
 def test_output_can_be_read_again_as_input(run: Run) -> None:
     run("-", "-o", "rows.csv", stdin=FEW)
     assert [json.loads(line)["query_id"] for line in run("rows.csv").stdout.splitlines()] == ["a", "c"]
@@ -159,7 +178,7 @@ class TestBadRows:
     ) -> None:
         arguments = ("-", "--on-error", "skip", "-o", "out")
         with monkeypatch.context() as patched:
-            patched.setattr("ce_rerank.batch.partial.finish_output", lambda *_: sys.exit(137))
+            patched.setattr("ce_rerank.batch.resume.finish_output", lambda *_: sys.exit(137))
             assert run(*arguments, stdin=self.TEXT).exit_code == 137
         result = run(*arguments, "--resume", stdin=self.TEXT)
         assert (result.exit_code, result.stderr.count("1 row was left out")) == (5, 1)
@@ -214,13 +233,13 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["hits", "--resume", "-o", "/dev/null"], "--resume goes on with a file, and none is named."),
         (["hits", "-o", "./hits"], "hits is both input and output."),
         (["hits", "out.errors.jsonl", "-o", "out"], "out.errors.jsonl is input, and would be written over"),
-        (["hits", "--shard", "3/2"], 'The shard "3/2" is not one.'),
+        (["hits", "--shard", "3/2"], '"3/2" is not a shard.'),
         (["hits", "-o", "no/out"], "no/out: there is no folder no to write to."),
         (["hits", "-o", "."], ".: a directory, not a file."),
-        (["hits", "-o", "out.trec.gz"], "out.trec.gz is the name of a compressed file"),
-        (["hits", "-o", "out.json"], "out.json is the name of one JSON array"),
+        (["hits", "-o", "out.trec.gz"], "out.trec.gz: .gz is not a format that is written here."),
+        (["hits", "-o", "out.json"], "out.json: .json is not a format that is written here."),
         (["hits", "-o", "a" * 300], "a: cannot be opened for writing (File name too long)."),
-        (["hits", "--shard", "1/1" + "0" * 5000], "is not one."),
+        (["hits", "--shard", "1/1" + "0" * 5000], "is not a shard."),
         (["hits", "--to", "trec", "--run-name", "a b"], 'The run name "a b" must be one word.'),
     ],
 )
@@ -232,17 +251,9 @@ def test_what_makes_no_sense_is_said(run: Run, arguments: list[str], message: st
     assert sorted(path.name for path in Path().iterdir()) == ["counting", "hits"]
 
 
-def test_no_input_at_all_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ce_rerank.cli.batch_job.is_piped", lambda stream: False)
-    result = run()
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: There is no input.\n")
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("hits.jsonl", b"", "hits.jsonl: no queries in it."),
         ("hits.txt", b"red\n", "hits.txt:1: the row is a string, which has no query."),
         ("hits.jsonl.gz", b"\x1f\x8b\x08rubbish", "hits.jsonl.gz"),
         ("hits.json", b'{"query": "red"}', "hits.json:1: no list"),
@@ -259,7 +270,7 @@ def test_input_that_is_none_leaves_nothing_behind(run: Run, name: str, content: 
 def test_where_nobody_watches_a_line_now_and_then_says_how_far_it_is(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ce_rerank.cli.batch_job.SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr("ce_rerank.cli.batch.SECONDS_BETWEEN_LINES", 0)
     write_nested(Path("hits.jsonl"), made_lists(9, 50))
     lines = run("hits.jsonl", "-o", "out", "-v").stderr.splitlines()[-2:]
     shape = r"(\d) queries done, documents: (\d+)/[\d,]+ [\d,.]+/s \d:\d\d left"
@@ -271,14 +282,13 @@ def test_where_nobody_watches_a_line_now_and_then_says_how_far_it_is(
     "more",
     [
         ["--scores", "sigmoid"], ["--long", "chunk"], ["--min-score", "1"], ["--shard", "1/2"], ["--no-text"],
-        ["--details"], ["--batch-tokens", "9"], ["--threads", "2"], ["--text-field", "text"],
-        ["--id-field", "id"], ["--to", "rows"], ["--from", "jsonl"],
+        ["--details"], ["--text-field", "text"], ["--id-field", "id"], ["--query-field", "query"],
+        ["--documents-field", "documents"], ["--to", "rows"], ["--from", "jsonl"],
     ],
     ids=lambda more: more[0],
 )  # fmt: skip
 def test_a_run_is_not_continued_with_other_options(run: Run, more: list[str]) -> None:
-    Path("hits.jsonl").write_text(FEW + "{\n")
-    assert run("hits.jsonl", "-o", "out").exit_code == 3
+    cut_off(run)
     result = run("hits.jsonl", "-o", "out", "--resume", *more)
     assert result.exit_code == 2
     assert f"{more[0]} was " in result.stderr
@@ -298,13 +308,39 @@ def test_a_run_is_not_continued_with_other_options(run: Run, more: list[str]) ->
 def test_a_run_is_not_continued_with_what_runs_otherwise(
     run: Run, monkeypatch: pytest.MonkeyPatch, field: str, value: Any, name: str
 ) -> None:
-    Path("hits.jsonl").write_text(FEW + "{\n")
-    assert run("hits.jsonl", "-o", "out").exit_code == 3
+    cut_off(run)
     other = NeighbourEngine()
     other.info = replace(other.info, **{field: value})
     monkeypatch.setattr("ce_rerank.engines.load_engine", lambda checkpoint, options: other)
     result = run("hits.jsonl", "-o", "out", "--resume")
     assert (result.exit_code, f"{name} was " in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("more", [["--batch-tokens", "9"], ["--threads", "2"]], ids=lambda more: more[0])
+def test_a_run_is_continued_with_options_that_a_lack_of_memory_asks_for(run: Run, more: list[str]) -> None:
+    cut_off(run)
+    Path("hits.jsonl").write_text(Path("hits.jsonl").read_text()[:-2])
+    assert run("hits.jsonl", "-o", "out", "--resume", *more).exit_code == 0
+    assert len(Path("out").read_text().splitlines()) == 9
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "trec", "parquet"])
+def test_input_without_a_row_is_no_error(run: Run, format: str) -> None:
+    if format == "parquet":
+        pytest.importorskip("pyarrow")
+    result = run("-", "--to", format)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "warning: stdin: no queries in it.\n")
+    Path("empty.jsonl").touch()
+    assert run("empty.jsonl", "--to", format, "-o", "out").exit_code == 0
+    assert run("empty.jsonl", "--to", format, "-o", "out", "--resume").exit_code == 0
+
+
+def test_a_damaged_part_is_not_continued(run: Run) -> None:
+    cut_off(run)
+    Path("out.part").write_text(Path("out.part").read_text().replace("red", "rod", 1))
+    result = run("hits.jsonl", "-o", "out", "--resume")
+    assert result.exit_code == 4
+    assert "out.part is missing or not as it was written" in result.stderr
 
 
 def test_a_complete_output_is_not_made_again(run: Run) -> None:
@@ -362,21 +398,29 @@ class TestProcess:
         chance = random.Random(times)
         for number in range(1, times + 1):
             with self.start(*arguments) as process:
-                self.wait_for_window(process, number)
+                self.wait_for_pool(process, number)
                 with pytest.raises(subprocess.TimeoutExpired):
                     process.wait(chance.uniform(0, 0.3))
                 process.kill()
 
-    def wait_for_window(self, process: subprocess.Popen[bytes], number: int = 1) -> None:
-        """Wait until so many windows of queries are safe."""
-        while process.poll() is None and self.windows_done() < number:
+    def wait_for_pool(self, process: subprocess.Popen[bytes], number: int = 1) -> None:
+        """Wait until so many pools of queries are safe."""
+        while process.poll() is None and self.pools_done() < number:
             time.sleep(0.01)
 
-    def windows_done(self) -> int:
-        """Read how many windows of the unfinished output are safe."""
-        manifest = Path("out.part.json")
-        done: int = json.loads(manifest.read_text())["finished"]["windows"] if manifest.exists() else 0
+    def pools_done(self) -> int:
+        """Read how many pools of the unfinished output are safe."""
+        state = Path("out.part.json")
+        done: int = json.loads(state.read_text())["progress"]["pools"] if state.exists() else 0
         return done
+
+    @posix_only
+    def test_without_input_on_a_terminal_it_says_so(self) -> None:
+        _, terminal = os.openpty()
+        with self.start(stdin=terminal) as process:
+            stdout, stderr = process.communicate(timeout=60)
+        assert (process.returncode, stdout) == (2, b"")
+        assert stderr.startswith(b"error: There is no input.\n")
 
     def test_results_come_while_input_is_still_to_come(self) -> None:
         with self.start("-", stdin=subprocess.PIPE) as process:
@@ -402,7 +446,7 @@ class TestProcess:
         self.finish("hits.jsonl", "--to", format, "-o", "whole")
         monkeypatch.setenv("CE_RERANK_TEST_SLEEP", "0.001")
         self.kill(kills, "hits.jsonl", "--to", format, "-o", "out", "--resume")
-        assert self.windows_done() >= kills
+        assert self.pools_done() >= kills
         monkeypatch.setenv("CE_RERANK_TEST_SLEEP", "0")
         self.finish("hits.jsonl", "--to", format, "-o", "out", "--resume")
         assert Path("out").read_bytes() == Path("whole").read_bytes()
@@ -415,7 +459,7 @@ class TestProcess:
         write_nested(Path("hits.jsonl"), made_lists(60, 50))
         self.finish("hits.jsonl", "-o", "whole")
         with self.start("hits.jsonl", "-o", "out") as process:
-            self.wait_for_window(process)
+            self.wait_for_pool(process)
             process.send_signal(number)
             stdout, stderr = process.communicate(timeout=30)
         assert (process.returncode, stdout) == (code, b"")
@@ -433,7 +477,7 @@ class TestProcess:
         monkeypatch.setenv("CE_RERANK_MODEL", str(model))
         write_nested(Path("hits.jsonl"), made_lists(60, 50))
         with self.start("hits.jsonl", "-o", "out") as process:
-            self.wait_for_window(process)
+            self.wait_for_pool(process)
             process.kill()
 
         def refusal(*arguments: str) -> str:
@@ -558,7 +602,7 @@ class TestProcess:
         self.finish(*job, "whole")
         for number in (1, 2):
             with self.start(*job, "out", "--resume") as process:
-                self.wait_for_window(process, number)
+                self.wait_for_pool(process, number)
                 process.kill()
         self.finish(*job, "out", "--resume")
         assert Path("out").read_bytes() == Path("whole").read_bytes()

@@ -12,7 +12,6 @@ from typer.testing import CliRunner, Result
 
 from ce_rerank.cli import bench
 from ce_rerank.cli.app import app
-from ce_rerank.cli.bench_sample import lists_of
 from ce_rerank.cli.options import ModelOptions
 from ce_rerank.errors import CeRerankError
 
@@ -62,7 +61,7 @@ def test_every_kind_of_document_can_be_measured_with(run: Run) -> None:
 def test_what_was_asked_for_is_measured_beside_the_reference(
     asked: dict[str, Any], measured: list[tuple[str, str]]
 ) -> None:
-    assert bench._choose(ModelOptions(**asked), "cpu") == measured
+    assert bench.choose(ModelOptions(**asked), "cpu") == measured
 
 
 def test_what_this_device_has_not_is_refused(run: Run) -> None:
@@ -75,9 +74,8 @@ def test_what_this_device_has_not_is_refused(run: Run) -> None:
 
 
 def test_a_start_that_fails_is_not_timed() -> None:
-    keywords = {"engine": "torch", "precision": "fp32", "model": "no/such", "offline": True}
-    with pytest.raises(CeRerankError, match=r"^A process that was to rank by torch fp32 failed\.") as raised:
-        bench._start_seconds(keywords, [("a", ["b"])])
+    with pytest.raises(CeRerankError) as raised:
+        bench.time_start(["q", "a", "-m", "no/such", "--offline"])
     assert "no/such is not in the cache" in raised.value.hint
 
 
@@ -88,7 +86,7 @@ def test_a_model_that_is_not_to_be_had_is_said_in_its_own_words(run: Run) -> Non
 
 
 def test_scores_are_compared_one_by_one_and_orders_by_kendalls_tau() -> None:
-    differences, agreements = bench._compare([[1.0, 2.0, 3.0]], [[1.0, 3.0, 2.0]])
+    differences, agreements = bench.compare_scores([[1.0, 2.0, 3.0]], [[1.0, 3.0, 2.0]])
     assert differences == [0, 1, 1]
     assert agreements == [pytest.approx(1 / 3)]
 
@@ -105,7 +103,7 @@ def test_scores_are_compared_one_by_one_and_orders_by_kendalls_tau() -> None:
 def test_orders_without_an_order_agree_with_their_like_alone(
     ours: list[float], theirs: list[float], agreement: list[float]
 ) -> None:
-    assert bench._compare([ours], [theirs])[1] == agreement
+    assert bench.compare_scores([ours], [theirs])[1] == agreement
 
 
 def test_documents_come_from_the_field_and_the_stream_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,13 +129,19 @@ def test_a_worker_that_dies_between_rounds_is_told(run: Run, monkeypatch: pytest
             process.wait()
         return 1.0
 
-    monkeypatch.setattr(bench, "_run_start", lambda *_: None)
     monkeypatch.setattr(bench, "_Worker", Watched)
-    monkeypatch.setattr(bench, "_start_seconds", kill)
+    monkeypatch.setattr(bench, "time_start", kill)
     result = run("--engine", "torch", "--rounds", "2")
-    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "error: it ended without a word\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: A process of the measurement ended without a word.\n"
 
 
 def test_queries_are_beginnings_in_any_script() -> None:
-    lists = lists_of(["月" * 500, "one two three four five six seven eight nine ten"], 2)
-    assert [query for query, _ in lists] == ["月" * 60, "one two three four five six seven eight"]
+    lists = bench.split_documents(
+        [*(["月" * 500] * 5), "one two three four five six seven eight nine ten", *(["x"] * 14)]
+    )
+    assert [len(texts) for _, texts in lists] == [2] * 10
+    assert [query for query, _ in lists][:3] == ["月" * 60, "月" * 60, "月" * 60]
+    assert bench.split_documents(["one two three four five six seven eight nine ten"])[0][0].endswith(
+        "seven eight"
+    )

@@ -12,8 +12,7 @@ import pytest
 from local_hub import put_in_cache, serve_hub
 from shell import Shell
 
-from ce_rerank.cli.checkup import find_hub, find_model, try_ranking
-from ce_rerank.cli.findings import Finding, run_part
+from ce_rerank.cli.doctor import Finding, find_cpu, find_hub, find_model, run_part, try_ranking
 from ce_rerank.models.store import cache_folder
 
 DEFAULT = "cross-encoder/ms-marco-MiniLM-L-6-v2"
@@ -164,7 +163,7 @@ NOT_WHOLE = {"config.json": b"{}", "pytorch_model.bin": b"x"}
             NOT_WHOLE,
             {},
             "me/model has pickled weights (pytorch_model.bin), which can run any code when they are loaded.",
-            "ce-rerank models pull me/model --allow-pickle",
+            "Give --allow-pickle if you trust who made them, or choose a model with safetensors.",
         ),
         (
             NOT_WHOLE,
@@ -195,6 +194,11 @@ def test_a_model_that_cannot_be_used_as_it_lies_here_is_told_with_what_mends_it(
     assert (finding.status, finding.text, finding.remedy) == ("red", text, remedy)
 
 
+def test_the_quota_of_a_container_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ce_rerank.engines.hardware.cpu_quota", lambda: 1.5)
+    assert "(the container's quota is 1.5)" in find_cpu().text
+
+
 def test_a_hub_that_must_not_be_asked_is_not() -> None:
     finding = find_hub(offline=True)
     assert finding.text.endswith(" is not asked: --offline forbids it.")
@@ -219,7 +223,7 @@ def test_wrong_scores_are_seen(
         "model": OFFLINE, "description": "it", "precision": "bf16", "elapsed_seconds": 0.4,
         "order": [0, 2, 1], "scores": [5.15, -11.26, -10.69], "golden": [(2.0, 2.01)], **changed,
     }  # fmt: skip
-    monkeypatch.setattr("ce_rerank.cli.checkup.run_part", lambda *arguments: answer)
+    monkeypatch.setattr("ce_rerank.cli.doctor.run_part", lambda *arguments: answer)
     finding = try_ranking({}, Finding("model", "green", ""))
     assert finding.status == status
     assert finding.text.endswith(text)

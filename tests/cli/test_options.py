@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from inspect import get_annotations
+import re
+from dataclasses import fields
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
-from ce_rerank.cli import models
 from ce_rerank.cli.app import app
 from ce_rerank.cli.options import ModelOptions
 
 
+def parameters_of(*names: str) -> dict[str, Any]:
+    command: Any = get_command(app)
+    for name in names:
+        command = command.get_command(command.make_context("ce-rerank", [name]), name)
+    return {parameter.name: parameter for parameter in command.params}
+
+
 def test_every_model_option_has_its_environment_variable() -> None:
-    hints = get_annotations(ModelOptions, eval_str=True)
-    variables = {name: hint.__metadata__[0].envvar for name, hint in hints.items()}
-    assert variables == {name: f"CE_RERANK_{name.upper()}" for name in hints}
+    parameters = parameters_of("rank")
+    names = [one.name for one in fields(ModelOptions)]
+    assert [parameters[name].envvar for name in names] == [f"CE_RERANK_{name.upper()}" for name in names]
+
+
+def test_a_value_comes_from_the_environment_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CE_RERANK_THREADS", "0")
+    monkeypatch.setenv("CE_RERANK_OFFLINE", "1")
+    refused = CliRunner().invoke(app, ["q", "a", "-m", "no/such"])
+    assert (refused.exit_code, refused.stderr.splitlines()[0]) == (
+        2, "error: Invalid value for '--threads' (env var: 'CE_RERANK_THREADS'): 0 is less than 1.",
+    )  # fmt: skip
+    offline = CliRunner().invoke(app, ["q", "a", "-m", "no/such", "--threads", "1"])
+    assert (offline.exit_code, "--offline forbids" in offline.stderr) == (4, True)
 
 
 @pytest.mark.parametrize(
@@ -44,13 +63,23 @@ def test_a_value_that_is_no_choice_is_told_with_the_choices_and_no_more(
 @pytest.mark.parametrize(
     ("command", "names"),
     [
-        (models.pull, {"revision", "offline", "trust_remote_code", "allow_pickle"}),
-        (models.export, {"revision", "offline", "allow_pickle"}),
+        ("pull", {"revision", "offline", "trust_remote_code", "allow_pickle"}),
+        ("export", {"revision", "offline", "allow_pickle"}),
     ],
 )
-def test_fetching_a_model_takes_the_options_of_running_it(
-    command: Callable[..., None], names: set[str]
-) -> None:
-    shared = get_annotations(ModelOptions, eval_str=True)
-    own = get_annotations(command, eval_str=True)
-    assert {name for name, hint in own.items() if name in shared and shared[name] == hint} == names
+def test_fetching_a_model_takes_the_options_of_running_it(command: str, names: set[str]) -> None:
+    ranks, own = parameters_of("rank"), parameters_of("models", command)
+    shared = {one.name for one in fields(ModelOptions)} & own.keys()
+    assert shared == names
+    assert [own[name].opts for name in names] == [ranks[name].opts for name in names]
+    assert [own[name].envvar for name in names] == [ranks[name].envvar for name in names]
+
+
+def test_the_help_of_rank_fits_on_a_page_and_says_every_choice_and_default() -> None:
+    lines = CliRunner().invoke(app, ["rank", "--help"], env={"COLUMNS": "80"}).stdout.splitlines()
+    assert len(lines) < 85
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert "--pool max|mean-top3|first How passage scores make a document's score. [default: max]" in text
+    assert "-k, --top-k N Keep the best N." in text
+    assert not re.search(r"[<…]", text)

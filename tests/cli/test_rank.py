@@ -374,7 +374,7 @@ def test_the_names_of_files_can_be_read(run: Run, end: str) -> None:
 def test_no_names_of_files_are_no_documents(run: Run) -> None:
     result = run("red", "--files-from", "-", "--whole-files")
     assert (result.stdout, result.exit_code) == ("", 0)
-    assert "no documents: no files" in result.stderr
+    assert "stdin names no files" in result.stderr
 
 
 def test_a_folder_of_whole_files_is_walked(run: Run) -> None:

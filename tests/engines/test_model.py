@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,4 +181,66 @@ def test_a_sigmoid_inside_the_last_layer_is_the_models_activation(tmp_path: Path
         np.testing.assert_allclose(reranker.score(PAIRS, scores=scale), expected, atol=1e-5)
     np.testing.assert_allclose(
         reranker.score(PAIRS, scores="logit"), np.log(expected / (1 - expected)), atol=1e-3
+    )
+
+
+def spoil_weights(folder: Path) -> None:
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+
+
+def spoil_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"x" * 1000)
+
+
+def add_adapter(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "x/y"}')
+
+
+def drop_fast_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "sentencepiece.bpe.model").write_bytes(b"x" * 100)
+
+
+def enlarge_vocabulary(folder: Path) -> None:
+    change_json(folder / "config.json", vocab_size=1000)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message", "hint"),
+    [
+        (spoil_weights, "cannot be loaded", r"^Copy or fetch .* again"),
+        (spoil_pickle, r"pytorch_model\.bin is damaged, or holds more than weights", "Copy or fetch"),
+        (add_adapter, "cannot be loaded", r"^pip install peft$"),
+        (drop_fast_tokenizer, "cannot be loaded", "pip install sentencepiece"),
+        (
+            enlarge_vocabulary,
+            r"of other sizes .*: roberta\.embeddings\.word",
+            "its config.json",
+        ),
+    ],
+    ids=["weights", "pickle", "adapter", "tokenizer", "sizes"],
+)
+def test_what_cannot_be_loaded_is_refused_with_what_mends_it(
+    tmp_path: Path, spoil: Callable[[Path], None], message: str, hint: str
+) -> None:
+    checkpoint = make_checkpoint("xlm-roberta", tmp_path / "model")
+    spoil(checkpoint.folder)
+    with pytest.raises(UnavailableError, match=message) as caught:
+        load(checkpoint)
+    assert re.search(hint, caught.value.hint, re.IGNORECASE)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_code_that_does_not_run_is_blamed_and_not_the_files(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint("bert", tmp_path / "model")
+    classes = {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Model"}
+    change_json(checkpoint.folder / "config.json", model_type="own", auto_map=classes)
+    (checkpoint.folder / "own.py").write_text("from transformers.utils import gone_since\n")
+    with pytest.raises(UnavailableError, match="gone_since") as caught:
+        load_engine(checkpoint, EngineOptions(engine="torch", device="cpu", trust_remote_code=True))
+    assert (
+        caught.value.hint == "Its own Python code may have been written for another version of transformers."
     )

@@ -46,7 +46,7 @@ def test_queries_are_read_in_every_form(tmp_path: Path, name: str, data: str) ->
         (
             "q.tsv",
             "1\twhy\n2 how\n",
-            "{}:2: 1 columns where 2 should be (id, text). They are separated by one tab each.",
+            "{}:2: 1 fields, not 2 (id, text). Put one tab between two fields.",
         ),
     ],
 )
@@ -55,6 +55,12 @@ def test_a_broken_query_is_named(tmp_path: Path, name: str, data: str, message: 
     with pytest.raises(InputError) as caught:
         read_queries(path)
     assert str(caught.value) == message.format(path)
+
+
+@pytest.mark.parametrize(("name", "data"), [("q.jsonl", ""), ("q.tsv", "\n"), ("q.tsv", "qid\tquery\n")])
+def test_a_file_without_queries_is_an_input_error(tmp_path: Path, name: str, data: str) -> None:
+    with pytest.raises(InputError, match="no queries in it"):
+        read_queries(saved(tmp_path, name, data))
 
 
 def test_only_wanted_documents_are_held_without_holding_a_text_twice(tmp_path: Path) -> None:
@@ -69,7 +75,7 @@ def test_only_wanted_documents_are_held_without_holding_a_text_twice(tmp_path: P
         Document(
             "T one", "1", {"_id": "1", "title": "T", "metadata": {"url": "u"}}, ("title", "text"), f"{path}:1"
         ),
-        Document("two", "2", {"_id": "2", "title": ""}, ("text",), f"{path}:2"),
+        Document("two", "2", {"_id": "2", "title": ""}, ("title", "text"), f"{path}:2"),
     ]
 
 
@@ -103,7 +109,10 @@ def test_a_document_without_an_id_is_an_input_error(tmp_path: Path) -> None:
     path = saved(tmp_path, "c.jsonl", '{"key": "a", "text": "x"}\n')
     with pytest.raises(InputError) as caught:
         list(read_corpus([path], {"a"}))
-    assert str(caught.value) == f"{path}:1: the document has no id. Name its field with --id-field."
+    assert (
+        str(caught.value)
+        == f"{path}:1: the document has no id (has: key, text). Name its field with --id-field."
+    )
 
 
 @pytest.mark.parametrize(

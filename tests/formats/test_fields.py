@@ -19,8 +19,8 @@ def test_the_usual_text_fields_are_found_in_their_order() -> None:
     ("row", "text", "used"),
     [
         ({"body": "b", "title": "T"}, "T b", ("title", "body")),
-        ({"title": None, "text": "b"}, "b", ("text",)),
-        ({"title": "", "text": "b"}, "b", ("text",)),
+        ({"title": None, "text": "b"}, "b", ("title", "text")),
+        ({"title": "", "text": "b"}, "b", ("title", "text")),
         ({"title": 5, "text": "b"}, "5 b", ("title", "text")),
         ({"title": ["a", "c"], "text": "b"}, "a c b", ("title", "text")),
         ({"text": ["a", None, "b"]}, "a b", ("text",)),

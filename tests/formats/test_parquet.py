@@ -17,7 +17,7 @@ from ce_rerank.formats.documents import ReadOptions, read_documents, read_rows
 from ce_rerank.formats.json import encode_json
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
-from ce_rerank.formats.writers import open_batch_writer, open_writer
+from ce_rerank.formats.writers import open_writer
 from ce_rerank.types import Document, Passage, Query, RankedDocument, Ranking
 
 pa = pytest.importorskip("pyarrow")
@@ -104,9 +104,9 @@ def rank(*documents: Document, query: Query = WHY) -> Ranking:
     return Ranking(query, tuple(results))
 
 
-def written(*rankings: Ranking, options: WriteOptions = PLAIN, open: Any = open_batch_writer) -> Any:
+def written(*rankings: Ranking, options: WriteOptions = PLAIN, many: bool = True) -> Any:
     stream = io.BytesIO()
-    writer = open("parquet", stream, options)
+    writer = open_writer("parquet", stream, options, many=many)
     for ranking in rankings:
         writer.write(ranking)
     writer.close()
@@ -122,17 +122,17 @@ def test_results_are_a_table_with_typed_columns() -> None:
         )
     )
     assert [(field.name, str(field.type)) for field in table.schema] == [
-        ("query_id", "string"), ("query", "string"), ("index", "int64"), ("score", "float"),
+        ("query_id", "int64"), ("query", "string"), ("index", "int64"), ("score", "float"),
         ("text", "string"), ("id", "string"), ("url", "string"), ("n", "int64"), ("x", "double"),
         ("ok", "bool"), ("tags", "string"), ("input", "string"),
     ]  # fmt: skip
     assert table.to_pylist() == [
         {
-            "query_id": "3", "query": "why", "index": 0, "score": 6.688289642333984, "text": "a", "id": "7",
+            "query_id": 3, "query": "why", "index": 0, "score": 6.688289642333984, "text": "a", "id": "7",
             "url": "u", "n": 1, "x": 1.5, "ok": True, "tags": '["é"]', "input": None,
         },
         {
-            "query_id": "3", "query": "why", "index": 1, "score": 5.688289642333984, "text": "b", "id": "d",
+            "query_id": 3, "query": "why", "index": 1, "score": 5.688289642333984, "text": "b", "id": "d",
             "url": None, "n": 2, "x": None, "ok": None, "tags": None, "input": None,
         },
     ]  # fmt: skip
@@ -153,16 +153,14 @@ def test_integers_that_no_column_holds_are_json() -> None:
 
 def test_a_table_without_results_has_its_columns() -> None:
     options = WriteOptions(details=True, with_text=False)
-    assert written(options=options, open=open_writer).schema.names == [
+    assert written(options=options, many=False).schema.names == [
         "index", "score", "id", "rank", "tokens", "truncated", "passage", "start", "end", "line", "input",
     ]  # fmt: skip
 
 
 def test_details_and_passages_have_their_columns() -> None:
     hit = RankedDocument(Document("abc"), 0, 1, 0.5, tokens=9, passage=Passage("b", 1, 2, 1))
-    (row,) = written(
-        Ranking(Query("q"), (hit,)), options=WriteOptions(details=True), open=open_writer
-    ).to_pylist()
+    (row,) = written(Ranking(Query("q"), (hit,)), options=WriteOptions(details=True), many=False).to_pylist()
     assert row == {
         "index": 0, "score": 0.5, "text": "abc", "id": None, "rank": 1, "tokens": 9, "truncated": False,
         "passage": "b", "start": 1, "end": 2, "line": 1, "input": None,

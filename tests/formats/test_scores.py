@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ce_rerank.formats.scores import place_blanks, separate_ties, shortest_float32
+from ce_rerank.formats.rows import shortest_float32
+from ce_rerank.formats.trec import separate_ties
 
 float32s = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
@@ -52,8 +53,8 @@ def test_separated_scores_fall_strictly_as_float32(scores: list[float]) -> None:
 
 
 def test_blank_documents_are_placed_one_below_the_lowest_score() -> None:
-    assert place_blanks([2.0, -1.5, -math.inf, -math.inf]) == [2.0, -1.5, -2.5, -2.5]
-    assert place_blanks([-math.inf]) == [-1.0]
+    assert list(separate_ties([2.0, -1.5, -math.inf])) == [2.0, -1.5, -2.5]
+    assert list(separate_ties([-math.inf])) == [-1.0]
 
 
 def test_scores_without_ties_stay_as_they_are() -> None:

@@ -16,7 +16,7 @@ from ce_rerank.errors import InputError, UsageError
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
 from ce_rerank.formats.trec import Judgement, RunLine, read_judgements, read_run
-from ce_rerank.formats.writers import open_batch_writer
+from ce_rerank.formats.writers import open_writer
 from ce_rerank.types import Document, Query, RankedDocument, Ranking
 
 zstandard = pytest.importorskip("zstandard", reason="needs ce-rerank[zstd]")
@@ -148,7 +148,7 @@ class TestResultsAsARun:
             float(np.nextafter(np.float32(-4), np.float32(-9))),
         ]
 
-    @pytest.mark.parametrize("format", ["jsonl", "rows", "csv", "parquet"])
+    @pytest.mark.parametrize("format", ["jsonl", "rows", "csv", "tsv", "parquet"])
     def test_are_what_batch_writes_as_trec(self, tmp_path: Path, format: str) -> None:
         def ranking(query_id: str, *scores: float) -> Ranking:
             results = (
@@ -161,7 +161,7 @@ class TestResultsAsARun:
 
         def lines_of(name: str) -> list[tuple[str, str, float]]:
             with (tmp_path / name).open("wb") as stream:
-                writer = open_batch_writer(name, stream, WriteOptions())
+                writer = open_writer(name, stream, WriteOptions(), many=True)
                 for one in rankings:
                     writer.write(one)
                 writer.close()

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from batch_files import jsonl, shape
 
-from ce_rerank.batch.candidates import RowCandidates
-from ce_rerank.batch.queries import KnownQueries, RejectedRows
+from ce_rerank.batch.read import RowCandidates
 from ce_rerank.errors import InputError
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
@@ -47,7 +46,9 @@ class TestNestedRows:
             )
         ]
 
-    @pytest.mark.parametrize("name", ["documents", "passages", "candidates", "hits", "texts"])
+    @pytest.mark.parametrize(
+        "name", ["documents", "passages", "candidates", "hits", "texts", "results", "contexts", "ctxs"]
+    )
     def test_call_their_list_by_any_of_its_names(self, tmp_path: Path, name: str) -> None:
         assert shape(read(tmp_path, jsonl({"query": "red", name: ["one"]}))) == [
             (None, "red", [(None, "one")])
@@ -63,6 +64,7 @@ class TestNestedRows:
             ({"query": {"id": "7", "text": "red"}}, "7", {"query": {"id": "7", "text": "red"}}),
             ({"query": {"text": "red"}, "query_id": "7"}, "7", {"query": {"text": "red"}}),
             ({"query": "red"}, None, {}),
+            ({"question": "red", "id": 7}, 7, {"id": 7}),
         ],
     )
     def test_name_their_query_in_several_ways(
@@ -99,6 +101,38 @@ class TestNestedRows:
             "Give each query an id of its own, or use --to jsonl."
         )
 
+    def test_may_hold_a_list_for_each_field(self, tmp_path: Path) -> None:
+        passages = {"is_selected": [0, 1], "passage_text": ["one", "two"], "url": ["a", "b"]}
+        (candidates,) = read(tmp_path, jsonl({"query": "red", "query_id": 19699, "passages": passages}))
+        assert shape([candidates]) == [(19699, "red", [(None, "one"), (None, "two")])]
+        assert candidates.documents[1].fields == {"is_selected": 1, "passage_text": "two", "url": "b"}
+        texts = {"id": [5, 6], "text": ["one", "two"]}
+        assert shape(read(tmp_path, jsonl({"query": "red", "passages": texts}))) == [
+            (None, "red", [(5, "one"), (6, "two")])
+        ]
+
+    def test_may_have_their_fields_named(self, tmp_path: Path) -> None:
+        row = {"q": {"words": "red"}, "answer": {"found": ["one"], "took": 5}, "hits": ["no"], "n": 1}
+        (candidates,) = read(tmp_path, jsonl(row), query_field="q.words", documents_field="answer.found")
+        assert shape([candidates]) == [(None, "red", [(None, "one")])]
+        assert candidates.query.fields == {"answer": {"took": 5}, "hits": ["no"], "n": 1}
+        with pytest.raises(InputError, match=r'no list of "found"'):
+            read(tmp_path, jsonl({"query": "red", "text": "one"}), documents_field="found")
+
+    def test_are_what_a_batch_writes(self, tmp_path: Path) -> None:
+        hits = [{"index": 1, "score": 2.5, "text": "two", "id": 2}, {"index": 0, "score": 1.5, "text": "one"}]
+        (candidates,) = read(tmp_path, jsonl({"query_id": "a", "query": "red", "results": hits}))
+        assert shape([candidates]) == [("a", "red", [(2, "two"), (None, "one")])]
+
+    def test_may_be_read_without_the_documents_that_cannot_be(self, tmp_path: Path) -> None:
+        row = {"query": "red", "documents": ["one", 2, {"id": 3}, "four"]}
+        rejected: list[tuple[str, str]] = []
+        reader = RowCandidates([saved(tmp_path, "hits.jsonl", jsonl(row))], ReadOptions())
+        (candidates,) = reader.read(lambda error, text: rejected.append((error.message, text)))
+        assert [document.text for document in candidates.documents] == ["one", "four"]
+        assert [text for _, text in rejected] == ["2", '{"id": 3}']
+        assert rejected[0][0].startswith(f"{tmp_path}/hits.jsonl:1: documents[1]: ")
+
 
 class TestFlatRows:
     def test_that_stand_together_are_a_list(self, tmp_path: Path) -> None:
@@ -134,20 +168,16 @@ class TestFlatRows:
         assert shape(read(tmp_path, text, "hits.csv")) == [("1", "red", [(None, "one"), (None, "two")])]
 
     def test_may_give_no_more_of_a_query_than_its_id(self, tmp_path: Path) -> None:
-        queries = KnownQueries.read(
-            saved(tmp_path, "queries.jsonl", '{"_id": 1, "text": "red", "lang": "en"}\n'),
-            RejectedRows(skip=False),
-        )
+        queries = saved(tmp_path, "queries.jsonl", '{"_id": 1, "text": "red", "lang": "en"}\n')
         (candidates,) = read(tmp_path, jsonl({"query_id": "1", "text": "one"}), queries=queries)
         assert (candidates.query.text, candidates.query.fields) == ("red", {"lang": "en"})
 
     def test_may_be_read_without_the_queries_that_cannot_be(self, tmp_path: Path) -> None:
         source = saved(tmp_path, "queries.tsv", "1\tred\n2 blue\n")
-        with pytest.raises(InputError, match=r"queries\.tsv:2: 1 columns where 2 should be"):
-            KnownQueries.read(source, RejectedRows(skip=False))
-        queries = KnownQueries.read(source, RejectedRows(skip=True))
         rows = jsonl({"query_id": "1", "text": "one"}, {"query_id": "2", "text": "two"})
-        reader = RowCandidates([saved(tmp_path, "hits.jsonl", rows)], ReadOptions(), queries=queries)
+        with pytest.raises(InputError, match=r"queries\.tsv:2: 1 fields, not 2"):
+            read(tmp_path, rows, queries=source)
+        reader = RowCandidates([saved(tmp_path, "hits.jsonl", rows)], ReadOptions(), queries=source)
         rejected: list[str] = []
         (one,) = reader.read(lambda error, row: rejected.append(row))
         assert one.query.text == "red"
@@ -161,16 +191,14 @@ class TestFlatRows:
         ],
     )
     def test_may_leave_the_cell_of_the_query_empty(self, tmp_path: Path, name: str, text: str) -> None:
-        queries = KnownQueries.read(
-            saved(tmp_path, "queries.tsv", "1\tred\n2\tnot blue\n"), RejectedRows(skip=False)
-        )
+        queries = saved(tmp_path, "queries.tsv", "1\tred\n2\tnot blue\n")
         assert shape(read(tmp_path, text, name, queries=queries)) == [
             ("1", "red", [(None, "one"), (None, "two")]),
             ("2", "blue", [(None, "three")]),
         ]
 
     def test_have_no_query_where_the_cell_is_empty_and_nothing_else_tells(self, tmp_path: Path) -> None:
-        queries = KnownQueries.read(saved(tmp_path, "queries.tsv", "1\tred\n"), RejectedRows(skip=False))
+        queries = saved(tmp_path, "queries.tsv", "1\tred\n")
         for row, given, message in (
             ("1,", None, "the query is empty."),
             (",", queries, "the query is empty."),
@@ -212,7 +240,7 @@ class TestFlatRows:
             jsonl({"query": "red", "qid": 1.5, "text": "a"}),
             "the query's id is a number, not a string or an int",
         ),
-        (jsonl({"query_id": "1", "text": "a"}), 'no "query" field. Give the queries with --queries FILE.'),
+        (jsonl({"query_id": "1", "text": "a"}), 'no "query" field. Give the queries with --queries FILE,'),
         (jsonl({"query": "red", "documents": None}), '"documents" is null, not a list.'),
         (jsonl({"query": "red", "documents": "one"}), '"documents" is a string, not a list.'),
         (jsonl({"query": "red", "docs": []}), 'no list of "documents" and no "text" (has: query, docs).'),
@@ -253,7 +281,7 @@ def test_rows_that_are_none_can_be_left_out(tmp_path: Path) -> None:
         ("2", "blue", [(None, "three"), (None, "five")]),
     ]
     assert rejected == [
-        (f"{source.name}:3: the row has 2 fields, the header has 3 (query_id, query, text).", "1,red"),
+        (f"{source.name}:3: 2 fields, not 3 (query_id, query, text).", "1,red"),
         (
             f'{source.name}:6: the query "1" is here again, after other queries.',
             '{"query_id": "1", "query": "red", "text": "four"}',
@@ -286,6 +314,13 @@ def test_ids_that_a_trec_run_cannot_hold_are_refused_for_one(tmp_path: Path, row
 def test_a_trec_run_needs_ids(tmp_path: Path, row: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"hits\.jsonl:1.*no id.*--id-field"):
         read(tmp_path, jsonl(row), for_trec=True)
+
+
+def test_input_without_a_row_gives_nothing_and_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert read(tmp_path, "") == []
+    assert caplog.messages == [f"{tmp_path}/hits.jsonl: no queries in it."]
 
 
 def test_the_share_that_is_read_goes_from_0_to_1_over_all_files(tmp_path: Path) -> None:

@@ -1,0 +1,276 @@
+"""Rows to candidates: a query with its documents in one row, or one document in each row."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
+
+from ..errors import InputError
+from ..formats.beir import read_whole_queries
+from ..formats.documents import ReadOptions, read_rows
+from ..formats.fields import (
+    LIST_FIELDS,
+    QUERY_FIELDS,
+    QUERY_ID_FIELDS,
+    TEXT_FIELDS,
+    FieldRules,
+    describe_fields,
+    find_value,
+    has_field,
+    without_field,
+)
+from ..formats.json import encode_json, json_kind
+from ..formats.source import Reject, Row, Source
+from ..formats.trec import require_run_id
+from ..types import Candidates, Document, DocumentId, Query
+
+log = logging.getLogger("ce_rerank")
+
+_ROW_ID_FIELDS = ("id", "_id")
+_NESTED_ID_FIELDS = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS)
+_MSMARCO_TEXT = "passage_text"  # among lists, as MS MARCO has them on the Hugging Face hub
+_SHAPES = (
+    'Give a row a query, {"query": "...", "documents": ["...", ...]}, '
+    'or a row a document, {"query": "...", "text": "..."}.'
+)
+
+
+class RowCandidates:
+    """The candidates of files and streams, read a row at a time.
+
+    A nested row holds all documents of a query: a list of strings or objects, or an object of lists, one for
+    each field. Flat rows have one document each, and those of a query stand together: consecutive rows with
+    one query id, or one query text where there are no ids. `query_field` and `documents_field` name the
+    fields of a row that hold them, dotted paths among them. A row without the text of its query has it from
+    the file `queries`, by its id. `for_trec` refuses what a TREC run cannot hold: a query or document without
+    an id, ids with space in them, and a query id that comes back in another row.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        options: ReadOptions,
+        *,
+        query_field: str | None = None,
+        documents_field: str | None = None,
+        queries: Source | None = None,
+        for_trec: bool = False,
+    ) -> None:
+        self.sources = [*sources, *([queries] if queries else [])]
+        self._sources = sources
+        self._sizes = [source.size_bytes for source in sources]
+        self._query_fields = QUERY_FIELDS if query_field is None else (query_field,)
+        self._documents_fields = LIST_FIELDS if documents_field is None else (documents_field,)
+        self._is_nested = documents_field is not None
+        self._options = replace(options, header_names=(*self._query_fields, *QUERY_ID_FIELDS))
+        self._rules = options.field_rules
+        self._queries_source = queries
+        self._queries: Mapping[str, Query] = {}
+        self._for_trec = for_trec
+        self._seen: set[bytes] = set()
+        self._current = 0
+
+    @property
+    def may_pause(self) -> bool:
+        """Whether the input may be slow to come: not all of it is files."""
+        return None in self._sizes
+
+    @property
+    def share_read(self) -> float | None:
+        """The share of the files that was read so far, from 0 to 1; None when not all are files."""
+        if None in self._sizes or not any(self._sizes):
+            return None
+        sizes = [size or 0 for size in self._sizes]
+        return (sum(sizes[: self._current]) + self._sources[self._current].read_bytes) / sum(sizes)
+
+    def read(self, reject: Reject) -> Generator[Candidates, None, None]:
+        """Yield the candidates in the order of the input; reject rows and documents that cannot be ranked.
+
+        The queries' file is read first. Input without any row is no error: there is a warning.
+        """
+        if self._queries_source is not None:
+            self._queries = read_whole_queries(self._queries_source, reject=reject)
+        flat: Candidates | None = None  # more rows of its query may follow
+        for value, origin in self._rows(reject):
+            try:
+                if not isinstance(value, dict):
+                    problem = f"the row is {json_kind(value)}, which has no query."
+                    raise InputError(f"{origin}: {problem}", hint=_SHAPES)
+                items = self._find_documents(value, origin)
+                named = self._name_query(value, items is not None, origin)
+                if items is not None:
+                    complete, starting = self._read_nested(value, items, named, origin, reject), None
+                else:
+                    document = self._document(self._rules, _without(value, named.fields), origin)
+                    if flat is not None and _is_of(flat.query, named, origin):
+                        cast(list[Document], flat.documents).append(document)
+                        continue
+                    complete, starting = None, Candidates(self._query(named, origin, {}), [document])
+                    hint = "Let the rows of a query stand together: sort the input by query."
+                    self._require_first(starting.query, hint)
+            except InputError as error:
+                reject(error, encode_json(value))
+                continue
+            if flat is not None:
+                yield flat
+            flat = starting
+            if complete is not None:
+                yield complete
+        if flat is not None:
+            yield flat
+
+    def _rows(self, reject: Reject) -> Iterator[Row]:
+        is_empty = True
+
+        def reject_row(error: InputError, text: str) -> None:
+            nonlocal is_empty
+            is_empty = False
+            reject(error, text)
+
+        for place, source in enumerate(self._sources):
+            self._current = place
+            for row in read_rows(source, self._options, reject_row):
+                is_empty = False
+                yield row
+        if is_empty:
+            log.warning("%s: no queries in it.", ", ".join(source.name for source in self._sources))
+
+    def _find_documents(self, row: Mapping[str, Any], origin: str) -> _Items | None:
+        """Return the documents of a nested row, None for a flat row."""
+        for path in self._documents_fields:
+            value = _find(row, path)
+            if isinstance(value, list):
+                return _Items(path, value, self._rules)
+            if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
+                rules = self._rules
+                if _MSMARCO_TEXT in value and not rules.text_fields:
+                    rules = replace(rules, text_fields=(_MSMARCO_TEXT,))
+                if len({len(column) for column in value.values()}) > 1:
+                    raise InputError(f'{origin}: the lists in "{path}" are not equally long.')
+                columns = zip(*value.values(), strict=True)
+                return _Items(path, [dict(zip(value, values, strict=True)) for values in columns], rules)
+        if self._is_nested or not (self._rules.text_fields or any(name in row for name in TEXT_FIELDS)):
+            for path in self._documents_fields:
+                if (value := _find(row, path)) is not None or path in row:
+                    raise InputError(f'{origin}: "{path}" is {json_kind(value)}, not a list.', hint=_SHAPES)
+            has = describe_fields(row)
+            problem = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}" ({has}).'
+            raise InputError(f"{origin}: {problem}", hint=f"{_SHAPES} --documents-field names another field.")
+        return None
+
+    def _name_query(self, row: Mapping[str, Any], is_nested: bool, origin: str) -> _NamedQuery:
+        path = next((path for path in self._query_fields if _find(row, path) is not None), "")
+        value = _find(row, path)
+        id_fields = _NESTED_ID_FIELDS if is_nested else QUERY_ID_FIELDS
+        id_name = next((name for name in id_fields if row.get(name) not in (None, "")), None)
+        id = None if id_name is None else row[id_name]
+        fields = [path] if id_name is None or id_name in _ROW_ID_FIELDS else [path, id_name]
+        if isinstance(value, dict):
+            fields = fields[1:]  # the object stays a field of the row, with what else it holds
+            if id is None:
+                id = next((value[name] for name in _NESTED_ID_FIELDS if name in value), None)
+            value = value.get("text", value.get(path))
+        if value is not None and not isinstance(value, str):
+            raise InputError(f'{origin}: "{path}" is {json_kind(value)}, not a string.')
+        if isinstance(id, float) and id.is_integer():
+            id = int(id)
+        if id is not None and (isinstance(id, bool) or not isinstance(id, (str, int))):
+            raise InputError(f"{origin}: the query's id is {json_kind(id)}, not a string or an integer.")
+        if value is None and id is None:
+            problem = f'no "{self._query_fields[0]}" field ({describe_fields(row)}).'
+            raise InputError(f"{origin}: {problem}", hint=f"{_SHAPES} --query-field names another field.")
+        return _NamedQuery(id, value, fields)
+
+    def _read_nested(
+        self, row: Mapping[str, Any], items: _Items, named: _NamedQuery, origin: str, reject: Reject
+    ) -> Candidates:
+        query = self._query(named, origin, _without(row, (*named.fields, items.path)))
+        if self._for_trec:
+            self._require_first(query, "Give each query an id of its own, or use --to jsonl.")
+        documents = []
+        for place, item in enumerate(items.values):
+            try:
+                documents.append(self._document(items.rules, item, f"{origin}: {items.path}[{place}]"))
+            except InputError as error:  # noqa: PERF203 - of each document
+                reject(error, encode_json(item))
+        return Candidates(query, documents)
+
+    def _document(self, rules: FieldRules, value: object, origin: str) -> Document:
+        document = rules.document(value, origin)
+        if self._for_trec:
+            require_run_id(document.id, origin)
+        return document
+
+    def _query(self, named: _NamedQuery, origin: str, fields: Mapping[str, Any]) -> Query:
+        query = Query(named.text or "", named.id, fields, origin)
+        # A row of a table has a cell for the query even where it gives none.
+        if named.text is None or (named.text == "" and named.id is not None and self._queries_source):
+            query = self._known_query(query)
+        if not query.text.strip():
+            raise InputError(f"{origin}: the query is empty.")
+        if self._for_trec:
+            require_run_id(query.id, f"{origin}: the query")
+        return query
+
+    def _known_query(self, query: Query) -> Query:
+        if self._queries_source is None:
+            raise InputError(
+                f'{query.origin}: no "{self._query_fields[0]}" field.',
+                hint="Give the queries with --queries FILE, or name the field with --query-field.",
+            )
+        known = self._queries.get(str(query.id))
+        if known is None:
+            name = self._queries_source.name
+            raise InputError(f'{query.origin}: the query "{query.id}" is not in {name}.')
+        return replace(query, text=known.text, fields={**known.fields, **query.fields})
+
+    def _require_first(self, query: Query, hint: str) -> None:
+        """Raise InputError for a query that was here before, by its id, or its text if it has none."""
+        shown, name = ("its query", query.text) if query.id is None else (f'the query "{query.id}"', query.id)
+        hashed = hashlib.blake2b(f"{query.id is None} {name}".encode(), digest_size=8).digest()
+        if hashed in self._seen:
+            raise InputError(f"{query.origin}: {shown} is here again, after other queries.", hint=hint)
+        self._seen.add(hashed)
+
+
+class _Items(NamedTuple):
+    """The documents of a nested row, the path of the field that holds them, and what makes their text."""
+
+    path: str
+    values: Sequence[object]
+    rules: FieldRules
+
+
+class _NamedQuery(NamedTuple):
+    """What a row says of its query, and in which fields."""
+
+    id: DocumentId | None
+    text: str | None
+    fields: Sequence[str]
+
+
+def _is_of(query: Query, named: _NamedQuery, origin: str) -> bool:
+    """Return whether a row belongs to a query; raise InputError when its query's id and text disagree."""
+    if named.id is None:
+        return named.text == query.text
+    if query.id is None or str(named.id) != str(query.id):
+        return False
+    if named.text not in (None, "", query.text):
+        raise InputError(
+            f'{origin}: the query "{named.id}" has another text than in {query.origin}.',
+            hint="Give each query an id of its own.",
+        )
+    return True
+
+
+def _find(row: Mapping[str, Any], path: str) -> Any:
+    return find_value(row, path) if has_field(row, path) else None
+
+
+def _without(row: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    for path in paths:
+        row = without_field(row, path)
+    return dict(row)

@@ -1,0 +1,410 @@
+"""The unfinished file, its state and its bad rows, as a batch writes and continues them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_fakes import made_lists
+from batch_files import LISTS, names, write
+from marks import posix_only
+
+from ce_rerank import InputError, OutputError, UsageError
+from ce_rerank.batch.resume import UnfinishedFile, digest_folder, require_other_files
+from ce_rerank.formats.writers import BATCH_FORMATS
+from ce_rerank.types import Candidates, Document, Query
+
+WITH_BAD_ROWS = [
+    *LISTS[:5],
+    InputError("hits.jsonl:6: broken.", hint="Mend it."),
+    *LISTS[5:],
+    InputError("hits.jsonl:23: broken."),
+]
+
+
+@pytest.mark.parametrize("format", BATCH_FORMATS)
+def test_a_file_that_was_cut_off_anywhere_and_continued_is_the_same_bytes(
+    tmp_path: Path, format: str
+) -> None:
+    whole, path = tmp_path / "whole", tmp_path / "out"
+    write(whole, format)
+    part, state = tmp_path / "out.part", tmp_path / "out.part.json"
+    for pools in range(1, 4):
+        write(path, format, pools=pools)
+        for torn in ("", '{"query_id": "q7", "query": "re'):
+            cut_off = tmp_path / "cut_off"
+            shutil.copy(part, tmp_path / "cut_off.part")
+            shutil.copy(state, tmp_path / "cut_off.part.json")
+            with (tmp_path / "cut_off.part").open("a") as stream:
+                stream.write(torn)
+            after = write(cut_off, format, resume=True)
+            assert (after.pools, cut_off.read_bytes()) == (pools, whole.read_bytes())
+        part.unlink()
+        state.unlink()
+    assert names(tmp_path) == ["cut_off", "whole"]
+
+
+def test_a_complete_file_is_left_as_it_is(tmp_path: Path) -> None:
+    write(tmp_path / "out")
+    with UnfinishedFile(tmp_path / "out", resume=True) as file:
+        assert (file.is_complete, file.has_errors) == (True, False)
+    assert names(tmp_path) == ["out"]
+
+
+def test_continuing_what_never_began_begins(tmp_path: Path) -> None:
+    assert write(tmp_path / "out", resume=True).items == 0
+    assert names(tmp_path) == ["out"]
+
+
+def test_what_a_run_has_left_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    write(path, pools=2)
+    with pytest.raises(UsageError, match=r"cut off, with 7 queries done\. Give --resume"):
+        write(path)
+    (tmp_path / "out.part.json").unlink()
+    for resume in (False, True):
+        with pytest.raises(UsageError, match=r"out\.part is there without out\.part\.json"):
+            write(path, resume=resume)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of open files are read from Linux")
+def test_results_are_on_the_disk_before_the_state_that_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    write(tmp_path / "out", pools=2)
+    assert synced == ["out.part.json.new", "out.part", "out.part.json.new", "out.part", "out.part.json.new"]
+
+
+def test_a_run_that_finished_no_pool_leaves_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "out", pools=0)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes", "difference"),
+    [
+        ({"--top-k": 5, "the model": "a"}, (1000,), "--top-k was not given, and is 5"),
+        ({"--top-k": 5}, (1000,), "--top-k was not given, and is 5; the model was a, and is not given"),
+        ({"the model": "a", "--text-field": ["x", "y"]}, (1000,), "--text-field was not given, and is x, y"),
+        ({"the model": "a"}, (1001,), "the input was 1,000 bytes, and is 1,001 bytes"),
+        ({"the model": "a"}, (1000, None), "the input was 1,000 bytes, and is 1,000 bytes + a stream"),
+    ],
+)
+def test_another_run_is_not_continued(
+    tmp_path: Path, settings: dict[str, Any], sizes: tuple[int | None, ...], difference: str
+) -> None:
+    path = tmp_path / "out"
+    write(path, pools=2, settings={"--top-k": None, "the model": "a"})
+    before = (tmp_path / "out.part").read_bytes(), (tmp_path / "out.part.json").read_bytes()
+    with pytest.raises(UsageError) as caught:
+        write(path, resume=True, settings=settings, sizes=sizes)
+    assert caught.value.message == f"{path}.part is of another run: {difference}."
+    assert ((tmp_path / "out.part").read_bytes(), (tmp_path / "out.part.json").read_bytes()) == before
+
+
+def test_input_of_another_content_is_not_continued(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    write(path, pools=2)
+    with pytest.raises(UsageError, match="The input is not the one that the unfinished output was made from"):
+        write(path, resume=True, items=[*made_lists(1, 2), *LISTS[1:]])
+    write(path, resume=True)
+
+
+def test_input_that_was_mended_where_it_was_wrong_is_continued(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with pytest.raises(InputError, match="broken"):
+        write(path, items=[*LISTS[:11], InputError("hits.jsonl:12: broken.")])
+    # The queries before the bad row are there to be looked at.
+    assert len((tmp_path / "out.part").read_text().splitlines()) == 11
+    assert write(path, resume=True, sizes=(1234,)).tally.queries == 7
+    write(tmp_path / "whole")
+    assert path.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_a_bit, Path.unlink])
+@pytest.mark.parametrize("name", ["out.part", "out.part.errors.jsonl"])
+def test_what_was_written_is_not_continued_when_a_byte_of_it_changed(
+    tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "out"
+    job = {"items": WITH_BAD_ROWS, "skip_bad_rows": True}
+    write(path, **job, pools=3)
+    damage(tmp_path / name)
+    if (damage, name) == (Path.unlink, "out.part"):
+        write(path, **job, resume=True)  # from the beginning
+        return
+    with pytest.raises(OutputError, match=rf"{name} is missing or not as it was written.*Remove"):
+        write(path, **job, resume=True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"part": {"bytes": None, "digest": ""}}, {"part": {"bytes": -1, "digest": ""}},
+        {"part": {"bytes": True, "digest": ""}}, {"part": {"bytes": "5", "digest": ""}}, {"part": 5},
+        {"errors": {"bytes": 5, "digest": None}}, {"errors": {}}, {"progress": None}, {"progress": {}},
+        {"sizes": [1.5]}, {"sizes": None}, {"settings": []}, {"is_complete": "no"}, {"has_bad_input": None},
+        {"more": 1},
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+def test_a_state_with_odd_values_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path, state = tmp_path / "out", tmp_path / "out.part.json"
+    write(path, pools=2)
+    state.write_text(json.dumps({**json.loads(state.read_text()), **changes}))
+    for resume in (False, True):
+        with pytest.raises(OutputError, match=r"out\.part\.json is damaged.*Remove it and out\.part"):
+            write(path, resume=resume)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "\0", "[" * 100_000, "9" * 5000])
+def test_a_state_that_is_no_state_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "out"
+    write(path, pools=2)
+    (tmp_path / "out.part.json").write_text(text)
+    with pytest.raises(OutputError, match=r"out\.part\.json is damaged"):
+        write(path, resume=True)
+
+
+@posix_only
+class TestLinks:
+    """Links that somebody planted where a run would write."""
+
+    NAMES = ("out.part", "out.part.json", "out.part.json.new", "out.part.lock", "out.part.errors.jsonl",
+             "out.part.made", "out.errors.jsonl")  # fmt: skip
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_are_not_followed_by_a_run_that_begins(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "precious").write_text("mine")
+        (tmp_path / name).symlink_to("precious")
+        try:
+            write(tmp_path / "out", "parquet", items=WITH_BAD_ROWS, skip_bad_rows=True)
+        except (UsageError, OutputError):
+            assert not (tmp_path / "out").exists()
+        assert (tmp_path / "precious").read_text() == "mine"
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_are_not_followed_by_a_run_that_goes_on(self, tmp_path: Path, name: str) -> None:
+        job = {"items": WITH_BAD_ROWS, "skip_bad_rows": True}
+        write(tmp_path / "out", "parquet", **job, pools=2)
+        path = tmp_path / name
+        content = path.read_bytes() if path.exists() else b"mine"
+        (tmp_path / "precious").write_bytes(content)
+        path.unlink(missing_ok=True)
+        path.symlink_to("precious")
+        try:
+            write(tmp_path / "out", "parquet", **job, resume=True)
+        except (UsageError, OutputError):
+            assert not (tmp_path / "out").exists()
+        assert (tmp_path / "precious").read_bytes() == content
+
+
+def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with UnfinishedFile(path), pytest.raises(UsageError, match="another run is writing it"):
+        UnfinishedFile(path).__enter__()
+    assert names(tmp_path) == []
+
+
+def test_a_symbolic_link_and_a_mode_stay_as_they_were(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "real").chmod(0o640)
+    (tmp_path / "out").symlink_to("real")
+    write(tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert stat.S_IMODE((tmp_path / "real").stat().st_mode) == 0o640
+    assert names(tmp_path) == ["out", "real"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        UnfinishedFile(tmp_path / "no" / "out").__enter__()
+    with pytest.raises(UsageError, match="a directory, not a file"):
+        UnfinishedFile(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("format", "header"),
+    [
+        ("csv", 'query_id,query,index,score,text,id,"n,\n",input\n'),
+        ("tsv", "query_id\tquery\tindex\tscore\ttext\tid\tn, \tinput\n"),
+    ],
+)
+def test_columns_of_a_table_stay_those_of_the_first_part(tmp_path: Path, format: str, header: str) -> None:
+    lists = [
+        Candidates(Query("red", "a"), [Document("one", 1, {"id": 1, "n,\n": 3})] * 200),
+        Candidates(Query("red", "b"), [Document("two", 1, {"m": [1]})] * 200),
+    ]
+    write(tmp_path / "whole", format, items=lists)
+    write(tmp_path / "out", format, items=lists, pools=1)
+    write(tmp_path / "out", format, items=lists, resume=True)
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert (tmp_path / "out").read_text().startswith(header)
+
+
+def test_an_output_that_is_made_again_is_not_complete_until_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    write(path)
+    with pytest.raises(SystemExit), UnfinishedFile(path):
+        raise SystemExit(143)  # while its model is loaded
+    for more in ({}, {"resume": True}):
+        write(path, items=LISTS[:9], pools=0, **more)
+        assert names(tmp_path) == ["out", "out.part"]
+    assert write(path, resume=True, items=LISTS[:9]).items == 0
+    write(tmp_path / "other", items=LISTS[:9])
+    assert path.read_bytes() == (tmp_path / "other").read_bytes()
+    assert names(tmp_path) == ["other", "out"]
+
+
+class TestBadRows:
+    def test_are_written_with_their_reasons(self, tmp_path: Path) -> None:
+        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True)
+        assert names(tmp_path) == ["out", "out.errors.jsonl"]
+        rows = [json.loads(line) for line in (tmp_path / "out.errors.jsonl").read_text().splitlines()]
+        assert rows == [
+            {"reason": "hits.jsonl:6: broken. Mend it.", "row": "its text"},
+            {"reason": "hits.jsonl:23: broken.", "row": "its text"},
+        ]
+
+    @pytest.mark.parametrize("pools", [1, 2, 3])
+    def test_are_the_same_when_a_run_is_continued(self, tmp_path: Path, pools: int) -> None:
+        write(tmp_path / "whole", items=WITH_BAD_ROWS, skip_bad_rows=True)
+        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True, pools=pools)
+        with (tmp_path / "out.part.errors.jsonl").open("a") as stream:
+            stream.write('{"reason": "tor')
+        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True, resume=True)
+        for suffix in ("", ".errors.jsonl"):
+            assert (tmp_path / f"out{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
+
+    def test_of_an_earlier_run_are_not_left_beside_a_run_that_has_none(self, tmp_path: Path) -> None:
+        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True)
+        write(tmp_path / "out")
+        assert names(tmp_path) == ["out"]
+
+    def test_of_an_earlier_run_stay_as_long_as_its_output_does(self, tmp_path: Path) -> None:
+        path, errors = tmp_path / "out", tmp_path / "out.errors.jsonl"
+        write(path, items=WITH_BAD_ROWS, skip_bad_rows=True)
+        before = path.read_bytes(), errors.read_bytes()
+        items = [InputError("other.jsonl:1: broken."), *LISTS]
+        write(path, items=items, skip_bad_rows=True, pools=2)
+        assert (path.read_bytes(), errors.read_bytes()) == before
+        write(path, items=items, skip_bad_rows=True, resume=True)
+        assert errors.read_bytes() == b'{"reason": "other.jsonl:1: broken.", "row": "its text"}\n'
+        assert names(tmp_path) == ["out", "out.errors.jsonl"]
+
+    @pytest.mark.parametrize("format", ["jsonl", "parquet"])
+    @pytest.mark.parametrize(
+        ("rows", "last"), [(WITH_BAD_ROWS, "out"), (WITH_BAD_ROWS, "out.errors.jsonl"), (LISTS, "out")]
+    )
+    def test_of_a_run_killed_after_a_renaming_are_put_in_their_place_by_the_next(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        format: str,
+        rows: list[Candidates | InputError],
+        last: str,
+    ) -> None:
+        whole, path = tmp_path / "whole", tmp_path / "out"
+        write(whole, format, items=rows, skip_bad_rows=True)
+        earlier = [InputError("earlier.jsonl:1: broken."), *LISTS[:3]]
+        write(path, format, items=earlier, skip_bad_rows=True)
+        replace = Path.replace
+
+        def rename_and_be_killed(file: Path, target: Path) -> Path:
+            renamed = replace(file, target)
+            if target.name == last:
+                raise KeyboardInterrupt
+            return renamed
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", rename_and_be_killed)
+            with pytest.raises(KeyboardInterrupt):
+                write(path, format, items=rows, skip_bad_rows=True)
+        assert (tmp_path / "out.part.json").exists()
+        with UnfinishedFile(path, resume=True) as file:
+            is_to_be_made_again = file.part_path.exists()
+        if is_to_be_made_again:
+            write(path, format, items=rows, skip_bad_rows=True, resume=True)
+        expected = ["out", "out.errors.jsonl"] if rows is WITH_BAD_ROWS else ["out"]
+        assert [name for name in names(tmp_path) if name.startswith("out")] == expected
+        for name in expected:
+            assert (tmp_path / name).read_bytes() == (tmp_path / name.replace("out", "whole")).read_bytes()
+
+    def test_are_known_of_a_complete_output(self, tmp_path: Path) -> None:
+        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True)
+        with UnfinishedFile(tmp_path / "out", resume=True) as file:
+            assert (file.is_complete, file.has_errors) == (True, True)
+
+
+@posix_only
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_no_input_may_have_a_name_that_is_written_beside_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    (tmp_path / "out").symlink_to("real")
+    seen: set[str] = set()
+    replace = Path.replace
+
+    def look_and_replace(part: Path, target: Path) -> Path:
+        seen.update(names(tmp_path))
+        return replace(part, target)
+
+    monkeypatch.setattr(Path, "replace", look_and_replace)
+    write(tmp_path / "out", format, items=WITH_BAD_ROWS, skip_bad_rows=True)
+    seen.update(names(tmp_path))
+    assert len(seen) > 6
+    for name in seen:
+        with pytest.raises(UsageError, match=r"is both input and output|would be written over"):
+            require_other_files(tmp_path / "out", [str(tmp_path / name)])
+    require_other_files(tmp_path / "out", [str(tmp_path / "realm")])
+
+
+MODEL = ("config.json", "model.safetensors", "tokenizer.json", "1_Dense/model.safetensors", "modeling.py")
+
+
+class TestDigestOfAModel:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        for name in (*MODEL, "checkpoint-500/optimizer.pt"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(name)
+        return tmp_path
+
+    @pytest.mark.parametrize("name", MODEL)
+    def test_is_another_when_one_of_its_files_is(self, folder: Path, name: str) -> None:
+        before = digest_folder(folder)
+        (folder / name).write_text("another")
+        assert digest_folder(folder) not in (None, before)
+
+    def test_does_not_depend_on_what_is_no_part_of_it(self, folder: Path) -> None:
+        before = digest_folder(folder)
+        (folder / "checkpoint-500" / "optimizer.pt").write_text("another")
+        assert digest_folder(folder) == before
+
+    def test_is_none_where_there_is_no_folder(self, tmp_path: Path) -> None:
+        assert digest_folder(tmp_path / "owner" / "name") is None
