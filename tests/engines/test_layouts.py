@@ -166,5 +166,5 @@ def test_what_was_cut_is_counted_and_windows_read_all(checkpoints: Callable[[str
         (cut,), (whole,) = (reranker.rank("tides", [text], long=long) for long in ("truncate", "chunk"))
         assert cut.truncated
         assert cut.tokens == reranker.info.max_length
-        assert text[: cut.characters_read].strip() == ("word " * (cut.characters_read // 5 + 1)).strip()
+        assert 0 < cut.characters_read < len(text)
         assert (whole.truncated, whole.characters_read) == (False, len(text))
