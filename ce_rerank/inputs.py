@@ -90,6 +90,18 @@ def as_pairs(items: object) -> list[Candidates]:
     return pairs
 
 
+def as_field_rules(text_field: object, id_field: object) -> FieldRules:
+    """Make rules of arguments; raise UsageError for what is no field's name."""
+    text_fields = (text_field,) if isinstance(text_field, str) else text_field
+    if not isinstance(text_fields, tuple | list) or not all(isinstance(name, str) for name in text_fields):
+        raise UsageError(
+            f"text_field is {text_field!r}.", hint="Give the name of a field, or a list of them."
+        )
+    if id_field is not None and not isinstance(id_field, str):
+        raise UsageError(f"id_field is {id_field!r}.", hint="Give the name of a field.")
+    return FieldRules(tuple(text_fields), id_field)
+
+
 def _rows(given: object, name: str, example: str) -> Iterable[Any]:
     """Give the rows of a list or of a table (pandas, polars, pyarrow); raise UsageError for anything else."""
     if isinstance(given, str | bytes | Mapping | Document | Query | Candidates):

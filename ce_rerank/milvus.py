@@ -7,13 +7,14 @@ arguments and gives scores that `json.dumps` refuses, this one works or says wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import UnavailableError, UsageError
 from .inputs import as_candidates
-from .ranking import first_not_finite, select_top
+from .ranking import select_top
 from .reranker import Reranker
 from .types import RankOptions
 
@@ -87,7 +88,7 @@ class CrossEncoderRerankFunction:
                 hint="Give one that takes a tensor of shape (documents,) and gives a score for each.",
             )
         scores: list[float] = activated.reshape(-1).tolist()
-        bad = first_not_finite(scores)
+        bad = next((place for place, score in enumerate(scores) if not math.isfinite(score)), None)
         if bad is not None:
             raise UnavailableError(
                 f"activation_fct gave {scores[bad]} for document {bad}, of logit {logits[bad]}: no score.",

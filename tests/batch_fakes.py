@@ -23,7 +23,7 @@ from ce_rerank.engines.base import EngineOptions
 from ce_rerank.engines.batching import Float32s, TokenBatch
 from ce_rerank.errors import InputError
 from ce_rerank.formats.source import Reject
-from ce_rerank.models.store import Checkpoint
+from ce_rerank.models.checkpoint import Checkpoint
 from ce_rerank.types import Candidates, Document, Query
 
 FEW_TOKENS = 32_768
@@ -108,7 +108,7 @@ def make_counting_checkpoint(folder: Path) -> Path:
 
 def main() -> None:
     import ce_rerank.engines
-    import ce_rerank.windows
+    import ce_rerank.reranker
     from ce_rerank.cli.app import main
 
     named = os.environ.get("CE_RERANK_MODEL", "counting")
@@ -119,7 +119,7 @@ def main() -> None:
         return engine
 
     ce_rerank.engines.load_engine = load_engine
-    ce_rerank.windows.WINDOW_TOKENS = FEW_TOKENS
+    ce_rerank.reranker.POOL_TOKENS = FEW_TOKENS
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("CE_RERANK_MODEL", str(make_counting_checkpoint(Path(folder) / "counting")))
         main()

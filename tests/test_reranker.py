@@ -26,7 +26,7 @@ from ce_rerank import (
     UsageError,
 )
 from ce_rerank.engines.base import EngineOptions
-from ce_rerank.models.store import Checkpoint
+from ce_rerank.models.checkpoint import Checkpoint
 
 
 class Foreign:
@@ -160,12 +160,12 @@ def test_a_score_that_is_no_number_stops_the_run_and_names_the_document(
         ({"pool": "mean"}, "pool is 'mean'"),
         (
             {"pool": "first"},
-            "pool is about windows, and long is 'truncate'. Give long=\"chunk\", or leave pool out",
+            'pool is about passages, and long is truncate. Give long="chunk", or leave pool out',
         ),
-        ({"chunk_overlap": 3}, "chunk_overlap is about windows, and long is 'truncate'"),
-        ({"chunk_tokens": 9, "long": "error"}, "chunk_tokens is about windows, and long is 'error'"),
+        ({"chunk_overlap": 3}, "chunk_overlap is about passages, and long is truncate"),
+        ({"chunk_tokens": 9, "long": "error"}, "chunk_tokens is about passages, and long is error"),
         ({"long": "chunk", "chunk_tokens": 5, "chunk_overlap": 5}, "5 tokens cannot overlap by 5"),
-        ({"long": "chunk", "chunk_overlap": 31}, "Windows of .. tokens cannot overlap by 31"),
+        ({"long": "chunk", "chunk_overlap": 31}, "Passages of .. tokens cannot overlap by 31"),
         ({"top_k": 2.0}, "top_k is 2.0. Give a whole number"),
         ({"top_k": "2"}, "top_k is '2'. Give a whole number"),
         ({"min_score": "2"}, "min_score is '2'. Give a number"),
@@ -227,7 +227,7 @@ def test_many_queries_are_drawn_a_bounded_window_at_a_time(counting_reranker: Re
 
     rankings = counting_reranker.rank_many(lists())
     drawn_for_each = [drawn for _ in islice(rankings, 8)]
-    # A list counts as 9,600 tokens, 32 a pair; the windows have at least 8,192, 16,384, 32,768 and so on.
+    # A list counts as 9,600 tokens, 32 a pair; the pools have at least 8,192, 16,384, 32,768 and so on.
     assert drawn_for_each == [1, 3, 3, 7, 7, 7, 7, 14]
 
 
@@ -407,9 +407,11 @@ def test_every_option_reaches_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_pa
     ]  # fmt: skip
 
 
-def test_progress_adds_up_to_the_number_of_documents(counting_reranker: Reranker) -> None:
+@pytest.mark.parametrize("long", ["truncate", "chunk"])
+def test_progress_adds_up_to_the_number_of_documents(counting_reranker: Reranker, long: Any) -> None:
     done: list[int] = []
-    counting_reranker.rank("red", ["one two three"] * 30, on_progress=done.append)
+    texts = ["one two three", "one " * 500] * 15
+    counting_reranker.rank("red", texts, long=long, on_progress=done.append)
     assert sum(done) == 30
     assert len(done) > 1
 

@@ -21,11 +21,9 @@ from ..formats.fields import has_field
 from ..formats.json import encode_json
 from ..formats.source import Reject
 from ..types import Candidates, Coverage, Document, Ranking, RankOptions
-from ..windows import count_characters
 
 if TYPE_CHECKING:
     from ..reranker import Reranker
-    from .output import BatchOutput
 
 _PAUSE_SECONDS = 0.25
 """A pipe that gives nothing for so long is taken to pause, and what it has given is ranked."""
@@ -133,6 +131,23 @@ class RankedPool:
     expected_documents: int | None
 
 
+class BatchOutput(Protocol):
+    """Takes the pools that `rank_batch` ranks: `batch.output` has those that write."""
+
+    progress: Progress
+    """How far the output is: where to go on from."""
+    patience_seconds: float | None
+    """How long to wait, when the batch ends early, for the last pool to be written; None for ever."""
+
+    def write(self, pool: RankedPool) -> None:
+        """Take a pool's results and bad rows; they are safe when this returns."""
+        ...
+
+    def complete(self) -> None:
+        """Do what comes at the end, after the last pool."""
+        ...
+
+
 def rank_batch(
     reranker: Reranker,
     reader: CandidateReader,
@@ -172,9 +187,8 @@ def rank_batch(
         if writing is not None:
             writing.finish()
     except BaseException:
-        # What is ranked is still written; but a reader of our output that neither reads nor leaves is left.
         if writing is not None:
-            writing.join(_STOP_SECONDS)
+            writing.join(output.patience_seconds)
         raise
     output.complete()
     return tally
@@ -220,7 +234,7 @@ def rank_pools(
     again; UsageError is raised if it is not what was there then. `on_progress` is called with the number of
     documents just scored.
     """
-    plan = reranker.plan_windows(options)
+    plan = reranker.plan_pools(options)
     ahead = _ReadAhead(reranker, reader, options, shard, skip_bad_rows, after)
     ahead.start()
     reached = after
@@ -315,7 +329,7 @@ class _ReadAhead(threading.Thread):
         self._reranker = reranker
         self._reader = reader
         self._options = options
-        self._plan = reranker.plan_windows(options)
+        self._plan = reranker.plan_pools(options)
         self._shard = shard
         self._skip_bad_rows = skip_bad_rows
         self._after = after
@@ -361,7 +375,7 @@ class _ReadAhead(threading.Thread):
         for document in candidates.documents:
             self._digest.update(repr((document.id, document.text, document.fields)).encode())
         self._expect(len(candidates.documents))
-        self._put(candidates, self._plan.count_tokens(candidates), count_characters(candidates))
+        self._put(candidates, self._plan.count_tokens(candidates), candidates.characters)
 
     def _scorable(self, candidates: Candidates) -> Candidates:
         """Leave out documents that are too long where that is refused; raise InputError for the query."""

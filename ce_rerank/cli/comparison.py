@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, pairwise
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -13,16 +14,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..evaluation import PERMUTATIONS, Comparison, Evaluation, Gain, MeasuredRun, list_gains
+from ..evaluation import PERMUTATIONS, Comparison, Evaluation, MeasuredRun
 from .console import clean_text
 
 _SIGNIFICANT = 0.05
 _GAINS_SHOWN = 10
-_TEXT_LINES = 2
 _CHART_ROWS = 4  # above the axis, and as many below
 _LABEL_WIDTH = 6  # +1.00, and a space
 _GAIN_WIDTH = 7  # +0.1234
-_NARROWEST_TEXT = 20
+_WIDE = 60  # enough for a bar
+_HALF_WIDE = 40  # enough for the values before and after
 _TEXT_BAR_WIDTH = 10  # beside a text
 _BAR_WIDTH = 40
 _GAP = 2
@@ -31,6 +32,15 @@ _NARROWEST_CELL = 13  # +102 -88 =110
 
 # How a cell's pieces (value, difference, p-value, counts) go on lines; the first that fits is taken.
 _LAYOUTS = (((0, 1, 2, 3),), ((0, 1), (2, 3)), ((0, 1), (2,), (3,)), ((0,), (1,), (2,), (3,)))
+
+
+class Gain(NamedTuple):
+    """How much better a run does on one query than the first run; negative when it does worse."""
+
+    delta: float
+    query_id: str
+    before: float
+    after: float
 
 
 def draw_evaluation(console: Console, evaluation: Evaluation) -> None:
@@ -43,7 +53,8 @@ def draw_evaluation(console: Console, evaluation: Evaluation) -> None:
         clean_text(name, console.encoding) for name in short_names([run.name for run in evaluation.runs])
     ]
     at_once = max(1, (console.width - _NARROWEST_NAME) // (_NARROWEST_CELL + _GAP))
-    for measures in _portions(evaluation.measures, at_once):
+    for start in range(0, len(evaluation.measures), at_once):
+        measures = evaluation.measures[start : start + at_once]
         room = console.width - len(measures) * (_NARROWEST_CELL + _GAP)
         name_width = min(max(map(cell_len, (*names, "run"))), max(_NARROWEST_NAME, room))
         cell_width = (console.width - name_width) // len(measures) - _GAP
@@ -87,16 +98,17 @@ def draw_gains(
             console.print(_gain_table(shown, largest, style, texts, console))
 
 
+def list_gains(evaluation: Evaluation, run: MeasuredRun, measure: str) -> list[Gain]:
+    """Return the gains on the queries for which the measure is defined in both runs, the largest first."""
+    before, after = evaluation.runs[0].by_query[measure], run.by_query[measure]
+    rows = zip((after - before).tolist(), evaluation.query_ids, before.tolist(), after.tolist(), strict=True)
+    return sorted((Gain(*row) for row in rows if not math.isnan(row[0])), key=lambda gain: -gain.delta)
+
+
 def short_names(names: Sequence[str]) -> list[str]:
-    """Give the file names alone, unless two of them are then the same."""
+    """Return the file names alone, unless two of them are then the same."""
     short = [Path(name).name or name for name in names]
     return short if len(set(short)) == len(set(names)) else list(names)
-
-
-def _portions(measures: Sequence[str], size: int) -> Iterator[list[str]]:
-    left = iter(measures)
-    while portion := list(islice(left, size)):
-        yield portion
 
 
 def _pieces(evaluation: Evaluation, run: MeasuredRun, measure: str) -> list[Text]:
@@ -177,45 +189,33 @@ def _columns(heights: Sequence[float], level: int, full: str, half: str) -> str:
 def _gain_table(
     gains: Sequence[Gain], largest: float, style: str, texts: Mapping[str, str], console: Console
 ) -> Table:
-    """Lay out queries with their gains, then, as far as there is room: text, values before and after, bar."""
+    """Lay out queries with their gains, then, as far as there is room: bar, values before and after, text."""
     ascii_only = console.options.ascii_only
     arrow = "->" if ascii_only else "→"
+    changes = [f"{gain.before:.3f} {arrow} {gain.after:.3f}" for gain in gains]
     ids = [clean_text(gain.query_id, console.encoding) for gain in gains]
     id_width = min(max(map(cell_len, ids)), max(8, console.width // 6))
-    room = console.width - id_width - _GAP - _GAIN_WIDTH
-    text_width = _NARROWEST_TEXT if texts else 0
-    change_width = len(f"0.000 {arrow} 0.000")
-    bar_width = room - text_width - change_width - 3 * _GAP
-    bar_width = (
-        min(_TEXT_BAR_WIDTH if texts else _BAR_WIDTH, bar_width) if bar_width >= _TEXT_BAR_WIDTH else 0
-    )
-    if room < text_width + change_width + 2 * _GAP:
-        change_width = 0
-    text_width = room - sum(width + _GAP for width in (bar_width, change_width) if width) - _GAP
-    table = Table.grid(padding=(0, _GAP, 0, 0))
-    for width in (id_width, _GAIN_WIDTH, *filter(None, (bar_width, change_width))):
+    taken = id_width + _GAIN_WIDTH + len(changes[0]) + 3 * _GAP
+    bar_width = 0 if console.width < _WIDE else min(_BAR_WIDTH, console.width - taken)
+    if texts:
+        bar_width = min(_TEXT_BAR_WIDTH, bar_width)
+    table = Table.grid(padding=(0, _GAP, 0, 0), expand=bool(texts))
+    table.add_column(width=id_width, overflow="fold")
+    change_width = len(changes[0]) if console.width >= _HALF_WIDE else 0
+    for width in filter(None, (_GAIN_WIDTH, bar_width, change_width)):
         table.add_column(width=width, overflow="fold")
-    table.add_column()
-    for query_id, gain in zip(ids, gains, strict=True):
+    if texts:
+        table.add_column(ratio=1, no_wrap=True, overflow="crop" if ascii_only else "ellipsis")
+    for query_id, gain, change in zip(ids, gains, changes, strict=True):
         row = [Text(query_id), Text(f"{gain.delta:+.4f}")]
         if bar_width:
             row.append(Text(_bar(abs(gain.delta) / largest, bar_width, ascii_only), style=style))
         if change_width:
-            row.append(Text(f"{gain.before:.3f} {arrow} {gain.after:.3f}", style="dim"))
+            row.append(Text(change, style="dim"))
         if texts:
-            text = clean_text(texts.get(gain.query_id, ""), console.encoding)
-            row.append(_shorten(text, text_width, console))
+            row.append(Text(clean_text(texts.get(gain.query_id, ""), console.encoding)))
         table.add_row(*row)
     return table
-
-
-def _shorten(text: str, width: int, console: Console) -> Text:
-    wrapped = Text(text).wrap(console, max(1, width))
-    lines = list(wrapped)[:_TEXT_LINES]
-    if len(wrapped) > len(lines):
-        lines[-1].truncate(max(1, width - 1))
-        lines[-1].append("." if console.options.ascii_only else "…")
-    return Text("\n").join(lines)
 
 
 def _bar(share: float, width: int, ascii_only: bool) -> str:

@@ -113,14 +113,17 @@ def rank(
         format = to or format_of_output(path, _FORMATS, "table" if is_seen else "jsonl")
         if format == "trec":
             for place, document in enumerate(documents):
-                require_run_id(document.id, document.origin or f"document {place}")
-        writing = WriteOptions(not output.no_text, output.details)
+                require_run_id(document.id, document.origin or f"document {place}", document.fields)
+        writing = WriteOptions(
+            not output.no_text,
+            output.details,
+            first_stage_names=selection.first_stage_names(details=output.details),
+        )
         if format != "table":
             require_format(format, writing)
         with nullcontext(activity.stdout(format)) if path is None else open_output(path) as stream:
             ranking = Ranking(asked, ())
             if documents:
-                from ..reading import describe_coverage
                 from ..reranker import Reranker
 
                 activity.stage("Loading the model")
@@ -133,7 +136,7 @@ def rank(
                 (ranking,) = reranker.rank_lists([candidates], everything, on_progress=activity.advance)
                 ranking = _keep_from_min_score(ranking, options)
                 activity.stop()
-                for sentence in describe_coverage(ranking.coverage, reranker.info.max_length, options.long):
+                for sentence in ranking.coverage.describe(reranker.info.max_length, options.long):
                     log.warning("%s", sentence)
             if "-" not in read:
                 _warn_of_unread_pipe()

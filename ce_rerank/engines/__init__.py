@@ -10,15 +10,13 @@ from ..errors import UnavailableError, UsageError
 from ..interrupts import raise_if_interrupted
 from ..types import Precision
 from .base import EngineOptions
-from .hardware import IMPORT_FAILURES, cpu_flags, find_device, has_native_bf16
+from .hardware import IMPORT_FAILURES, cpu_flags, find_device, has_int8, has_native_bf16
 
 if TYPE_CHECKING:
-    from ..models.store import Checkpoint
+    from ..models.checkpoint import Checkpoint
     from .base import Engine
 
 log = logging.getLogger("ce_rerank")
-
-_OTHER_WAY = "Give --engine torch, or leave --engine out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +46,12 @@ def choose_engine(checkpoint: Checkpoint, options: EngineOptions) -> Choice:
             hint=f"Leave {asked} out, or give the model that it was compiled from.",
         )
     device = "cpu" if is_compiled else find_device(options.device)
+    if options.precision == "int8" and (device != "cpu" or options.engine == "torch"):
+        there = "torch" if options.engine == "torch" else device
+        raise UnavailableError(
+            f"int8 is a precision of openvino on the CPU, not of {there}.",
+            hint="Give --precision bf16 or fp32, or --device cpu with --engine auto.",
+        )
     if device != "cpu":
         if options.engine == "openvino":
             raise UsageError(
@@ -59,13 +63,17 @@ def choose_engine(checkpoint: Checkpoint, options: EngineOptions) -> Choice:
         return Choice("torch", device, choose_precision(options.precision, device), f"there is {device}")
     if options.precision == "fp16":
         raise UnavailableError("fp16 is not a precision of the CPU.", hint="Give --precision bf16 or fp32.")
+    if options.precision == "int8" and not has_int8():
+        raise UnavailableError(
+            "This CPU has no int8: it takes AVX2-VNNI, AVX-512 VNNI or AMX.", hint="Give --precision fp32."
+        )
     if options.engine == "torch":
         return _choose_torch(options, "--engine torch")
     from .openvino.cache import find_obstacle
 
     obstacle = find_obstacle(checkpoint)
     if obstacle is not None:
-        _require_other_way(checkpoint, options, f"Openvino cannot run {checkpoint.name}: {obstacle}.")
+        _require_other_way(checkpoint, options, obstacle)
         return _choose_torch(options, f"it is not compiled: {obstacle}")
     if options.precision != "auto":
         return Choice("openvino", device, options.precision, f"--precision {options.precision}")
@@ -101,17 +109,19 @@ def _choose_torch(options: EngineOptions, reason: str) -> Choice:
     return Choice("torch", "cpu", "fp32" if options.precision == "auto" else options.precision, reason)
 
 
-def _require_other_way(checkpoint: Checkpoint, options: EngineOptions, problem: str) -> None:
-    """Raise UnavailableError where openvino was asked for, or there is nothing but the compiled form."""
-    if options.engine == "openvino" or checkpoint.source == "compiled":
-        raise UnavailableError(problem, hint=_OTHER_WAY)
+def _require_other_way(checkpoint: Checkpoint, options: EngineOptions, obstacle: str) -> None:
+    """Raise UnavailableError where openvino was asked for, or nothing else can serve."""
+    if options.engine == "openvino" or options.precision == "int8" or checkpoint.source == "compiled":
+        hint = "Give --engine torch, or leave --engine out."
+        if options.precision == "int8":
+            hint = "Give --precision fp32."
+        raise UnavailableError(f"Openvino cannot run {checkpoint.name}: {obstacle}.", hint=hint)
 
 
 def _load_compiled(checkpoint: Checkpoint, options: EngineOptions, choice: Choice) -> Engine | None:
     """Load the compiled form; None, which is logged, when torch must serve."""
-    from .openvino.arrangements import RefusedError
-    from .openvino.compilable import CannotCompileError, MishapError
     from .openvino.engine import load_openvino_engine
+    from .openvino.runtime import CannotCompileError
 
     precisions = [choice.precision]
     if options.precision == "auto" and choice.precision != "fp32":
@@ -119,13 +129,9 @@ def _load_compiled(checkpoint: Checkpoint, options: EngineOptions, choice: Choic
     try:
         return load_openvino_engine(checkpoint, options, precisions)
     except CannotCompileError as error:
-        _require_other_way(checkpoint, options, f"Openvino cannot run {checkpoint.name}: {error}.")
-        level = logging.WARNING if isinstance(error, MishapError) else logging.INFO
+        _require_other_way(checkpoint, options, str(error))
+        level = logging.WARNING if error.passing else logging.INFO
         log.log(level, "Torch runs %s; openvino cannot: %s.", checkpoint.name, error)
-    except RefusedError as error:
-        reason = f"refused: in {error.precision} {error}"
-        _require_other_way(checkpoint, options, f"The compiled form of {checkpoint.name} is {reason}.")
-        log.warning("Torch runs %s, whose compiled form is %s.", checkpoint.name, reason)
     return None
 
 

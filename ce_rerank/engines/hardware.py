@@ -17,6 +17,7 @@ IMPORT_FAILURES = (ImportError, OSError, RuntimeError, AttributeError, MemoryErr
 
 _CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 _NATIVE_BF16 = {"amx_bf16", "avx512_bf16"}
+_INT8 = {"avx_vnni", "avx512_vnni", "amx_int8"}
 _FLAG_LINES = ("flags", "Features")
 
 
@@ -115,6 +116,11 @@ def cpu_flags() -> frozenset[str]:
 def has_native_bf16() -> bool:
     """Whether bf16 products are instructions here; where that cannot be told, they count as emulated."""
     return bool(cpu_flags() & _NATIVE_BF16)
+
+
+def has_int8() -> bool:
+    """Whether the CPU has the instructions without which OpenVINO builds no int8 layers."""
+    return bool(cpu_flags() & _INT8)
 
 
 def has_amx() -> bool:

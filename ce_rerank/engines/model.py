@@ -223,7 +223,8 @@ class Network(torch.nn.Module):
             return hidden[:, -1].float()
         lengths = mask.sum(1)
         places = mask.shape[1] - lengths if self.pooling == "first" else lengths - 1
-        return hidden[torch.arange(len(hidden), device=hidden.device), places].float()
+        places = places[:, None, None].expand(-1, 1, hidden.shape[-1])
+        return hidden.gather(1, places)[:, 0].float()
 
 
 class _Whole(torch.nn.Module):

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+import regex
 from tokenizers import Encoding, Tokenizer
 
-from ..breaks import splits_character
 from ..errors import UsageError
 from ..types import Pair
 from .batching import PairTokens
@@ -28,6 +28,8 @@ _REACH_GROWTH = 4
 _FAR = 1 << 16
 _PIECE_CHARACTERS = 4096  # small enough for all threads of a large machine to have a part of one document
 _PIECES_AT_ONCE = 64
+_CHARACTER = regex.compile(r"\X")
+_LONGEST_CHARACTER = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +236,9 @@ class PairTokenizer:
         while len(text) - start > _PIECE_CHARACTERS:
             stop = start + _PIECE_CHARACTERS
             safe = self._cuts.find(text, stop, stop + _PIECE_CHARACTERS)
-            while safe is None and splits_character(text, stop) and stop - start > _PIECE_CHARACTERS // 2:
-                stop -= 1
-            yield start, safe or stop
-            start = safe or stop
+            if safe is None:  # at least not through what a reader sees as one character
+                around = _CHARACTER.finditer(text, stop - _LONGEST_CHARACTER, stop + _LONGEST_CHARACTER)
+                safe = max(match.start() for match in around if match.start() <= stop)
+            yield start, safe
+            start = safe
         yield start, len(text)

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from ..errors import UnavailableError
-from ..models.store import Checkpoint
+from ..models.checkpoint import Checkpoint
 from ..types import Precision
 from .base import EngineInfo, EngineOptions
 from .batching import Float32s, PairTokens, TokenBatch, score_in_batches
 from .model import Model, load_model
-from .openvino.compilable import says_out_of_memory
+from .openvino.runtime import says_out_of_memory
 from .tokenizer import instruct
 
 log = logging.getLogger("ce_rerank")

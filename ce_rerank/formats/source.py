@@ -303,7 +303,7 @@ class Lines:
 
 def _decode_line(raw: bytes, where: str) -> tuple[str, InputError | None]:
     if raw is _TOO_LONG:
-        return "", _too_large(where)
+        return "", too_large(where)
     try:
         line = raw.decode()
     except UnicodeDecodeError as error:
@@ -370,7 +370,7 @@ def read_whole_text(source: Source) -> str:
             blocks.append(block)
             size += len(block)
             if size > ROW_BYTES:
-                raise _too_large(source.name)
+                raise too_large(source.name)
     return "".join(blocks)
 
 
@@ -393,7 +393,8 @@ def suffix_without_compression(path: Path) -> str:
     return Path(path.stem).suffix.lower() if suffix in COMPRESSIONS else suffix
 
 
-def _too_large(where: str) -> InputError:
+def too_large(where: str) -> InputError:
+    """Return the error for a row above `ROW_BYTES`."""
     return InputError(f"{where}: larger than {ROW_BYTES >> 20} MiB, the most that a row may be.")
 
 

@@ -13,19 +13,23 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import InputError, UsageError
 from ..types import Ranking
 from .documents import InputFormat, row_reader
+from .fields import describe_fields
 from .json import encode_json, encode_utf8, json_kind
 from .rows import shortest_float32
 from .source import Lines, LookAhead, Readable, Reject, as_source, raise_at_once
 
 log = logging.getLogger("ce_rerank")
 
-_QUERY_NAMES = ("query_id", "query-id", "qid", "q_id", "topic_id")
-_DOCUMENT_NAMES = ("doc_id", "doc-id", "docno", "docid", "corpus-id", "corpus_id", "pid", "id", "_id")
+# In lower case, the first that is there: PyTerrier has qid and query (a text), docno and docid (a number).
+_QUERY_NAMES = ("query_id", "query-id", "qid", "q_id", "topic_id", "topic", "query")
+_DOCUMENT_NAMES = (
+    "doc_id", "doc-id", "document_id", "docno", "docid", "corpus-id", "corpus_id", "pid", "id", "_id",
+)  # fmt: skip
 # trec_eval counts the documents of every grade from 0 up; from 2**31 its measures are silently 0.
 _HIGHEST_GRADE = 1_000_000
 _ENOUGH_TO_TELL = 1 << 12
@@ -64,37 +68,21 @@ def read_run(
     null score, that of a blank document, becomes the lowest of the query minus 1. What cannot be read is
     rejected: by default, that raises an InputError naming file and line.
     """
-    source = as_source(readable)
-    with source.open() as stream:
-        kind = _kind_of(stream, _RUN)
-        if kind in ("columns", "object"):
-            yield from _read_entries(kind, stream, source.name, _RUN, reject, columns)
-            return
-        lists: dict[str, list[RunLine]] = {}
-        for line in _read_entries(kind, stream, source.name, _RUN, reject):
-            lists.setdefault(line.query_id, []).append(line)
-        for ranked in lists.values():
-            ranked.sort(key=lambda line: -line.score)
-            scores = separate_ties(line.score for line in ranked)
-            yield from (line._replace(score=score) for line, score in zip(ranked, scores, strict=True))
+    yield from _read(readable, _RUN, reject, columns)
 
 
 def read_judgements(readable: Readable, reject: Reject = raise_at_once) -> Iterator[Judgement]:
-    """Read relevance judgements in any form, in the order of the file.
-
-    What cannot be read is rejected: by default, that raises an InputError naming file and line.
-    """
-    source = as_source(readable)
-    with source.open() as stream:
-        kind = _kind_of(stream, _JUDGEMENTS)
-        for entry in _read_entries(kind, stream, source.name, _JUDGEMENTS, reject):
-            yield Judgement(entry.query_id, entry.doc_id, int(entry.score), entry.line_number)
+    """Read relevance judgements in any form, in the order of the file; see `read_run` for `reject`."""
+    for line in _read(readable, _JUDGEMENTS, reject):
+        yield Judgement(line.query_id, line.doc_id, int(line.score), line.line_number)
 
 
 def _as_score(value: Any) -> float:
     """Return a score, -inf for null and an empty cell (of a blank document); raise ValueError for others."""
-    score = -math.inf if value is None or value == "" else float(value)
-    if isinstance(value, bool) or math.isnan(score):
+    if value is None or value == "":
+        return -math.inf
+    score = float(value)
+    if score != score or isinstance(value, bool):
         raise ValueError
     return score
 
@@ -128,7 +116,7 @@ _RUN = _Form(
 )
 _JUDGEMENTS = _Form(
     "a file of judgements",
-    ("relevance", "rel", "label", "grade", "score"),
+    ("relevance", "rel", "label", "grade", "judgement", "judgment", "score"),
     _as_grade,
     "a whole number up to 1,000,000",
     (("query_id", "0", "doc_id", "relevance"), ("query_id", "doc_id", "relevance")),
@@ -136,38 +124,47 @@ _JUDGEMENTS = _Form(
 )
 
 
-def _kind_of(stream: LookAhead, form: _Form) -> str:
-    """Return `columns`, `object`, or the input format of rows, by the first bytes."""
-    head = stream.peek(_ENOUGH_TO_TELL).lstrip()
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    if _OBJECT_OF_OBJECTS.match(head):
-        return "object"
-    if _JSON_ROWS.match(head):
-        return "jsonl"
-    header = head.partition(b"\n")[0].decode(errors="replace").replace('"', "").strip()
-    tables = (("csv", ","), ("tsv", "\t"))
-    return next((kind for kind, cut in tables if _find_places(header.split(cut), form)), "columns")
+def _read(readable: Readable, form: _Form, reject: Reject, columns: Sequence[str] = ()) -> Iterator[RunLine]:
+    """Read queries, documents and numbers; what kind of file it is, its first bytes tell."""
+    source = as_source(readable)
+    with source.open() as stream:
+        head = stream.peek(_ENOUGH_TO_TELL).lstrip()
+        names = re.split(rb"[\r\n]", head)[0].decode(errors="replace").replace('"', "")
+        if _OBJECT_OF_OBJECTS.match(head):
+            yield from _read_object(stream, source.name, form)
+            return
+        format: InputFormat
+        if head.startswith(b"PAR1"):
+            format = "parquet"
+        elif _JSON_ROWS.match(head):
+            format = "jsonl"
+        elif _find_places(re.split("[,;]", names), form):
+            format = "csv"
+        elif _find_places(names.split("\t"), form):
+            format = "tsv"
+        else:
+            yield from _read_columns(stream, source.name, form, columns, reject)
+            return
+        rows = row_reader(format)(stream, source.name, reject)
+        lines = (line for row, origin in rows for line in _read_row(row, form, origin, reject))
+        yield from _rank(lines) if form is _RUN else lines
+
+
+def _rank(lines: Iterable[RunLine]) -> Iterator[RunLine]:
+    lists: dict[str, list[RunLine]] = {}
+    for line in lines:
+        lists.setdefault(line.query_id, []).append(line)
+    for ranked in lists.values():
+        ranked.sort(key=lambda line: -line.score)
+        scores = separate_ties(line.score for line in ranked)
+        yield from (line._replace(score=score) for line, score in zip(ranked, scores, strict=True))
 
 
 def _find_places(names: Sequence[str], form: _Form) -> tuple[int, int, int] | None:
     """Return where the ids of query and document and the number stand; None if one of them is missing."""
-    usual = (_QUERY_NAMES, _DOCUMENT_NAMES, form.number_names)
-    found = [next((names.index(name) for name in known if name in names), -1) for known in usual]
+    usual, lower = (_QUERY_NAMES, _DOCUMENT_NAMES, form.number_names), [name.lower() for name in names]
+    found = [next((lower.index(name) for name in known if name in lower), -1) for known in usual]
     return None if -1 in found else (found[0], found[1], found[2])
-
-
-def _read_entries(
-    kind: str, stream: LookAhead, name: str, form: _Form, reject: Reject, columns: Sequence[str] = ()
-) -> Iterator[RunLine]:
-    """Read the queries, documents and numbers, as scores, of any kind of file."""
-    if kind == "columns":
-        yield from _read_columns(stream, name, form, columns, reject)
-    elif kind == "object":
-        yield from _read_object(stream, name, form)
-    else:
-        for row, origin in row_reader(cast(InputFormat, kind))(stream, name, reject):
-            yield from _read_row(row, form, origin, reject)
 
 
 def _read_object(stream: LookAhead, name: str, form: _Form) -> Iterator[RunLine]:
@@ -194,13 +191,12 @@ def _read_columns(
     names: Sequence[str] = ()
     lines = Lines(stream, name)
     for number, line in lines:
-        text = line.rstrip("\r\n")
+        cells = line.split() if line.isascii() else _SPACE.split(line.strip(" \t\r\n"))
         if lines.fault:
-            reject(lines.fault, text)
+            reject(lines.fault, line.rstrip("\r\n"))
             continue
-        if text.startswith("#") or not text or text.isspace():
+        if not cells or line[0] == "#":
             continue
-        cells = text.split() if text.isascii() else _SPACE.split(text.strip(" \t"))
         if not names:
             header = _find_places(cells, form)
             names = cells if header else next((known for known in layouts if len(known) == len(cells)), ())
@@ -208,15 +204,14 @@ def _read_columns(
             query, document, counted = header or _find_places(names, form) or (0, 0, 0)
             if header:
                 continue
-        if len(cells) != len(names):
-            shapes = " or ".join(f"{len(known)} ({' '.join(known)})" for known in layouts)
-            problem = f"{name}:{number}: {len(cells)} columns, not {shapes}."
-            reject(InputError(problem, hint="" if names else form.hint), text)
-            continue
         try:
-            score = _number(cells[counted], form, names[counted])
+            if len(cells) != len(names):
+                shapes = " or ".join(f"{len(known)} ({' '.join(known)})" for known in layouts)
+                raise ValueError(f"{len(cells)} columns, not {shapes}.")
+            score = _number(cells[counted], form, names[counted], counted + 1)
         except ValueError as error:
-            reject(InputError(f"{name}:{number}: column {counted + 1}, {error}"), text)
+            hint = "" if names else form.hint
+            reject(InputError(f"{name}:{number}: {error}", hint=hint), line.rstrip("\r\n"))
         else:
             run_name = cells[-1] if names[-1] == "run_name" else ""
             yield RunLine(cells[query], cells[document], score, number, run_name)
@@ -228,11 +223,11 @@ def _read_row(row: object, form: _Form, where: str, reject: Reject) -> list[RunL
     try:
         if not isinstance(row, dict):
             raise ValueError(f"the row is {json_kind(row)}, not an object.")
-        query_id = _find_id(row, _QUERY_NAMES, "query")
+        query_id = _find_id(_lower_names(row), _QUERY_NAMES, "query")
         results = row.get("results", [row]) if form is _RUN else [row]
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
             raise ValueError('"results" is not a list of objects.')
-        for result in results:
+        for result in map(_lower_names, results):
             doc_id = _find_id(result, _DOCUMENT_NAMES, "document")
             found = next((name for name in form.number_names if name in result), form.number_names[0])
             number = _number(result.get(found, ()), form, found)
@@ -242,22 +237,27 @@ def _read_row(row: object, form: _Form, where: str, reject: Reject) -> list[RunL
     return lines
 
 
+def _lower_names(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.lower(): value for name, value in row.items()}
+
+
 def _find_id(row: Mapping[str, Any], names: Sequence[str], of: str) -> str:
     for value in map(row.get, names):
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, (str, int)) and not isinstance(value, bool):
             return str(value)
-    raise ValueError(f"no id of the {of}, by which judgements are found (one of: {', '.join(names)}).")
+    raise ValueError(f"no id of the {of} (one of: {', '.join(names)}).")
 
 
-def _number(value: object, form: _Form, name: str) -> float:
+def _number(value: object, form: _Form, name: str, column: int = 0) -> float:
     """Return the number of a column or field; raise ValueError, which says what is wrong with it."""
     try:
         number = form.convert(value)
     except (TypeError, ValueError, OverflowError):
         shown = "missing" if value == () else json.dumps(value)
-        raise ValueError(f"the {name}, is {shown}, not {form.wanted}.") from None
+        where = f"column {column}: " if column else ""
+        raise ValueError(f"{where}the {name} is {shown}, not {form.wanted}.") from None
     return -number if name == "rank" else number
 
 
@@ -299,11 +299,15 @@ class TrecWriter:
         """Nothing is left to be written."""
 
 
-def require_run_id(id: str | int | None, where: str) -> str:
-    """Return an id as a column of a run; raise InputError, naming `where`, for none and for several words."""
+def require_run_id(id: str | int | None, where: str, fields: Mapping[str, Any] | None = None) -> str:
+    """Return an id as a column of a run.
+
+    Raises InputError, which names `where` and the `fields` that are there, for none and for several words.
+    """
     if id is None:
+        has = f" ({describe_fields(fields)})" if fields else ""
         raise InputError(
-            f"{where}: no id, and a TREC run is nothing but ids.",
+            f"{where}: no id{has}, and a TREC run is nothing but ids.",
             hint="Name the field that holds it with --id-field (of a query: query_id), or use --to jsonl.",
         )
     word = str(id)
@@ -328,5 +332,7 @@ def separate_ties(scores: Iterable[float]) -> Iterator[float]:
     falling[falling == -np.inf] = (scored.min() if len(scored) else 0) - 1
     previous = float("inf")
     for score in falling.tolist():
-        previous = min(score, float(np.nextafter(np.float32(previous), np.float32("-inf"))))
-        yield previous
+        if score >= previous:
+            score = float(np.nextafter(np.float32(previous), np.float32("-inf")))
+        yield score
+        previous = score

@@ -7,5 +7,5 @@ from batch_fakes import FEW_TOKENS
 
 
 @pytest.fixture(autouse=True)
-def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ce_rerank.windows.WINDOW_TOKENS", FEW_TOKENS)
+def _small_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ce_rerank.reranker.POOL_TOKENS", FEW_TOKENS)

@@ -3,9 +3,9 @@
     python tests/benchmarks/long_documents.py
     python tests/benchmarks/long_documents.py --documents 20 --rounds 3
 
-`fits`: documents that fit in a window, with `long="chunk"` and with `long="truncate"`, in turns; figures are
-medians. `long`: documents of many windows, chunked, all in one call, and in `--rounds` calls before and after
-it a part of the same windows as documents of their own. Costs are of CPU time, which other work on the
+`fits`: documents that fit in a passage, with `long="chunk"` and with `long="truncate"`, in turns; figures
+are medians. `long`: documents of many passages, chunked, all in one call, and in `--rounds` calls before and
+after it a part of the same passages as documents of their own. Costs are of CPU time, which other work on the
 machine lengthens less than the time on a clock.
 """
 
@@ -23,7 +23,6 @@ from ce_rerank.cli.bench import sample_lists
 from ce_rerank.engines import load_engine
 from ce_rerank.engines.base import Engine, EngineOptions
 from ce_rerank.models.store import resolve_checkpoint
-from ce_rerank.reading import read_pairs
 from ce_rerank.types import LongPolicy, RankOptions
 
 _SHORT_QUERIES, _SHORT_DOCUMENTS = 10, 20
@@ -37,7 +36,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=200, help="that are long")
     parser.add_argument("--words", type=int, default=10_000, help="of each of them")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--part", type=int, default=20, help="every how manyth window is ranked by itself")
+    parser.add_argument("--part", type=int, default=20, help="every how manyth passage is ranked by itself")
     given = parser.parse_args()
     engine = load_engine(resolve_checkpoint(given.model), EngineOptions())
     print(engine.info.description)
@@ -58,36 +57,34 @@ def measure_fitting(engine: Engine, rounds: int) -> None:
     truncate, chunk = take_turns(rounds, lambda: rank("truncate"), lambda: rank("chunk"))
     documents = _SHORT_QUERIES * _SHORT_DOCUMENTS
     print(
-        f"fits: {documents} documents of one window: {documents / truncate.seconds:.1f} a second truncated, "
+        f"fits: {documents} documents of one passage: {documents / truncate.seconds:.1f} a second truncated, "
         f"{documents / chunk.seconds:.1f} chunked: {chunk.cpu_seconds / truncate.cpu_seconds - 1:+.1%} cost"
     )
 
 
 def measure_long(engine: Engine, documents: int, words: int, rounds: int, part: int) -> None:
-    """Rank long documents, and every `part`-th of their windows as a document of its own."""
+    """Rank long documents, and every `part`-th of their passages as a document of its own."""
     reranker = Reranker.from_engine(engine)
     query, texts = make_documents(documents, words)
     pairs = [(query, text) for text in texts]
-    readings = list(read_pairs(engine.tokenizer, pairs, RankOptions(long="chunk")))
-    windows = [reading.passage.text for reading in readings if reading.passage is not None][::part]
-    tokens = sum(len(reading.tokens) for reading in readings)
-    window_tokens = sum(
-        len(reading.tokens)
-        for reading in read_pairs(engine.tokenizer, [(query, window) for window in windows], RankOptions())
-    )
+    reads = list(reranker._read(pairs, RankOptions(long="chunk")))
+    passages = [read.passage.text for read in reads if read.passage is not None][::part]
+    tokens = sum(len(read.row) for read in reads)
+    alone = reranker._read([(query, passage) for passage in passages], RankOptions())
+    passage_tokens = sum(len(read.row) for read in alone)
 
-    def rank_windows() -> object:
-        return reranker.rank(query, windows)
+    def rank_passages() -> object:
+        return reranker.rank(query, passages)
 
-    apart = [measure(rank_windows) for _ in range(rounds)]
+    apart = [measure(rank_passages) for _ in range(rounds)]
     whole = measure(lambda: reranker.rank(query, texts, long="chunk"))
-    apart += [measure(rank_windows) for _ in range(rounds)]
+    apart += [measure(rank_passages) for _ in range(rounds)]
     short = median_cost(apart)
-    cost = (whole.cpu_seconds / tokens) / (short.cpu_seconds / window_tokens) - 1
+    cost = (whole.cpu_seconds / tokens) / (short.cpu_seconds / passage_tokens) - 1
     print(
-        f"long: {documents} documents of {words:,} words, {len(readings):,} windows, {tokens:,} tokens: "
-        f"{tokens / whole.seconds:,.0f} tokens a second; {len(windows):,} windows as documents of their own: "
-        f"{window_tokens / short.seconds:,.0f}: {cost:+.1%} cost"
+        f"long: {documents} documents of {words:,} words, {len(reads):,} passages, {tokens:,} tokens: "
+        f"{tokens / whole.seconds:,.0f} tokens a second; {len(passages):,} passages as documents: "
+        f"{passage_tokens / short.seconds:,.0f}: {cost:+.1%} cost"
     )
 
 

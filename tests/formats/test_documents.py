@@ -165,10 +165,13 @@ def test_tables_as_people_have_them(data: bytes, options: Any, documents: list[t
         (b"Rain,snow\nIce\n", ""),
     ],
 )
+@pytest.mark.parametrize("name", ["-", "notes.txt"])
 def test_what_looks_like_a_table_is_text_with_a_warning(
-    data: bytes, format: str, caplog: pytest.LogCaptureFixture
+    data: bytes, format: str, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert texts(data) == data.decode().splitlines()
+    (tmp_path / "notes.txt").write_bytes(data)
+    source = piped(data) if name == "-" else tmp_path / name
+    assert [text for _, text, _ in read(source)] == data.decode().splitlines()
     assert [f"--from {format} " in message for message in caplog.messages] == ([True] if format else [])
 
 
@@ -300,7 +303,8 @@ ICONV = "Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8."
         (b"\xff\xfea\0b", {}, "stdin: damaged UTF-16 (truncated data)."),
         (b"ok\na\0b\n", {}, "stdin:2: a NUL byte, which text does not have. Is it a binary file?"),
         (b"id,text\n1,a\0b\n", {}, "stdin:2: a NUL byte, which text does not have. Is it a binary file?"),
-        (b'{"text": "a"}\n[1]\n', {}, "stdin:2: the row is a list, not an object or a string."),
+        (b'{"text": "a"}\n[1]\n', {}, "stdin:2: the row is a list, not an object or a string. "
+         'Write the rows as an object each (pandas: orient="records", lines=True).'),
         (b'[{"text": "a"},\n 7]', {}, "stdin:2: the row is a number, not an object or a string."),
         (b'{"hits": [{"text": "a"}]}', {},
          "stdin:1: no \"text\" field (has: hits.text). Take the rows out of it: jq -c '.hits[]'."),

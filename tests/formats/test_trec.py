@@ -99,8 +99,8 @@ class TestARun:
         ("line", "problem"),
         [
             ("q1 Q0 d1 1 6.5", "5 columns, not 6 (query_id Q0 doc_id rank score run_name)."),
-            ("q1 Q0 d1 1 six x", 'column 5, the score, is "six", not a number.'),
-            ("q1 Q0 d1 1 nan x", 'column 5, the score, is "nan", not a number.'),
+            ("q1 Q0 d1 1 six x", 'column 5: the score is "six", not a number.'),
+            ("q1 Q0 d1 1 nan x", 'column 5: the score is "nan", not a number.'),
         ],
     )
     def test_names_the_column_that_is_wrong(self, line: str, problem: str) -> None:
@@ -176,8 +176,8 @@ class TestResultsAsARun:
             ({"query_id": True, "results": []}, "no id of the query"),
             ({"query_id": "q", "results": ["a"]}, '"results" is not a list of objects'),
             (nested("q", (None, 1.0)), "no id of the document"),
-            ({"query_id": "q", "results": [{"id": "a"}]}, "the score, is missing"),
-            ({"query_id": "q", "id": "a", "score": True}, "the score, is true"),
+            ({"query_id": "q", "results": [{"id": "a"}]}, "the score is missing"),
+            ({"query_id": "q", "id": "a", "score": True}, "the score is true"),
             ('"text"', "the row is a string, not an object"),
         ],
     )
@@ -196,6 +196,7 @@ class TestJudgements:
             "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq2\td1\t-1\n",
             "query_id doc_id relevance iteration\nq1 d1 2 0\nq1 d2 0 0\nq2 d1 -1 0\n",
             ",qid,docno,label\n0,q1,d1,2\n1,q1,d2,0\n2,q2,d1,-1\n",
+            'Topic;DocID;Rel\r"q1";"d1";2.0\rq1;d2;0\rq2;d1;-1\r',
             '{"q1": {"d1": 2, "d2": 0.0}, "q2": {"d1": -1}}',
             '{"query-id": "q1", "corpus-id": "d1", "score": 2}\n'
             '{"query-id": "q1", "corpus-id": "d2", "score": 0}\n'
@@ -214,11 +215,11 @@ class TestJudgements:
         ("text", "problem"),
         [
             ("q 0 a 1\nq a 1\n", ":2: 3 columns, not 4 (query_id 0 doc_id relevance)."),
-            ("q 0 a high\n", ':1: column 4, the relevance, is "high", not a whole number'),
-            ("q 0 a 0.5\n", ':1: column 4, the relevance, is "0.5", not a whole number'),
-            ("q 0 a 1000001\n", ':1: column 4, the relevance, is "1000001", not a whole number'),
+            ("q 0 a high\n", ':1: column 4: the relevance is "high", not a whole number'),
+            ("q 0 a 0.5\n", ':1: column 4: the relevance is "0.5", not a whole number'),
+            ("q 0 a 1000001\n", ':1: column 4: the relevance is "1000001", not a whole number'),
             ("q a\n", ":1: 2 columns, not 4 (query_id 0 doc_id relevance) or 3 (query_id doc_id relevance)."),
-            ('{"q": {"a": 0.5}}', ": 'q': 'a': the relevance, is 0.5, not a whole number"),
+            ('{"q": {"a": 0.5}}', ": 'q': 'a': the relevance is 0.5, not a whole number"),
             ('{"q": {"a": 1}, "r": 2}', ": 'r' is not an object of documents."),
             ('{"q": {"a": 1}', ": broken JSON"),
             ('{"query-id": "q", "score": 1}\n', ":1: no id of the document"),

@@ -1,12 +1,11 @@
-"""Compiled models in the cache: found, checked, made once however many processes want them, thrown away.
+"""Compiled models on disk: found by all that they depend on, made once however many processes want them.
 
-<cache>/compiled/<readable name>-<digest of source and revision>/
+<cache>/compiled/<name>-<digest>/   the digest is of the checkpoint's content, the libraries and the recipe
     manifest.json  model.xml  model.bin  tokenizer.json
-    checked/       what the engine found out about it on this machine (`arrangements.py`)
-    declined.json  stands alone, in place of all that: it was tried, and why it failed
-
-A folder that was exported (`export.py`) is used where it lies and never written to; what is found out about
-it goes to <cache>/checked/<digest of its manifest>/.
+    declined.json  alone, in place of all that: it was tried, and why it failed
+    machine/       what the machines that use this cache found out about it (`engine.py`)
+<cache>/exported/<digest>/          like `machine`, for a folder that was exported, which nobody writes to
+<cache>/digests.json                of files, good for as long as their sizes, times and inodes are the same
 """
 
 from __future__ import annotations
@@ -16,273 +15,41 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from enum import Enum
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ...errors import UnavailableError
-from ...files import make_folder_whole, read_json_object, remove_folder, write_whole
+from ...files import digest_file, lock, make_folder_whole, read_json_object, remove_folder, write_whole
 from ...interrupts import raise_if_interrupted
-from ...models.contents import list_files, select_files
+from ...models.checkpoint import Checkpoint, select_files
 from ...models.hub import measure_folder
-from ...models.store import Checkpoint, find_cache_folder, make_cache_folder
+from ...models.store import find_cache_folder, make_cache_folder
 from ..hardware import IMPORT_FAILURES
 from . import compilable
-from .compilable import BrokenLibraryError, CannotCompileError, MishapError, UnusableCacheError
-from .manifest import (
-    MANIFEST_NAME,
-    WEIGHTS_NAME,
-    FileFacts,
-    Manifest,
-    Origin,
-    maker_versions,
-    read_manifest,
-)
+from .manifest import MANIFEST_NAME, Form, Manifest, Origin, maker_versions, read_manifest
+from .runtime import CannotCompileError
 
 log = logging.getLogger("ce_rerank")
 
 COMPILED_FOLDER = "compiled"
-_CHECKED_FOLDER = "checked"
 DECLINED_NAME = "declined.json"
+_DIGESTS_NAME = "digests.json"
 _LONGEST_WAIT_SECONDS = 1800  # for another process that compiles the same model
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledModel:
-    """A compiled model on disk, all of it known to be whole but the weights, which take a while to read."""
+    """A compiled model on disk, all of it known to be as it was written.
+
+    `machine_folder` is for what is found out about it on this machine; it may not exist yet.
+    """
 
     folder: Path
     manifest: Manifest
-    checked_folder: Path
-    is_exported: bool = False
-
-    def weights_are_whole(self) -> bool:
-        """Read the weights and say whether they are those that were written.
-
-        Raises UnavailableError when those of an exported model are not: it cannot be made anew here.
-        """
-        whole = _is_as_written(self.folder / WEIGHTS_NAME, self.manifest.files[WEIGHTS_NAME])
-        if self.is_exported and not whole:
-            raise _damaged_export(self.folder, WEIGHTS_NAME)
-        return whole
-
-
-class _Fault(Enum):
-    ABSENT = "it was never compiled"
-    OUTDATED = "the checkpoint, a library or ce-rerank has changed"
-    DAMAGED = "it was damaged on disk"
-
-
-def find_compiled(checkpoint: Checkpoint) -> CompiledModel | None:
-    """Find what was compiled from a checkpoint as it is now, by the libraries that are here now.
-
-    Reads no weights, loads nothing heavy, and takes a few milliseconds. Raises CannotCompileError when it was
-    tried before, with the same files and libraries, and could not be done.
-    """
-    if checkpoint.source == "compiled":
-        return _open_exported(checkpoint.folder)
-    found = _examine(checkpoint)
-    return found if isinstance(found, CompiledModel) else None
-
-
-def find_obstacle(checkpoint: Checkpoint) -> str | None:
-    """Return what keeps a checkpoint from being run compiled, as a clause; None when nothing is known to."""
-    try:
-        found = find_compiled(checkpoint)
-    except CannotCompileError as error:
-        return str(error)
-    return None if found else compilable.find_obstacle(checkpoint)
-
-
-def prepare_compiled(checkpoint: Checkpoint) -> CompiledModel:
-    """Find what was compiled from a checkpoint, or compile it, once, however many processes ask.
-
-    Raises CannotCompileError when it cannot be done.
-    """
-    found = find_compiled(checkpoint)
-    if found is not None:
-        return found
-    obstacle = compilable.find_obstacle(checkpoint)
-    if obstacle is not None:
-        raise CannotCompileError(obstacle)
-    with _locked(_folder_of(checkpoint)):
-        examined = _examine(checkpoint)
-        if isinstance(examined, CompiledModel):
-            return examined
-        if examined is _Fault.DAMAGED:
-            log.warning("The compiled form of %s was damaged on disk; it is made anew.", checkpoint.name)
-        log.info("%s is compiled for the CPU: %s.", checkpoint.name, examined.value)
-        _compile(checkpoint, _folder_of(checkpoint))
-        examined = _examine(checkpoint)
-        if isinstance(examined, CompiledModel):
-            return examined
-    raise CannotCompileError("its files changed while it was compiled")
-
-
-def discard_damaged(compiled: CompiledModel) -> None:
-    """Remove a compiled model whose weights are not whole, unless another process has made it anew since."""
-    with _locked(compiled.folder):
-        manifest = read_manifest(compiled.folder)
-        if manifest is None or not replace(compiled, manifest=manifest).weights_are_whole():
-            remove_folder(compiled.folder)
-
-
-def _open_exported(folder: Path) -> CompiledModel:
-    """Open a folder that was exported; raises UnavailableError when it is not as it was written."""
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise _damaged_export(folder, MANIFEST_NAME)
-    for name, facts in manifest.files.items():
-        path = folder / name
-        if not (_has_size(path, facts) if name == WEIGHTS_NAME else _is_as_written(path, facts)):
-            raise _damaged_export(folder, name)
-    digest = FileFacts.of(folder / MANIFEST_NAME).sha256
-    checked_folder = find_cache_folder(_CHECKED_FOLDER) / digest[:12]
-    return CompiledModel(folder, manifest, checked_folder, is_exported=True)
-
-
-def _damaged_export(folder: Path, name: str) -> UnavailableError:
-    return UnavailableError(
-        f"The compiled model in {folder} is damaged: {name} is not as it was exported.",
-        hint="Copy it here again, or export it anew: `ce-rerank models export`.",
-    )
-
-
-def _examine(checkpoint: Checkpoint) -> CompiledModel | _Fault:
-    """Look at all but the weights of what lies in the cache for a checkpoint."""
-    folder = _folder_of(checkpoint)
-    manifest = read_manifest(folder)
-    if manifest is None:
-        _raise_if_declined(checkpoint, folder)
-        return _Fault.DAMAGED if (folder / MANIFEST_NAME).exists() else _Fault.ABSENT
-    if dict(manifest.origin.versions) != maker_versions():
-        return _Fault.OUTDATED
-    fingerprint = _fingerprint(checkpoint)
-    if manifest.origin.fingerprint != fingerprint:
-        if manifest.origin.content_sha256 != _content_sha256(checkpoint):
-            return _Fault.OUTDATED
-        manifest = manifest.with_fingerprint(fingerprint)
-        _write_if_allowed(manifest, folder)
-    for name, facts in manifest.files.items():
-        path = folder / name
-        if not (_has_size(path, facts) if name == WEIGHTS_NAME else _is_as_written(path, facts)):
-            return _Fault.DAMAGED
-    return CompiledModel(folder, manifest, folder / _CHECKED_FOLDER)
-
-
-def _compile(checkpoint: Checkpoint, folder: Path) -> None:
-    log.info("Compiling %s for the CPU, once", checkpoint.name, extra={"stage": True})
-    try:
-        from .convert import compile_checkpoint
-    except IMPORT_FAILURES as error:
-        raise_if_interrupted()
-        raise BrokenLibraryError(f"torch cannot be loaded ({error})") from error
-
-    origin = Origin(
-        source=checkpoint.source,
-        name=checkpoint.name,
-        revision=checkpoint.revision,
-        fingerprint=_fingerprint(checkpoint),
-        content_sha256=_content_sha256(checkpoint),
-        versions=maker_versions(),
-    )
-    try:
-        with make_folder_whole(folder) as unfinished:
-            try:
-                compile_checkpoint(checkpoint, origin, unfinished)
-            except MishapError:
-                raise
-            except CannotCompileError as error:
-                raise_if_interrupted()  # the model is then not to blame
-                shutil.rmtree(unfinished)
-                unfinished.mkdir()
-                declined = {"reason": str(error), **asdict(origin)}
-                write_whole(unfinished / DECLINED_NAME, json.dumps(declined, indent=1))
-    except OSError as error:
-        raise UnusableCacheError(f"the cache cannot hold it ({error.strerror or error})") from error
-
-
-def _raise_if_declined(checkpoint: Checkpoint, folder: Path) -> None:
-    declined = read_json_object(folder / DECLINED_NAME)
-    if not declined or declined.get("versions") != maker_versions():
-        return
-    if declined.get("fingerprint") == _fingerprint(checkpoint):
-        raise CannotCompileError(declined["reason"])
-
-
-def _folder_of(checkpoint: Checkpoint) -> Path:
-    place = checkpoint.name if checkpoint.source == "hub" else str(checkpoint.folder.resolve())
-    identity = json.dumps([checkpoint.source, place, checkpoint.revision])
-    last = checkpoint.name.rstrip("/").rpartition("/")[2]
-    readable = re.sub(r"[^\w.-]+", "-", last, flags=re.ASCII).strip("-.")[:60] or "model"
-    return find_cache_folder(COMPILED_FOLDER) / f"{readable}-{_digest(identity)[:12]}"
-
-
-def _fingerprint(checkpoint: Checkpoint) -> str:
-    if checkpoint.revision is not None:
-        return f"commit {checkpoint.revision}"
-    stats = [(name, (checkpoint.folder / name).stat()) for name in _select_own_files(checkpoint)]
-    return f"files {_digest(json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]))}"
-
-
-def _content_sha256(checkpoint: Checkpoint) -> str:
-    files = [(name, FileFacts.of(checkpoint.folder / name)) for name in _select_own_files(checkpoint)]
-    return _digest(json.dumps([(name, facts.size, facts.sha256) for name, facts in files]))
-
-
-def _select_own_files(checkpoint: Checkpoint) -> list[str]:
-    return select_files(list_files(checkpoint.folder), with_code=False)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _has_size(path: Path, facts: FileFacts) -> bool:
-    try:
-        return path.stat().st_size == facts.size
-    except OSError:
-        return False
-
-
-def _is_as_written(path: Path, facts: FileFacts) -> bool:
-    try:
-        return _has_size(path, facts) and FileFacts.of(path) == facts
-    except OSError:
-        return False
-
-
-def _write_if_allowed(manifest: Manifest, folder: Path) -> None:
-    try:
-        manifest.write(folder)
-    except OSError as error:
-        log.info("%s cannot be brought up to date: %s.", folder, error)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    try:
-        make_cache_folder(COMPILED_FOLDER)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            log.info("Waiting for another process that compiles the model", extra={"stage": True})
-            lock.acquire(timeout=_LONGEST_WAIT_SECONDS)
-    except Timeout as error:
-        raise UnusableCacheError(f"another process holds {lock.lock_file}") from error
-    except UnavailableError as error:
-        raise UnusableCacheError(error.message) from error
-    except OSError as error:
-        raise UnusableCacheError(f"the cache cannot be written ({error.strerror or error})") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    machine_folder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,13 +63,219 @@ class CompiledForm:
     declined: str | None
 
 
+def find_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel | None:
+    """Find what was compiled from a checkpoint as it is now, by the libraries that are here now.
+
+    Loads nothing heavy, and reads whole only files that are new or have changed. Raises UnavailableError for
+    a damaged folder that was exported: it cannot be compiled again here.
+    """
+    if checkpoint.source == "compiled" and form == "full":
+        return _open_exported(checkpoint.folder)
+    folder = _folder_of(checkpoint, form)
+    manifest = read_manifest(folder)
+    if manifest is None or _find_damaged(folder, manifest) is not None:
+        return None
+    return CompiledModel(folder, manifest, folder / "machine")
+
+
+def find_obstacle(checkpoint: Checkpoint) -> str | None:
+    """Return what keeps a checkpoint from being compiled, as a clause; None when nothing is known to."""
+    if checkpoint.source == "compiled":
+        return None
+    obstacle = compilable.find_obstacle(checkpoint)
+    if obstacle is None:
+        declined = read_json_object(_folder_of(checkpoint, "full") / DECLINED_NAME)
+        obstacle = declined.get("reason")
+    return obstacle
+
+
+def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel:
+    """Find what was compiled from a checkpoint, or compile it, once, however many processes ask.
+
+    Raises CannotCompileError when it cannot be compiled.
+    """
+    found = find_compiled(checkpoint, form)
+    if found is not None:
+        return found
+    obstacle = find_obstacle(checkpoint)
+    if obstacle is not None:
+        raise CannotCompileError(obstacle)
+    full = prepare_compiled(checkpoint) if form == "int8" else None
+    folder = _folder_of(checkpoint, form)
+    with _locked(folder):
+        found = find_compiled(checkpoint, form)
+        if found is not None:
+            return found
+        if (folder / MANIFEST_NAME).exists():
+            log.warning("The compiled form of %s was damaged on disk; compiling it again.", checkpoint.name)
+        origin = Origin(
+            source=checkpoint.source,
+            name=checkpoint.name,
+            revision=checkpoint.revision,
+            place=_place(checkpoint),
+            content_sha256=_content_digest(checkpoint),
+            versions=maker_versions(),
+            form=form,
+        )
+        _compile(checkpoint, full, origin, folder)
+        found = find_compiled(checkpoint, form)
+        if found is None:
+            raise CannotCompileError("its files changed while it was compiled", passing=True)
+        _remove_superseded(origin, folder)
+        return found
+
+
 def list_compiled() -> list[CompiledForm]:
     """List what was compiled on this machine, of whatever model."""
-    forms = []
-    for folder in sorted(path for path in find_cache_folder(COMPILED_FOLDER).glob("*") if path.is_dir()):
-        manifest = read_manifest(folder)
-        origin = asdict(manifest.origin) if manifest else read_json_object(folder / DECLINED_NAME)
-        if name := origin.get("name"):
-            size = measure_folder(folder)
-            forms.append(CompiledForm(folder, size, name, origin.get("revision"), origin.get("reason")))
-    return forms
+    return [
+        CompiledForm(
+            folder, measure_folder(folder), facts["name"], facts.get("revision"), facts.get("reason")
+        )
+        for folder, facts in _list_origins()
+    ]
+
+
+def digest_files(paths: Iterable[Path]) -> list[str]:
+    """Return the SHA-256 of files, in hexadecimal; those that did not change are not read again.
+
+    A file counts as unchanged with the size, the times and the inode with which it was read before. Raises
+    OSError for one that cannot be read.
+    """
+    book_path = find_cache_folder(COMPILED_FOLDER).with_name(_DIGESTS_NAME)
+    book = read_json_object(book_path)
+    digests: list[str] = []
+    read: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        stat = path.stat()
+        signature = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        known = book.get(str(path))
+        if not isinstance(known, dict) or known.get("signature") != signature:
+            known = read[str(path)] = {"signature": signature, "sha256": digest_file(path)}
+        digests.append(known["sha256"])
+    if read:
+        kept = {path: known for path, known in book.items() if Path(path).exists()}
+        with suppress(UnavailableError, OSError):
+            make_cache_folder(COMPILED_FOLDER)
+            write_whole(book_path, json.dumps({**kept, **read}))
+    return digests
+
+
+def _open_exported(folder: Path) -> CompiledModel:
+    manifest = read_manifest(folder)
+    damaged = MANIFEST_NAME if manifest is None else _find_damaged(folder, manifest)
+    if manifest is None or damaged is not None:
+        raise UnavailableError(
+            f"The compiled model in {folder} is damaged: {damaged} is not as it was exported.",
+            hint="Copy it here again, or export it again: `ce-rerank models export`.",
+        )
+    (digest,) = digest_files([folder / MANIFEST_NAME])
+    return CompiledModel(folder, manifest, find_cache_folder("exported") / digest[:16])
+
+
+def _find_damaged(folder: Path, manifest: Manifest) -> str | None:
+    """Return the name of a file that is not as it was written; None when all are."""
+    try:
+        found = digest_files(folder / name for name in manifest.files)
+    except OSError as error:
+        return Path(error.filename).name
+    pairs = zip(manifest.files.items(), found, strict=True)
+    return next((name for (name, expected), digest in pairs if digest != expected), None)
+
+
+def _compile(checkpoint: Checkpoint, full: CompiledModel | None, origin: Origin, folder: Path) -> None:
+    log.info("Compiling %s for the CPU, once", checkpoint.name, extra={"stage": True})
+    failure = None
+    try:
+        with make_folder_whole(folder) as unfinished:
+            try:
+                _fill(checkpoint, full, origin, unfinished)
+            except CannotCompileError as error:
+                raise_if_interrupted()  # the model is then not to blame
+                if error.passing:
+                    raise
+                failure = error
+                shutil.rmtree(unfinished)
+                unfinished.mkdir()
+                declined = {"reason": str(error), **asdict(origin)}
+                write_whole(unfinished / DECLINED_NAME, json.dumps(declined, indent=1))
+    except OSError as error:
+        problem = f"the cache cannot hold it ({error.strerror or error})"
+        raise CannotCompileError(problem, passing=True) from error
+    if failure is not None:
+        raise failure
+
+
+def _fill(checkpoint: Checkpoint, full: CompiledModel | None, origin: Origin, folder: Path) -> None:
+    if full is not None:
+        from .int8 import quantize_model
+
+        quantize_model(full, origin, folder)
+        return
+    try:
+        from .convert import compile_checkpoint
+    except IMPORT_FAILURES as error:
+        raise_if_interrupted()
+        raise CannotCompileError(f"torch cannot be loaded ({error})", passing=True) from error
+    compile_checkpoint(checkpoint, origin, folder)
+
+
+def _remove_superseded(origin: Origin, folder: Path) -> None:
+    """Remove what was compiled at the same place before, of other content or by other libraries."""
+    for other, facts in _list_origins():
+        if other != folder and (facts.get("place"), facts.get("form")) == (origin.place, origin.form):
+            remove_folder(other)
+
+
+def _list_origins() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield each folder of the cache, and what its compiled model, or the failed try, was made from."""
+    for folder in sorted(path for path in (find_cache_folder(COMPILED_FOLDER)).glob("*") if path.is_dir()):
+        # Not checked any further: what is damaged or outdated must be found, to be removed.
+        facts = read_json_object(folder / MANIFEST_NAME).get("origin") or read_json_object(
+            folder / DECLINED_NAME
+        )
+        if isinstance(facts, dict) and isinstance(facts.get("name"), str):
+            yield folder, facts
+
+
+def _folder_of(checkpoint: Checkpoint, form: Form) -> Path:
+    identity = _digest([_content_digest(checkpoint), maker_versions(), form])
+    last = checkpoint.name.rstrip("/").rpartition("/")[2]
+    readable = re.sub(r"[^\w.-]+", "-", last, flags=re.ASCII).strip("-.")[:60] or "model"
+    return find_cache_folder(COMPILED_FOLDER) / f"{readable}-{identity[:16]}"
+
+
+def _content_digest(checkpoint: Checkpoint) -> str:
+    if checkpoint.source == "compiled":
+        names = [MANIFEST_NAME]  # which holds the digests of the others
+    else:
+        names = select_files(checkpoint.files, with_code=False)
+    paths = [checkpoint.folder / name for name in names]
+    if checkpoint.source == "hub" and all(path.is_symlink() for path in paths):
+        # What the hub's cache links to is named by its content.
+        return _digest([names, [path.readlink().name for path in paths]])
+    return _digest([names, digest_files(paths)])
+
+
+def _place(checkpoint: Checkpoint) -> str:
+    is_hub = checkpoint.source == "hub"
+    return _digest([checkpoint.name, checkpoint.revision] if is_hub else str(checkpoint.folder.resolve()))
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with ExitStack() as held:
+        try:
+            make_cache_folder(COMPILED_FOLDER)
+            held.enter_context(lock(folder, timeout_seconds=_LONGEST_WAIT_SECONDS))
+        except TimeoutError as error:
+            raise CannotCompileError(f"another process holds {folder}.lock", passing=True) from error
+        except UnavailableError as error:
+            raise CannotCompileError(error.message, passing=True) from error
+        except OSError as error:
+            problem = f"the cache cannot be written ({error.strerror or error})"
+            raise CannotCompileError(problem, passing=True) from error
+        yield

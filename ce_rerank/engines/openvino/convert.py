@@ -16,23 +16,15 @@ from typing import Any
 import torch
 
 from ...errors import UnavailableError
-from ...models.store import Checkpoint
+from ...files import digest_file
+from ...models.checkpoint import Checkpoint
 from ..batching import pad_rows
 from ..model import Model, find_score_layer, first_line, load_model, quiet_libraries
-from .compilable import ACTIVATIONS, CannotCompileError, OutOfMemoryError, says_out_of_memory
+from .compilable import ACTIVATIONS
 from .golden import GOLDEN_TEXTS
-from .manifest import (
-    GRAPH_NAME,
-    TOKENIZER_NAME,
-    WEIGHTS_NAME,
-    FileFacts,
-    GoldenPair,
-    Manifest,
-    ModelFacts,
-    Origin,
-)
+from .manifest import GRAPH_NAME, OWN_NAMES, TOKENIZER_NAME, GoldenPair, Manifest, ModelFacts, Origin
 from .prune import keep_pooled_token
-from .runtime import load_converter, load_runtime
+from .runtime import CannotCompileError, load_converter, load_runtime, says_out_of_memory
 
 log = logging.getLogger("ce_rerank")
 
@@ -65,7 +57,7 @@ def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> 
         golden = _make_golden_pairs(model)
         (folder / TOKENIZER_NAME).write_text(model.tokenizer_json, encoding="utf-8")
         _convert(model, example, folder / GRAPH_NAME)
-        files = {name: FileFacts.of(folder / name) for name in (GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME)}
+        files = {name: digest_file(folder / name) for name in OWN_NAMES}
         Manifest(origin, facts, golden, files).write(folder)
         del model
     gc.collect()  # the weights are large, and what serves next has its own
@@ -129,7 +121,7 @@ def _convert(model: Model, example: dict[str, torch.Tensor], path: Path) -> None
 
 def _raise_if_out_of_memory(error: Exception) -> None:
     if says_out_of_memory(error):
-        raise OutOfMemoryError("there is too little memory to compile it") from error
+        raise CannotCompileError("there is too little memory to compile it", passing=True) from error
 
 
 def _keep_score_in_float32(network: torch.nn.Module) -> None:

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...errors import OutputError, UnavailableError, UsageError
-from ...models.contents import LEGAL_NAMES, list_files
-from ...models.store import Checkpoint
+from ...files import digest_file, make_folder_whole
+from ...models.checkpoint import LEGAL_NAMES, Checkpoint
 from .cache import prepare_compiled
-from .compilable import CannotCompileError
-from .manifest import FileFacts
+from .manifest import OWN_NAMES
+from .runtime import CannotCompileError
 
 _CARRIED = ("config.json", "README.md")
 
@@ -28,27 +28,15 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> None:
     """
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder} is there already, and not empty.", hint="Name a new folder.")
+            raise UsageError(f"{folder} exists and is not empty.", hint="Name a new folder.")
         compiled = prepare_compiled(checkpoint)
-        if not compiled.weights_are_whole():
-            raise UnavailableError(
-                f"The compiled form of {checkpoint.name} was damaged on disk.",
-                hint=f"`ce-rerank models pull {checkpoint.name}` mends it.",
-            )
-        unfinished = folder.absolute().with_name(f".{folder.absolute().name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        try:
-            for name in compiled.manifest.files:
+        with make_folder_whole(folder.absolute()) as unfinished:
+            for name in OWN_NAMES:
                 shutil.copyfile(compiled.folder / name, unfinished / name)
             _carry_papers(checkpoint, unfinished)
-            files = {name: FileFacts.of(unfinished / name) for name in list_files(unfinished)}
-            replace(compiled.manifest, files=files).write(unfinished)
-            if folder.exists():
-                folder.rmdir()
-            unfinished.replace(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            files = {path.name: digest_file(path) for path in sorted(unfinished.iterdir())}
+            origin = replace(compiled.manifest.origin, place="")
+            replace(compiled.manifest, origin=origin, files=files).write(unfinished)
     except CannotCompileError as error:
         raise UnavailableError(
             f"{checkpoint.name} cannot be exported: it is run by torch, since {error}.",
@@ -63,9 +51,7 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> None:
 
 def _carry_papers(checkpoint: Checkpoint, folder: Path) -> None:
     """Copy the configuration, the card and the licence; where there is no licence, say where it is told."""
-    names = [
-        name for name in list_files(checkpoint.folder) if name in _CARRIED or name.startswith(LEGAL_NAMES)
-    ]
+    names = [name for name in checkpoint.files if name in _CARRIED or name.startswith(LEGAL_NAMES)]
     for name in names:
         shutil.copyfile(checkpoint.folder / name, folder / name)
     if not any(name.startswith(LEGAL_NAMES) for name in names):

@@ -1,4 +1,4 @@
-"""OpenVINO, loaded without what it would do besides.
+"""OpenVINO, loaded without what it would do besides, and the error of all that keeps it from serving.
 
 `import openvino` also loads its conversion tools, a third of the time that it takes, and those tell Google
 Analytics of the import unless somebody has refused on this machine. Here neither happens.
@@ -6,6 +6,7 @@ Analytics of the import unless somebody has refused on this machine. Here neithe
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,25 +14,48 @@ from contextlib import contextmanager
 from typing import Any
 
 from ...interrupts import raise_if_interrupted
-from .compilable import BrokenLibraryError
 
 _TELEMETRY = "openvino_telemetry"
 _TOOLS = "openvino.tools.ovc"
+_NO_MEMORY = re.compile(r"bad.alloc|can't alloc|out of memory", re.IGNORECASE)
 
 _lock = threading.Lock()
+
+
+class CannotCompileError(Exception):
+    """Why a checkpoint is not run in its compiled form; the message is the reason, as a clause.
+
+    What lies in the model is remembered. A `passing` reason (a broken library, memory, the disk, scores that
+    this machine gets wrong) is not, and users are warned of it.
+    """
+
+    def __init__(self, reason: str, *, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing
+
+
+def says_out_of_memory(error: Exception) -> bool:
+    """Whether an error is for want of memory; on the CPU torch and OpenVINO have no kind for it."""
+    # torch's own kind for devices says it in its message, too.
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
+
+
+def last_line(error: Exception) -> str:
+    """Return the last line of what OpenVINO says, which is the cause; before it come places in its source."""
+    return next(reversed(str(error).strip().splitlines()), type(error).__name__)
 
 
 def load_runtime() -> Any:
     """Import `openvino`, for running models; it lacks `convert_model` unless that was loaded before.
 
-    Raises BrokenLibraryError when it is missing or broken.
+    Raises CannotCompileError when it is missing or broken.
     """
     with _lock, _hidden(_TELEMETRY, _TOOLS):
         try:
             import openvino
         except ImportError as error:
             raise_if_interrupted()
-            raise BrokenLibraryError(f"OpenVINO cannot be loaded ({error})") from error
+            raise CannotCompileError(f"OpenVINO cannot be loaded ({error})", passing=True) from error
     return openvino
 
 

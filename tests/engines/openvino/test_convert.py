@@ -22,10 +22,11 @@ from engines.families import (
 from marks import posix_only
 
 from ce_rerank.engines.openvino.cache import CompiledModel, find_compiled, prepare_compiled
-from ce_rerank.engines.openvino.compilable import CannotCompileError, MishapError, UnusableCacheError
 from ce_rerank.engines.openvino.golden import GOLDEN_TEXTS
-from ce_rerank.engines.openvino.manifest import maker_versions, read_manifest
-from ce_rerank.models.store import Checkpoint
+from ce_rerank.engines.openvino.manifest import maker_versions
+from ce_rerank.engines.openvino.runtime import CannotCompileError
+from ce_rerank.files import digest_file
+from ce_rerank.models.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +92,6 @@ def test_the_manifest_says_what_the_scores_depend_on(compiled: CompiledModel, ch
     assert manifest.model.inputs == ("input_ids", "attention_mask", "token_type_ids")
     assert manifest.model.max_length == MAX_LENGTH
     assert manifest.model.activation == "identity"
-    assert manifest.model.num_labels == 1
     assert sorted(manifest.files) == ["model.bin", "model.xml", "tokenizer.json"]
     assert [(pair.query, pair.document) for pair in manifest.golden] == list(GOLDEN_TEXTS)
     assert {len(pair.input_ids) for pair in manifest.golden} > {MAX_LENGTH}
@@ -123,8 +123,7 @@ def test_newer_files_with_the_same_content_are_the_same_model(
     os.utime(checkpoint.folder / "model.safetensors", ns=(1, 1))
     found = prepare_compiled(checkpoint)
     assert compilations() == 0
-    assert found.manifest.origin.fingerprint != compiled.manifest.origin.fingerprint
-    assert read_manifest(found.folder) == found.manifest
+    assert found == compiled
 
 
 def test_what_is_no_part_of_the_model_changes_nothing(
@@ -141,7 +140,7 @@ def test_a_changed_checkpoint_is_compiled_anew(
     assert find_compiled(checkpoint) is None
     changed = prepare_compiled(checkpoint)
     assert compilations() == 1
-    assert changed.folder == compiled.folder
+    assert not compiled.folder.exists()
     assert [pair.logit for pair in changed.manifest.golden] != [
         pair.logit for pair in compiled.manifest.golden
     ]
@@ -150,17 +149,46 @@ def test_a_changed_checkpoint_is_compiled_anew(
 @pytest.mark.parametrize(
     "maker", ["openvino", "torch", "transformers", "sentence-transformers", "tokenizers", "recipe"]
 )
-def test_another_version_of_what_makes_it_compiles_anew(
-    compiled: CompiledModel, checkpoint: Checkpoint, maker: str, compilations: Callable[[], int]
+def test_what_another_version_made_does_not_count(
+    compiled: CompiledModel, checkpoint: Checkpoint, maker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    older = {**compiled.manifest.origin.versions, maker: "0.1"}
-    replace(compiled.manifest, origin=replace(compiled.manifest.origin, versions=older)).write(
-        compiled.folder
-    )
+    versions = {**maker_versions(), maker: "99.0"}
+    monkeypatch.setattr("ce_rerank.engines.openvino.cache.maker_versions", lambda: versions)
     assert find_compiled(checkpoint) is None
-    if maker == "tokenizers":
-        assert prepare_compiled(checkpoint).manifest.golden == compiled.manifest.golden
-        assert compilations() == 1
+
+
+def test_what_another_version_made_is_replaced(
+    compiled: CompiledModel, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {**maker_versions(), "tokenizers": "99.0"}
+    monkeypatch.setattr("ce_rerank.engines.openvino.cache.maker_versions", lambda: versions)
+    assert prepare_compiled(checkpoint).manifest.golden == compiled.manifest.golden
+    assert not compiled.folder.exists()
+
+
+def test_a_checkpoint_is_known_by_its_content_wherever_it_lies(
+    compiled: CompiledModel, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoint.folder, tmp_path / "elsewhere")
+    assert find_compiled(replace(checkpoint, folder=tmp_path / "elsewhere")) == compiled
+
+
+def test_files_that_did_not_change_are_not_read_again(
+    compiled: CompiledModel, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def digest(path: Path) -> str:
+        read.append(path.name)
+        return digest_file(path)
+
+    assert find_compiled(checkpoint) == compiled
+    monkeypatch.setattr("ce_rerank.engines.openvino.cache.digest_file", digest)
+    assert find_compiled(checkpoint) == compiled
+    assert read == []
+    os.utime(compiled.folder / "model.bin")
+    assert find_compiled(checkpoint) == compiled
+    assert read == ["model.bin"]
 
 
 def test_two_revisions_live_side_by_side(checkpoint: Checkpoint, cache: Path, tmp_path: Path) -> None:
@@ -191,32 +219,17 @@ def flip(path: Path) -> None:
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        ("manifest.json", truncate), ("manifest.json", zero), ("manifest.json", flip),
-        ("model.xml", truncate), ("model.xml", zero), ("model.xml", flip), ("model.xml", Path.unlink),
-        ("tokenizer.json", truncate), ("tokenizer.json", flip), ("tokenizer.json", Path.unlink),
-        ("model.bin", truncate), ("model.bin", Path.unlink),
-    ],
-)  # fmt: skip
-def test_damage_is_noticed_without_reading_the_weights(
+@pytest.mark.parametrize("damage", [truncate, zero, flip, Path.unlink])
+@pytest.mark.parametrize("name", ["manifest.json", "model.xml", "model.bin", "tokenizer.json"])
+def test_damage_is_noticed(
     compiled: CompiledModel, checkpoint: Checkpoint, name: str, damage: Callable[[Path], None]
 ) -> None:
+    assert find_compiled(checkpoint) is not None
     damage(compiled.folder / name)
     assert find_compiled(checkpoint) is None
 
 
-@pytest.mark.parametrize("damage", [zero, flip])
-def test_damage_in_the_weights_is_noticed_by_reading_them(
-    compiled: CompiledModel, damage: Callable[[Path], None]
-) -> None:
-    assert compiled.weights_are_whole()
-    damage(compiled.folder / "model.bin")
-    assert not compiled.weights_are_whole()
-
-
-def test_a_damaged_model_is_made_anew_and_said_to_be(
+def test_a_damaged_model_is_compiled_again_and_said_to_be(
     compiled: CompiledModel, checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     flip(compiled.folder / "model.xml")
@@ -224,7 +237,7 @@ def test_a_damaged_model_is_made_anew_and_said_to_be(
     assert again.manifest.golden == compiled.manifest.golden
     assert again == find_compiled(checkpoint)
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert warnings == ["The compiled form of tiny was damaged on disk; it is made anew."]
+    assert warnings == ["The compiled form of tiny was damaged on disk; compiling it again."]
 
 
 def test_what_a_killed_process_left_is_no_model_and_is_removed(checkpoint: Checkpoint, cache: Path) -> None:
@@ -243,7 +256,7 @@ def compile_in_process(checkpoint: Checkpoint, before: str = "") -> subprocess.P
         "import logging, pathlib, sys\n"
         "logging.basicConfig(level=logging.INFO, stream=sys.stdout, format='%(message)s')\n"
         "from ce_rerank.engines.openvino.cache import prepare_compiled\n"
-        "from ce_rerank.models.store import Checkpoint\n"
+        "from ce_rerank.models.checkpoint import Checkpoint\n"
         f"prepare_compiled(Checkpoint('tiny', pathlib.Path({str(checkpoint.folder)!r}), 'folder'))\n"
         "print('done')"
     )
@@ -277,7 +290,7 @@ def test_a_process_killed_while_it_compiles_leaves_nothing_that_counts(
     process.communicate()
     assert list(cache.glob("compiled/*.unfinished/tokenizer.json"))
     assert find_compiled(checkpoint) is None
-    assert prepare_compiled(checkpoint).weights_are_whole()
+    assert prepare_compiled(checkpoint) == find_compiled(checkpoint)
     assert [path.name for path in cache.glob("compiled/*") if "unfinished" in path.name] == []
 
 
@@ -292,10 +305,11 @@ def test_what_could_not_be_compiled_is_not_tried_again(
         with pytest.raises(CannotCompileError, match=r"^OpenVINO cannot convert it \(no rule for odd\)$"):
             prepare_compiled(checkpoint)
     assert compilations() == 1
-    os.utime(checkpoint.folder / "config.json", ns=(1, 1))
+    config = checkpoint.folder / "config.json"
+    config.write_text(config.read_text() + "\n")
     monkeypatch.undo()
     monkeypatch.setenv("CE_RERANK_CACHE", str(cache))
-    assert prepare_compiled(checkpoint).weights_are_whole()
+    assert prepare_compiled(checkpoint) == find_compiled(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -309,9 +323,9 @@ def test_what_could_not_be_compiled_for_want_of_memory_is_tried_again(
 
     with monkeypatch.context() as patched:
         patched.setattr("ce_rerank.engines.openvino.convert.keep_pooled_token", fail)
-        with pytest.raises(MishapError, match=r"^there is too little memory to compile it$"):
+        with pytest.raises(CannotCompileError, match=r"^there is too little memory to compile it$"):
             prepare_compiled(checkpoint)
-    assert prepare_compiled(checkpoint).weights_are_whole()
+    assert prepare_compiled(checkpoint) == find_compiled(checkpoint)
 
 
 def test_a_disk_without_room_for_what_is_compiled_is_told_apart(
@@ -324,9 +338,9 @@ def test_a_disk_without_room_for_what_is_compiled_is_told_apart(
         patched.setattr(
             "ce_rerank.engines.openvino.convert.load_runtime", lambda: SimpleNamespace(save_model=fail)
         )
-        with pytest.raises(UnusableCacheError, match=r"^the cache cannot hold it \(OpenVINO could"):
+        with pytest.raises(CannotCompileError, match=r"^the cache cannot hold it \(OpenVINO could"):
             prepare_compiled(checkpoint)
-    assert prepare_compiled(checkpoint).weights_are_whole()
+    assert prepare_compiled(checkpoint) == find_compiled(checkpoint)
 
 
 def test_what_cannot_be_compiled_by_its_kind_is_declined_at_once(
@@ -339,5 +353,5 @@ def test_what_cannot_be_compiled_by_its_kind_is_declined_at_once(
 
 def test_a_cache_that_cannot_be_written_is_told_apart(checkpoint: Checkpoint, cache: Path) -> None:
     cache.write_text("a file where a folder should be")
-    with pytest.raises(UnusableCacheError, match="cannot be written"):
+    with pytest.raises(CannotCompileError, match="cannot be written"):
         prepare_compiled(checkpoint)

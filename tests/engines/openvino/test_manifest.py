@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import replace
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
+from marks import posix_only
 
 from ce_rerank.engines.openvino.manifest import (
     MANIFEST_NAME,
-    FileFacts,
     GoldenPair,
     Manifest,
     ModelFacts,
@@ -19,22 +21,27 @@ from ce_rerank.engines.openvino.manifest import (
     library_versions,
     maker_versions,
     read_manifest,
-    write_whole,
 )
+from ce_rerank.engines.tokenizer import Layout
 
 MANIFEST = Manifest(
-    origin=Origin("hub", "owner/name", "0123abc", "commit 0123abc", "5" * 64, {"openvino": "2026.0"}),
+    origin=Origin("hub", "owner/name", "0123abc", "7" * 64, "5" * 64, {"openvino": "2026.0"}),
     model=ModelFacts(
         inputs=("input_ids", "attention_mask"),
         max_length=512,
         activation="sigmoid",
         with_type_ids=False,
+        split_special_tokens=False,
         pad_token_id=1,
         pad_type_id=0,
         pad_left=False,
+        companions="any",
+        layout=Layout(before="task: ", between=" document: ", after="\n", trims=True),
+        instructed=None,
+        instruction="task: ",
     ),
     golden=(GoldenPair("a query", "ein Döcument 🌊", (0, 5, 2), (), -11.283199310302734),),
-    files={"model.xml": FileFacts(12, "a" * 64)},
+    files={"model.xml": "a" * 64, "model.bin": "b" * 64, "tokenizer.json": "c" * 64},
 )
 
 
@@ -47,7 +54,7 @@ def test_it_is_json_that_people_can_read(tmp_path: Path) -> None:
     MANIFEST.write(tmp_path)
     facts = json.loads((tmp_path / MANIFEST_NAME).read_text(encoding="utf-8"))
     assert facts["origin"]["name"] == "owner/name"
-    assert facts["model"]["num_labels"] == 1
+    assert facts["model"]["max_length"] == 512
     assert facts["golden"][0]["logit"] == -11.283199310302734
 
 
@@ -80,11 +87,54 @@ def test_a_folder_without_one_has_none(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) is None
 
 
-def test_a_new_fingerprint_changes_nothing_else() -> None:
-    changed = MANIFEST.with_fingerprint("files 1")
-    assert changed.origin.fingerprint == "files 1"
-    assert changed.with_fingerprint("commit 0123abc") == MANIFEST
-    assert replace(changed, origin=MANIFEST.origin) == MANIFEST
+def forge(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Write a manifest with odd content, as somebody would who knows how its digest is made."""
+    MANIFEST.write(folder)
+    facts = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    del facts["sha256"]
+    change(facts)
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    (folder / MANIFEST_NAME).write_text(json.dumps({**facts, "sha256": digest}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts.pop("model"),
+        lambda facts: facts["model"].pop("max_length"),
+        lambda facts: facts["model"].update(surprise=1),
+        lambda facts: facts["model"].update(activation="tanh"),
+        lambda facts: facts["model"].update(max_length="512"),
+        lambda facts: facts["model"].update(max_length=0),
+        lambda facts: facts["model"].update(inputs=["pixel_values"]),
+        lambda facts: facts["model"].update(inputs=None),
+        lambda facts: facts["model"].update(pad_left="no"),
+        lambda facts: facts["model"].update(companions="some"),
+        lambda facts: facts["origin"].update(name=None),
+        lambda facts: facts.update(golden=[]),
+        lambda facts: facts.update(golden=[1]),
+        lambda facts: facts["golden"][0].update(logit=None),
+        lambda facts: facts["golden"][0].update(input_ids=["1"]),
+        lambda facts: facts["golden"][0].update(token_type_ids=[0]),
+        lambda facts: facts.update(files=[]),
+        lambda facts: facts["files"].pop("model.bin"),
+        lambda facts: facts["files"].update({"../outside": "d" * 64}),
+        lambda facts: facts["files"].update({"/dev/zero": "d" * 64}),
+        lambda facts: facts["files"].update({"model.xml": None}),
+        lambda facts: facts.update(format=99),
+    ],
+)
+def test_odd_content_is_no_manifest(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    forge(tmp_path, lambda facts: None)
+    assert read_manifest(tmp_path) == MANIFEST
+    forge(tmp_path, change)
+    assert read_manifest(tmp_path) is None
+
+
+@posix_only
+def test_a_device_is_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_NAME).symlink_to("/dev/zero")
+    assert read_manifest(tmp_path) is None
 
 
 def test_the_versions_are_those_that_are_installed() -> None:
@@ -92,12 +142,3 @@ def test_the_versions_are_those_that_are_installed() -> None:
     assert list(versions) == ["openvino", "torch", "transformers", "sentence-transformers", "tokenizers"]
     assert versions == {name: metadata.version(name) for name in versions}
     assert maker_versions().items() > versions.items()
-
-
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_whole(path, "before")
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(path, "after \ud800")
-    assert path.read_text() == "before"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

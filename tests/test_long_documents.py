@@ -1,21 +1,27 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
-from fakes import CountingEngine, word_tokenizer
-from hypothesis import given
+from fakes import CountingEngine
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from trained_tokenizers import KINDS, texts, trained_tokenizer
 
 from ce_rerank import Document, Passage, RankOptions, Reranker, UnavailableError, UsageError
 from ce_rerank.engines.tokenizer import PairTokenizer
-from ce_rerank.reading import read_pairs
+from ce_rerank.passages import whole_passage
 
-# 32 tokens, of which three are special and one is the query: windows of 28 words.
+# 32 tokens, of which three are special and one is the query: passages of 28 words.
 BURIED = "zero " * 50 + "nine nine " + "zero " * 50
 
 
-def test_chunk_scores_the_best_window_and_says_where_it_is(counting_reranker: Reranker) -> None:
+def read_passages(reranker: Reranker, text: str, options: RankOptions) -> list[Passage]:
+    return [read.passage for read in reranker._read([("red", text)], options) if read.passage]
+
+
+def test_chunk_scores_the_best_passage_and_says_where_it_is(counting_reranker: Reranker) -> None:
     (hit,) = counting_reranker.rank("red", [BURIED], long="chunk", scores="logit")
     assert hit.score == 18.0
     assert hit.passage is not None
@@ -44,7 +50,7 @@ def test_the_passages_line_is_counted_from_one(counting_reranker: Reranker) -> N
     assert (hit.passage.line, hit.passage.text.split()) == (3, ["nine"] * 10)
 
 
-def test_the_first_window_alone_is_not_the_whole_document(
+def test_the_first_passage_alone_is_not_the_whole_document(
     counting_reranker: Reranker, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = "one " * 56
@@ -52,7 +58,7 @@ def test_the_first_window_alone_is_not_the_whole_document(
     assert (hit.truncated, hit.characters_read) == (True, hit.end)
     assert hit.characters_read < len(text)
     assert caplog.messages == [
-        "1 of 1 documents were read in one window alone, and 50% of their text was not read. "
+        "1 of 1 documents were read in one passage alone, and 50% of their text was not read. "
         'Give pool="max" to score them whole.'
     ]
 
@@ -62,32 +68,26 @@ def test_how_much_is_read_at_a_time_changes_nothing(
 ) -> None:
     texts = [BURIED, "five", BURIED + "nine", "one"]
     whole = counting_reranker.rank("red", texts, long="chunk")
-    for name in ("_PAIRS_AT_A_TIME", "_PASSAGES_AT_A_TIME"):
-        monkeypatch.setattr(f"ce_rerank.reading.{name}", 2)
+    for name in ("_ROWS_AT_A_TIME", "_PASSAGES_AT_A_TIME"):
+        monkeypatch.setattr(f"ce_rerank.reranker.{name}", 2)
     assert counting_reranker.rank("red", texts, long="chunk") == whole
 
 
-def test_windows_overlap_by_a_quarter_unless_told_otherwise(counting_reranker: Reranker) -> None:
+def test_passages_overlap_by_a_quarter_unless_told_otherwise(counting_reranker: Reranker) -> None:
     options = RankOptions(long="chunk", chunk_tokens=20)
-    readings = list(read_pairs(CountingEngine().tokenizer, [("red", "one " * 100)], options))
-    starts = [reading.passage.start for reading in readings if reading.passage is not None]
-    assert starts[:3] == [0, 15 * len("one "), 30 * len("one ")]
+    passages = read_passages(counting_reranker, "one " * 100, options)
+    assert [passage.start for passage in passages[:3]] == [0, 15 * len("one "), 30 * len("one ")]
 
 
-def test_reading_stops_where_the_last_window_does(counting_reranker: Reranker) -> None:
+def test_reading_stops_where_the_last_passage_does(counting_reranker: Reranker) -> None:
     text = "nine " * 30 + "zero " * 30
     (hit,) = counting_reranker.rank("red", [text], long="chunk")
     assert (hit.start, hit.truncated, hit.characters_read) == (0, False, len(text))
 
 
-def test_windows_may_be_smaller_than_the_model(counting_engine: CountingEngine) -> None:
-    pairs = [("red", "one " * 12)]
+def test_passages_may_be_smaller_than_the_model(counting_reranker: Reranker) -> None:
     options = RankOptions(long="chunk", chunk_tokens=5, chunk_overlap=0)
-    texts = [
-        reading.passage.text.split()
-        for reading in read_pairs(counting_engine.tokenizer, pairs, options)
-        if reading.passage
-    ]
+    texts = [passage.text.split() for passage in read_passages(counting_reranker, "one " * 12, options)]
     assert [word for words in texts for word in words] == ["one"] * 12
     assert max(len(words) for words in texts) == 5
 
@@ -106,14 +106,14 @@ def test_pools(counting_reranker: Reranker) -> None:
     assert [hit.passage.text.split()[0] for hit in scores.values() if hit.passage] == ["nine", "nine", "one"]
 
 
-def test_windows_are_pooled_on_the_models_own_scale(counting_reranker: Reranker) -> None:
+def test_passages_are_pooled_on_the_models_own_scale(counting_reranker: Reranker) -> None:
     text = "one " * 5 + "two " * 5
-    windows = {"long": "chunk", "chunk_tokens": 5, "chunk_overlap": 0, "pool": "mean-top3"}
-    (hit,) = counting_reranker.rank("red", [text], **windows, scores="sigmoid")  # type: ignore[arg-type]
+    passages = {"long": "chunk", "chunk_tokens": 5, "chunk_overlap": 0, "pool": "mean-top3"}
+    (hit,) = counting_reranker.rank("red", [text], **passages, scores="sigmoid")  # type: ignore[arg-type]
     assert hit.score == pytest.approx(1 / (1 + math.exp(-7.5)))
 
 
-def test_a_window_without_a_score_is_not_hidden_by_a_better_one(counting_reranker: Reranker) -> None:
+def test_a_passage_without_a_score_is_not_hidden_by_a_better_one(counting_reranker: Reranker) -> None:
     text = "one " * 5 + "inf " * 5 + "two " * 5
     with pytest.raises(UnavailableError, match="The model gave inf for document 0"):
         counting_reranker.rank("red", [text], long="chunk", chunk_tokens=5, chunk_overlap=0)
@@ -129,28 +129,58 @@ def test_documents_of_one_ranking_may_be_long_and_short(counting_reranker: Reran
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"chunk_tokens": 32}, "Windows of 32 tokens leave a query no room in the model's 32"),
-        ({"chunk_tokens": 5, "chunk_overlap": 5}, "Windows of 5 tokens cannot overlap by 5"),
+        ({"chunk_tokens": 32}, "Passages of 32 tokens leave a query no room in the model's 32"),
+        ({"chunk_tokens": 5, "chunk_overlap": 5}, "Passages of 5 tokens cannot overlap by 5"),
     ],
 )
-def test_windows_that_cannot_be_are_refused(
+def test_passages_that_cannot_be_are_refused(
     counting_reranker: Reranker, options: dict[str, int], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
         counting_reranker.rank("red", [BURIED], long="chunk", **options)  # type: ignore[arg-type]
 
 
+def reranker_of(kind: str, max_length: int) -> Reranker:
+    engine = CountingEngine(max_length)
+    engine.tokenizer = PairTokenizer(trained_tokenizer(kind), max_length=max_length, with_type_ids=False)
+    return Reranker.from_engine(engine)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40)
 @given(
-    st.lists(
-        st.sampled_from(["one", "two ", "\n", " ", "é", "🙂", "中文", "x" * 40, ". "]), max_size=120
-    ).map("".join),
-    st.integers(1, 20),
+    text=texts(150),
+    query=st.sampled_from(["the", "这文", "dog fox"]),
+    max_length=st.integers(24, 48),
+    chunk_tokens=st.one_of(st.none(), st.integers(1, 20)),
 )
-def test_windows_are_read_whole_and_cover_every_token(text: str, chunk_tokens: int) -> None:
-    tokenizer = PairTokenizer(word_tokenizer(), max_length=32, with_type_ids=True)
-    options = RankOptions(long="chunk", chunk_tokens=chunk_tokens)
-    readings = list(read_pairs(tokenizer, [("red", text)], options))
-    assert not any(reading.tokens.truncated for reading in readings)
-    windows = [(reading.passage.start, reading.passage.end) for reading in readings if reading.passage]
-    for start, end in tokenizer.token_spans(text) if windows else ():
-        assert any(first <= start and end <= last for first, last in windows)
+def test_passages_are_read_whole_beside_their_query(
+    kind: str, text: str, query: str, max_length: int, chunk_tokens: int | None
+) -> None:
+    reranker = reranker_of(kind, max_length)
+    reads = list(reranker._read([(query, text)], RankOptions(long="chunk", chunk_tokens=chunk_tokens)))
+    passages = [read.passage for read in reads if read.passage is not None]
+    assert len(passages) == len(reads)
+    assert (passages[0].start, passages[-1].end) == (0, len(text))
+    assert all(after.start <= before.end for before, after in pairwise(passages))
+    for read, passage in zip(reads, passages, strict=True):
+        assert passage.text == text[passage.start : passage.end]
+        assert not read.row.truncated or len(passage.text) == 1
+        assert read.row == reranker._engine.tokenizer.encode([(query, passage.text)])[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40)
+@given(text=texts(40))
+def test_a_document_that_fits_is_fed_to_the_model_as_if_it_were_not_chunked(kind: str, text: str) -> None:
+    reranker = reranker_of(kind, 64)
+    ((_, row, _),) = reranker._read([("the", text)], RankOptions())
+    reads = list(reranker._read([("the", text)], RankOptions(long="chunk")))
+    assert row.truncated or reads == [(0, row, whole_passage(text))]
+
+
+def test_progress_counts_documents_and_not_passages(counting_reranker: Reranker) -> None:
+    done: list[int] = []
+    documents = ["one " * 100, "", "two", "three " * 300, "..."]
+    counting_reranker.rank("red", documents, long="chunk", on_progress=done.append)
+    assert sum(done) == len(documents)
