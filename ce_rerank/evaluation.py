@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 import logging
-import math
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,16 +107,6 @@ class Evaluation:
     runs: tuple[MeasuredRun, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Gain:
-    """How much better a run does on one query than the first run; negative when it does worse."""
-
-    query_id: str
-    before: float
-    after: float
-    delta: float
-
-
 def load_judgements(readable: Readable) -> Judgements:
     """Read judgements in any form, see `read_judgements`; raise InputError when there are none.
 
@@ -190,8 +180,9 @@ def parse_measures(names: Iterable[str]) -> list[Measure]:
             evaluator = ir_measures.evaluator([measure], {"1": {"a": 1, "b": 0}})
             list(evaluator.iter_calc({"1": {"a": 2.0, "b": 1.0}}))
         except Exception as error:
+            reason = re.sub(r"invalid param (\w+)=<object .*", r"it needs a \1", str(error).rstrip("."))
             raise UsageError(
-                f"{name!r} is not a measure that ir_measures can calculate ({str(error).rstrip('.')}).",
+                f"{name!r} is not a measure that ir_measures can calculate ({reason}).",
                 hint=f"Measures look like {', '.join(DEFAULT_MEASURES)}; see https://ir-measur.es",
             ) from None
         measures.append(measure)
@@ -216,17 +207,6 @@ def evaluate(
     for name in names if len(measured) > 1 else ():
         _compare(measured[0], measured[1:], name)
     return Evaluation(judgements.name, names, query_ids, tuple(measured))
-
-
-def list_gains(evaluation: Evaluation, run: MeasuredRun, measure: str) -> list[Gain]:
-    """Return each query's values in the first run and in `run`, the largest gain first, ties by query id.
-
-    Queries for which the measure is not defined in one of the two are left out.
-    """
-    before, after = evaluation.runs[0].by_query[measure], run.by_query[measure]
-    rows = zip(evaluation.query_ids, before.tolist(), after.tolist(), (after - before).tolist(), strict=True)
-    gains = [Gain(*row) for row in rows if not math.isnan(row[3])]
-    return sorted(gains, key=lambda gain: -gain.delta)
 
 
 def _measure_run(

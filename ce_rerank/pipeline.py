@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import InputError, UnavailableError, UsageError, told_from
-from .ranking import is_blank, pool_passages, select_top, sigmoid
+from .formats.fields import find_number
+from .ranking import blend, is_blank, pool_passages, select_top, sigmoid
 from .types import Candidates, Coverage, Pair, Passage, RankedDocument, Ranking, RankOptions, ScoreScale
 
 if TYPE_CHECKING:
@@ -117,46 +118,86 @@ class Pipeline:
 
         Raises InputError and UnavailableError as `rank` does. What was cut is marked and not logged.
         """
-        scored = self._score(lists, options, on_progress)
-        rankings = []
-        start = 0
-        for candidates in lists:
-            part = slice(start, start + len(candidates.documents))
-            self._warn_of_equal_logits(scored, part)
-            scores = scored.scores[part].tolist()
-            results = tuple(
-                RankedDocument(
-                    document=candidates.documents[place],
-                    index=place,
-                    rank=rank,
-                    score=scores[place],
-                    tokens=int(scored.tokens[start + place]),
-                    truncated=bool(scored.truncated[start + place]),
-                    characters_read=int(scored.characters_read[start + place]),
-                    passage=scored.passages[start + place],
-                )
-                for rank, place in enumerate(
-                    select_top(scores, top_k=options.top_k, min_score=options.min_score), start=1
-                )
-            )
-            rankings.append(Ranking(candidates.query, results, scored.coverage(part)))
-            start = part.stop
-        return rankings
+        lists = [self._take_first_stage(candidates, options) for candidates in lists]
+        scored = self.score_lists(lists, options, on_progress)
+        return [self.make_ranking(one, of_one, options) for one, of_one in zip(lists, scored, strict=True)]
 
-    def _score(
+    def _take_first_stage(self, candidates: Candidates, options: RankOptions) -> Candidates:
+        """Return the documents that BM25 chooses, or those given with the first scores that they carry."""
+        if options.bm25 is not None and not candidates.first_scores:
+            try:
+                from .retrieval import choose
+            except ImportError as error:
+                raise UnavailableError(
+                    f"bm25 needs {error.name}.", hint="Install it: pip install 'ce-rerank[bm25]'"
+                ) from None
+            chosen = choose(candidates, options)
+            if candidates.documents and not chosen.documents:
+                name = told_from(candidates.query.origin, f'"{candidates.query.text}"')
+                log.warning("No document shares a word with the query %s, so that none is scored.", name)
+            return chosen
+        if options.first_score_field is not None:
+            name = options.first_score_field
+            scores = [find_number(one, name, place) for place, one in enumerate(candidates.documents)]
+            return replace(candidates, first_scores=scores)
+        return candidates
+
+    def make_ranking(self, candidates: Candidates, scored: Scored, options: RankOptions) -> Ranking:
+        """Rank a query's documents by what came of them: scale, order, threshold and number of results."""
+        self._warn_of_equal_logits(scored)
+        values = self._to_scale(scored.logits, options.scores)
+        on_scale: list[float] | None = None
+        first_ranks: dict[int, int] = {}
+        if options.blend and len(candidates.first_scores) != len(candidates.documents):
+            raise UsageError(
+                "blend mixes in a first stage's score, and there is none.",
+                hint="Give bm25 or first_score_field.",
+            )
+        if options.blend:
+            on_scale = values.tolist()
+            values = blend(scored.logits, candidates.first_scores, options.blend)
+        if candidates.places is not None:
+            order = select_top(candidates.first_scores)
+            first_ranks = {place: rank for rank, place in enumerate(order, start=1)}
+        scores: list[float] = values.tolist()
+        results = tuple(
+            RankedDocument(
+                document=candidates.documents[place],
+                index=place if candidates.places is None else candidates.places[place],
+                rank=rank,
+                score=scores[place],
+                tokens=int(scored.tokens[place]),
+                truncated=bool(scored.truncated[place]),
+                characters_read=int(scored.characters_read[place]),
+                passage=scored.passages[place],
+                model_score=on_scale[place] if on_scale else None,
+                first_score=candidates.first_scores[place] if candidates.first_scores else None,
+                first_rank=first_ranks.get(place),
+            )
+            for rank, place in enumerate(
+                select_top(scores, top_k=options.top_k, min_score=options.min_score), start=1
+            )
+        )
+        coverage = replace(scored.coverage, left_out=candidates.left_out)
+        return Ranking(candidates.query, results, coverage)
+
+    def score_lists(
         self,
         lists: Sequence[Candidates],
         options: RankOptions,
         on_progress: Progress | None = None,
         *,
         with_blanks: bool = False,
-    ) -> _Scored:
-        """Score all documents; a blank one gets -inf, or what the model gives it `with_blanks`."""
+    ) -> list[Scored]:
+        """Score all documents of several queries together; return what came of each query's, in their order.
+
+        A blank document is not scored, except `with_blanks`. Of the options those about long documents count.
+        """
         import numpy as np
 
         self._require_room(lists)
         pairs = _pairs_of(lists)
-        scored = _Scored.unread([text for _, text in pairs])
+        scored = Scored.unread([text for _, text in pairs])
         skipped = (
             set() if with_blanks else {place for place, text in enumerate(scored.texts) if is_blank(text)}
         )
@@ -183,9 +224,7 @@ class Pipeline:
         _require_numbers(of_rows, columns[:, 0], lists)
         places, counts = np.unique(columns[:, 0], return_counts=True)
         # Pooled as logits, so that the same passage is the best on every scale.
-        pooled, best = pool_passages(of_rows, counts, options.pool)
-        scored.logits[places] = pooled
-        scored.scores[places] = self._to_scale(pooled, options.scores)
+        scored.logits[places], best = pool_passages(of_rows, counts, options.pool)
         scored.tokens[places] = columns[best, 1]
         first_of_each = np.cumsum(counts) - counts
         read = np.maximum.reduceat(columns[:, 3], first_of_each) if facts else columns[:, 3]
@@ -194,7 +233,7 @@ class Pipeline:
         scored.characters_read[places] = read
         for place, number in zip(places.tolist(), best.tolist(), strict=True):
             scored.passages[place] = passages[number]
-        return scored
+        return list(scored.split([len(candidates.documents) for candidates in lists]))
 
     def _read(
         self, pairs: Sequence[Pair], options: RankOptions, skipped: Container[int] = ()
@@ -259,9 +298,13 @@ class Pipeline:
             yield from self._fit(place, query, text, list(parts))
 
     def _to_scale(self, logits: NDArray[np.float32], scale: ScoreScale) -> NDArray[np.float32]:
+        """Return scores on a scale; those of documents that were not scored stay -inf."""
+        import numpy as np
+
         if scale == "logit":
             return logits
-        return sigmoid(logits) if scale == "sigmoid" else self._engine.activate(logits)
+        scores = sigmoid(logits) if scale == "sigmoid" else self._engine.activate(logits)
+        return np.where(np.isneginf(logits), logits, scores)
 
     def _require_room(self, lists: Sequence[Candidates]) -> None:
         """Refuse a query that leaves too little of the model for documents: it is never cut itself."""
@@ -295,16 +338,16 @@ class Pipeline:
                 "cut to what it leaves; sentence-transformers would cut the query, too, and score otherwise."
             )
 
-    def _warn_of_equal_logits(self, scored: _Scored, part: slice) -> None:
+    def _warn_of_equal_logits(self, scored: Scored) -> None:
         """Warn, once, when all of two or more different documents have the same logit, to the bit."""
-        logits = scored.logits[part]
+        logits = scored.logits
         is_scored = logits > -float("inf")
         if is_scored.sum() < 2 or logits[is_scored].min() < logits.max():
             return
-        ends = scored.characters_read[part].tolist()
+        ends = scored.characters_read.tolist()
         read = {
             " ".join(text[:end].lower().split())
-            for text, end, counts in zip(scored.texts[part], ends, is_scored, strict=True)
+            for text, end, counts in zip(scored.texts, ends, is_scored, strict=True)
             if counts
         }
         if len(read) > 1:
@@ -330,45 +373,72 @@ class _Read(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
-    """What came of documents, in their order: arrays of shape (documents,)."""
+class Scored:
+    """What came of documents, in their order: arrays of shape (documents,).
+
+    The logit of a document that was not scored, since it is blank, is -inf.
+    """
 
     texts: list[str]
     logits: NDArray[np.float32]
-    scores: NDArray[np.float32]
     tokens: NDArray[np.intp]
     truncated: NDArray[np.bool_]
     characters_read: NDArray[np.intp]
     passages: list[Passage | None]
 
     @classmethod
-    def unread(cls, texts: list[str]) -> _Scored:
+    def unread(cls, texts: list[str]) -> Scored:
         """Return what holds for documents that are not scored."""
         import numpy as np
 
         count = len(texts)
-        lowest = np.full(count, -np.inf, np.float32)
-        lengths = np.fromiter(map(len, texts), np.intp, count)
         return cls(
             texts,
-            lowest,
-            lowest.copy(),
+            np.full(count, -np.inf, np.float32),
             np.zeros(count, np.intp),
             np.zeros(count, bool),
-            lengths,
+            np.fromiter(map(len, texts), np.intp, count),
             [None] * count,
         )
 
-    def coverage(self, part: slice) -> Coverage:
-        """Return how much of some of the documents was read."""
-        truncated = self.truncated[part].nonzero()[0]
-        texts = self.texts[part]
+    @classmethod
+    def join(cls, parts: Sequence[Scored]) -> Scored:
+        """Return what came of the documents of all parts, one part after the other."""
+        import numpy as np
+
+        joined = cls.unread([text for part in parts for text in part.texts])
+        if parts:
+            for name in ("logits", "tokens", "truncated", "characters_read"):
+                getattr(joined, name)[:] = np.concatenate([getattr(part, name) for part in parts])
+            joined.passages[:] = [passage for part in parts for passage in part.passages]
+        return joined
+
+    def split(self, counts: Iterable[int]) -> Iterator[Scored]:
+        """Yield so many documents at a time."""
+        start = 0
+        for count in counts:
+            part = slice(start, start + count)
+            yield Scored(
+                self.texts[part],
+                self.logits[part],
+                self.tokens[part],
+                self.truncated[part],
+                self.characters_read[part],
+                self.passages[part],
+            )
+            start += count
+
+    @property
+    def coverage(self) -> Coverage:
+        """How much of the documents was read."""
+        truncated = self.truncated.nonzero()[0]
         return Coverage(
-            documents=len(texts),
+            documents=len(self.texts),
             truncated=len(truncated),
-            cut_characters=sum(len(texts[place]) for place in truncated),
-            read_characters=int(self.characters_read[part][truncated].sum()),
-            blank=int((self.tokens[part] == 0).sum()),
+            cut_characters=sum(len(self.texts[place]) for place in truncated),
+            read_characters=int(self.characters_read[truncated].sum()),
+            blank=int((self.tokens == 0).sum()),
+            tokens=int(self.tokens.sum()),
         )
 
 

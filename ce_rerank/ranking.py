@@ -83,3 +83,24 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     grown = np.exp(logits[~positive])
     scores[~positive] = grown / (1 + grown)
     return scores
+
+
+def blend(logits: NDArray[np.float32], first_scores: Sequence[float], weight: float) -> NDArray[np.float32]:
+    """Mix the model's scores with a first stage's: (1 - weight) * model + weight * first.
+
+    Both are standardised over the documents first (mean 0, deviation 1); a deviation of 0 gives 0. Documents
+    that were not scored, with a logit of -inf, take no part and stay so. Arrays are of shape (documents,).
+    """
+    import numpy as np
+
+    scored = ~np.isneginf(logits)
+    mixed = np.zeros(int(scored.sum()), np.float64)
+    for values, share in ((logits, 1 - weight), (first_scores, weight)):
+        of_scored = np.asarray(values, np.float64)[scored]
+        centred = of_scored - of_scored.mean() if len(of_scored) else of_scored
+        deviation = centred.std() if len(of_scored) else 0.0
+        if deviation > 0:
+            mixed += share * centred / deviation
+    blended = np.full(len(logits), -np.inf, np.float32)
+    blended[scored] = mixed
+    return blended

@@ -20,7 +20,7 @@ from .inputs import (
     as_pairs,
     read_candidates,
 )
-from .pipeline import Pipeline, Progress
+from .pipeline import Pipeline, Progress, Scored
 from .types import (
     Coverage,
     EngineName,
@@ -148,6 +148,10 @@ class Reranker(Pipeline):
         chunk_tokens: int | None = None,
         chunk_overlap: int | None = None,
         pool: PoolName = "max",
+        bm25: int | None = None,
+        bm25_language: str = "english",
+        first_score_field: str | None = None,
+        blend: float = 0.0,
         text_field: str | Sequence[str] = (),
         id_field: str | None = None,
         on_progress: Progress | None = None,
@@ -166,7 +170,10 @@ class Reranker(Pipeline):
         Raises UsageError for arguments that cannot mean anything, InputError for a document or query that
         cannot be scored, UnavailableError when the model gives no number for one.
         """
-        options = RankOptions(top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool)
+        options = RankOptions(
+            top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool,
+            bm25, bm25_language, first_score_field, blend,
+        )  # fmt: skip
         if on_progress is not None and not callable(on_progress):
             raise UsageError(f"on_progress is {on_progress!r}.", hint="Give a function of one number.")
         candidates = as_candidates(query, documents, rules=as_field_rules(text_field, id_field))
@@ -185,6 +192,10 @@ class Reranker(Pipeline):
         chunk_tokens: int | None = None,
         chunk_overlap: int | None = None,
         pool: PoolName = "max",
+        bm25: int | None = None,
+        bm25_language: str = "english",
+        first_score_field: str | None = None,
+        blend: float = 0.0,
         text_field: str | Sequence[str] = (),
         id_field: str | None = None,
     ) -> Iterator[Ranking]:
@@ -195,7 +206,10 @@ class Reranker(Pipeline):
         marked in the results and not logged. Raises as `rank` does.
         """
         with for_python():
-            options = RankOptions(top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool)
+            options = RankOptions(
+            top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool,
+            bm25, bm25_language, first_score_field, blend,
+        )  # fmt: skip
             lists = read_candidates(queries, as_field_rules(text_field, id_field))
             for candidates in self.plan_pools(options).cut(lists):
                 yield from self.rank_lists(candidates, options)
@@ -210,10 +224,11 @@ class Reranker(Pipeline):
         documents get what the model gives them. How many documents were cut is logged as a warning. Raises as
         `rank` does.
         """
-        scored = self._score(as_pairs(pairs), RankOptions(scores=scores), with_blanks=True)
-        self._warn_of_unread(scored.coverage(slice(None)))
-        self._warn_of_equal_logits(scored, slice(None))
-        return scored.scores
+        parts = self.score_lists(as_pairs(pairs), RankOptions(), with_blanks=True)
+        scored = Scored.join(parts)
+        self._warn_of_unread(scored.coverage)
+        self._warn_of_equal_logits(scored)
+        return self._to_scale(scored.logits, scores)
 
     def _warn_of_unread(self, coverage: Coverage, long: LongPolicy | None = None) -> None:
         for sentence in coverage.describe(self.info.max_length, long):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import bm25s
@@ -18,8 +19,10 @@ import numpy as np
 import Stemmer
 
 from .errors import UsageError
+from .types import Candidates, RankOptions
 
 _K1, _B = 1.5, 0.75
+_PART_WORDS, _PART_STEP = 200, 100  # of a long document that is scored by passages: each part counts alone
 
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
@@ -83,6 +86,45 @@ class Bm25Index:
             known = self._stem_ids.setdefault(self._stem(word), len(self._stem_ids))
             self._word_ids[word] = known
         return known
+
+
+def choose(candidates: Candidates, options: RankOptions) -> Candidates:
+    """Return the `options.bm25` documents that BM25 finds best, in their first order; there may be none.
+
+    Where long documents are scored by passages, a document is as good as the best part of it.
+    """
+    assert options.bm25 is not None
+    owners: list[int] = []
+
+    def texts() -> Iterator[str]:
+        for place, document in enumerate(candidates.documents):
+            parts = _cut_parts(document.text) if options.long == "chunk" else [document.text]
+            owners.extend([place] * len(parts))
+            yield from parts
+
+    index = Bm25Index(texts(), language=options.bm25_language)
+    best: dict[int, float] = {}
+    for part, score in index.search(candidates.query.text, len(index)):
+        if len(best) == options.bm25:
+            break
+        best.setdefault(owners[part], score)
+    places = sorted(best)
+    return replace(
+        candidates,
+        documents=[candidates.documents[place] for place in places],
+        first_scores=[best[place] for place in places],
+        places=places,
+        left_out=len(candidates.documents) - len(places),
+    )
+
+
+def _cut_parts(text: str) -> list[str]:
+    """Cut a text into overlapping parts of some words each."""
+    words = text.split()
+    return [
+        " ".join(words[start : start + _PART_WORDS])
+        for start in range(0, max(1, len(words) - _PART_STEP), _PART_STEP)
+    ]
 
 
 def _split_words(text: str) -> Iterator[str]:

@@ -52,10 +52,18 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """One query and the documents to rank for it, in their first order; there may be none."""
+    """One query and the documents to rank for it, in their first order; there may be none.
+
+    `first_scores` are those of a first stage, one for each document, where there is one. Where it chose the
+    documents among more, `places` are those that they had in the input, from 0, and `left_out` were not
+    chosen.
+    """
 
     query: Query
     documents: Sequence[Document]
+    first_scores: Sequence[float] = ()
+    places: Sequence[int] | None = None
+    left_out: int = 0
 
     @property
     def characters(self) -> int:
@@ -82,7 +90,11 @@ class RankOptions:
     `top_k` keeps that many documents, None all; `min_score` keeps none below, on the scale that `scores`
     names. `long` says what to do with a document that is longer than the model: `truncate` reads its
     beginning, `chunk` scores passages of `chunk_tokens` tokens (default: what the query leaves) that overlap
-    by `chunk_overlap` (default: a quarter) and pools their scores by `pool`, `error` refuses it.
+    by `chunk_overlap` (default: a quarter) and pools their scores by `pool`, `error` refuses it. `blend`,
+    from 0 to 1, is the weight of the first stage's score beside the model's, see `ranking.blend`. That score
+    is BM25's, where `bm25` is the number of documents to choose by it (in `bm25_language`, see
+    `retrieval.languages`), or the number in the field `first_score_field` of each document, with a minus sign
+    before the name where less is better.
     """
 
     top_k: int | None = None
@@ -92,9 +104,13 @@ class RankOptions:
     chunk_tokens: int | None = None
     chunk_overlap: int | None = None
     pool: PoolName = "max"
+    bm25: int | None = None
+    bm25_language: str = "english"
+    first_score_field: str | None = None
+    blend: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("top_k", "chunk_tokens", "chunk_overlap"):
+        for name in ("top_k", "chunk_tokens", "chunk_overlap", "bm25"):
             require_whole_number(name, getattr(self, name))
         if not isinstance(self.min_score, Real | None):
             raise UsageError(f"min_score is {self.min_score!r}.", hint="Give a number.")
@@ -104,9 +120,15 @@ class RankOptions:
             )
         if self.min_score is not None and self.min_score != self.min_score:
             raise UsageError("min_score is NaN.", hint="Give a number.")
+        if not isinstance(self.blend, Real) or not 0 <= self.blend <= 1:
+            raise UsageError(f"blend is {self.blend!r}.", hint="Give a number from 0 to 1.")
         require_choice("scores", self.scores, get_args(ScoreScale))
         require_choice("long", self.long, get_args(LongPolicy))
         require_choice("pool", self.pool, get_args(PoolName))
+        if self.bm25 is not None and self.bm25 < 1:
+            raise UsageError(f"bm25 is {self.bm25}.", hint="Give at least 1.")
+        if self.bm25 is not None and self.first_score_field is not None:
+            raise UsageError("Both --bm25 and --first-score-field are given.", hint="Give one of them.")
         if self.chunk_tokens is not None and self.chunk_tokens < 1:
             raise UsageError(f"chunk_tokens is {self.chunk_tokens}.", hint="Give at least 1.")
         if self.chunk_overlap is not None and self.chunk_overlap < 0:
@@ -150,7 +172,8 @@ class RankedDocument:
     float32 that the model gave, widened; -inf for a blank document, which is not scored. `tokens` counts what
     the model was fed: query, document (or the best passage) and special tokens. `truncated` is True when a
     part of the document was not read, and `characters_read` is the offset where reading stopped, in whatever
-    passage that was.
+    passage that was. `first_score` is that of a first stage, if there is one, and `first_rank` the place,
+    from 1, at which it chose the document. `model_score` is the model's where `score` is blended of the two.
     """
 
     document: Document
@@ -161,6 +184,9 @@ class RankedDocument:
     truncated: bool = False
     characters_read: int = 0
     passage: Passage | None = None
+    model_score: float | None = None
+    first_score: float | None = None
+    first_rank: int | None = None
 
     @property
     def text(self) -> str:
@@ -188,7 +214,8 @@ class Coverage:
     """How much of what came in was read: `truncated` of `documents` were cut.
 
     Those had `cut_characters` characters, of which the model saw `read_characters`. `blank` documents have no
-    letter, digit or symbol, and were not scored.
+    letter, digit or symbol, and were not scored. `tokens` counts what the model was fed of the rest.
+    `left_out` documents, not among the `documents`, were not chosen by a first stage.
     """
 
     documents: int = 0
@@ -196,6 +223,8 @@ class Coverage:
     cut_characters: int = 0
     read_characters: int = 0
     blank: int = 0
+    tokens: int = 0
+    left_out: int = 0
 
     def __add__(self, other: Coverage) -> Coverage:
         return Coverage(
@@ -204,6 +233,8 @@ class Coverage:
             self.cut_characters + other.cut_characters,
             self.read_characters + other.read_characters,
             self.blank + other.blank,
+            self.tokens + other.tokens,
+            self.left_out + other.left_out,
         )
 
     def describe(self, max_length: int, long: LongPolicy | None = None) -> Iterator[str]:

@@ -23,7 +23,7 @@ from ce_rerank.engines.base import EngineOptions
 from ce_rerank.engines.batching import Float32s, TokenBatch
 from ce_rerank.errors import InputError
 from ce_rerank.formats.source import Reject
-from ce_rerank.models.store import Checkpoint
+from ce_rerank.models.checkpoint import Checkpoint
 from ce_rerank.types import Candidates, Document, Query
 
 FEW_TOKENS = 32_768

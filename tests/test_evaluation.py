@@ -17,12 +17,10 @@ from ce_rerank.errors import InputError, UnavailableError, UsageError
 from ce_rerank.evaluation import (
     DEFAULT_MEASURES,
     Evaluation,
-    Gain,
     Judgements,
     Run,
     correct_holm,
     evaluate,
-    list_gains,
     load_judgements,
     load_run,
     parse_measures,
@@ -231,19 +229,6 @@ def test_holm_multiplies_the_smallest_by_the_number_of_comparisons() -> None:
     assert correct_holm([0.2]) == [0.2]
 
 
-def test_gains_come_largest_first_and_equal_ones_by_query() -> None:
-    judged = judgements(q10={"a": 1}, q9={"a": 1}, **{"10": {"a": 1}, "9": {"a": 1}})
-    before = run("before", q10="ba", q9="ba", **{"10": "ab", "9": "ba"})
-    after = run("after", q10="ab", q9="ab", **{"10": "ba", "9": "ba"})
-    evaluation = evaluate([before, after], judged, ["RR"])
-    assert list_gains(evaluation, evaluation.runs[1], "RR") == [
-        Gain("q9", 0.5, 1.0, 0.5),
-        Gain("q10", 0.5, 1.0, 0.5),
-        Gain("9", 0.5, 0.5, 0.0),
-        Gain("10", 1.0, 0.5, -0.5),
-    ]
-
-
 def test_query_ids_that_are_numbers_are_sorted_as_numbers() -> None:
     judged = judgements(**{query_id: {"a": 1} for query_id in ("q10", "10", "9", "q9")})
     assert evaluate([run("run", q9="a")], judged, ["RR"]).query_ids == ("9", "10", "q9", "q10")
@@ -254,7 +239,6 @@ def test_a_query_for_which_a_measure_is_not_defined_is_in_no_comparison() -> Non
     evaluation = evaluate([run("one", q1="ba", q2="ab"), run("two", q1="ab", q2="ab")], judged, ["Accuracy"])
     comparison = evaluation.runs[1].comparisons["Accuracy"]
     assert (comparison.better, comparison.worse, comparison.same) == (1, 0, 0)
-    assert [gain.query_id for gain in list_gains(evaluation, evaluation.runs[1], "Accuracy")] == ["q1"]
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:

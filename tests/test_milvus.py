@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ce_rerank import CeRerankError, CrossEncoderRerankFunction, Reranker, RerankResult, UsageError
-from ce_rerank.models.store import OFFLINE_NAME
+from ce_rerank.models.catalog import OFFLINE_NAME
 
 SEED = Path(__file__).resolve().parents[1].parent / "shared" / "seed-example.jsonl"
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ce_rerank.formats.rows import shortest_float32
-from ce_rerank.ranking import is_blank, pool_passages, select_top, sigmoid
+from ce_rerank.ranking import blend, is_blank, pool_passages, select_top, sigmoid
 from ce_rerank.types import PoolName
 
 
@@ -91,3 +91,10 @@ def test_sigmoid_keeps_float32_and_agrees_with_double_precision(logits: list[flo
     scores = sigmoid(np.array(logits, dtype=np.float32))
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-np.array(logits, dtype=np.float64))), rtol=1e-6)
+
+
+def test_a_blend_standardises_both_scores_and_leaves_blank_documents_out() -> None:
+    logits = np.array([1, -np.inf, 3], np.float32)
+    assert blend(logits, [10.0, 99.0, 0.0], 0.25).tolist() == [-0.5, -np.inf, 0.5]
+    assert blend(logits, [5.0, 99.0, 5.0], 0.5).tolist() == [-0.5, -np.inf, 0.5]
+    assert blend(logits[:0], [], 0.5).tolist() == []

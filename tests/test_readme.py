@@ -119,7 +119,7 @@ def options_of(command: Any) -> set[tuple[str, ...]]:
 def test_every_option_is_in_the_readme(command: str) -> None:
     group = get_command(app)
     options = options_of(group.get_command(group.make_context("ce-rerank", [command]), command))
-    named = set(re.findall(r"(?<!\w)--?[a-zA-Z][a-z-]*", README))
+    named = set(re.findall(r"(?<!\w)--?[a-zA-Z][a-z0-9-]*", README))
     assert options
     assert [spellings for spellings in options if named.isdisjoint(spellings)] == []
 

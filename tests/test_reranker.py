@@ -31,7 +31,8 @@ from ce_rerank import (
     UsageError,
 )
 from ce_rerank.engines.base import EngineOptions
-from ce_rerank.models.store import OFFLINE_NAME, Checkpoint
+from ce_rerank.models.checkpoint import Checkpoint
+from ce_rerank.models.store import OFFLINE_NAME
 
 
 class Foreign:
@@ -450,9 +451,11 @@ def test_a_forked_process_loads_the_model_again_and_ends_well(engine: str) -> No
     assert done.stderr.count("forked after the model was loaded") == (engine == "torch")
 
 
-def test_progress_adds_up_to_the_number_of_documents(counting_reranker: Reranker) -> None:
+@pytest.mark.parametrize("long", ["truncate", "chunk"])
+def test_progress_adds_up_to_the_number_of_documents(counting_reranker: Reranker, long: Any) -> None:
     done: list[int] = []
-    counting_reranker.rank("red", ["one two three"] * 30, on_progress=done.append)
+    texts = ["one two three", "one " * 500] * 15
+    counting_reranker.rank("red", texts, long=long, on_progress=done.append)
     assert sum(done) == 30
     assert len(done) > 1
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from ce_rerank.errors import UsageError
-from ce_rerank.retrieval import Bm25Index
+from ce_rerank import Candidates, Document, Query, RankOptions, Reranker
+from ce_rerank.errors import InputError, UsageError
+from ce_rerank.retrieval import Bm25Index, choose
 
 
 def places(texts: list[str], query: str, limit: int = 10, language: str = "english") -> list[int]:
@@ -59,3 +62,45 @@ def test_words_are_stemmed_in_the_language_that_is_named() -> None:
 def test_texts_without_words_give_nothing(texts: list[str]) -> None:
     assert places(texts, "moon") == []
     assert len(Bm25Index(texts)) == len(texts)
+
+
+def choose_from(texts: list[str], query: str, **options: Any) -> Candidates:
+    return choose(Candidates(Query(query), [Document(text) for text in texts]), RankOptions(**options))
+
+
+def test_documents_are_chosen_in_their_first_order_with_their_places() -> None:
+    chosen = choose_from(["moon", "bread", "tide", "moon tide"], "moon tide", bm25=3)
+    assert [document.text for document in chosen.documents] == ["moon", "tide", "moon tide"]
+    assert chosen.places == [0, 2, 3]
+    assert chosen.left_out == 1
+    assert chosen.first_scores[2] == max(chosen.first_scores)
+
+
+def test_a_long_document_is_as_good_as_its_best_part() -> None:
+    long = "filler " * 2000 + "moon " * 5
+    texts = [long, "moon bread"]
+    assert choose_from(texts, "moon", bm25=1).places == [1]
+    assert choose_from(texts, "moon", bm25=1, long="chunk").places == [0]
+
+
+def test_rank_scores_only_what_bm25_chooses_and_keeps_places(counting_reranker: Reranker) -> None:
+    ranking = counting_reranker.rank("cat", ["one", "cat two", "nine nine", "cat three"], bm25=2)
+    assert [(hit.index, hit.score) for hit in ranking] == [(3, 3.0 / 2), (1, 2.0 / 2)]
+    assert (ranking.coverage.documents, ranking.coverage.left_out) == (2, 2)
+    assert [hit.first_rank for hit in ranking] == [2, 1]
+
+
+def test_a_blend_is_made_of_standardised_scores(counting_reranker: Reranker) -> None:
+    documents = [{"text": "one", "distance": 0.1}, {"text": "three", "distance": 0.9}]
+    first, second = counting_reranker.rank(
+        "cat", documents, first_score_field="-distance", blend=0.75, scores="logit"
+    )
+    assert (first.index, first.score, first.model_score, first.first_score) == (0, 0.5, 1.0, -0.1)
+    assert (second.index, second.score) == (1, -0.5)
+
+
+def test_a_blend_without_a_first_stage_is_refused(counting_reranker: Reranker) -> None:
+    with pytest.raises(UsageError):
+        counting_reranker.rank("cat", ["one"], blend=0.5)
+    with pytest.raises(InputError):
+        counting_reranker.rank("cat", [{"text": "one"}], first_score_field="distance", blend=0.5)

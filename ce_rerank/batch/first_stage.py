@@ -105,6 +105,7 @@ class CorpusCandidates:
             elif not query.text.strip():
                 fault = f'the query "{query_id}" is empty in {self._queries_source.name}.'
             kept: dict[int, Document] = {}
+            scores: list[float] = []
             for place, slot in enumerate(rows.slots):
                 if fault or slot in missing:
                     doc_id = missing.get(slot) or documents[slot].id
@@ -113,8 +114,9 @@ class CorpusCandidates:
                     reject(InputError(f"{source.name}:{rows.lines[place]}: {problem}"), row)
                 elif slot not in kept:
                     kept[slot] = documents[slot]
+                    scores.append(rows.scores[place])
             if query is not None and not fault:
-                yield Candidates(query, list(kept.values()))
+                yield Candidates(query, list(kept.values()), scores)
 
     def _search(self, build_index: BuildIndex, reject: Reject) -> Iterator[Candidates]:
         queries = read_whole_queries(self._queries_source, reject=reject)
@@ -134,9 +136,14 @@ class CorpusCandidates:
 
         search = build_index(texts())
         self._all = len(queries)
+        without = 0
         for query in queries.values():
             self._done += 1
-            yield Candidates(query, [documents[place] for place, _ in search(query.text)])
+            found = search(query.text)
+            without += not found
+            yield Candidates(query, [documents[place] for place, _ in found], [score for _, score in found])
+        if without:
+            log.warning("%s queries share no word with the corpus, and have no results.", f"{without:,}")
 
     def _tell_missing(self, run: Source, queries: Sequence[str], documents: Sequence[str]) -> None:
         missing = " ".join(

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from ..formats.delimited import read_header
 from ..formats.json import encode_json, encode_utf8
@@ -15,30 +15,16 @@ from ..formats.output import cannot_write
 from ..formats.rows import WriteOptions, own_names
 from ..formats.writers import open_writer, require_format
 from .resume import Settings, UnfinishedFile
-from .run import START, Progress, RankedPool
+from .run import START, RankedPool
 
 log = logging.getLogger("ce_rerank")
 
 
-class BatchOutput(Protocol):
-    """Takes the pools that `rank_batch` ranks."""
-
-    @property
-    def progress(self) -> Progress:
-        """How far the output is: where to go on from."""
-        ...
-
-    def write(self, pool: RankedPool) -> None:
-        """Write a pool's results and bad rows; they are safe when this returns."""
-        ...
-
-    def complete(self) -> None:
-        """Write what comes at the end, after the last pool."""
-        ...
-
-
 class StreamOutput:
     """Results to a stream, called `name`, that its caller opened and closes; bad rows are logged."""
+
+    patience_seconds: float | None = 1
+    """How long a run that ends early waits for the last write: whoever reads the stream may have stopped."""
 
     def __init__(self, stream: BinaryIO, name: str, format: str, options: WriteOptions) -> None:
         # Not buffered: a buffer has a lock, which the end of the program would wait for if a write hangs.
@@ -82,6 +68,8 @@ class FileOutput:
     of contents at the end, and cannot be continued: it is made, at the end, from a part of one row a line.
     """
 
+    patience_seconds: float | None = None
+
     def __init__(
         self,
         file: UnfinishedFile,
@@ -107,11 +95,10 @@ class FileOutput:
         """Write a pool; what it holds is safe when this returns, except one that is not whole."""
         for ranking in pool.rankings:
             self._writer.write(ranking)
-        for bad in pool.bad_rows:
-            self._file.add_error(encode_utf8(encode_json({"reason": str(bad.error), "row": bad.text}) + "\n"))
         if pool.is_whole:
             self.progress = pool.progress
-            self._file.commit(pool.progress)
+            rows = [{"reason": str(bad.error), "row": bad.text} for bad in pool.bad_rows]
+            self._file.commit(pool.progress, [encode_utf8(encode_json(row) + "\n") for row in rows])
 
     def complete(self) -> None:
         """Write what the format has at its end, and give the file its name."""

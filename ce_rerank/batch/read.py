@@ -201,7 +201,7 @@ class RowCandidates:
     def _document(self, rules: FieldRules, value: object, origin: str) -> Document:
         document = rules.document(value, origin)
         if self._for_trec:
-            require_run_id(document.id, origin)
+            require_run_id(document.id, origin, document.fields)
         return document
 
     def _query(self, named: _NamedQuery, origin: str, fields: Mapping[str, Any]) -> Query:

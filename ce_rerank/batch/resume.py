@@ -15,12 +15,12 @@ import io
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_type_hints
 
 from ..errors import InputError, OutputError, UsageError
 from ..files import lock
@@ -34,12 +34,13 @@ from ..formats.output import (
     require_writable,
     told_as_usage_errors,
 )
-from ..models.contents import list_files, select_files
-from ..types import Coverage
-from .run import START, Progress, Tally
+from ..models.checkpoint import Checkpoint, select_files
+from .run import START, Progress
 
 Settings = Mapping[str, Any]
 """What the bytes of an output depend on, by the names that a user knows them by; values that JSON has."""
+Sizes = tuple[int | None, ...]
+"""The sizes of the input files in bytes, None for what is no file."""
 
 _BUFFER_BYTES = 1 << 16
 _PART = ".part"
@@ -64,47 +65,30 @@ class Extent:
 class State:
     """How far an output is, and what it is made from.
 
-    `sizes` are the input files' in bytes, None for what is no file. `has_bad_input` says that a row of the
-    input ended the run, so that the input may have been mended since.
+    `has_bad_input` says that a row of the input ended the run, so that the input may have been mended since.
     """
 
     settings: Settings
-    sizes: tuple[int | None, ...]
+    sizes: Sizes
     progress: Progress = START
     part: Extent = Extent()
     errors: Extent = Extent()
     has_bad_input: bool = False
     is_complete: bool = False
 
-    @classmethod
-    def parse(cls, text: bytes) -> State:
-        """Read what was written as JSON; raise ValueError, TypeError or KeyError for anything else."""
-        fields = json.loads(text)
-        progress, tally = fields["progress"], fields["progress"]["tally"]
-        counts = [
-            *(progress[name] for name in ("pools", "items")),
-            *(tally[name] for name in ("queries", "bad_rows")),
-            *tally["coverage"].values(),
-            *(fields[name]["bytes"] for name in ("part", "errors")),
-            *(size for size in fields["sizes"] if size is not None),
-        ]
-        digests = [progress["digest"], fields["part"]["digest"], fields["errors"]["digest"]]
-        flags = [fields["has_bad_input"], fields["is_complete"]]
-        if (
-            not all(type(count) is int and count >= 0 for count in counts)
-            or not all(isinstance(digest, str) for digest in digests)
-            or not all(isinstance(flag, bool) for flag in flags)
-            or not isinstance(fields["settings"], dict)
-        ):
-            raise ValueError
-        tally = Tally(**{**tally, "coverage": Coverage(**tally["coverage"])})
-        parsed = {
-            "sizes": tuple(fields["sizes"]),
-            "progress": Progress(**{**progress, "tally": tally}),
-            "part": Extent(**fields["part"]),
-            "errors": Extent(**fields["errors"]),
-        }
-        return cls(**{**fields, **parsed})
+
+def _parse(kind: Any, value: Any) -> Any:
+    """Make a value of JSON what a field of a state is; raise TypeError, KeyError for anything else."""
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        if value.keys() != hints.keys():
+            raise TypeError
+        return kind(**{name: _parse(hint, value[name]) for name, hint in hints.items()})  # type: ignore[operator]
+    if kind == Sizes:
+        return tuple([None if size is None else _parse(int, size) for size in value])
+    if type(value) is not (dict if kind == Settings else kind) or (isinstance(value, int) and value < 0):
+        raise TypeError
+    return value
 
 
 class UnfinishedFile:
@@ -129,12 +113,6 @@ class UnfinishedFile:
         self._held = ExitStack()
         self._part: _PartFile | None = None
         self._errors: _PartFile | None = None
-
-    @property
-    def side_paths(self) -> Sequence[Path]:
-        """All that may be written or removed beside the output, links followed: no place for an input."""
-        suffixes = (_PART, _STATE, _NEW_STATE, _LOCK, _PART_ERRORS, _MADE, _ERRORS)
-        return [_beside(self.path, suffix) for suffix in suffixes]
 
     @property
     def has_errors(self) -> bool:
@@ -200,22 +178,23 @@ class UnfinishedFile:
                 self._part_errors_path.unlink(missing_ok=True)
         return self.progress
 
-    def add_error(self, line: bytes) -> None:
-        """Write a line to the file of errors; it is made with the first."""
-        with self._told_as_output_errors():
-            if self._errors is None:
-                self._errors = _PartFile.make(self._part_errors_path, self._part_errors_path)
-            self._errors.write(line)
+    def commit(self, progress: Progress, errors: Iterable[bytes] = (), *, is_complete: bool = False) -> None:
+        """Make all that was written safe, up to here, with these further lines for the file of errors.
 
-    def commit(self, progress: Progress, *, is_complete: bool = False) -> None:
-        """Make all that was written safe, up to here; raise OutputError when that is not possible."""
-        with self._told_as_output_errors():
-            extents = [Extent() if file is None else file.sync() for file in (self._part, self._errors)]
+        Raises OutputError when that is not possible.
+        """
+        try:
+            for line in errors:
+                self._errors = self._errors or _PartFile.make(self._part_errors_path, self._part_errors_path)
+                self._errors.write(line)
+            part, of_errors = [Extent() if one is None else one.sync() for one in (self._part, self._errors)]
             state = replace(
-                self._state, progress=progress, part=extents[0], errors=extents[1], is_complete=is_complete
+                self._state, progress=progress, part=part, errors=of_errors, is_complete=is_complete
             )
             self._write_state(state)
-            self._state = state
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+        self._state = state
 
     def finish(self, convert: Callable[[BinaryIO], None] | None = None) -> None:
         """Give the complete part its name, or what `convert` makes of it, and then its errors theirs."""
@@ -273,8 +252,9 @@ class UnfinishedFile:
 
     def _read_state(self) -> State | None:
         try:
-            with _open(self._state_path, os.O_RDONLY) as stream:
-                return State.parse(stream.read())
+            with io.FileIO(_open(self._state_path, os.O_RDONLY)) as stream:
+                state: State = _parse(State, json.loads(stream.read()))
+                return state
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -286,7 +266,7 @@ class UnfinishedFile:
     def _write_state(self, state: State) -> None:
         new = _beside(self.path, _NEW_STATE)
         new.unlink(missing_ok=True)
-        with _open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as stream:
+        with io.FileIO(_open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as stream:
             stream.write(json.dumps(asdict(state), indent=1).encode())
             os.fsync(stream.fileno())
         new.replace(self._state_path)
@@ -308,13 +288,6 @@ class UnfinishedFile:
             elif isinstance(error, InputError):
                 self._write_state(replace(self._state, has_bad_input=True))
 
-    @contextmanager
-    def _told_as_output_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise cannot_write(self.path, error) from None
-
 
 class _PartFile(io.BufferedWriter):
     """A file that keeps a digest of what was written to it."""
@@ -327,13 +300,13 @@ class _PartFile(io.BufferedWriter):
     def make(cls, path: Path, name: Path) -> _PartFile:
         """Make a new file, in place of one that is there; errors call it `name`."""
         path.unlink(missing_ok=True)
-        return cls(_DigestedFile(name, _open_descriptor(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)))
+        return cls(_DigestedFile(name, _open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)))
 
     @classmethod
     def reopen(cls, path: Path, name: Path, extent: Extent) -> _PartFile:
         """Open a file to go on behind `extent`; raise OutputError when that is not what was written."""
         try:
-            raw = _DigestedFile(name, _open_descriptor(path, os.O_RDWR))
+            raw = _DigestedFile(name, _open(path, os.O_RDWR))
         except OSError:
             raise _damaged(path) from None
         left = extent.bytes
@@ -368,9 +341,11 @@ def require_other_files(path: Path, inputs: Iterable[str]) -> None:
     """Raise UsageError for an input that is the output at `path`, or would be written over beside it."""
     names = list(inputs)
     require_other_file(path, names)
-    beside = () if is_written_directly(path) else UnfinishedFile(path).side_paths
-    for name in names:
-        if name != "-" and real_path(Path(name)) in beside:
+    target = real_path(path)
+    beside = (f"{target.name}{_PART}.", f"{target.name}{_ERRORS}.")
+    for name in () if is_written_directly(path) else names:
+        input = real_path(Path(name))
+        if name != "-" and input.parent == target.parent and f"{input.name}.".startswith(beside):
             raise UsageError(
                 f"{name} is input, and would be written over beside {path}.", hint="Write to another file."
             )
@@ -400,7 +375,7 @@ def digest_folder(folder: Path) -> str | None:
         return None
     digest = hashlib.sha256()
     names = {path.name for path in folder.iterdir() if path.is_file()}
-    for name in sorted(names.union(select_files(list_files(folder), with_code=True))):
+    for name in sorted(names.union(select_files(Checkpoint("", folder, "folder").files, with_code=True))):
         with (folder / name).open("rb") as stream:
             digest.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
@@ -412,15 +387,11 @@ def _show(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _show_sizes(sizes: tuple[int | None, ...]) -> str:
+def _show_sizes(sizes: Sizes) -> str:
     return " + ".join("a stream" if size is None else f"{size:,} bytes" for size in sizes)
 
 
-def _open(path: Path, flags: int) -> io.FileIO:
-    return io.FileIO(_open_descriptor(path, flags), "rb" if flags == os.O_RDONLY else "wb")
-
-
-def _open_descriptor(path: Path, flags: int) -> int:
+def _open(path: Path, flags: int) -> int:
     """Open a regular file that is no link, or raise OSError."""
     if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
         raise OSError(0, "it is a link or no file")

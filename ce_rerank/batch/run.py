@@ -24,7 +24,6 @@ from ..types import Candidates, Coverage, Document, Ranking, RankOptions
 
 if TYPE_CHECKING:
     from ..reranker import Reranker
-    from .output import BatchOutput
 
 _PAUSE_SECONDS = 0.25
 """A pipe that gives nothing for so long is taken to pause, and what it has given is ranked."""
@@ -132,6 +131,23 @@ class RankedPool:
     expected_documents: int | None
 
 
+class BatchOutput(Protocol):
+    """Takes the pools that `rank_batch` ranks: `batch.output` has those that write."""
+
+    progress: Progress
+    """How far the output is: where to go on from."""
+    patience_seconds: float | None
+    """How long to wait, when the batch ends early, for the last pool to be written; None for ever."""
+
+    def write(self, pool: RankedPool) -> None:
+        """Take a pool's results and bad rows; they are safe when this returns."""
+        ...
+
+    def complete(self) -> None:
+        """Do what comes at the end, after the last pool."""
+        ...
+
+
 def rank_batch(
     reranker: Reranker,
     reader: CandidateReader,
@@ -171,9 +187,8 @@ def rank_batch(
         if writing is not None:
             writing.finish()
     except BaseException:
-        # What is ranked is still written; but a reader of our output that neither reads nor leaves is left.
         if writing is not None:
-            writing.join(_STOP_SECONDS)
+            writing.join(output.patience_seconds)
         raise
     output.complete()
     return tally

@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
@@ -58,16 +58,6 @@ class Application(DefaultCommandGroup):
                 )
         return super().parse_args(ctx, args)
 
-    def make_context(self, *args: Any, **extra: Any) -> Any:
-        """Read the options, of which --help and --version print."""
-        with _ended_by_reader():
-            return super().make_context(*args, **extra)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        with _ended_by_reader():
-            return super().invoke(ctx)
-
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         """Run a command line; in standalone mode exits with its code, else returns it."""
         given = sys.argv[1:] if args is None else list(args)
@@ -83,7 +73,10 @@ class Application(DefaultCommandGroup):
                 sys.stdout.flush()  # as long as it can be told that this fails
         except (KeyboardInterrupt, typer.Abort):
             return _INTERRUPTED
-        except BrokenPipeError:
+        except (BrokenPipeError, SystemExit) as error:
+            # The reader of our output has closed the pipe, which Typer turns into an exit with 1.
+            if not isinstance(error if isinstance(error, OSError) else error.__context__, BrokenPipeError):
+                raise
             _forget_stdout()
             return 0
         except Exception as error:
@@ -212,19 +205,6 @@ def _usage_hint(error: typer.TyperException) -> str:
 
 def _asked_for_traceback(args: Sequence[str]) -> bool:
     return "--debug" in args[: args.index("--") if "--" in args else None]
-
-
-@contextmanager
-def _ended_by_reader() -> Iterator[None]:
-    """End quietly when the reader of our output has closed the pipe."""
-    try:
-        yield
-    except (BrokenPipeError, SystemExit) as error:
-        # Typer turns a BrokenPipeError into a SystemExit.
-        if not isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
-            raise
-        _forget_stdout()
-        raise typer.Exit(0) from None
 
 
 def _forget_stdout() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..formats.output import is_written_directly, open_output
 from ..formats.rows import WriteOptions
 from ..formats.source import Source, is_pipe_or_device
 from ..formats.writers import BatchFormat
-from ..types import LongPolicy, RankOptions
+from ..types import RankOptions
 from .commands import option
 from .console import Activity, describe_progress, show_messages
 from .options import (
@@ -37,10 +38,11 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..batch.output import BatchOutput
+    from ..batch.first_stage import Search
     from ..batch.resume import UnfinishedFile
-    from ..batch.run import CandidateReader, RankedPool, Tally
+    from ..batch.run import BatchOutput, CandidateReader, RankedPool, Tally
     from ..engines.base import EngineInfo
+    from .evaluate import Gains
 
 log = logging.getLogger("ce_rerank")
 
@@ -78,7 +80,8 @@ def batch(
         list[str] | None,
         option(
             "--corpus", panel=INPUT, metavar="FILE",
-            help="The documents that the run names: JSONL or TSV, as BEIR has them. Repeatable.",
+            help="The documents of --run, or those to search with --bm25: JSONL or TSV, as BEIR has them. "
+            "Repeatable.",
         ),
     ] = None,
     source_format: Annotated[Literal["jsonl", "json", "csv", "tsv", "parquet"] | None, FROM] = None,
@@ -151,104 +154,46 @@ def batch(
         raise UsageError("--measure needs judgements to measure by.", hint="Give --qrels QRELS.")
     path = output.output
     format = cast(BatchFormat, to or format_of_output(path, _FORMATS, "jsonl"))
-    if not inputs and run is None and not sys.stdin.isatty():
+    if not inputs and run is None and not corpus and not sys.stdin.isatty():
         inputs = ["-"]
+    weights = selection.blend_weights()
+    if len(weights) > 1 and qrels is not None and path is None:
+        # Each is blended in by itself, into logits that are computed once.
+        ranking = replace(selection, blend=None, scores="logit", top_k=None, min_score=None).rank_options()
+    else:
+        ranking = selection.rank_options()
     job = _Job(
-        _Names(tuple(inputs or ()), run, queries, tuple(corpus or ()), query_field, documents_field),
-        fields.read_options(source_format),
-        selection.rank_options(),
-        WriteOptions(not output.no_text, output.details, run_name),
-        model,
-        shard,
-        resume,
-        on_error == "skip",
-    )
+        inputs or [], run, queries, corpus or [], query_field, documents_field,
+        fields.read_options(source_format), ranking,
+        WriteOptions(
+            not output.no_text, output.details, run_name,
+            first_stage_names=selection.first_stage_names(details=output.details),
+        ),
+        model, shard, resume, on_error == "skip",
+    )  # fmt: skip
     with show_messages(messages) as activity:
         if qrels is None:
             return job.do(path, format, activity)
-        from .evaluate import FirstStage, output_or_nowhere
+        from .evaluate import Gains
 
         activity.stage("Reading the judgements")
-        first_stage = FirstStage.read(run, qrels, measure, output=path, shard=shard)
-        with output_or_nowhere(path) as written:
-            code = job.do(written, format if path else "trec", activity)
-            activity.stop()
-            if code in (0, 5):
-                first_stage.draw_gains(written, str(path or "reranked"))
-            return code
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """What was named as input, `-` for stdin, and where in a row its query and documents are."""
-
-    inputs: tuple[str, ...]
-    run: str | None
-    queries: str | None
-    corpus: tuple[str, ...]
-    query_field: str | None
-    documents_field: str | None
-
-    @property
-    def all(self) -> list[str]:
-        """All files that are named, in one order."""
-        return [name for name in (*self.inputs, self.run, self.queries, *self.corpus) if name is not None]
-
-    def require_sense(self) -> None:
-        """Raise UsageError for what does not go together."""
-        if self.run is None and not self.inputs:
-            raise UsageError("There is no input.", hint="Name files, - for stdin, or a run with --run.")
-        if self.run is not None and self.inputs:
-            raise UsageError("There are both INPUT and --run.", hint="Give one of them.")
-        if self.run is not None and (self.queries is None or not self.corpus):
-            missing = "--queries" if self.queries is None else "--corpus"
-            raise UsageError(
-                f"--run has ids and no texts, and there is no {missing}.", hint=f"Give {missing} FILE."
-            )
-        if self.run is None and self.corpus:
-            raise UsageError(
-                "--corpus has the documents of a --run, and there is none.", hint="Give --run RUN."
-            )
-        if self.run is not None and (self.query_field or self.documents_field):
-            raise UsageError(
-                "--query-field and --documents-field are about rows, and --run has none.",
-                hint="Leave them out.",
-            )
-        if self.all.count("-") > 1:
-            raise UsageError("stdin is named more than once.", hint="Give - once.")
-
-    def reader(self, options: ReadOptions, *, for_trec: bool, skip_bad_rows: bool) -> CandidateReader:
-        """Return what reads the candidates; raise InputError for a file that cannot be opened."""
-        from ..batch.first_stage import CorpusCandidates
-        from ..batch.read import RowCandidates
-
-        reader: RowCandidates | CorpusCandidates
-        if self.run is not None and self.queries is not None:
-            corpus = list(map(_source, self.corpus))
-            run, queries = _source(self.run), _source(self.queries)
-            reader = CorpusCandidates(run, queries, corpus, options, skip_bad_rows=skip_bad_rows)
-        else:
-            reader = RowCandidates(
-                list(map(_source, self.inputs)),
-                options,
-                query_field=self.query_field,
-                documents_field=self.documents_field,
-                queries=_source(self.queries) if self.queries is not None else None,
-                for_trec=for_trec,
-            )
-        for source in reader.sources:
-            # A pipe cannot be opened twice.
-            if source.path is not None and not is_pipe_or_device(source.path):
-                with source.open():
-                    pass
-        return reader
+        gains = Gains.read(run, qrels, measure, weights, output=path, shard=shard)
+        code = job.do(path, format, activity, gains)
+        activity.stop()
+        gains.draw(path)
+        return code
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What one command line asks for."""
+    """What one command line asks for; `-` among the names is stdin."""
 
-    names: _Names
+    inputs: list[str]
+    run: str | None
+    queries: str | None
+    corpus: list[str]
+    query_field: str | None
+    documents_field: str | None
     reading: ReadOptions
     ranking: RankOptions
     writing: WriteOptions
@@ -257,21 +202,26 @@ class _Job:
     resume: bool
     skip_bad_rows: bool
 
-    def do(self, path: Path | None, format: BatchFormat, activity: Activity) -> int:
-        """Rank into a file, or to stdout, and return the exit code."""
+    def do(
+        self, path: Path | None, format: BatchFormat, activity: Activity, gains: Gains | None = None
+    ) -> int:
+        """Rank into a file, to stdout, or without one for `gains` to measure; return the exit code."""
         from ..batch.output import FileOutput, StreamOutput
         from ..batch.resume import UnfinishedFile, require_other_files
         from ..batch.run import WHOLE, Shard, rank_batch
         from ..reranker import Reranker
 
-        self.names.require_sense()
+        self._require_sense()
+        names = [name for name in (*self.inputs, self.run, self.queries, *self.corpus) if name is not None]
+        if names.count("-") > 1:
+            raise UsageError("stdin is named more than once.", hint="Give - once.")
         is_stream = path is None or is_written_directly(path)
         if self.resume and is_stream:
             raise UsageError(
                 "--resume goes on with a file, and none is named.", hint="Name it with --output."
             )
         if path is not None:
-            require_other_files(path, self.names.all)
+            require_other_files(path, names)
         shard = WHOLE if self.shard is None else Shard.parse(self.shard)
         with ExitStack() as stack:
             file: UnfinishedFile | None = None
@@ -279,35 +229,97 @@ class _Job:
                 file = stack.enter_context(UnfinishedFile(path, resume=self.resume))
                 if file.is_complete:
                     return _say_complete(file)
-            activity.stage("Reading the input")
-            reader = self.names.reader(
-                self.reading, for_trec=format == "trec", skip_bad_rows=self.skip_bad_rows
-            )
+            reader = self._open_reader(for_trec=format == "trec" or gains is not None)
             activity.stage("Loading the model")
             reranker = Reranker(**as_keywords(self.model))
             options = replace(self.writing, model=reranker.info.description)
             output: BatchOutput
             if file is not None:
-                sizes = [_source(name).size_bytes for name in self.names.all]
+                sizes = [_source(name).size_bytes for name in names]
                 output = FileOutput(file, format, options, self._settings(format, reranker.info), sizes)
                 if output.progress.items:
                     log.info("%s: going on after %s queries.", path, f"{output.progress.tally.queries:,}")
+            elif gains is not None:
+                output = gains
             else:
                 stream = activity.stdout(format) if path is None else stack.enter_context(open_output(path))
                 output = StreamOutput(stream, str(path or "stdout"), format, options)
             meter = _Meter(activity, output.progress.tally)
             try:
                 tally = rank_batch(
-                    reranker, reader, output, self.ranking,
+                    reranker, gains.watch(reader) if gains else reader, output, self.ranking,
                     shard=shard, skip_bad_rows=self.skip_bad_rows,
                     on_documents=activity.advance, on_pool=meter.show,
                 )  # fmt: skip
             except BaseException as error:
-                if not isinstance(error, UsageError):  # of a run that is no continuation of what is there
+                if file is not None and not isinstance(error, UsageError):  # of a run that is another one
                     _say_what_is_left(file)
                 raise
-            _say_what_is_noteworthy(tally, reranker.info.max_length, self.ranking.long, file)
+            for sentence in tally.coverage.describe(reranker.info.max_length, self.ranking.long):
+                log.warning("%s", sentence)
+            if tally.bad_rows:
+                rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
+                log.warning("%s left out%s.", rows, "" if file is None else f"; see {file.errors_path}")
             return ROWS_LEFT_OUT if tally.bad_rows else 0
+
+    def _require_sense(self) -> None:
+        """Raise UsageError for what does not go together."""
+        of_corpus = self.run is not None or bool(self.corpus)
+        if not of_corpus and not self.inputs:
+            raise UsageError("There is no input.", hint="Name files, - for stdin, or a run with --run.")
+        if self.run is not None and self.ranking.bm25 is not None:
+            raise UsageError("Both --run and --bm25 name candidates.", hint="Give one of them.")
+        if self.corpus and self.run is None and self.ranking.bm25 is None:
+            raise UsageError(
+                "--corpus has documents, and nothing says which are candidates.",
+                hint="Give --run RUN, or --bm25 N to search it.",
+            )
+        if of_corpus and self.inputs:
+            raise UsageError("There are both INPUT and a run or corpus.", hint="Give one of them.")
+        if of_corpus and (self.queries is None or not self.corpus):
+            missing = "--queries" if self.queries is None else "--corpus"
+            raise UsageError(
+                f"--run has ids and no texts, and there is no {missing}."
+                if self.run
+                else f"--corpus is searched for queries, and there is no {missing}.",
+                hint=f"Give {missing} FILE.",
+            )
+        if of_corpus and (self.query_field or self.documents_field):
+            raise UsageError(
+                "--query-field and --documents-field are about rows, and there are none.",
+                hint="Leave them out.",
+            )
+
+    def _open_reader(self, *, for_trec: bool) -> CandidateReader:
+        """Return what reads the candidates; raise InputError for a file that cannot be opened."""
+        from ..batch.first_stage import CorpusCandidates
+        from ..batch.read import RowCandidates
+
+        inputs, corpus = (list(map(_source, names)) for names in (self.inputs, self.corpus))
+        queries = None if self.queries is None else _source(self.queries)
+        reader: RowCandidates | CorpusCandidates
+        if corpus and queries is not None:
+            first_stage = self._build_index if self.run is None else _source(self.run)
+            reader = CorpusCandidates(
+                first_stage, queries, corpus, self.reading, skip_bad_rows=self.skip_bad_rows
+            )
+        else:
+            reader = RowCandidates(
+                inputs, self.reading, queries=queries, for_trec=for_trec,
+                query_field=self.query_field, documents_field=self.documents_field,
+            )  # fmt: skip
+        for source in reader.sources:
+            # A pipe cannot be opened twice.
+            if source.path is not None and not is_pipe_or_device(source.path):
+                with source.open():
+                    pass
+        return reader
+
+    def _build_index(self, texts: Iterable[str]) -> Search:
+        from ..retrieval import Bm25Index
+
+        index = Bm25Index(texts, language=self.ranking.bm25_language)
+        return lambda query: index.search(query, self.ranking.bm25 or 0)
 
     def _settings(self, format: str, info: EngineInfo) -> dict[str, Any]:
         """Return what the bytes of the output depend on, besides the input.
@@ -330,8 +342,10 @@ class _Job:
             "--from": self.reading.format,
             "--text-field": list(self.reading.text_fields),
             "--id-field": self.reading.id_field,
-            "--query-field": self.names.query_field,
-            "--documents-field": self.names.documents_field,
+            "--columns": list(self.reading.columns),
+            "--delimiter": self.reading.delimiter,
+            "--query-field": self.query_field,
+            "--documents-field": self.documents_field,
             "--shard": self.shard,
             "--to": format,
             "--no-text": not self.writing.with_text,
@@ -371,22 +385,12 @@ def _say_complete(file: UnfinishedFile) -> int:
     return ROWS_LEFT_OUT if file.has_errors else 0
 
 
-def _say_what_is_left(file: UnfinishedFile | None) -> None:
-    if file is not None and (done := file.progress.tally.queries):
+def _say_what_is_left(file: UnfinishedFile) -> None:
+    if done := file.progress.tally.queries:
         queries = "1 query is" if done == 1 else f"{done:,} queries are"
         log.warning(
             "%s finished, in %s. To go on, give the same command with --resume.", queries, file.part_path
         )
-
-
-def _say_what_is_noteworthy(
-    tally: Tally, max_length: int, long: LongPolicy, file: UnfinishedFile | None
-) -> None:
-    for sentence in tally.coverage.describe(max_length, long):
-        log.warning("%s", sentence)
-    if tally.bad_rows:
-        rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
-        log.warning("%s left out%s.", rows, "" if file is None else f"; see {file.errors_path}")
 
 
 def _source(name: str) -> Source:

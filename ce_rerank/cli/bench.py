@@ -215,12 +215,14 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
 
 def choose(model: ModelOptions, device: str) -> list[tuple[str, str]]:
     """Return the engines and precisions to measure: the reference, and those of the others asked for."""
-    from ..engines.hardware import has_native_bf16
+    from ..engines.hardware import has_int8, has_native_bf16
 
     kind = device.partition(":")[0]
     choices = list(_CHOICES[kind])
     if kind == "cpu" and has_native_bf16():
         choices.append(("torch", "bf16"))
+    if kind == "cpu" and has_int8():
+        choices.append(("openvino", "int8"))
     asked = [
         (engine, precision)
         for engine, precision in choices

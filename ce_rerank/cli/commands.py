@@ -55,7 +55,7 @@ class PlainHelp:
             commands: list[tuple[str, Any]] = [
                 (name, self.get_command(ctx, name)) for name in self.list_commands(ctx)
             ]
-            panels["Commands"] = [(name, command.get_short_help_str(100)) for name, command in commands]
+            panels["Commands"] = [(name, command.get_short_help_str(200)) for name, command in commands]
         for title, records in panels.items():
             with formatter.section(title):
                 formatter.write_dl(records, col_max=26)
@@ -133,7 +133,7 @@ def _describe(parameter: Any) -> tuple[str, str]:
     names = ", ".join(sorted(parameter.opts, key=len))
     if parameter.is_flag:
         return names, parameter.help
-    values = parameter.metavar or "|".join(map(str, parameter.type_descriptor.choices))
+    values = parameter.metavar or "|".join(get_args(parameter.get_runtime_param().kind))
     default = "" if parameter.default is None else f" [default: {parameter.default}]"
     return f"{names} {values}", (parameter.help or "") + default
 

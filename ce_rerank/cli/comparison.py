@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..evaluation import PERMUTATIONS, Comparison, Evaluation, Gain, MeasuredRun, list_gains
+from ..evaluation import PERMUTATIONS, Comparison, Evaluation, MeasuredRun
 from .console import clean_text
 
 _SIGNIFICANT = 0.05
@@ -31,6 +32,15 @@ _NARROWEST_CELL = 13  # +102 -88 =110
 
 # How a cell's pieces (value, difference, p-value, counts) go on lines; the first that fits is taken.
 _LAYOUTS = (((0, 1, 2, 3),), ((0, 1), (2, 3)), ((0, 1), (2,), (3,)), ((0,), (1,), (2,), (3,)))
+
+
+class Gain(NamedTuple):
+    """How much better a run does on one query than the first run; negative when it does worse."""
+
+    delta: float
+    query_id: str
+    before: float
+    after: float
 
 
 def draw_evaluation(console: Console, evaluation: Evaluation) -> None:
@@ -86,6 +96,13 @@ def draw_gains(
             most = f", the most of {len(listed):,}" if len(listed) > len(shown) else ""
             console.print(Text(f"\n{heading}{most}:", style="bold"))
             console.print(_gain_table(shown, largest, style, texts, console))
+
+
+def list_gains(evaluation: Evaluation, run: MeasuredRun, measure: str) -> list[Gain]:
+    """Return the gains on the queries for which the measure is defined in both runs, the largest first."""
+    before, after = evaluation.runs[0].by_query[measure], run.by_query[measure]
+    rows = zip((after - before).tolist(), evaluation.query_ids, before.tolist(), after.tolist(), strict=True)
+    return sorted((Gain(*row) for row in rows if not math.isnan(row[0])), key=lambda gain: -gain.delta)
 
 
 def short_names(names: Sequence[str]) -> list[str]:

@@ -191,7 +191,7 @@ class Activity:
         self, console: Console | None = None, *, enabled: bool = True, delay_seconds: float = 0.5
     ) -> None:
         self._console = console
-        self._stage = "Working"
+        self._stage = self._counted = "Working"
         self._total: int | None = None
         self._done = 0
         self._since: float | None = None
@@ -229,19 +229,22 @@ class Activity:
     def start(self, total: int | None = None, stage: str = "Scoring") -> None:
         """Begin to count towards `total`, or just to count when it is not known."""
         with self._lock:
-            self._stage, self._total, self._done, self._since = stage, total, 0, time.monotonic()
+            self._stage = self._counted = stage
+            self._total, self._done, self._since = total, 0, time.monotonic()
             self._update()
 
     def expect(self, total: int | None, stage: str) -> None:
         """Change what is counted towards, when more is known of it, and what it is called."""
         with self._lock:
-            self._stage, self._total = stage, total
+            self._stage = self._counted = stage
+            self._total = total
             self._update()
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more things as done."""
         with self._lock:
             self._done += count
+            self._stage = self._counted  # another stage in between, such as checking the model, is over
             self._update()
 
     def stop(self) -> None:

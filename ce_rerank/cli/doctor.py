@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import signal
@@ -19,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -118,7 +118,7 @@ def examine(keywords: dict[str, Any], announce: Callable[[str], None]) -> Iterat
         "versions": find_versions,
         "cpu": find_cpu,
         "gpu": find_gpus,
-        "torch": find_torch,
+        "torch": lambda: find_torch(found["gpu"].facts.get("gpus", [])),
         "openvino": find_openvino,
         "cache": find_our_cache,
         "hub's cache": find_hub_cache,
@@ -160,42 +160,29 @@ def find_cpu() -> Finding:
         text += f" (the container's quota is {quota:g})"
     text += f"; {', '.join(flags) or 'no instruction sets are known'}; bf16 "
     text += "runs natively" if has_native_bf16() else "is not native"
-    if platform.machine().lower() in ("x86_64", "amd64") and flags and "avx2" not in flags:
-        remedy = "Without AVX2 ranking is slow; use a newer machine, or a small model."
-        return Finding("cpu", "yellow", text, remedy, facts)
     return Finding("cpu", "green", text, "", facts)
 
 
 def _name_cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    with suppress(OSError):
+        listed = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+        if found := re.search(r"^model name\s*: (.+)", listed, re.MULTILINE):
+            return found[1].strip()
     return platform.processor() or platform.machine()
 
 
 def find_gpus() -> Finding:
     """Find the GPUs that NVIDIA's driver knows."""
-    gpus = _list_gpus()
+    gpus: list[str] = []
+    with suppress(OSError, subprocess.SubprocessError):
+        asked = subprocess.run(_QUERY_GPUS, capture_output=True, text=True, timeout=_GPU_SECONDS, check=True)
+        gpus = [line.strip() for line in asked.stdout.splitlines() if line.strip()]
     text = f"{'; '.join(gpus)}; run by torch" if gpus else "none of NVIDIA's"
-    return Finding("gpu", "green", text, "", {"gpus": list(gpus)})
+    return Finding("gpu", "green", text, "", {"gpus": gpus})
 
 
-@cache
-def _list_gpus() -> tuple[str, ...]:
-    try:
-        listed = subprocess.run(
-            _QUERY_GPUS, capture_output=True, text=True, timeout=_GPU_SECONDS, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(line.strip() for line in listed.splitlines() if line.strip())
-
-
-def find_torch() -> Finding:
-    """Find what torch can do here."""
+def find_torch(gpus: list[str]) -> Finding:
+    """Find what torch can do here, and whether it can use the GPUs."""
     answer = run_part("torch", {}, _LOAD_SECONDS)
     if isinstance(answer, str):
         remedy = "pip install --force-reinstall torch"
@@ -203,7 +190,7 @@ def find_torch() -> Finding:
     names = answer["names"]
     devices = [f"{name} ({names[name]})" if name in names else name for name in answer["devices"]]
     text = f"any model that sentence-transformers loads; on {', '.join(devices)}"
-    if _list_gpus() and not names:
+    if gpus and not names:
         reason = "its CUDA does not suit the driver" if answer["built_for"] else "it is a build without CUDA"
         remedy = "Install a build for this GPU: https://pytorch.org/get-started/locally"
         return Finding("torch", "yellow", f"{text}; not on the GPU: {reason}", remedy, answer)
@@ -212,35 +199,39 @@ def find_torch() -> Finding:
 
 def find_openvino() -> Finding:
     """Find what OpenVINO can do here."""
-    from ..engines.hardware import has_native_bf16
+    from ..engines.hardware import has_int8, has_native_bf16
 
     answer = run_part("openvino", {}, _LOAD_SECONDS)
     if isinstance(answer, str):
         remedy = "pip install --force-reinstall openvino"
         return Finding("openvino", "yellow", f"It cannot be loaded: {answer}", remedy)
-    precision = "bf16" if "BF16" in answer["capabilities"] and has_native_bf16() else "fp32"
-    return Finding(
-        "openvino", "green", f"encoders with one label, compiled; on cpu in {precision}", "", answer
-    )
-
-
-def find_our_cache() -> Finding:
-    """Find what is in our own cache, and whether more can be written."""
-    from ..models.store import CACHE_VARIABLE, cache_folder
-
-    return _examine_cache("cache", cache_folder(), CACHE_VARIABLE)
+    precisions = ["fp32"]
+    if "BF16" in answer["capabilities"] and has_native_bf16():
+        precisions.append("bf16")
+    if has_int8():
+        precisions.append("int8")
+    text = f"encoders with one label, compiled; on cpu in {', '.join(precisions)}"
+    return Finding("openvino", "green", text, "", {**answer, "precisions": precisions})
 
 
 def find_hub_cache() -> Finding:
     """Find what is in the hub's cache, and whether more can be written."""
     from ..models.hub import hub_cache_folder, list_cached_names
 
-    finding = _examine_cache("hub's cache", hub_cache_folder(), "HF_HUB_CACHE")
+    finding = find_cache("hub's cache", hub_cache_folder(), "HF_HUB_CACHE")
     finding.facts["models"] = len(list_cached_names())
     return finding
 
 
-def _examine_cache(area: str, folder: Path, variable: str) -> Finding:
+def find_our_cache() -> Finding:
+    """Find what is in our own cache, and whether more can be written."""
+    from ..models.store import CACHE_VARIABLE, cache_folder
+
+    return find_cache("cache", cache_folder(), CACHE_VARIABLE)
+
+
+def find_cache(area: str, folder: Path, variable: str) -> Finding:
+    """Find the size of a cache, whether more can be written, and whether the disk has room for it."""
     from ..models.hub import measure_folder
 
     size_bytes = measure_folder(folder)
@@ -286,8 +277,10 @@ def find_hub(*, offline: bool) -> Finding:
 def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     """Find whether the model is here, and compiled."""
     from ..engines.openvino.cache import find_compiled, find_obstacle
+    from ..models.catalog import OFFLINE_NAME, resolve_alias
+    from ..models.hub import find_snapshot
     from ..models.offline import INSTALL_HINT
-    from ..models.store import OFFLINE_NAME, default_model, find_cached_fault, resolve_checkpoint
+    from ..models.store import default_model, resolve_checkpoint
     from ..models.store import find_model as find_entry
 
     name = keywords["model"] or default_model()
@@ -298,7 +291,9 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     except UnavailableError as error:
         if find_entry(name) is None or name == OFFLINE_NAME:
             return Finding("model", "red", error.message, error.hint, facts)
-        fault = find_cached_fault(name, **named)
+        cached = find_snapshot(resolve_alias(name), named["revision"])
+        trust = {"allow_pickle": named["allow_pickle"], "with_code": named["trust_remote_code"]}
+        fault = cached.find_fault(**trust) if cached else None
         at_revision = f" at revision {named['revision']!r}" if named["revision"] else ""
         text = f"{name} {fault.cause}." if fault else f"{name} is not here{at_revision}."
         remedy = INSTALL_HINT if keywords["model"] is None else error.hint

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from ..batch.run import START, CandidateReader, Progress, RankedPool
 from ..errors import UsageError
 from ..evaluation import (
     DEFAULT_MEASURES,
@@ -33,15 +32,17 @@ from ..evaluation import evaluate as evaluate_runs
 from ..formats.beir import read_queries
 from ..formats.json import encode_utf8
 from ..formats.output import is_written_directly, open_output, require_other_file
-from ..formats.source import Source, is_pipe_or_device
+from ..formats.source import Reject, Source, is_pipe_or_device
+from ..ranking import blend
+from ..types import Candidates
 from .commands import option
 from .console import show_messages, stdout_console
 from .options import MessageOptions, Output, format_of_output
 
-EvaluationFormat = Literal["table", "json", "csv", "tsv"]
+EvaluationFormat = Literal["table", "json"]
 
 _COMPARED = ("delta", "p_value", "corrected_p_value", "better", "worse", "same")
-_FORMATS = {".txt": "table", ".json": "json", ".csv": "csv", ".tsv": "tsv"}
+_FORMATS = {".txt": "table", ".json": "json"}
 
 
 def evaluate(
@@ -97,7 +98,7 @@ def evaluate(
     if per_query and format == "table" and len(runs) == 1:
         raise UsageError(
             "--per-query shows what a second run gains over the first, and there is one run.",
-            hint="Name another run, or see the values of this one with --to json, csv or tsv.",
+            hint="Name another run, or see the values of this one with --to json.",
         )
     names = tuple(columns.split(",")) if columns else ()
     with show_messages(messages) as activity:
@@ -117,7 +118,7 @@ def evaluate(
             if format == "json":
                 document = _as_object(evaluation, texts, per_query=per_query)
                 stream.write(encode_utf8(json.dumps(document, ensure_ascii=False, indent=2) + "\n"))
-            elif format == "table":
+            else:
                 from .comparison import draw_evaluation, draw_gains
 
                 drawn = io.StringIO()
@@ -127,16 +128,6 @@ def evaluate(
                     console.print()
                     draw_gains(console, evaluation, run, evaluation.measures[0], texts)
                 stream.write(encode_utf8(drawn.getvalue()))
-            else:
-                rows = list(_as_rows(evaluation, texts, per_query=per_query))
-                written = io.StringIO()
-                # The first run is compared with nothing, the last has all columns.
-                writer = csv.DictWriter(
-                    written, rows[-1], delimiter="," if format == "csv" else "\t", lineterminator="\n"
-                )
-                writer.writeheader()
-                writer.writerows(rows)
-                stream.write(encode_utf8(written.getvalue()))
 
 
 def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: bool) -> dict[str, Any]:
@@ -157,32 +148,21 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: b
         ],
     }
     if per_query:
+        values = {
+            name: list(
+                zip(*(map(_defined, run.by_query[name].tolist()) for run in evaluation.runs), strict=True)
+            )
+            for name in evaluation.measures
+        }
         document["queries"] = [
             {
                 "query_id": query_id,
                 **({"query": texts.get(query_id)} if texts else {}),
-                "values": {
-                    name: [_defined(run.by_query[name][place]) for run in evaluation.runs]
-                    for name in evaluation.measures
-                },
+                "values": {name: values[name][place] for name in evaluation.measures},
             }
             for place, query_id in enumerate(evaluation.query_ids)
         ]
     return document
-
-
-def _as_rows(
-    evaluation: Evaluation, texts: Mapping[str, str], *, per_query: bool
-) -> Iterator[dict[str, Any]]:
-    for run in evaluation.runs:
-        for name in evaluation.measures:
-            row = {"run": run.name, "measure": name}
-            if not per_query:
-                yield {**row, "value": None, **dict.fromkeys(_COMPARED), **_measured(run, name)}
-                continue
-            for query_id, value in zip(evaluation.query_ids, run.by_query[name], strict=True):
-                text = {"query": texts.get(query_id)} if texts else {}
-                yield {**row, "query_id": query_id, **text, "value": _defined(value)}
 
 
 def _measured(run: MeasuredRun, name: str) -> dict[str, Any]:
@@ -194,17 +174,26 @@ def _measured(run: MeasuredRun, name: str) -> dict[str, Any]:
 
 
 def _defined(value: float) -> float | None:
-    # A measure may be undefined for a query, which JSON has no number for; numpy's numbers are not Python's.
-    return None if math.isnan(value) else value if isinstance(value, int) else float(value)
+    # A measure may be undefined for a query, which JSON has no number for.
+    return None if math.isnan(value) else value
 
 
-@dataclass(frozen=True, slots=True)
-class FirstStage:
-    """The run that `batch` reranks, measured and waiting for what the reranking makes of it."""
+@dataclass
+class Gains:
+    """What `batch` has made of a first stage: measured before and after.
+
+    Where no file is written this takes what is ranked, as the output of the batch; with several `weights` it
+    takes logits, and blends the first stage's scores in with each.
+    """
 
     judgements: Judgements
-    run: Run
     measures: tuple[str, ...]
+    weights: list[float]
+    before: Run | None
+    progress: Progress = START
+    patience_seconds: float | None = None
+    found: dict[str, dict[str, float]] = field(default_factory=dict)
+    after: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -212,18 +201,15 @@ class FirstStage:
         run: str | None,
         qrels: str,
         measures: Sequence[str] | None,
+        weights: list[float],
         output: Path | None,
         shard: str | None,
-    ) -> FirstStage:
+    ) -> Gains:
         """Read the judgements and the run of `batch`, so that their errors come before anything is scored.
 
         Raises UsageError for what does not go together with `--qrels`.
         """
-        if run is None:
-            raise UsageError(
-                "--qrels measures before and after, and there is no --run.", hint="Give --run RUN."
-            )
-        if run == "-" or is_pipe_or_device(Path(run)):
+        if run is not None and (run == "-" or is_pipe_or_device(Path(run))):
             raise UsageError(
                 f"--qrels reads the run twice, and {'stdin' if run == '-' else run} can be read once.",
                 hint="Put it into a file first.",
@@ -243,22 +229,71 @@ class FirstStage:
         names = tuple(measures or DEFAULT_MEASURES)
         parse_measures(names)
         judgements = load_judgements(Source.from_path(Path(qrels)))
-        return cls(judgements, load_run(Source.from_path(Path(run)), judgements), names)
+        before = None if run is None else load_run(Source.from_path(Path(run)), judgements)
+        return cls(judgements, names, weights if len(weights) > 1 else [], before)
 
-    def draw_gains(self, output: Path, name: str) -> None:
-        """Draw the measures before and after on stdout."""
+    def watch(self, reader: CandidateReader) -> CandidateReader:
+        """Return a reader of the same candidates; where there is no run, what it reads is the first stage."""
+        return reader if self.before else _Watched(reader, self)
+
+    def note(self, candidates: Candidates) -> None:
+        """Keep a first stage's scores; where it has none, its order."""
+        query_id = str(candidates.query.id)
+        if query_id in self.judgements.grades:
+            ids = [str(document.id) for document in candidates.documents]
+            scores = candidates.first_scores or range(len(ids), 0, -1)
+            self.found[query_id] = dict(zip(ids, map(float, scores), strict=True))
+
+    def write(self, pool: RankedPool) -> None:
+        """Take a pool's results."""
+        import numpy as np
+
+        for ranking in pool.rankings:
+            query_id = str(ranking.query.id)
+            if query_id not in self.judgements.grades:
+                continue
+            logits = np.array([hit.score for hit in ranking], np.float32)
+            first_scores = [hit.first_score or 0.0 for hit in ranking]
+            for weight in self.weights or [0.0]:
+                scores = blend(logits, first_scores, weight) if weight else logits
+                is_scored = np.isfinite(scores)
+                lowest = scores[is_scored].min() - 1 if is_scored.any() else 0.0
+                values = np.where(is_scored, scores, lowest).tolist()
+                name = f"blend {weight:g}" if self.weights else "reranked"
+                ids = [str(hit.id) for hit in ranking]
+                self.after.setdefault(name, {})[query_id] = dict(zip(ids, values, strict=True))
+        self.progress = pool.progress
+
+    def complete(self) -> None:
+        """Nothing comes at the end."""
+
+    def draw(self, output: Path | None) -> None:
+        """Draw the measures before and after on stdout; `output` is the file that was written, if one was."""
         from .comparison import draw_evaluation
 
-        after = replace(load_run(Source.from_path(output), self.judgements), name=name)
-        evaluation = evaluate_runs([self.run, after], self.judgements, self.measures)
-        draw_evaluation(stdout_console(), evaluation)
+        runs = [Run(name, scores) for name, scores in self.after.items()]
+        if output is not None:
+            runs = [replace(load_run(Source.from_path(output), self.judgements), name=str(output))]
+        before = self.before or Run("first stage", self.found)
+        draw_evaluation(stdout_console(), evaluate_runs([before, *runs], self.judgements, self.measures))
 
 
-@contextmanager
-def output_or_nowhere(path: Path | None) -> Iterator[Path]:
-    """Yield the file that results go to; where none is named, one that is removed in the end."""
-    if path is not None:
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="ce-rerank-") as folder:
-        yield Path(folder, "reranked.trec")
+@dataclass(frozen=True)
+class _Watched:
+    """A reader whose candidates `gains` notes as they come."""
+
+    reader: CandidateReader
+    gains: Gains
+
+    @property
+    def may_pause(self) -> bool:
+        return self.reader.may_pause
+
+    @property
+    def share_read(self) -> float | None:
+        return self.reader.share_read
+
+    def read(self, reject: Reject) -> Generator[Candidates, None, None]:
+        for candidates in self.reader.read(reject):
+            self.gains.note(candidates)
+            yield candidates

@@ -122,55 +122,42 @@ def draw_model(
     alias = f"  {known.alias}" if known.alias else ""
     console.print(Text.assemble((clean_text(known.name, console.encoding), "bold"), (alias, "cyan")))
     published = [
-        ("family", " ".join(filter(None, (known.family, known.kind)))),
+        ("family", f"{known.family or ''} {known.kind}".strip()),
         ("parameters", describe_count(known.parameters)),
-        ("languages", ", ".join(known.languages)),
-        ("tokens", f"{known.context_length:,}" if known.context_length else ""),
-        ("licence", known.licence or ""),
-        ("scores", known.score_scale or ""),
+        ("languages", known.languages),
+        ("tokens", known.context_length),
+        ("licence", known.licence),
+        ("scores", known.score_scale),
         *(("quality", f"{one.figure:.4f} {one.measure} ({one.source})") for one in known.quality),
         *(("note", note) for note in known.notes),
         ("published at", known.source),
     ]
     if known.source or entry.is_ready:
         _draw_facts(console, published)
-    here = [("here", "nothing; `ce-rerank models pull` fetches it")]
+    here: list[tuple[str, Any]] = [("here", "nothing; `ce-rerank models pull` fetches it")]
     if entry.folder is not None:
         here = [("here", f"{describe_size(entry.size_bytes)} in {entry.folder}")]
     if entry.fault is not None:
-        here += [("state", f"{entry.fault.cause}. {entry.fault.hint}")]
-    if entry.checkpoint is not None:
-        here += [("revision", entry.checkpoint.revision or "")]
+        here.append(("state", f"{entry.fault.cause}. {entry.fault.hint}"))
+    here.append(("revision", entry.checkpoint and entry.checkpoint.revision))
     for form in model.forms:
         size = f"{describe_size(form.size_bytes)} in {form.folder}"
         here.append(("compiled", f"not possible: {form.declined}" if form.declined else size))
     _draw_facts(console, here)
     if facts is not None:
-        own = [
-            ("architecture", facts["architecture"]),
-            ("labels", ", ".join(facts["labels"])),
-            ("activation", facts["activation"]),
-            ("longest pair", f"{facts['max_length']:,} tokens" if facts["max_length"] else ""),
-            ("parameters", f"{facts['parameters']:,}" if facts["parameters"] else ""),
-            ("licence", facts["licence"] or ""),
-            ("files", ", ".join(f"{name} ({describe_size(size)})" for name, size in facts["files"])),
-        ]
-        _draw_facts(console, own)
+        names = ("architecture", "labels", "activation", "max_length", "parameters", "licence")
+        files = [f"{name} ({describe_size(size)})" for name, size in facts["files"]]
+        _draw_facts(console, [*((name.replace("_", " "), facts[name]) for name in names), ("files", files)])
     if use is not None:
         runs = "{engine} {precision} on {device}: {reason}".format_map(use) if "engine" in use else ""
-        _draw_facts(console, [("run here by", runs), ("refused", use.get("refused", ""))])
-    if known.needs_remote_code or (facts and facts["code"]):
-        code = ", ".join(facts["code"]) if facts else "read it first"
-        _draw_warning(
-            console,
-            f"It brings Python code of its own, which is run only with --trust-remote-code: {code}.",
-        )
-    if facts and facts["pickled"]:
-        _draw_warning(
-            console,
-            "Its weights are pickled, which can run any code, and are loaded only with --allow-pickle: "
-            f"{', '.join(facts['pickled'])}.",
-        )
+        _draw_facts(console, [("run here by", runs), ("refused", use.get("refused"))])
+    code, pickled = (facts["code"], facts["pickled"]) if facts else ((), ())
+    if known.needs_remote_code or code:
+        message = "It brings Python code of its own, which is run only with --trust-remote-code"
+        _draw_warning(console, f"{message}: {', '.join(code) or 'read it first'}.")
+    if pickled:
+        message = "Its weights are pickled, which can run any code, and are loaded only with --allow-pickle"
+        _draw_warning(console, f"{message}: {', '.join(pickled)}.")
 
 
 def _draw_warning(console: Console, warning: str) -> None:
@@ -178,15 +165,17 @@ def _draw_warning(console: Console, warning: str) -> None:
     draw_message(console, warning, label="warning:", label_style="yellow")
 
 
-def _draw_facts(console: Console, facts: Sequence[tuple[str, str]]) -> None:
+def _draw_facts(console: Console, facts: Iterable[tuple[str, Any]]) -> None:
     """Draw names and values in two columns, a blank line above; what is empty is left out."""
     given = [(name, value) for name, value in facts if value]
     if given:
         console.print()
     before = ""
     for name, value in given:
+        text = f"{value:,}" if isinstance(value, int) else value
+        text = text if isinstance(text, str) else ", ".join(text)
         label = "" if name == before else name
-        draw_message(console, value, label=label.ljust(_LABEL_WIDTH), label_style="dim")
+        draw_message(console, text, label=label.ljust(_LABEL_WIDTH), label_style="dim")
         before = name
 
 

@@ -58,7 +58,7 @@ class ModelOptions:
         "auto", "--device", "-d", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps."
     )
     engine: EngineName = option_field("auto", help="What scores the pairs.")
-    precision: Precision = option_field("auto", help="auto: bf16 where native, else fp32.")
+    precision: Precision = option_field("auto", help="auto is bf16 where the CPU or GPU has it, else fp32.")
     max_length: int | None = option_field(
         None, metavar="TOKENS", min=8, help="Read at most so many tokens of query and document."
     )
@@ -121,10 +121,40 @@ class SelectionOptions:
         None, metavar="TOKENS", min=0, help="How far passages overlap. Default: a quarter."
     )
     pool: PoolName = option_field("max", help="How passage scores make a document's score.")
+    bm25: int | None = option_field(
+        None, "--bm25", metavar="N", min=1, help="Let BM25 choose N documents, and score only those."
+    )
+    bm25_language: str = option_field(
+        "english", "--bm25-language", metavar="NAME", help="The language of its word stems, or none."
+    )
+    first_score_field: str | None = option_field(
+        None, metavar="NAME", help="The field with a first stage's score; -NAME where less is better."
+    )
+    blend: list[str] | None = option_field(
+        None, metavar="W", help="The weight, 0 to 1, of the first stage's score in the result."
+    )
 
     def rank_options(self) -> RankOptions:
         """Return these as the library takes them; raise UsageError for a combination that means nothing."""
-        return RankOptions(**as_keywords(self))
+        weights = self.blend_weights()
+        if len(weights) > 1:
+            raise UsageError("--blend is given more than once.", hint="Give it once.")
+        return RankOptions(**{**as_keywords(self), "blend": weights[0] if weights else 0.0})
+
+    def blend_weights(self) -> list[float]:
+        """Return the weights that --blend gives, each from 0 to 1; raise UsageError for anything else."""
+        try:
+            weights = [float(text) for text in self.blend or ()]
+        except ValueError:
+            weights = [-1.0]
+        if not all(0 <= weight <= 1 for weight in weights):
+            raise UsageError("--blend is no number from 0 to 1.", hint="Give, for example, --blend 0.2.")
+        return weights
+
+    def first_stage_names(self, *, details: bool) -> tuple[str, ...]:
+        """Return the columns that a first stage adds to a table of results."""
+        blended = ("model_score", "first_score") if self.blend else ()
+        return (*blended, "bm25") if details and self.bm25 else blended
 
 
 @dataclass(frozen=True)

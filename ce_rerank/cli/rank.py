@@ -113,8 +113,12 @@ def rank(
         format = to or format_of_output(path, _FORMATS, "table" if is_seen else "jsonl")
         if format == "trec":
             for place, document in enumerate(documents):
-                require_run_id(document.id, document.origin or f"document {place}")
-        writing = WriteOptions(not output.no_text, output.details)
+                require_run_id(document.id, document.origin or f"document {place}", document.fields)
+        writing = WriteOptions(
+            not output.no_text,
+            output.details,
+            first_stage_names=selection.first_stage_names(details=output.details),
+        )
         if format != "table":
             require_format(format, writing)
         with nullcontext(activity.stdout(format)) if path is None else open_output(path) as stream:

@@ -33,8 +33,12 @@ def draw_ranking(
     from rich.text import Text
 
     lines = list(_lay_out(ranking, console, details, with_text)) if ranking.results else []
-    if len(ranking) < ranking.coverage.documents:
-        lines.append(Text(f"{len(ranking) or 'none'} of {ranking.coverage.documents:,} documents", "dim"))
+    coverage = ranking.coverage
+    if coverage.left_out:
+        chosen = f"{coverage.documents:,} chosen by BM25 from {coverage.documents + coverage.left_out:,}"
+        lines.append(Text(f"{len(ranking) or 'none'} of {chosen}", "dim"))
+    elif len(ranking) < coverage.documents:
+        lines.append(Text(f"{len(ranking) or 'none'} of {coverage.documents:,} documents", "dim"))
     elif not ranking.results:
         lines.append(Text("no documents", "dim"))
     for line in lines:

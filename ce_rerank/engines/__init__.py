@@ -13,7 +13,7 @@ from .base import EngineOptions
 from .hardware import IMPORT_FAILURES, cpu_flags, find_device, has_int8, has_native_bf16
 
 if TYPE_CHECKING:
-    from ..models.store import Checkpoint
+    from ..models.checkpoint import Checkpoint
     from .base import Engine
 
 log = logging.getLogger("ce_rerank")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import UnavailableError
-from ..models.store import Checkpoint
+from ..models.checkpoint import Checkpoint
 from ..types import Pair, Precision
 from .base import EngineInfo, EngineOptions
 from .batching import Float32s, PairTokens, TokenBatch, score_in_batches

@@ -214,14 +214,16 @@ class DelimitedWriter:
     def write(self, ranking: Ranking) -> None:
         """Write the ranking's rows, and the header before the first."""
         rows = list(self._rows_of(ranking))
-        if self._is_tsv:  # the fields are called what the header, read again, calls them
+        if self._is_tsv and not all(name.isprintable() for row in rows for name in row):
+            # The fields are called what the header, read again, calls them.
             rows = [{_BREAKS.sub(" ", name): value for name, value in row.items()} for row in rows]
         if self._columns is None and (rows or not self._many):
             self._write_header(rows)
         columns = self._columns or ()
+        known = set(columns)
         for row in rows:
-            homeless = {name: value for name, value in row.items() if name not in columns}
-            if homeless:
+            if not known.issuperset(row):
+                homeless = {name: value for name, value in row.items() if name not in known}
                 row[INPUT_NAME] = {**row.get(INPUT_NAME, {}), **homeless}
             cells = (row.get(name) for name in columns)
             self._write_cells([cell if isinstance(cell, str) else _encode_cell(cell) for cell in cells])
@@ -242,8 +244,9 @@ class DelimitedWriter:
 
     def _write_cells(self, cells: Sequence[str]) -> None:
         if self._is_tsv:
-            self._changed += sum(_BREAKS.search(cell) is not None for cell in cells)
-            line = "\t".join(_BREAKS.sub(" ", cell) for cell in cells)
+            changed = [(cell, 0) if cell.isprintable() else _BREAKS.subn(" ", cell) for cell in cells]
+            self._changed += sum(count > 0 for _, count in changed)
+            line = "\t".join(cell for cell, _ in changed)
         else:
             written = io.StringIO(newline="")
             # Before Python 3.13, the module quotes a lone \r only where it is part of the line end.

@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, NoReturn, cast, get_args
 
 from ..errors import InputError, UnavailableError, UsageError
 from ..types import Document, require_choice
 from .delimited import read_csv_rows, read_tsv_rows
-from .fields import ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
+from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
 from .json import encode_json, read_json_rows
 from .source import (
     Lines,
@@ -49,8 +49,8 @@ _NOT_READ = {
     b"FEA1": "a Feather file",
     b"PK\3\4": "a ZIP file (Excel's .xlsx are such)",
 }
-_QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
 _COLUMN_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+_BORDER = re.compile(r"(?=.*[+|\u2500-\u257f])[\s|+=:\u2500-\u257f-]{3,}")  # ----+-----, or box drawing
 _LOOK_BYTES = 1 << 16  # without a line end in them, it is a long line of text or the only line of an array
 
 
@@ -142,7 +142,7 @@ def read_documents(
 
 
 def read_rows(
-    readable: Readable, options: ReadOptions = ReadOptions(), reject: Reject | None = None
+    readable: Readable, options: ReadOptions = ReadOptions(), reject: Reject = raise_at_once
 ) -> Iterator[Row]:
     """Read the rows of a file or stream as they are, one at a time; there may be none.
 
@@ -152,7 +152,7 @@ def read_rows(
     source = as_source(readable)
     with source.open() as stream:
         format = choose_format(source, stream, options)
-        yield from row_reader(format, options)(stream, source.name, reject or raise_at_once)
+        yield from row_reader(format, options)(stream, source.name, reject)
 
 
 def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> InputFormat:
@@ -160,22 +160,21 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
     if options.format is not None:
         return cast(InputFormat, options.format)
     suffix = suffix_without_compression(source.path) if source.path else ""
-    format = FORMAT_OF_SUFFIX.get(suffix)
-    if format is not None and not (format == "text" and options.are_rows_objects):
-        return format
+    named = FORMAT_OF_SUFFIX.get(suffix)
+    if named is not None and named != "text":
+        return named
     stream.look_at_line(_LOOK_BYTES)
     head = stream.peek(0)
     if kind := next((kind for magic, kind in _NOT_READ.items() if head.startswith(magic)), ""):
         raise InputError(f"{source.name}: {kind}, which is not read.", hint="Save it as Parquet or CSV.")
-    format = sniff_format(head, (*options.text_fields, *options.header_names))
+    sniffed = sniff_format(head, (*options.text_fields, *options.header_names))
+    format = sniffed if named is None or options.are_rows_objects else named
     if format == "text" and options.are_rows_objects:
         format = "tsv" if b"\t" in head.lstrip().partition(b"\n")[0] and not options.delimiter else "csv"
-    elif format == "text" and (table := _table_format(head)):
-        log.warning(
-            "%s: read as text, a document a line, but it looks like a table: --from %s reads it as one.",
-            source.name, table,
-        )  # fmt: skip
-    log.info("%s: read as %s, going by its first bytes (--from says otherwise).", source.name, format)
+    elif format == "text" and (table := _table_hint(head)):
+        log.warning("%s: read as text, a document a line, but it looks like a table. %s", source.name, table)
+    if named is None:
+        log.info("%s: read as %s, going by its first bytes (--from says otherwise).", source.name, format)
     return format
 
 
@@ -208,19 +207,22 @@ def _is_json_string(line: str) -> bool:
         return False
 
 
-def _table_format(head: bytes) -> str:
-    """Return the format that lines of text seem to be: tabs in all of them, or a header of plain names."""
+def _table_hint(head: bytes) -> str:
+    """Return how lines of text that seem to be a table can be read as one; empty for other lines.
+
+    They do with tabs in all of them, a header of plain names, or the borders of a table drawn for people.
+    """
     lines = [line for line in re.split(r"[\r\n]+", head.decode(errors="replace")) if line.strip()]
+    if any(map(_BORDER.fullmatch, lines[:2])):
+        return "Let it be written as CSV: psql --csv, duckdb -csv, mysql --batch."
     whole = lines[:-1] or lines
     if whole and all("\t" in line.strip() for line in whole):
-        return "tsv"
+        return "Give --from tsv to read it as one."
     for delimiter in ",;|":
         cells = lines[0].split(delimiter) if lines else []
-        if delimiter == "|":
-            cells = [cell.strip() for cell in cells]
         is_in_more = len(lines) == 1 or any(delimiter in line for line in lines[1:])
         if len(cells) > 1 and is_in_more and all(map(_COLUMN_NAME.fullmatch, cells)):
-            return "csv"
+            return "Give --from csv to read it as one."
     return ""
 
 
@@ -236,7 +238,7 @@ def row_reader(format: InputFormat, options: ReadOptions = ReadOptions()) -> Row
             ) from None
         return read_parquet_rows
     if format in ("csv", "tsv"):
-        ids = {*ID_FIELDS, *_QUERY_ID_FIELDS, (options.id_field or "").lower()}
+        ids = {*ID_FIELDS, *QUERY_ID_FIELDS, (options.id_field or "").lower()}
         read = read_csv_rows if format == "csv" else read_tsv_rows
         return functools.partial(read, delimiter=options.delimiter, columns=options.columns, ids=ids)
     return read_text_rows if format == "text" else read_json_rows
@@ -262,14 +264,21 @@ def read_file_names(source: Source) -> list[str]:
 
 
 def walk_folders(names: Sequence[str]) -> list[str]:
-    """Replace folders by the text files in them; hidden and binary ones are left out, and counted."""
+    """Replace folders by the text files in them; hidden and binary ones are left out, and counted.
+
+    Raises InputError for a folder that cannot be read.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}).")
+
     files: list[str] = []
     left_out = 0
     for name in names:
         if name == "-" or not Path(name).is_dir():
             files.append(name)
             continue
-        for folder, folders, inner in os.walk(name):
+        for folder, folders, inner in os.walk(name, onerror=refuse):
             for entry in sorted(inner):
                 path = Path(folder, entry)
                 is_text = not entry.startswith(".") and _is_text(path)

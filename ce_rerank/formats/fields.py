@@ -33,7 +33,7 @@ QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
 _MISSING = object()
 _DEEPEST_SHOWN = 5
 _MOST_SHOWN = 12
-_COLUMNS_HINT = 'It holds columns; write it as rows, an object each (pandas: orient="records", lines=True).'
+_COLUMNS_HINT = 'Write the rows as an object each (pandas: orient="records", lines=True).'
 _PLAIN_NAME = re.compile(r"[\w.$@/:-]+")
 
 
@@ -148,6 +148,25 @@ def find_value(row: Mapping[str, Any], path: str) -> Any:
     return _MISSING
 
 
+def find_number(document: Document, name: str, place: int) -> float:
+    """Return the number in a field of a document, with its sign changed if the name starts with a minus.
+
+    Raises InputError, naming the document by its origin or place, for a field without a number.
+    """
+    value = find_value(document.fields, name.removeprefix("-"))
+    try:
+        number = float("nan" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if number != number:
+        where = document.origin or f"document {place}"
+        raise InputError(
+            f'{where}: no number in the field "{name.removeprefix("-")}".',
+            hint="Name the field of the first stage's score with --first-score-field.",
+        )
+    return -number if name.startswith("-") else number
+
+
 def without_texts(document: Document) -> dict[str, Any]:
     """Return a document's fields without those that its text was made from, except a title."""
     fields: Any = document.fields
@@ -220,28 +239,25 @@ def _paths(row: Mapping[str, Any], prefix: str, levels: int = _DEEPEST_SHOWN) ->
 
 
 def _no_text(row: Mapping[str, Any], path: str, origin: str) -> InputError:
-    hint = _way_in(row)
-    if not hint and "query" in row and any(isinstance(value, list) for value in row.values()):
+    hint = _way_in(row) or "Name it with --text-field."
+    if not row.keys().isdisjoint(QUERY_FIELDS) and any(isinstance(value, list) for value in row.values()):
         hint = "Queries with their documents are for: ce-rerank batch"
-    return MissingFieldError(
-        f'{origin}: no "{path}" field ({describe_fields(row)}).',
-        hint=hint or "Name it with --text-field.",
-    )
+    return MissingFieldError(f'{origin}: no "{path}" field ({describe_fields(row)}).', hint=hint)
 
 
 def _way_in(value: object) -> str:
     """Return the hint for what holds the rows deeper, as the whole answer of a search engine does."""
     found = sorted(_inner_rows(value, ""), key=lambda found: (not found[1], -found[2]))
-    if found and not (isinstance(value, dict) and "query" in value):
+    if found:
         path, text_path, size = found[0]
         # A list may be an item of an array itself.
         path = "flatten[]" if isinstance(value, list) else path
         option = f", and give --text-field {text_path}" if text_path and text_path not in TEXT_FIELDS else ""
         if text_path or 2 * size > len(json.dumps(value)):
             return f"Take the rows out of it: jq -c '{path}'{option}."
-    if isinstance(value, dict) and _is_by_column(value):
-        return _COLUMNS_HINT
-    return ""
+    return (
+        _COLUMNS_HINT if isinstance(value, list) or (isinstance(value, dict) and _is_by_column(value)) else ""
+    )
 
 
 def _is_by_column(value: Mapping[str, Any]) -> bool:

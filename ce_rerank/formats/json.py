@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import InputError, OutputError
-from .source import ROW_BYTES, Lines, LookAhead, Reject, Row, text_blocks
+from .source import ROW_BYTES, Lines, LookAhead, Reject, Row, text_blocks, too_large
 
 log = logging.getLogger("ce_rerank")
 
@@ -32,7 +32,7 @@ def read_json_rows(
     if _is_lines(stream):
         yield from _read_lines(stream, name, reject, decoder, skip)
     else:
-        yield from _read_values(stream, name, decoder)
+        yield from _read_values(stream, name, reject, decoder)
     decoder.warn_of_mended(name)
 
 
@@ -111,7 +111,7 @@ def _read_lines(
             yield Row(value, where)
 
 
-def _read_values(stream: LookAhead, name: str, decoder: JsonDecoder) -> Iterator[Row]:
+def _read_values(stream: LookAhead, name: str, reject: Reject, decoder: JsonDecoder) -> Iterator[Row]:
     values = _Values(stream, name, decoder)
     is_array = values.next_character() == "["
     if is_array:
@@ -119,7 +119,11 @@ def _read_values(stream: LookAhead, name: str, decoder: JsonDecoder) -> Iterator
     character = values.next_character()
     while character != ("]" if is_array else ""):
         values.next_character()
-        yield values.next_row()
+        row, size = values.next_row()
+        if size > ROW_BYTES:
+            reject(too_large(row.origin), "")
+        else:
+            yield row
         character = values.next_character()
         if is_array and character == ",":
             values.step()
@@ -154,8 +158,8 @@ class _Values:
         self._line += self._text.count("\n", self._place, self._place + characters)
         self._place += characters
 
-    def next_row(self) -> Row:
-        """Decode the value that starts here, and go past it."""
+    def next_row(self) -> tuple[Row, int]:
+        """Decode the value that starts here, and go past it; returns it and its size."""
         where = f"{self._name}:{self._line}"
         try:
             value, end = self._decoder.decode_at(self._text, self._place, where)
@@ -167,8 +171,9 @@ class _Values:
         # A number at the end of the text may go on.
         if end == len(self._text) and self._text[end - 1] not in '}]"' and self._read_more():
             return self.next_row()
-        self.step(end - self._place)
-        return Row(value, where)
+        size = end - self._place
+        self.step(size)
+        return Row(value, where), size
 
     def not_expected(self, expected: str) -> InputError:
         """Return the error for another character than the one that should be here."""
@@ -180,8 +185,7 @@ class _Values:
         pieces = [self._text[self._place :]]
         size = left = len(pieces[0])
         if left > ROW_BYTES:
-            where = f"{self._name}:{self._line}"
-            raise InputError(f"{where}: larger than {ROW_BYTES >> 20} MiB, the most that a row may be.")
+            raise too_large(f"{self._name}:{self._line}")
         while size <= 2 * left and (block := next(self._blocks, "")):
             pieces.append(block)
             size += len(block)

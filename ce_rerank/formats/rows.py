@@ -32,12 +32,14 @@ class WriteOptions:
 
     Without `with_text` the text and the fields that it was made from are left out, except a title. `details`
     adds `DETAIL_NAMES`, and `model`, what the scores come from. `run_name` is the last column of a TREC run.
+    `first_stage_names` are the columns that a first stage adds to a table.
     """
 
     with_text: bool = True
     details: bool = False
     run_name: str = "ce-rerank"
     model: str = ""
+    first_stage_names: tuple[str, ...] = ()
 
 
 def own_names(options: WriteOptions, *, with_query: bool = False) -> tuple[str, ...]:
@@ -45,6 +47,7 @@ def own_names(options: WriteOptions, *, with_query: bool = False) -> tuple[str, 
     return (
         *(QUERY_NAMES if with_query else ()),
         *(("index", "score", "text", "id") if options.with_text else ("index", "score", "id")),
+        *options.first_stage_names,
         *(DETAIL_NAMES if options.details else ()),
         *(("model",) if options.details and options.model else ()),
     )
@@ -97,12 +100,17 @@ def _query_fields(ranking: Ranking) -> dict[str, Any]:
 def _own_fields(ranked: RankedDocument, options: WriteOptions) -> dict[str, Any]:
     score = None if ranked.score == -math.inf else shortest_float32(ranked.score)  # None: a blank document
     row: dict[str, Any] = {"index": ranked.index, "score": score}
+    if ranked.model_score is not None and ranked.first_score is not None:
+        model_score = None if score is None else shortest_float32(ranked.model_score)
+        row |= {"model_score": model_score, "first_score": ranked.first_score}
     if options.with_text:
         row["text"] = ranked.text
     if ranked.id is not None:
         row["id"] = ranked.id
     if options.details:
         row |= {"rank": ranked.rank, "tokens": ranked.tokens, "truncated": ranked.truncated}
+        if ranked.first_rank is not None:
+            row["bm25"] = {"score": ranked.first_score, "rank": ranked.first_rank}
         if passage := ranked.passage:
             row |= {
                 "passage": passage.text,
@@ -132,7 +140,7 @@ def _with_input(
     for name, value in fields:
         if name not in taken:
             row[name] = value
-        elif name not in row or type(row[name]) is not type(value) or row[name] != value:
+        elif name not in row or row[name] != value or isinstance(row[name], bool) != isinstance(value, bool):
             displaced[name] = value
     if displaced:
         row[displaced_name] = displaced

@@ -6,7 +6,6 @@ objects, `{"q1": {"d1": 1.5}}`, as pytrec_eval and ranx have them.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import math
@@ -18,14 +17,18 @@ from typing import Any, BinaryIO, NamedTuple
 from ..errors import InputError, UsageError
 from ..types import Ranking
 from .documents import InputFormat, row_reader
+from .fields import describe_fields
 from .json import encode_json, encode_utf8, json_kind
 from .rows import shortest_float32
-from .source import Lines, LookAhead, Readable, Reject, as_source, raise_at_once
+from .source import Lines, LookAhead, Readable, Reject, as_source, raise_at_once, text_blocks
 
 log = logging.getLogger("ce_rerank")
 
-_QUERY_NAMES = ("query_id", "query-id", "qid", "q_id", "topic_id")
-_DOCUMENT_NAMES = ("doc_id", "doc-id", "docno", "docid", "corpus-id", "corpus_id", "pid", "id", "_id")
+# In lower case, the first that is there: PyTerrier has qid and query (a text), docno and docid (a number).
+_QUERY_NAMES = ("query_id", "query-id", "qid", "q_id", "topic_id", "topic", "query")
+_DOCUMENT_NAMES = (
+    "doc_id", "doc-id", "document_id", "docno", "docid", "corpus-id", "corpus_id", "pid", "id", "_id",
+)  # fmt: skip
 # trec_eval counts the documents of every grade from 0 up; from 2**31 its measures are silently 0.
 _HIGHEST_GRADE = 1_000_000
 _ENOUGH_TO_TELL = 1 << 12
@@ -75,8 +78,10 @@ def read_judgements(readable: Readable, reject: Reject = raise_at_once) -> Itera
 
 def _as_score(value: Any) -> float:
     """Return a score, -inf for null and an empty cell (of a blank document); raise ValueError for others."""
-    score = -math.inf if value is None or value == "" else float(value)
-    if isinstance(value, bool) or math.isnan(score):
+    if value is None or value == "":
+        return -math.inf
+    score = float(value)
+    if score != score or isinstance(value, bool):
         raise ValueError
     return score
 
@@ -110,7 +115,7 @@ _RUN = _Form(
 )
 _JUDGEMENTS = _Form(
     "a file of judgements",
-    ("relevance", "rel", "label", "grade", "score"),
+    ("relevance", "rel", "label", "grade", "judgement", "judgment", "score"),
     _as_grade,
     "a whole number up to 1,000,000",
     (("query_id", "0", "doc_id", "relevance"), ("query_id", "doc_id", "relevance")),
@@ -123,7 +128,7 @@ def _read(readable: Readable, form: _Form, reject: Reject, columns: Sequence[str
     source = as_source(readable)
     with source.open() as stream:
         head = stream.peek(_ENOUGH_TO_TELL).lstrip()
-        names = head.partition(b"\n")[0].decode(errors="replace").replace('"', "").strip()
+        names = re.split(rb"[\r\n]", head)[0].decode(errors="replace").replace('"', "")
         if _OBJECT_OF_OBJECTS.match(head):
             yield from _read_object(stream, source.name, form)
             return
@@ -156,14 +161,14 @@ def _rank(lines: Iterable[RunLine]) -> Iterator[RunLine]:
 
 def _find_places(names: Sequence[str], form: _Form) -> tuple[int, int, int] | None:
     """Return where the ids of query and document and the number stand; None if one of them is missing."""
-    usual = (_QUERY_NAMES, _DOCUMENT_NAMES, form.number_names)
-    found = [next((names.index(name) for name in known if name in names), -1) for known in usual]
+    usual, lower = (_QUERY_NAMES, _DOCUMENT_NAMES, form.number_names), [name.lower() for name in names]
+    found = [next((lower.index(name) for name in known if name in lower), -1) for known in usual]
     return None if -1 in found else (found[0], found[1], found[2])
 
 
 def _read_object(stream: LookAhead, name: str, form: _Form) -> Iterator[RunLine]:
     try:
-        for query_id, numbers in json.load(io.BufferedReader(stream)).items():
+        for query_id, numbers in json.loads("".join(text_blocks(stream, name))).items():
             for doc_id, number in numbers.items():
                 yield RunLine(query_id, doc_id, _number(number, form, form.number_names[0]), 1)
     except json.JSONDecodeError as error:
@@ -185,13 +190,12 @@ def _read_columns(
     names: Sequence[str] = ()
     lines = Lines(stream, name)
     for number, line in lines:
-        text = line.rstrip("\r\n")
+        cells = line.split() if line.isascii() else _SPACE.split(line.strip(" \t\r\n"))
         if lines.fault:
-            reject(lines.fault, text)
+            reject(lines.fault, line.rstrip("\r\n"))
             continue
-        if text.startswith("#") or not text or text.isspace():
+        if not cells or line[0] == "#":
             continue
-        cells = text.split() if text.isascii() else _SPACE.split(text.strip(" \t"))
         if not names:
             header = _find_places(cells, form)
             names = cells if header else next((known for known in layouts if len(known) == len(cells)), ())
@@ -199,15 +203,14 @@ def _read_columns(
             query, document, counted = header or _find_places(names, form) or (0, 0, 0)
             if header:
                 continue
-        if len(cells) != len(names):
-            shapes = " or ".join(f"{len(known)} ({' '.join(known)})" for known in layouts)
-            problem = f"{name}:{number}: {len(cells)} columns, not {shapes}."
-            reject(InputError(problem, hint="" if names else form.hint), text)
-            continue
         try:
-            score = _number(cells[counted], form, names[counted])
+            if len(cells) != len(names):
+                shapes = " or ".join(f"{len(known)} ({' '.join(known)})" for known in layouts)
+                raise ValueError(f"{len(cells)} columns, not {shapes}.")
+            score = _number(cells[counted], form, names[counted], counted + 1)
         except ValueError as error:
-            reject(InputError(f"{name}:{number}: column {counted + 1}: {error}"), text)
+            hint = "" if names else form.hint
+            reject(InputError(f"{name}:{number}: {error}", hint=hint), line.rstrip("\r\n"))
         else:
             run_name = cells[-1] if names[-1] == "run_name" else ""
             yield RunLine(cells[query], cells[document], score, number, run_name)
@@ -219,11 +222,11 @@ def _read_row(row: object, form: _Form, where: str, reject: Reject) -> list[RunL
     try:
         if not isinstance(row, dict):
             raise ValueError(f"the row is {json_kind(row)}, not an object.")
-        query_id = _find_id(row, _QUERY_NAMES, "query")
+        query_id = _find_id(_lower_names(row), _QUERY_NAMES, "query")
         results = row.get("results", [row]) if form is _RUN else [row]
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
             raise ValueError('"results" is not a list of objects.')
-        for result in results:
+        for result in map(_lower_names, results):
             doc_id = _find_id(result, _DOCUMENT_NAMES, "document")
             found = next((name for name in form.number_names if name in result), form.number_names[0])
             number = _number(result.get(found, ()), form, found)
@@ -231,6 +234,10 @@ def _read_row(row: object, form: _Form, where: str, reject: Reject) -> list[RunL
     except ValueError as error:
         reject(InputError(f"{where}: {error}"), encode_json(row))
     return lines
+
+
+def _lower_names(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.lower(): value for name, value in row.items()}
 
 
 def _find_id(row: Mapping[str, Any], names: Sequence[str], of: str) -> str:
@@ -242,13 +249,14 @@ def _find_id(row: Mapping[str, Any], names: Sequence[str], of: str) -> str:
     raise ValueError(f"no id of the {of} (one of: {', '.join(names)}).")
 
 
-def _number(value: object, form: _Form, name: str) -> float:
+def _number(value: object, form: _Form, name: str, column: int = 0) -> float:
     """Return the number of a column or field; raise ValueError, which says what is wrong with it."""
     try:
         number = form.convert(value)
     except (TypeError, ValueError, OverflowError):
         shown = "missing" if value == () else json.dumps(value)
-        raise ValueError(f"the {name} is {shown}, not {form.wanted}.") from None
+        where = f"column {column}: " if column else ""
+        raise ValueError(f"{where}the {name} is {shown}, not {form.wanted}.") from None
     return -number if name == "rank" else number
 
 
@@ -290,11 +298,15 @@ class TrecWriter:
         """Nothing is left to be written."""
 
 
-def require_run_id(id: str | int | None, where: str) -> str:
-    """Return an id as a column of a run; raise InputError, naming `where`, for none and for several words."""
+def require_run_id(id: str | int | None, where: str, fields: Mapping[str, Any] | None = None) -> str:
+    """Return an id as a column of a run.
+
+    Raises InputError, which names `where` and the `fields` that are there, for none and for several words.
+    """
     if id is None:
+        has = f" ({describe_fields(fields)})" if fields else ""
         raise InputError(
-            f"{where}: no id, and a TREC run is nothing but ids.",
+            f"{where}: no id{has}, and a TREC run is nothing but ids.",
             hint="Name the field that holds it with --id-field (of a query: query_id), or use --to jsonl.",
         )
     word = str(id)
@@ -319,5 +331,7 @@ def separate_ties(scores: Iterable[float]) -> Iterator[float]:
     falling[falling == -np.inf] = (scored.min() if len(scored) else 0) - 1
     previous = float("inf")
     for score in falling.tolist():
-        previous = min(score, float(np.nextafter(np.float32(previous), np.float32("-inf"))))
-        yield previous
+        if score >= previous:
+            score = float(np.nextafter(np.float32(previous), np.float32("-inf")))
+        yield score
+        previous = score

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO, Literal, Protocol, get_args
 
 from ..errors import UnavailableError, UsageError
@@ -85,27 +85,26 @@ def open_writer(
         case "csv" | "tsv":
             return DelimitedWriter(stream, rows_of, format, names, many=many, columns=columns)
         case "text":
-            return TextWriter(stream)
+            return LineWriter(stream, lambda ranking: map(_text_line, ranking))
         case "trec":
             return TrecWriter(stream, options.run_name, None if many else "1")
         case "parquet":
             from .parquet import ParquetWriter
 
             return ParquetWriter(stream, rows_of, names)
-    return JsonlWriter(stream, rows_of)
+    return LineWriter(stream, lambda ranking: map(encode_json, rows_of(ranking)))
 
 
-class JsonlWriter:
-    """An object a line."""
+class LineWriter:
+    """Lines of text: an object each, or a text."""
 
-    def __init__(self, stream: BinaryIO, rows_of: RowsOf) -> None:
+    def __init__(self, stream: BinaryIO, lines_of: Callable[[Ranking], Iterable[str]]) -> None:
         self._stream = stream
-        self._rows_of = rows_of
+        self._lines_of = lines_of
 
     def write(self, ranking: Ranking) -> None:
-        """Write the ranking's objects."""
-        lines = "".join(encode_json(row) + "\n" for row in self._rows_of(ranking))
-        self._stream.write(encode_utf8(lines))
+        """Write the ranking's lines."""
+        self._stream.write(encode_utf8("".join(f"{line}\n" for line in self._lines_of(ranking))))
 
     def close(self) -> None:
         """Nothing is left to be written."""
@@ -130,24 +129,8 @@ class JsonArrayWriter:
         self._stream.write(b"[]\n" if self._before == "[\n" else b"\n]\n")
 
 
-class TextWriter:
-    """A text a line, line ends within it as spaces; `id:line: passage` where a passage won, as grep has it.
-
-    A document without an id is called by its place in the input.
-    """
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def write(self, ranking: Ranking) -> None:
-        """Write the ranking's texts."""
-        self._stream.write(encode_utf8("".join(f"{_text_line(ranked)}\n" for ranked in ranking)))
-
-    def close(self) -> None:
-        """Nothing is left to be written."""
-
-
 def _text_line(ranked: RankedDocument) -> str:
+    """Return a document's text on one line; `id:line: passage` where a passage won, as grep has it."""
     if ranked.passage is None:
         return _LINE_ENDS.sub(" ", ranked.text.strip("\r\n"))
     name = ranked.index if ranked.id is None else ranked.id

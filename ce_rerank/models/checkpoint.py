@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import UnavailableError
-from .catalog import DEFAULT_NAME
+from .catalog import DEFAULT_NAME, MULTILINGUAL
 
 LONGEST = 2**31 - 1
 """Tokens; a limit that is not below it stands for none."""
@@ -33,29 +33,16 @@ ACTIVATIONS = {
 """The names that we give activations, by the dotted names that configurations have."""
 
 _TEXT_SUFFIXES = (".json", ".txt", ".jinja", ".tiktoken", ".model", ".spm", ".md")
-_TOKENIZER_NAMES = {
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "spm.model",
-}
+_TOKENIZER = re.compile(
+    r"tokenizer\.(json|model)|vocab\.(txt|json)|(spiece|spm|sentencepiece\.bpe)\.model|.*\.tiktoken"
+)
 # Folders that sentence-transformers makes: the place of a module and its class.
 _MODULE_FOLDER = re.compile(r"(?:\d+_\w+|additional_chat_templates)/[^/]+")
 # A folder with these is a compiled model, which was exported.
 _COMPILED_NAMES = {"manifest.json", "model.xml"}
-_OTHER_FORMATS = {
-    ".gguf": "GGUF",
-    ".onnx": "ONNX",
-    "openvino_model.xml": "OpenVINO",
-    "flax_model.msgpack": "Flax",
-    "tf_model.h5": "TensorFlow",
-}
+_OTHER_FORMATS = (".gguf", ".onnx", "openvino_model.xml", "flax_model.msgpack", "tf_model.h5")
 _LFS_POINTER = b"version https://git-lfs"
 _HEADER_LIMIT = 100_000_000  # bytes; what safetensors itself allows for a header
-_ASSUMED_LABELS = 2  # what transformers assumes of a classifier whose configuration names none
 
 _PARTS_HINT = "A checkpoint is config.json, a tokenizer and weights (model.safetensors)."
 _DAMAGE_HINT = "Copy it here again, or `ce-rerank models pull` a model from the hub again."
@@ -103,17 +90,15 @@ def find_missing(names: Collection[str], *, allow_pickle: bool) -> Fault | None:
         if "adapter_config.json" in names:
             hint = "Merge it into its base model, and use the result."
             return Fault("is an adapter, not a whole model", hint)
-        for suffix, label in _OTHER_FORMATS.items():
-            found = sorted(name for name in names if name.endswith(suffix))
-            if found:
-                return Fault(f"has only {label} weights ({found[0]}), which cannot be loaded here")
+        if others := sorted(name for name in names if name.endswith(_OTHER_FORMATS)):
+            return Fault(f"has only weights of a format that cannot be loaded here ({others[0]})")
         return Fault(f"has no {'model.safetensors' if 'config.json' in names else 'config.json'}")
     if pickled and not allow_pickle:
         return Fault(
             f"has pickled weights ({pickled[0]}), which can run any code when they are loaded",
             "Give --allow-pickle if you trust who made them, or choose a model with safetensors.",
         )
-    if not any(name in _TOKENIZER_NAMES or name.endswith(".tiktoken") for name in names):
+    if not any(map(_TOKENIZER.fullmatch, names)):
         return Fault("has no tokenizer (tokenizer.json or the like)")
     return None
 
@@ -213,9 +198,8 @@ class Checkpoint:
         """The labels of its head, of which a reranker has one."""
         named = self.config.get("id2label") or {}
         if not isinstance(named, dict):
-            hint = f'{named!r} stands for its labels, which must be an object: {{"0": "LABEL_0"}}'
-            raise self._damaged("config.json", f"id2label: {hint}")
-        count = self.config.get("num_labels", _ASSUMED_LABELS)
+            raise self._damaged("config.json", f'id2label is {named!r}, and must be {{"0": "LABEL_0"}}')
+        count = self.config.get("num_labels", 2)  # as transformers assumes
         return tuple(map(str, named.values())) or tuple(f"LABEL_{number}" for number in range(count))
 
     @property
@@ -320,8 +304,9 @@ class Checkpoint:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The languages that its card names."""
-        return _list_texts(self.card.get("language"))
+        """The codes of the languages that its card names, or `multilingual`."""
+        named = _list_texts(self.card.get("language"))
+        return tuple(name for name in named if re.fullmatch(f"[a-z]{{2,3}}|{MULTILINGUAL}", name))
 
     def find_fault(self, *, allow_pickle: bool = False, with_code: bool = False) -> Fault | None:
         """Return what keeps it from being used to rank; None when nothing in its files does.
@@ -363,6 +348,9 @@ class Checkpoint:
             missing += sorted(own - self.files.keys())
         for module in self.modules:
             path = str(module.get("path", "")).strip("/")
+            # Elsewhere its weights would be loaded without a look at their format.
+            if path and not _MODULE_FOLDER.fullmatch(f"{path}/x"):
+                raise self._damaged("modules.json", f"{path!r} is no folder of a module")
             # Normalize has nothing to save, and git keeps no empty folders.
             is_empty = str(module.get("type", "")).endswith(".Normalize")
             if path and not is_empty and not any(name.startswith(f"{path}/") for name in self.files):

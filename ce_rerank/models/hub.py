@@ -35,10 +35,10 @@ log = logging.getLogger("ce_rerank")
 _ANSWER_SECONDS = 6
 _POLL_SECONDS = 0.2
 _LOGIN_HINT = "log in with `hf auth login`, or set HF_TOKEN"
+_TOKEN_HINT = "Log in again with `hf auth login`, or mend or unset HF_TOKEN."
 _DEFAULT_REVISION = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PREFIX = "models--"
-_CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 DownloadProgress = Callable[[int, int], None]
 """Is told, several times a second, how many bytes have come, and how many there are."""
@@ -78,10 +78,9 @@ def find_snapshot(name: str, revision: str | None) -> Checkpoint | None:
 
 def list_snapshots(name: str) -> list[Checkpoint]:
     """List what the cache has of a model: the default revision first, then other commits."""
-    default = find_snapshot(name, None)
     commits = sorted(path.name for path in (repository_folder(name) / "snapshots").glob("*"))
-    others = (find_snapshot(name, commit) for commit in commits if _COMMIT.fullmatch(commit))
-    return list(dict.fromkeys(found for found in (default, *others) if found is not None))
+    found = (find_snapshot(name, commit) for commit in (_DEFAULT_REVISION, *commits))
+    return list(dict.fromkeys(snapshot for snapshot in found if snapshot is not None))
 
 
 def list_cached_names() -> list[str]:
@@ -169,7 +168,9 @@ def fetch_snapshot(
         # One by one, not by `snapshot_download`, whose threads finish their files after an interrupt.
         files = select_files(sizes, with_code=with_code)
         size = sum(sizes[file] for file in files if not (folder / file).exists())
-        _announce(name, size)
+        _require_room(size)
+        if size:
+            log.info("Downloading %s (%.0f MB)", name, max(1, size / 1e6), extra={"stage": True})
         try:
             with _report_growth(repository_folder(name), size, on_progress):
                 for file in files:
@@ -224,27 +225,22 @@ def _ask_hub(name: str, revision: str | None, answer_seconds: float) -> ModelInf
     return answers[0]
 
 
-def _announce(name: str, size: int) -> None:
-    """Say what is about to be fetched. Raise UnavailableError when the disk has no room for it."""
+def _require_room(size: int) -> None:
+    """Raise UnavailableError when the cache has no room for what is about to be fetched."""
     cache = hub_cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(cache).free
+        if free < size:
+            needs = f"{size / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
+            raise OSError(errno.ENOSPC, needs)
     except OSError as error:
         raise _unwritable(error) from error
-    if free < size:
-        needs = f"{size / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
-        raise _unwritable(OSError(errno.ENOSPC, needs))
-    if size:
-        log.info("Downloading %s (%.0f MB)", name, max(1, size / 1e6), extra={"stage": True})
 
 
 @contextmanager
 def _report_growth(folder: Path, size: int, on_progress: DownloadProgress | None) -> Iterator[None]:
-    """Report from a thread how far a download is, by what has arrived on the disk.
-
-    That holds for every way in which the library fetches.
-    """
+    """Report from a thread how much has arrived on the disk, in whatever way the library fetches it."""
     if on_progress is None or not size:
         yield
         return
@@ -252,8 +248,10 @@ def _report_growth(folder: Path, size: int, on_progress: DownloadProgress | None
     over = threading.Event()
 
     def report() -> None:
+        done = 0
         while not over.wait(_POLL_SECONDS):
-            on_progress(max(0, min(size, measure_folder(folder) - before)), size)
+            done = max(done, min(size, measure_folder(folder) - before))
+            on_progress(done, size)
 
     on_progress(0, size)
     thread = threading.Thread(target=report, daemon=True)
@@ -278,43 +276,35 @@ def _explain(name: str, revision: str | None, error: Exception, *, is_first: boo
             hint=f"Ask for access at {hub_endpoint()}/{name}, then {_LOGIN_HINT}.",
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return UnavailableError(
-            f"{name} has no revision {revision!r}.",
-            hint="Give a branch, a tag or a commit, or none for the newest.",
-        )
+        hint = "Give a branch, a tag or a commit, or none for the newest."
+        return UnavailableError(f"{name} has no revision {revision!r}.", hint=hint)
     if isinstance(error, errors.HfHubHTTPError):
         return _explain_status(name, error.response.status_code, str(error.server_message or ""))
     if isinstance(error, UnicodeEncodeError):
-        hint = "Log in again with `hf auth login`, or mend or unset HF_TOKEN."
-        return UnavailableError("The access token for the hub has characters that no token has.", hint=hint)
+        message = "The access token for the hub has characters that no token has."
+        return UnavailableError(message, hint=_TOKEN_HINT)
     if isinstance(error, OSError) and error.errno is not None and not is_first:
         return _unwritable(error)
     return HubUnreachableError(_reason(error))
 
 
 def _explain_status(name: str, status: int, message: str) -> Exception:
+    """Return what a status of HTTP means, where the hub names no kind of error."""
     if status == 401 and "credentials" in message.lower():
-        return UnavailableError(
-            f"The hub refuses the access token that it was given for {name}.",
-            hint="Log in again with `hf auth login`, or mend or unset HF_TOKEN.",
-        )
+        return UnavailableError(f"The hub refuses the access token that it got for {name}.", hint=_TOKEN_HINT)
     if status in (401, 404):
-        suggested = [other for other in suggest_names(name) if other.lower() != name.lower()]
-        advice = f"Did you mean {' or '.join(suggested)}?" if suggested else "Check the spelling."
+        suggested = " or ".join(other for other in suggest_names(name) if other.lower() != name.lower())
+        advice = f"Did you mean {suggested}?" if suggested else "Check the spelling."
         return UnavailableError(
             f"There is no model {name} on {hub_endpoint()}, or it is private.",
             hint=f"{advice} For a private model, {_LOGIN_HINT}. A folder is given as ./{name}",
         )
     if status == 403:
-        return UnavailableError(
-            f"The hub forbids access to {name}.",
-            hint=f"Is the token one that may read it? If not, {_LOGIN_HINT}.",
-        )
+        hint = f"Is the token one that may read it? If not, {_LOGIN_HINT}."
+        return UnavailableError(f"The hub forbids access to {name}.", hint=hint)
     if status == 429:
-        return UnavailableError(
-            f"The hub has had too many requests from here to give {name} now.",
-            hint=f"Wait a few minutes; for a higher limit, {_LOGIN_HINT}.",
-        )
+        hint = f"Wait a few minutes; for a higher limit, {_LOGIN_HINT}."
+        return UnavailableError(f"The hub has had too many requests to give {name} now.", hint=hint)
     return HubUnreachableError(f"it answers with HTTP status {status}")
 
 
@@ -330,8 +320,8 @@ def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     text = _without_password(re.sub(r"^\[Errno -?\d+\] ", "", lines[0]).rstrip("."))
     if isinstance(error, FileNotFoundError) or "CERTIFICATE" in text.upper():
-        named = [f"{name} is {os.environ[name]}" for name in _CA_VARIABLES if os.environ.get(name)]
-        return "; ".join([text, *named])
+        named = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+        return "; ".join([text, *(f"{name} is {path}" for name, path in named.items() if path)])
     return text + _name_proxy()
 
 
@@ -356,25 +346,21 @@ def _without_password(address: str) -> str:
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
     """Keep huggingface_hub's warnings and progress bars off the terminal meanwhile."""
-    from huggingface_hub import constants
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
     )
 
-    # Where its environment variable is set, the library warns of every attempt to change it.
-    switch_bars = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not are_progress_bars_disabled()
     logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    if switch_bars:
+    level, had_bars = logger.level, not are_progress_bars_disabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL)
         disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        try:
             yield
-    finally:
-        if switch_bars:
-            enable_progress_bars()
-        logger.setLevel(level)
+        finally:
+            if had_bars:
+                enable_progress_bars()
+            logger.setLevel(level)

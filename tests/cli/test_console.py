@@ -304,6 +304,15 @@ def test_counts_of_a_step_that_is_done_go_with_the_next_stage(screen: Screen) ->
     assert not re.search("Writing +3", screen.drawn)
 
 
+def test_a_stage_amid_the_counting_is_over_when_counting_goes_on(screen: Screen) -> None:
+    with Activity(screen.console, delay_seconds=0.01) as activity:
+        activity.start(total=3)
+        activity.stage("Checking the model")
+        wait_until(lambda: "Checking the model" in screen.drawn)
+        activity.advance()
+        wait_until(lambda: "Scoring  1/3" in screen.drawn)
+
+
 def test_a_narrow_terminal_has_one_line_of_it() -> None:
     screen = Screen(width=40)
     with Activity(screen.console, delay_seconds=0.01) as activity:

@@ -374,27 +374,6 @@ class TestPull:
         assert [request for request in hub.requests if "resolve" in request] == []
 
 
-class TestPullRefused:
-    def test_of_a_gated_model(self, hub: LocalHub, shell_at: Shell) -> None:
-        hub.add(TINY, token="hf_secret", is_gated=True)
-        done = shell_at("models", "pull", TINY)
-        assert (done.returncode, done.stdout) == (4, "")
-        assert done.stderr.startswith(f"error: {TINY} is gated: its owner decides who may have it.\n")
-
-    def test_of_a_name_that_is_not_there(self, hub: LocalHub, shell_at: Shell) -> None:
-        done = shell_at("models", "pull", "minilm-l6")
-        assert done.returncode == 4
-        assert done.stderr.startswith(f"error: There is no model {DEFAULT} on {hub.url}, or it is private.\n")
-
-    def test_of_a_damaged_file(self, hub: LocalHub, shell_at: Shell) -> None:
-        hub.add(TINY, damaged=("model.safetensors",))
-        done = shell_at("models", "pull", TINY)
-        assert (done.returncode, done.stderr.splitlines()[0]) == (
-            4, f"error: model.safetensors of {TINY} arrived damaged: it is not the file that the hub lists."
-        )  # fmt: skip
-        assert [model["cached"] for model in shell_at.json("models", "list", TINY)] == [False]
-
-
 @pytest.mark.parametrize("command", [("pull", TINY), ("export", TINY, "folder")], ids=["pull", "export"])
 class TestOptions:
     """Of a model that would be refused once it is there, so that nothing need be compiled."""

@@ -11,6 +11,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from ce_rerank.cli.app import app
+from ce_rerank.cli.commands import COMMANDS
 from ce_rerank.cli.options import ModelOptions
 
 
@@ -73,6 +74,16 @@ def test_fetching_a_model_takes_the_options_of_running_it(command: str, names: s
     assert shared == names
     assert [own[name].opts for name in names] == [ranks[name].opts for name in names]
     assert [own[name].envvar for name in names] == [ranks[name].envvar for name in names]
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "120"])
+def test_every_command_has_help_that_fits(columns: str) -> None:
+    subcommands = [["models", name] for name in ("list", "show", "pull", "remove", "export")]
+    for names in ([], *([name] for name in COMMANDS), *subcommands):
+        result = CliRunner().invoke(app, [*names, "--help"], env={"COLUMNS": columns})
+        assert result.exit_code == 0
+        assert result.stdout.startswith(f"Usage: {' '.join(['ce-rerank', *names])} [OPTIONS]")
+        assert max(map(len, result.stdout.splitlines())) <= max(80, int(columns))
 
 
 def test_the_help_of_rank_fits_on_a_page_and_says_every_choice_and_default() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -283,6 +284,26 @@ def test_where_min_score_leaves_nothing_the_best_score_is_said(run: Run) -> None
     )
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a pipe there cannot be looked at")
+def test_a_pipe_with_data_that_nobody_reads_is_warned_of_and_left_alone(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"two\n")
+    with os.fdopen(reader) as pipe:
+        monkeypatch.setattr("sys.stdin", pipe)
+        assert app(["what", "one"], standalone_mode=False) == 0
+        assert capsys.readouterr().err == (
+            "warning: stdin has data, and the documents are named otherwise. Give -f - to rank it too.\n"
+        )
+        os.close(writer)
+        assert app(["what", "one", "-f", "-"], standalone_mode=False) == 0
+        captured = capsys.readouterr()
+        assert (len(captured.out.splitlines()), captured.err) == (2, "")
+        assert app(["what", "one"], standalone_mode=False) == 0
+        assert capsys.readouterr().err == ""
+
+
 def test_a_dash_as_output_is_stdout(run: Run) -> None:
     assert run("red", "one", "-o", "-").stdout == run("red", "one").stdout
     assert not Path("-").exists()
@@ -333,6 +354,16 @@ def test_an_unforeseen_error_is_called_ours(run: Run, counting_engine: CountingE
     assert "Traceback (most recent call last)" in run("red", "one", "--debug").stderr
 
 
+def test_a_lack_of_memory_is_no_fault_of_ours(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("ce_rerank.cli.rank.read_query", fail)
+    result = run("--query-file", "q.txt", "one")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert result.stderr.startswith("error: There is not enough memory.\n")
+
+
 def test_a_table_in_a_file_has_no_colours(run: Run) -> None:
     run("red", "red one", "-o", "out.txt", "--to", "table")
     assert "\x1b" not in Path("out.txt").read_text(encoding="utf-8")
@@ -345,7 +376,7 @@ def test_rows_that_cannot_be_read_are_left_out_as_asked(run: Run) -> None:
     result = run("red", "--on-error", "skip", stdin=CSV)
     assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["two", "one"]
     assert result.exit_code == 5
-    assert "1 rows were left out (the first: stdin:3: the row has 3 fields" in " ".join(result.stderr.split())
+    assert "1 rows were left out (the first: stdin:3: 3 fields, not 2" in " ".join(result.stderr.split())
     assert run("red", stdin=CSV).exit_code == 3
 
 

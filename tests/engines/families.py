@@ -21,7 +21,7 @@ from sentence_transformers.sentence_transformer.modules import LayerNorm, Poolin
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from ce_rerank.engines.model import quiet_libraries
-from ce_rerank.models.store import Checkpoint
+from ce_rerank.models.checkpoint import Checkpoint
 
 transformers.utils.logging.disable_progress_bar()
 

@@ -26,7 +26,7 @@ from sentence_transformers import CrossEncoder
 from ce_rerank import Reranker, UnavailableError
 from ce_rerank.engines import load_engine
 from ce_rerank.engines.base import EngineOptions
-from ce_rerank.models.store import Checkpoint
+from ce_rerank.models.checkpoint import Checkpoint
 from ce_rerank.types import EngineName, Pair
 
 pytestmark = pytest.mark.slow

@@ -23,7 +23,7 @@ from ce_rerank import Reranker, UnavailableError
 from ce_rerank.engines import load_engine
 from ce_rerank.engines.base import EngineOptions
 from ce_rerank.engines.model import Model
-from ce_rerank.models.store import Checkpoint
+from ce_rerank.models.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -151,7 +151,6 @@ NAME_THE_TEXT = "Name the field that holds the text with --text-field."
             'the id "_id" is an object, not a string or a number (has: text, _id.$oid). '
             "Name another field with --id-field.",
         ),
-        (["t"], FieldRules(), "the row is a list, not an object or a string."),
         (7, FieldRules(), "the row is a number, not an object or a string."),
     ],
 )
@@ -195,9 +194,10 @@ HIT = {"_id": "a", "_source": {"title": "T", "text": "Snow is cold."}}
         ({"0": {"text": "a"}, "1": {"text": "b"}}, "jq -c '.[]'."),
         ({"id": {"0": 1}, "text": {"0": "a"}}, 'orient="records"'),
         ({"columns": ["id", "text"], "index": [0], "data": [[1, "a"]]}, 'orient="records"'),
+        ([1, "Rain is water."], 'orient="records"'),
         # Chroma.
-        ({"ids": ["a", "b"], "documents": ["Snow.", "Rain."], "embeddings": None}, "write it as rows"),
-        ({"ids": [["a"]], "documents": [["Snow."]], "metadatas": [[{"k": 1}]]}, "write it as rows"),
+        ({"ids": ["a", "b"], "documents": ["Snow.", "Rain."], "embeddings": None}, "Write the rows as an object each"),
+        ({"ids": [["a"]], "documents": [["Snow."]], "metadatas": [[{"k": 1}]]}, "Write the rows as an object each"),
         # A row with a list of its own.
         ({"html": "Rain is water, and so on.", "authors": [{"n": "A"}]}, "Name it with --text-field."),
     ],

@@ -96,6 +96,11 @@ def test_a_value_above_the_limit_is_refused_and_not_held(monkeypatch: pytest.Mon
     rows = read_json_rows(lines, "f", lambda error, text: rejected.append(error.message))
     assert [row.value for row in rows] == ["a", "b"]
     assert rejected[0].startswith("f:2: larger than ")
+    rejected.clear()
+    array = LookAhead([f'["a",\n{row[:2000]}"'.encode(), b',"b"]'])
+    rows = read_json_rows(array, "f", lambda error, text: rejected.append(error.message))
+    assert [row.value for row in rows] == ["a", "b"]
+    assert rejected[0].startswith("f:2: larger than ")
     with pytest.raises(InputError, match=r"^f:2: larger than "):
         read(f'["a",\n{row}]', pieces=100)
 

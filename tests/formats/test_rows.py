@@ -49,9 +49,9 @@ def test_a_name_of_ours_is_taken_only_where_it_is_written() -> None:
 
 
 def test_the_same_value_is_not_said_twice_but_one_is_not_true() -> None:
-    document = Document("t", 4, {"id": 4, "text": "t", "index": 4.0})
-    assert result_row(ranked(document), PLAIN) == {
-        "index": 4, "score": 0.5, "text": "t", "id": 4, "input": {"index": 4.0},
+    document = RankedDocument(Document("t", 1, {"id": 1.0, "text": "t", "index": True}), 1, 1, 0.5)
+    assert result_row(document, PLAIN) == {
+        "index": 1, "score": 0.5, "text": "t", "id": 1, "input": {"index": True},
     }  # fmt: skip
 
 

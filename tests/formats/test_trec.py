@@ -196,6 +196,7 @@ class TestJudgements:
             "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq2\td1\t-1\n",
             "query_id doc_id relevance iteration\nq1 d1 2 0\nq1 d2 0 0\nq2 d1 -1 0\n",
             ",qid,docno,label\n0,q1,d1,2\n1,q1,d2,0\n2,q2,d1,-1\n",
+            'Topic;DocID;Rel\r"q1";"d1";2.0\rq1;d2;0\rq2;d1;-1\r',
             '{"q1": {"d1": 2, "d2": 0.0}, "q2": {"d1": -1}}',
             '{"query-id": "q1", "corpus-id": "d1", "score": 2}\n'
             '{"query-id": "q1", "corpus-id": "d2", "score": 0}\n'

@@ -141,10 +141,10 @@ def test_code_is_selected_only_when_asked_for() -> None:
             "has pickled weights (1_Dense/pytorch_model.bin), which can run any code when they are loaded",
         ),
         ([*WHOLE, "pytorch_model.bin"], None),
-        (["model.Q4.gguf"], "has only GGUF weights (model.Q4.gguf), which cannot be loaded here"),
+        (["model.Q4.gguf"], "has only weights of a format that cannot be loaded here (model.Q4.gguf)"),
         (
             ["config.json", "onnx/model.onnx", "tokenizer.json"],
-            "has only ONNX weights (onnx/model.onnx), which cannot be loaded here",
+            "has only weights of a format that cannot be loaded here (onnx/model.onnx)",
         ),
         (["adapter_config.json", "adapter_model.safetensors"], "is an adapter, not a whole model"),
         ([], "has no config.json"),
@@ -217,6 +217,12 @@ class TestIncomplete:
         assert fault_of(made) == "is not complete: 1_Dense/ is missing"
         make_checkpoint(tmp_path, {"1_Dense/config.json": {}, "modules.json": modules})
         assert fault_of(made) is None
+
+    @pytest.mark.parametrize("path", ["..", "../other", "evil", "1_Dense/../evil"])
+    def test_a_module_is_in_a_folder_of_its_own(self, tmp_path: Path, path: str) -> None:
+        module = {"path": path, "type": "sentence_transformers.models.Dense"}
+        made = make_checkpoint(tmp_path, {"modules.json": [module], "evil/pytorch_model.bin": "x"})
+        assert (fault_of(made) or "").startswith(f"is damaged: {tmp_path / 'modules.json'} cannot be read")
 
     def test_code_that_the_configuration_names_must_be_there_once_it_is_trusted(self, tmp_path: Path) -> None:
         auto_map = {"AutoConfig": "configuration_x.XConfig", "AutoModel": "other/place--modeling.X"}
@@ -417,7 +423,7 @@ class TestWhatItsFilesSay:
         [
             ("license: mit\nlanguage: [de, en]", "mit", ("de", "en")),
             ("license: [mit, apache-2.0]", "mit, apache-2.0", ()),
-            ("license: 5\nlanguage: 5", "5", ("5",)),
+            ("license: 5\nlanguage: 5", "5", ()),
             ("license:\nlanguage: [de, null]", None, ("de",)),
             ("license: {name: mit}\nlanguage: en", "{'name': 'mit'}", ("en",)),
             ("license: [", None, ()),

@@ -100,10 +100,6 @@ class TestFetching:
         assert resolve_at(NAME, revision="v1.0") == {**by_tag, "stages": []}
         assert hub.requests == []
 
-    def test_takes_a_commit_that_was_asked_for(self, hub: LocalHub, resolve_at: Resolver) -> None:
-        model = hub.add(NAME)
-        assert resolve_at(NAME, revision=model.commit)["revision"] == model.commit
-
     def test_takes_code_only_where_it_is_trusted(self, hub: LocalHub, resolve_at: Resolver) -> None:
         config = json.loads(CROSS_ENCODER_FILES["config.json"]) | {"auto_map": {"AutoModel": "modeling.X"}}
         files = {"config.json": json.dumps(config).encode(), "modeling.py": b"x = 1\n"}
@@ -147,7 +143,7 @@ class TestFetching:
         hub.add(NAME, {"README.md": b"x", "model.Q4_K_M.gguf": b"x"})
         answer = resolve_at(NAME)
         assert answer["message"] == (
-            "owner/reranker has only GGUF weights (model.Q4_K_M.gguf), which cannot be loaded here."
+            "owner/reranker has only weights of a format that cannot be loaded here (model.Q4_K_M.gguf)."
         )
         assert [request for request in hub.requests if "resolve" in request] == []
 
@@ -223,20 +219,28 @@ class TestRefusal:
         answer = resolve_at(NAME, revision="v9")
         assert answer["message"] == f"{NAME} has no revision 'v9'."
 
-    def test_of_a_token(self, hub: LocalHub, resolve_at: Resolver) -> None:
-        hub.add(NAME)
-        hub.status, hub.headers = 401, {"X-Error-Message": "Invalid credentials in Authorization header"}
-        answer = resolve_at(NAME)
-        assert answer["message"] == f"The hub refuses the access token that it was given for {NAME}."
-
-    def test_of_a_model_that_the_token_may_not_read(self, hub: LocalHub, resolve_at: Resolver) -> None:
-        hub.status = 403
-        assert resolve_at(NAME)["message"] == f"The hub forbids access to {NAME}."
-
-    def test_of_too_many_requests(self, hub: LocalHub, resolve_at: Resolver) -> None:
-        hub.status = 429
-        answer = resolve_at(NAME)
-        assert answer["message"] == "The hub has had too many requests from here to give owner/reranker now."
+    @pytest.mark.parametrize(
+        ("status", "headers", "message"),
+        [
+            (
+                401,
+                {"X-Error-Message": "Invalid credentials in Authorization header"},
+                f"The hub refuses the access token that it got for {NAME}.",
+            ),
+            (403, {}, f"The hub forbids access to {NAME}."),
+            (429, {}, f"The hub has had too many requests to give {NAME} now."),
+            (
+                503,
+                {},
+                f"{NAME} is not in the cache, and URL cannot be reached (it answers with HTTP status 503).",
+            ),
+        ],
+    )
+    def test_of_everything_names_what_is_at_fault(
+        self, hub: LocalHub, resolve_at: Resolver, status: int, headers: dict[str, str], message: str
+    ) -> None:
+        hub.status, hub.headers = status, headers
+        assert resolve_at(NAME)["message"].replace(hub.url, "URL") == message
 
 
 class TestUnreachable:
@@ -289,12 +293,6 @@ class TestUnreachable:
         assert answer["message"] == (
             f"owner/reranker is not in the cache, and http://127.0.0.1:{silent_port} cannot be reached "
             "(no answer within 6 seconds)."
-        )
-
-    def test_hub_that_is_down(self, hub: LocalHub, resolve_at: Resolver) -> None:
-        hub.status = 503
-        assert resolve_at(NAME)["message"] == (
-            f"{NAME} is not in the cache, and {hub.url} cannot be reached (it answers with HTTP status 503)."
         )
 
     def test_page_in_the_hubs_place(self, hub: LocalHub, resolve_at: Resolver) -> None:

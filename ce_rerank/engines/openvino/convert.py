@@ -18,7 +18,7 @@ from sentence_transformers.base.modules import Transformer
 
 from ...errors import UnavailableError
 from ...files import digest_file
-from ...models.store import Checkpoint
+from ...models.checkpoint import Checkpoint
 from ..batching import pad_rows
 from ..model import Model, find_score_layer, first_line, load_model, quiet_libraries
 from .compilable import ACTIVATIONS

