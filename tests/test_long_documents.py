@@ -69,7 +69,7 @@ def test_how_much_is_read_at_a_time_changes_nothing(
     texts = [BURIED, "five", BURIED + "nine", "one"]
     whole = counting_reranker.rank("red", texts, long="chunk")
     for name in ("_ROWS_AT_A_TIME", "_PASSAGES_AT_A_TIME"):
-        monkeypatch.setattr(f"ce_rerank.reranker.{name}", 2)
+        monkeypatch.setattr(f"ce_rerank.pipeline.{name}", 2)
     assert counting_reranker.rank("red", texts, long="chunk") == whole
 
 

@@ -72,7 +72,7 @@ def test_it_is_used_where_it_lies_and_left_as_it_is(away: Shell) -> None:
     assert {path.name: path.stat().st_mtime_ns for path in (away.folder / "model").iterdir()} == before
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["README.md", "manifest.json", "model.bin", "tokenizer.json"])
 def test_a_flipped_bit_in_it_is_refused(away: Shell, name: str) -> None:
     path = away.folder / "model" / name
     content = bytearray(path.read_bytes())
@@ -82,7 +82,7 @@ def test_a_flipped_bit_in_it_is_refused(away: Shell, name: str) -> None:
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr == (
         f"error: The compiled model in {path.parent} is damaged: {name} is not as it was exported.\n"
-        "       Copy it here again, or export it anew: `ce-rerank models export`.\n"
+        "       Copy it here again, or export it again: `ce-rerank models export`.\n"
     )
 
 
@@ -110,7 +110,7 @@ def test_it_has_no_revisions(away: Shell) -> None:
 def test_it_is_not_written_over_anything(home: Shell) -> None:
     done = home("models", "export", "me/tiny", "exported")
     assert (done.returncode, done.stderr) == (
-        2, "error: exported is there already, and not empty.\n       Name a new folder.\n"
+        2, "error: exported exists and is not empty.\n       Name a new folder.\n"
     )  # fmt: skip
 
 
