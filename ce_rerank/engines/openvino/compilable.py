@@ -13,8 +13,12 @@ FAMILIES = (
     "deberta-v2",
     "distilbert",
     "electra",
+    "gemma",
+    "llama",
     "modernbert",
     "mpnet",
+    "qwen2",
+    "qwen3",
     "roberta",
     "xlm-roberta",
 )
@@ -24,14 +28,8 @@ def find_obstacle(checkpoint: Checkpoint) -> str | None:
     """Return what in a checkpoint's files keeps it from being compiled, as a clause; None when nothing."""
     if checkpoint.code:
         return "it brings Python code of its own"
-    if checkpoint.is_causal:
-        return "it is a causal language model"
     if checkpoint.family not in FAMILIES:
         return f"models of the type {checkpoint.family!r} have not been tried"
-    if len(checkpoint.modules) > 1:
-        return "it has modules after the transformer"
     if checkpoint.activation not in ACTIVATIONS.values():
         return f"its activation is {checkpoint.activation}"
-    if checkpoint.library_config.get("default_prompt_name"):
-        return "it puts a prompt before its texts"
     return None
