@@ -187,7 +187,9 @@ class TestBadRows:
             counting_reranker, [Candidates(Query("red"), documents), LONG_QUERY],
             options=RankOptions(long="error"), skip_bad_rows=True,
         )  # fmt: skip
-        assert [[hit.text for hit in ranking] for ranking in pool.rankings] == [["two", "one"]]
+        assert [[(hit.text, hit.index) for hit in ranking] for ranking in pool.rankings] == [
+            [("two", 2), ("one", 0)]
+        ]
         assert [str(bad.error)[:21] for bad in pool.bad_rows] == [
             "h:2: document 0 is lo",
             "hits.jsonl:2: the que",
