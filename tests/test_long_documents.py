@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trained_tokenizers import KINDS, texts, trained_tokenizer
 
 from ce_rerank import Document, Passage, RankOptions, Reranker, UnavailableError, UsageError
-from ce_rerank.engines.tokenization import EncoderTokenizer
+from ce_rerank.engines.tokenizer import PairTokenizer
 from ce_rerank.passages import whole_passage
 
 # 32 tokens, of which three are special and one is the query: passages of 28 words.
@@ -142,7 +142,7 @@ def test_passages_that_cannot_be_are_refused(
 
 def reranker_of(kind: str, max_length: int) -> Reranker:
     engine = CountingEngine(max_length)
-    engine.tokenizer = EncoderTokenizer(trained_tokenizer(kind), max_length=max_length, with_type_ids=False)
+    engine.tokenizer = PairTokenizer(trained_tokenizer(kind), max_length=max_length, with_type_ids=False)
     return Reranker.from_engine(engine)
 
 

@@ -29,7 +29,7 @@ from ...models.offline import NOTE
 from ..base import EngineInfo, EngineOptions
 from ..batching import Float32s, Padding, PairTokens, TokenBatch, score_in_batches
 from ..hardware import count_cpus, cpu_identity, has_amx, has_native_bf16, vector_width
-from ..tokenization import EncoderTokenizer
+from ..tokenizer import PairTokenizer, instruct
 from .cache import CompiledModel, prepare_compiled
 from .manifest import GRAPH_NAME, TOKENIZER_NAME, library_versions
 from .runtime import CannotCompileError, last_line, load_runtime
@@ -64,7 +64,7 @@ def load_openvino_engine(
         running = RunningModel(core, compiled, precision, options.threads)
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(running.load, 1)
-            tokenizer = _load_tokenizer(compiled, options.max_length)
+            tokenizer = _load_tokenizer(compiled, options.max_length, options.instruction)
         try:
             ahead.result()
         except CannotCompileError as error:
@@ -77,6 +77,7 @@ def load_openvino_engine(
     if checkpoint.source == "compiled":
         revision, notes = origin.revision, (f"compiled from {origin.name}",)
         notes += (NOTE,) if origin.source == "offline" else ()
+    model = compiled.manifest.model
     info = EngineInfo(
         engine="openvino",
         device="cpu",
@@ -84,7 +85,8 @@ def load_openvino_engine(
         model=checkpoint.name,
         revision=revision,
         max_length=tokenizer.max_length,
-        activation=compiled.manifest.model.activation,
+        activation=model.activation,
+        instruction=model.instruction if options.instruction is None else options.instruction,
         notes=notes,
     )
     return OpenVinoEngine(running, tokenizer, info)
@@ -93,7 +95,7 @@ def load_openvino_engine(
 class OpenVinoEngine:
     """A compiled model behind the engine protocol."""
 
-    def __init__(self, running: RunningModel, tokenizer: EncoderTokenizer, info: EngineInfo) -> None:
+    def __init__(self, running: RunningModel, tokenizer: PairTokenizer, info: EngineInfo) -> None:
         self.tokenizer = tokenizer
         self.info = info
         self.batch_tokens = running.batch_tokens
@@ -157,6 +159,8 @@ class RunningModel:
         """
         with self._lock:
             if streams not in self._loaded:
+                if not self._idle[1]:
+                    self._loaded.pop(1, None)  # what was not used gives its memory back to what is
                 key = [
                     cpu_identity(),
                     self._precision,
@@ -332,11 +336,17 @@ def _told_as_unavailable() -> Iterator[None]:
         ) from error
 
 
-def _load_tokenizer(compiled: CompiledModel, max_length: int | None) -> EncoderTokenizer:
+def _load_tokenizer(
+    compiled: CompiledModel, max_length: int | None, instruction: str | None = None
+) -> PairTokenizer:
     model = compiled.manifest.model
-    return EncoderTokenizer(
+    layout = model.layout
+    if instruction is not None:
+        layout = instruct(model.instructed, instruction, compiled.manifest.origin.name)
+    return PairTokenizer(
         Tokenizer.from_file(str(compiled.folder / TOKENIZER_NAME)),
         max_length=min(model.max_length, max_length or model.max_length),
         with_type_ids=model.with_type_ids,
         split_special_tokens=model.split_special_tokens,
+        layout=layout,
     )

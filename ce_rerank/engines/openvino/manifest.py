@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...files import read_json_object, write_whole
+from ..tokenizer import Layout
 
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAME = "model.xml"
@@ -26,8 +27,8 @@ TOKENIZER_NAME = "tokenizer.json"
 OWN_NAMES = (GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME)
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
-_FORMAT = 3  # of the manifest
-_RECIPE = "3"  # of `convert.py` and `int8.py`: what was compiled by another is compiled anew
+_FORMAT = 4  # of the manifest
+_RECIPE = "4"  # of `convert.py` and `int8.py`: what was compiled by another is compiled anew
 _LIBRARIES = ("openvino", "torch", "transformers", "sentence-transformers", "tokenizers")
 
 Form = Literal["full", "int8"]
@@ -78,7 +79,8 @@ class ModelFacts:
     """How a model is fed and read.
 
     `inputs` are what its graph takes, `max_length` is the most tokens that a pair may have, and `activation`
-    is identity or sigmoid. `companions` says which pairs may share a batch.
+    is identity or sigmoid. `companions` says which pairs may share a batch. `layout` is what
+    surrounds query and document, `instructed` the same for any instruction and `instruction` the model's own.
     """
 
     inputs: tuple[str, ...]
@@ -90,14 +92,20 @@ class ModelFacts:
     pad_type_id: int
     pad_left: bool
     companions: Literal["any", "equal", "none"]
+    layout: Layout
+    instructed: Layout | None
+    instruction: str | None
 
     def __post_init__(self) -> None:
         _require(set(self.inputs) <= set(INPUTS) and self.activation in ("identity", "sigmoid"))
         _require(self.companions in ("any", "equal", "none"))
         numbers = (self.max_length, self.pad_token_id, self.pad_type_id)
         _require(all(type(number) is int and number >= 0 for number in numbers) and self.max_length > 0)
+        layouts = [layout for layout in (self.layout, self.instructed) if layout is not None]
+        texts = [text for one in layouts for text in (one.before, one.between or "", one.after)]
+        _require(all(isinstance(text, str) for text in (*texts, self.instruction or "")))
         switches = (self.with_type_ids, self.split_special_tokens, self.pad_left)
-        _require(all(type(switch) is bool for switch in switches))
+        _require(all(type(switch) is bool for switch in (*switches, *(one.trims for one in layouts))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +141,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         return Manifest(
             origin=Origin(**facts["origin"]),
-            model=ModelFacts(**{**facts["model"], "inputs": tuple(facts["model"]["inputs"])}),
+            model=_read_facts(**facts["model"]),
             golden=tuple(_read_golden(**pair) for pair in facts["golden"]),
             files=dict(facts["files"]),
         )
@@ -165,6 +173,17 @@ def _find_version(library: str, listed: str) -> str:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
         return "missing"  # a model that was compiled elsewhere runs without what compiled it
+
+
+def _read_facts(
+    inputs: list[str], layout: dict[str, Any], instructed: dict[str, Any] | None, **facts: Any
+) -> ModelFacts:
+    return ModelFacts(
+        inputs=tuple(inputs),
+        layout=Layout(**layout),
+        instructed=Layout(**instructed) if instructed else None,
+        **facts,
+    )
 
 
 def _read_golden(input_ids: list[int], token_type_ids: list[int], **facts: Any) -> GoldenPair:
