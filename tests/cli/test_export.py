@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from marks import posix_only
 from shell import Shell
+
+from ce_rerank.engines.hardware import has_int8
 
 pytestmark = pytest.mark.slow
 
@@ -83,6 +87,46 @@ def test_a_flipped_bit_in_it_is_refused(away: Shell, name: str) -> None:
     assert done.stderr == (
         f"error: The compiled model in {path.parent} is damaged: {name} is not as it was exported.\n"
         "       Copy it here again, or export it again: `ce-rerank models export`.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {}},
+        {"golden": [1]},
+        {"files": {"../../outside": "0" * 64}},
+        {"origin": None},
+    ],
+)
+def test_odd_content_is_damage(away: Shell, change: dict[str, object]) -> None:
+    path = away.folder / "model" / "manifest.json"
+    facts = {**json.loads(path.read_text()), **change}
+    del facts["sha256"]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({**facts, "sha256": digest}))
+    done = away("rank", "-m", "./model", QUERY, *DOCUMENTS)
+    assert done.returncode == 4
+    assert "is damaged: manifest.json is not as it was exported." in done.stderr
+
+
+@posix_only
+def test_a_device_in_place_of_a_file_is_damage(away: Shell) -> None:
+    path = away.folder / "model" / "model.bin"
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    done = away("rank", "-m", "./model", QUERY, *DOCUMENTS)
+    assert done.returncode == 4
+    assert "is damaged: model.bin is not as it was exported." in done.stderr
+
+
+@pytest.mark.skipif(not has_int8(), reason="the CPU has no int8")
+def test_it_runs_in_int8_too(away: Shell) -> None:
+    best = ranked(away, "./model")[0]
+    narrow = ranked(away, "./model", "--precision=int8")
+    assert "openvino int8" in str(narrow[0]["model"])
+    assert {hit["index"]: hit["score"] for hit in narrow}[best["index"]] == pytest.approx(
+        best["score"], abs=0.2
     )
 
 

@@ -159,6 +159,8 @@ class RunningModel:
         """
         with self._lock:
             if streams not in self._loaded:
+                if not self._idle[1]:
+                    self._loaded.pop(1, None)  # what was not used gives its memory back to what is
                 key = [
                     cpu_identity(),
                     self._precision,

@@ -101,8 +101,11 @@ class ModelFacts:
         _require(self.companions in ("any", "equal", "none"))
         numbers = (self.max_length, self.pad_token_id, self.pad_type_id)
         _require(all(type(number) is int and number >= 0 for number in numbers) and self.max_length > 0)
+        layouts = [layout for layout in (self.layout, self.instructed) if layout is not None]
+        texts = [text for one in layouts for text in (one.before, one.between or "", one.after)]
+        _require(all(isinstance(text, str) for text in (*texts, self.instruction or "")))
         switches = (self.with_type_ids, self.split_special_tokens, self.pad_left)
-        _require(all(type(switch) is bool for switch in switches))
+        _require(all(type(switch) is bool for switch in (*switches, *(one.trims for one in layouts))))
 
 
 @dataclass(frozen=True, slots=True)

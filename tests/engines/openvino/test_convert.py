@@ -22,7 +22,7 @@ from engines.families import (
 from marks import posix_only
 
 from ce_rerank.engines.openvino.cache import CompiledModel, find_compiled, prepare_compiled
-from ce_rerank.engines.openvino.golden import GOLDEN_TEXTS
+from ce_rerank.engines.openvino.convert import GOLDEN_TEXTS
 from ce_rerank.engines.openvino.manifest import maker_versions
 from ce_rerank.engines.openvino.runtime import CannotCompileError
 from ce_rerank.files import digest_file

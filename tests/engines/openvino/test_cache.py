@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
-from ce_rerank.engines.openvino.compilable import find_obstacle
+from ce_rerank.engines.openvino.cache import find_obstacle
 from ce_rerank.models.checkpoint import Checkpoint
 
 BERT: dict[str, Any] = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CE_RERANK_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 def write(folder: Path, name: str, content: Any) -> None:
