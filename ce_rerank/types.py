@@ -205,7 +205,8 @@ class Coverage:
 
     Those had `cut_characters` characters, of which the model saw `read_characters`. `blank` documents have no
     letter, digit or symbol, and were not scored. `tokens` counts what the model was fed of the rest.
-    `left_out` documents, not among the `documents`, were not chosen by a first stage.
+    `left_out` documents, not among the `documents`, were not chosen by a first stage. Of `unknown` ones the
+    model's vocabulary has no part.
     """
 
     documents: int = 0
@@ -215,6 +216,7 @@ class Coverage:
     blank: int = 0
     tokens: int = 0
     left_out: int = 0
+    unknown: int = 0
 
     def __add__(self, other: Coverage) -> Coverage:
         return Coverage(
@@ -225,6 +227,7 @@ class Coverage:
             self.blank + other.blank,
             self.tokens + other.tokens,
             self.left_out + other.left_out,
+            self.unknown + other.unknown,
         )
 
     def describe(self, max_length: int, long: LongPolicy | None = None) -> Iterator[str]:
@@ -245,6 +248,11 @@ class Coverage:
             yield (
                 f"{self.blank:,} of {self.documents:,} documents have no letter, digit or symbol: they are "
                 "not scored, and rank last."
+            )
+        if self.unknown:
+            yield (
+                f"{self.unknown:,} of {self.documents:,} documents have no word that the model knows: their "
+                "scores do not come from their text."
             )
 
 

@@ -66,6 +66,9 @@ class ModelOptions:
         None, metavar="TOKENS", min=1, help="The size of a batch; smaller needs less memory."
     )
     threads: int | None = option_field(None, metavar="N", min=1, help="CPU threads. Default: all.")
+    instruction: str | None = option_field(
+        None, metavar="TEXT", help="The task, for models that take one. Default: the model's own."
+    )
     offline: Offline = False
     trust_remote_code: TrustRemoteCode = False
     allow_pickle: AllowPickle = False
