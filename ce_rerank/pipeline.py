@@ -36,6 +36,8 @@ _CHARACTERS_A_TOKEN = 4
 _SPECIAL_TOKENS = 3
 _LEAST_OF_A_PAIR = 64  # what a pair counts however short it is: it takes memory, too
 
+PASSAGE_TOKENS = 128
+"""The size of a passage by default: what finds most, see tests/benchmarks/buried.py."""
 _LEAST_DOCUMENT_TOKENS = 64  # a query that leaves less than this for documents is refused
 _ROWS_AT_A_TIME = 4096
 _PASSAGES_AT_A_TIME = 256  # of one document; a long one is never held whole as tokens
@@ -207,7 +209,7 @@ class Pipeline:
         if options.long == "error":
             reads = iter(self._require_whole(lists, list(reads)))
         logits = [np.empty(0, np.float32)]
-        facts: list[tuple[int, int, bool, int]] = []
+        facts: list[tuple[int, int, bool, int, bool]] = []
         passages: list[Passage | None] = []
         while group := list(islice(reads, _ROWS_AT_A_TIME)):
             documents = len({read.place for read in group} - {facts[-1][0] if facts else -1})
@@ -215,11 +217,11 @@ class Pipeline:
             logits.append(self._engine.score_rows([read.row for read in group], self._batch_tokens, report))
             for place, row, passage in group:
                 before = passage.start if passage else 0
-                facts.append((place, len(row), row.truncated, before + row.characters_read))
+                facts.append((place, len(row), row.truncated, before + row.characters_read, row.unknown))
                 passages.append(passage)
                 if row.truncated:
                     self._warn_of_long_query(pairs[place][0])
-        columns = np.array(facts, dtype=np.intp).reshape(-1, 4)
+        columns = np.array(facts, dtype=np.intp).reshape(-1, 5)
         of_rows = np.concatenate(logits)
         _require_numbers(of_rows, columns[:, 0], lists)
         places, counts = np.unique(columns[:, 0], return_counts=True)
@@ -231,6 +233,8 @@ class Pipeline:
         is_cut = np.maximum.reduceat(columns[:, 2], first_of_each) if facts else columns[:, 2]
         scored.truncated[places] = (is_cut > 0) | (read < scored.characters_read[places])
         scored.characters_read[places] = read
+        if facts:
+            scored.unknown[places] = np.minimum.reduceat(columns[:, 4], first_of_each) > 0
         for place, number in zip(places.tolist(), best.tolist(), strict=True):
             scored.passages[place] = passages[number]
         return list(scored.split([len(candidates.documents) for candidates in lists]))
@@ -384,6 +388,7 @@ class Scored:
     tokens: NDArray[np.intp]
     truncated: NDArray[np.bool_]
     characters_read: NDArray[np.intp]
+    unknown: NDArray[np.bool_]
     passages: list[Passage | None]
 
     @classmethod
@@ -398,6 +403,7 @@ class Scored:
             np.zeros(count, np.intp),
             np.zeros(count, bool),
             np.fromiter(map(len, texts), np.intp, count),
+            np.zeros(count, bool),
             [None] * count,
         )
 
@@ -408,7 +414,7 @@ class Scored:
 
         joined = cls.unread([text for part in parts for text in part.texts])
         if parts:
-            for name in ("logits", "tokens", "truncated", "characters_read"):
+            for name in ("logits", "tokens", "truncated", "characters_read", "unknown"):
                 getattr(joined, name)[:] = np.concatenate([getattr(part, name) for part in parts])
             joined.passages[:] = [passage for part in parts for passage in part.passages]
         return joined
@@ -424,6 +430,7 @@ class Scored:
                 self.tokens[part],
                 self.truncated[part],
                 self.characters_read[part],
+                self.unknown[part],
                 self.passages[part],
             )
             start += count
@@ -439,6 +446,7 @@ class Scored:
             read_characters=int(self.characters_read[truncated].sum()),
             blank=int((self.tokens == 0).sum()),
             tokens=int(self.tokens.sum()),
+            unknown=int(self.unknown.sum()),
         )
 
 
@@ -449,7 +457,7 @@ def _passage_size(options: RankOptions, room: int, max_length: int) -> tuple[int
             f"Passages of {options.chunk_tokens} tokens leave a query no room in the model's {max_length}.",
             hint="Give a smaller --chunk-tokens, or leave it out.",
         )
-    chunk_tokens = min(options.chunk_tokens or room, room)
+    chunk_tokens = min(options.chunk_tokens or PASSAGE_TOKENS, room)
     overlap_tokens = chunk_tokens // 4 if options.chunk_overlap is None else options.chunk_overlap
     if overlap_tokens >= chunk_tokens:
         raise UsageError(

@@ -51,7 +51,8 @@ class Reranker(Pipeline):
     where they are installed, else cross-encoder/ms-marco-MiniLM-L-6-v2. Constructing loads it. `device` is
     auto, cpu, cuda, cuda:N or mps; `engine` auto, openvino or torch; `precision` auto, fp32, bf16 or fp16.
     `max_length` lowers the model's limit and `batch_tokens` sets the budget of a batch, both in tokens;
-    `threads` bounds the CPU threads. With `offline` the network is never tried. `trust_remote_code` and
+    `threads` bounds the CPU threads. `instruction` is the task of models that take one, in place of their
+    own. With `offline` the network is never tried. `trust_remote_code` and
     `allow_pickle` let a model run code of its own, as part of it or from its pickled weights.
 
     One instance may be used from several threads, copied, pickled, and used in a forked process: the copy and
@@ -74,6 +75,7 @@ class Reranker(Pipeline):
         max_length: int | None = None,
         batch_tokens: int | None = None,
         threads: int | None = None,
+        instruction: str | None = None,
         offline: bool = False,
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
@@ -85,14 +87,13 @@ class Reranker(Pipeline):
             "model": (model, str | Path | None),
             "device": (device, str),
             "revision": (revision, str | None),
+            "instruction": (instruction, str | None),
         }
         for name, (text, kinds) in texts.items():
             if not isinstance(text, kinds):
                 raise UsageError(f"{name} is {text!r}.", hint="Give a string.")
         for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens), ("threads", threads)):
             require_whole_number(name, value)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}.", hint="Give at least 1.")
         require_choice("engine", engine, get_args(EngineName))
         require_choice("precision", precision, get_args(Precision))
         device = parse_device(device)
@@ -115,6 +116,7 @@ class Reranker(Pipeline):
             threads,
             trust_remote_code=trust_remote_code,
             offline=offline,
+            instruction=instruction,
         )
         super().__init__(load_engine(checkpoint, options), batch_tokens)
         self._arguments = arguments

@@ -184,3 +184,13 @@ def test_progress_counts_documents_and_not_passages(counting_reranker: Reranker)
     documents = ["one " * 100, "", "two", "three " * 300, "..."]
     counting_reranker.rank("red", documents, long="chunk", on_progress=done.append)
     assert sum(done) == len(documents)
+
+
+def test_documents_of_which_the_model_knows_no_word_are_counted(
+    counting_reranker: Reranker, caplog: pytest.LogCaptureFixture
+) -> None:
+    ranking = counting_reranker.rank("one", ["a" * 1_000_000, "two three", "zzz two", "zzz " * 100])
+    assert ranking.coverage.unknown == 2
+    assert "2 of 4 documents have no word that the model knows" in caplog.text
+    chunked = counting_reranker.rank("one", ["zzz " * 100 + "two", "zzz " * 100], long="chunk")
+    assert chunked.coverage.unknown == 1
