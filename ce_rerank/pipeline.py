@@ -36,6 +36,8 @@ _CHARACTERS_A_TOKEN = 4
 _SPECIAL_TOKENS = 3
 _LEAST_OF_A_PAIR = 64  # what a pair counts however short it is: it takes memory, too
 
+PASSAGE_TOKENS = 128
+"""The size of a passage by default: what finds most, see tests/benchmarks/buried.py."""
 _LEAST_DOCUMENT_TOKENS = 64  # a query that leaves less than this for documents is refused
 _ROWS_AT_A_TIME = 4096
 _PASSAGES_AT_A_TIME = 256  # of one document; a long one is never held whole as tokens
@@ -455,7 +457,7 @@ def _passage_size(options: RankOptions, room: int, max_length: int) -> tuple[int
             f"Passages of {options.chunk_tokens} tokens leave a query no room in the model's {max_length}.",
             hint="Give a smaller --chunk-tokens, or leave it out.",
         )
-    chunk_tokens = min(options.chunk_tokens or room, room)
+    chunk_tokens = min(options.chunk_tokens or PASSAGE_TOKENS, room)
     overlap_tokens = chunk_tokens // 4 if options.chunk_overlap is None else options.chunk_overlap
     if overlap_tokens >= chunk_tokens:
         raise UsageError(

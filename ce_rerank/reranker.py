@@ -94,8 +94,6 @@ class Reranker(Pipeline):
                 raise UsageError(f"{name} is {text!r}.", hint="Give a string.")
         for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens), ("threads", threads)):
             require_whole_number(name, value)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}.", hint="Give at least 1.")
         require_choice("engine", engine, get_args(EngineName))
         require_choice("precision", precision, get_args(Precision))
         device = parse_device(device)

@@ -160,7 +160,7 @@ def test_a_score_that_is_no_number_stops_the_run_and_names_the_document(
         ),
         ({"top_k": 0}, "top_k is 0"),
         ({"top_k": -1}, "top_k is -1"),
-        ({"min_score": float("nan")}, "min_score is NaN"),
+        ({"min_score": float("nan")}, "min_score is nan"),
         ({"scores": "softmax"}, "scores is 'softmax'"),
         ({"long": "cut"}, "long is 'cut'"),
         ({"pool": "mean"}, "pool is 'mean'"),
