@@ -37,7 +37,8 @@ from . import __version__
 from .errors import CeRerankError, InputError, UsageError
 from .formats.rows import shortest_float32
 from .inputs import as_candidates, as_field_rules
-from .reranker import Reranker, Scored
+from .pipeline import Scored
+from .reranker import Reranker
 from .types import Candidates, LongPolicy, PoolName, RankedDocument, Ranking, RankOptions, ScoreScale
 
 log = logging.getLogger("ce_rerank.server")
@@ -377,6 +378,9 @@ class _Service:
             "device": info.device,
             "precision": info.precision,
             "activation": info.activation,
+            "instruction": info.instruction,
+            "notes": info.notes,
+            "max_length": info.max_length,
             "max_input_length": info.max_length,
             "max_documents": self._max_documents,
             "version": __version__,

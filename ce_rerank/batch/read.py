@@ -190,18 +190,19 @@ class RowCandidates:
         query = self._query(named, origin, _without(row, (*named.fields, items.path)))
         if self._for_trec:
             self._require_first(query, "Give each query an id of its own, or use --to jsonl.")
-        documents = []
+        documents, places = [], []
         for place, item in enumerate(items.values):
             try:
                 documents.append(self._document(items.rules, item, f"{origin}: {items.path}[{place}]"))
+                places.append(place)
             except InputError as error:  # noqa: PERF203 - of each document
                 reject(error, encode_json(item))
-        return Candidates(query, documents)
+        return Candidates(query, documents, places=places if len(places) < len(items.values) else None)
 
     def _document(self, rules: FieldRules, value: object, origin: str) -> Document:
         document = rules.document(value, origin)
         if self._for_trec:
-            require_run_id(document.id, origin)
+            require_run_id(document.id, origin, document.fields)
         return document
 
     def _query(self, named: _NamedQuery, origin: str, fields: Mapping[str, Any]) -> Query:

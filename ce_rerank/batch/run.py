@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError, UsageError
@@ -371,7 +371,8 @@ class _ReadAhead(threading.Thread):
             self._put_bad_row(error, encode_json(_as_row(candidates)))
             return
         query = candidates.query
-        self._digest.update(repr((query.id, query.text, query.fields)).encode())
+        facts = query.id, query.text, query.fields, list(candidates.first_scores)
+        self._digest.update(repr(facts).encode())
         for document in candidates.documents:
             self._digest.update(repr((document.id, document.text, document.fields)).encode())
         self._expect(len(candidates.documents))
@@ -387,13 +388,19 @@ class _ReadAhead(threading.Thread):
                 raise
         self._reranker.require_scorable(Candidates(candidates.query, []), self._options)
         kept = []
-        for document in candidates.documents:
+        for place, document in enumerate(candidates.documents):
             try:
                 self._reranker.require_scorable(Candidates(candidates.query, [document]), self._options)
-                kept.append(document)
+                kept.append(place)
             except InputError as error:  # noqa: PERF203 - of each document
                 self._put_bad_row(error, encode_json(_as_item(document)))
-        return Candidates(candidates.query, kept)
+        scores, places = candidates.first_scores, candidates.places
+        return replace(
+            candidates,
+            documents=[candidates.documents[place] for place in kept],
+            first_scores=[scores[place] for place in kept] if scores else (),
+            places=kept if places is None else [places[place] for place in kept],
+        )
 
     def _expect(self, documents: int) -> None:
         """Estimate the documents of the whole input, each time that more of a file was taken from disk.

@@ -219,6 +219,8 @@ def choose(model: ModelOptions, device: str) -> list[tuple[str, str]]:
 
     kind = device.partition(":")[0]
     choices = list(_CHOICES[kind])
+    if kind == "cpu" and has_int8():
+        choices.append(("openvino", "int8"))
     if kind == "cpu" and has_native_bf16():
         choices.append(("torch", "bf16"))
     if kind == "cpu" and has_int8():

@@ -133,7 +133,7 @@ def _describe(parameter: Any) -> tuple[str, str]:
     names = ", ".join(sorted(parameter.opts, key=len))
     if parameter.is_flag:
         return names, parameter.help
-    values = parameter.metavar or "|".join(map(str, parameter.type_descriptor.choices))
+    values = parameter.metavar or "|".join(get_args(parameter.get_runtime_param().kind))
     default = "" if parameter.default is None else f" [default: {parameter.default}]"
     return f"{names} {values}", (parameter.help or "") + default
 

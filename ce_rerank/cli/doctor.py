@@ -150,16 +150,24 @@ def find_versions() -> Finding:
 
 def find_cpu() -> Finding:
     """Find the CPU, the cores that may be used, and what it computes natively."""
-    from ..engines.hardware import count_cpus, cpu_flags, cpu_quota, has_native_bf16
+    from ..engines.hardware import count_cpus, cpu_flags, cpu_quota, has_int8, has_native_bf16
 
     flags = [flag for flag in _FLAGS_THAT_MATTER if flag in cpu_flags()]
     cores, quota, name = count_cpus(), cpu_quota(), _name_cpu()
-    facts = {"name": name, "cores": cores, "quota": quota, "flags": flags, "native_bf16": has_native_bf16()}
+    facts = {
+        "name": name,
+        "cores": cores,
+        "quota": quota,
+        "flags": flags,
+        "native_bf16": has_native_bf16(),
+        "int8": has_int8(),
+    }
     text = f"{cores} core{'s' * (cores > 1)} of {name}"
     if quota is not None:
         text += f" (the container's quota is {quota:g})"
     text += f"; {', '.join(flags) or 'no instruction sets are known'}; bf16 "
     text += "runs natively" if has_native_bf16() else "is not native"
+    text += ", int8 can be had" if has_int8() else ", there is no int8"
     return Finding("cpu", "green", text, "", facts)
 
 

@@ -113,7 +113,7 @@ def rank(
         format = to or format_of_output(path, _FORMATS, "table" if is_seen else "jsonl")
         if format == "trec":
             for place, document in enumerate(documents):
-                require_run_id(document.id, document.origin or f"document {place}")
+                require_run_id(document.id, document.origin or f"document {place}", document.fields)
         writing = WriteOptions(
             not output.no_text,
             output.details,

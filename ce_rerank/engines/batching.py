@@ -7,8 +7,9 @@ the same pairs padded 63%.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -22,13 +23,15 @@ class PairTokens:
     """One pair as the model takes it, special tokens included, not yet padded.
 
     `token_type_ids` is empty for models that take none. `characters_read` is how much of the document is in
-    `input_ids`, in characters from its start; `truncated` says that there was more.
+    `input_ids`, in characters from its start; `truncated` says that there was more. `unknown` says that the
+    vocabulary has nothing of it: each of its tokens is the unknown one.
     """
 
     input_ids: Sequence[int]
     token_type_ids: Sequence[int]
     truncated: bool
     characters_read: int
+    unknown: bool = False
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -93,21 +96,24 @@ def plan_batches(
 
 def pad_rows(rows: Sequence[PairTokens], padding: Padding) -> TokenBatch:
     """Pad rows to the longest of them or somewhat more; the arrays are int64 of shape (rows, tokens)."""
-    longest = max(len(row) for row in rows)
-    rounded_up = -(-longest // padding.multiple) * padding.multiple
-    width = max(longest, min(rounded_up, padding.most)) if padding.companions == "any" else longest
-    shape = (len(rows), width)
-    input_ids = np.full(shape, padding.token_id, dtype=np.int64)
-    attention_mask = np.zeros(shape, dtype=np.int64)
-    with_types = bool(len(rows[0].token_type_ids))
-    token_type_ids = np.full(shape, padding.type_id, dtype=np.int64) if with_types else None
-    for place, row in enumerate(rows):
-        filled = slice(width - len(row), None) if padding.left else slice(0, len(row))
-        input_ids[place, filled] = row.input_ids
-        attention_mask[place, filled] = 1
-        if token_type_ids is not None:
-            token_type_ids[place, filled] = row.token_type_ids
-    return TokenBatch(input_ids, attention_mask, token_type_ids)
+    lengths = np.array([len(row.input_ids) for row in rows])
+    width = int(lengths.max())
+    if padding.companions == "any":
+        width = max(width, min(-(-width // padding.multiple) * padding.multiple, padding.most))
+    places = np.arange(width)
+    filled = places >= width - lengths[:, None] if padding.left else places < lengths[:, None]
+
+    def fill(ids: Iterable[Sequence[int]], value: int) -> NDArray[np.int64]:
+        padded = np.full(filled.shape, value, dtype=np.int64)
+        padded[filled] = np.fromiter(chain.from_iterable(ids), dtype=np.int64)
+        return padded
+
+    with_types = bool(rows[0].token_type_ids)
+    return TokenBatch(
+        input_ids=fill([row.input_ids for row in rows], padding.token_id),
+        attention_mask=filled.astype(np.int64),
+        token_type_ids=fill([row.token_type_ids for row in rows], padding.type_id) if with_types else None,
+    )
 
 
 def score_in_batches(

@@ -50,6 +50,7 @@ _NOT_READ = {
     b"PK\3\4": "a ZIP file (Excel's .xlsx are such)",
 }
 _COLUMN_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+_BORDER = re.compile(r"(?=.*[+|\u2500-\u257f])[\s|+=:\u2500-\u257f-]{3,}")  # ----+-----, or box drawing
 _LOOK_BYTES = 1 << 16  # without a line end in them, it is a long line of text or the only line of an array
 
 
@@ -170,11 +171,8 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
     format = sniffed if named is None or options.are_rows_objects else named
     if format == "text" and options.are_rows_objects:
         format = "tsv" if b"\t" in head.lstrip().partition(b"\n")[0] and not options.delimiter else "csv"
-    elif format == "text" and (table := _table_format(head)):
-        log.warning(
-            "%s: read as text, a document a line, but it looks like a table: --from %s reads it as one.",
-            source.name, table,
-        )  # fmt: skip
+    elif format == "text" and (table := _table_hint(head)):
+        log.warning("%s: read as text, a document a line, but it looks like a table. %s", source.name, table)
     if named is None:
         log.info("%s: read as %s, going by its first bytes (--from says otherwise).", source.name, format)
     return format
@@ -209,19 +207,22 @@ def _is_json_string(line: str) -> bool:
         return False
 
 
-def _table_format(head: bytes) -> str:
-    """Return the format that lines of text seem to be: tabs in all of them, or a header of plain names."""
+def _table_hint(head: bytes) -> str:
+    """Return how lines of text that seem to be a table can be read as one; empty for other lines.
+
+    They do with tabs in all of them, a header of plain names, or the borders of a table drawn for people.
+    """
     lines = [line for line in re.split(r"[\r\n]+", head.decode(errors="replace")) if line.strip()]
+    if any(map(_BORDER.fullmatch, lines[:2])):
+        return "Let it be written as CSV: psql --csv, duckdb -csv, mysql --batch."
     whole = lines[:-1] or lines
     if whole and all("\t" in line.strip() for line in whole):
-        return "tsv"
+        return "Give --from tsv to read it as one."
     for delimiter in ",;|":
         cells = lines[0].split(delimiter) if lines else []
-        if delimiter == "|":
-            cells = [cell.strip() for cell in cells]
         is_in_more = len(lines) == 1 or any(delimiter in line for line in lines[1:])
         if len(cells) > 1 and is_in_more and all(map(_COLUMN_NAME.fullmatch, cells)):
-            return "csv"
+            return "Give --from csv to read it as one."
     return ""
 
 

@@ -7,7 +7,6 @@ InputError from here that starts with the file's name.
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import os
 import re
@@ -25,8 +24,7 @@ ROW_BYTES = 1 << 28
 """A row, or a whole file that is one document, is refused above this size."""
 COMPRESSIONS = (".gz", ".zst")
 _ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one without data before it
-# From a kibibyte, zstd makes 32 MiB at most.
-_ZSTD_PIECE_BYTES = 1 << 10
+_PIECE_BYTES = 1 << 10  # zstd makes 32 MiB of them at most, gzip one
 _LONE_CR = re.compile(r"\r(?!\n)")
 _LINE_END = re.compile(rb"[\r\n]")
 _BOMS = {  # UTF-32 before UTF-16, which begins alike
@@ -127,7 +125,7 @@ def is_pipe_or_device(path: Path) -> bool:
     return False
 
 
-class LookAhead(io.RawIOBase):
+class LookAhead:
     """A stream whose first bytes can be looked at, and are still there to be read.
 
     Made of a stream or of pieces of bytes, none of them empty. It never waits for more than it is asked for,
@@ -166,6 +164,10 @@ class LookAhead(io.RawIOBase):
         head = self.look(enough)
         return _LINE_END.split(head[begin:], maxsplit=1)[0].strip()
 
+    def skip(self, size: int) -> None:
+        """Pass over bytes that were looked at."""
+        del self._ahead[:size]
+
     def take(self) -> bytes:
         """Take the bytes that are there next; none at the end."""
         if self._ahead:
@@ -180,18 +182,6 @@ class LookAhead(io.RawIOBase):
         self._stream.seek(0)
         return self._stream
 
-    def readable(self) -> bool:
-        """Whether this can be read."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer with what is there."""
-        data = self.take()
-        size = min(len(data), len(buffer))
-        buffer[:size] = data[:size]
-        self._ahead[:0] = data[size:]
-        return size
-
 
 def _pieces_of(stream: Any) -> Iterator[bytes]:
     # `read` of a buffered stream waits until it has everything; `read1` returns what is there.
@@ -203,9 +193,17 @@ def _pieces_of(stream: Any) -> Iterator[bytes]:
 def _decompressed(stream: LookAhead, source: Source) -> LookAhead:
     head = stream.peek(4)
     if head.startswith(b"\x1f\x8b"):
-        return LookAhead(gzip.GzipFile(fileobj=io.BufferedReader(stream, BUFFER_BYTES)))
+        return LookAhead(_decompress(stream, lambda: zlib.decompressobj(wbits=31), zlib.error))
     if _ZSTD.match(head):
-        return LookAhead(_zstd_pieces(stream, source.name))
+        try:
+            import zstandard
+        except ImportError:
+            raise UnavailableError(
+                f"{source.name}: reading zstd needs the zstandard package.",
+                hint="Install it: pip install 'ce-rerank[zstd]'",
+            ) from None
+        zstd = zstandard.ZstdDecompressor()
+        return LookAhead(_decompress(stream, zstd.decompressobj, zstandard.ZstdError))
     suffix = source.path.suffix.lower() if source.path else ""
     if suffix in COMPRESSIONS and head:
         kind = "gzip" if suffix == ".gz" else "zstd"
@@ -213,27 +211,26 @@ def _decompressed(stream: LookAhead, source: Source) -> LookAhead:
     return stream
 
 
-def _zstd_pieces(stream: LookAhead, name: str) -> Iterator[bytes]:
-    """Decompress zstd frames. zstandard's own streams take a file that is cut off for one that ends."""
-    try:
-        import zstandard
-    except ImportError:
-        raise UnavailableError(
-            f"{name}: reading zstd needs the zstandard package.",
-            hint="Install it: pip install 'ce-rerank[zstd]'",
-        ) from None
+def _decompress(
+    stream: LookAhead, make_frame: Callable[[], Any], damaged: type[Exception]
+) -> Iterator[bytes]:
+    """Decompress frames one after another, in bounded memory.
+
+    The libraries' own files read whole blocks, of which a few bytes may become gigabytes, and zstandard's
+    takes a file that is cut off for one that ends.
+    """
     frame: Any = None
     try:
         for data in iter(stream.take, b""):
-            for start in range(0, len(data), _ZSTD_PIECE_BYTES):
-                piece = data[start : start + _ZSTD_PIECE_BYTES]
+            for start in range(0, len(data), _PIECE_BYTES):
+                piece = data[start : start + _PIECE_BYTES]
                 while piece:
-                    frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                    frame = frame or make_frame()
                     if text := frame.decompress(piece):
                         yield text
-                    piece = frame.unused_data if frame.eof else b""
+                    piece = frame.unused_data.lstrip(b"\0") if frame.eof else b""
                     frame = None if frame.eof else frame
-    except zstandard.ZstdError as error:
+    except damaged as error:
         raise zlib.error(str(error)) from None
     if frame is not None:
         raise EOFError
@@ -246,7 +243,7 @@ def _as_utf8(stream: LookAhead, name: str) -> LookAhead:
         if head.startswith(bom):
             return LookAhead(_recoded(stream, encoding, name))
     if head.startswith(codecs.BOM_UTF8):
-        stream.read(len(codecs.BOM_UTF8))
+        stream.skip(len(codecs.BOM_UTF8))
     return stream
 
 
@@ -415,7 +412,6 @@ _PROBLEMS: dict[type[Exception], tuple[str, str]] = {
     IsADirectoryError: ("a folder, not a file.", "Name its files, or give --whole-files."),
     PermissionError: ("no permission to read it.", ""),
     EOFError: ("the compressed data is cut off.", _AGAIN),
-    gzip.BadGzipFile: ("the compressed data is damaged ({}).", _AGAIN),
     zlib.error: ("the compressed data is damaged ({}).", _AGAIN),
     OSError: ("cannot be read ({}).", ""),
 }

@@ -6,7 +6,6 @@ objects, `{"q1": {"d1": 1.5}}`, as pytrec_eval and ranx have them.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import math
@@ -18,9 +17,10 @@ from typing import Any, BinaryIO, NamedTuple
 from ..errors import InputError, UsageError
 from ..types import Ranking
 from .documents import InputFormat, row_reader
+from .fields import describe_fields
 from .json import encode_json, encode_utf8, json_kind
 from .rows import shortest_float32
-from .source import Lines, LookAhead, Readable, Reject, as_source, raise_at_once
+from .source import Lines, LookAhead, Readable, Reject, as_source, raise_at_once, text_blocks
 
 log = logging.getLogger("ce_rerank")
 
@@ -168,7 +168,7 @@ def _find_places(names: Sequence[str], form: _Form) -> tuple[int, int, int] | No
 
 def _read_object(stream: LookAhead, name: str, form: _Form) -> Iterator[RunLine]:
     try:
-        for query_id, numbers in json.load(io.BufferedReader(stream)).items():
+        for query_id, numbers in json.loads("".join(text_blocks(stream, name))).items():
             for doc_id, number in numbers.items():
                 yield RunLine(query_id, doc_id, _number(number, form, form.number_names[0]), 1)
     except json.JSONDecodeError as error:
@@ -298,11 +298,15 @@ class TrecWriter:
         """Nothing is left to be written."""
 
 
-def require_run_id(id: str | int | None, where: str) -> str:
-    """Return an id as a column of a run; raise InputError, naming `where`, for none and for several words."""
+def require_run_id(id: str | int | None, where: str, fields: Mapping[str, Any] | None = None) -> str:
+    """Return an id as a column of a run.
+
+    Raises InputError, which names `where` and the `fields` that are there, for none and for several words.
+    """
     if id is None:
+        has = f" ({describe_fields(fields)})" if fields else ""
         raise InputError(
-            f"{where}: no id, and a TREC run is nothing but ids.",
+            f"{where}: no id{has}, and a TREC run is nothing but ids.",
             hint="Name the field that holds it with --id-field (of a query: query_id), or use --to jsonl.",
         )
     word = str(id)

@@ -43,7 +43,6 @@ _COMPILED_NAMES = {"manifest.json", "model.xml"}
 _OTHER_FORMATS = (".gguf", ".onnx", "openvino_model.xml", "flax_model.msgpack", "tf_model.h5")
 _LFS_POINTER = b"version https://git-lfs"
 _HEADER_LIMIT = 100_000_000  # bytes; what safetensors itself allows for a header
-_ASSUMED_LABELS = 2  # what transformers assumes of a classifier whose configuration names none
 
 _PARTS_HINT = "A checkpoint is config.json, a tokenizer and weights (model.safetensors)."
 _DAMAGE_HINT = "Copy it here again, or `ce-rerank models pull` a model from the hub again."
@@ -199,9 +198,8 @@ class Checkpoint:
         """The labels of its head, of which a reranker has one."""
         named = self.config.get("id2label") or {}
         if not isinstance(named, dict):
-            hint = f'{named!r} stands for its labels, which must be an object: {{"0": "LABEL_0"}}'
-            raise self._damaged("config.json", f"id2label: {hint}")
-        count = self.config.get("num_labels", _ASSUMED_LABELS)
+            raise self._damaged("config.json", f'id2label is {named!r}, and must be {{"0": "LABEL_0"}}')
+        count = self.config.get("num_labels", 2)  # as transformers assumes
         return tuple(map(str, named.values())) or tuple(f"LABEL_{number}" for number in range(count))
 
     @property
@@ -350,6 +348,9 @@ class Checkpoint:
             missing += sorted(own - self.files.keys())
         for module in self.modules:
             path = str(module.get("path", "")).strip("/")
+            # Elsewhere its weights would be loaded without a look at their format.
+            if path and not _MODULE_FOLDER.fullmatch(f"{path}/x"):
+                raise self._damaged("modules.json", f"{path!r} is no folder of a module")
             # Normalize has nothing to save, and git keeps no empty folders.
             is_empty = str(module.get("type", "")).endswith(".Normalize")
             if path and not is_empty and not any(name.startswith(f"{path}/") for name in self.files):

@@ -54,8 +54,8 @@ def test_a_run_gives_its_queries_as_they_first_come_with_their_documents(tmp_pat
     b = Document("T two", "b", {"_id": "b", "title": "T", "n": 1.5}, ("title", "text"), f"{corpus}:2")
     c = Document("three", "c", {"_id": "c"}, ("text",), f"{corpus}:3")
     assert list(opened(tmp_path).read(raise_at_once)) == [
-        Candidates(Query("blue", "2", {}, f"{tmp_path}/queries.jsonl:2"), [b, c]),
-        Candidates(Query("red", "1", {"lang": "en"}, f"{tmp_path}/queries.jsonl:1"), [a, b]),
+        Candidates(Query("blue", "2", {}, f"{tmp_path}/queries.jsonl:2"), [b, c], [9.5, 9.0]),
+        Candidates(Query("red", "1", {"lang": "en"}, f"{tmp_path}/queries.jsonl:1"), [a, b], [3.0, 2.0]),
     ]
 
 

@@ -130,6 +130,7 @@ class TestNestedRows:
         reader = RowCandidates([saved(tmp_path, "hits.jsonl", jsonl(row))], ReadOptions())
         (candidates,) = reader.read(lambda error, text: rejected.append((error.message, text)))
         assert [document.text for document in candidates.documents] == ["one", "four"]
+        assert candidates.places == [0, 3]
         assert [text for _, text in rejected] == ["2", '{"id": 3}']
         assert rejected[0][0].startswith(f"{tmp_path}/hits.jsonl:1: documents[1]: ")
 

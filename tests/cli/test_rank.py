@@ -421,3 +421,51 @@ def test_a_folder_of_whole_files_is_walked(run: Run) -> None:
     assert result.exit_code == 5
     assert "1 hidden or binary files were left out" in " ".join(result.stderr.split())
     assert run("red", "-f", "notes", "--whole-files").exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "options", "ranking"),
+    [
+        # JSON: an array, values on several lines or on one, NDJSON under the other name, a single object.
+        ("h.json", '[{"id": 1, "text": "one"},\n{"id": 2, "text": "two"}]', [], [(2, "two"), (1, "one")]),
+        ("-", '{\n"id": 1,\n"text": "one"\n}\n{"id": 2,\n"text": "two"}', [], [(2, "two"), (1, "one")]),
+        ("-", '{"text": "one"} {"text": "two"}', [], [(None, "two"), (None, "one")]),
+        ("h.json", '{"text": "one"}\n{"text": "two"}\n', [], [(None, "two"), (None, "one")]),
+        ("h.json", '{\n"id": "a",\n"text": "one"}', [], [("a", "one")]),
+        ("-", '{"text": "one", "x": NaN}', [], [(None, "one")]),
+        ("-", '{"text": "one \\ud83d"}', [], [(None, "one \ufffd")]),
+        # Fields: numbers, lists, nulls, paths.
+        ("-", '{"text": "two", "title": 5}\n{"text": "one"}', [], [(None, "5 two"), (None, "one")]),
+        ("-", '{"_id": "a", "text": ["one", "two"]}', [], [("a", "one two")]),
+        ("-", '{"a": "one", "b": null}\n{"b": "two"}', ["--text-field", "a", "--text-field", "b"],
+         [(None, "two"), (None, "one")]),
+        ("-", '{"m": [{"text": "one"}, {"text": "two"}]}', ["--text-field", "m.text"], [(None, "one two")]),
+        ("-", '{"_id": "a", "fields": {"text": ["two"]}}', ["--text-field", "fields.text"], [("a", "two")]),
+        ("-", '{"page_content": "one", "metadata": {}}', [], [(None, "one")]),
+        ("-", '{"id": "a", "text": null}\n{"id": "b", "text": "one"}', [], [("b", "one"), ("a", "")]),
+        # Ids.
+        ("-", '{"docid": 17, "docno": "FT-3", "text": "one"}', [], [("FT-3", "one")]),
+        ("-", '{"DocNo": 1.0, "text": "one"}', [], [(1, "one")]),
+        ("-", '{"_id": {"$oid": "5f"}, "text": "one"}', [], [(None, "one")]),
+        ("-", '{"_id": {"$oid": "5f"}, "text": "one"}', ["--id-field", "_id.$oid"], [("5f", "one")]),
+        # Tables: Excel's and R's, a header that is known, one that is named, quotes in TSV, no header.
+        ("h.csv", 'sep=;\r\nid;text\r\n1;one\r\n2;"two; three"\r\n', [], [("2", "two; three"), ("1", "one")]),
+        ("h.csv", "id\ttext\n1.0\tone\n2.0\ttwo\n", [], [("2", "two"), ("1", "one")]),
+        ("-", "id,text\n1,one\n2,two\n", [], [("2", "two"), ("1", "one")]),
+        ("-", "id,words\n1,one\n2,two\n", ["--text-field", "words"], [("2", "two"), ("1", "one")]),
+        ("h.tsv", 'id\ttext\n1\t"one\n2\ttwo"\n', [], [("2", 'two"'), ("1", '"one')]),
+        ("h.csv", "1,one\n2,two\n", ["--columns", "id,text"], [("2", "two"), ("1", "one")]),
+        # jq's lines for whole answers give rows like these.
+        ("-", '{"id": 7, "entity": {"text": "one"}}', ["--text-field", "entity.text"], [(7, "one")]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
+def test_input_is_ranked_as_people_have_it(
+    run: Run, name: str, data: str, options: list[str], ranking: list[tuple[Any, str]], encoding: str
+) -> None:
+    content = data.encode(encoding)
+    if name != "-":
+        Path(name).write_bytes(content)
+    result = run("red", "-f", name, *options, stdin=content if name == "-" else b"")
+    own = [row["id"] if isinstance(row.get("id"), str | int) else None for row in rows(result)]
+    assert list(zip(own, [row["text"] for row in rows(result)], strict=True)) == ranking

@@ -154,12 +154,16 @@ def test_tables_as_people_have_them(data: bytes, options: Any, documents: list[t
 
 
 @pytest.mark.parametrize(
-    ("data", "format"),
+    ("data", "hint"),
     [
-        (b"id,description\n1,Rain\n", "csv"),
-        (b"id;description\n1;Rain\n", "csv"),
-        (b" id | description \n----+-----\n  1 | Rain\n", "csv"),
-        (b"Rain falls\t1\nSnow falls\t2\n", "tsv"),
+        (b"id,description\n1,Rain\n", "--from csv"),
+        (b"id;description\n1;Rain\n", "--from csv"),
+        (b" id | text \n----+-----\n  1 | Rain\n", "psql --csv"),
+        (b"+----+------+\n| id | text |\n+----+------+\n", "psql --csv"),
+        (b"| id | text |\n|----|:----:|\n| 1 | Rain |\n", "psql --csv"),
+        ("┌────┬──────┐\n│ id │ text │\n".encode(), "psql --csv"),
+        (b"Rain\n----\nfalls\n", ""),
+        (b"Rain falls\t1\nSnow falls\t2\n", "--from tsv"),
         (b"Rain, and more\nSnow, of course\n", ""),
         (b"Rain\nSnow\tand ice\n", ""),
         (b"Rain,snow\nIce\n", ""),
@@ -167,12 +171,12 @@ def test_tables_as_people_have_them(data: bytes, options: Any, documents: list[t
 )
 @pytest.mark.parametrize("name", ["-", "notes.txt"])
 def test_what_looks_like_a_table_is_text_with_a_warning(
-    data: bytes, format: str, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    data: bytes, hint: str, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "notes.txt").write_bytes(data)
     source = piped(data) if name == "-" else tmp_path / name
     assert [text for _, text, _ in read(source)] == data.decode().splitlines()
-    assert [f"--from {format} " in message for message in caplog.messages] == ([True] if format else [])
+    assert [hint in message for message in caplog.messages] == ([True] if hint else [])
 
 
 @pytest.mark.parametrize(
@@ -335,9 +339,7 @@ def test_broken_input_is_named_with_its_place(data: bytes, options: dict[str, An
 def test_damaged_compression_is_named() -> None:
     squeezed = bytearray(gzip.compress(JSONL))
     squeezed[-6] ^= 0xFF
-    assert failure(piped(bytes(squeezed))).startswith(
-        "stdin: the compressed data is damaged (CRC check failed"
-    )
+    assert failure(piped(bytes(squeezed))).startswith("stdin: the compressed data is damaged (")
     frame = bytearray(zstandard.compress(JSONL * 50))
     frame[6:20] = b"\xff" * 14
     assert failure(piped(bytes(frame))).startswith("stdin: the compressed data is damaged (")

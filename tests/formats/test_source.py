@@ -85,7 +85,7 @@ def test_a_pipe_that_is_set_not_to_wait_is_waited_for() -> None:
         later = threading.Timer(0.2, lambda: (pen.write(b"late\n"), pen.close()))
         later.start()
         with given.open() as ahead:
-            assert ahead.readall() == b"late\n"
+            assert b"".join(iter(ahead.take, b"")) == b"late\n"
         later.join()
 
 
@@ -94,7 +94,7 @@ def test_the_share_of_a_file_that_is_read_never_falls_back(tmp_path: Path) -> No
     given = Source.from_path(tmp_path / "f")
     assert given.read_bytes == 0
     with given.open() as ahead:
-        ahead.readall()
+        b"".join(iter(ahead.take, b""))
         assert given.read_bytes == 9
     assert given.read_bytes == 9
 
@@ -104,11 +104,11 @@ def test_looking_ahead_loses_nothing_and_takes_no_more_than_it_must() -> None:
     ahead = LookAhead(dripping)
     assert ahead.look(lambda head: len(head) >= 3) == b"abcd"
     assert dripping.rest == b"ef"
-    assert ahead.readall() == b"abcdef"
+    assert b"".join(iter(ahead.take, b"")) == b"abcdef"
 
 
 def test_the_first_line_that_is_not_blank_can_be_looked_at() -> None:
     ahead = LookAhead(Dripping(b"\n  \r\n one two \r\nthree", 3))
     assert ahead.look_at_line(1).startswith(b"o")
     assert ahead.look_at_line(100) == b"one two"
-    assert ahead.readall() == b"\n  \r\n one two \r\nthree"
+    assert b"".join(iter(ahead.take, b"")) == b"\n  \r\n one two \r\nthree"

@@ -218,6 +218,12 @@ class TestIncomplete:
         make_checkpoint(tmp_path, {"1_Dense/config.json": {}, "modules.json": modules})
         assert fault_of(made) is None
 
+    @pytest.mark.parametrize("path", ["..", "../other", "evil", "1_Dense/../evil"])
+    def test_a_module_is_in_a_folder_of_its_own(self, tmp_path: Path, path: str) -> None:
+        module = {"path": path, "type": "sentence_transformers.models.Dense"}
+        made = make_checkpoint(tmp_path, {"modules.json": [module], "evil/pytorch_model.bin": "x"})
+        assert (fault_of(made) or "").startswith(f"is damaged: {tmp_path / 'modules.json'} cannot be read")
+
     def test_code_that_the_configuration_names_must_be_there_once_it_is_trusted(self, tmp_path: Path) -> None:
         auto_map = {"AutoConfig": "configuration_x.XConfig", "AutoModel": "other/place--modeling.X"}
         made = make_checkpoint(tmp_path, auto_map=auto_map)

@@ -18,8 +18,6 @@ from .cache import CompiledModel
 from .manifest import GRAPH_NAME, OWN_NAMES, TOKENIZER_NAME, Origin
 from .runtime import last_line, load_runtime
 
-_LEAST_VALUES = 4096  # of a constant that is worth it: biases and positions of a few tokens are not
-
 
 def quantize_model(full: CompiledModel, origin: Origin, folder: Path) -> None:
     """Write the int8 form of a compiled model into an empty folder; its golden pairs stay the same.
@@ -37,15 +35,14 @@ def quantize_model(full: CompiledModel, origin: Origin, folder: Path) -> None:
     replace(full.manifest, origin=origin, files=files).write(folder)
 
 
-def quantize_weights(graph: Any) -> int:
-    """Put int8 constants and their scales in place of the matrices of a graph; returns how many.
+def quantize_weights(graph: Any) -> None:
+    """Put int8 constants and their scales in place of the matrices of a graph.
 
     Those are the second inputs of matrix products and the tables that tokens are looked up in.
     """
     from openvino import opset13
 
     load_runtime()
-    count = 0
     for operation in graph.get_ordered_ops():
         kind = operation.get_type_name()
         place = {"MatMul": 1, "Gather": 0}.get(kind)
@@ -55,7 +52,7 @@ def quantize_weights(graph: Any) -> int:
         if constant.get_type_name() != "Constant":
             continue
         weights = constant.get_data()
-        if weights.dtype != np.float32 or weights.ndim != 2 or weights.size < _LEAST_VALUES:
+        if weights.dtype != np.float32 or weights.ndim != 2:
             continue
         # Of a matrix, each output channel has a scale; of a table, each token.
         is_column = kind == "MatMul" and not operation.get_attributes()["transpose_b"]
@@ -64,6 +61,4 @@ def quantize_weights(graph: Any) -> int:
         narrow = opset13.constant(np.round(weights / scale).astype(np.int8))
         wide = opset13.multiply(opset13.convert(narrow, "f32"), opset13.constant(scale))
         operation.input(place).replace_source_output(wide.output(0))
-        count += 1
     graph.validate_nodes_and_infer_types()
-    return count

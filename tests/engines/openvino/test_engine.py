@@ -24,9 +24,9 @@ from engines.families import (
     FAMILIES,
     MAX_LENGTH,
     ODD_TEXTS,
-    make_causal_reranker,
     make_checkpoint,
     make_one_label_sigmoid,
+    make_uncompilable,
 )
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
@@ -34,9 +34,9 @@ from sentence_transformers import CrossEncoder
 from ce_rerank.engines import load_engine
 from ce_rerank.engines.base import EngineOptions
 from ce_rerank.engines.batching import Float32s, TokenBatch, pad_rows
-from ce_rerank.engines.hardware import has_native_bf16
+from ce_rerank.engines.hardware import has_int8, has_native_bf16
 from ce_rerank.engines.model import longest_pair
-from ce_rerank.engines.openvino.cache import find_compiled
+from ce_rerank.engines.openvino.cache import find_compiled, prepare_compiled
 from ce_rerank.engines.openvino.engine import OpenVinoEngine
 from ce_rerank.engines.openvino.runtime import load_runtime
 from ce_rerank.errors import UnavailableError
@@ -47,6 +47,7 @@ pytestmark = pytest.mark.slow
 
 FP32 = EngineOptions(precision="fp32")
 BF16 = EngineOptions(precision="bf16")
+INT8 = EngineOptions(precision="int8")
 TWO_THREADS = EngineOptions(precision="fp32", threads=2)
 PAIRS: list[Pair] = [("tides and the moon", document) for document in ODD_TEXTS]
 
@@ -57,6 +58,7 @@ def runs_bf16() -> bool:
 
 
 needs_bf16 = pytest.mark.skipif(not runs_bf16(), reason="OpenVINO has no bf16 on this CPU")
+needs_int8 = pytest.mark.skipif(not has_int8(), reason="the CPU has no int8")
 needs_native_bf16 = pytest.mark.skipif(not has_native_bf16(), reason="the CPU has no native bf16")
 
 
@@ -279,13 +281,16 @@ def test_fp16_is_refused(checkpoints: Callable[[str], Checkpoint]) -> None:
 def test_what_cannot_be_compiled_is_left_to_torch(
     tmp_path: Path, checkpoints: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    checkpoint = replace(make_causal_reranker(tmp_path / "causal"), name="causal")
+    checkpoint = replace(make_uncompilable(tmp_path / "model"), name="tanh")
     caplog.set_level(logging.INFO, "ce_rerank")
     assert load_engine(checkpoint, EngineOptions()).info.engine == "torch"
-    assert "Torch runs causal on cpu: it is not compiled: it is a causal language model." in caplog.messages
+    assert "Torch runs tanh on cpu: it is not compiled: its activation is" in caplog.text
     with pytest.raises(UnavailableError) as raised:
         load_engine(checkpoint, EngineOptions(engine="openvino"))
-    assert raised.value.message == "Openvino cannot run causal: it is a causal language model."
+    assert (
+        raised.value.message
+        == "Openvino cannot run tanh: its activation is torch.nn.modules.activation.Tanh."
+    )
     assert "--engine torch" in raised.value.hint
 
 
@@ -351,6 +356,48 @@ def test_a_batch_that_could_not_be_scored_is_no_fault_of_ours(tiny: Checkpoint) 
     with pytest.raises(UnavailableError, match=r"could not score a batch \(Transpose can't alloc\)"):
         score(engine, PAIRS[:2])
     assert len(score(engine, PAIRS[:2])) == 2
+
+
+@needs_int8
+@pytest.mark.parametrize("family", ["bert", "modernbert", "deberta-v2"])
+def test_int8_is_close_and_takes_less_room(family: str, checkpoints: Callable[[str], Checkpoint]) -> None:
+    engine = load(checkpoints(family), INT8)
+    assert engine.info.precision == "int8"
+    expected = reference(checkpoints(family))
+    scores = score(engine)
+    assert scores == pytest.approx(expected, abs=0.35)
+    assert len(set(scores.tolist())) == len(set(expected.tolist()))
+    full, small = (find_compiled(checkpoints(family), form) for form in ("full", "int8"))
+    assert full is not None
+    assert small is not None
+    sizes = [(compiled.folder / "model.bin").stat().st_size for compiled in (small, full)]
+    assert sizes[0] < 0.45 * sizes[1]
+
+
+@needs_int8
+def test_int8_that_misses_its_golden_scores_is_refused_and_said_to_be(tiny: Checkpoint) -> None:
+    prepare_compiled(tiny, "int8")
+    compiled = find_compiled(tiny, "int8")
+    assert compiled is not None
+    first, *others = compiled.manifest.golden
+    forged = (replace(first, logit=first.logit + 1), *others)
+    replace(compiled.manifest, golden=forged).write(compiled.folder)
+    with pytest.raises(UnavailableError, match="Openvino cannot run tiny: in int8 it gives") as raised:
+        load_engine(tiny, INT8)
+    assert raised.value.hint == "Give --precision fp32."
+
+
+def test_int8_is_refused_where_the_cpu_has_none(
+    checkpoints: Callable[[str], Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ce_rerank.engines.has_int8", lambda: False)
+    with pytest.raises(UnavailableError, match="This CPU has no int8"):
+        load_engine(checkpoints("bert"), INT8)
+
+
+def test_torch_has_no_int8(checkpoints: Callable[[str], Checkpoint]) -> None:
+    with pytest.raises(UnavailableError, match="int8 is a precision of openvino on the CPU, not of torch"):
+        load_engine(checkpoints("bert"), replace(INT8, engine="torch"))
 
 
 @needs_native_bf16
@@ -499,7 +546,14 @@ def test_real_weights_in_bf16_are_close_and_give_distinct_scores(real: Checkpoin
 
 
 @pytest.mark.offline_weights
-@pytest.mark.parametrize(("options", "tolerance"), [(FP32, 1e-4), pytest.param(BF16, 2e-2, marks=needs_bf16)])
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        (FP32, 1e-4),
+        pytest.param(BF16, 2e-2, marks=needs_bf16),
+        pytest.param(INT8, 1e-1, marks=needs_int8),
+    ],
+)
 def test_a_score_does_not_depend_on_its_neighbours(
     real: Checkpoint, options: EngineOptions, tolerance: float
 ) -> None:
