@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import InputError, UnavailableError, UsageError, told_from
 from .formats.fields import find_number
@@ -108,7 +108,8 @@ class Pipeline:
         self._remote = RemoteModel(url)
         self._batch_tokens = None
         self._warned_of = set()
-        facts = {name: self._remote.info.get(name) for name in EngineInfo.__dataclass_fields__}
+        names = EngineInfo.__dataclass_fields__
+        facts: dict[str, Any] = {name: self._remote.info.get(name) for name in names}
         facts |= {"device": f"{facts['device']} of {self._remote.url}", "notes": tuple(facts["notes"] or ())}
         self._info = EngineInfo(**facts)
 

@@ -52,9 +52,9 @@ class Reranker(Pipeline):
     auto, cpu, cuda, cuda:N or mps; `engine` auto, openvino or torch; `precision` auto, fp32, bf16 or fp16.
     `max_length` lowers the model's limit and `batch_tokens` sets the budget of a batch, both in tokens;
     `threads` bounds the CPU threads. `instruction` is the task of models that take one, in place of their
-    own. With `offline` the network is never tried. `trust_remote_code` and `allow_pickle` let a model run code
-    of its own, as part of it or from its pickled weights. Where `model` is the URL of a running `ce-rerank
-    serve`, its model scores, and the other arguments are the server's business.
+    own. With `offline` the network is never tried. `trust_remote_code` and `allow_pickle` let a model run
+    code of its own, as part of it or from its pickled weights. Where `model` is the URL of a running
+    `ce-rerank serve`, its model scores, and the other arguments are the server's business.
 
     One instance may be used from several threads, copied, pickled, and used in a forked process: the copy and
     the process load the model again. Raises UsageError for arguments that cannot mean anything and
