@@ -71,10 +71,10 @@ class Candidates:
         return sum(len(document.text) for document in self.documents)
 
 
-def require_whole_number(name: str, value: object) -> None:
-    """Raise UsageError for an argument that is neither a whole number nor None."""
-    if value is not None and not isinstance(value, SupportsIndex):
-        raise UsageError(f"{name} is {value!r}.", hint="Give a whole number.")
+def require_whole_number(name: str, value: object, *, least: int = 1) -> None:
+    """Raise UsageError for an argument that is neither None nor a whole number of at least `least`."""
+    if value is not None and (not isinstance(value, SupportsIndex) or value.__index__() < least):
+        raise UsageError(f"{name} is {value!r}.", hint=f"Give a whole number, at least {least}.")
 
 
 def require_choice(name: str, value: object, allowed: Sequence[str]) -> None:
@@ -89,12 +89,12 @@ class RankOptions:
 
     `top_k` keeps that many documents, None all; `min_score` keeps none below, on the scale that `scores`
     names. `long` says what to do with a document that is longer than the model: `truncate` reads its
-    beginning, `chunk` scores passages of `chunk_tokens` tokens (default: what the query leaves) that overlap
-    by `chunk_overlap` (default: a quarter) and pools their scores by `pool`, `error` refuses it. `blend`,
-    from 0 to 1, is the weight of the first stage's score beside the model's, see `ranking.blend`. That score
-    is BM25's, where `bm25` is the number of documents to choose by it (in `bm25_language`, see
-    `retrieval.languages`), or the number in the field `first_score_field` of each document, with a minus sign
-    before the name where less is better.
+    beginning, `chunk` scores passages of `chunk_tokens` tokens (default: 128, of documents that do not fit as
+    a whole) that overlap by `chunk_overlap` (default: a quarter) and pools their scores by `pool`, `error`
+    refuses it. `blend`, from 0 to 1, is the weight of the first stage's score beside the model's, see
+    `ranking.blend`. That score is BM25's, where `bm25` is the number of documents to choose by it (in
+    `bm25_language`, see `retrieval.languages`), or the number in the field `first_score_field` of each
+    document, with a minus sign before the name where less is better.
     """
 
     top_k: int | None = None
@@ -110,41 +110,31 @@ class RankOptions:
     blend: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("top_k", "chunk_tokens", "chunk_overlap", "bm25"):
+        for name in ("top_k", "chunk_tokens", "bm25"):
             require_whole_number(name, getattr(self, name))
-        if not isinstance(self.min_score, Real | None):
+        require_whole_number("chunk_overlap", self.chunk_overlap, least=0)
+        if not isinstance(self.min_score, Real | None) or self.min_score != self.min_score:
             raise UsageError(f"min_score is {self.min_score!r}.", hint="Give a number.")
-        if self.top_k is not None and self.top_k < 1:
-            raise UsageError(
-                f"top_k is {self.top_k}.", hint="Give at least 1, or leave it out for all documents."
-            )
-        if self.min_score is not None and self.min_score != self.min_score:
-            raise UsageError("min_score is NaN.", hint="Give a number.")
         if not isinstance(self.blend, Real) or not 0 <= self.blend <= 1:
             raise UsageError(f"blend is {self.blend!r}.", hint="Give a number from 0 to 1.")
         require_choice("scores", self.scores, get_args(ScoreScale))
         require_choice("long", self.long, get_args(LongPolicy))
         require_choice("pool", self.pool, get_args(PoolName))
-        if self.bm25 is not None and self.bm25 < 1:
-            raise UsageError(f"bm25 is {self.bm25}.", hint="Give at least 1.")
         if self.bm25 is not None and self.first_score_field is not None:
             raise UsageError("Both --bm25 and --first-score-field are given.", hint="Give one of them.")
-        if self.chunk_tokens is not None and self.chunk_tokens < 1:
-            raise UsageError(f"chunk_tokens is {self.chunk_tokens}.", hint="Give at least 1.")
-        if self.chunk_overlap is not None and self.chunk_overlap < 0:
-            raise UsageError(f"chunk_overlap is {self.chunk_overlap}.", hint="Give 0 or more.")
         if self.chunk_tokens is not None and (self.chunk_overlap or 0) >= self.chunk_tokens:
             raise UsageError(
                 f"Passages of {self.chunk_tokens} tokens cannot overlap by {self.chunk_overlap}.",
                 hint="Give a smaller --chunk-overlap.",
             )
-        about_passages = {
-            "--chunk-tokens": self.chunk_tokens is not None,
-            "--chunk-overlap": self.chunk_overlap is not None,
-            "--pool": self.pool != "max",
-        }
-        option = next((option for option, is_given in about_passages.items() if is_given), None)
-        if option is not None and self.long != "chunk":
+        if self.long != "chunk" and (self.chunk_tokens, self.chunk_overlap, self.pool) != (None, None, "max"):
+            option = (
+                "--pool"
+                if self.pool != "max"
+                else "--chunk-overlap"
+                if self.chunk_tokens is None
+                else "--chunk-tokens"
+            )
             raise UsageError(
                 f"{option} is about passages, and --long is {self.long}.",
                 hint=f"Give --long chunk, or leave {option} out.",
@@ -215,7 +205,8 @@ class Coverage:
 
     Those had `cut_characters` characters, of which the model saw `read_characters`. `blank` documents have no
     letter, digit or symbol, and were not scored. `tokens` counts what the model was fed of the rest.
-    `left_out` documents, not among the `documents`, were not chosen by a first stage.
+    `left_out` documents, not among the `documents`, were not chosen by a first stage. Of `unknown` ones the
+    model's vocabulary has no part.
     """
 
     documents: int = 0
@@ -225,6 +216,7 @@ class Coverage:
     blank: int = 0
     tokens: int = 0
     left_out: int = 0
+    unknown: int = 0
 
     def __add__(self, other: Coverage) -> Coverage:
         return Coverage(
@@ -235,6 +227,7 @@ class Coverage:
             self.blank + other.blank,
             self.tokens + other.tokens,
             self.left_out + other.left_out,
+            self.unknown + other.unknown,
         )
 
     def describe(self, max_length: int, long: LongPolicy | None = None) -> Iterator[str]:
@@ -255,6 +248,11 @@ class Coverage:
             yield (
                 f"{self.blank:,} of {self.documents:,} documents have no letter, digit or symbol: they are "
                 "not scored, and rank last."
+            )
+        if self.unknown:
+            yield (
+                f"{self.unknown:,} of {self.documents:,} documents have no word that the model knows: their "
+                "scores do not come from their text."
             )
 
 

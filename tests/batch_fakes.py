@@ -108,7 +108,7 @@ def make_counting_checkpoint(folder: Path) -> Path:
 
 def main() -> None:
     import ce_rerank.engines
-    import ce_rerank.reranker
+    import ce_rerank.pipeline
     from ce_rerank.cli.app import main
 
     named = os.environ.get("CE_RERANK_MODEL", "counting")
@@ -119,7 +119,7 @@ def main() -> None:
         return engine
 
     ce_rerank.engines.load_engine = load_engine
-    ce_rerank.reranker.POOL_TOKENS = FEW_TOKENS
+    ce_rerank.pipeline.POOL_TOKENS = FEW_TOKENS
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("CE_RERANK_MODEL", str(make_counting_checkpoint(Path(folder) / "counting")))
         main()

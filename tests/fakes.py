@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from ce_rerank.engines.base import EngineInfo
 from ce_rerank.engines.batching import Float32s, Padding, PairTokens, TokenBatch, score_in_batches
-from ce_rerank.engines.tokenization import EncoderTokenizer
+from ce_rerank.engines.tokenizer import PairTokenizer
 
 _SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
 _NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -38,7 +38,7 @@ class CountingEngine:
     batch_tokens = 64
 
     def __init__(self, max_length: int = 32, activation: str = "identity") -> None:
-        self.tokenizer = EncoderTokenizer(word_tokenizer(), max_length=max_length, with_type_ids=True)
+        self.tokenizer = PairTokenizer(word_tokenizer(), max_length=max_length, with_type_ids=True)
         self.info = EngineInfo("counting", "cpu", "fp32", "counting", None, max_length, activation)
         self.batch_shapes: list[tuple[int, ...]] = []
 

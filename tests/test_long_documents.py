@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trained_tokenizers import KINDS, texts, trained_tokenizer
 
 from ce_rerank import Document, Passage, RankOptions, Reranker, UnavailableError, UsageError
-from ce_rerank.engines.tokenization import EncoderTokenizer
+from ce_rerank.engines.tokenizer import PairTokenizer
 from ce_rerank.passages import whole_passage
 
 # 32 tokens, of which three are special and one is the query: passages of 28 words.
@@ -69,7 +69,7 @@ def test_how_much_is_read_at_a_time_changes_nothing(
     texts = [BURIED, "five", BURIED + "nine", "one"]
     whole = counting_reranker.rank("red", texts, long="chunk")
     for name in ("_ROWS_AT_A_TIME", "_PASSAGES_AT_A_TIME"):
-        monkeypatch.setattr(f"ce_rerank.reranker.{name}", 2)
+        monkeypatch.setattr(f"ce_rerank.pipeline.{name}", 2)
     assert counting_reranker.rank("red", texts, long="chunk") == whole
 
 
@@ -142,7 +142,7 @@ def test_passages_that_cannot_be_are_refused(
 
 def reranker_of(kind: str, max_length: int) -> Reranker:
     engine = CountingEngine(max_length)
-    engine.tokenizer = EncoderTokenizer(trained_tokenizer(kind), max_length=max_length, with_type_ids=False)
+    engine.tokenizer = PairTokenizer(trained_tokenizer(kind), max_length=max_length, with_type_ids=False)
     return Reranker.from_engine(engine)
 
 
@@ -184,3 +184,13 @@ def test_progress_counts_documents_and_not_passages(counting_reranker: Reranker)
     documents = ["one " * 100, "", "two", "three " * 300, "..."]
     counting_reranker.rank("red", documents, long="chunk", on_progress=done.append)
     assert sum(done) == len(documents)
+
+
+def test_documents_of_which_the_model_knows_no_word_are_counted(
+    counting_reranker: Reranker, caplog: pytest.LogCaptureFixture
+) -> None:
+    ranking = counting_reranker.rank("one", ["a" * 1_000_000, "two three", "zzz two", "zzz " * 100])
+    assert ranking.coverage.unknown == 2
+    assert "2 of 4 documents have no word that the model knows" in caplog.text
+    chunked = counting_reranker.rank("one", ["zzz " * 100 + "two", "zzz " * 100], long="chunk")
+    assert chunked.coverage.unknown == 1

@@ -3,7 +3,7 @@ from __future__ import annotations
 from fakes import CountingEngine
 
 from ce_rerank import Reranker
-from ce_rerank.reranker import POOL_CHARACTERS, POOL_TOKENS, PoolPlan
+from ce_rerank.pipeline import POOL_CHARACTERS, POOL_TOKENS, PoolPlan
 from ce_rerank.types import Candidates, Document, Query, RankOptions
 
 PLAN = PoolPlan(tokens=8000)

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import copy
 import logging
 import math
+import os
+import pickle
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -27,6 +32,7 @@ from ce_rerank import (
 )
 from ce_rerank.engines.base import EngineOptions
 from ce_rerank.models.checkpoint import Checkpoint
+from ce_rerank.models.store import OFFLINE_NAME
 
 
 class Foreign:
@@ -154,7 +160,7 @@ def test_a_score_that_is_no_number_stops_the_run_and_names_the_document(
         ),
         ({"top_k": 0}, "top_k is 0"),
         ({"top_k": -1}, "top_k is -1"),
-        ({"min_score": float("nan")}, "min_score is NaN"),
+        ({"min_score": float("nan")}, "min_score is nan"),
         ({"scores": "softmax"}, "scores is 'softmax'"),
         ({"long": "cut"}, "long is 'cut'"),
         ({"pool": "mean"}, "pool is 'mean'"),
@@ -368,7 +374,7 @@ def test_a_model_that_cannot_tell_documents_apart_is_said_once(
 ) -> None:
     for documents in (["five", "five", " Five"], ["five"], ["five", "six", "one four"]):
         counting_reranker.rank("red", documents)
-    assert caplog.messages == []
+    assert [message for message in caplog.messages if "no word that the model knows" not in message] == []
     counting_reranker.score([("red", "five"), ("red", "one four")])
     counting_reranker.rank("red", ["five", "one four"])
     assert [message.partition(":")[0] for message in caplog.messages] == [
@@ -405,6 +411,44 @@ def test_every_option_reaches_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_pa
             offline=True,
         )
     ]  # fmt: skip
+
+
+def test_a_copy_loads_the_model_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    loaded: list[EngineOptions] = []
+
+    def load(checkpoint: Checkpoint, options: EngineOptions) -> CountingEngine:
+        loaded.append(options)
+        return CountingEngine()
+
+    monkeypatch.setattr("ce_rerank.engines.load_engine", load)
+    reranker = Reranker(make_counting_checkpoint(tmp_path), max_length=9, batch_tokens=10)
+    for copied in (pickle.loads(pickle.dumps(reranker)), copy.deepcopy(reranker)):
+        assert copied.rank("red", ["one", "nine"]) == reranker.rank("red", ["one", "nine"])
+        assert copied._engine is not reranker._engine
+    assert loaded == [loaded[0]] * 3
+
+
+FORKED = """
+import os, sys
+from ce_rerank import Reranker
+reranker, unused = (Reranker(sys.argv[1], engine=sys.argv[2], precision="fp32") for _ in range(2))
+before = reranker.score([("why do stars twinkle", "air moves"), ("why", "bread")]).tolist()
+if os.fork() == 0:
+    after = reranker.score([("why do stars twinkle", "air moves"), ("why", "bread")]).tolist()
+    sys.exit(0 if after == before else 1)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.offline_weights
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_a_forked_process_loads_the_model_again_and_ends_well(engine: str) -> None:
+    command = [sys.executable, "-c", FORKED, OFFLINE_NAME, engine]
+    done = subprocess.run(command, timeout=300, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("forked after the model was loaded") == (engine == "torch")
 
 
 @pytest.mark.parametrize("long", ["truncate", "chunk"])

@@ -412,6 +412,7 @@ class _Job:
             "--engine": info.engine,
             "--precision": info.precision,
             "--max-length": info.max_length,
+            "--instruction": info.instruction,
             "the activation": info.activation,
             **{f"--{name.replace('_', '-')}": value for name, value in as_keywords(self.ranking).items()},
             "--from": self.reading.format,

@@ -16,15 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import OutputError, UnavailableError, UsageError
-from .commands import Command, DefaultCommandGroup, with_option_groups
-from .console import (
-    Activity,
-    describe_size,
-    draw_message,
-    show_messages,
-    stderr_console,
-    stdout_console,
-)
+from .commands import Command, DefaultCommandGroup, option, with_option_groups
+from .console import Activity, describe_size, draw_message, show_messages, stderr_console, stdout_console
 from .options import AllowPickle, MessageOptions, Offline, Revision, TrustRemoteCode
 
 if TYPE_CHECKING:
@@ -60,7 +53,7 @@ models = typer.Typer(
 _Name = Annotated[
     str, typer.Argument(metavar="NAME", help="A model's name, alias or folder.", show_default=False)
 ]
-_To = Annotated[Literal["table", "json"], typer.Option("--to", help="The format.")]
+_To = Annotated[Literal["table", "json"], option("--to", help="The format.")]
 
 
 def list_models(
@@ -69,23 +62,21 @@ def list_models(
     ] = "",
     *,
     language: Annotated[
-        str | None,
-        typer.Option("--language", metavar="CODE", help="Only models that read this language: en, de, zh."),
+        str | None, option("--language", metavar="CODE", help="Only models that read it: en, de, zh.")
     ] = None,
-    cached: Annotated[bool, typer.Option("--cached", help="Only models that are on this machine.")] = False,
+    cached: Annotated[bool, option("--cached", help="Only models that are on this machine.")] = False,
     max_parameters: Annotated[
-        str | None,
-        typer.Option("--max-parameters", metavar="N", help="Only models up to this size: 150M, 0.6B."),
+        str | None, option("--max-parameters", metavar="N", help="Only models up to this size: 150M.")
     ] = None,
     sort: Annotated[
         Literal["catalog", "name", "parameters", "quality", "context", "size"],
-        typer.Option("--sort", help="The order."),
+        option("--sort", help="The order."),
     ] = "catalog",
     to: _To = "table",
     messages: MessageOptions,
 ) -> None:
     """List known models, and every other cross-encoder in the local cache."""
-    most = float("inf") if max_parameters is None else _parse_count(max_parameters)
+    most = _parse_count(max_parameters) if max_parameters else float("inf")
     if language is not None and not re.fullmatch("[a-z]{2,3}", language.lower()):
         raise UsageError(f"{language!r} is no code of a language.", hint="Give en, de or zh, for example.")
     with show_messages(messages):
@@ -99,7 +90,7 @@ def list_models(
             if text.lower() in f"{model.entry.name} {model.entry.known.alias}".lower()
             and (language is None or model.entry.known.reads(language.lower()))
             and (not cached or model.size_bytes)
-            and (max_parameters is None or (model.entry.known.parameters or float("inf")) <= most)
+            and (model.entry.known.parameters or float("inf")) <= most
         ]
         if sort in _ORDERS:
             listed.sort(key=_ORDERS[sort])
@@ -164,7 +155,7 @@ def pull(
 def remove(
     name: _Name,
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, option("--yes", "-y", help="Do not ask.")] = False,
     messages: MessageOptions,
 ) -> None:
     """Remove a model from this machine: its folder in the hub's cache, and what was made of it in ours."""

@@ -66,6 +66,9 @@ class ModelOptions:
         None, metavar="TOKENS", min=1, help="The size of a batch; smaller needs less memory."
     )
     threads: int | None = option_field(None, metavar="N", min=1, help="CPU threads. Default: all.")
+    instruction: str | None = option_field(
+        None, metavar="TEXT", help="The task, for models that take one. Default: the model's own."
+    )
     offline: Offline = False
     trust_remote_code: TrustRemoteCode = False
     allow_pickle: AllowPickle = False
@@ -116,7 +119,9 @@ class SelectionOptions:
     long: LongPolicy = option_field(
         "truncate", help="Over the model's limit: cut, score by passages, or stop."
     )
-    chunk_tokens: int | None = option_field(None, metavar="TOKENS", min=1, help="The size of a passage.")
+    chunk_tokens: int | None = option_field(
+        None, metavar="TOKENS", min=1, help="The size of a passage. Default: 128."
+    )
     chunk_overlap: int | None = option_field(
         None, metavar="TOKENS", min=0, help="How far passages overlap. Default: a quarter."
     )

@@ -10,7 +10,7 @@ from ..types import EngineName, Precision
 
 if TYPE_CHECKING:
     from .batching import Float32s, PairTokens
-    from .tokenization import PairTokenizer
+    from .tokenizer import PairTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class EngineInfo:
 
     `max_length` is the most tokens that a pair may have, special tokens included. `activation` is what the
     model's own configuration puts on its logit: `identity`, `sigmoid`, or the dotted name of another.
-    `notes` are facts about the model that its user should know, as short phrases.
+    `notes` are facts about the model that its user should know, as short phrases. `instruction` is the task
+    that the model was given, None where there is none or it is the model's own.
     """
 
     engine: str
@@ -30,12 +31,14 @@ class EngineInfo:
     max_length: int
     activation: str
     notes: tuple[str, ...] = ()
+    instruction: str | None = None
 
     @property
     def description(self) -> str:
         """What scores come from, in a line: `NAME@REVISION (notes), ENGINE PRECISION on DEVICE`."""
         name = self.model if self.revision is None else f"{self.model}@{self.revision[:8]}"
-        notes = f" ({'; '.join(self.notes)})" if self.notes else ""
+        told = [*self.notes, *([f'instruction "{self.instruction.strip()}"'] if self.instruction else [])]
+        notes = f" ({'; '.join(told)})" if told else ""
         return f"{name}{notes}, {self.engine} {self.precision} on {self.device}"
 
 
@@ -45,7 +48,7 @@ class EngineOptions:
 
     `device` is auto, cpu, cuda, cuda:N or mps. `max_length` lowers the model's own limit, in tokens.
     `threads` is how many CPU threads may work, all of them by default. With `offline`, code that is trusted
-    is not fetched either.
+    is not fetched either. `instruction` is the task of models that take one, by default their own.
     """
 
     engine: EngineName = "auto"
@@ -55,6 +58,7 @@ class EngineOptions:
     threads: int | None = None
     trust_remote_code: bool = False
     offline: bool = False
+    instruction: str | None = None
 
 
 class Engine(Protocol):

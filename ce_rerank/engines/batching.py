@@ -23,13 +23,15 @@ class PairTokens:
     """One pair as the model takes it, special tokens included, not yet padded.
 
     `token_type_ids` is empty for models that take none. `characters_read` is how much of the document is in
-    `input_ids`, in characters from its start; `truncated` says that there was more.
+    `input_ids`, in characters from its start; `truncated` says that there was more. `unknown` says that the
+    vocabulary has nothing of it: each of its tokens is the unknown one.
     """
 
     input_ids: Sequence[int]
     token_type_ids: Sequence[int]
     truncated: bool
     characters_read: int
+    unknown: bool = False
 
     def __len__(self) -> int:
         return len(self.input_ids)

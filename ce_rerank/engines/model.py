@@ -10,17 +10,16 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder
-from sentence_transformers.base.modules import Dense
+from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
@@ -29,8 +28,9 @@ from transformers.utils import logging as transformers_logging
 from ..errors import UnavailableError
 from ..models.checkpoint import ACTIVATIONS, LONGEST, Checkpoint
 from ..types import Pair
-from .batching import Float32s, Padding, PairTokens, TokenBatch, pad_rows
-from .tokenization import EncoderTokenizer
+from .batching import Padding, PairTokens, TokenBatch, pad_rows
+from .network import Whole, find_networks, find_score_layer
+from .tokenizer import INSTRUCTION, Layout, PairTokenizer
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CHATTERING = ("transformers", "sentence_transformers", "huggingface_hub", "torch", "openvino", "nncf")
@@ -74,7 +74,10 @@ def quiet_libraries() -> Iterator[None]:
 class Model:
     """A cross-encoder that was loaded and tried. It is only read, so threads may share it.
 
-    `activation` is `identity`, `sigmoid` or the dotted name of another.
+    `network` gives the float32 logits, of shape (pairs, 1), of the tensors of a batch. `activation` is
+    `identity`, `sigmoid` or the dotted name of another. `layout` is what the checkpoint puts around query and
+    document, its own instruction included; `instructed` is the same with INSTRUCTION in its place, or None
+    for a model that takes none.
     """
 
     def __init__(self, cross_encoder: CrossEncoder, precision: str, max_length: int) -> None:
@@ -85,68 +88,89 @@ class Model:
         dotted = f"{type(self.activation_fn).__module__}.{type(self.activation_fn).__qualname__}"
         self.activation = ACTIVATIONS.get(dotted, dotted)
         hugging_face = cross_encoder.tokenizer
+        self.split_special_tokens: bool = hugging_face.split_special_tokens
+        self.tokenizer_json = _without_unknown_specials(cross_encoder)
+        self.instruction: str | None = cross_encoder._resolve_prompt(None, None)
+        self.layout, self.instructed = _read_layouts(cross_encoder, self.instruction)
+        cross_encoder.max_seq_length = LONGEST
+        fed = self.preprocess(PROBE)
+        self.with_type_ids = "token_type_ids" in fed
+        (row,) = self.make_tokenizer(LONGEST).encode([PROBE])
+        types = fed["token_type_ids"][0].tolist() if self.with_type_ids else []
+        if [*row.input_ids] != fed["input_ids"][0].tolist() or [*row.token_type_ids] != types:
+            raise ValueError("its tokens are made by preprocessing that is not known here")
+        self.tokenizer = self.make_tokenizer(max_length)
+        cross_encoder.max_seq_length = max_length
         self.padding = Padding(
             token_id=hugging_face.pad_token_id,
             type_id=hugging_face.pad_token_type_id,
             left=hugging_face.padding_side == "left",
         )
-        self.split_special_tokens: bool = hugging_face.split_special_tokens
-        cross_encoder.max_seq_length = LONGEST
-        fed = self.preprocess(PROBE)
-        self.constants = {name: value for name, value in fed.items() if not isinstance(value, torch.Tensor)}
-        self.tokenizer_json = _without_unknown_specials(cross_encoder)
-        self.encoder = EncoderTokenizer(
+        self._whole = Whole(cross_encoder, fed)
+        self.network: torch.nn.Module
+        self._choose_network()
+
+    def make_tokenizer(self, max_length: int, layout: Layout | None = None) -> PairTokenizer:
+        """Return a tokenizer that gives what the model's own preprocessing does, and cuts documents alone."""
+        return PairTokenizer(
             Tokenizer.from_str(self.tokenizer_json),
-            max_length=LONGEST,
-            with_type_ids="token_type_ids" in fed,
+            max_length=max_length,
+            with_type_ids=self.with_type_ids,
             split_special_tokens=self.split_special_tokens,
+            layout=layout or self.layout,
         )
-        # Whether the fast tokenizer alone gives what the model's own preprocessing does.
-        self.is_plain = self.encoder.encode([PROBE])[0] == self.row(PROBE)
-        self.encoder.max_length = cross_encoder.max_seq_length = max_length
-        if precision != "fp32":
-            _keep_score_in_fp32(cross_encoder)
-        self.padding = replace(self.padding, companions=self._find_companions())
 
     def preprocess(self, pair: Pair) -> dict[str, Any]:
         """Return what sentence-transformers feeds the model for one pair, its prompt included."""
-        model = self.cross_encoder
-        return dict(model.preprocess([list(pair)], prompt=model._resolve_prompt(None, None)))
+        return dict(self.cross_encoder.preprocess([list(pair)], prompt=self.instruction))
 
-    def row(self, pair: Pair) -> PairTokens:
-        """Return the tokens that sentence-transformers makes of a pair."""
-        fed = self.preprocess(pair)
-        types = fed["token_type_ids"][0].tolist() if "token_type_ids" in fed else []
-        return PairTokens(fed["input_ids"][0].tolist(), types, False, len(pair[1]))
+    def tensors(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
+        """Return a batch on the model's device, by the names of the network's inputs."""
+        named = {name: getattr(batch, name) for name in ("input_ids", "attention_mask", "token_type_ids")}
+        device = self.cross_encoder.device
+        return {
+            name: torch.from_numpy(ids).to(device, non_blocking=True)
+            for name, ids in named.items()
+            if ids is not None
+        }
 
     def score(self, batch: TokenBatch) -> torch.Tensor:
         """Return the float32 logits of a batch, shape (pairs,), on the model's device."""
-        features: dict[str, Any] = dict(self.constants)
-        for name in ("input_ids", "attention_mask", "token_type_ids"):
-            ids = getattr(batch, name)
-            if ids is not None:
-                features[name] = torch.from_numpy(ids).to(self.cross_encoder.device, non_blocking=True)
+        return self._run(self.network, batch).squeeze(-1)
+
+    def _run(self, network: torch.nn.Module, batch: TokenBatch) -> torch.Tensor:
         with torch.inference_mode():
-            scores: torch.Tensor = self.cross_encoder(features)["scores"]
-            return scores.float().squeeze(-1)
+            logits: torch.Tensor = network(**self.tensors(batch))
+            return logits.float()
 
-    def score_alone(self, rows: Sequence[PairTokens]) -> Float32s:
-        """Return the float32 logits of rows, each scored in a batch of its own."""
-        batches = [pad_rows([row], self.padding) for row in rows]
-        return np.array([self.score(batch).item() for batch in batches], dtype=np.float32)
+    def reference(self, row: PairTokens) -> float:
+        """Return the logit of a row by itself, as sentence-transformers works it out."""
+        return self._run(self._whole, pad_rows([row], self.padding)).item()
 
-    def _find_companions(self) -> Literal["any", "equal", "none"]:
-        pairs = [PROBE, _LONGER]
-        rows = self.encoder.encode(pairs) if self.is_plain else [self.row(pair) for pair in pairs]
-        logit = self.score(pad_rows(rows[:1], self.padding))
-        if logit.shape != (1,):
-            raise ValueError(f"it gives {logit.shape[-1]} scores for a pair")
+    def _choose_network(self) -> None:
+        """Take the model apart if that gives the same score, and find which pairs can share a batch."""
+        rows = self.tokenizer.encode([PROBE, _LONGER])
+        alone = pad_rows(rows[:1], self.padding)
+        logits = self._run(self._whole, alone)
+        if logits.numel() != 1:
+            raise ValueError(f"it gives {logits.numel()} scores for a pair")
         try:
-            padded = self.score(pad_rows(rows, self.padding))
+            padded = self._run(self._whole, pad_rows(rows, self.padding))[0].item()
+            near = self._is_near(padded, logits.item())
+            self.padding = replace(self.padding, companions="any" if near else "equal")
         except (ValueError, IndexError):
-            return "none"
-        move = abs(padded[0].item() - logit.item())
-        return "any" if move <= _MOVES[self.precision] * max(1, abs(logit.item())) else "equal"
+            self.padding = replace(self.padding, companions="none")
+        for network in find_networks(self.cross_encoder, self.padding.left):
+            with suppress(RuntimeError, ValueError, TypeError, AttributeError, IndexError):
+                if self._is_near(self._run(network, alone).item(), logits.item()):
+                    self.network = network
+                    return
+        self.network = self._whole
+        if self.precision != "fp32":
+            _keep_score_in_fp32(self.cross_encoder)
+
+    def _is_near(self, logit: float, expected: float) -> bool:
+        return abs(logit - expected) <= _MOVES[self.precision] * max(1, abs(expected))
 
 
 def load_model(
@@ -213,6 +237,46 @@ def load_model(
         ) from error
 
 
+def _read_layouts(model: CrossEncoder, prompt: str | None) -> tuple[Layout, Layout | None]:
+    """Return what a model puts around query and document, and the same for any instruction."""
+    transformer = model[0]
+    if "message" not in transformer.modality_config:
+        return Layout(before=prompt or ""), Layout(before=INSTRUCTION) if prompt else None
+    plain = _render_layout(transformer, prompt)
+    instructed = _render_layout(transformer, INSTRUCTION)
+    takes_one = INSTRUCTION in instructed.fill("", "")
+    return plain, instructed if takes_one else None
+
+
+def _render_layout(transformer: Transformer, prompt: str | None) -> Layout:
+    """Read off what a chat template makes of a pair.
+
+    Raises ValueError for one that does not put query and document, once each, into a text.
+    """
+    formatter, query, document = transformer.input_formatter, "\ue000query\ue000", "\ue000document\ue000"
+    settings = {
+        name: value
+        for name, value in transformer.processing_kwargs.get("chat_template", {}).items()
+        if name not in ("restore_suffix", "truncation", "max_length", "padding", "return_tensors")
+    }
+
+    def render(query: str, document: str) -> str:
+        messages = [formatter.pair_to_messages((query, document))]
+        if prompt:
+            messages = formatter.prepend_prompt_to_messages(messages, prompt)
+        return str(transformer.processor.apply_chat_template(messages[0], tokenize=False, **settings))
+
+    before, _, rest = render(query, document).partition(query)
+    between, _, after = rest.partition(document)
+    layout = Layout(before, between, after)
+    spaced = render(f" {query} ", f" {document} ")
+    if spaced == layout.fill(query, document):
+        return replace(layout, trims=True)
+    if spaced != layout.fill(f" {query} ", f" {document} "):
+        raise ValueError("its chat template changes query or document, or leaves one out")
+    return layout
+
+
 def longest_pair(model: Any) -> int:
     """Return the most tokens that a model takes: its tokenizer's limit, within its table of positions."""
     limit = min(model.max_seq_length or LONGEST, LONGEST)
@@ -224,16 +288,6 @@ def longest_pair(model: Any) -> int:
             unused = padding_place + 1 if isinstance(padding_place, int) else 0
             limit = min(limit, positions - unused)
     return int(limit)
-
-
-def find_score_layer(module: torch.nn.Module) -> str | None:
-    """Return the name of the last layer that makes a vector into one number; None when there is none."""
-    names = [
-        name
-        for name, layer in module.named_modules()
-        if type(layer) is torch.nn.Linear and layer.out_features == 1
-    ]
-    return names[-1] if names else None
 
 
 def first_line(error: Exception) -> str:

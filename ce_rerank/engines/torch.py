@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 
 import numpy as np
 import torch
 
 from ..errors import UnavailableError
 from ..models.checkpoint import Checkpoint
-from ..types import Pair, Precision
+from ..types import Precision
 from .base import EngineInfo, EngineOptions
 from .batching import Float32s, PairTokens, TokenBatch, score_in_batches
-from .model import Model, load_model, quiet_libraries
+from .model import Model, load_model
 from .openvino.runtime import says_out_of_memory
-from .tokenization import PairTokenizer
+from .tokenizer import instruct
 
 log = logging.getLogger("ce_rerank")
 
 _BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
-_MOST_CHARACTERS_A_TOKEN = 32
 
 
 def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions) -> TorchEngine:
@@ -41,24 +38,28 @@ def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions) -> TorchEn
         trust_remote_code=options.trust_remote_code,
         offline=options.offline,
     )
-    return TorchEngine(model, checkpoint, options.device)
+    return TorchEngine(model, checkpoint, options)
 
 
 class TorchEngine:
     """A `Model` behind the engine protocol."""
 
-    def __init__(self, model: Model, checkpoint: Checkpoint, device: str) -> None:
+    def __init__(self, model: Model, checkpoint: Checkpoint, options: EngineOptions) -> None:
         self._model = model
-        self.batch_tokens = _BATCH_TOKENS[device.partition(":")[0]]
-        self.tokenizer: PairTokenizer = model.encoder if model.is_plain else PreprocessTokenizer(model)
+        self.batch_tokens = _BATCH_TOKENS[options.device.partition(":")[0]]
+        self.tokenizer = model.tokenizer
+        if options.instruction is not None:
+            layout = instruct(model.instructed, options.instruction, checkpoint.name)
+            self.tokenizer = model.make_tokenizer(model.max_length, layout)
         self.info = EngineInfo(
             engine="torch",
-            device=device,
+            device=options.device,
             precision=model.precision,
             model=checkpoint.name,
             revision=checkpoint.revision,
             max_length=model.max_length,
             activation=model.activation,
+            instruction=model.instruction if options.instruction is None else options.instruction,
             notes=checkpoint.notes,
         )
 
@@ -101,55 +102,6 @@ class TorchEngine:
                 hint=f"Give --batch-tokens less than {pairs * tokens}"
                 + (", or a smaller model." if device == "cpu" else ", or --device cpu."),
             ) from error
-
-
-class PreprocessTokenizer:
-    """The tokenizer of a model with a chat template or prompts: whatever its own preprocessing gives.
-
-    One pair at a time, so that rows come unpadded, and under a lock, because the library's tokenizers change
-    their own settings on every call. A text by itself is left to `plain`, the same tokenizer without a
-    template.
-    """
-
-    def __init__(self, model: Model) -> None:
-        self.max_length = model.max_length
-        self.token_spans = model.encoder.token_spans
-        self._model = model
-        self._lock = threading.Lock()
-
-    def encode(self, pairs: Sequence[Pair]) -> list[PairTokens]:
-        """Tokenize pairs. A row that fills the whole limit counts as cut; where, can be told roughly."""
-        with self._lock, quiet_libraries():
-            return [self._encode(*pair) for pair in pairs]
-
-    def document_room(self, query: str) -> int:
-        """Give the number of tokens that are left for a document beside this query; may be negative."""
-        with self._lock, quiet_libraries():
-            # One less than there is: a row that is just full could not be told from one that was cut.
-            return self.max_length - 1 - len(self._model.preprocess((query, ""))["input_ids"][0])
-
-    def _encode(self, query: str, document: str) -> PairTokens:
-        cuts_the_end = self._model.cross_encoder.tokenizer.truncation_side == "right"
-        beginning = document[: self.max_length * _MOST_CHARACTERS_A_TOKEN] if cuts_the_end else document
-        row = self._encode_whole(query, beginning)
-        if row.truncated or beginning == document:
-            return row
-        return self._encode_whole(query, document)
-
-    def _encode_whole(self, query: str, document: str) -> PairTokens:
-        features = self._model.preprocess((query, document))
-        input_ids = features["input_ids"][0].tolist()
-        type_ids = features["token_type_ids"][0].tolist() if "token_type_ids" in features else ()
-        if len(input_ids) < self.max_length:
-            return PairTokens(input_ids, type_ids, truncated=False, characters_read=len(document))
-        return PairTokens(input_ids, type_ids, True, self._guess_characters_read(query, document))
-
-    def _guess_characters_read(self, query: str, document: str) -> int:
-        """Say about how much was read of a document that was cut: what fits beside the query."""
-        beside = len(self._model.preprocess((query, ""))["input_ids"][0])
-        # No more characters have to be looked at than so many tokens have at most, in any running text.
-        spans = self.token_spans(document[: self.max_length * _MOST_CHARACTERS_A_TOKEN])
-        return max((end for _, end in islice(spans, max(0, self.max_length - beside))), default=0)
 
 
 def choose_precision(precision: Precision, device: str) -> Precision:

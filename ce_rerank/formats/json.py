@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import InputError, OutputError
-from .source import ROW_BYTES, Lines, LookAhead, Reject, Row, text_blocks, too_large
+from .source import BUFFER_BYTES, ROW_BYTES, Lines, LookAhead, Reject, Row, text_blocks, too_large
 
 log = logging.getLogger("ce_rerank")
 
@@ -161,16 +161,17 @@ class _Values:
     def next_row(self) -> tuple[Row, int]:
         """Decode the value that starts here, and go past it; returns it and its size."""
         where = f"{self._name}:{self._line}"
-        try:
-            value, end = self._decoder.decode_at(self._text, self._place, where)
-        except json.JSONDecodeError as error:
-            if _is_cut_off(error) and self._read_more():
-                return self.next_row()
-            line = self._line + self._text.count("\n", self._place, error.pos)
-            raise _broken(error, f"{self._name}:{line}") from None
-        # A number at the end of the text may go on.
-        if end == len(self._text) and self._text[end - 1] not in '}]"' and self._read_more():
-            return self.next_row()
+        while True:
+            try:
+                value, end = self._decoder.decode_at(self._text, self._place, where)
+            except json.JSONDecodeError as error:
+                if _is_cut_off(error) and self._read_more():
+                    continue
+                line = self._line + self._text.count("\n", self._place, error.pos)
+                raise _broken(error, f"{self._name}:{line}") from None
+            # A number at the end of the text may go on.
+            if end < len(self._text) or self._text[end - 1] in '}]"' or not self._read_more():
+                break
         size = end - self._place
         self.step(size)
         return Row(value, where), size
@@ -181,12 +182,12 @@ class _Values:
         return InputError(f"{self._name}:{self._line}: broken JSON ({found} where {expected} should be).")
 
     def _read_more(self) -> bool:
-        """Double the text, so that a long value is not tried too often; return whether there was more."""
+        """Read what comes next, behind what is left; return whether there was more."""
         pieces = [self._text[self._place :]]
         size = left = len(pieces[0])
         if left > ROW_BYTES:
             raise too_large(f"{self._name}:{self._line}")
-        while size <= 2 * left and (block := next(self._blocks, "")):
+        while size < _grown(left) and (block := next(self._blocks, "")):
             pieces.append(block)
             size += len(block)
         self._text, self._place = "".join(pieces), 0
@@ -225,8 +226,13 @@ def _begins_value(stream: LookAhead, decoder: json.JSONDecoder) -> bool:
             return False
         else:
             return True
-        size = 2 * len(head)
+        size = _grown(len(head))
     return False
+
+
+def _grown(size: int) -> int:
+    """Return the size to try a value at next: whatever comes if it is short, doubled if that is long."""
+    return size + 1 if size < BUFFER_BYTES else 2 * size
 
 
 def _is_cut_off(error: json.JSONDecodeError) -> bool:

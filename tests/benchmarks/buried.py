@@ -1,9 +1,10 @@
 """Does chunking find what is buried: abstracts in the middle of long documents of unrelated ones.
 
-    python tests/benchmarks/buried.py ../shared/data/scifact
+    python tests/benchmarks/buried.py ../shared/data/scifact --chunk-tokens 96 128 192 256 384
 
 Takes a BEIR folder with a first-stage run.trec. Every candidate is put between unrelated documents of the
-same collection, and reranked as it was, buried and truncated, and buried and chunked.
+same collection, and reranked as it was, buried and truncated, and buried and chunked: by default, and in
+passages of each of `--chunk-tokens` with each of `--overlap`, a share of them.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-from ce_rerank.formats.packed import PackedLists
+from typing import Any
 
 from ce_rerank import Candidates, Document, Query, Reranker
 from ce_rerank.evaluation import Run, evaluate, load_judgements
@@ -32,6 +32,10 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=60)
     parser.add_argument("--candidates", type=int, default=20, help="a query, the first stage's best")
     parser.add_argument("--around", type=int, default=2, help="unrelated documents before it, and after it")
+    parser.add_argument("--chunk-tokens", type=int, nargs="*", default=[])
+    parser.add_argument("--overlap", type=float, nargs="*", default=[0.25])
+    parser.add_argument("--as-it-was", action="store_true", help="chunk what is not buried, too")
+    parser.add_argument("--model")
     given = parser.parse_args()
 
     candidates: dict[str, list[str]] = {}
@@ -59,26 +63,28 @@ def main() -> None:
             yield Candidates(Query(queries[query_id], id=query_id), documents)
 
     judgements = load_judgements(given.folder / "qrels.tsv")
-    reranker = Reranker()
+    reranker = Reranker(given.model)
     print(reranker.info.description)
-    runs = []
-    for name, buried, long in (
-        ("as it was", False, "truncate"),
-        ("truncate", True, "truncate"),
-        ("chunk", True, "chunk"),
-    ):
-        run = PackedLists("d")
-        started = time.perf_counter()
-        for ranking in reranker.rank_many(list(lists(buried=buried)), long=long):  # type: ignore[arg-type]
-            for hit in ranking:
-                run.add(str(ranking.query.id), str(hit.id), hit.score, 0)
-        seconds = time.perf_counter() - started
-        runs.append(Run(name, run))
-        print(f"{name}: {seconds:.0f} s")
-    evaluation = evaluate(runs, judgements, [_MEASURE])
-    places = [place for place, query_id in enumerate(evaluation.query_ids) if query_id in chosen]
-    for measured in evaluation.runs:
-        print(f"{measured.name:12}{_MEASURE} {measured.by_query[_MEASURE][places].mean():.4f}")
+    ways: list[tuple[str, bool, dict[str, Any]]] = [
+        ("as it was", False, {}),
+        ("truncated", True, {}),
+        ("chunked", True, {"long": "chunk"}),
+    ]
+    for tokens in given.chunk_tokens:
+        for share in given.overlap:
+            options = {"long": "chunk", "chunk_tokens": tokens, "chunk_overlap": int(tokens * share)}
+            ways.append((f"{tokens} tokens, overlap {share:.0%}", True, options))
+            if given.as_it_was:
+                ways.append((f"as it was, {tokens} tokens, {share:.0%}", False, options))
+    for name, buried, options in ways:
+        scores: dict[str, dict[str, float]] = {}
+        started = time.process_time()
+        for ranking in reranker.rank_many(lists(buried=buried), **options):
+            scores[str(ranking.query.id)] = {str(hit.id): hit.score for hit in ranking}
+        seconds = time.process_time() - started
+        (measured,) = evaluate([Run(name, scores)], judgements, [_MEASURE]).runs
+        value = measured.values[_MEASURE] * len(measured.by_query[_MEASURE]) / len(chosen)
+        print(f"{name:32}{_MEASURE} {value:.4f} {seconds:6.0f} s of CPU", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from marks import posix_only
 from shell import Shell
+
+from ce_rerank.engines.hardware import has_int8
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +76,7 @@ def test_it_is_used_where_it_lies_and_left_as_it_is(away: Shell) -> None:
     assert {path.name: path.stat().st_mtime_ns for path in (away.folder / "model").iterdir()} == before
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["README.md", "manifest.json", "model.bin", "tokenizer.json"])
 def test_a_flipped_bit_in_it_is_refused(away: Shell, name: str) -> None:
     path = away.folder / "model" / name
     content = bytearray(path.read_bytes())
@@ -82,7 +86,47 @@ def test_a_flipped_bit_in_it_is_refused(away: Shell, name: str) -> None:
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr == (
         f"error: The compiled model in {path.parent} is damaged: {name} is not as it was exported.\n"
-        "       Copy it here again, or export it anew: `ce-rerank models export`.\n"
+        "       Copy it here again, or export it again: `ce-rerank models export`.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {}},
+        {"golden": [1]},
+        {"files": {"../../outside": "0" * 64}},
+        {"origin": None},
+    ],
+)
+def test_odd_content_is_damage(away: Shell, change: dict[str, object]) -> None:
+    path = away.folder / "model" / "manifest.json"
+    facts = {**json.loads(path.read_text()), **change}
+    del facts["sha256"]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({**facts, "sha256": digest}))
+    done = away("rank", "-m", "./model", QUERY, *DOCUMENTS)
+    assert done.returncode == 4
+    assert "is damaged: manifest.json is not as it was exported." in done.stderr
+
+
+@posix_only
+def test_a_device_in_place_of_a_file_is_damage(away: Shell) -> None:
+    path = away.folder / "model" / "model.bin"
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    done = away("rank", "-m", "./model", QUERY, *DOCUMENTS)
+    assert done.returncode == 4
+    assert "is damaged: model.bin is not as it was exported." in done.stderr
+
+
+@pytest.mark.skipif(not has_int8(), reason="the CPU has no int8")
+def test_it_runs_in_int8_too(away: Shell) -> None:
+    best = ranked(away, "./model")[0]
+    narrow = ranked(away, "./model", "--precision=int8")
+    assert "openvino int8" in str(narrow[0]["model"])
+    assert {hit["index"]: hit["score"] for hit in narrow}[best["index"]] == pytest.approx(
+        best["score"], abs=0.2
     )
 
 
@@ -110,19 +154,20 @@ def test_it_has_no_revisions(away: Shell) -> None:
 def test_it_is_not_written_over_anything(home: Shell) -> None:
     done = home("models", "export", "me/tiny", "exported")
     assert (done.returncode, done.stderr) == (
-        2, "error: exported is there already, and not empty.\n       Name a new folder.\n"
+        2, "error: exported exists and is not empty.\n       Name a new folder.\n"
     )  # fmt: skip
 
 
 def test_what_cannot_be_compiled_is_refused_with_the_way_out(home: Shell) -> None:
-    from engines.families import make_causal_reranker
+    from engines.families import make_uncompilable
 
-    make_causal_reranker(home.folder / "causal")
-    done = home("models", "export", "./causal", "other")
+    make_uncompilable(home.folder / "tanh")
+    done = home("models", "export", "./tanh", "other")
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr == (
-        "error: ./causal cannot be exported: it is run by torch, since it is a causal language model.\n"
-        f"       Copy its checkpoint instead, and give -m the copy: {home.folder / 'causal'}\n"
+        "error: ./tanh cannot be exported: it is run by torch, since its activation is "
+        "torch.nn.modules.activation.Tanh.\n"
+        f"       Copy its checkpoint instead, and give -m the copy: {home.folder / 'tanh'}\n"
     )
     assert not (home.folder / "other").exists()
 

@@ -17,6 +17,7 @@ import torch
 import transformers
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Dense, Transformer
+from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -25,6 +26,7 @@ from ce_rerank.models.checkpoint import Checkpoint
 
 transformers.utils.logging.disable_progress_bar()
 
+_LONG = 256  # tokens, where a template takes many
 MAX_LENGTH = 96
 """The most tokens that a pair may have in the checkpoints of every family."""
 
@@ -84,6 +86,13 @@ def make_one_label_sigmoid(folder: Path) -> Checkpoint:
     return make_checkpoint("bert", folder, sentence_transformers=None)
 
 
+def make_uncompilable(folder: Path) -> Checkpoint:
+    """Write a BERT with an activation that torch alone has."""
+    return make_checkpoint(
+        "bert", folder, sentence_transformers={"activation_fn": "torch.nn.modules.activation.Tanh"}
+    )
+
+
 def make_three_labels(folder: Path) -> Checkpoint:
     """Write an NLI model, which has a label each for contradiction, entailment and neutral."""
     return make_checkpoint(
@@ -139,10 +148,12 @@ def make_causal_reranker(
     return _save(model, tokenizer, folder)
 
 
-def make_modular_reranker(folder: Path, *, last: torch.nn.Module) -> Checkpoint:
+def make_modular_reranker(
+    folder: Path, *, last: torch.nn.Module, prompts: dict[str, str] | None = None
+) -> Checkpoint:
     """Write a ModernBERT whose first token's vector goes through layers, as in the Ettin family.
 
-    `last` is the activation inside the layer that gives the score.
+    `last` is the activation inside the layer that gives the score. The first of the prompts is the default.
     """
     encoder = make_checkpoint("modernbert", folder / "encoder").folder
     torch.manual_seed(0)
@@ -154,9 +165,87 @@ def make_modular_reranker(folder: Path, *, last: torch.nn.Module) -> Checkpoint:
             LayerNorm(32),
             Dense(32, 1, activation_function=last, module_output_name="scores"),
         ]
-        model = CrossEncoder(modules=modules, device="cpu", activation_fn=torch.nn.Identity())
+        model = CrossEncoder(
+            modules=modules,
+            device="cpu",
+            activation_fn=torch.nn.Identity(),
+            prompts=prompts,
+            default_prompt_name=next(iter(prompts)) if prompts else None,
+        )
         model.save_pretrained(str(folder / "model"))
     return Checkpoint(name="modular", folder=folder / "model", source="folder")
+
+
+QUERY_AND_DOCUMENT = (
+    "{%- set task = messages | selectattr('role', 'eq', 'system') | map(attribute='content') | first -%}"
+    "{%- set query = messages | selectattr('role', 'eq', 'query') | map(attribute='content') | first -%}"
+    "{%- set text = messages | selectattr('role', 'eq', 'document') | map(attribute='content') | first -%}"
+)
+_CAUSAL: dict[str, tuple[str, dict[str, Any], str, tuple[str, ...], str | None]] = {
+    # The model, its own settings, the template, the words for yes and no, and the prompt.
+    "qwen3": (
+        "Qwen3",
+        {"head_dim": 8, "num_key_value_heads": 2},
+        "<|user|>system\nJudge by the Query and the Instruct. Answer yes or no.<|answer|>\n<|user|>user\n"
+        "<Instruct>: {{ task or 'Given a search query, retrieve passages' }}\n<Query>: {{ query }}\n"
+        "<Document>: {{ text }}<|answer|>\n<think>\n\n</think>\n\n",
+        ("yes", "no"),
+        "Given a web search query, retrieve relevant passages that answer the query",
+    ),
+    "mxbai": (
+        "Qwen2",
+        {"num_key_value_heads": 2},
+        "<|user|>system\nYou are a judge.<|answer|>\n<|user|>user\n"
+        "{% if task %}instruction: {{ task }}\n{% endif %}"
+        "query: {{ query | trim }} \ndocument: {{ text | trim }} \nYou are a search relevance expert. "
+        "Answer 0 or 1:<|answer|>assistant\n",
+        ("1", "0"),
+        None,
+    ),
+    "gemma": (
+        "Gemma",
+        {"head_dim": 8, "num_key_value_heads": 1},
+        "<|user|>A: {{ query }}\nB: {{ text }}\n{{ task or 'Does B answer A? Say Yes.' }}",
+        ("Yes",),
+        None,
+    ),
+}
+LAYOUTS = (*_CAUSAL, "ettin")
+"""Rerankers as they are published in the format of sentence-transformers, prompts and templates included."""
+
+
+def make_layout(layout: str, folder: Path) -> Checkpoint:
+    """Write a reranker in one of LAYOUTS."""
+    if layout == "ettin":
+        return make_modular_reranker(folder, last=torch.nn.Identity(), prompts={"query": "search: "})
+    prefix, own, template, words, prompt = _CAUSAL[layout]
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=_byte_tokenizer("<|pad|>", "<|user|>", "<|answer|>", "<|endoftext|>", *words),
+        pad_token="<|pad|>",
+        eos_token="<|endoftext|>",
+        model_max_length=_LONG,
+    )
+    tokenizer.chat_template = QUERY_AND_DOCUMENT + template
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{prefix}Config")(
+        **{**_WIDTHS, **own, "vocab_size": len(tokenizer), "pad_token_id": 0},
+        max_position_embeddings=_LONG,
+        tie_word_embeddings=False,
+    )
+    model = getattr(transformers, f"{prefix}ForCausalLM")(config)
+    _save(model, tokenizer, folder / "backbone")
+    with quiet_libraries():
+        transformer = Transformer(str(folder / "backbone"), transformer_task="text-generation")
+        ids = [tokenizer.convert_tokens_to_ids(word) for word in words]
+        cross_encoder = CrossEncoder(
+            modules=[transformer, LogitScore(*ids)],
+            device="cpu",
+            activation_fn=torch.nn.Identity(),
+            prompts={"web": prompt} if prompt else None,
+            default_prompt_name="web" if prompt else None,
+        )
+        cross_encoder.save_pretrained(str(folder / "model"))
+    return Checkpoint(name=layout, folder=folder / "model", source="folder")
 
 
 def change_json(path: Path, **changes: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from engines.families import (
     FAMILIES,
     MAX_LENGTH,
     ODD_TEXTS,
-    make_causal_reranker,
     make_checkpoint,
     make_one_label_sigmoid,
 )
@@ -22,7 +20,6 @@ from sentence_transformers import CrossEncoder
 from ce_rerank import Reranker, UnavailableError
 from ce_rerank.engines import load_engine
 from ce_rerank.engines.base import EngineOptions
-from ce_rerank.engines.model import Model
 from ce_rerank.models.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.slow
@@ -47,13 +44,6 @@ def reference(checkpoint: Checkpoint) -> np.ndarray:
 def test_scores_are_those_of_sentence_transformers(family: str, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(family, tmp_path)
     np.testing.assert_allclose(load(checkpoint).score(PAIRS), reference(checkpoint), atol=1e-4)
-
-
-def test_a_causal_reranker_is_scored_as_yes_minus_no(tmp_path: Path) -> None:
-    checkpoint = make_causal_reranker(tmp_path)
-    reranker = load(checkpoint)
-    np.testing.assert_allclose(reranker.score(PAIRS), reference(checkpoint), atol=1e-4)
-    assert reranker.info.activation in ("identity", "sigmoid")
 
 
 def test_the_models_own_activation_is_named_and_applied(tmp_path: Path) -> None:
@@ -91,32 +81,6 @@ def test_the_limit_cannot_be_raised_above_the_models_positions(tmp_path: Path) -
     reranker = load(make_checkpoint("bert", tmp_path), max_length=4 * MAX_LENGTH)
     (hit,) = reranker.rank(QUERY, ["word " * 1000])
     assert (reranker.info.max_length, hit.tokens) == (MAX_LENGTH, MAX_LENGTH)
-
-
-def test_a_causal_reranker_says_what_it_cut_and_reads_it_in_windows(tmp_path: Path) -> None:
-    reranker, text = load(make_causal_reranker(tmp_path)), "word " * 300
-    (cut,), (whole,) = (reranker.rank(QUERY, [text], long=long) for long in ("truncate", "chunk"))
-    assert cut.truncated
-    assert 0 < cut.characters_read < len(text)
-    assert (whole.truncated, whole.characters_read) == (False, len(text))
-
-
-def test_a_causal_reranker_looks_at_no_more_of_a_document_than_it_could_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reranker, seen = load(make_causal_reranker(tmp_path)), []
-
-    preprocess = Model.preprocess
-
-    def count(model: Model, pair: tuple[str, str]) -> dict[str, Any]:
-        seen.append(len(pair[1]))
-        return preprocess(model, pair)
-
-    monkeypatch.setattr(Model, "preprocess", count)
-    (whole,) = reranker.rank(QUERY, ["word " * 10_000])
-    assert max(seen) <= 32 * MAX_LENGTH
-    (beginning,) = reranker.rank(QUERY, ["word " * 4000])
-    assert whole.score == beginning.score
 
 
 def test_code_of_a_model_does_not_run_unless_it_is_trusted(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tokenizers import Encoding, Tokenizer
 from trained_tokenizers import KINDS, copy_tokenizer, texts, trained_tokenizer
 
-from ce_rerank.engines.tokenization import EncoderTokenizer, PairTokens
+from ce_rerank.engines.tokenizer import PairTokenizer, PairTokens
 
 ENCODERS = {
-    (kind, max_length): EncoderTokenizer(copy_tokenizer(kind), max_length=max_length, with_type_ids=True)
+    (kind, max_length): PairTokenizer(copy_tokenizer(kind), max_length=max_length, with_type_ids=True)
     for kind in KINDS
     for max_length in (12, 24)
 }
@@ -90,7 +90,7 @@ class _CountedTokenizer:
         return self._tokenizer.encode_batch(pairs)
 
 
-def characters_tokenized(monkeypatch: pytest.MonkeyPatch, encoder: EncoderTokenizer, document: str) -> int:
+def characters_tokenized(monkeypatch: pytest.MonkeyPatch, encoder: PairTokenizer, document: str) -> int:
     """Tokenize a document that is cut, and count how much of it was looked at."""
     counted = _CountedTokenizer(encoder._tokenizer)
     monkeypatch.setattr(encoder, "_tokenizer", counted)

@@ -5,6 +5,8 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ce_rerank.errors import InputError, OutputError
 from ce_rerank.formats import json as our_json
@@ -43,6 +45,32 @@ def test_an_array_or_lines_or_values_one_after_another_are_rows(
     text: str, rows: list[tuple[Any, str]], pieces: int
 ) -> None:
     assert read(text, pieces=pieces) == rows
+
+
+leaves = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+)
+objects = st.dictionaries(
+    st.text(max_size=3),
+    st.recursive(leaves, lambda inner: st.lists(inner, max_size=3)),
+    min_size=1,
+    max_size=3,
+)
+
+
+@given(
+    rows=st.lists(objects, max_size=4),
+    layout=st.sampled_from(["array", "lines", "values"]),
+    ascii=st.booleans(),
+    pieces=st.integers(1, 40),
+)
+def test_every_layout_gives_the_same_rows_however_the_bytes_arrive(
+    rows: list[Any], layout: str, ascii: bool, pieces: int
+) -> None:
+    indent = 1 if layout == "values" else None
+    texts = [json.dumps(row, ensure_ascii=ascii, indent=indent) for row in rows]
+    text = "[" + ",\n".join(texts) + "]" if layout == "array" else "\n".join(texts)
+    assert [value for value, _ in read(text, pieces=pieces)] == rows
 
 
 @pytest.mark.parametrize(
@@ -113,6 +141,15 @@ def test_an_array_is_read_while_it_comes() -> None:
 
     rows = read_json_rows(LookAhead(pieces()), "f", raise_at_once)
     assert [next(rows).value, next(rows).value] == ["one", "two"]
+
+
+def test_values_on_several_lines_are_read_while_they_come() -> None:
+    def pieces() -> Any:
+        yield from (b"{", b'\n"a": 1\n', b"}\n", b'{\n"a": 2', b"\n}")
+        raise AssertionError("read too far")
+
+    rows = read_json_rows(LookAhead(pieces()), "f", raise_at_once)
+    assert [next(rows).value, next(rows).value] == [{"a": 1}, {"a": 2}]
 
 
 def test_characters_are_written_as_they_are_and_infinite_numbers_as_null() -> None:

@@ -48,7 +48,7 @@ def test_every_figure_names_its_measure_and_its_page() -> None:
 def test_every_family_is_tried_with_a_tiny_model_of_its_architecture() -> None:
     from engines import families
 
-    from ce_rerank.engines.openvino.compilable import FAMILIES
+    from ce_rerank.engines.openvino.cache import FAMILIES
 
     encoders = {known.family for known in CATALOG if known.kind == "encoder" and known.family}
     assert encoders <= set(families.FAMILIES)

@@ -14,20 +14,47 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sentence_transformers.base.modules import Transformer
 
 from ...errors import UnavailableError
 from ...files import digest_file
-from ...models.checkpoint import Checkpoint
+from ...models.checkpoint import ACTIVATIONS, Checkpoint
 from ..batching import pad_rows
-from ..model import Model, find_score_layer, first_line, load_model, quiet_libraries
-from .compilable import ACTIVATIONS
-from .golden import GOLDEN_TEXTS
-from .manifest import GRAPH_NAME, INPUTS, OWN_NAMES, TOKENIZER_NAME, GoldenPair, Manifest, ModelFacts, Origin
-from .prune import keep_first_token
+from ..model import Model, first_line, load_model, quiet_libraries
+from ..network import find_score_layer
+from .manifest import GRAPH_NAME, OWN_NAMES, TOKENIZER_NAME, GoldenPair, Manifest, ModelFacts, Origin
+from .prune import keep_pooled_token
 from .runtime import CannotCompileError, load_converter, load_runtime, says_out_of_memory
 
 log = logging.getLogger("ce_rerank")
+
+_LONG_DOCUMENT = " ".join(
+    f"Entry {number}: the keeper noted the wind, the height of the water and the ships that passed; "
+    f"on day {number * 7 % 365} the lamp was cleaned and {number % 9 + 1} litres of oil were used."
+    for number in range(1, 24)
+)
+
+# Pairs whose reference scores a compiled model must give before it may serve: our own sentences of several
+# lengths, relevant and not, in several scripts, one longer than what most models read. To change them, raise
+# the recipe.
+GOLDEN_TEXTS: tuple[tuple[str, str], ...] = (
+    ("how do tides work", "Tides rise and fall because the moon's gravity pulls the oceans."),
+    ("how do tides work", "Bread needs flour, water, salt and time."),
+    (
+        "what does a lighthouse keeper do all day",
+        "A keeper trims the wick, winds the clockwork that turns the lens, cleans the glass, pumps oil and "
+        "writes the weather into the log. Visitors ask about storms; most days are about polish and paint.",
+    ),
+    ("what does a lighthouse keeper do all day", _LONG_DOCUMENT),
+    (
+        "warum ist der Himmel blau?",
+        "Das Licht der Sonne wird an den Molekülen der Luft gestreut, blaues stärker als rotes — deshalb "
+        "erscheint uns der Himmel tagsüber blau und abends rötlich.",
+    ),
+    ("潮汐是怎么形成的？", "月球的引力牵动海水，所以海面每天涨落两次。🌊"),
+    ("python list sort", "sorted(xs, key=len, reverse=True) gives a new list; xs.sort() changes xs itself."),
+    ("what does [SEP] mean", "[CLS] a [SEP] b </s> <s> c <|endoftext|> d: tokens of [MASK] and <mask>."),
+    ("7", "?"),
+)
 
 
 def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> None:
@@ -39,45 +66,29 @@ def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> 
     """
     model = _load(checkpoint)
     with quiet_libraries():
-        fed = model.preprocess(GOLDEN_TEXTS[0])
+        # Two rows of different lengths: with nothing padded, the trace could leave the mask out.
+        example = model.tensors(pad_rows(model.tokenizer.encode(GOLDEN_TEXTS[:2]), model.padding))
         facts = ModelFacts(
-            inputs=tuple(name for name in INPUTS if name in fed),
+            inputs=tuple(example),
             max_length=model.max_length,
             activation=model.activation,
-            with_type_ids="token_type_ids" in fed,
+            with_type_ids=model.with_type_ids,
             split_special_tokens=model.split_special_tokens,
             pad_token_id=model.padding.token_id,
             pad_type_id=model.padding.type_id,
             pad_left=model.padding.left,
             companions=model.padding.companions,
+            layout=model.layout,
+            instructed=model.instructed,
+            instruction=model.instruction,
         )
         golden = _make_golden_pairs(model)
         (folder / TOKENIZER_NAME).write_text(model.tokenizer_json, encoding="utf-8")
-        _convert(model, facts, folder / GRAPH_NAME)
+        _convert(model, example, folder / GRAPH_NAME)
         files = {name: digest_file(folder / name) for name in OWN_NAMES}
         Manifest(origin, facts, golden, files).write(folder)
         del model
     gc.collect()  # the weights are large, and what serves next has its own
-
-
-class _Logits(torch.nn.Module):
-    """A classifier as the graph is to be: ids in, logits of shape (pairs, 1) out."""
-
-    def __init__(self, classifier: torch.nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        token_type_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Give the logits of a batch."""
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        output = self.classifier(input_ids=input_ids, attention_mask=attention_mask, **types)
-        logits: torch.Tensor = output.logits
-        return logits
 
 
 class _Float32Score(torch.nn.Module):
@@ -100,11 +111,6 @@ def _load(checkpoint: Checkpoint) -> Model:
         if isinstance(error.__cause__, Exception):
             _raise_if_out_of_memory(error.__cause__)
         raise
-    modules = list(model.cross_encoder)
-    if len(modules) != 1 or not isinstance(modules[0], Transformer):
-        raise CannotCompileError("it is more than a transformer")
-    if not model.is_plain:
-        raise CannotCompileError("its tokens are made by its own preprocessing")
     if model.activation not in ACTIVATIONS.values():
         raise CannotCompileError(f"its activation is {model.activation}")
     return model
@@ -112,31 +118,27 @@ def _load(checkpoint: Checkpoint) -> Model:
 
 def _make_golden_pairs(model: Model) -> tuple[GoldenPair, ...]:
     """Take the reference: what sentence-transformers gives in float32 for our own pairs, one at a time."""
-    pairs = [pair for pair in GOLDEN_TEXTS if model.encoder.document_room(pair[0]) > 0]
-    rows = model.encoder.encode(pairs)
+    pairs = [pair for pair in GOLDEN_TEXTS if model.tokenizer.document_room(pair[0]) > 0]
+    rows = model.tokenizer.encode(pairs)
     return tuple(
-        GoldenPair(*pair, tuple(row.input_ids), tuple(row.token_type_ids), float(logit))
-        for pair, row, logit in zip(pairs, rows, model.score_alone(rows), strict=True)
+        GoldenPair(*pair, tuple(row.input_ids), tuple(row.token_type_ids), model.reference(row))
+        for pair, row in zip(pairs, rows, strict=True)
     )
 
 
-def _convert(model: Model, facts: ModelFacts, path: Path) -> None:
-    # Two rows of different lengths: with nothing padded, the trace could leave the mask out.
-    batch = pad_rows(model.encoder.encode(GOLDEN_TEXTS[:2]), model.padding)
-    example = {name: torch.from_numpy(getattr(batch, name)) for name in facts.inputs}
-    classifier = model.cross_encoder[0].model
+def _convert(model: Model, example: dict[str, torch.Tensor], path: Path) -> None:
     # With the others, a row whose window holds nothing but padding (ModernBERT) comes out as NaN.
-    classifier.set_attn_implementation("eager")
-    _keep_score_in_float32(classifier)
+    model.cross_encoder[0].model.set_attn_implementation("eager")
+    _keep_score_in_float32(model.network)
     convert_model = load_converter()
     try:
         with torch.inference_mode():
-            graph = convert_model(_Logits(classifier), example_input=example)
-        keep_first_token(graph)
+            graph = convert_model(model.network, example_input=example)
+        keep_pooled_token(graph)
     except Exception as error:  # any of OpenVINO's many: what it cannot convert is served by torch
         _raise_if_out_of_memory(error)
         raise CannotCompileError(f"OpenVINO cannot convert it ({first_line(error)})") from error
-    if tuple(name for entry in graph.inputs for name in entry.get_names()) != facts.inputs:
+    if tuple(name for entry in graph.inputs for name in entry.get_names()) != tuple(example):
         raise CannotCompileError("its graph takes other inputs than it is fed")
     try:
         load_runtime().save_model(graph, path, compress_to_fp16=False)
@@ -150,8 +152,8 @@ def _raise_if_out_of_memory(error: Exception) -> None:
         raise CannotCompileError("there is too little memory to compile it", passing=True) from error
 
 
-def _keep_score_in_float32(classifier: torch.nn.Module) -> None:
-    name = find_score_layer(classifier)
+def _keep_score_in_float32(network: torch.nn.Module) -> None:
+    name = find_score_layer(network)
     if name is not None:
-        layer: Any = classifier.get_submodule(name)
-        classifier.set_submodule(name, _Float32Score(layer))
+        layer: Any = network.get_submodule(name)
+        network.set_submodule(name, _Float32Score(layer))

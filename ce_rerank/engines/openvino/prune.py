@@ -1,4 +1,4 @@
-"""A graph made to work out no more of its last layer than is read of it: the first token.
+"""Prune the last layer of a graph to the one token that the score is made of, the first or the last.
 
 A cross-encoder's score is made of one token's vector, and its last layer works out those of all. The tokens
 must still be looked at, as keys and values of that layer's attention; but queries, the products behind the
@@ -14,20 +14,36 @@ from typing import Any
 from .runtime import load_runtime
 
 Cut = Mapping[int, int]
-"""Of an operation, the inputs of which the first token is enough, each with the axis of its tokens."""
+"""Of an operation, the inputs of which one token is enough, each with the axis of its tokens."""
 
 _ELEMENTWISE = frozenset(
-    ("Add", "Divide", "Erf", "Gelu", "Multiply", "Power", "Relu", "Sigmoid", "Subtract", "Swish", "Tanh")
+    (
+        "Add",
+        "Convert",
+        "Divide",
+        "Erf",
+        "Gelu",
+        "Multiply",
+        "Power",
+        "Relu",
+        "Sigmoid",
+        "Sqrt",
+        "Subtract",
+        "Swish",
+        "Tanh",
+    )
 )
 _TOKEN_AXIS = 1  # of the hidden states, whose shape is (pairs, tokens, width)
 
 
-def keep_first_token(graph: Any) -> int:
-    """Let an OpenVINO graph drop the other tokens as early as it can; gives how many operations that spares.
+def keep_pooled_token(graph: Any) -> int:
+    """Let an OpenVINO graph drop the other tokens as early as it can; return how many operations that spares.
 
-    They are 0, and the graph stays as it is, where the score is not made of the first token.
+    They are 0, and the graph stays as it is, where the score is made of another token, or of several.
     """
-    cuts = _find_cuts(graph.get_ordered_ops())
+    operations = graph.get_ordered_ops()
+    index = next((index for index in map(_pooled_index, operations) if index is not None), 0)
+    cuts = _find_cuts(operations)
     dropped: dict[tuple[str, int, int], Any] = {}
     for operation, cut in cuts.values():
         for place, axis in cut.items():
@@ -37,41 +53,42 @@ def keep_first_token(graph: Any) -> int:
                 continue
             key = (name, source.get_index(), axis)
             if key not in dropped:
-                dropped[key] = _take_first(source, axis)
+                dropped[key] = _take(source, axis, index)
             operation.input(place).replace_source_output(dropped[key])
     graph.validate_nodes_and_infer_types()
     return len(cuts)
 
 
 def _find_cuts(operations: Iterable[Any]) -> dict[str, tuple[Any, Cut]]:
-    """Find, from the end, the operations of which nothing but the first token is read, and what they need."""
+    """Find, from the end, the operations of which the pooled token alone is read, and what they need."""
     cuts: dict[str, tuple[Any, Cut]] = {}
     for operation in reversed(list(operations)):
-        axis = _axis_of_first(operation, cuts)
+        axis = _axis_of_pooled(operation, cuts)
         cut = None if axis is None else _cut_inputs(operation, axis)
         if cut:
             cuts[operation.get_name()] = operation, cut
     return cuts
 
 
-def _axis_of_first(operation: Any, cuts: Mapping[str, tuple[Any, Cut]]) -> int | None:
-    """Give the axis along which all that read an operation read the first token alone, if they do."""
+def _axis_of_pooled(operation: Any, cuts: Mapping[str, tuple[Any, Cut]]) -> int | None:
+    """Return the axis along which all that read an operation read the pooled token alone, if they do."""
     axes = set()
     for reader in (reader for output in operation.outputs() for reader in output.get_target_inputs()):
         node = reader.get_node()
         if node.get_name() in cuts:
             axes.add(cuts[node.get_name()][1].get(reader.get_index()))
         else:
-            axes.add(_TOKEN_AXIS if reader.get_index() == 0 and _takes_first(node) else None)
+            takes_one = reader.get_index() == 0 and _pooled_index(node) is not None
+            axes.add(_TOKEN_AXIS if takes_one else None)
     return axes.pop() if len(axes) == 1 else None
 
 
-def _takes_first(operation: Any) -> bool:
-    """Say whether an operation takes the first token's vectors out of hidden states."""
+def _pooled_index(operation: Any) -> int | None:
+    """Return which token's vectors an operation takes out of hidden states, 0 or -1; None for another one."""
     if operation.get_type_name() != "Gather" or _rank(operation.input_value(0)) != 3:
-        return False
+        return None
     indices, axis = _constant(operation.input_value(1)), _constant(operation.input_value(2))
-    return indices == [0] and axis == [_TOKEN_AXIS]
+    return indices[0] if indices in ([0], [-1]) and axis == [_TOKEN_AXIS] else None
 
 
 def _cut_inputs(operation: Any, axis: int) -> Cut | None:
@@ -85,6 +102,16 @@ def _cut_inputs(operation: Any, axis: int) -> Cut | None:
     if kind == "MVN":
         reduced = _constant(inputs[1])
         return {0: axis} if reduced and axis not in [one % rank for one in reduced] else None
+    if kind == "ReduceMean":
+        reduced = _constant(inputs[1])
+        keeps = operation.get_attributes()["keep_dims"]
+        return {0: axis} if keeps and reduced and axis not in [one % rank for one in reduced] else None
+    if kind == "Concat":
+        along = operation.get_attributes()["axis"] % rank
+        return dict.fromkeys(range(len(inputs)), axis) if along != axis else None
+    if kind == "Slice":
+        axes = _constant(inputs[4]) if len(inputs) > 4 else None
+        return {0: axis} if axes and axis not in [one % rank for one in axes] else None
     if kind in ("Split", "VariadicSplit"):
         along = _constant(inputs[1])
         return {0: axis} if along and along[0] % rank != axis else None
@@ -121,12 +148,12 @@ def _cut_broadcast(inputs: Iterable[Any], axis: int, rank: int) -> Cut | None:
     return cut
 
 
-def _take_first(source: Any, axis: int) -> Any:
+def _take(source: Any, axis: int, index: int) -> Any:
     load_runtime()
     from openvino import opset13
 
-    index, along = (opset13.constant(value, dtype="int64") for value in ([0], axis))
-    return opset13.gather(source, index, along).output(0)
+    indices, along = (opset13.constant(value, dtype="int64") for value in ([index], axis))
+    return opset13.gather(source, indices, along).output(0)
 
 
 def _rank(value: Any) -> int | None:

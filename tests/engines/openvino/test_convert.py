@@ -16,14 +16,13 @@ from types import SimpleNamespace
 import pytest
 from engines.families import (
     MAX_LENGTH,
-    make_causal_reranker,
     make_checkpoint,
-    make_embedding_model,
+    make_uncompilable,
 )
 from marks import posix_only
 
 from ce_rerank.engines.openvino.cache import CompiledModel, find_compiled, prepare_compiled
-from ce_rerank.engines.openvino.golden import GOLDEN_TEXTS
+from ce_rerank.engines.openvino.convert import GOLDEN_TEXTS
 from ce_rerank.engines.openvino.manifest import maker_versions
 from ce_rerank.engines.openvino.runtime import CannotCompileError
 from ce_rerank.files import digest_file
@@ -301,7 +300,7 @@ def test_what_could_not_be_compiled_is_not_tried_again(
     def fail(*_: object) -> None:
         raise RuntimeError("no rule for odd")
 
-    monkeypatch.setattr("ce_rerank.engines.openvino.convert.keep_first_token", fail)
+    monkeypatch.setattr("ce_rerank.engines.openvino.convert.keep_pooled_token", fail)
     for _ in range(2):
         with pytest.raises(CannotCompileError, match=r"^OpenVINO cannot convert it \(no rule for odd\)$"):
             prepare_compiled(checkpoint)
@@ -323,7 +322,7 @@ def test_what_could_not_be_compiled_for_want_of_memory_is_tried_again(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr("ce_rerank.engines.openvino.convert.keep_first_token", fail)
+        patched.setattr("ce_rerank.engines.openvino.convert.keep_pooled_token", fail)
         with pytest.raises(CannotCompileError, match=r"^there is too little memory to compile it$"):
             prepare_compiled(checkpoint)
     assert prepare_compiled(checkpoint) == find_compiled(checkpoint)
@@ -347,13 +346,8 @@ def test_a_disk_without_room_for_what_is_compiled_is_told_apart(
 def test_what_cannot_be_compiled_by_its_kind_is_declined_at_once(
     tmp_path: Path, cache: Path, compilations: Callable[[], int]
 ) -> None:
-    makers = {
-        make_causal_reranker: "it is a causal language model",
-        make_embedding_model: "it has modules after the transformer",
-    }
-    for maker, reason in makers.items():
-        with pytest.raises(CannotCompileError, match=f"^{reason}$"):
-            prepare_compiled(maker(tmp_path / maker.__name__))
+    with pytest.raises(CannotCompileError, match=r"^its activation is torch\.nn\.modules\.activation\.Tanh$"):
+        prepare_compiled(make_uncompilable(tmp_path / "model"))
     assert compilations() == 0
 
 

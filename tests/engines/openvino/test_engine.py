@@ -24,9 +24,9 @@ from engines.families import (
     FAMILIES,
     MAX_LENGTH,
     ODD_TEXTS,
-    make_causal_reranker,
     make_checkpoint,
     make_one_label_sigmoid,
+    make_uncompilable,
 )
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
@@ -281,13 +281,16 @@ def test_fp16_is_refused(checkpoints: Callable[[str], Checkpoint]) -> None:
 def test_what_cannot_be_compiled_is_left_to_torch(
     tmp_path: Path, checkpoints: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    checkpoint = replace(make_causal_reranker(tmp_path / "causal"), name="causal")
+    checkpoint = replace(make_uncompilable(tmp_path / "model"), name="tanh")
     caplog.set_level(logging.INFO, "ce_rerank")
     assert load_engine(checkpoint, EngineOptions()).info.engine == "torch"
-    assert "Torch runs causal on cpu: it is not compiled: it is a causal language model." in caplog.messages
+    assert "Torch runs tanh on cpu: it is not compiled: its activation is" in caplog.text
     with pytest.raises(UnavailableError) as raised:
         load_engine(checkpoint, EngineOptions(engine="openvino"))
-    assert raised.value.message == "Openvino cannot run causal: it is a causal language model."
+    assert (
+        raised.value.message
+        == "Openvino cannot run tanh: its activation is torch.nn.modules.activation.Tanh."
+    )
     assert "--engine torch" in raised.value.hint
 
 

@@ -22,6 +22,7 @@ from ce_rerank.engines.openvino.manifest import (
     maker_versions,
     read_manifest,
 )
+from ce_rerank.engines.tokenizer import Layout
 
 MANIFEST = Manifest(
     origin=Origin("hub", "owner/name", "0123abc", "7" * 64, "5" * 64, {"openvino": "2026.0"}),
@@ -35,6 +36,9 @@ MANIFEST = Manifest(
         pad_type_id=0,
         pad_left=False,
         companions="any",
+        layout=Layout(before="task: ", between=" document: ", after="\n", trims=True),
+        instructed=None,
+        instruction="task: ",
     ),
     golden=(GoldenPair("a query", "ein Döcument 🌊", (0, 5, 2), (), -11.283199310302734),),
     files={"model.xml": "a" * 64, "model.bin": "b" * 64, "tokenizer.json": "c" * 64},
@@ -106,12 +110,15 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
         lambda facts: facts["model"].update(inputs=None),
         lambda facts: facts["model"].update(pad_left="no"),
         lambda facts: facts["model"].update(companions="some"),
+        lambda facts: facts["model"].update(layout={"before": 1}),
+        lambda facts: facts["model"].update(layout={"surprise": "1"}),
+        lambda facts: facts["model"].update(instruction=1),
         lambda facts: facts["origin"].update(name=None),
         lambda facts: facts.update(golden=[]),
         lambda facts: facts.update(golden=[1]),
         lambda facts: facts["golden"][0].update(logit=None),
+        lambda facts: facts["golden"][0].update(logit=float("nan")),
         lambda facts: facts["golden"][0].update(input_ids=["1"]),
-        lambda facts: facts["golden"][0].update(token_type_ids=[0]),
         lambda facts: facts.update(files=[]),
         lambda facts: facts["files"].pop("model.bin"),
         lambda facts: facts["files"].update({"../outside": "d" * 64}),

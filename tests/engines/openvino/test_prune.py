@@ -11,7 +11,7 @@ import pytest
 from engines.families import FAMILIES, make_checkpoint
 
 from ce_rerank.engines.openvino.cache import prepare_compiled
-from ce_rerank.engines.openvino.prune import keep_first_token
+from ce_rerank.engines.openvino.prune import keep_pooled_token
 from ce_rerank.engines.openvino.runtime import load_runtime
 
 WIDTH = 8
@@ -65,7 +65,7 @@ def run(graph: Any) -> Any:
 def test_the_last_layer_is_worked_out_for_the_first_token_alone() -> None:
     graph = model(lambda hidden: take(hidden, 0))
     expected = run(graph)
-    assert keep_first_token(graph) == 10
+    assert keep_pooled_token(graph) == 10
     # The query's product, the two of the attention and the two behind it; of twelve.
     assert count_single(graph) == 5
     assert run(graph) == pytest.approx(expected, abs=1e-5)
@@ -89,7 +89,7 @@ def first_and_mean(hidden: Any) -> Any:
 def test_a_score_of_other_tokens_is_left_as_it_is(head: Callable[[Any], Any]) -> None:
     graph = model(head)
     expected = run(graph)
-    assert keep_first_token(graph) == 0
+    assert keep_pooled_token(graph) == 0
     assert count_single(graph) == 0
     assert run(graph).tobytes() == expected.tobytes()
 
