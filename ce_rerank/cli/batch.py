@@ -126,6 +126,27 @@ def batch(
     resume: Annotated[
         bool, option("--resume", panel=OUTPUT, help="Go on with an output that was cut off.")
     ] = False,
+    ray: Annotated[
+        bool,
+        option(
+            "--ray", panel=OUTPUT,
+            help="Rank on many GPUs or machines, by Ray Data; OUTPUT is a folder of part files.",
+        ),
+    ] = False,
+    ray_address: Annotated[
+        str | None,
+        option(
+            "--ray-address", panel=OUTPUT, metavar="ADDRESS",
+            help="The Ray cluster. Default: one is started on this machine, and ended.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        option(
+            "--workers", panel=OUTPUT, metavar="N", min=1,
+            help="With --ray: how many rank at a time. Default: one a GPU, or one a machine without GPUs.",
+        ),
+    ] = None,
     run_name: Annotated[
         str, option("--run-name", panel=OUTPUT, metavar="NAME", help="The last column of a TREC run.")
     ] = "ce-rerank",
@@ -153,7 +174,10 @@ def batch(
     if measure and qrels is None:
         raise UsageError("--measure needs judgements to measure by.", hint="Give --qrels QRELS.")
     path = output.output
-    format = cast(BatchFormat, to or format_of_output(path, _FORMATS, "jsonl"))
+    if not ray and (ray_address is not None or workers is not None):
+        given = "--workers" if ray_address is None else "--ray-address"
+        raise UsageError(f"{given} is about --ray, which is not given.", hint="Give --ray, too.")
+    format = cast(BatchFormat, to or format_of_output(None if ray else path, _FORMATS, "jsonl"))
     if not inputs and run is None and not corpus and not sys.stdin.isatty():
         inputs = ["-"]
     weights = selection.blend_weights()
@@ -172,6 +196,12 @@ def batch(
         model, shard, resume, on_error == "skip",
     )  # fmt: skip
     with show_messages(messages) as activity:
+        if ray:
+            if qrels is not None:
+                raise UsageError(
+                    "--qrels does not go with --ray.", hint="Give the parts to ce-rerank evaluate."
+                )
+            return job.do_by_ray(path, format, activity, ray_address, workers)
         if qrels is None:
             return job.do(path, format, activity)
         from .evaluate import Gains
@@ -255,12 +285,57 @@ class _Job:
                 if file is not None and not isinstance(error, UsageError):  # of a run that is another one
                     _say_what_is_left(file)
                 raise
-            for sentence in tally.coverage.describe(reranker.info.max_length, self.ranking.long):
-                log.warning("%s", sentence)
-            if tally.bad_rows:
-                rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
-                log.warning("%s left out%s.", rows, "" if file is None else f"; see {file.errors_path}")
-            return ROWS_LEFT_OUT if tally.bad_rows else 0
+            return self._end(tally, reranker.info.max_length, None if file is None else str(file.errors_path))
+
+    def _end(self, tally: Tally, max_length: int, errors: str | None) -> int:
+        """Log what was not read; return the exit code."""
+        for sentence in tally.coverage.describe(max_length, self.ranking.long):
+            log.warning("%s", sentence)
+        if tally.bad_rows:
+            rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
+            log.warning("%s left out%s.", rows, "" if errors is None else f"; see {errors}")
+        return ROWS_LEFT_OUT if tally.bad_rows else 0
+
+    def do_by_ray(
+        self,
+        path: Path | None,
+        format: BatchFormat,
+        activity: Activity,
+        address: str | None,
+        workers: int | None,
+    ) -> int:
+        """Rank into the part files of a folder; return the exit code."""
+        if self.run is not None or self.queries is not None or self.corpus:
+            raise UsageError(
+                "--ray ranks rows, and there is a run, a corpus or a file of queries.",
+                hint="Leave out --ray, or write the rows of queries with their documents first.",
+            )
+        if self.shard is not None:
+            raise UsageError("--ray shares the work out by itself.", hint="Leave out --shard.")
+        if path is None or not self.inputs or "-" in self.inputs:
+            raise UsageError("--ray needs files and a folder.", hint="Give INPUT... --output FOLDER.")
+        from ..batch.run import Progress, RankedPool, Tally
+        from ..batch.units import FileJob, Report
+        from ..ray import rank_files
+
+        job = FileJob(
+            self.inputs, str(path), format, self.reading, self.ranking, self.writing, as_keywords(self.model),
+            self.query_field, self.documents_field, self.skip_bad_rows, __version__,
+        )  # fmt: skip
+        meter = _Meter(activity, Tally())
+        shown = 0
+
+        def show(report: Report, share: float) -> None:
+            nonlocal shown
+            documents = report.tally.coverage.documents
+            activity.advance(documents - shown)
+            shown = documents
+            progress = Progress(tally=report.tally)
+            meter.show(RankedPool((), (), progress, True, round(documents / share)))
+
+        activity.stage("Starting the workers")
+        done = rank_files(job, address=address, workers=workers, resume=self.resume, on_report=show)
+        return self._end(done.tally, done.max_length, f"{path}/errors-*")
 
     def _require_sense(self) -> None:
         """Raise UsageError for what does not go together."""

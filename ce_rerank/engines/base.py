@@ -37,7 +37,8 @@ class EngineInfo:
     def description(self) -> str:
         """What scores come from, in a line: `NAME@REVISION (notes), ENGINE PRECISION on DEVICE`."""
         name = self.model if self.revision is None else f"{self.model}@{self.revision[:8]}"
-        notes = f" ({'; '.join(self.notes)})" if self.notes else ""
+        told = [*self.notes, *([f'instruction "{self.instruction.strip()}"'] if self.instruction else [])]
+        notes = f" ({'; '.join(told)})" if told else ""
         return f"{name}{notes}, {self.engine} {self.precision} on {self.device}"
 
 

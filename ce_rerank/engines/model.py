@@ -5,42 +5,35 @@ What would be random, what cannot be fed and what cannot answer is refused here,
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import re
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
-from sentence_transformers.sentence_transformer.modules import Pooling
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging as transformers_logging
 
 from ..errors import UnavailableError
 from ..models.checkpoint import ACTIVATIONS, LONGEST, Checkpoint
 from ..types import Pair
 from .batching import Padding, PairTokens, TokenBatch, pad_rows
+from .network import Whole, find_networks, find_score_layer
 from .tokenizer import INSTRUCTION, Layout, PairTokenizer
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CHATTERING = ("transformers", "sentence_transformers", "huggingface_hub", "torch", "openvino", "nncf")
-_POOLINGS: dict[str, Literal["first", "last", "mean"]] = {
-    "cls": "first",
-    "lasttoken": "last",
-    "mean": "mean",
-}
 _RERANKER_HINT = (
     "A causal reranker is a folder with a chat template that has the roles query and document, and a "
     "LogitScore module (modules.json) that names the tokens it answers with; yes and no by default."
@@ -103,7 +96,8 @@ class Model:
         fed = self.preprocess(PROBE)
         self.with_type_ids = "token_type_ids" in fed
         (row,) = self.make_tokenizer(LONGEST).encode([PROBE])
-        if list(row.input_ids) != fed["input_ids"][0].tolist():
+        types = fed["token_type_ids"][0].tolist() if self.with_type_ids else []
+        if [*row.input_ids] != fed["input_ids"][0].tolist() or [*row.token_type_ids] != types:
             raise ValueError("its tokens are made by preprocessing that is not known here")
         self.tokenizer = self.make_tokenizer(max_length)
         cross_encoder.max_seq_length = max_length
@@ -112,7 +106,7 @@ class Model:
             type_id=hugging_face.pad_token_type_id,
             left=hugging_face.padding_side == "left",
         )
-        self._whole = _Whole(cross_encoder, fed)
+        self._whole = Whole(cross_encoder, fed)
         self.network: torch.nn.Module
         self._choose_network()
 
@@ -166,7 +160,7 @@ class Model:
             self.padding = replace(self.padding, companions="any" if near else "equal")
         except (ValueError, IndexError):
             self.padding = replace(self.padding, companions="none")
-        for network in _networks(self.cross_encoder, self.padding.left):
+        for network in find_networks(self.cross_encoder, self.padding.left):
             with suppress(RuntimeError, ValueError, TypeError, AttributeError, IndexError):
                 if self._is_near(self._run(network, alone).item(), logits.item()):
                     self.network = network
@@ -177,153 +171,6 @@ class Model:
 
     def _is_near(self, logit: float, expected: float) -> bool:
         return abs(logit - expected) <= _MOVES[self.precision] * max(1, abs(expected))
-
-
-class Network(torch.nn.Module):
-    """A reranker in the one shape that all have: a backbone, the token whose vector is pooled, and a head.
-
-    `pooling` is `first`, `last` or `mean`. The head makes one float32 number of a float32 vector.
-    """
-
-    def __init__(
-        self,
-        backbone: torch.nn.Module,
-        pooling: Literal["first", "last", "mean"],
-        head: torch.nn.Module,
-        *,
-        pads_left: bool,
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.pooling = pooling
-        self.head = head
-        self.pads_left = pads_left
-        self.eval()
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        token_type_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Return the logits of a batch, of shape (pairs, 1)."""
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **types)[0]
-        logits: torch.Tensor = self.head(self._pool(hidden, attention_mask))
-        return logits
-
-    def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return the float32 vectors, of shape (pairs, width), that the scores are made of."""
-        if self.pooling == "mean":
-            weights = mask[:, :, None].float()
-            return (hidden * weights).sum(1) / weights.sum(1)
-        if self.pooling == "first" and not self.pads_left:
-            return hidden[:, 0].float()
-        if self.pooling == "last" and self.pads_left:
-            return hidden[:, -1].float()
-        lengths = mask.sum(1)
-        places = mask.shape[1] - lengths if self.pooling == "first" else lengths - 1
-        places = places[:, None, None].expand(-1, 1, hidden.shape[-1])
-        return hidden.gather(1, places)[:, 0].float()
-
-
-class _Whole(torch.nn.Module):
-    """A model as sentence-transformers runs it, with what it wants beside the ids (the modality, for one)."""
-
-    def __init__(self, cross_encoder: CrossEncoder, fed: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.cross_encoder = cross_encoder
-        self.constants = {name: one for name, one in fed.items() if not isinstance(one, torch.Tensor)}
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        token_type_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Return the scores of a batch, before the activation."""
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        features = {**self.constants, "input_ids": input_ids, "attention_mask": attention_mask, **types}
-        scores: torch.Tensor = self.cross_encoder(features)["scores"]
-        return scores
-
-
-class _Answer(torch.nn.Module):
-    """The head of a causal model: how much more one token is expected next than another, as one vector.
-
-    sentence-transformers subtracts two logits of the model's precision, in steps of 1/16 near 18.
-    """
-
-    def __init__(self, words: torch.nn.Linear, score: LogitScore) -> None:
-        super().__init__()
-        answers = [token for token in (score.true_token_id, score.false_token_id) if token is not None]
-        weights = words.weight.detach()[answers].float()
-        biases = torch.zeros(len(answers)) if words.bias is None else words.bias.detach()[answers].float()
-        self.vector = torch.nn.Parameter(weights[0] - weights[1:].sum(0))
-        self.offset = torch.nn.Parameter((biases[:1] - biases[1:].sum()).to(weights.device))
-
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return the logits, of shape (pairs, 1), of vectors of shape (pairs, width)."""
-        return (vectors * self.vector).sum(-1, keepdim=True) + self.offset
-
-
-class _Modules(torch.nn.Module):
-    """The modules of sentence-transformers behind its pooling."""
-
-    def __init__(self, modules: Iterable[torch.nn.Module]) -> None:
-        super().__init__()
-        self.modules_behind = torch.nn.ModuleList(modules)
-
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return the logits, of shape (pairs, 1), of vectors of shape (pairs, width)."""
-        features = {"sentence_embedding": vectors}
-        for module in self.modules_behind:
-            features = module(features)
-        return features["scores"]
-
-
-class _Classifier(torch.nn.Module):
-    """What a classifier of transformers makes of the vectors of its backbone."""
-
-    def __init__(self, classifier: PreTrainedModel) -> None:
-        super().__init__()
-        self.classifier = copy.copy(classifier)
-        given = _Given(getattr(classifier.base_model, "pooler", None))
-        self.classifier._modules = {**classifier._modules, classifier.base_model_prefix: given}
-
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return the logits, of shape (pairs, 1), of vectors of shape (pairs, width)."""
-        logits: torch.Tensor = self.classifier(inputs_embeds=vectors[:, None]).logits
-        return logits
-
-
-class _Given(torch.nn.Module):
-    """In the place of a backbone, which gives the vectors that it is handed, as if they were of one token."""
-
-    def __init__(self, pooler: torch.nn.Module | None) -> None:
-        super().__init__()
-        self.pooler = pooler
-
-    def forward(self, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> BaseModelOutputWithPooling:
-        """Return the vectors as hidden states."""
-        pooled = None if self.pooler is None else self.pooler(inputs_embeds)
-        return BaseModelOutputWithPooling(last_hidden_state=inputs_embeds, pooler_output=pooled)
-
-
-def _networks(model: CrossEncoder, pads_left: bool) -> Iterator[Network]:
-    """Yield the ways in which a model may be one backbone, pooling and head."""
-    transformer, *others = model
-    hugging_face = transformer.model
-    if isinstance(others[-1:] and others[-1], LogitScore) and len(others) == 1:
-        head: torch.nn.Module = _Answer(hugging_face.get_output_embeddings(), others[0])
-        yield Network(hugging_face.base_model, "last", head, pads_left=pads_left)
-    elif others and isinstance(others[0], Pooling) and others[0].pooling_mode in _POOLINGS:
-        head = copy.deepcopy(_Modules(others[1:])).float()
-        yield Network(hugging_face, _POOLINGS[others[0].pooling_mode], head, pads_left=pads_left)
-    elif not others and hugging_face.base_model is not hugging_face:
-        head = copy.deepcopy(_Classifier(hugging_face)).float()
-        for pooling in _POOLINGS.values():
-            yield Network(hugging_face.base_model, pooling, head, pads_left=pads_left)
 
 
 def load_model(
@@ -441,16 +288,6 @@ def longest_pair(model: Any) -> int:
             unused = padding_place + 1 if isinstance(padding_place, int) else 0
             limit = min(limit, positions - unused)
     return int(limit)
-
-
-def find_score_layer(module: torch.nn.Module) -> str | None:
-    """Return the name of the last layer that makes a vector into one number; None when there is none."""
-    names = [
-        name
-        for name, layer in module.named_modules()
-        if type(layer) is torch.nn.Linear and layer.out_features == 1
-    ]
-    return names[-1] if names else None
 
 
 def first_line(error: Exception) -> str:

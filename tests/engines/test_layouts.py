@@ -147,6 +147,7 @@ def test_an_instruction_takes_the_place_of_the_models_own(
     task = "Find what a sailor would want to know: "
     reranker = load(checkpoints(layout), engine, instruction=task)
     assert reranker.info.instruction == task
+    assert f'instruction "{task.strip()}"' in reranker.info.description
     np.testing.assert_allclose(reranker.score(PAIRS), alone(checkpoints(layout), task), atol=1e-4)
 
 

@@ -19,7 +19,8 @@ from ...errors import UnavailableError
 from ...files import digest_file
 from ...models.checkpoint import ACTIVATIONS, Checkpoint
 from ..batching import pad_rows
-from ..model import Model, find_score_layer, first_line, load_model, quiet_libraries
+from ..model import Model, first_line, load_model, quiet_libraries
+from ..network import find_score_layer
 from .manifest import GRAPH_NAME, OWN_NAMES, TOKENIZER_NAME, GoldenPair, Manifest, ModelFacts, Origin
 from .prune import keep_pooled_token
 from .runtime import CannotCompileError, load_converter, load_runtime, says_out_of_memory

@@ -12,7 +12,7 @@ import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
@@ -214,22 +214,44 @@ class RunningModel:
                     request.wait()
 
     def _load(self, streams: int, folder: Path) -> Any:
+        # What int8 leaves to floating point goes by what the CPU has.
+        in_bf16 = self._precision == "bf16" or (self._precision == "int8" and has_native_bf16())
+        hint = "bf16" if in_bf16 else "f32"
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": hint,
+            # Of activations; 0 quantises none, and then weights in 8 bits are not faster.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP_SIZE if self._precision == "int8" else 0,
+            "NUM_STREAMS": streams,
+            # Processes that share a machine would all be pinned to its first CPUs.
+            "ENABLE_CPU_PINNING": False,
+            "CACHE_MODE": "OPTIMIZE_SIZE",  # what is kept leaves the weights out
+            "CACHE_DIR": str(folder),
+        }
+        if self._threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = self._threads
         verdict = read_json_object(folder / _VERDICT_NAME)
         if "refused" in verdict:
             raise CannotCompileError(str(verdict["refused"]), passing=True)
-        settings = self._settings(streams)
         is_proven = bool(verdict) and verdict == {"files": _digest_cache(folder)}
-        if is_proven:
-            return self._compile({**settings, "CACHE_DIR": str(folder)})
-        log.info("Checking the compiled model", extra={"stage": True})
+        if not is_proven:
+            log.info("Checking the compiled model", extra={"stage": True})
+            try:
+                remove_folder(folder)
+                folder.mkdir(parents=True)
+            except OSError as error:
+                log.info("%s cannot be written, so the next start takes longer: %s.", folder, error)
+                del settings["CACHE_DIR"]
         try:
-            remove_folder(folder)
-            folder.mkdir(parents=True)
-            settings["CACHE_DIR"] = str(folder)
-        except OSError as error:
-            log.info("%s cannot be written, so the next start takes longer: %s.", folder, error)
-        model = self._compile(settings)
-        fault = self._find_fault(model)
+            model = self._core.compile_model(self._compiled.folder / GRAPH_NAME, "CPU", settings)
+        except RuntimeError as error:
+            # One that was compiled elsewhere may be of a release that this one cannot read.
+            raise CannotCompileError(f"OpenVINO cannot load it ({last_line(error)})", passing=True) from error
+        if is_proven:
+            return model
+        used = model.get_property("INFERENCE_PRECISION_HINT").to_string()
+        fault: str | None = f"OpenVINO runs it in {used} on this CPU, not in {hint}"
+        if used == hint:
+            fault = self._find_fault(model)
         verdict = {"refused": fault} if fault else {"files": _digest_cache(folder)}
         with suppress(OSError):
             write_whole(folder / _VERDICT_NAME, json.dumps(verdict))
@@ -237,36 +259,8 @@ class RunningModel:
             raise CannotCompileError(fault, passing=True)
         return model
 
-    def _compile(self, settings: Mapping[str, Any]) -> Any:
-        try:
-            model = self._core.compile_model(self._compiled.folder / GRAPH_NAME, "CPU", settings)
-        except RuntimeError as error:
-            # One that was compiled elsewhere may be of a release that this one cannot read.
-            raise CannotCompileError(f"OpenVINO cannot load it ({last_line(error)})", passing=True) from error
-        return model
-
-    def _settings(self, streams: int) -> dict[str, Any]:
-        # What int8 leaves to floating point goes by what the CPU has.
-        in_bf16 = self._precision == "bf16" or (self._precision == "int8" and has_native_bf16())
-        settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "bf16" if in_bf16 else "f32",
-            # Of activations; 0 quantises none, and then weights in 8 bits are not faster.
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP_SIZE if self._precision == "int8" else 0,
-            "NUM_STREAMS": streams,
-            # Processes that share a machine would all be pinned to its first CPUs.
-            "ENABLE_CPU_PINNING": False,
-            "CACHE_MODE": "OPTIMIZE_SIZE",  # what is kept leaves the weights out
-        }
-        if self._threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = self._threads
-        return settings
-
     def _find_fault(self, model: Any) -> str | None:
         """Return how a loaded model fails its golden pairs, as a clause; None when it gives their scores."""
-        hint = self._settings(1)["INFERENCE_PRECISION_HINT"]
-        used = model.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if used != hint:
-            return f"OpenVINO runs it in {used} on this CPU, not in {hint}"
         golden = self._compiled.manifest.golden
         rows = _load_tokenizer(self._compiled, None).encode([(pair.query, pair.document) for pair in golden])
         for row, pair in zip(rows, golden, strict=True):

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ...files import read_json_object, write_whole
 from ..tokenizer import Layout
@@ -25,7 +26,6 @@ GRAPH_NAME = "model.xml"
 WEIGHTS_NAME = "model.bin"
 TOKENIZER_NAME = "tokenizer.json"
 OWN_NAMES = (GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME)
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 _FORMAT = 4  # of the manifest
 _RECIPE = "4"  # of `convert.py` and `int8.py`: what was compiled by another is compiled anew
@@ -45,13 +45,6 @@ class GoldenPair:
     token_type_ids: tuple[int, ...]
     logit: float
 
-    def __post_init__(self) -> None:
-        _require(isinstance(self.query, str) and isinstance(self.document, str))
-        _require(bool(self.input_ids) and all(type(token) is int for token in self.input_ids))
-        _require(len(self.token_type_ids) in (0, len(self.input_ids)))
-        _require(all(type(token) is int for token in self.token_type_ids))
-        _require(isinstance(self.logit, float) and math.isfinite(self.logit))
-
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -69,18 +62,14 @@ class Origin:
     versions: Mapping[str, str]
     form: Form = "full"
 
-    def __post_init__(self) -> None:
-        texts = (self.source, self.name, self.revision or "", self.place, self.content_sha256)
-        _require(all(isinstance(text, str) for text in texts))
-
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """How a model is fed and read.
 
-    `inputs` are what its graph takes, `max_length` is the most tokens that a pair may have, and `activation`
-    is identity or sigmoid. `companions` says which pairs may share a batch. `layout` is what
-    surrounds query and document, `instructed` the same for any instruction and `instruction` the model's own.
+    `inputs` are what its graph takes, and `max_length` is the most tokens that a pair may have. The
+    `activation` is identity or sigmoid. `companions` says which pairs may share a batch. `layout` is what
+    surrounds query and document, `instructed` the same for any instruction, `instruction` the model's own.
     """
 
     inputs: tuple[str, ...]
@@ -96,17 +85,6 @@ class ModelFacts:
     instructed: Layout | None
     instruction: str | None
 
-    def __post_init__(self) -> None:
-        _require(set(self.inputs) <= set(INPUTS) and self.activation in ("identity", "sigmoid"))
-        _require(self.companions in ("any", "equal", "none"))
-        numbers = (self.max_length, self.pad_token_id, self.pad_type_id)
-        _require(all(type(number) is int and number >= 0 for number in numbers) and self.max_length > 0)
-        layouts = [layout for layout in (self.layout, self.instructed) if layout is not None]
-        texts = [text for one in layouts for text in (one.before, one.between or "", one.after)]
-        _require(all(isinstance(text, str) for text in (*texts, self.instruction or "")))
-        switches = (self.with_type_ids, self.split_special_tokens, self.pad_left)
-        _require(all(type(switch) is bool for switch in (*switches, *(one.trims for one in layouts))))
-
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -120,16 +98,23 @@ class Manifest:
     golden: tuple[GoldenPair, ...]
     files: Mapping[str, str]
 
-    def __post_init__(self) -> None:
-        _require(bool(self.golden) and set(OWN_NAMES) <= set(self.files))
-        # A name must not lead out of the folder.
-        _require(all(re.fullmatch(r"\w[\w.-]*", name, re.ASCII) for name in self.files))
-        _require(all(isinstance(digest, str) for digest in self.files.values()))
-
     def write(self, folder: Path) -> None:
         """Write the manifest, whole or not at all."""
         facts = {"format": _FORMAT, **asdict(self)}
         write_whole(folder / MANIFEST_NAME, json.dumps({**facts, "sha256": _digest_json(facts)}, indent=1))
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether a model can be run and proven by it; a file's name must not lead out of the folder."""
+        return (
+            bool(self.golden)
+            and all(math.isfinite(pair.logit) for pair in self.golden)
+            and self.model.max_length > 0
+            and self.model.activation in ("identity", "sigmoid")
+            and {*self.model.inputs} <= {"input_ids", "attention_mask", "token_type_ids"}
+            and {*OWN_NAMES} <= {*self.files}
+            and all(re.fullmatch(r"\w[\w.-]*", name, re.ASCII) for name in self.files)
+        )
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -139,14 +124,10 @@ def read_manifest(folder: Path) -> Manifest | None:
     if facts.pop("sha256", None) != _digest_json(facts) or facts.pop("format", None) != _FORMAT:
         return None
     try:
-        return Manifest(
-            origin=Origin(**facts["origin"]),
-            model=_read_facts(**facts["model"]),
-            golden=tuple(_read_golden(**pair) for pair in facts["golden"]),
-            files=dict(facts["files"]),
-        )
-    except (KeyError, TypeError, ValueError):
+        manifest: Manifest = _read_as(Manifest, facts)
+    except (TypeError, ValueError):
         return None
+    return manifest if manifest.is_sound else None
 
 
 def maker_versions() -> dict[str, str]:
@@ -175,24 +156,21 @@ def _find_version(library: str, listed: str) -> str:
         return "missing"  # a model that was compiled elsewhere runs without what compiled it
 
 
-def _read_facts(
-    inputs: list[str], layout: dict[str, Any], instructed: dict[str, Any] | None, **facts: Any
-) -> ModelFacts:
-    return ModelFacts(
-        inputs=tuple(inputs),
-        layout=Layout(**layout),
-        instructed=Layout(**instructed) if instructed else None,
-        **facts,
-    )
-
-
-def _read_golden(input_ids: list[int], token_type_ids: list[int], **facts: Any) -> GoldenPair:
-    return GoldenPair(input_ids=tuple(input_ids), token_type_ids=tuple(token_type_ids), **facts)
-
-
-def _require(is_sound: bool) -> None:
-    if not is_sound:
-        raise ValueError("this is no manifest of a compiled model")
+def _read_as(kind: Any, value: Any) -> Any:
+    """Return a JSON value as what an annotation says; raises TypeError or ValueError for one that is not."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if hasattr(kind, "__dataclass_fields__") and isinstance(value, dict):
+        hints = get_type_hints(kind)
+        return kind(**{name: _read_as(hints.get(name), part) for name, part in value.items()})
+    if origin is tuple and isinstance(value, list):
+        return tuple(_read_as(parts[0], part) for part in value)
+    if origin is Mapping and isinstance(value, dict):
+        return {name: _read_as(parts[1], part) for name, part in value.items()}
+    if origin is UnionType:
+        return None if value is None else _read_as(parts[0], value)
+    if value not in parts if origin is Literal else type(value) is not kind:
+        raise ValueError(value)
+    return value
 
 
 def _digest_json(facts: Mapping[str, Any]) -> str:

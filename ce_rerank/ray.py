@@ -1,0 +1,345 @@
+"""Many GPUs and many machines: ranking by Ray Data (extra `ray`).
+
+`RankBatches` and `ScorePairs` are for pipelines of one's own:
+
+    import ray
+    from ce_rerank.ray import RankBatches
+
+    rows = ray.data.read_parquet("s3://bucket/candidates/")
+    ranked = rows.map_batches(
+        RankBatches, fn_constructor_kwargs={"model": "minilm-l12", "top_k": 10},
+        batch_size=64, num_gpus=1, compute=ray.data.ActorPoolStrategy(size=8),
+    )
+    ranked.write_parquet("s3://bucket/ranked/")
+
+On CPUs, let the actors leave a CPU free (`num_cpus=0.4` for each of two on two CPUs): Ray's own tasks, which
+read and write, wait for ever where actors have asked for all of them.
+
+`rank_files` is the job behind `ce-rerank batch --ray`: a task ranks a unit of the input (`batch.units`) by
+the reader and the writers of `batch`. A task whose worker died is done again: nothing is lost, and nothing is
+there twice. The driver reads no more than the borders of units, and loads no model.
+
+Importing this module imports neither Ray nor pyarrow.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import pickle
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .batch.run import START, RankedPool, rank_batch
+from .batch.units import FileJob, PartFolder, Report, Unit, absolute, kept_warnings
+from .errors import CeRerankError, UnavailableError
+from .formats.json import encode_json, encode_utf8
+from .formats.rows import shortest_float32
+from .formats.writers import ResultWriter, open_writer
+from .reranker import Reranker
+from .types import RankOptions, ScoreScale
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger("ce_rerank")
+
+SECONDS_TO_SCHEDULE = 60
+"""A job stops when its workers have not been started for so long."""
+ATTEMPTS = 4
+"""How often a unit is tried whose worker dies, as for lack of memory."""
+
+_RANK_NAMES = {*(one.name for one in fields(RankOptions)), "text_field", "id_field"}
+
+
+class RankBatches:
+    """Rank nested rows, for `Dataset.map_batches`; one object holds one `Reranker`.
+
+    A batch is an Arrow table, or columns by their names, whose rows are what `Reranker.rank_many` takes: a
+    query and a list of documents. It comes back with one column more, `results`: for each row a list, best
+    first, of `index` (the document's place in the row's list, from 0), `score` (null for a blank document)
+    and `text`. `options` are the arguments of `Reranker` and of its `rank_many`. Raises as they do.
+    """
+
+    def __init__(self, model: str | None = None, **options: Any) -> None:
+        self._ranking = {name: options.pop(name) for name in _RANK_NAMES & options.keys()}
+        self._reranker = Reranker(model, **options)
+
+    def __call__(self, batch: pa.Table | Mapping[str, Any]) -> pa.Table:
+        """Return the batch as an Arrow table with `results`."""
+        import pyarrow as pa
+
+        table = _as_table(batch)
+        rankings = self._reranker.rank_many(table.to_pylist(), **self._ranking)
+        results = [
+            [
+                {
+                    "index": ranked.index,
+                    "score": None if ranked.score == -float("inf") else shortest_float32(ranked.score),
+                    "text": ranked.text,
+                }
+                for ranked in ranking
+            ]
+            for ranking in rankings
+        ]
+        kind = pa.struct([("index", pa.int64()), ("score", pa.float32()), ("text", pa.string())])
+        return table.append_column("results", pa.array(results, pa.list_(kind)))
+
+
+class ScorePairs:
+    """Score flat rows, for `Dataset.map_batches`; one object holds one `Reranker`.
+
+    A batch is an Arrow table, or columns by their names, with strings in the columns `query_field` and
+    `text_field`. It comes back with one column more: `score`, float32, on the scale that `scores` names.
+    `options` are the other arguments of `Reranker`. Raises as `Reranker.score` does.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        query_field: str = "query",
+        text_field: str = "text",
+        scores: ScoreScale = "model",
+        **options: Any,
+    ) -> None:
+        self._fields = [query_field, text_field]
+        self._scores = scores
+        self._reranker = Reranker(model, **options)
+
+    def __call__(self, batch: pa.Table | Mapping[str, Any]) -> pa.Table:
+        """Return the batch as an Arrow table with `score`."""
+        import pyarrow as pa
+
+        table = _as_table(batch)
+        columns = [table.column(name).to_pylist() for name in self._fields]
+        scores = self._reranker.score(list(zip(*columns, strict=True)), scores=self._scores)
+        return table.append_column("score", pa.array(scores, pa.float32()))
+
+
+def _as_table(batch: pa.Table | Mapping[str, Any]) -> pa.Table:
+    import pyarrow as pa
+
+    if isinstance(batch, pa.Table):
+        return batch
+    return pa.table({name: pa.array(list(column)) for name, column in batch.items()})
+
+
+def rank_files(
+    job: FileJob,
+    *,
+    address: str | None = None,
+    workers: int | None = None,
+    resume: bool = False,
+    on_report: Callable[[Report, float], None] = lambda report, share: None,
+    open_reranker: Callable[..., Reranker] = Reranker,
+) -> Report:
+    """Rank the files of a job by Ray Data; return the sum of all reports, those of earlier runs among them.
+
+    `address` is that of a Ray cluster; None starts one on this machine, and ends it. `workers` defaults to
+    the GPUs, or to one a machine where there are none. `on_report` is called after each unit with the sum so
+    far and the share of the units that are done. `open_reranker` is called by each worker with `job.model`.
+
+    Raises UsageError for a folder that this job cannot be written into, InputError for a row that cannot be
+    ranked, UnavailableError where Ray is not installed or has no room for the workers.
+    """
+    try:
+        import ray.data  # noqa: F401
+    except ImportError as error:
+        raise UnavailableError(
+            f"--ray needs the ray package ({error}).", hint="Install it: pip install 'ce-rerank[ray]'"
+        ) from None
+    units = job.cut()
+    folder = PartFolder(job.output)
+    if complete := folder.begin(job, units, resume=resume):
+        log.warning("%s is complete already; nothing is left to do.", job.output)
+        return complete
+    reports = folder.reports(units)
+    left = [unit for unit in units if unit.place not in reports]
+    done = sum(reports.values(), Report())
+    if left:
+        with _running_ray(address):
+            for count, report in enumerate(_run(job, left, workers, open_reranker), len(reports) + 1):
+                for warning in report.warnings:
+                    if warning not in done.warnings:
+                        log.warning("%s", warning)
+                done += report
+                on_report(done, count / len(units))
+    folder.finish(
+        {
+            "queries": done.tally.queries,
+            "documents": done.tally.coverage.documents,
+            "blank": done.tally.coverage.blank,
+            "cut": done.tally.coverage.truncated,
+            "bad_rows": done.tally.bad_rows,
+            "parts": len(units),
+            "scored_by": done.scored_by,
+            "ce-rerank": job.version,
+        }
+    )
+    return done
+
+
+def _run(
+    job: FileJob, units: Sequence[Unit], workers: int | None, open_reranker: Callable[..., Reranker]
+) -> Iterator[Report]:
+    """Yield the report of each unit, as they are done; raise the first error."""
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    on_gpus = gpus > 0 and job.model.get("device", "auto") != "cpu" and job.model.get("engine") != "openvino"
+    workers = min(workers or (gpus if on_gpus else len(nodes)), len(units))
+    workers_a_node = -(-workers // len(nodes))
+    cpus = min(node["CPU"] for node in nodes)
+    model = {**job.model}
+    if not on_gpus:
+        model["threads"] = model.get("threads") or max(1, int(cpus / workers_a_node))
+    job = replace(job, model=model, output=absolute(job.output))
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.wait_for_min_actors_s = SECONDS_TO_SCHEDULE
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    rows = [{"unit": pickle.dumps(unit)} for unit in units]
+    outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _RankUnits,
+        fn_constructor_args=[job, open_reranker],
+        batch_size=1,
+        compute=ActorPoolStrategy(size=workers),
+        # A CPU of each node stays for Ray's own tasks: where actors ask for all, those wait for ever.
+        num_cpus=round(0.8 * max(0, cpus - 1) / workers_a_node, 2),
+        num_gpus=1 if on_gpus else 0,
+    )
+    try:
+        for row in outcomes.iter_rows():
+            outcome = pickle.loads(row["outcome"])
+            if isinstance(outcome, CeRerankError):
+                raise outcome
+            yield outcome
+    except ray.exceptions.GetTimeoutError:
+        kind = "GPU" if on_gpus else "CPU"
+        free = ray.available_resources().get(kind, 0)
+        raise UnavailableError(
+            f"Ray has not started {workers} workers in {SECONDS_TO_SCHEDULE} seconds: {free:g} of "
+            f"{ray.cluster_resources().get(kind, 0):g} {kind}s are free.",
+            hint="Give fewer --workers, or wait until other jobs are done.",
+        ) from None
+
+
+class _RankUnits:
+    """Ranks units in a worker; the model is loaded with the first, so that a worker starts in no time."""
+
+    def __init__(self, job: FileJob, open_reranker: Callable[..., Reranker]) -> None:
+        self._job = job
+        self._folder = PartFolder(job.output)
+        self._open_reranker = open_reranker
+        self._reranker: Reranker | None = None
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
+        outcomes: list[bytes] = []
+        for pickled in batch["unit"]:
+            unit = pickle.loads(pickled)
+            try:
+                outcomes.append(pickle.dumps(self._rank(unit)))
+            except CeRerankError as error:
+                told = type(error)(unit.with_places(error.message), hint=error.hint)
+                outcomes.append(pickle.dumps(told))
+        return {"outcome": outcomes}
+
+    def _rank(self, unit: Unit) -> Report:
+        if self._folder.count_attempts(unit) > ATTEMPTS:
+            raise UnavailableError(
+                f"{unit.name}: the worker that ranked part {unit.place} died {ATTEMPTS} times.",
+                hint="It may lack memory: give a smaller --batch-tokens, or fewer --workers.",
+            )
+        with kept_warnings() as warnings:
+            if self._reranker is None:
+                self._reranker = self._open_reranker(**self._job.model)
+            info, job = self._reranker.info, self._job
+            with self._folder.write_part(unit, job.format) as (part, end):
+                options = replace(job.writing, model=info.description)
+                output = _PartOutput(open_writer(job.format, part, options, many=True), unit)
+                tally = rank_batch(
+                    self._reranker, job.read(unit), output, job.ranking, skip_bad_rows=job.skip_bad_rows
+                )
+                told = list(dict.fromkeys(map(unit.with_places, warnings)))
+                report = Report(tally, [info.description], info.max_length, told)
+                end(report, output.errors.getvalue())
+        return report
+
+
+class _PartOutput:
+    """Takes the pools of a unit, as a `BatchOutput`."""
+
+    patience_seconds: float | None = None
+
+    def __init__(self, writer: ResultWriter, unit: Unit) -> None:
+        self.progress = START
+        self.errors = io.BytesIO()
+        self._writer = writer
+        self._unit = unit
+
+    def write(self, pool: RankedPool) -> None:
+        for ranking in pool.rankings:
+            self._writer.write(ranking)
+        for bad in pool.bad_rows:
+            row = {"reason": self._unit.with_places(str(bad.error)), "row": bad.text}
+            self.errors.write(encode_utf8(encode_json(row) + "\n"))
+        self.progress = pool.progress
+
+    def complete(self) -> None:
+        self._writer.close()
+
+
+@contextmanager
+def _running_ray(address: str | None) -> Iterator[None]:
+    """Join the cluster at an address, or start one on this machine; leave it, or end it."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own: dict[str, Any] = {} if address else {"object_store_memory": 100 << 20, "include_dashboard": False}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        with _without_log_of_ray():
+            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UnavailableError(
+            f"Ray cannot be reached at {address}: {error}" if address else f"Ray cannot be started: {error}",
+            hint="Give the --ray-address of a cluster that runs, or leave it out.",
+        ) from None
+    finally:
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _without_log_of_ray() -> Iterator[None]:
+    """Keep what Ray's C++ parts log off stderr: they call the actors that Ray Data makes an error.
+
+    The level is read once, and a line says that it was read: stderr leads nowhere until then.
+    """
+    if "RAY_BACKEND_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    stderr = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -1,0 +1,198 @@
+"""Files cut into units of work, and the folder of their parts."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ce_rerank import InputError, UsageError
+from ce_rerank.batch.read import RowCandidates
+from ce_rerank.batch.run import Tally
+from ce_rerank.batch.units import FileJob, PartFolder, Report, Unit, find_files
+from ce_rerank.formats.documents import ReadOptions
+from ce_rerank.formats.source import Source, raise_at_once
+from ce_rerank.types import Candidates, Coverage
+
+pq = pytest.importorskip("pyarrow.parquet")
+pa = pytest.importorskip("pyarrow")
+
+
+@pytest.fixture(autouse=True)
+def _small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ce_rerank.batch.units._LEAST_BYTES", 1000)
+    monkeypatch.setattr("ce_rerank.batch.units._MOST_BYTES", 1000)
+
+
+def nested_rows(queries: int = 40) -> list[dict[str, Any]]:
+    return [
+        {"query_id": f"q{query}", "query": f"query {query}", "documents": ["a text", "b" * (query % 50)]}
+        for query in range(queries)
+    ]
+
+
+def flat_rows(queries: int = 40) -> list[dict[str, Any]]:
+    return [
+        {"query_id": f"q{query}", "query": f"query {query}", "text": f"text {place}", "n": place}
+        for query in range(queries)
+        for place in range(1 + 13 * query % 7)
+    ]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def cut(*paths: Path | str) -> tuple[FileJob, list[Unit]]:
+    job = FileJob([str(path) for path in paths], "unused")
+    return job, job.cut()
+
+
+def shape(lists: list[Candidates]) -> list[Any]:
+    return [(one.query.id, one.query.text, [doc.text for doc in one.documents]) for one in lists]
+
+
+def whole(path: Path) -> list[Any]:
+    return shape(list(RowCandidates([Source.from_path(path)], ReadOptions()).read(raise_at_once)))
+
+
+def in_units(job: FileJob, units: list[Unit]) -> list[Any]:
+    return [one for unit in units for one in shape(list(job.read(unit).read(raise_at_once)))]
+
+
+@pytest.mark.parametrize("rows", [nested_rows(), flat_rows()], ids=["nested", "flat"])
+def test_lines_are_cut_at_the_borders_of_queries(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", rows)
+    job, units = cut(path)
+    assert len(units) > 3
+    assert in_units(job, units) == whole(path)
+    assert [unit.begin for unit in units[1:]] == [unit.end for unit in units[:-1]]
+
+
+@pytest.mark.parametrize("rows", [nested_rows(), flat_rows()], ids=["nested", "flat"])
+def test_parquet_is_cut_near_its_row_groups(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=11)
+    job, units = cut(path)
+    assert len(units) > 1
+    assert in_units(job, units) == whole(path)
+
+
+def test_a_query_with_more_rows_than_a_unit_stays_whole(tmp_path: Path) -> None:
+    rows = [{"query": "red", "text": f"text {place}"} for place in range(200)]
+    path = write(tmp_path / "rows.jsonl", [*rows, {"query": "blue", "text": "text"}])
+    job, units = cut(path)
+    assert [len(one) for one in (list(job.read(unit).read(raise_at_once)) for unit in units)] == [1, 1]
+    assert in_units(job, units) == whole(path)
+
+
+@pytest.mark.parametrize("kind", ["array", "pretty", "gzip", "csv"])
+def test_what_cannot_be_cut_is_one_unit(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / {"array": "r.json", "pretty": "r.jsonl", "gzip": "r.jsonl.gz", "csv": "r.csv"}[kind]
+    rows = flat_rows()
+    match kind:
+        case "array":
+            path.write_text(json.dumps(rows), encoding="utf-8")
+        case "pretty":
+            path.write_text("\n".join(json.dumps(row, indent=1) for row in rows), encoding="utf-8")
+        case "gzip":
+            path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+        case "csv":
+            lines = ["query_id,query,text", *(f"{row['query_id']},{row['query']},{row['n']}" for row in rows)]
+            path.write_text("\n".join(lines), encoding="utf-8")
+    job, units = cut(path)
+    assert len(units) == 1
+    assert in_units(job, units) == whole(path)
+
+
+def test_places_in_messages_are_those_in_the_whole_file(tmp_path: Path) -> None:
+    rows: list[Any] = nested_rows()
+    rows[39] = {"query": 7, "documents": []}
+    path = write(tmp_path / "rows.jsonl", rows)
+    job, units = cut(path)
+    with pytest.raises(InputError) as raised:
+        list(job.read(units[-1]).read(raise_at_once))
+    assert units[-1].with_places(raised.value.message).startswith(f"{path}:40: ")
+    table = tmp_path / "rows.parquet"
+    pq.write_table(
+        pa.table({"query": ["a"] * 30, "documents": [["x" * 99]] * 29 + [None]}), table, row_group_size=10
+    )
+    job, units = cut(table)
+    with pytest.raises(InputError) as raised:
+        list(job.read(units[-1]).read(raise_at_once))
+    assert units[-1].with_places(raised.value.message).startswith(f"{table}: row 30: ")
+
+
+def test_folders_globs_and_urls_name_files(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl", "c.csv", "_SUCCESS.jsonl", ".hidden.jsonl"):
+        write(tmp_path / "in" / name, nested_rows(1))
+
+    def names(given: str) -> list[str]:
+        return [Path(unit.path).name for unit in find_files([given])]
+
+    assert names(f"{tmp_path}/in") == ["a.jsonl", "b.jsonl", "c.csv"]
+    assert names(f"{tmp_path}/in/*.jsonl") == ["a.jsonl", "b.jsonl"]
+    assert names(f"file://{tmp_path}/in/c.csv") == ["c.csv"]
+    with pytest.raises(InputError, match="no such file"):
+        find_files([f"{tmp_path}/in/*.parquet"])
+    with pytest.raises(UsageError):
+        find_files(["nowhere://bucket/file"])
+
+
+def finish_one(folder: PartFolder, unit: Unit, queries: int = 1) -> None:
+    tally = Tally(queries, 1, Coverage(documents=2))
+    with folder.write_part(unit, "jsonl") as (part, end):
+        part.write(b"{}\n")
+        end(Report(tally, ["a model"], 32), b"bad\n")
+
+
+def test_a_part_is_there_when_it_is_whole(tmp_path: Path) -> None:
+    job, units = cut(write(tmp_path / "rows.jsonl", nested_rows()))
+    folder = PartFolder(str(tmp_path / "out"))
+    assert folder.begin(job, units, resume=False) is None
+
+    def fail() -> None:
+        with folder.write_part(units[1], "jsonl") as (part, _):
+            part.write(b"{}\n")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    finish_one(folder, units[0])
+    assert folder.reports(units) == {
+        units[0].place: Report(Tally(1, 1, Coverage(documents=2)), ["a model"], 32)
+    }
+    assert (tmp_path / "out" / f"errors-{units[0].place}.jsonl").read_bytes() == b"bad\n"
+
+
+def test_a_folder_is_continued_by_the_same_job_alone(tmp_path: Path) -> None:
+    job, units = cut(write(tmp_path / "rows.jsonl", nested_rows()))
+    folder = PartFolder(str(tmp_path / "out"))
+    folder.begin(job, units, resume=False)
+    finish_one(folder, units[0])
+    with pytest.raises(UsageError, match="not empty"):
+        folder.begin(job, units, resume=False)
+    other = FileJob(job.inputs, job.output, model={"precision": "fp32"})
+    with pytest.raises(UsageError, match="--precision"):
+        folder.begin(other, units, resume=True)
+    with pytest.raises(UsageError, match="the input"):
+        folder.begin(job, units[1:], resume=True)
+    threads = FileJob(job.inputs, job.output, model={"threads": 2})
+    assert folder.begin(threads, units, resume=True) is None
+    folder.finish({"queries": 40, "bad_rows": 1})
+    assert folder.begin(job, units, resume=True) == Report(Tally(40, 1))
+
+
+def test_the_attempts_at_a_unit_are_counted(tmp_path: Path) -> None:
+    job, units = cut(write(tmp_path / "rows.jsonl", nested_rows()))
+    folder = PartFolder(str(tmp_path / "out"))
+    folder.begin(job, units, resume=False)
+    assert [folder.count_attempts(units[0]) for _ in range(3)] == [1, 2, 3]
+    assert folder.count_attempts(units[1]) == 1
+    folder.begin(job, units, resume=True)
+    assert folder.count_attempts(units[0]) == 1
