@@ -157,6 +157,8 @@ class _Measure:
     scores: list[list[float]] = field(default_factory=list)
     reference: list[list[float]] = field(default_factory=list)
     peak_memory_bytes: int | None = None
+    device: str = "cpu"
+    packed: bool = False
 
     def summary(self) -> dict[str, Any]:
         """Return the medians, and how far the scores are from the reference's."""
@@ -164,6 +166,8 @@ class _Measure:
         return {
             "engine": self.engine,
             "precision": self.precision,
+            "device": self.device,
+            "packed": self.packed,
             "start_seconds": statistics.median(self.start_seconds),
             "documents_per_second": len(differences) / statistics.median(self.elapsed_seconds),
             "peak_memory_bytes": self.peak_memory_bytes,
@@ -206,6 +210,7 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
                 measure.elapsed_seconds.append(answer["elapsed_seconds"])
                 measure.peak_memory_bytes = answer["peak_memory_bytes"]
                 measure.scores = answer["scores"]
+                measure.device, measure.packed = answer["device"], answer["packed"]
                 measure.start_seconds.append(time_start(command))
                 activity.advance(1)
     for measure in measures:
@@ -345,7 +350,7 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
     for result in results:
         peak, agreement = result["peak_memory_bytes"], result["rank_agreement"]
         table.add_row(
-            f"{result['engine']} {result['precision']}",
+            f"{result['engine']} {result['precision']}{' packed' * result['packed']}",
             f"{result['start_seconds']:.2f}",
             f"{result['documents_per_second']:.0f}",
             f"{result['documents_per_second'] / slowest:.1f}x",
@@ -358,7 +363,8 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
     console.print(table)
     documents = sum(len(texts) for _, texts in lists)
     console.print(
-        f"{documents} documents, {len(lists)} queries. start: a process that ranks {_START_DOCUMENTS}. "
-        "MB: peak memory. diff: of logits, from torch fp32. tau: Kendall's, of the order.",
+        f"{documents} documents, {len(lists)} queries, on {results[0]['device']}. "
+        f"start: a process that ranks {_START_DOCUMENTS}. MB: peak memory. "
+        "diff: of logits, from torch fp32. tau: Kendall's, of the order.",
         style="dim",
     )

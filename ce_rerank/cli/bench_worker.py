@@ -29,6 +29,7 @@ def main() -> None:
 
 
 def _serve(setting: dict[str, Any]) -> None:
+    from ..engines.hardware import describe_device
     from ..reranker import Reranker
     from ..types import Candidates, Document, Query, RankOptions
 
@@ -48,6 +49,8 @@ def _serve(setting: dict[str, Any]) -> None:
             "peak_memory_bytes": peak_memory_bytes(),
             "precision": reranker.info.precision,
             "engine": reranker.info.engine,
+            "packed": reranker.info.packed,
+            "device": describe_device(reranker.info.device),
         }
         print(json.dumps(answer), flush=True)
 
