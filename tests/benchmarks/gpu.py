@@ -23,6 +23,7 @@ import json
 import logging
 import os
 import random
+import re
 import statistics
 import tempfile
 import time
@@ -38,6 +39,7 @@ from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from ce_rerank import Reranker
+from ce_rerank.cli.bench import _SENTENCES
 from ce_rerank.cli.doctor import _DOCUMENTS, _GOLDEN, _QUERY
 from ce_rerank.engines.base import Engine, EngineOptions
 from ce_rerank.engines.packed import pack_engine
@@ -47,10 +49,7 @@ from ce_rerank.models.checkpoint import Checkpoint
 Pairs = list[tuple[str, str]]
 Score = Callable[[Pairs], np.ndarray]
 
-WORDS = tuple(
-    "time water house light city river night stone paper road bread winter summer letter garden window train "
-    "school music market island forest bridge kitchen morning village doctor engine history science".split()
-)
+WORDS = sorted(set(re.findall(r"\b[a-z]{3,5}\b", " ".join(_SENTENCES))))  # a token each, nearly all
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "MiniLM-L-12": (
         "Bert",
@@ -100,7 +99,7 @@ def make_shape(name: str, folder: Path, tiny: bool) -> Checkpoint:
     # Large enough for scores to differ by more than rounding does.
     settings["initializer_range"] = 1.4 / settings.get("hidden_size", 768) ** 0.5
     if tiny:
-        settings |= {"vocab_size": 100, "head_dim": 16, "num_key_value_heads": 2}
+        settings |= {"vocab_size": 300, "head_dim": 16, "num_key_value_heads": 2}
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(**settings)
     model = getattr(transformers, f"{kind}ForSequenceClassification")(config)
