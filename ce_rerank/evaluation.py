@@ -118,7 +118,7 @@ def load_judgements(readable: Readable) -> Judgements:
     for row in read_judgements(source):
         judged = grades.setdefault(row.query_id, {})
         again += row.doc_id in judged
-        judged[row.doc_id] = row.relevance
+        judged[row.doc_id] = int(row.score)
     if not grades:
         raise InputError(f"{source.name}: no judgements in it.")
     if again:
