@@ -208,8 +208,8 @@ def _table_hint(head: bytes) -> str:
     whole = lines[:-1] or lines
     if whole and all("\t" in line.strip() for line in whole):
         return "Give --from tsv to read it as one."
-    for delimiter in ",;|":
-        cells = lines[0].split(delimiter) if lines else []
+    for delimiter in (",", ";", "|", " | "):  # the last as psql prints
+        cells = lines[0].strip().split(delimiter) if lines else []
         is_in_more = len(lines) == 1 or any(delimiter in line for line in lines[1:])
         if len(cells) > 1 and is_in_more and all(map(_COLUMN_NAME.fullmatch, cells)):
             return "Give --from csv to read it as one."

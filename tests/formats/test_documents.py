@@ -158,6 +158,7 @@ def test_tables_as_people_have_them(data: bytes, options: Any, documents: list[t
     [
         (b"id,description\n1,Rain\n", "--from csv"),
         (b"id;description\n1;Rain\n", "--from csv"),
+        (b" id | text \n----+-----\n  1 | Rain\n", "--from csv"),
         (b"Rain\n----\nfalls\n", ""),
         (b"Rain falls\t1\nSnow falls\t2\n", "--from tsv"),
         (b"Rain, and more\nSnow, of course\n", ""),
