@@ -213,18 +213,6 @@ def test_a_suffix_is_known_in_capitals(run: Run) -> None:
     assert Path("OUT.TREC").read_text(encoding="utf-8") == "1 Q0 a 1 0.5 ce-rerank\n"
 
 
-@pytest.mark.parametrize(
-    "arguments", [("-v", "batch", "one"), ("-k", "1", "rank", "one"), ("-m", "x", "doctor")]
-)
-def test_a_command_behind_its_options_is_no_query(run: Run, arguments: tuple[str, ...]) -> None:
-    result = run(*arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert (
-        f"The command {arguments[-2] if 'one' in arguments else 'doctor'} comes after its options"
-        in result.stderr
-    )
-
-
 def test_behind_a_query_option_any_word_is_a_document(run: Run) -> None:
     assert [row["text"] for row in rows(run("-q", "red", "-k", "2", "batch", "one"))] == ["one", "batch"]
 
