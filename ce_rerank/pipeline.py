@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import InputError, UnavailableError, UsageError, told_from
 from .formats.fields import find_number
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .engines.base import Engine, EngineInfo
     from .engines.batching import PairTokens
+    from .remote import RemoteModel
 
 log = logging.getLogger("ce_rerank")
 
@@ -36,8 +37,8 @@ _CHARACTERS_A_TOKEN = 4
 _SPECIAL_TOKENS = 3
 _LEAST_OF_A_PAIR = 64  # what a pair counts however short it is: it takes memory, too
 
-PASSAGE_TOKENS = 128
-"""The size of a passage by default: what finds most, see tests/benchmarks/buried.py."""
+PASSAGE_TOKENS = 192
+"""The size of a passage by default: good wherever it was measured, see tests/benchmarks/buried.py."""
 _LEAST_DOCUMENT_TOKENS = 64  # a query that leaves less than this for documents is refused
 _ROWS_AT_A_TIME = 4096
 _PASSAGES_AT_A_TIME = 256  # of one document; a long one is never held whole as tokens
@@ -87,28 +88,53 @@ class PoolPlan:
 
 
 class Pipeline:
-    """Ranks candidates with an engine that is loaded. Safe to use from several threads."""
+    """Ranks candidates with an engine that is loaded, or the model of a server. Threads may share it."""
+
+    _remote: RemoteModel | None = None
 
     def __init__(self, engine: Engine, batch_tokens: int | None = None) -> None:
+        self._info = engine.info
         self._engine = engine
         self._batch_tokens = batch_tokens
         # A query is tokenized once, though its room is asked for by whoever reads it and whoever scores it.
         self._room_beside = lru_cache(maxsize=4096)(engine.tokenizer.document_room)
         self._warned_of: set[str] = set()
 
+    def _connect(self, url: str) -> None:
+        """Take the model of a server as what scores, in the place of an engine."""
+        from .engines.base import EngineInfo
+        from .remote import RemoteModel
+
+        self._remote = RemoteModel(url)
+        self._batch_tokens = None
+        self._warned_of = set()
+        names = EngineInfo.__dataclass_fields__
+        facts: dict[str, Any] = {name: self._remote.info.get(name) for name in names}
+        facts |= {"device": f"{facts['device']} of {self._remote.url}", "notes": tuple(facts["notes"] or ())}
+        self._info = EngineInfo(**facts)
+
     @property
     def info(self) -> EngineInfo:
         """What runs, where and how: engine, device, precision, model, limits and scale."""
-        return self._engine.info
+        return self._info
+
+    @property
+    def batch_tokens(self) -> int:
+        """The tokens of a batch, padding included; 0 where a server decides."""
+        return 0 if self._remote else self._batch_tokens or self._engine.batch_tokens
 
     def plan_pools(self, options: RankOptions) -> PoolPlan:
         """Return how many queries to score together: enough to fill batches, few enough to wait for."""
         most = self.info.max_length if options.long == "truncate" else None
-        batch_tokens = self._batch_tokens or self._engine.batch_tokens
-        return PoolPlan(max(POOL_TOKENS, _LEAST_BATCHES * batch_tokens), most)
+        return PoolPlan(max(POOL_TOKENS, _LEAST_BATCHES * self.batch_tokens), most)
 
     def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
-        """Raise InputError for a query that leaves no room, or a document too long where that is refused."""
+        """Raise InputError for a query that leaves no room, or a document too long where that is refused.
+
+        A server looks at that when it scores.
+        """
+        if self._remote is not None:
+            return
         self._require_room([candidates])
         if options.long == "error":
             self._require_whole([candidates], list(self._read(_pairs_of([candidates]), options)))
@@ -120,11 +146,11 @@ class Pipeline:
 
         Raises InputError and UnavailableError as `rank` does. What was cut is marked and not logged.
         """
-        lists = [self._take_first_stage(candidates, options) for candidates in lists]
+        lists = [self.take_first_stage(candidates, options) for candidates in lists]
         scored = self.score_lists(lists, options, on_progress)
         return [self.make_ranking(one, of_one, options) for one, of_one in zip(lists, scored, strict=True)]
 
-    def _take_first_stage(self, candidates: Candidates, options: RankOptions) -> Candidates:
+    def take_first_stage(self, candidates: Candidates, options: RankOptions) -> Candidates:
         """Return the documents that BM25 chooses, or those given with the first scores that they carry."""
         if options.bm25 is not None and not candidates.first_scores:
             try:
@@ -197,6 +223,8 @@ class Pipeline:
         """
         import numpy as np
 
+        if self._remote is not None:
+            return _score_remotely(self._remote, lists, options, on_progress, with_blanks=with_blanks)
         self._require_room(lists)
         pairs = _pairs_of(lists)
         scored = Scored.unread([text for _, text in pairs])
@@ -307,7 +335,15 @@ class Pipeline:
 
         if scale == "logit":
             return logits
-        scores = sigmoid(logits) if scale == "sigmoid" else self._engine.activate(logits)
+        activation = self.info.activation if scale == "model" and self._remote is not None else scale
+        if activation not in ("model", "sigmoid", "identity"):
+            raise UsageError(
+                f"The server's model has an activation of its own, {activation}.",
+                hint="Give --scores logit or sigmoid.",
+            )
+        if activation == "identity":
+            return logits
+        scores = sigmoid(logits) if activation == "sigmoid" else self._engine.activate(logits)
         return np.where(np.isneginf(logits), logits, scores)
 
     def _require_room(self, lists: Sequence[Candidates]) -> None:
@@ -448,6 +484,40 @@ class Scored:
             tokens=int(self.tokens.sum()),
             unknown=int(self.unknown.sum()),
         )
+
+
+def _score_remotely(
+    model: RemoteModel,
+    lists: Sequence[Candidates],
+    options: RankOptions,
+    on_progress: Progress | None,
+    *,
+    with_blanks: bool,
+) -> list[Scored]:
+    """Let a server score what is not blank."""
+    results = []
+    kept = [
+        [place for place, one in enumerate(candidates.documents) if with_blanks or not is_blank(one.text)]
+        for candidates in lists
+    ]
+    to_send = [
+        Candidates(one.query, [one.documents[place] for place in places])
+        for one, places in zip(lists, kept, strict=True)
+    ]
+    answers = model.score(to_send, options, on_progress)
+    for candidates, places, of_kept in zip(lists, kept, answers, strict=True):
+        scored = Scored.unread([document.text for document in candidates.documents])
+        for place, answer in zip(places, of_kept, strict=True):
+            if answer["relevance_score"] is None:  # blank
+                continue
+            scored.logits[place] = answer["relevance_score"]
+            for name in ("tokens", "truncated", "characters_read"):
+                getattr(scored, name)[place] = answer[name]
+            if "line" in answer:
+                start, end = answer["start"], answer["end"]
+                scored.passages[place] = Passage(scored.texts[place][start:end], start, end, answer["line"])
+        results.append(scored)
+    return results
 
 
 def _passage_size(options: RankOptions, room: int, max_length: int) -> tuple[int, int]:

@@ -52,8 +52,9 @@ class Reranker(Pipeline):
     auto, cpu, cuda, cuda:N or mps; `engine` auto, openvino or torch; `precision` auto, fp32, bf16 or fp16.
     `max_length` lowers the model's limit and `batch_tokens` sets the budget of a batch, both in tokens;
     `threads` bounds the CPU threads. `instruction` is the task of models that take one, in place of their
-    own. With `offline` the network is never tried. `trust_remote_code` and
-    `allow_pickle` let a model run code of its own, as part of it or from its pickled weights.
+    own. With `offline` the network is never tried. `trust_remote_code` and `allow_pickle` let a model run
+    code of its own, as part of it or from its pickled weights. Where `model` is the URL of a running
+    `ce-rerank serve`, its model scores, and the other arguments are the server's business.
 
     One instance may be used from several threads, copied, pickled, and used in a forked process: the copy and
     the process load the model again. Raises UsageError for arguments that cannot mean anything and
@@ -97,6 +98,16 @@ class Reranker(Pipeline):
         require_choice("engine", engine, get_args(EngineName))
         require_choice("precision", precision, get_args(Precision))
         device = parse_device(device)
+        self._arguments = arguments
+        if str(model).startswith(("http://", "https://")):
+            given = [device, engine, precision, revision, max_length, batch_tokens, threads, instruction]
+            if given != ["auto", "auto", "auto", *[None] * 5]:
+                raise UsageError(
+                    "The model is a server's, which has chosen its device, precision and limits.",
+                    hint="Leave these options out, or give them to ce-rerank serve.",
+                )
+            self._connect(str(model))
+            return
         from .engines import load_engine
         from .engines.base import EngineOptions
         from .models.store import resolve_checkpoint
@@ -119,7 +130,6 @@ class Reranker(Pipeline):
             instruction=instruction,
         )
         super().__init__(load_engine(checkpoint, options), batch_tokens)
-        self._arguments = arguments
         _loaded.add(self)
         log.info("%s, up to %d tokens a pair", self.info.description, self.info.max_length)
 
@@ -209,9 +219,9 @@ class Reranker(Pipeline):
         """
         with for_python():
             options = RankOptions(
-            top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool,
-            bm25, bm25_language, first_score_field, blend,
-        )  # fmt: skip
+                top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool,
+                bm25, bm25_language, first_score_field, blend,
+            )  # fmt: skip
             lists = read_candidates(queries, as_field_rules(text_field, id_field))
             for candidates in self.plan_pools(options).cut(lists):
                 yield from self.rank_lists(candidates, options)

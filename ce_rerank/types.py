@@ -89,7 +89,7 @@ class RankOptions:
 
     `top_k` keeps that many documents, None all; `min_score` keeps none below, on the scale that `scores`
     names. `long` says what to do with a document that is longer than the model: `truncate` reads its
-    beginning, `chunk` scores passages of `chunk_tokens` tokens (default: 128, of documents that do not fit as
+    beginning, `chunk` scores passages of `chunk_tokens` tokens (default: 192, of documents that do not fit as
     a whole) that overlap by `chunk_overlap` (default: a quarter) and pools their scores by `pool`, `error`
     refuses it. `blend`, from 0 to 1, is the weight of the first stage's score beside the model's, see
     `ranking.blend`. That score is BM25's, where `bm25` is the number of documents to choose by it (in

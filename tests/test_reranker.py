@@ -372,9 +372,9 @@ def test_a_query_that_sentence_transformers_would_cut_is_said_once(
 def test_a_model_that_cannot_tell_documents_apart_is_said_once(
     counting_reranker: Reranker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for documents in (["five", "five", " Five"], ["five"], ["five", "six", "one four"]):
+    for documents in (["five", "five", " five"], ["five"], ["five", "six", "one four"]):
         counting_reranker.rank("red", documents)
-    assert [message for message in caplog.messages if "no word that the model knows" not in message] == []
+    assert caplog.messages == []
     counting_reranker.score([("red", "five"), ("red", "one four")])
     counting_reranker.rank("red", ["five", "one four"])
     assert [message.partition(":")[0] for message in caplog.messages] == [

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-COMMANDS = ("batch", "bench", "doctor", "evaluate", "models", "rank")
+COMMANDS = ("batch", "bench", "doctor", "evaluate", "models", "rank", "serve")
 MODEL = "Model and machine (or by environment variables: CE_RERANK_MODEL, ...)"
 MESSAGES = "Messages"
 

@@ -120,7 +120,7 @@ class SelectionOptions:
         "truncate", help="Over the model's limit: cut, score by passages, or stop."
     )
     chunk_tokens: int | None = option_field(
-        None, metavar="TOKENS", min=1, help="The size of a passage. Default: 128."
+        None, metavar="TOKENS", min=1, help="The size of a passage. Default: 192."
     )
     chunk_overlap: int | None = option_field(
         None, metavar="TOKENS", min=0, help="How far passages overlap. Default: a quarter."

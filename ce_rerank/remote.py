@@ -1,0 +1,151 @@
+"""The model of a running `ce-rerank serve`, as what scores for a `Reranker`.
+
+Whole queries go there with the ranking options by their names, and logits come back, so that scales, ties,
+thresholds and the order of results are decided here as for a model of this machine.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+from .errors import InputError, UnavailableError, UsageError
+from .types import Candidates, RankOptions
+
+KEY_VARIABLE = "CE_RERANK_API_KEY"
+
+_CONNECTIONS = 8  # requests under way at a time: enough for the server to fill its batches
+_WAITS_SECONDS = (0.2, 0.5, 1, 2, 4, 8, 15, 30)  # between tries, while the server is busy or starting
+_ANSWER_SECONDS = 600
+
+
+class RemoteModel:
+    """A server's model: its description, and logits for candidates. Safe to use from several threads.
+
+    `url` is that of the server, with or without a path before `/rerank`. The key is `api_key`, else the
+    environment variable CE_RERANK_API_KEY. Raises UnavailableError when the server does not answer, refuses
+    the key, or is none of ours.
+    """
+
+    def __init__(self, url: str, *, api_key: str | None = None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"{url} is not the URL of a server.", hint="Give http://HOST:PORT.")
+        self.url = url.rstrip("/")
+        self._parts = parts
+        self._key = api_key or os.environ.get(KEY_VARIABLE)
+        self._idle: list[http.client.HTTPConnection] = []
+        self._threads = ThreadPoolExecutor(_CONNECTIONS)
+        weakref.finalize(self, _close, self._idle)
+        self.info: dict[str, Any] = self._call("GET", "/info")
+        if "max_input_length" not in self.info or "engine" not in self.info:
+            raise UnavailableError(
+                f"{self.url} is not a ce-rerank server.", hint="Start one: ce-rerank serve."
+            )
+
+    def score(
+        self,
+        lists: Sequence[Candidates],
+        options: RankOptions,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[list[dict[str, Any]]]:
+        """Return for each list a result for each of its documents, in their order.
+
+        A result is `{"relevance_score": logit, "tokens", "truncated", "characters_read"}`, and where a
+        passage was chosen `start`, `end` and `line`. `on_progress` is called with the documents just scored.
+        """
+        most = int(self.info["max_documents"])
+        parts = [
+            (number, start)
+            for number, one in enumerate(lists)
+            for start in range(0, len(one.documents), most)
+        ]
+
+        def ask(part: tuple[int, int]) -> list[dict[str, Any]]:
+            number, start = part
+            texts = [document.text for document in lists[number].documents[start : start + most]]
+            return self._rank(lists[number], texts, options)
+
+        results: list[list[dict[str, Any]]] = [[] for _ in lists]
+        for (number, _), answer in zip(parts, self._threads.map(ask, parts), strict=True):
+            results[number] += answer
+            if on_progress is not None:
+                on_progress(len(answer))
+        return results
+
+    def _rank(self, candidates: Candidates, texts: list[str], options: RankOptions) -> list[dict[str, Any]]:
+        body = {
+            "query": candidates.query.text,
+            "documents": texts,
+            "scores": "logit",
+            "details": True,
+            "long": options.long,
+            "chunk_tokens": options.chunk_tokens,
+            "chunk_overlap": options.chunk_overlap,
+            "pool": options.pool,
+        }
+        results: list[dict[str, Any]] = self._call("POST", "/v1/rerank", body)["results"]
+        return sorted(results, key=lambda result: int(result["index"]))
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Ask the server, again after a while where it is busy or starting; return what it answers."""
+        for wait_seconds in (*_WAITS_SECONDS, None):
+            try:
+                status, answer = self._ask_once(method, path, body)
+                reason = f"answered {status}: {_message(answer)}"
+            except (OSError, http.client.HTTPException) as error:
+                status, answer = 0, None
+                reason = f"did not answer ({error or type(error).__name__})"
+                if isinstance(error, ConnectionRefusedError) and method == "GET":
+                    break  # nothing has started yet: there is no work to save by waiting
+            if status == 200:
+                return answer
+            if status not in (0, 429, 503) or wait_seconds is None:
+                break
+            time.sleep(wait_seconds)
+        if status in (400, 413):
+            raise InputError(f"{self.url}: {_message(answer)}")
+        if status == 401:
+            raise UnavailableError(f"{self.url} refuses the key.", hint=f"Set {KEY_VARIABLE}.")
+        raise UnavailableError(f"The server {self.url} {reason}.", hint="Start one: ce-rerank serve.")
+
+    def _ask_once(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+        headers = {"Content-Type": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+            make = kinds[self._parts.scheme]
+            connection = make(self._parts.hostname or "", self._parts.port, timeout=_ANSWER_SECONDS)
+        try:
+            connection.request(method, f"{self._parts.path.rstrip('/')}{path}", content, headers)
+            response = connection.getresponse()
+            answer = response.read()
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append(connection)
+        try:
+            return response.status, json.loads(answer)
+        except ValueError:
+            return response.status, None
+
+
+def _close(connections: list[http.client.HTTPConnection]) -> None:
+    for connection in connections:
+        connection.close()
+
+
+def _message(answer: Any) -> str:
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return str(error.get("message")) if isinstance(error, dict) else "an answer that is not ours"

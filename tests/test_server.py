@@ -1,0 +1,346 @@
+"""The server answers the clients that people have, with the scores of `rank`, whatever arrives beside it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fakes import CountingEngine
+
+from ce_rerank import Reranker
+from ce_rerank.engines.batching import Float32s
+from ce_rerank.errors import UnavailableError, UsageError
+from ce_rerank.server import create_app
+from ce_rerank.types import RankOptions
+
+DOCUMENTS = ["one", "nine", "---", "two three"]
+
+
+class SlowEngine(CountingEngine):
+    """One that counts what it is given at a time, and waits until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+        self.sizes: list[int] = []
+
+    def score_rows(self, rows: Any, *rest: Any) -> Float32s:
+        self.sizes.append(len(rows))
+        assert self.free.wait(30)
+        return super().score_rows(rows, *rest)
+
+
+@contextmanager
+def serving(reranker: Any, **options: Any) -> Iterator[httpx.Client]:
+    """A server on loopback, and a client of it."""
+    server = uvicorn.Server(uvicorn.Config(create_app(reranker, **options), port=0, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            while client.get("/health").status_code != 200:
+                time.sleep(0.01)
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    with serving(Reranker.from_engine(CountingEngine()), served_names=["rerank"]) as client:
+        yield client
+
+
+def ask(client: httpx.Client, path: str = "/v1/rerank", **body: Any) -> Any:
+    answer = client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_documents_are_answered_as_jina_cohere_and_vllm_do(client: httpx.Client, path: str) -> None:
+    answer = ask(
+        client, path, query="cat", documents=DOCUMENTS, top_n=2, return_documents=True, model="rerank"
+    )
+    expected = Reranker.from_engine(CountingEngine()).rank("cat", DOCUMENTS, scores="sigmoid", top_k=2)
+    assert [(hit["index"], hit["document"]["text"]) for hit in answer["results"]] == [
+        (1, "nine"),
+        (3, "two three"),
+    ]
+    assert [hit["relevance_score"] for hit in answer["results"]] == pytest.approx(
+        [hit.score for hit in expected]
+    )
+    assert answer["model"] == "rerank"
+    assert answer["usage"]["total_tokens"] == 16
+    assert answer["meta"]["blank"] == 1
+
+
+def test_a_blank_document_stands_last_with_zero_or_null(client: httpx.Client) -> None:
+    assert ask(client, query="cat", documents=DOCUMENTS)["results"][-1] == {
+        "index": 2,
+        "relevance_score": 0.0,
+    }
+    logits = ask(client, query="cat", documents=DOCUMENTS, scores="logit")["results"]
+    assert [hit["relevance_score"] for hit in logits] == [9.0, 5.0, 1.0, None]
+
+
+def test_texts_are_answered_as_text_embeddings_inference_does(client: httpx.Client) -> None:
+    answer = ask(client, "/rerank", query="cat", texts=["one", "two"], raw_scores=True, return_text=True)
+    assert answer == [{"index": 1, "score": 2.0, "text": "two"}, {"index": 0, "score": 1.0, "text": "one"}]
+    too_long = client.post("/rerank", json={"query": "cat", "texts": ["one " * 99], "truncate": False})
+    assert too_long.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("queries", "texts", "scores"),
+    [
+        ("cat", "two", [2.0]),
+        ("cat", ["two", "one"], [2.0, 1.0]),
+        (["cat", "dog"], ["two", "one"], [2.0, 1.0]),
+    ],
+)
+def test_pairs_are_scored_in_their_order(client: httpx.Client, queries: Any, texts: Any, scores: Any) -> None:
+    answer = ask(client, "/score", text_1=queries, text_2=texts, scores="logit")
+    assert [one["score"] for one in answer["data"]] == scores
+    assert [one["index"] for one in answer["data"]] == list(range(len(scores)))
+
+
+def test_ranking_options_and_objects_are_taken_by_name(client: httpx.Client) -> None:
+    documents = [{"body": "one two three four five six seven eight nine " * 4}, {"body": "nine"}]
+    answer = ask(
+        client, query="cat", documents=documents, long="chunk", chunk_tokens=8, scores="logit", details=True
+    )
+    best = answer["results"][0]
+    assert best["index"] == 0
+    assert (best["relevance_score"], best["truncated"], best["line"]) == (42.0, False, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/rerank", {"query": "cat"}, 400),
+        ("/rerank", {"query": " ", "documents": ["one"]}, 400),
+        ("/rerank", {"query": "cat", "documents": [{"title": 1}]}, 400),
+        ("/rerank", {"query": "cat", "documents": ["one"], "top_n": 0}, 400),
+        ("/rerank", {"query": "cat", "documents": ["one"], "chunk_tokens": 5}, 400),
+        ("/rerank", {"query": "cat", "documents": ["one"], "blend": 0.5}, 400),
+        ("/rerank", {"query": "cat", "documents": ["one"], "model": "another"}, 404),
+        ("/rerank", {"query": "cat", "documents": ["one"] * 1001}, 413),
+        ("/score", {"text_1": ["a", "b"], "text_2": ["a"]}, 400),
+        ("/nowhere", {}, 404),
+    ],
+)
+def test_bad_requests_say_what_is_wrong(client: httpx.Client, path: str, body: Any, status: int) -> None:
+    answer = client.post(path, json=body)
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"message", "type"}
+
+
+def test_a_query_without_documents_has_no_results(client: httpx.Client) -> None:
+    assert ask(client, query="cat", documents=[])["results"] == []
+
+
+def test_a_body_that_is_too_large_is_refused_with_and_without_its_length() -> None:
+    body = json.dumps({"query": "cat", "documents": ["one " * 1000]}).encode()
+    with serving(Reranker.from_engine(CountingEngine()), max_body_bytes=1000) as client:
+        assert client.post("/rerank", content=body).status_code == 413
+        assert client.post("/rerank", content=iter([body])).status_code == 413
+        assert client.get("/health").status_code == 200
+
+
+def test_a_key_is_asked_of_every_client() -> None:
+    with serving(Reranker.from_engine(CountingEngine()), api_key="secret") as client:
+        assert client.get("/info").status_code == 401
+        assert client.get("/info", headers={"Authorization": "Bearer wrong"}).status_code == 401
+        assert client.get("/info", headers={"Authorization": "Bearer secret"}).json()["engine"] == "counting"
+
+
+def test_requests_are_refused_until_the_model_is_loaded() -> None:
+    loaded = threading.Event()
+
+    def load() -> Reranker:
+        assert loaded.wait(30)
+        return Reranker.from_engine(CountingEngine())
+
+    def statuses(client: httpx.Client) -> tuple[int, int]:
+        body = {"query": "cat", "documents": ["one"]}
+        return client.get("/health").status_code, client.post("/rerank", json=body).status_code
+
+    threading.Timer(0.3, loaded.set).start()
+    server = uvicorn.Server(uvicorn.Config(create_app(load), port=0, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        assert statuses(client) == (503, 503)
+        loaded.set()
+        while client.get("/health").status_code == 503:
+            time.sleep(0.01)
+        assert statuses(client) == (200, 200)
+    server.should_exit = True
+    thread.join()
+
+
+def test_requests_that_wait_are_scored_together_and_a_full_queue_is_429() -> None:
+    engine = SlowEngine()
+    with serving(Reranker.from_engine(engine), max_queue=3) as client, ThreadPoolExecutor(5) as threads:
+
+        def post() -> httpx.Response:
+            return client.post("/rerank", json={"query": "cat", "documents": ["one", "two"]})
+
+        first = threads.submit(post)
+        while not engine.sizes:
+            time.sleep(0.01)
+        waiting = [threads.submit(post) for _ in range(3)]
+        while b"ce_rerank_queue 3.0" not in client.get("/metrics").content:
+            time.sleep(0.01)
+        refused = post()
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        engine.free.set()
+        assert [one.result().status_code for one in (first, *waiting)] == [200] * 4
+        assert engine.sizes == [2, 6]
+
+
+def test_a_small_request_does_not_wait_for_all_of_a_large_one() -> None:
+    engine = SlowEngine()
+    done: list[str] = []
+    with (
+        serving(Reranker.from_engine(engine), max_documents=5000) as client,
+        ThreadPoolExecutor(3) as threads,
+    ):
+
+        def post(name: str, count: int) -> None:
+            client.post("/rerank", json={"query": "cat", "documents": ["one"] * count})
+            done.append(name)
+
+        large = threads.submit(post, "large", 3000)
+        while not engine.sizes:
+            time.sleep(0.01)
+        small = threads.submit(post, "small", 2)
+        while b"ce_rerank_queue 2.0" not in client.get("/metrics").content:
+            time.sleep(0.01)
+        engine.free.set()
+        large.result()
+        small.result()
+    assert done == ["small", "large"]
+
+
+def test_a_client_that_leaves_is_dropped() -> None:
+    engine = SlowEngine()
+    with serving(Reranker.from_engine(engine)) as client, ThreadPoolExecutor(2) as threads:
+        body = {"query": "cat", "documents": ["one"]}
+        first = threads.submit(client.post, "/rerank", json=body)
+        while not engine.sizes:
+            time.sleep(0.01)
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/rerank", json={**body, "documents": ["two"] * 7}, timeout=0.2)
+        time.sleep(0.1)
+        engine.free.set()
+        assert first.result().status_code == 200
+        assert ask(client, **body)["results"][0]["index"] == 0
+        assert 7 not in engine.sizes
+
+
+def test_one_bad_request_does_not_spoil_those_that_are_scored_with_it() -> None:
+    engine = SlowEngine()
+    with serving(Reranker.from_engine(engine)) as client, ThreadPoolExecutor(3) as threads:
+
+        def post(text: str) -> int:
+            return client.post("/rerank", json={"query": "cat", "documents": [text]}).status_code
+
+        first = threads.submit(post, "one")
+        while not engine.sizes:
+            time.sleep(0.01)
+        others = [threads.submit(post, text) for text in ("two", "nan")]
+        while b"ce_rerank_queue 2.0" not in client.get("/metrics").content:
+            time.sleep(0.01)
+        engine.free.set()
+        assert [one.result() for one in (first, *others)] == [200, 200, 500]
+
+
+def test_cohere_gets_the_order_and_scores_of_rank(client: httpx.Client) -> None:
+    cohere = pytest.importorskip("cohere")
+    with httpx.Client() as inner:
+        asked = cohere.ClientV2(api_key="none", base_url=str(client.base_url).rstrip("/"), httpx_client=inner)
+        found = asked.rerank(model="rerank", query="cat", documents=DOCUMENTS, top_n=2)
+    expected = Reranker.from_engine(CountingEngine()).rank("cat", DOCUMENTS, scores="sigmoid", top_k=2)
+    assert [hit.index for hit in found.results] == [hit.index for hit in expected]
+    scores = [hit.relevance_score for hit in found.results]
+    assert scores == pytest.approx([hit.score for hit in expected])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_llama_index_gets_the_order_and_scores_of_rank(client: httpx.Client) -> None:
+    tei = pytest.importorskip("llama_index.postprocessor.tei_rerank")
+    schema = pytest.importorskip("llama_index.core.schema")
+    asked = tei.TextEmbeddingInference(base_url=str(client.base_url).rstrip("/"), top_n=2)
+    nodes = [schema.NodeWithScore(node=schema.TextNode(text=text)) for text in DOCUMENTS]
+    found = asked.postprocess_nodes(nodes, query_str="cat")
+    expected = Reranker.from_engine(CountingEngine()).rank("cat", DOCUMENTS, scores="sigmoid", top_k=2)
+    assert [node.node.text for node in found] == [hit.text for hit in expected]
+    assert [node.score for node in found] == pytest.approx([hit.score for hit in expected])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_no_request_that_the_schema_allows_is_a_fault_of_ours() -> None:
+    schemathesis = pytest.importorskip("schemathesis")
+    from hypothesis import HealthCheck, given, settings
+
+    quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    with serving(Reranker.from_engine(CountingEngine()), max_documents=20) as client:
+        schema = schemathesis.openapi.from_url(str(client.base_url.join("/openapi.json")))
+        for found in schema.get_all_operations():
+
+            @quick
+            @given(case=found.ok().as_strategy())
+            def try_one(case: Any) -> None:
+                answer = case.call(session=None)
+                assert answer.status_code < 500, answer.text
+
+            try_one()
+
+
+class TestRemote:
+    def test_a_server_ranks_as_its_model_does(self, client: httpx.Client) -> None:
+        local, remote = Reranker.from_engine(CountingEngine()), Reranker(str(client.base_url))
+        documents = [*DOCUMENTS, "one two three four " * 20]
+        for options in (RankOptions(), RankOptions(long="chunk", chunk_tokens=8, scores="sigmoid", top_k=3)):
+            keywords = {name: getattr(options, name) for name in ("long", "chunk_tokens", "scores", "top_k")}
+            ours, theirs = (one.rank("cat", documents, **keywords) for one in (local, remote))
+            assert [(hit.index, hit.tokens, hit.truncated, hit.passage) for hit in theirs] == [
+                (hit.index, hit.tokens, hit.truncated, hit.passage) for hit in ours
+            ]
+            assert theirs.coverage == ours.coverage
+            if options.scores != "model":
+                assert [hit.score for hit in theirs] == [hit.score for hit in ours]
+
+    def test_many_queries_are_sent_side_by_side(self, client: httpx.Client) -> None:
+        lists = [("cat", ["one", "two"]), ("dog", []), ("fish", ["nine"] * 1500)]
+        rankings = list(Reranker(str(client.base_url)).rank_many(lists, scores="logit"))
+        assert [len(ranking) for ranking in rankings] == [2, 0, 1500]
+        assert rankings[0][0].score == 2.0
+
+    def test_options_of_the_server_are_refused(self, client: httpx.Client) -> None:
+        with pytest.raises(UsageError):
+            Reranker(str(client.base_url), precision="fp32")
+
+    def test_a_server_that_is_gone_or_another_is_unavailable(self, client: httpx.Client) -> None:
+        with pytest.raises(UnavailableError):
+            Reranker("http://127.0.0.1:9")
+        with pytest.raises(UnavailableError):
+            Reranker(f"{client.base_url}/nowhere")
