@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from ce_rerank import evaluation as evaluation_module
 from ce_rerank.errors import InputError, UnavailableError, UsageError
 from ce_rerank.evaluation import (
     DEFAULT_MEASURES,
@@ -123,16 +122,6 @@ def test_published_collections_have_their_known_values(
     judged = load_judgements(collections / name / "qrels.tsv")
     run = load_run(collections / name / run_name, judged)
     assert values_of(evaluate([run], judged, [measure])) == {measure: pytest.approx(value, abs=5e-5)}
-
-
-def test_values_are_the_same_in_chunks_as_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_path, qrels_path = random_files(tmp_path, queries=30)
-    judged = load_judgements(qrels_path)
-    at_once = evaluate([load_run(run_path, judged)], judged, EIGHT_MEASURES)
-    monkeypatch.setattr(evaluation_module, "_QUERIES_AT_ONCE", 7)
-    in_chunks = evaluate([load_run(run_path, judged)], judged, EIGHT_MEASURES)
-    for name, values in at_once.runs[0].by_query.items():
-        assert values.tolist() == in_chunks.runs[0].by_query[name].tolist()
 
 
 def test_gdeval_measures_take_query_ids_that_are_no_numbers() -> None:

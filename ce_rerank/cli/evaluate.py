@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,7 +41,6 @@ from .options import MessageOptions, Output, format_of_output
 
 EvaluationFormat = Literal["table", "json"]
 
-_COMPARED = ("delta", "p_value", "corrected_p_value", "better", "worse", "same")
 _FORMATS = {".txt": "table", ".json": "json"}
 
 
@@ -148,17 +147,14 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: b
         ],
     }
     if per_query:
-        values = {
-            name: list(
-                zip(*(map(_defined, run.by_query[name].tolist()) for run in evaluation.runs), strict=True)
-            )
-            for name in evaluation.measures
-        }
         document["queries"] = [
             {
                 "query_id": query_id,
                 **({"query": texts.get(query_id)} if texts else {}),
-                "values": {name: values[name][place] for name in evaluation.measures},
+                "values": {
+                    name: [_defined(float(run.by_query[name][place])) for run in evaluation.runs]
+                    for name in evaluation.measures
+                },
             }
             for place, query_id in enumerate(evaluation.query_ids)
         ]
@@ -167,10 +163,8 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: b
 
 def _measured(run: MeasuredRun, name: str) -> dict[str, Any]:
     """Return a run's value and, unless it is the first, how it compares."""
-    fields = {"value": _defined(run.values[name])}
-    if name in run.comparisons:
-        fields |= {key: _defined(getattr(run.comparisons[name], key)) for key in _COMPARED}
-    return fields
+    compared = asdict(run.comparisons[name]) if name in run.comparisons else {}
+    return {key: _defined(value) for key, value in {"value": run.values[name], **compared}.items()}
 
 
 def _defined(value: float) -> float | None:

@@ -149,15 +149,11 @@ def test_a_table_lists_the_queries_that_gained_and_lost_most(evaluate: Evaluate)
     )  # fmt: skip
     lines = stripped(result.stdout).splitlines()
     start = lines.index("RR by query: better.jsonl against bm25.trec")
-    assert lines[start : start + 14] == [
-        "RR by query: better.jsonl against bm25.trec",
-        *["+0.50 " + "█" * 20, "      " + "█" * 20, "      " + "█" * 20, "      " + "█" * 20],
-        "    0 " + "─" * 30,
-        *["", "", "", "-0.50"],
+    assert lines[start + 1 : start + 5] == [
         "",
         "Gained, the most of 20:",
-        "q0  +0.5000  ██████████  0.500 → 1.000  what is number 0",
-        "q1  +0.5000  ██████████  0.500 → 1.000  what is number 1",
+        "q0  +0.5000  0.500 → 1.000  what is number 0",
+        "q1  +0.5000  0.500 → 1.000  what is number 1",
     ]
     assert "RR by query: worse.trec against bm25.trec" in lines
     assert "Lost, the most of 30:" in lines
