@@ -13,17 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..evaluation import PERMUTATIONS, Comparison, Evaluation, MeasuredRun
+from ..evaluation import PERMUTATIONS, Evaluation, MeasuredRun
 from .console import clean_text
 
 _SIGNIFICANT = 0.05
 _GAINS_SHOWN = 10
 _GAP = 2
 _NARROWEST_NAME = 14
-_NARROWEST_CELL = 13  # +102 -88 =110
-
-# How a cell's pieces (value, difference, p-value, counts) go on lines; the first that fits is taken.
-_LAYOUTS = (((0, 1, 2, 3),), ((0, 1), (2, 3)), ((0, 1), (2,), (3,)), ((0,), (1,), (2,), (3,)))
+_NARROWEST_CELL = 14  # 0.1234 +0.1234
 
 
 class Gain(NamedTuple):
@@ -51,14 +48,16 @@ def draw_evaluation(console: Console, evaluation: Evaluation) -> None:
         name_width = min(max(map(cell_len, (*names, "run"))), max(_NARROWEST_NAME, room))
         cell_width = (console.width - name_width) // len(measures) - _GAP
         cells = [[_pieces(evaluation, run, measure) for measure in measures] for run in evaluation.runs]
-        layout = _choose_layout([cell for row in cells for cell in row], cell_width)
+        pieces = [cell for row in cells for cell in row]
+        fits = all(len(Text(" ").join(cell)) <= cell_width for cell in pieces)
+        between = Text(" " if fits else "\n")
         # The box puts a space between columns, too.
         table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
         table.add_column("run", overflow="fold", max_width=name_width)
         for measure in measures:
             table.add_column(Text(measure), overflow="fold", max_width=cell_width)
         for name, row in zip(names, cells, strict=True):
-            table.add_row(Text(name), *(_lay_out(pieces, layout) for pieces in row))
+            table.add_row(Text(name), *map(between.join, row))
         console.print(table)
         console.print()
     console.print(Text(_explanation(evaluation, names[0]), style="dim"))
@@ -98,36 +97,22 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def _pieces(evaluation: Evaluation, run: MeasuredRun, measure: str) -> list[Text]:
+    """Return what a cell shows: the value with its difference, the p-value, the counts of queries."""
     value = run.values[measure]
     best = len(evaluation.runs) > 1 and value == max(other.values[measure] for other in evaluation.runs)
-    pieces = [Text(f"{value:.4f}", style="bold" if best else "")]
-    if measure in run.comparisons:
-        pieces += _comparison_pieces(run.comparisons[measure])
-    return pieces
-
-
-def _comparison_pieces(comparison: Comparison) -> list[Text]:
+    shown = Text(f"{value:.4f}", style="bold" if best else "")
+    if measure not in run.comparisons:
+        return [shown]
+    comparison = run.comparisons[measure]
     p_value = comparison.corrected_p_value
     significant = p_value < _SIGNIFICANT
     style = ("green" if comparison.delta > 0 else "red") if significant else ""
-    shown = "p<0.001" if p_value < 0.001 else f"p={p_value:.3f}"
+    told = "p<0.001" if p_value < 0.001 else f"p={p_value:.3f}"
     return [
-        Text(f"{comparison.delta:+.4f}", style=style),
-        Text(f"{shown}{'*' if significant else ''}", style=style),
+        Text.assemble(shown, " ", (f"{comparison.delta:+.4f}", style)),
+        Text(f"{told}{'*' if significant else ''}", style=style),
         Text(f"+{comparison.better} -{comparison.worse} ={comparison.same}", style="dim"),
     ]
-
-
-def _choose_layout(cells: Sequence[Sequence[Text]], width: int) -> Sequence[Sequence[int]]:
-    for layout in _LAYOUTS:
-        if all(len(line) <= width for pieces in cells for line in _lay_out(pieces, layout).split()):
-            return layout
-    return _LAYOUTS[-1]
-
-
-def _lay_out(pieces: Sequence[Text], layout: Sequence[Sequence[int]]) -> Text:
-    lines = ([pieces[place] for place in places if place < len(pieces)] for places in layout)
-    return Text("\n").join(Text(" ").join(line) for line in lines if line)
 
 
 def _explanation(evaluation: Evaluation, first: str) -> str:

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import InputError
 from ..types import Document, DocumentId
@@ -52,8 +52,7 @@ class FieldRules:
             return Document(value, origin=origin)
         if not isinstance(value, dict):
             raise InputError(f"{origin}: the row is {json_kind(value)}, not an object or a string.")
-        usual = _usual_names(tuple(value))
-        used = usual.text
+        used, usual_ids = _usual_names(tuple(value))
         if self.text_fields:
             used = tuple([path for path in self.text_fields if has_field(value, path)])
         if not used:
@@ -62,23 +61,17 @@ class FieldRules:
             item if type(item := find_value(value, path)) is str else _text_of(item, path, origin)
             for path in used
         ]
-        id = _usual_id(value, usual) if self.id_field is None else find_id(value, self.id_field, origin)
+        id = _usual_id(value, usual_ids) if self.id_field is None else find_id(value, self.id_field, origin)
         return Document(" ".join(filter(None, texts)), id, value, used, origin)
 
 
-class _UsualNames(NamedTuple):
-    """The usual names among those of a row: of the title and the text, and of ids."""
-
-    text: tuple[str, ...]
-    id: tuple[str, ...]
-
-
 @functools.lru_cache(maxsize=256)
-def _usual_names(names: tuple[str, ...]) -> _UsualNames:
+def _usual_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the usual names among those of a row: of the title and the text, and of ids."""
     texts = [name for name in TEXT_FIELDS if name in names][:1]
     title = [TITLE_FIELD] if texts and TITLE_FIELD in names else []
     by_lower = {name.lower(): name for name in reversed(names)}
-    return _UsualNames((*title, *texts), tuple([by_lower[name] for name in ID_FIELDS if name in by_lower]))
+    return (*title, *texts), tuple([by_lower[name] for name in ID_FIELDS if name in by_lower])
 
 
 def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> DocumentId | None:
@@ -88,7 +81,7 @@ def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> Docume
     named field is missing or holds something else.
     """
     if id_field is None:
-        return _usual_id(row, _usual_names(tuple(row)))
+        return _usual_id(row, _usual_names(tuple(row))[1])
     value = find_value(row, id_field)
     if value is _MISSING:
         raise InputError(
@@ -104,8 +97,8 @@ def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> Docume
     return id
 
 
-def _usual_id(row: Mapping[str, Any], usual: _UsualNames) -> DocumentId | None:
-    for name in usual.id:
+def _usual_id(row: Mapping[str, Any], names: tuple[str, ...]) -> DocumentId | None:
+    for name in names:
         id = _as_id(row[name])
         if id is not None:
             return id

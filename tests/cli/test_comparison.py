@@ -116,15 +116,6 @@ def test_four_measures_and_three_runs_fit_80_columns() -> None:
     ]
 
 
-def test_wider_terminals_put_more_on_a_line() -> None:
-    target = console(120)
-    draw_evaluation(target, three_runs_in(*FOUR))
-    lines = drawn(target).splitlines()
-    assert lines[3].split("  ")[0] == "reranked.trec"
-    assert lines[3].count("0.7500 +0.2500") == 4
-    assert lines[4].count("p<0.001* +102 -88 =110") == 4
-
-
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])
 @pytest.mark.parametrize("names", [FOUR[:1], FOUR, (*FOUR, "nDCG(dcg='exp-log2')@10", "P@5", "Rprec", "P@1")])
 def test_every_measure_is_drawn_within_the_width(width: int, names: tuple[str, ...]) -> None:

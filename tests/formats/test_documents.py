@@ -307,7 +307,9 @@ ICONV = "Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8."
          'stdin:1: the header has "id" twice. Rename one of the columns, or name all with --columns.'),
         (b"id,body_html\n1,a\n", {"format": "csv"},
          'stdin:2: no "text" field (has: id, body_html). Name it with --text-field.'),
-        (b'id,text\n1,"a\n2,b\n', {}, "stdin:2: a quoted field starts in this row and never ends."),
+        (b'id,text\n1,"a\n2,b\n', {},
+         "stdin:2: broken quotes (unexpected end of data). A field that starts with a quote ends with one; "
+         'quotes inside it are doubled: "say ""so""".'),
         (b'id,text\n1,"a" b\n', {},
          "stdin:2: broken quotes (',' expected after '\"'). A field that starts with a quote ends with one; "
          'quotes inside it are doubled: "say ""so""".'),
@@ -392,7 +394,7 @@ def test_rows_above_the_limit_are_rejected(monkeypatch: pytest.MonkeyPatch) -> N
         )
         assert [document.text for document in rows] == ["one", "two"]
     assert ["larger than 0 MiB" in error for error in errors] == [True, True]
-    assert "never ends" in failure(piped(b'id,text\n1,"' + b"x\n" * (1 << 18)))
+    assert "larger than" in failure(piped(b'id,text\n1,"' + b"x\n" * (1 << 18)))
     assert "larger than" in failure(piped(long), whole_files=True)
 
 
