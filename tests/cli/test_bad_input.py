@@ -56,7 +56,7 @@ CASES = [
     Case("top-k negative", ["q", "a", "-k", "-3"], USAGE, "--top-k.*is less than 1"),
     Case("top-k no number", ["q", "a", "-k", "many"], USAGE, "--top-k.*'many' is not a whole number"),
     Case("min-score no number", ["q", "a", "--min-score", "high"], USAGE, "--min-score.*'high' is not a number"),
-    Case("min-score nan", ["q", "a", "--min-score", "nan"], USAGE, "min_score is NaN"),
+    Case("min-score nan", ["q", "a", "--min-score", "nan"], USAGE, "min_score is nan"),
     Case("unknown option", ["q", "a", "--topk", "3"], USAGE, "--topk"),
     Case("unknown scale", ["q", "a", "--scores", "softmax"], USAGE, "softmax"),
     Case("unknown output format", ["q", "a", "--to", "xml"], USAGE, "xml"),
