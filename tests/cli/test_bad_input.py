@@ -107,7 +107,7 @@ CASES = [
     from_file("ragged CSV", b"id,text\n1,a\n2,b,c\n", INPUT, r"hits\.csv:3: 3 fields, not 2", file="hits.csv"),
     from_file("CSV column twice", b"text,text\na,b\n", INPUT, r'hits\.csv:1: the header has "text" twice', file="hits.csv"),
     from_file("CSV without text", b"id,name\n1,a\n", INPUT, r'hits\.csv:2: no "text" field \(has: id, name\)', file="hits.csv"),
-    from_file("CSV quote never ends", b'id,text\n1,"a\n', INPUT, r"hits\.csv:2: a quoted field starts", file="hits.csv"),
+    from_file("CSV quote never ends", b'id,text\n1,"a\n', INPUT, r"hits\.csv:2: broken quotes", file="hits.csv"),
     # Models.
     Case("no such folder", ["q", "a", "-m", "{folder}/no-model"], UNAVAILABLE, "no-model"),
     Case("an empty folder", ["q", "a", "-m", "{folder}"], UNAVAILABLE, r"config\.json"),
