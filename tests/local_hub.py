@@ -189,7 +189,7 @@ def _describe(name: str, model: HubModel) -> dict[str, Any]:
 def _list_tree(model: HubModel) -> list[dict[str, Any]]:
     """List the files as `list_repo_tree` gets them: the same facts as `_describe`, under other names."""
     entries = []
-    for file in _describe("", model, None)["siblings"]:
+    for file in _describe("", model)["siblings"]:
         entry = {"type": "file", "path": file["rfilename"], "size": file["size"], "oid": file["blobId"]}
         if "lfs" in file:
             entry["lfs"] = {**file["lfs"], "oid": file["lfs"]["sha256"]}
