@@ -56,7 +56,7 @@ CASES = [
     Case("top-k negative", ["q", "a", "-k", "-3"], USAGE, "--top-k.*is less than 1"),
     Case("top-k no number", ["q", "a", "-k", "many"], USAGE, "--top-k.*'many' is not a whole number"),
     Case("min-score no number", ["q", "a", "--min-score", "high"], USAGE, "--min-score.*'high' is not a number"),
-    Case("min-score nan", ["q", "a", "--min-score", "nan"], USAGE, "min_score is NaN"),
+    Case("min-score nan", ["q", "a", "--min-score", "nan"], USAGE, "min_score is nan"),
     Case("unknown option", ["q", "a", "--topk", "3"], USAGE, "--topk"),
     Case("unknown scale", ["q", "a", "--scores", "softmax"], USAGE, "softmax"),
     Case("unknown output format", ["q", "a", "--to", "xml"], USAGE, "xml"),
@@ -107,7 +107,7 @@ CASES = [
     from_file("ragged CSV", b"id,text\n1,a\n2,b,c\n", INPUT, r"hits\.csv:3: 3 fields, not 2", file="hits.csv"),
     from_file("CSV column twice", b"text,text\na,b\n", INPUT, r'hits\.csv:1: the header has "text" twice', file="hits.csv"),
     from_file("CSV without text", b"id,name\n1,a\n", INPUT, r'hits\.csv:2: no "text" field \(has: id, name\)', file="hits.csv"),
-    from_file("CSV quote never ends", b'id,text\n1,"a\n', INPUT, r"hits\.csv:2: a quoted field starts", file="hits.csv"),
+    from_file("CSV quote never ends", b'id,text\n1,"a\n', INPUT, r"hits\.csv:2: broken quotes", file="hits.csv"),
     # Models.
     Case("no such folder", ["q", "a", "-m", "{folder}/no-model"], UNAVAILABLE, "no-model"),
     Case("an empty folder", ["q", "a", "-m", "{folder}"], UNAVAILABLE, r"config\.json"),
