@@ -6,7 +6,7 @@
     evaluation.runs[1].comparisons["nDCG@10"].p_value
 
 What a measure means, how ties are broken and how queries are averaged is ir_measures' business, so that the
-values are those of its own command. A generator of runs is held a run at a time, some 130 bytes a row.
+values are those of its own command.
 """
 
 from __future__ import annotations
@@ -193,15 +193,14 @@ def evaluate(
 ) -> Evaluation:
     """Measure runs, and compare each with the first.
 
-    `measures` are names as ir_measures has them. A generator of runs is taken a run at a time. What does not
-    fit is said in warnings. Raises UsageError for a measure that means nothing, UnavailableError when
-    ir_measures is not installed, and InputError for what a measure cannot be calculated from.
+    `measures` are names as ir_measures has them. What does not fit is said in warnings. Raises UsageError for
+    a measure that means nothing, UnavailableError when ir_measures is not installed, and InputError for what
+    a measure cannot be calculated from.
     """
     parsed = parse_measures(measures)
     # Numbers, and numbers behind one prefix, in their order. Sorted at all, so that no file's order matters.
     query_ids = tuple(sorted(judgements.grades, key=lambda query_id: (len(query_id), query_id)))
-    # By map, which lets go of a run before it takes the next.
-    measured = list(map(lambda run: _measure_run(run, judgements, parsed, query_ids), runs))  # noqa: C417
+    measured = [_measure_run(run, judgements, parsed, query_ids) for run in runs]
     names = tuple(map(str, parsed))
     for name in names if len(measured) > 1 else ():
         _compare(measured[0], measured[1:], name)

@@ -56,12 +56,6 @@ BETTER = measured("runs/reranked.trec", 0.75, [1.0, 0.75, 0.5], Comparison(0.25,
 WORSE = measured("runs/shuffled.trec", 0.25, [0.0, 0.5, 0.25], Comparison(-0.25, 0.03, 0.03, 0, 2, 1))
 
 
-def test_one_run_is_a_row_of_values() -> None:
-    target = console(80)
-    draw_evaluation(target, evaluation(BEFORE))
-    assert drawn(target) == ("run        nDCG@10\n──────────────────\nbm25.trec  0.5000\n\n3 judged queries.")
-
-
 def test_runs_are_compared_with_the_first() -> None:
     target = console(80)
     draw_evaluation(target, evaluation(BEFORE, BETTER, WORSE))

@@ -136,19 +136,3 @@ def test_broken_rows_of_a_corpus_can_be_rejected_and_the_rest_read(
     documents = read_corpus([path], set("abcde"), reject=lambda error, row: rows.append(row))
     assert [document.text for document in documents] == ["x", "z"]
     assert rows == rejected
-
-
-def test_a_line_of_plain_tsv_that_is_not_utf8_can_be_rejected(tmp_path: Path) -> None:
-    path = tmp_path / "c.tsv"
-    path.write_bytes(b"a\tx\nb\t\xe9\nc\tz\n")
-    reasons: list[str] = []
-    documents = read_corpus([path], set("abc"), reject=lambda error, row: reasons.append(error.message))
-    assert [document.text for document in documents] == ["x", "z"]
-    assert reasons == [f"{path}:2: not UTF-8 (0xE9)."]
-
-
-def test_a_corpus_that_is_cut_short_is_an_input_error(tmp_path: Path) -> None:
-    path = saved(tmp_path, "c.jsonl.gz", '{"_id": "a", "text": "x"}\n' * 50)
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(InputError, match="the compressed data is cut off"):
-        list(read_corpus([path], set()))

@@ -268,17 +268,6 @@ def test_several_compressed_members_are_read_one_after_another() -> None:
         assert texts(compress(b"one\n") + compress(b"two\n")) == ["one", "two"]
 
 
-def test_how_much_of_a_file_was_read_can_be_asked(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"word\n" * 100_000)
-    source = Source.from_path(path)
-    rows = read_rows(source)
-    next(rows)
-    assert source.size_bytes == 500_000
-    assert 0 < source.read_bytes < 500_000
-    assert Source.from_stream(io.BytesIO(b"")).size_bytes is None
-
-
 @pytest.mark.parametrize("data", [b"", b"\n \n", b"[]", b"id,text\n"])
 def test_a_source_without_documents_is_warned_of(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
     assert texts(data) == []
