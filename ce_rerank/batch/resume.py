@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, get_type_hints
 
 from ..errors import InputError, OutputError, UsageError
-from ..files import lock
+from ..files import digest_file, lock
 from ..formats.output import (
     OutputFile,
     cannot_write,
@@ -376,8 +376,7 @@ def digest_folder(folder: Path) -> str | None:
     digest = hashlib.sha256()
     names = {path.name for path in folder.iterdir() if path.is_file()}
     for name in sorted(names.union(select_files(Checkpoint("", folder, "folder").files, with_code=True))):
-        with (folder / name).open("rb") as stream:
-            digest.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{name} {digest_file(folder / name)}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -196,11 +196,6 @@ def test_what_cannot_be_ranked_is_named(
     assert message in str(caught.value)
 
 
-def test_a_run_of_nothing_but_bad_rows_can_be_left_out(tmp_path: Path) -> None:
-    lists, rejected = read_skipping(tmp_path, "a\n\nb\n")
-    assert (lists, [row for _, row in rejected]) == ([], ["a", "b"])
-
-
 @pytest.mark.parametrize("broken", ["run.trec", "corpus.jsonl"])
 def test_a_stream_that_is_cut_short_is_an_error_whatever_is_left_out(tmp_path: Path, broken: str) -> None:
     opened(tmp_path)

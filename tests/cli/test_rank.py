@@ -213,18 +213,6 @@ def test_a_suffix_is_known_in_capitals(run: Run) -> None:
     assert Path("OUT.TREC").read_text(encoding="utf-8") == "1 Q0 a 1 0.5 ce-rerank\n"
 
 
-@pytest.mark.parametrize(
-    "arguments", [("-v", "batch", "one"), ("-k", "1", "rank", "one"), ("-m", "x", "doctor")]
-)
-def test_a_command_behind_its_options_is_no_query(run: Run, arguments: tuple[str, ...]) -> None:
-    result = run(*arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert (
-        f"The command {arguments[-2] if 'one' in arguments else 'doctor'} comes after its options"
-        in result.stderr
-    )
-
-
 def test_behind_a_query_option_any_word_is_a_document(run: Run) -> None:
     assert [row["text"] for row in rows(run("-q", "red", "-k", "2", "batch", "one"))] == ["one", "batch"]
 
@@ -322,9 +310,9 @@ def test_arguments_that_are_names_of_files_are_ranked_as_texts_and_warned_of(run
         Path(name).write_text("one\n", encoding="utf-8")
     result = run("red", "-f", *("a.txt", "b.txt", "c.txt"))
     assert sorted(row["text"] for row in rows(result)) == ["b.txt", "c.txt", "one"]
-    assert result.stderr == (
+    assert result.stderr.splitlines()[0] == (
         "warning: b.txt is ranked as a text, and is also the name of a file (and so are 1 others). "
-        "Give -f before each file to read it.\n"
+        "Give -f before each file to read it."
     )
     assert "The query is a.txt" in run("a.txt", "b.txt", "--whole-files").stderr
 
