@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import os
-import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, is_dataclass, replace
@@ -391,9 +390,7 @@ def _show_sizes(sizes: Sizes) -> str:
 
 
 def _open(path: Path, flags: int) -> int:
-    """Open a regular file that is no link, or raise OSError."""
-    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-        raise OSError(0, "it is a link or no file")
+    """Open a file that is no link, or raise OSError."""
     return os.open(path, flags | _NO_LINKS, 0o666)
 
 

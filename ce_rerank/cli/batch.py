@@ -138,21 +138,17 @@ def batch(
 
     Results go to stdout as they are made, or to --output, which can be continued when it was cut off.
     """
-    path, run, qrels = output.output, sources.run, options.qrels
+    path, run, qrels, measure = output.output, sources.run, options.qrels, options.measure
+    is_about_ray = options.ray_address is not None or options.workers is not None
     _refuse(
+        (bool(measure) and qrels is None, "--measure needs judgements to measure by.", "Give --qrels QRELS."),
         (
-            bool(options.measure) and qrels is None,
-            "--measure needs judgements to measure by.", "Give --qrels QRELS.",
+            is_about_ray and not options.ray,
+            "--ray-address and --workers are about --ray.",
+            "Give it, too.",
         ),
-        (
-            not options.ray and (options.ray_address is not None or options.workers is not None),
-            "--ray-address and --workers are about --ray, which is not given.", "Give --ray, too.",
-        ),
-        (
-            options.ray and qrels is not None,
-            "--qrels does not go with --ray.", "Give the parts to ce-rerank evaluate.",
-        ),
-    )  # fmt: skip
+        (options.ray and bool(qrels), "--qrels does not go with --ray.", "Give the parts to evaluate."),
+    )
     format = cast(
         BatchFormat, options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl")
     )
@@ -178,7 +174,7 @@ def batch(
         from .evaluate import Gains
 
         activity.stage("Reading the judgements")
-        gains = Gains.read(run, qrels, options.measure, weights, output=path, shard=sources.shard)
+        gains = Gains.read(run, qrels, measure, weights, output=path, shard=sources.shard)
         code = job.do(activity, gains)
         activity.stop()
         gains.draw(path)
@@ -272,18 +268,13 @@ class _Job:
     def do_by_ray(self, activity: Activity, address: str | None, workers: int | None) -> int:
         """Rank into the part files of a folder; return the exit code."""
         sources = self.sources
+        of_corpus = bool(sources.run or sources.queries or sources.corpus)
+        is_unnamed = self.path is None or not self.inputs or "-" in self.inputs
         _refuse(
-            (
-                bool(sources.run or sources.queries or sources.corpus),
-                "--ray ranks rows, and there is a run, a corpus or a file of queries.",
-                "Leave out --ray, or write the rows of queries with their documents first.",
-            ),
+            (of_corpus, "--ray ranks rows, not a run or a corpus.", "Leave out --ray."),
             (sources.shard is not None, "--ray shares the work out by itself.", "Leave out --shard."),
-            (
-                self.path is None or not self.inputs or "-" in self.inputs,
-                "--ray needs files and a folder.", "Give INPUT... --output FOLDER.",
-            ),
-        )  # fmt: skip
+            (is_unnamed, "--ray needs files and a folder.", "Give INPUT... --output FOLDER."),
+        )
         from ..batch.run import Progress, RankedPool, Tally
         from ..batch.units import FileJob, Report
         from ..ray import rank_files
@@ -310,28 +301,23 @@ class _Job:
 
     def _require_sense(self, names: list[str], *, is_stream: bool) -> None:
         """Raise UsageError for what does not go together."""
-        run, queries, corpus, bm25 = (
-            self.sources.run, self.sources.queries, self.sources.corpus, self.ranking.bm25
-        )  # fmt: skip
+        run, queries, corpus = self.sources.run, self.sources.queries, self.sources.corpus
         of_corpus = run is not None or bool(corpus)
+        searches = self.ranking.bm25 is not None
         missing = "--queries" if queries is None else "--corpus"
+        names_fields = bool(self.sources.query_field or self.sources.documents_field)
         _refuse(
+            (not of_corpus and not self.inputs, "There is no input.", "Name files, or - for stdin."),
+            (run is not None and searches, "Both --run and --bm25 name candidates.", "Give one of them."),
             (
-                not of_corpus and not self.inputs,
-                "There is no input.", "Name files, - for stdin, or a run with --run.",
-            ),
-            (
-                run is not None and bm25 is not None,
-                "Both --run and --bm25 name candidates.", "Give one of them.",
-            ),
-            (
-                bool(corpus) and run is None and bm25 is None,
+                of_corpus and run is None and not searches,
                 "--corpus has documents, and nothing says which are candidates.",
                 "Give --run RUN, or --bm25 N to search it.",
             ),
             (
                 of_corpus and bool(self.inputs),
-                "There are both INPUT and a run or corpus.", "Give one of them.",
+                "There are INPUT and a run or corpus.",
+                "Give one of them.",
             ),
             (
                 of_corpus and (queries is None or not corpus),
@@ -339,16 +325,13 @@ class _Job:
                 f"Give {missing} FILE.",
             ),
             (
-                of_corpus and bool(self.sources.query_field or self.sources.documents_field),
+                of_corpus and names_fields,
                 "--query-field and --documents-field are about rows, and there are none.",
                 "Leave them out.",
             ),
             (names.count("-") > 1, "stdin is named more than once.", "Give - once."),
-            (
-                self.resume and is_stream,
-                "--resume goes on with a file, and none is named.", "Name it with --output.",
-            ),
-        )  # fmt: skip
+            (self.resume and is_stream, "--resume goes on with a file.", "Name it with --output."),
+        )
 
     def _open_reader(self, *, for_trec: bool) -> CandidateReader:
         """Return what reads the candidates; raise InputError for a file that cannot be opened."""
@@ -361,9 +344,7 @@ class _Job:
         reader: RowCandidates | CorpusCandidates
         if corpus and queries is not None:
             first_stage = self._build_index if sources.run is None else _source(sources.run)
-            reader = CorpusCandidates(
-                first_stage, queries, corpus, self.reading, skip_bad_rows=self.skip_bad_rows
-            )
+            reader = CorpusCandidates(first_stage, queries, corpus, self.reading)
         else:
             reader = RowCandidates(
                 inputs, self.reading, queries=queries, for_trec=for_trec,

@@ -75,8 +75,11 @@ def read_corpus(
             by_usual_names = wanted if options.id_field is None else None
             for row, origin in _rows(format, stream, source.name, reject, options, by_usual_names):
                 try:
-                    doc_id = _id_of(row, options.id_field, origin)
-                    if wanted is not None and doc_id not in wanted:
+                    fields = row if isinstance(row, dict) else {}
+                    doc_id = find_id(fields, options.id_field, origin)
+                    if doc_id is None:
+                        raise missing_id(fields, origin)
+                    if wanted is not None and str(doc_id) not in wanted:
                         continue
                     document = rules.document(row, origin)
                 except InputError as error:
@@ -94,14 +97,6 @@ def _query_of(row: object, origin: str) -> Query:
         raise InputError(f"{origin}: the query has no id.", hint='Give it one in a field "_id".')
     others = {name: value for name, value in fields.items() if name not in (id_name, text_name)}
     return Query(query.text, query.id, others, origin)
-
-
-def _id_of(row: object, id_field: str | None, origin: str) -> str:
-    fields = row if isinstance(row, dict) else {}
-    found = find_id(fields, id_field, origin)
-    if found is None:
-        raise missing_id(fields, origin)
-    return str(found)
 
 
 def _rows(

@@ -265,7 +265,6 @@ class TrecWriter:
         self._stream = stream
         self._run_name = run_name
         self._query_id = query_id
-        self._has_warned = False
 
     def write(self, ranking: Ranking) -> None:
         """Write the ranking's lines; raises InputError for an id that is missing or not one word."""
@@ -277,9 +276,6 @@ class TrecWriter:
             require_run_id(ranked.id, ranked.document.origin or f"document {ranked.index}")
             for ranked in ranking
         ]
-        if len(set(doc_ids)) < len(doc_ids) and not self._has_warned:
-            self._has_warned = True
-            log.warning("Query %s has documents with the same id, which trec_eval refuses.", query_id)
         scores = separate_ties(ranked.score for ranked in ranking)
         lines = (
             f"{query_id} Q0 {doc_id} {ranked.rank} {shortest_float32(score)!r} {self._run_name}\n"

@@ -157,12 +157,6 @@ def test_what_cannot_be_written_is_a_usage_error() -> None:
             require_format("xml", PLAIN, many=many)
 
 
-def test_the_same_id_twice_in_a_run_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
-    twice = rank(Document("a", "d"), Document("b", "d"), query=Query("why", "q7"))
-    batch_written("trec", twice, twice)
-    assert caplog.messages == ["Query q7 has documents with the same id, which trec_eval refuses."]
-
-
 def test_a_batch_is_a_line_a_query_or_a_line_a_document() -> None:
     one = rank(Document("a", "x"), query=Query("why", "q1", {"topic": 1}))
     assert batch_written("jsonl", one, rank(query=Query("how"))) == (
