@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from .console import clean_text
 
 _SIGNIFICANT = 0.05
 _GAINS_SHOWN = 10
+_CHART_ROWS = 4  # above the axis, and as many below
+_LABEL_WIDTH = 6  # +1.00, and a space
 _GAP = 2
 _NARROWEST_NAME = 14
 _NARROWEST_CELL = 14  # 0.1234 +0.1234
@@ -66,7 +69,7 @@ def draw_evaluation(console: Console, evaluation: Evaluation) -> None:
 def draw_gains(
     console: Console, evaluation: Evaluation, run: MeasuredRun, measure: str, texts: Mapping[str, str]
 ) -> None:
-    """List the queries on which a run gained and lost most over the first run, with their `texts` by id."""
+    """Draw a run's gains over the first run: all as a chart, the largest as a list with `texts` by id."""
     first, name = short_names([evaluation.runs[0].name, run.name])
     title = f"{measure} by query: {name} against {first}"
     console.print(Text(clean_text(title, console.encoding), style="bold"))
@@ -75,6 +78,8 @@ def draw_gains(
     lost = [gain for gain in reversed(gains) if gain.delta < 0]
     if not gained and not lost:
         console.print("No query gained or lost.")
+        return
+    _draw_chart(console, [gain.delta for gain in gains])
     for heading, style, listed in (("Gained", "green", gained), ("Lost", "red", lost)):
         if listed:
             shown = listed[:_GAINS_SHOWN]
@@ -126,6 +131,35 @@ def _explanation(evaluation: Evaluation, first: str) -> str:
         f"at most {PERMUTATIONS:,} permutations{holm}; * under {_SIGNIFICANT}); queries that got "
         "better (+), worse (-), stayed (=). The best is bold."
     )
+
+
+def _draw_chart(console: Console, deltas: Sequence[float]) -> None:
+    """Draw gains, the largest first, as columns up and losses as columns down, half a row fine."""
+    full, upper, lower, axis = "###-" if console.options.ascii_only else "█▀▄─"
+    width = max(1, min(len(deltas), console.width - _LABEL_WIDTH))
+    cuts = [place * len(deltas) // width for place in range(width + 1)]
+    means = [sum(deltas[start:stop]) / (stop - start) for start, stop in pairwise(cuts)]
+    largest = max(map(abs, means)) or 1.0
+    # Counted in half rows; what differs at all is to be seen.
+    heights = [
+        math.copysign(max(1, round(abs(mean) / largest * 2 * _CHART_ROWS)), mean) if mean else 0
+        for mean in means
+    ]
+    up = [(_columns(heights, level, full, lower), "green") for level in range(_CHART_ROWS, 0, -1)]
+    flipped = [-height for height in heights]
+    down = [(_columns(flipped, level, full, upper), "red") for level in range(1, _CHART_ROWS + 1)]
+    labels = {0: f"{largest:+.2f}", _CHART_ROWS: "0", 2 * _CHART_ROWS: f"{-largest:+.2f}"}
+    for place, (columns, style) in enumerate([*up, (axis * width, "dim"), *down]):
+        label = labels.get(place, "").rjust(_LABEL_WIDTH - 1)
+        console.print(Text.assemble(label, " ", (columns, style)), no_wrap=True)
+    if width < len(deltas):
+        console.print(Text(f"A column is the mean of {len(deltas) / width:.1f} queries.", style="dim"))
+
+
+def _columns(heights: Sequence[float], level: int, full: str, half: str) -> str:
+    """Draw one row of a chart, `level` rows from the axis: what is full there, half full, or empty."""
+    reached = (height - 2 * (level - 1) for height in heights)
+    return "".join(full if halves >= 2 else half if halves == 1 else " " for halves in reached).rstrip()
 
 
 def _gain_table(gains: Sequence[Gain], style: str, texts: Mapping[str, str], console: Console) -> Table:

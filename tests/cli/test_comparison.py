@@ -160,13 +160,22 @@ def test_gains_come_largest_first_and_equal_ones_by_query() -> None:
     ]
 
 
-def test_what_gained_and_lost_most_is_listed_with_as_much_text_as_fits() -> None:
+def test_gains_are_a_chart_and_what_gained_and_lost_most_is_listed_with_as_much_text_as_fits() -> None:
     target = console(60)
     mixed = measured("reranked.trec", 0.5, [1.0, 0.5, 0.25], Comparison(0.0, 1.0, 1.0, 1, 1, 1))
     texts = {"q1": "what similarity laws must be obeyed when constructing aeroelastic models of aircraft"}
     draw_gains(target, evaluation(BEFORE, mixed), mixed, "nDCG@10", texts)
     assert drawn(target) == (
         "nDCG@10 by query: reranked.trec against bm25.trec\n"
+        "+0.50 █\n"
+        "      █\n"
+        "      █\n"
+        "      █\n"
+        "    0 ───\n"
+        "        █\n"
+        "        █\n"
+        "\n"
+        "-0.50\n"
         "\n"
         "Gained:\n"
         "q1  +0.5000  0.500 → 1.000  what similarity laws must be ob…\n"
@@ -183,11 +192,12 @@ def many_gains(queries: int) -> Evaluation:
     return evaluation(first, second, queries=queries)
 
 
-def test_ten_queries_of_many_are_listed() -> None:
+def test_more_queries_than_columns_share_them_and_ten_are_listed() -> None:
     target = console(80)
     many = many_gains(740)
     draw_gains(target, many, many.runs[1], "nDCG@10", {})
     text = drawn(target)
+    assert "A column is the mean of 10.0 queries." in text
     assert "Gained, the most of 369:" in text
     assert "Lost, the most of 370:" in text
     assert text.count("→") == 20
