@@ -6,7 +6,7 @@
     evaluation.runs[1].comparisons["nDCG@10"].p_value
 
 What a measure means, how ties are broken and how queries are averaged is ir_measures' business, so that the
-values are those of its own command. A generator of runs is held a run at a time, some 130 bytes a row.
+values are those of its own command.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ SEED = 42
 Measure = Any
 """`ir_measures.Measure`, which carries no types."""
 
-_QUERIES_AT_ONCE = 200  # that ir_measures is given: it copies what it measures
 _SIGNS_AT_ONCE = 500_000  # that scipy holds, 8 bytes each
 _UNJUDGED_DEPTH = 10
 
@@ -118,7 +117,7 @@ def load_judgements(readable: Readable) -> Judgements:
     for row in read_judgements(source):
         judged = grades.setdefault(row.query_id, {})
         again += row.doc_id in judged
-        judged[row.doc_id] = row.relevance
+        judged[row.doc_id] = int(row.score)
     if not grades:
         raise InputError(f"{source.name}: no judgements in it.")
     if again:
@@ -194,15 +193,14 @@ def evaluate(
 ) -> Evaluation:
     """Measure runs, and compare each with the first.
 
-    `measures` are names as ir_measures has them. A generator of runs is taken a run at a time. What does not
-    fit is said in warnings. Raises UsageError for a measure that means nothing, UnavailableError when
-    ir_measures is not installed, and InputError for what a measure cannot be calculated from.
+    `measures` are names as ir_measures has them. What does not fit is said in warnings. Raises UsageError for
+    a measure that means nothing, UnavailableError when ir_measures is not installed, and InputError for what
+    a measure cannot be calculated from.
     """
     parsed = parse_measures(measures)
     # Numbers, and numbers behind one prefix, in their order. Sorted at all, so that no file's order matters.
     query_ids = tuple(sorted(judgements.grades, key=lambda query_id: (len(query_id), query_id)))
-    # By map, which lets go of a run before it takes the next.
-    measured = list(map(lambda run: _measure_run(run, judgements, parsed, query_ids), runs))  # noqa: C417
+    measured = [_measure_run(run, judgements, parsed, query_ids) for run in runs]
     names = tuple(map(str, parsed))
     for name in names if len(measured) > 1 else ():
         _compare(measured[0], measured[1:], name)
@@ -220,25 +218,23 @@ def _measure_run(
     calls = [plain, *([measure] for measure in measures if measure not in plain)]
     by_query = {str(measure): np.full(len(query_ids), np.nan) for measure in measures}
     top = unjudged = 0
-    for start in range(0, len(query_ids), _QUERIES_AT_ONCE):
-        # Called by their places: gdeval, one of the programs behind ir_measures, takes only numbers as ids.
-        chunk = [(str(place), query_ids[place]) for place in range(len(query_ids))[start:][:_QUERIES_AT_ONCE]]
-        grades = {place: judgements.grades[query_id] for place, query_id in chunk}
-        scores = {place: run.scores[query_id] for place, query_id in chunk if query_id in run.scores}
-        for place, scored in scores.items():
-            best = heapq.nlargest(_UNJUDGED_DEPTH, scored, key=lambda doc_id: (scored[doc_id], doc_id))
-            top += len(best)
-            unjudged += sum(doc_id not in grades[place] for doc_id in best)
-        try:
-            for together in filter(None, calls):
-                for metric in ir_measures.evaluator(together, grades).iter_calc(scores):
-                    by_query[str(metric.measure)][int(metric.query_id)] = metric.value
-        except Exception as error:
-            raise InputError(
-                f"{run.name}: ir_measures cannot calculate {', '.join(by_query)} from it and "
-                f"{judgements.name} ({type(error).__name__}: {error}).",
-                hint="Try the measures one by one." if len(by_query) > 1 else "",
-            ) from error
+    # Called by their places: gdeval, one of the programs behind ir_measures, takes only numbers as ids.
+    grades = {str(place): judgements.grades[query_id] for place, query_id in enumerate(query_ids)}
+    places = [place for place, query_id in enumerate(query_ids) if query_id in run.scores]
+    scores = {str(place): run.scores[query_ids[place]] for place in places}
+    for place, scored in scores.items():
+        best = heapq.nlargest(_UNJUDGED_DEPTH, scored, key=lambda doc_id: (scored[doc_id], doc_id))
+        top += len(best)
+        unjudged += sum(doc_id not in grades[place] for doc_id in best)
+    try:
+        for together in filter(None, calls):
+            for metric in ir_measures.evaluator(together, grades).iter_calc(scores):
+                by_query[str(metric.measure)][int(metric.query_id)] = metric.value
+    except Exception as error:
+        raise InputError(
+            f"{run.name}: ir_measures cannot calculate {', '.join(by_query)} from it and "
+            f"{judgements.name} ({type(error).__name__}: {error}).",
+        ) from error
     values = {}
     for measure in measures:
         aggregator = measure.aggregator()  # a mean for most, a sum for counts

@@ -28,7 +28,9 @@ import io
 import logging
 import os
 import pickle
+import re
 import signal
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
@@ -51,6 +53,7 @@ log = logging.getLogger("ce_rerank")
 
 SECONDS_TO_SCHEDULE = 60
 """A job stops when its workers have not been started for so long."""
+SECONDS_TO_CONNECT = 10
 ATTEMPTS = 4
 """How often a unit is tried whose worker dies, as for lack of memory."""
 
@@ -192,12 +195,13 @@ def _run(
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     gpus = int(ray.cluster_resources().get("GPU", 0))
     on_gpus = gpus > 0 and job.model.get("device", "auto") != "cpu" and job.model.get("engine") != "openvino"
+    kind = "GPU" if on_gpus else "CPU"
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind)]
     workers = min(workers or (gpus if on_gpus else len(nodes)), len(units))
-    workers_a_node = -(-workers // len(nodes))
-    cpus = min(node["CPU"] for node in nodes)
+    workers_a_node = max(node["GPU"] for node in nodes) if on_gpus else -(-workers // len(nodes))
+    cpus = min(node.get("CPU", 0) for node in nodes)
     model = {**job.model}
     if not on_gpus:
         model["threads"] = model.get("threads") or max(1, int(cpus / workers_a_node))
@@ -223,7 +227,6 @@ def _run(
                 raise outcome
             yield outcome
     except ray.exceptions.GetTimeoutError:
-        kind = "GPU" if on_gpus else "CPU"
         free = ray.available_resources().get(kind, 0)
         raise UnavailableError(
             f"Ray has not started {workers} workers in {SECONDS_TO_SCHEDULE} seconds: {free:g} of "
@@ -309,9 +312,12 @@ def _running_ray(address: str | None) -> Iterator[None]:
     own: dict[str, Any] = {} if address else {"object_store_memory": 100 << 20, "include_dashboard": False}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
+        if address and (port := re.search(r":(\d+)$", address)):  # Ray itself would wait for many minutes
+            host = address[: port.start()].removeprefix("ray://").strip("[]")
+            socket.create_connection((host, int(port[1])), timeout=SECONDS_TO_CONNECT).close()
         with _without_log_of_ray():
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UnavailableError(
             f"Ray cannot be reached at {address}: {error}" if address else f"Ray cannot be started: {error}",
             hint="Give the --ray-address of a cluster that runs, or leave it out.",

@@ -54,8 +54,7 @@ class HubModel:
 class LocalHub:
     """What the hub holds and what it was asked for.
 
-    `status` with `headers`, or `page`, is its answer to everything; `listed_size` the size that it claims
-    each file has.
+    `status` with `headers`, or `page`, is its answer to everything.
     """
 
     url: str = ""
@@ -64,7 +63,6 @@ class LocalHub:
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     page: bytes | None = None
-    listed_size: int | None = None
     release: threading.Event = field(default_factory=threading.Event)
 
     def add(self, name: str, files: dict[str, bytes] | None = None, **settings: Any) -> HubModel:
@@ -136,7 +134,7 @@ class _HubHandler(BaseHTTPRequestHandler):
         if revision not in (*model.revisions, model.commit):
             return self._send(404, headers={"X-Error-Code": "RevisionNotFound"})
         if file is None:
-            described = _list_tree(model) if as_tree else _describe(name, model, self.hub.listed_size)
+            described = _list_tree(model) if as_tree else _describe(name, model)
             return self._send(200, json.dumps(described).encode())
         content = model.files[file]
         etag = hashlib.sha256(content).hexdigest()
@@ -176,11 +174,11 @@ class _HubHandler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-def _describe(name: str, model: HubModel, listed_size: int | None) -> dict[str, Any]:
+def _describe(name: str, model: HubModel) -> dict[str, Any]:
     siblings = []
     for file, content in model.files.items():
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        sibling: dict[str, Any] = {"rfilename": file, "size": listed_size or len(content), "blobId": blob}
+        sibling: dict[str, Any] = {"rfilename": file, "size": len(content), "blobId": blob}
         if file in model.large:
             digest = hashlib.sha256(content).hexdigest()
             sibling["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 130}
@@ -191,7 +189,7 @@ def _describe(name: str, model: HubModel, listed_size: int | None) -> dict[str, 
 def _list_tree(model: HubModel) -> list[dict[str, Any]]:
     """List the files as `list_repo_tree` gets them: the same facts as `_describe`, under other names."""
     entries = []
-    for file in _describe("", model, None)["siblings"]:
+    for file in _describe("", model)["siblings"]:
         entry = {"type": "file", "path": file["rfilename"], "size": file["size"], "oid": file["blobId"]}
         if "lfs" in file:
             entry["lfs"] = {**file["lfs"], "oid": file["lfs"]["sha256"]}

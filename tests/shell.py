@@ -42,7 +42,9 @@ class Shell:
         package = self.folder / "shadows" / module
         package.mkdir(parents=True)
         (package / "__init__.py").write_text(code, encoding="utf-8")
-        self.environment["PYTHONPATH"] = str(self.folder / "shadows")
+        # Before what is there: the code under test may be found by it.
+        paths = [str(self.folder / "shadows"), os.environ.get("PYTHONPATH", "")]
+        self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

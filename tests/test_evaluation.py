@@ -1,19 +1,16 @@
 from __future__ import annotations
 
-import importlib.util
 import logging
 import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from ce_rerank import evaluation as evaluation_module
-from ce_rerank.errors import InputError, UnavailableError, UsageError
+from ce_rerank.errors import InputError, UsageError
 from ce_rerank.evaluation import (
     DEFAULT_MEASURES,
     Evaluation,
@@ -109,32 +106,6 @@ def test_published_collections_have_ir_measures_values_too(
     assert values_of(ours) == pytest.approx(theirs, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("name", "run_name", "measure", "value"),
-    [
-        ("scifact", "run.trec", "nDCG@10", 0.6769),
-        ("cranfield", "run.trec", "nDCG@10", 0.3429),
-        ("wikiqa-test", "candidates.trec", "RR@10", 0.6398),
-    ],
-)
-def test_published_collections_have_their_known_values(
-    collections: Path, name: str, run_name: str, measure: str, value: float
-) -> None:
-    judged = load_judgements(collections / name / "qrels.tsv")
-    run = load_run(collections / name / run_name, judged)
-    assert values_of(evaluate([run], judged, [measure])) == {measure: pytest.approx(value, abs=5e-5)}
-
-
-def test_values_are_the_same_in_chunks_as_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_path, qrels_path = random_files(tmp_path, queries=30)
-    judged = load_judgements(qrels_path)
-    at_once = evaluate([load_run(run_path, judged)], judged, EIGHT_MEASURES)
-    monkeypatch.setattr(evaluation_module, "_QUERIES_AT_ONCE", 7)
-    in_chunks = evaluate([load_run(run_path, judged)], judged, EIGHT_MEASURES)
-    for name, values in at_once.runs[0].by_query.items():
-        assert values.tolist() == in_chunks.runs[0].by_query[name].tolist()
-
-
 def test_gdeval_measures_take_query_ids_that_are_no_numbers() -> None:
     judged = judgements(what={"a": 1}, **{"MARCO-1": {"a": 1}, "TREC-1": {"b": 1}})
     found = run("run", what="ba", **{"MARCO-1": "ab", "TREC-1": "ab"})
@@ -155,16 +126,6 @@ def test_a_run_against_itself_differs_by_nothing_with_a_p_value_of_one(tmp_path:
     for comparison in second.comparisons.values():
         assert (comparison.delta, comparison.p_value, comparison.corrected_p_value) == (0.0, 1.0, 1.0)
         assert (comparison.better, comparison.worse, comparison.same) == (0, 0, 40)
-
-
-def test_the_same_run_in_another_order_of_lines_differs_by_nothing(tmp_path: Path) -> None:
-    run_path, qrels_path = random_files(tmp_path, queries=40)
-    judged = load_judgements(qrels_path)
-    other = tmp_path / "sorted.trec"
-    other.write_text("".join(sorted(run_path.read_text().splitlines(keepends=True))), encoding="utf-8")
-    second = evaluate([load_run(run_path, judged), load_run(other, judged)], judged).runs[1]
-    assert {comparison.delta for comparison in second.comparisons.values()} == {0.0}
-    assert {comparison.p_value for comparison in second.comparisons.values()} == {1.0}
 
 
 def test_a_shuffled_run_is_significantly_worse() -> None:
@@ -315,36 +276,6 @@ def test_a_run_that_cannot_be_measured_is_named(tmp_path: Path, content: str, me
     assert raised.value.message.startswith(f"{found}{message}")
 
 
-def test_a_run_of_other_queries_shows_an_id_of_each(tmp_path: Path) -> None:
-    found = tmp_path / "run.trec"
-    found.write_text("MED-1 Q0 a 1 1 s\n", encoding="utf-8")
-    with pytest.raises(InputError) as raised:
-        load_run(found, judgements(PLAIN_1={"a": 1}))
-    assert raised.value.hint == "Are the ids the same? It has 'MED-1', they have 'PLAIN_1'."
-
-
-def test_runs_are_held_one_at_a_time() -> None:
-    class Watched(Run):
-        held = 0
-
-        def __init__(self) -> None:
-            super().__init__("run", {"q": {"a": 1.0}})
-            Watched.held += 1
-
-        def __del__(self) -> None:
-            Watched.held -= 1
-
-    most = []
-
-    def runs() -> Iterator[Run]:
-        for _ in range(3):
-            most.append(Watched.held)
-            yield Watched()
-
-    evaluate(runs(), judgements(q={"a": 1}), ["RR"])
-    assert most == [0, 0, 0]
-
-
 def test_a_run_without_any_results_is_0_everywhere() -> None:
     measured = evaluate([Run("empty", {})], judgements(q={"a": 1}), ["RR", "nDCG@10"]).runs[0]
     assert measured.values == {"RR": 0.0, "nDCG@10": 0.0}
@@ -375,19 +306,6 @@ def test_what_is_no_measure_is_refused_and_nothing_is_printed(
     with pytest.raises(UsageError, match="is not a measure that ir_measures can calculate"):
         parse_measures([name])
     assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.skipif(importlib.util.find_spec("cwl") is not None, reason="cwl_eval is installed")
-def test_a_measure_whose_program_is_not_installed_says_what_to_install() -> None:
-    with pytest.raises(UsageError, match=r"pip install ir-measures\[cwl_eval\]"):
-        parse_measures(["RBP(rel=1)"])
-
-
-def test_without_ir_measures_the_install_line_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ir_measures", None)
-    with pytest.raises(UnavailableError) as raised:
-        parse_measures(["nDCG@10"])
-    assert raised.value.hint == "Install it: pip install 'ce-rerank[evaluate]'"
 
 
 def test_gains_of_their_own_change_no_other_measure_that_is_asked_for_beside_them() -> None:

@@ -229,6 +229,13 @@ def test_options_that_mean_nothing_together_are_refused(
     assert named in result.stderr
 
 
+def test_a_cluster_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest.importorskip("ray"), "is_initialized", lambda: False)
+    hits = write_nested(tmp_path / "hits.jsonl", made_lists(2, 2))
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:9"):
+        rank_files(job_of(hits, tmp_path / "out"), address="127.0.0.1:9")
+
+
 def test_a_run_is_refused(tmp_path: Path) -> None:
     run = ["--run", "run", "--queries", "queries", "--corpus", "corpus"]
     result = CliRunner().invoke(app, ["batch", "--ray", "-o", str(tmp_path / "out"), *run])

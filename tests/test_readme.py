@@ -24,7 +24,7 @@ from ce_rerank.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = ("rank", "batch", "evaluate", "models", "doctor", "bench")
+COMMANDS = ("rank", "batch", "serve", "evaluate", "models", "doctor", "bench")
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # jq does not know NO_COLOR
 _MEASURED = re.compile(r"-?\d+\.\d+(e-?\d+)?|\d+(?= MB)")

@@ -24,7 +24,6 @@ log = logging.getLogger("ce_rerank")
 
 _LIKENESS_BYTES = 4096
 _WINDOW_BITS = -13  # raw deflate that looks back 8 KiB: it starts four times as fast as with 32
-_MOST_SHOWN = 10
 
 
 Search = Callable[[str], Sequence[tuple[int, float]]]
@@ -39,8 +38,8 @@ class CorpusCandidates:
     With a run as first stage: its queries in the order in which they first come, each with its documents as
     they stand; rows of one query need not stand together. With an index: the queries in the order of their
     file. A document that is in a query's list twice, or an id that is in the corpus twice, counts where it
-    comes first; a warning says how many there are. With `skip_bad_rows` the rows of the run whose query or
-    document is missing are rejected, each for itself; without, `read` raises InputError before the first.
+    comes first; a warning says how many there are. Rows of the run whose query or document is missing are
+    rejected, each for itself.
     """
 
     may_pause = False
@@ -51,8 +50,6 @@ class CorpusCandidates:
         queries: Source,
         corpus: Sequence[Source],
         options: ReadOptions,
-        *,
-        skip_bad_rows: bool = False,
     ) -> None:
         run = [first_stage] if isinstance(first_stage, Source) else []
         self.sources = [*run, queries, *corpus]
@@ -60,7 +57,6 @@ class CorpusCandidates:
         self._queries_source = queries
         self._corpus = corpus
         self._options = options
-        self._skip_bad_rows = skip_bad_rows
         self._done = self._all = 0
 
     @property
@@ -95,7 +91,6 @@ class CorpusCandidates:
         repeats = sum(len(rows.slots) - len(set(rows.slots)) for rows in run.rows.values())
         _warn_of_repeats(f"rows of {source.name} name a document that its query has", repeats)
         missing = {slot: doc_id for doc_id, slot in run.slots.items() if slot not in documents}
-        self._tell_missing(source, [one for one in run.rows if one not in queries], list(missing.values()))
         for query_id, rows in run.rows.items():
             self._done += len(rows.slots)
             query = queries.get(query_id)
@@ -144,20 +139,6 @@ class CorpusCandidates:
             yield Candidates(query, [documents[place] for place, _ in found], [score for _, score in found])
         if without:
             log.warning("%s queries share no word with the corpus, and have no results.", f"{without:,}")
-
-    def _tell_missing(self, run: Source, queries: Sequence[str], documents: Sequence[str]) -> None:
-        missing = " ".join(
-            f"{len(ids):,} of the {kind} that {run.name} names are not in {place}: {_shorten(ids)}."
-            for kind, ids, place in (
-                ("queries", queries, self._queries_source.name),
-                ("documents", documents, "the corpus"),
-            )
-            if ids
-        )
-        if missing and not self._skip_bad_rows:
-            raise InputError(missing, hint="Give --on-error skip to go on without them.")
-        if missing:
-            log.warning("%s", missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +206,3 @@ class PackedDocuments:
 def _warn_of_repeats(what: str, repeats: int) -> None:
     if repeats:
         log.warning("%s %s again; the first counts.", f"{repeats:,}", what)
-
-
-def _shorten(ids: Sequence[str]) -> str:
-    more = len(ids) - _MOST_SHOWN
-    return ", ".join(ids[:_MOST_SHOWN]) + (f" and {more:,} more" if more > 0 else "")

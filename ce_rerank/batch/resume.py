@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import os
-import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, is_dataclass, replace
@@ -23,7 +22,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, get_type_hints
 
 from ..errors import InputError, OutputError, UsageError
-from ..files import lock
+from ..files import digest_file, lock
 from ..formats.output import (
     OutputFile,
     cannot_write,
@@ -376,8 +375,7 @@ def digest_folder(folder: Path) -> str | None:
     digest = hashlib.sha256()
     names = {path.name for path in folder.iterdir() if path.is_file()}
     for name in sorted(names.union(select_files(Checkpoint("", folder, "folder").files, with_code=True))):
-        with (folder / name).open("rb") as stream:
-            digest.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{name} {digest_file(folder / name)}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -392,9 +390,7 @@ def _show_sizes(sizes: Sizes) -> str:
 
 
 def _open(path: Path, flags: int) -> int:
-    """Open a regular file that is no link, or raise OSError."""
-    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-        raise OSError(0, "it is a link or no file")
+    """Open a file that is no link, or raise OSError."""
     return os.open(path, flags | _NO_LINKS, 0o666)
 
 

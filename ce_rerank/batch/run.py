@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError, UsageError
-from ..formats.fields import has_field
 from ..formats.json import encode_json
 from ..formats.source import Reject
 from ..types import Candidates, Coverage, Document, Ranking, RankOptions
@@ -37,16 +36,13 @@ class CandidateReader(Protocol):
     @property
     def may_pause(self) -> bool:
         """Whether the input may be slow to come, as a pipe's is."""
-        ...
 
     @property
     def share_read(self) -> float | None:
         """The share of the input that was read so far, from 0 to 1; None where its size is not known."""
-        ...
 
     def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         """Yield candidates in input order; a row that is none goes to `reject`, which may raise its error."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +137,9 @@ class BatchOutput(Protocol):
 
     def write(self, pool: RankedPool) -> None:
         """Take a pool's results and bad rows; they are safe when this returns."""
-        ...
 
     def complete(self) -> None:
         """Do what comes at the end, after the last pool."""
-        ...
 
 
 def rank_batch(
@@ -447,8 +441,6 @@ def _as_row(candidates: Candidates) -> dict[str, Any]:
 def _as_item(document: Document) -> Mapping[str, Any] | str:
     if not document.fields:
         return document.text
-    if all(has_field(document.fields, path) for path in document.text_fields):
-        return document.fields
     # Of a corpus, the fields that the text was made from are not kept beside it.
     others = {name: value for name, value in document.fields.items() if name not in document.text_fields}
     return {**others, "text": document.text}

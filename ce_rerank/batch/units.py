@@ -127,18 +127,34 @@ class Unit:
 
     def pieces(self, piece_bytes: int = _PIECE_BYTES) -> Iterator[bytes]:
         """Yield the bytes from `begin` to `end`."""
-        with self.file_system.open_input_file(self.path) as file:
-            file.seek(self.begin)
-            left = self.end - self.begin
-            while left and (piece := file.read(min(left, piece_bytes))):
-                left -= len(piece)
-                yield piece
+        try:
+            with self.file_system.open_input_file(self.path) as file:
+                file.seek(self.begin)
+                left = self.end - self.begin
+                while left and (piece := file.read(min(left, piece_bytes))):
+                    left -= len(piece)
+                    yield piece
+        except OSError as error:
+            raise InputError(f"{self.name}: cannot be read ({error.strerror or error}).") from None
+
+    @contextmanager
+    def open_parquet(self) -> Iterator[Any]:
+        """Open a pyarrow.parquet.ParquetFile; what fails meanwhile is an InputError."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with self.file_system.open_input_file(self.path) as file, pq.ParquetFile(file) as parquet:
+                yield parquet
+        except (OSError, pa.ArrowException) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{self.name}: cannot be read as Parquet ({reason}).") from None
 
     def parquet_bytes(self) -> bytes:
         """Return the rows from `begin` to `end` as a Parquet file of their own."""
         import pyarrow.parquet as pq
 
-        with self.file_system.open_input_file(self.path) as file, pq.ParquetFile(file) as parquet:
+        with self.open_parquet() as parquet:
             starts = _group_starts(parquet)
             stretches = enumerate(pairwise(starts))
             groups = [i for i, (start, end) in stretches if start < self.end and self.begin < end]
@@ -429,10 +445,9 @@ def _second_query(job: FileJob, unit: Unit, stream: Iterator[bytes] | None = Non
 def _parquet_borders(job: FileJob, file: Unit, unit_bytes: int) -> list[int]:
     """Return where a Parquet file is cut, in rows: at row groups or, in flat rows, at the next query."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     lists = LIST_FIELDS if job.documents_field is None else (job.documents_field.partition(".")[0],)
-    with file.file_system.open_input_file(file.path) as stream, pq.ParquetFile(stream) as parquet:
+    with file.open_parquet() as parquet:
         is_nested = any(one.name in lists and pa.types.is_nested(one.type) for one in parquet.schema_arrow)
         starts = _group_starts(parquet)
         borders, size = [0], 0

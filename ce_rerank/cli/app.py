@@ -41,21 +41,11 @@ class Application(DefaultCommandGroup):
         return super().get_command(ctx, name)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments. Raise UsageError if a command follows its options.
-
-        Without arguments the help goes to stderr: stdout is for results, and there are none.
-        """
+        """Parse the arguments. Without any, the help goes to stderr, as there are no results."""
         if not args and not ctx.resilient_parsing:
             with redirect_stdout(sys.stderr):
                 typer.echo(ctx.get_help())
             raise typer.Exit(UsageError.exit_code)
-        if args and args[0].startswith("-"):
-            command = _first_word(self.get_command(ctx, self.default_command), ctx, args)
-            if command in COMMANDS:
-                raise UsageError(
-                    f"The command {command} comes after its options.",
-                    hint=f"Put it first: {_NAME} {command} ... To rank by this word, give it with -q.",
-                )
         return super().parse_args(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
@@ -80,7 +70,7 @@ class Application(DefaultCommandGroup):
             _forget_stdout()
             return 0
         except Exception as error:
-            if _asked_for_traceback(args):
+            if "--debug" in args:
                 traceback.print_exc()
             # An exception that a signal raised inside a library may come out of it as any other.
             return exit_code_if_interrupted() or _report(error)
@@ -131,31 +121,13 @@ def main() -> None:
 
 
 def _open_missing_streams() -> None:
-    """Open the null device for each standard stream that is closed (`>&-`); Python leaves it at None.
-
-    Otherwise the next file that is opened would get its number.
-    """
-    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+    """Open the null device for each standard stream that is closed (`>&-`); Python leaves it at None."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            descriptor = os.open(os.devnull, os.O_RDWR)
-            os.dup2(descriptor, number)
-            if descriptor != number:
-                os.close(descriptor)
-            os.set_inheritable(number, True)
-            stream = os.fdopen(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False)
+            # In this order each gets its own number, which is the lowest one that is free.
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115
             setattr(sys, name, stream)
-
-
-def _first_word(rank: Any, ctx: Any, args: Sequence[str]) -> str | None:
-    """Return the word that `rank` would take as its query; None if an option gives the query."""
-    parser = rank.make_parser(ctx)
-    parser.ignore_unknown_options = True
-    try:
-        given, _, _ = parser.parse_args(list(args))
-    except typer.TyperException:
-        return None  # the real parser raises it again
-    words = given.get("arguments")
-    return words[0] if words and not given.keys() & {"query", "query_file"} else None
+            setattr(sys, f"__{name}__", stream)  # or it is closed once another takes its place
 
 
 def _load_command(name: str) -> Any:
@@ -185,7 +157,8 @@ def _report(error: Exception) -> int:
         draw_error(console, error.message, error.hint)
         return error.exit_code
     if isinstance(error, typer.TyperException):
-        draw_error(console, error.format_message(), _usage_hint(error))
+        context = getattr(error, "ctx", None)
+        draw_error(console, error.format_message(), f"See {context.command_path} --help." if context else "")
         return error.exit_code
     if isinstance(error, MemoryError):
         draw_error(console, "There is not enough memory.", "Give a smaller --batch-tokens, or less input.")
@@ -196,15 +169,6 @@ def _report(error: Exception) -> int:
         "This is a fault of ce-rerank. Run it again with --debug, and report what it prints.",
     )
     return CeRerankError.exit_code
-
-
-def _usage_hint(error: typer.TyperException) -> str:
-    context = getattr(error, "ctx", None)
-    return f"See {context.command_path} --help." if context is not None else ""
-
-
-def _asked_for_traceback(args: Sequence[str]) -> bool:
-    return "--debug" in args[: args.index("--") if "--" in args else None]
 
 
 def _forget_stdout() -> None:

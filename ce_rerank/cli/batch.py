@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 import typer
 
@@ -21,10 +21,9 @@ from ..formats.rows import WriteOptions
 from ..formats.source import Source, is_pipe_or_device
 from ..formats.writers import BatchFormat
 from ..types import RankOptions
-from .commands import option
+from .commands import option_field
 from .console import Activity, describe_progress, show_messages
 from .options import (
-    FROM,
     INPUT,
     OUTPUT,
     InputOptions,
@@ -54,6 +53,71 @@ _FORMATS = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class SourceOptions:
+    """Where queries and their candidates come from, besides INPUT."""
+
+    panel: ClassVar = INPUT
+    run: str | None = option_field(
+        None, metavar="RUN", help="Rank the documents of a TREC run; takes --queries and --corpus."
+    )
+    queries: str | None = option_field(
+        None,
+        metavar="FILE",
+        help="The texts of queries that are named by id: JSONL or TSV, as BEIR has them.",
+    )
+    corpus: list[str] | None = option_field(
+        None, metavar="FILE",
+        help="The documents of --run, or those to search with --bm25: JSONL or TSV, as BEIR has them. "
+        "Repeatable.",
+    )  # fmt: skip
+    source_format: Literal["jsonl", "json", "csv", "tsv", "parquet"] | None = option_field(
+        None, "--from", help="The format. Default: by suffix, else by the first bytes."
+    )
+    query_field: str | None = option_field(
+        None, metavar="NAME", help="The field with the query. Default: query or question."
+    )
+    documents_field: str | None = option_field(
+        None, metavar="NAME",
+        help="The field with the list of documents. Default: documents, passages, hits or the like.",
+    )  # fmt: skip
+    on_error: OnError = option_field(
+        "stop",
+        help="A row that cannot be ranked: stop there, or skip it and write it to OUTPUT.errors.jsonl.",
+    )
+    shard: str | None = option_field(
+        None, metavar="I/N", help="Rank every N-th query, from the I-th on: one of N parts of a job."
+    )
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What is done with the results, and where the work is done."""
+
+    panel: ClassVar = OUTPUT
+    to: BatchFormat | None = option_field(
+        None, help="jsonl: a row a query; rows: a row a document. Default: by suffix of -o, else jsonl."
+    )
+    resume: bool = option_field(False, help="Go on with an output that was cut off.")
+    ray: bool = option_field(
+        False, help="Rank on many GPUs or machines, by Ray Data; OUTPUT is a folder of part files."
+    )
+    ray_address: str | None = option_field(
+        None, metavar="ADDRESS", help="The Ray cluster. Default: one is started on this machine, and ended."
+    )
+    workers: int | None = option_field(
+        None, metavar="N", min=1,
+        help="With --ray: how many rank at a time. Default: one a GPU, or one a machine without GPUs.",
+    )  # fmt: skip
+    run_name: str = option_field("ce-rerank", metavar="NAME", help="The last column of a TREC run.")
+    qrels: str | None = option_field(
+        None, metavar="QRELS", help="Show measures before and after; without -o, nothing else."
+    )
+    measure: list[str] | None = option_field(
+        None, metavar="NAME", help="A measure for --qrels, by its name in ir_measures. Repeatable."
+    )
+
+
 def batch(
     inputs: Annotated[
         list[str] | None,
@@ -62,123 +126,42 @@ def batch(
         ),
     ] = None,
     *,
-    run: Annotated[
-        str | None,
-        option(
-            "--run", panel=INPUT, metavar="RUN",
-            help="Rank the documents of a TREC run; takes --queries and --corpus.",
-        ),
-    ] = None,
-    queries: Annotated[
-        str | None,
-        option(
-            "--queries", panel=INPUT, metavar="FILE",
-            help="The texts of queries that are named by id: JSONL or TSV, as BEIR has them.",
-        ),
-    ] = None,
-    corpus: Annotated[
-        list[str] | None,
-        option(
-            "--corpus", panel=INPUT, metavar="FILE",
-            help="The documents of --run, or those to search with --bm25: JSONL or TSV, as BEIR has them. "
-            "Repeatable.",
-        ),
-    ] = None,
-    source_format: Annotated[Literal["jsonl", "json", "csv", "tsv", "parquet"] | None, FROM] = None,
+    sources: SourceOptions,
     fields: InputOptions,
-    query_field: Annotated[
-        str | None,
-        option(
-            "--query-field", panel=INPUT, metavar="NAME",
-            help="The field with the query. Default: query or question.",
-        ),
-    ] = None,
-    documents_field: Annotated[
-        str | None,
-        option(
-            "--documents-field", panel=INPUT, metavar="NAME",
-            help="The field with the list of documents. Default: documents, passages, hits or the like.",
-        ),
-    ] = None,
-    on_error: Annotated[
-        OnError,
-        option(
-            "--on-error", panel=INPUT,
-            help="A row that cannot be ranked: stop there, or skip it and write it to OUTPUT.errors.jsonl.",
-        ),
-    ] = "stop",
-    shard: Annotated[
-        str | None,
-        option(
-            "--shard", panel=INPUT, metavar="I/N",
-            help="Rank every N-th query, from the I-th on: one of N parts of a job.",
-        ),
-    ] = None,
     selection: SelectionOptions,
-    to: Annotated[
-        BatchFormat | None,
-        option(
-            "--to", panel=OUTPUT,
-            help="jsonl: a row a query; rows: a row a document. Default: by suffix of -o, else jsonl.",
-        ),
-    ] = None,
     output: OutputOptions,
-    resume: Annotated[
-        bool, option("--resume", panel=OUTPUT, help="Go on with an output that was cut off.")
-    ] = False,
-    ray: Annotated[
-        bool,
-        option(
-            "--ray", panel=OUTPUT,
-            help="Rank on many GPUs or machines, by Ray Data; OUTPUT is a folder of part files.",
-        ),
-    ] = False,
-    ray_address: Annotated[
-        str | None,
-        option(
-            "--ray-address", panel=OUTPUT, metavar="ADDRESS",
-            help="The Ray cluster. Default: one is started on this machine, and ended.",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        option(
-            "--workers", panel=OUTPUT, metavar="N", min=1,
-            help="With --ray: how many rank at a time. Default: one a GPU, or one a machine without GPUs.",
-        ),
-    ] = None,
-    run_name: Annotated[
-        str, option("--run-name", panel=OUTPUT, metavar="NAME", help="The last column of a TREC run.")
-    ] = "ce-rerank",
-    qrels: Annotated[
-        str | None,
-        option(
-            "--qrels", panel=OUTPUT, metavar="QRELS",
-            help="Show measures before and after; without -o, nothing else.",
-        ),
-    ] = None,
-    measure: Annotated[
-        list[str] | None,
-        option(
-            "--measure", panel=OUTPUT, metavar="NAME",
-            help="A measure for --qrels, by its name in ir_measures. Repeatable.",
-        ),
-    ] = None,
+    options: JobOptions,
     model: ModelOptions,
     messages: MessageOptions,
-) -> int:  # fmt: skip
+) -> int:
     """Rank the documents of many queries.
 
     Results go to stdout as they are made, or to --output, which can be continued when it was cut off.
     """
-    if measure and qrels is None:
-        raise UsageError("--measure needs judgements to measure by.", hint="Give --qrels QRELS.")
-    path = output.output
-    if not ray and (ray_address is not None or workers is not None):
-        given = "--workers" if ray_address is None else "--ray-address"
-        raise UsageError(f"{given} is about --ray, which is not given.", hint="Give --ray, too.")
-    format = cast(BatchFormat, to or format_of_output(None if ray else path, _FORMATS, "jsonl"))
-    if not inputs and run is None and not corpus and not sys.stdin.isatty():
+    path, run, qrels, measure = output.output, sources.run, options.qrels, options.measure
+    is_about_ray = options.ray_address is not None or options.workers is not None
+    _refuse(
+        (bool(measure) and qrels is None, "--measure needs judgements to measure by.", "Give --qrels QRELS."),
+        (
+            is_about_ray and not options.ray,
+            "--ray-address and --workers are about --ray.",
+            "Give it, too.",
+        ),
+        (options.ray and bool(qrels), "--qrels does not go with --ray.", "Give the parts to evaluate."),
+    )
+    if qrels is not None:
+        is_stream = run is not None and (run == "-" or is_pipe_or_device(Path(run)))
+        is_read_once = path is not None and is_written_directly(path)
+        _refuse(
+            (is_stream, "--qrels reads the run twice, and it can be read once.", "Put it into a file first."),
+            (sources.shard is not None, "--qrels measures a whole run, and --shard ranks a part of it.",
+             "Measure all parts together: ce-rerank evaluate RUN RERANKED --qrels QRELS."),
+            (is_read_once, "--qrels reads the output again, and it is no file.", "Name one with --output."),
+        )  # fmt: skip
+    format = cast(
+        BatchFormat, options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl")
+    )
+    if not inputs and run is None and not sources.corpus and not sys.stdin.isatty():
         inputs = ["-"]
     weights = selection.blend_weights()
     if len(weights) > 1 and qrels is not None and path is None:
@@ -186,32 +169,32 @@ def batch(
         ranking = replace(selection, blend=None, scores="logit", top_k=None, min_score=None).rank_options()
     else:
         ranking = selection.rank_options()
-    job = _Job(
-        inputs or [], run, queries, corpus or [], query_field, documents_field,
-        fields.read_options(source_format), ranking,
-        WriteOptions(
-            not output.no_text, output.details, run_name,
-            first_stage_names=selection.first_stage_names(details=output.details),
-        ),
-        model, shard, resume, on_error == "skip",
+    writing = WriteOptions(
+        not output.no_text, output.details, options.run_name,
+        first_stage_names=selection.first_stage_names(details=output.details),
     )  # fmt: skip
+    reading = fields.read_options(sources.source_format)
+    job = _Job(inputs or [], sources, reading, ranking, writing, model, path, format, options.resume)
     with show_messages(messages) as activity:
-        if ray:
-            if qrels is not None:
-                raise UsageError(
-                    "--qrels does not go with --ray.", hint="Give the parts to ce-rerank evaluate."
-                )
-            return job.do_by_ray(path, format, activity, ray_address, workers)
+        if options.ray:
+            return job.do_by_ray(activity, options.ray_address, options.workers)
         if qrels is None:
-            return job.do(path, format, activity)
+            return job.do(activity)
         from .evaluate import Gains
 
         activity.stage("Reading the judgements")
-        gains = Gains.read(run, qrels, measure, weights, output=path, shard=shard)
-        code = job.do(path, format, activity, gains)
+        gains = Gains.read(run, qrels, measure, weights, path)
+        code = job.do(activity, gains)
         activity.stop()
         gains.draw(path)
         return code
+
+
+def _refuse(*faults: tuple[bool, str, str]) -> None:
+    """Raise UsageError for the first fault that is there; each has a message and a hint."""
+    for is_there, message, hint in faults:
+        if is_there:
+            raise UsageError(message, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,40 +202,35 @@ class _Job:
     """What one command line asks for; `-` among the names is stdin."""
 
     inputs: list[str]
-    run: str | None
-    queries: str | None
-    corpus: list[str]
-    query_field: str | None
-    documents_field: str | None
+    sources: SourceOptions
     reading: ReadOptions
     ranking: RankOptions
     writing: WriteOptions
     model: ModelOptions
-    shard: str | None
+    path: Path | None
+    format: BatchFormat
     resume: bool
-    skip_bad_rows: bool
 
-    def do(
-        self, path: Path | None, format: BatchFormat, activity: Activity, gains: Gains | None = None
-    ) -> int:
+    @property
+    def skip_bad_rows(self) -> bool:
+        """Whether rows that cannot be ranked are left out."""
+        return self.sources.on_error == "skip"
+
+    def do(self, activity: Activity, gains: Gains | None = None) -> int:
         """Rank into a file, to stdout, or without one for `gains` to measure; return the exit code."""
         from ..batch.output import FileOutput, StreamOutput
         from ..batch.resume import UnfinishedFile, require_other_files
         from ..batch.run import WHOLE, Shard, rank_batch
         from ..reranker import Reranker
 
-        self._require_sense()
-        names = [name for name in (*self.inputs, self.run, self.queries, *self.corpus) if name is not None]
-        if names.count("-") > 1:
-            raise UsageError("stdin is named more than once.", hint="Give - once.")
+        sources, path, format = self.sources, self.path, self.format
         is_stream = path is None or is_written_directly(path)
-        if self.resume and is_stream:
-            raise UsageError(
-                "--resume goes on with a file, and none is named.", hint="Name it with --output."
-            )
+        others = (sources.run, sources.queries, *(sources.corpus or ()))
+        names = [*self.inputs, *filter(None, others)]
+        self._require_sense(names, is_stream=is_stream)
         if path is not None:
             require_other_files(path, names)
-        shard = WHOLE if self.shard is None else Shard.parse(self.shard)
+        shard = WHOLE if sources.shard is None else Shard.parse(sources.shard)
         with ExitStack() as stack:
             file: UnfinishedFile | None = None
             if path is not None and not is_stream:
@@ -266,7 +244,7 @@ class _Job:
             output: BatchOutput
             if file is not None:
                 sizes = [_source(name).size_bytes for name in names]
-                output = FileOutput(file, format, options, self._settings(format, reranker.info), sizes)
+                output = FileOutput(file, format, options, self._settings(reranker.info), sizes)
                 if output.progress.items:
                     log.info("%s: going on after %s queries.", path, f"{output.progress.tally.queries:,}")
             elif gains is not None:
@@ -296,31 +274,24 @@ class _Job:
             log.warning("%s left out%s.", rows, "" if errors is None else f"; see {errors}")
         return ROWS_LEFT_OUT if tally.bad_rows else 0
 
-    def do_by_ray(
-        self,
-        path: Path | None,
-        format: BatchFormat,
-        activity: Activity,
-        address: str | None,
-        workers: int | None,
-    ) -> int:
+    def do_by_ray(self, activity: Activity, address: str | None, workers: int | None) -> int:
         """Rank into the part files of a folder; return the exit code."""
-        if self.run is not None or self.queries is not None or self.corpus:
-            raise UsageError(
-                "--ray ranks rows, and there is a run, a corpus or a file of queries.",
-                hint="Leave out --ray, or write the rows of queries with their documents first.",
-            )
-        if self.shard is not None:
-            raise UsageError("--ray shares the work out by itself.", hint="Leave out --shard.")
-        if path is None or not self.inputs or "-" in self.inputs:
-            raise UsageError("--ray needs files and a folder.", hint="Give INPUT... --output FOLDER.")
+        sources = self.sources
+        of_corpus = bool(sources.run or sources.queries or sources.corpus)
+        is_unnamed = self.path is None or not self.inputs or "-" in self.inputs
+        _refuse(
+            (of_corpus, "--ray ranks rows, not a run or a corpus.", "Leave out --ray."),
+            (sources.shard is not None, "--ray shares the work out by itself.", "Leave out --shard."),
+            (is_unnamed, "--ray needs files and a folder.", "Give INPUT... --output FOLDER."),
+        )
         from ..batch.run import Progress, RankedPool, Tally
         from ..batch.units import FileJob, Report
         from ..ray import rank_files
 
         job = FileJob(
-            self.inputs, str(path), format, self.reading, self.ranking, self.writing, as_keywords(self.model),
-            self.query_field, self.documents_field, self.skip_bad_rows, __version__,
+            self.inputs, str(self.path), self.format, self.reading, self.ranking, self.writing,
+            as_keywords(self.model), sources.query_field, sources.documents_field, self.skip_bad_rows,
+            __version__,
         )  # fmt: skip
         meter = _Meter(activity, Tally())
         shown = 0
@@ -335,53 +306,58 @@ class _Job:
 
         activity.stage("Starting the workers")
         done = rank_files(job, address=address, workers=workers, resume=self.resume, on_report=show)
-        return self._end(done.tally, done.max_length, f"{path}/errors-*")
+        return self._end(done.tally, done.max_length, f"{self.path}/errors-*")
 
-    def _require_sense(self) -> None:
+    def _require_sense(self, names: list[str], *, is_stream: bool) -> None:
         """Raise UsageError for what does not go together."""
-        of_corpus = self.run is not None or bool(self.corpus)
-        if not of_corpus and not self.inputs:
-            raise UsageError("There is no input.", hint="Name files, - for stdin, or a run with --run.")
-        if self.run is not None and self.ranking.bm25 is not None:
-            raise UsageError("Both --run and --bm25 name candidates.", hint="Give one of them.")
-        if self.corpus and self.run is None and self.ranking.bm25 is None:
-            raise UsageError(
+        run, queries, corpus = self.sources.run, self.sources.queries, self.sources.corpus
+        of_corpus = run is not None or bool(corpus)
+        searches = self.ranking.bm25 is not None
+        missing = "--queries" if queries is None else "--corpus"
+        names_fields = bool(self.sources.query_field or self.sources.documents_field)
+        _refuse(
+            (not of_corpus and not self.inputs, "There is no input.", "Name files, or - for stdin."),
+            (run is not None and searches, "Both --run and --bm25 name candidates.", "Give one of them."),
+            (
+                of_corpus and run is None and not searches,
                 "--corpus has documents, and nothing says which are candidates.",
-                hint="Give --run RUN, or --bm25 N to search it.",
-            )
-        if of_corpus and self.inputs:
-            raise UsageError("There are both INPUT and a run or corpus.", hint="Give one of them.")
-        if of_corpus and (self.queries is None or not self.corpus):
-            missing = "--queries" if self.queries is None else "--corpus"
-            raise UsageError(
-                f"--run has ids and no texts, and there is no {missing}."
-                if self.run
-                else f"--corpus is searched for queries, and there is no {missing}.",
-                hint=f"Give {missing} FILE.",
-            )
-        if of_corpus and (self.query_field or self.documents_field):
-            raise UsageError(
+                "Give --run RUN, or --bm25 N to search it.",
+            ),
+            (
+                of_corpus and bool(self.inputs),
+                "There are INPUT and a run or corpus.",
+                "Give one of them.",
+            ),
+            (
+                of_corpus and (queries is None or not corpus),
+                f"--run and --bm25 take queries and a corpus, and there is no {missing}.",
+                f"Give {missing} FILE.",
+            ),
+            (
+                of_corpus and names_fields,
                 "--query-field and --documents-field are about rows, and there are none.",
-                hint="Leave them out.",
-            )
+                "Leave them out.",
+            ),
+            (names.count("-") > 1, "stdin is named more than once.", "Give - once."),
+            (self.resume and is_stream, "--resume goes on with a file.", "Name it with --output."),
+        )
 
     def _open_reader(self, *, for_trec: bool) -> CandidateReader:
         """Return what reads the candidates; raise InputError for a file that cannot be opened."""
         from ..batch.first_stage import CorpusCandidates
         from ..batch.read import RowCandidates
 
-        inputs, corpus = (list(map(_source, names)) for names in (self.inputs, self.corpus))
-        queries = None if self.queries is None else _source(self.queries)
+        sources = self.sources
+        inputs, corpus = (list(map(_source, names)) for names in (self.inputs, sources.corpus or []))
+        queries = None if sources.queries is None else _source(sources.queries)
         reader: RowCandidates | CorpusCandidates
         if corpus and queries is not None:
-            first_stage = self._build_index if self.run is None else _source(self.run)
-            reader = CorpusCandidates(
-                first_stage, queries, corpus, self.reading, skip_bad_rows=self.skip_bad_rows
-            )
+            first_stage = self._build_index if sources.run is None else _source(sources.run)
+            reader = CorpusCandidates(first_stage, queries, corpus, self.reading)
         else:
             reader = RowCandidates(
                 inputs, self.reading, queries=queries, for_trec=for_trec,
-                query_field=self.query_field, documents_field=self.documents_field,
+                query_field=sources.query_field, documents_field=sources.documents_field,
             )  # fmt: skip
         for source in reader.sources:
             # A pipe cannot be opened twice.
@@ -396,7 +372,7 @@ class _Job:
         index = Bm25Index(texts, language=self.ranking.bm25_language)
         return lambda query: index.search(query, self.ranking.bm25 or 0)
 
-    def _settings(self, format: str, info: EngineInfo) -> dict[str, Any]:
+    def _settings(self, info: EngineInfo) -> dict[str, Any]:
         """Return what the bytes of the output depend on, besides the input.
 
         Not --batch-tokens and --threads: another value is what a run that lacks memory needs.
@@ -420,10 +396,10 @@ class _Job:
             "--id-field": self.reading.id_field,
             "--columns": list(self.reading.columns),
             "--delimiter": self.reading.delimiter,
-            "--query-field": self.query_field,
-            "--documents-field": self.documents_field,
-            "--shard": self.shard,
-            "--to": format,
+            "--query-field": self.sources.query_field,
+            "--documents-field": self.sources.documents_field,
+            "--shard": self.sources.shard,
+            "--to": self.format,
             "--no-text": not self.writing.with_text,
             "--details": self.writing.details,
             "--run-name": self.writing.run_name,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,8 @@ from ..formats.documents import InputFormat, ReadOptions, read_documents
 from ..formats.source import Source
 from .commands import option
 from .console import Activity, show_messages, stdout_console
-from .options import FROM, InputOptions, MessageOptions, ModelOptions, as_keywords
+from .doctor import answer_part, run_part
+from .options import FROM, InputOptions, MessageOptions, ModelOptions, as_arguments, as_keywords
 
 log = logging.getLogger("ce_rerank")
 
@@ -38,7 +40,6 @@ _CHOICES = {
     "mps": (("torch", "fp32"), ("torch", "fp16")),
     "cuda": (("torch", "fp32"), ("torch", "bf16"), ("torch", "fp16")),
 }
-_ERRORS = {kind.__name__: kind for kind in (UsageError, InputError, UnavailableError)}
 _SENTENCES = (
     "The harbour master writes the height of the tide into a ledger twice a day.",
     "Bees find their way home by the angle of the sun, and by memory when it is overcast.",
@@ -55,23 +56,6 @@ _SENTENCES = (
     "Her grandfather repaired clocks and could name the town's church bells with his eyes shut.",
     "The library lends seeds in spring and takes them back in autumn.",
     "A kite flies steadier with a longer tail, but it climbs more slowly.",
-    "Compressed air drives the drill, and the same hose blows the dust out of the hole.",
-    "The ferry turns around in a basin that was dug for ships a quarter of its length.",
-    "Cheese ripens in the cellar for a year, turned by hand every week.",
-    "The first telephone line in the valley ran along the fence posts.",
-    "Ravens remember a face that has wronged them for years.",
-    "Concrete goes on hardening long after the formwork has been taken away.",
-    "On clear nights the desert gives back its heat within an hour of sunset.",
-    "The map showed a well where there was only a ring of stones.",
-    "A cello is tuned an octave below a viola, string for string.",
-    "Fog forms over the river when cold air slides down from the hills.",
-    "The committee measured noise at the runway's end for three weeks in June.",
-    "Woollen coats shed rain for a while because of the grease that is left in the fibre.",
-    "Eels cross wet meadows at night to get from one pond to another.",
-    "The archive keeps its photographs on glass in drawers lined with felt.",
-    "Pressing the pedal halfway lets the note fade instead of ending it.",
-    "A mill on this stream ground flour in winter and sawed planks in summer.",
-    "Streetlights that point downwards use less power and leave the stars to be seen.",
 )
 
 Lists = Sequence[tuple[str, list[str]]]
@@ -104,7 +88,7 @@ def bench(
             lists = sample_lists(_QUERIES, _SAMPLE_DOCUMENTS)
         else:
             lists = split_documents(_read_texts(Source.from_name(file), reading))
-        results = [measure.summary() for measure in _measure(model, lists, rounds, activity)]
+        results = _measure(model, lists, rounds, activity)
     if to == "json" or (to is None and not sys.stdout.isatty()):
         json.dump(results, sys.stdout, indent=2)
         sys.stdout.write("\n")
@@ -146,76 +130,61 @@ def _read_texts(source: Source, reading: ReadOptions) -> list[str]:
     return texts
 
 
-@dataclass
-class _Measure:
-    """What one engine at one precision gave, round after round."""
-
-    engine: str
-    precision: str
-    start_seconds: list[float] = field(default_factory=list)
-    elapsed_seconds: list[float] = field(default_factory=list)
-    scores: list[list[float]] = field(default_factory=list)
-    reference: list[list[float]] = field(default_factory=list)
-    peak_memory_bytes: int | None = None
-    device: str = "cpu"
-    packed: bool = False
-
-    def summary(self) -> dict[str, Any]:
-        """Return the medians, and how far the scores are from the reference's."""
-        differences, agreements = compare_scores(self.scores, self.reference)
-        return {
-            "engine": self.engine,
-            "precision": self.precision,
-            "device": self.device,
-            "packed": self.packed,
-            "start_seconds": statistics.median(self.start_seconds),
-            "documents_per_second": len(differences) / statistics.median(self.elapsed_seconds),
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "largest_difference": max(differences),
-            "mean_difference": statistics.fmean(differences),
-            "rank_agreement": statistics.fmean(agreements) if agreements else None,
-        }
-
-
-def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity) -> list[_Measure]:
+def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity) -> list[dict[str, Any]]:
     """Measure every choice that works here, the reference first; in turns, so that all meet one noise."""
     from ..engines.hardware import find_device
 
     device = find_device(model.device)
-    measures: list[_Measure] = []
-    workers: list[tuple[_Worker, list[str]]] = []
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        inputs = _write_inputs(folder, lists)
-        for engine, precision in choose(model, device):
-            activity.stage(f"Loading {engine} {precision}")
-            keywords = as_keywords(model) | {"engine": engine, "precision": precision, "device": device}
-            command = [*inputs, *_as_arguments(keywords)]
+    measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = _write_inputs(Path(folder), lists)
+        keywords = {
+            choice: as_keywords(model) | {"engine": choice[0], "precision": choice[1], "device": device}
+            for choice in choose(model, device)
+        }
+        for choice in keywords:
+            activity.stage(f"Loading {' '.join(choice)}")
             try:
-                with suppress(CeRerankError):  # which the worker raises again, in its own words
-                    time_start(command)  # what is compiled at first use is compiled here, and not measured
-                worker = stack.enter_context(_start_worker(keywords, lists, folder))
-                worker.answer()  # a first round, to warm up
+                # What is compiled at its first use is compiled here, and not measured.
+                time_start([*inputs, *as_arguments(keywords[choice])])
             except CeRerankError as error:
-                if (engine, precision) == _REFERENCE:
+                if choice == _REFERENCE:
                     raise
-                log.warning("%s %s is left out: %s", engine, precision, error.message)
+                log.warning("%s %s is left out: %s", *choice, error.message)
                 continue
-            workers.append((worker, command))
-            measures.append(_Measure(engine, precision))
-        activity.start(total=rounds * len(workers))
+            measured[choice] = []
+        activity.start(total=rounds * len(measured))
         for _ in range(rounds):
-            for measure, (worker, command) in zip(measures, workers, strict=True):
-                answer = worker.answer()
-                measure.elapsed_seconds.append(answer["elapsed_seconds"])
-                measure.peak_memory_bytes = answer["peak_memory_bytes"]
-                measure.scores = answer["scores"]
-                measure.device, measure.packed = answer["device"], answer["packed"]
-                measure.start_seconds.append(time_start(command))
+            for choice, answers in measured.items():
+                setting = {"reranker": keywords[choice], "lists": lists}
+                answer = run_part(__spec__.name, "score", setting)
+                if isinstance(answer, str):
+                    raise CeRerankError(f"{' '.join(choice)} cannot be measured: {answer}")
+                answer["start_seconds"] = time_start([*inputs, *as_arguments(keywords[choice])])
+                answers.append(answer)
                 activity.advance(1)
-    for measure in measures:
-        measure.reference = measures[0].scores
-    return measures
+    reference = measured[_REFERENCE][0]["scores"]
+    return [summarise(*choice, answers, reference) for choice, answers in measured.items()]
+
+
+def summarise(
+    engine: str, precision: str, answers: list[dict[str, Any]], reference: list[list[float]]
+) -> dict[str, Any]:
+    """Return the medians of the rounds, and how far the scores are from the reference's."""
+    differences, agreements = compare_scores(answers[0]["scores"], reference)
+    elapsed_seconds = statistics.median(answer["elapsed_seconds"] for answer in answers)
+    return {
+        "engine": engine,
+        "precision": precision,
+        "device": answers[0]["device"],
+        "packed": answers[0]["packed"],
+        "start_seconds": statistics.median(answer["start_seconds"] for answer in answers),
+        "documents_per_second": len(differences) / elapsed_seconds,
+        "peak_memory_bytes": answers[-1]["peak_memory_bytes"],
+        "largest_difference": max(differences),
+        "mean_difference": statistics.fmean(differences),
+        "rank_agreement": statistics.fmean(agreements) if agreements else None,
+    }
 
 
 def choose(model: ModelOptions, device: str) -> list[tuple[str, str]]:
@@ -228,8 +197,6 @@ def choose(model: ModelOptions, device: str) -> list[tuple[str, str]]:
         choices.append(("openvino", "int8"))
     if kind == "cpu" and has_native_bf16():
         choices.append(("torch", "bf16"))
-    if kind == "cpu" and has_int8():
-        choices.append(("openvino", "int8"))
     asked = [
         (engine, precision)
         for engine, precision in choices
@@ -241,50 +208,6 @@ def choose(model: ModelOptions, device: str) -> list[tuple[str, str]]:
             hint=f"There are {', '.join(' '.join(choice) for choice in choices)}.",
         )
     return [_REFERENCE, *(choice for choice in asked if choice != _REFERENCE)]
-
-
-class _Worker:
-    """A process that scores the same lists whenever it is asked to; see `bench_worker.py`."""
-
-    def __init__(self, process: subprocess.Popen[str], complaints: Path) -> None:
-        self._process = process
-        self._complaints = complaints
-
-    def answer(self) -> dict[str, Any]:
-        """Run a round and return what it gave; raise the error that has ended the process instead."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            said = self._complaints.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise CeRerankError(said[-1] if said else "A process of the measurement ended without a word.")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise _ERRORS.get(answer["kind"], CeRerankError)(answer["error"], hint=answer["hint"])
-        return answer
-
-
-@contextmanager
-def _start_worker(keywords: dict[str, Any], lists: Lists, folder: Path) -> Iterator[_Worker]:
-    complaints = folder / f"{keywords['engine']}-{keywords['precision']}"
-    with (
-        complaints.open("wb") as stderr,
-        subprocess.Popen(
-            [sys.executable, "-m", "ce_rerank.cli.bench_worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, encoding="utf-8",
-        ) as process,
-    ):  # fmt: skip
-        assert process.stdin is not None
-        process.stdin.write(json.dumps({"reranker": keywords, "lists": lists}) + "\n")
-        try:
-            yield _Worker(process, complaints)
-        finally:
-            process.kill()
-            with suppress(BrokenPipeError):
-                process.stdin.close()
 
 
 def _write_inputs(folder: Path, lists: Lists) -> list[str]:
@@ -305,37 +228,22 @@ def time_start(arguments: Sequence[str]) -> float:
     )  # fmt: skip
     seconds = time.perf_counter() - started
     if ended.returncode:
-        raise CeRerankError("A process that ranks a few documents failed.", hint=ended.stderr.strip())
+        message, _, hint = ended.stderr.rpartition("error: ")[2].partition("\n")
+        raise UnavailableError(message, hint=textwrap.dedent(hint).strip())
     return seconds
-
-
-def _as_arguments(keywords: dict[str, Any]) -> list[str]:
-    options = {f"--{name.replace('_', '-')}": value for name, value in keywords.items()}
-    return [name for name, value in options.items() if value is True] + [
-        f"{name}={value}"
-        for name, value in options.items()
-        if value is not None and not isinstance(value, bool)
-    ]
 
 
 def compare_scores(
     scores: list[list[float]], reference: list[list[float]]
 ) -> tuple[list[float], list[float]]:
-    """Return the absolute difference of every score, and Kendall's tau of every query's order.
-
-    A query with one document has no order. Where all scores of a query are equal on one side, tau has no
-    value: it is 1 if they are equal on the other side, too, and 0 if not.
-    """
+    """Return the absolute difference of every score, and Kendall's tau of every query that has an order."""
     from scipy.stats import kendalltau
 
     differences, agreements = [], []
     for ours, theirs in zip(scores, reference, strict=True):
         differences += [abs(our - their) for our, their in zip(ours, theirs, strict=True)]
-        values = len(set(ours)), len(set(theirs))
-        if min(values) > 1:
+        if min(len(set(ours)), len(set(theirs))) > 1:
             agreements.append(float(kendalltau(ours, theirs).statistic))
-        elif len(ours) > 1:
-            agreements.append(float(values[0] == values[1]))
     return differences, agreements
 
 
@@ -368,3 +276,48 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
         "diff: of logits, from torch fp32. tau: Kendall's, of the order.",
         style="dim",
     )
+
+
+def _score(setting: dict[str, Any]) -> dict[str, Any]:
+    """Score some of the lists to warm up and then all by the clock, on the logit scale."""
+    from ..engines.hardware import describe_device
+    from ..reranker import Reranker
+    from ..types import Candidates, Document, Query, RankOptions
+
+    reranker = Reranker(**setting["reranker"])
+    lists = [
+        Candidates(Query(query), [Document(text) for text in documents])
+        for query, documents in setting["lists"]
+    ]
+    options = RankOptions(scores="logit")
+    reranker.rank_lists(lists[:3], options)
+    started = time.perf_counter()
+    rankings = reranker.rank_lists(lists, options)
+    elapsed_seconds = time.perf_counter() - started
+    in_order = [sorted(ranking, key=lambda hit: hit.index) for ranking in rankings]
+    return {
+        "elapsed_seconds": elapsed_seconds,
+        "scores": [[hit.score for hit in hits] for hits in in_order],
+        "peak_memory_bytes": peak_memory_bytes(),
+        "device": describe_device(reranker.info.device),
+        "packed": reranker.info.packed,
+    }
+
+
+def peak_memory_bytes() -> int | None:
+    """Return the most memory that this process has held; None where that is unknown."""
+    # Of Linux's other figure, `ru_maxrss`, the least is what the process held that started this one.
+    with suppress(OSError):
+        found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        if found:
+            return 1024 * int(found[1])
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    answer_part({"score": _score})

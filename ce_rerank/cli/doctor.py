@@ -1,7 +1,7 @@
 """`ce-rerank doctor`: what is here, what it can do, and whether ranking works.
 
-No part takes another along when it fails: what may crash runs in a process of its own, as `python -m` of this
-module with the part's name and the keywords of `Reranker`, and what cannot be examined is a finding, too.
+No part takes another along when it fails: what may crash runs in a process of its own, and what cannot be
+examined is a finding, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -30,7 +30,7 @@ from .. import __version__
 from ..errors import CeRerankError, UnavailableError
 from .commands import option
 from .console import describe_size, draw_message, show_messages, stdout_console
-from .options import MessageOptions, ModelOptions, as_keywords
+from .options import MessageOptions, ModelOptions, as_arguments, as_keywords
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,6 +113,9 @@ def examine(keywords: dict[str, Any], announce: Callable[[str], None]) -> Iterat
 
     `keywords` are those of `Reranker`; `announce` is told what is being looked at.
     """
+    from ..models.hub import hub_cache_folder
+    from ..models.store import CACHE_VARIABLE, cache_folder
+
     found: dict[str, Finding] = {}
     areas: dict[str, Callable[[], Finding]] = {
         "versions": find_versions,
@@ -120,8 +123,8 @@ def examine(keywords: dict[str, Any], announce: Callable[[str], None]) -> Iterat
         "gpu": find_gpus,
         "torch": lambda: find_torch(found["gpu"].facts.get("gpus", [])),
         "openvino": find_openvino,
-        "cache": find_our_cache,
-        "hub's cache": find_hub_cache,
+        "cache": lambda: find_cache("cache", cache_folder(), CACHE_VARIABLE),
+        "hub's cache": lambda: find_cache("hub's cache", hub_cache_folder(), "HF_HUB_CACHE"),
         "hub": lambda: find_hub(offline=keywords["offline"]),
         "model": lambda: find_model(keywords, with_hub=found["hub"].facts.get("reachable") is True),
         "self-test": lambda: try_ranking(keywords, found["model"]),
@@ -153,21 +156,13 @@ def find_cpu() -> Finding:
     from ..engines.hardware import count_cpus, cpu_flags, cpu_quota, has_int8, has_native_bf16
 
     flags = [flag for flag in _FLAGS_THAT_MATTER if flag in cpu_flags()]
-    cores, quota, name = count_cpus(), cpu_quota(), _name_cpu()
-    facts = {
-        "name": name,
-        "cores": cores,
-        "quota": quota,
-        "flags": flags,
-        "native_bf16": has_native_bf16(),
-        "int8": has_int8(),
-    }
+    cores, quota, name, bf16, int8 = count_cpus(), cpu_quota(), _name_cpu(), has_native_bf16(), has_int8()
+    facts = {"name": name, "cores": cores, "quota": quota, "flags": flags, "native_bf16": bf16, "int8": int8}
     text = f"{cores} core{'s' * (cores > 1)} of {name}"
     if quota is not None:
         text += f" (the container's quota is {quota:g})"
     text += f"; {', '.join(flags) or 'no instruction sets are known'}; bf16 "
-    text += "runs natively" if has_native_bf16() else "is not native"
-    text += ", int8 can be had" if has_int8() else ", there is no int8"
+    text += f"{'runs natively' if bf16 else 'is not native'}, int8 is {'' if int8 else 'un'}available"
     return Finding("cpu", "green", text, "", facts)
 
 
@@ -191,7 +186,7 @@ def find_gpus() -> Finding:
 
 def find_torch(gpus: list[str]) -> Finding:
     """Find what torch can do here, and whether it can use the GPUs."""
-    answer = run_part("torch", {}, _LOAD_SECONDS)
+    answer = run_part(__spec__.name, "torch", {}, _LOAD_SECONDS)
     if isinstance(answer, str):
         remedy = "pip install --force-reinstall torch"
         return Finding("torch", "yellow", f"It cannot be loaded: {answer}", remedy)
@@ -207,7 +202,7 @@ def find_openvino() -> Finding:
     """Find what OpenVINO can do here."""
     from ..engines.hardware import has_int8, has_native_bf16
 
-    answer = run_part("openvino", {}, _LOAD_SECONDS)
+    answer = run_part(__spec__.name, "openvino", {}, _LOAD_SECONDS)
     if isinstance(answer, str):
         remedy = "pip install --force-reinstall openvino"
         return Finding("openvino", "yellow", f"It cannot be loaded: {answer}", remedy)
@@ -218,22 +213,6 @@ def find_openvino() -> Finding:
         precisions.append("int8")
     text = f"encoders with one label, compiled; on cpu in {', '.join(precisions)}"
     return Finding("openvino", "green", text, "", {**answer, "precisions": precisions})
-
-
-def find_hub_cache() -> Finding:
-    """Find what is in the hub's cache, and whether more can be written."""
-    from ..models.hub import hub_cache_folder, list_cached_names
-
-    finding = find_cache("hub's cache", hub_cache_folder(), "HF_HUB_CACHE")
-    finding.facts["models"] = len(list_cached_names())
-    return finding
-
-
-def find_our_cache() -> Finding:
-    """Find what is in our own cache, and whether more can be written."""
-    from ..models.store import CACHE_VARIABLE, cache_folder
-
-    return find_cache("cache", cache_folder(), CACHE_VARIABLE)
 
 
 def find_cache(area: str, folder: Path, variable: str) -> Finding:
@@ -251,9 +230,8 @@ def find_cache(area: str, folder: Path, variable: str) -> Finding:
             pass
     except OSError as error:
         text += f", which cannot be written: {error.strerror or error}."
-        return Finding(
-            area, "yellow", text, f"Mend its permissions, {elsewhere}", {**facts, "writable": False}
-        )
+        facts["writable"] = False
+        return Finding(area, "yellow", text, f"Mend its permissions, {elsewhere}", facts)
     facts |= {"writable": True, "free_bytes": free_bytes}
     text += f"; {describe_size(free_bytes)} are free."
     if free_bytes < _LITTLE_ROOM:
@@ -283,11 +261,8 @@ def find_hub(*, offline: bool) -> Finding:
 def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     """Find whether the model is here, and compiled."""
     from ..engines.openvino.cache import find_compiled, find_obstacle
-    from ..models.catalog import OFFLINE_NAME, resolve_alias
-    from ..models.hub import find_snapshot
     from ..models.offline import INSTALL_HINT
     from ..models.store import default_model, resolve_checkpoint
-    from ..models.store import find_model as find_entry
 
     name = keywords["model"] or default_model()
     named = {key: keywords[key] for key in ("revision", "trust_remote_code", "allow_pickle")}
@@ -295,21 +270,13 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     try:
         checkpoint = resolve_checkpoint(name, offline=True, **named)
     except UnavailableError as error:
-        if find_entry(name) is None or name == OFFLINE_NAME:
-            return Finding("model", "red", error.message, error.hint, facts)
-        cached = find_snapshot(resolve_alias(name), named["revision"])
-        trust = {"allow_pickle": named["allow_pickle"], "with_code": named["trust_remote_code"]}
-        fault = cached.find_fault(**trust) if cached else None
-        at_revision = f" at revision {named['revision']!r}" if named["revision"] else ""
-        text = f"{name} {fault.cause}." if fault else f"{name} is not here{at_revision}."
-        remedy = INSTALL_HINT if keywords["model"] is None else error.hint
-        if fault and "pickle" in fault.hint:
-            remedy = fault.hint
-        elif with_hub:
-            switches = [f"--{key.replace('_', '-')}" for key, value in named.items() if value is True]
-            revision = ["--revision", named["revision"]] if named["revision"] else []
-            remedy = shlex.join(["ce-rerank", "models", "pull", name, *revision, *switches])
-        return Finding("model", "red", text, remedy, facts)
+        cause, is_of_hub, _ = error.message.partition(", and --offline")  # which we gave, and no user
+        remedy = error.hint
+        if is_of_hub and with_hub:
+            remedy = shlex.join(["ce-rerank", "models", "pull", name, *as_arguments(named)])
+        elif is_of_hub and keywords["model"] is None:
+            remedy = INSTALL_HINT
+        return Finding("model", "red", f"{cause.rstrip('.')}.", remedy, facts)
     facts |= {"here": True, "folder": str(checkpoint.folder), "revision": checkpoint.revision}
     compiled = find_compiled(checkpoint)
     reason = None if compiled else find_obstacle(checkpoint)
@@ -322,7 +289,7 @@ def try_ranking(keywords: dict[str, Any], model: Finding) -> Finding:
     """Rank three documents in a process of its own, and check the order and the golden scores."""
     if model.status == "red":
         return Finding("self-test", "red", "Nothing was ranked: there is no model.", model.remedy)
-    answer = run_part("rank", {**keywords, "offline": True}, _RANK_SECONDS)
+    answer = run_part(__spec__.name, "rank", {**keywords, "offline": True}, _RANK_SECONDS)
     if isinstance(answer, str):
         remedy = "Run `ce-rerank -v QUERY DOCUMENT` to see more."
         return Finding("self-test", "red", f"Ranking fails: {answer}", remedy)
@@ -354,20 +321,31 @@ def _find_fault(answer: dict[str, Any]) -> str | None:
     return find_infidelity(np.array(expected, np.float32), np.array(scores, np.float32), precision)
 
 
-def run_part(part: str, keywords: dict[str, Any], seconds: float) -> dict[str, Any] | str:
-    """Run a part in a process of its own; return what it found, or why it failed."""
-    command = [sys.executable, "-m", __spec__.name, part, json.dumps(keywords)]
+def run_part(
+    module: str, part: str, setting: dict[str, Any], seconds: float | None = None
+) -> dict[str, Any] | str:
+    """Run a part of a module in a process of its own; return what it found, or why it failed."""
+    command = [sys.executable, "-m", module, part]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, encoding="utf-8")
+        done = subprocess.run(
+            command, input=json.dumps(setting), capture_output=True, timeout=seconds, encoding="utf-8"
+        )
     except subprocess.TimeoutExpired:
         return f"no answer within {seconds:g} seconds."
     if done.returncode < 0:
         return f"the process was ended by {signal.Signals(-done.returncode).name}."
-    lines = done.stderr.strip().splitlines()
     if done.returncode:
-        return lines[-1] if lines else f"the process ended with {done.returncode}, without a word."
+        return (done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}."])[-1]
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
+
+
+def answer_part(parts: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]) -> None:
+    """Answer what `run_part` asks, in its process."""
+    try:
+        print(json.dumps(parts[sys.argv[1]](json.load(sys.stdin))))
+    except CeRerankError as error:
+        sys.exit(str(error))
 
 
 def _load_torch(keywords: dict[str, Any]) -> dict[str, Any]:
@@ -384,10 +362,7 @@ def _load_openvino(keywords: dict[str, Any]) -> dict[str, Any]:
     from ..engines.openvino.runtime import load_runtime
 
     core = load_runtime().Core()
-    return {
-        "cpu": core.get_property("CPU", "FULL_DEVICE_NAME"),
-        "capabilities": list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
-    }
+    return {"capabilities": list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))}
 
 
 def _rank(keywords: dict[str, Any]) -> dict[str, Any]:
@@ -424,5 +399,4 @@ def _rank(keywords: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    _PARTS = {"torch": _load_torch, "openvino": _load_openvino, "rank": _rank}
-    print(json.dumps(_PARTS[sys.argv[1]](json.loads(sys.argv[2]))))
+    answer_part({"torch": _load_torch, "openvino": _load_openvino, "rank": _rank})

@@ -8,9 +8,9 @@ import math
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -31,18 +31,39 @@ from ..evaluation import (
 from ..evaluation import evaluate as evaluate_runs
 from ..formats.beir import read_queries
 from ..formats.json import encode_utf8
-from ..formats.output import is_written_directly, open_output, require_other_file
-from ..formats.source import Reject, Source, is_pipe_or_device
+from ..formats.output import open_output, require_other_file
+from ..formats.source import Reject, Source
 from ..ranking import blend
 from ..types import Candidates
-from .commands import option
+from .commands import option, option_field
 from .console import show_messages, stdout_console
 from .options import MessageOptions, Output, format_of_output
 
 EvaluationFormat = Literal["table", "json"]
 
-_COMPARED = ("delta", "p_value", "corrected_p_value", "better", "worse", "same")
 _FORMATS = {".txt": "table", ".json": "json"}
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is measured, and where it goes."""
+
+    panel: ClassVar = "Options"
+    columns: str | None = option_field(
+        None, metavar="A,B,C", help="The columns of runs that are not TREC's: qid,pid,rank."
+    )
+    measure: list[str] | None = option_field(
+        None, metavar="NAME",
+        help=f"A measure of ir_measures. Repeatable. Default: {', '.join(DEFAULT_MEASURES)}.",
+    )  # fmt: skip
+    per_query: bool = option_field(
+        False, help="Show the queries that gained and lost most, in the first measure."
+    )
+    queries: str | None = option_field(
+        None, metavar="QUERIES", help="The queries' texts, for --per-query: JSONL or TSV."
+    )
+    to: EvaluationFormat | None = option_field(None, help="Default: by suffix of -o, else table.")
+    output: Output = None
 
 
 def evaluate(
@@ -58,41 +79,20 @@ def evaluate(
         str,
         option("--qrels", metavar="QRELS", help="Judgements: TREC qrels, BEIR's qrels.tsv, JSONL, a table."),
     ],
-    columns: Annotated[
-        str | None,
-        option("--columns", metavar="A,B,C", help="The columns of runs that are not TREC's: qid,pid,rank."),
-    ] = None,
-    measure: Annotated[
-        list[str] | None,
-        option(
-            "--measure",
-            metavar="NAME",
-            help=f"A measure of ir_measures. Repeatable. Default: {', '.join(DEFAULT_MEASURES)}.",
-        ),
-    ] = None,
-    per_query: Annotated[
-        bool, option("--per-query", help="Show the queries that gained and lost most, in the first measure.")
-    ] = False,
-    queries: Annotated[
-        str | None,
-        option("--queries", metavar="QUERIES", help="The queries' texts, for --per-query: JSONL or TSV."),
-    ] = None,
-    to: Annotated[
-        EvaluationFormat | None, option("--to", help="Default: by suffix of -o, else table.")
-    ] = None,
-    output: Output = None,
+    options: EvaluationOptions,
     messages: MessageOptions,
 ) -> None:
     """Measure runs against judgements, and tell what is better from what is luck.
 
     Each run is compared with the first, with the p-value of a paired randomisation test.
     """
+    output, queries, per_query = options.output, options.queries, options.per_query
     read = [name for name in (*runs, qrels, queries) if name is not None]
     if read.count("-") > 1:
         raise UsageError("stdin is named more than once.", hint="Give - once.")
     if output is not None:
         require_other_file(output, read)
-    format = to or format_of_output(output, _FORMATS, "table")
+    format = options.to or format_of_output(output, _FORMATS, "table")
     if queries is not None and not per_query:
         raise UsageError("--queries gives texts to --per-query, which is not there.", hint="Add --per-query.")
     if per_query and format == "table" and len(runs) == 1:
@@ -100,10 +100,10 @@ def evaluate(
             "--per-query shows what a second run gains over the first, and there is one run.",
             hint="Name another run, or see the values of this one with --to json.",
         )
-    names = tuple(columns.split(",")) if columns else ()
+    names = tuple(options.columns.split(",")) if options.columns else ()
     with show_messages(messages) as activity:
         # Before long files are read: a measure that is misspelt, an output that cannot be opened.
-        measures = [str(parsed) for parsed in parse_measures(measure or DEFAULT_MEASURES)]
+        measures = [str(parsed) for parsed in parse_measures(options.measure or DEFAULT_MEASURES)]
         with open_output(output) if output is not None else nullcontext(sys.stdout.buffer) as stream:
             texts = read_queries(Source.from_name(queries)) if queries is not None else {}
             activity.stage(f"Reading {qrels}")
@@ -148,17 +148,14 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: b
         ],
     }
     if per_query:
-        values = {
-            name: list(
-                zip(*(map(_defined, run.by_query[name].tolist()) for run in evaluation.runs), strict=True)
-            )
-            for name in evaluation.measures
-        }
         document["queries"] = [
             {
                 "query_id": query_id,
                 **({"query": texts.get(query_id)} if texts else {}),
-                "values": {name: values[name][place] for name in evaluation.measures},
+                "values": {
+                    name: [_defined(float(run.by_query[name][place])) for run in evaluation.runs]
+                    for name in evaluation.measures
+                },
             }
             for place, query_id in enumerate(evaluation.query_ids)
         ]
@@ -167,10 +164,8 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: b
 
 def _measured(run: MeasuredRun, name: str) -> dict[str, Any]:
     """Return a run's value and, unless it is the first, how it compares."""
-    fields = {"value": _defined(run.values[name])}
-    if name in run.comparisons:
-        fields |= {key: _defined(getattr(run.comparisons[name], key)) for key in _COMPARED}
-    return fields
+    compared = asdict(run.comparisons[name]) if name in run.comparisons else {}
+    return {key: _defined(value) for key, value in {"value": run.values[name], **compared}.items()}
 
 
 def _defined(value: float) -> float | None:
@@ -203,27 +198,8 @@ class Gains:
         measures: Sequence[str] | None,
         weights: list[float],
         output: Path | None,
-        shard: str | None,
     ) -> Gains:
-        """Read the judgements and the run of `batch`, so that their errors come before anything is scored.
-
-        Raises UsageError for what does not go together with `--qrels`.
-        """
-        if run is not None and (run == "-" or is_pipe_or_device(Path(run))):
-            raise UsageError(
-                f"--qrels reads the run twice, and {'stdin' if run == '-' else run} can be read once.",
-                hint="Put it into a file first.",
-            )
-        if shard is not None:
-            raise UsageError(
-                "--qrels measures a whole run, and --shard ranks a part of it.",
-                hint="Measure all parts together: ce-rerank evaluate RUN RERANKED --qrels QRELS.",
-            )
-        if output is not None and is_written_directly(output):
-            raise UsageError(
-                f"--qrels reads the output again, and {output} is not a file.",
-                hint="Name a file with --output, or leave it out to see the measures alone.",
-            )
+        """Read the judgements and the run of `batch`, so that their errors come before anything is scored."""
         if output is not None:
             require_other_file(output, [qrels])
         names = tuple(measures or DEFAULT_MEASURES)

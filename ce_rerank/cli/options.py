@@ -187,6 +187,18 @@ def as_keywords(options: Any) -> dict[str, Any]:
     return {field.name: getattr(options, field.name) for field in fields(options)}
 
 
+def as_arguments(keywords: Mapping[str, Any]) -> list[str]:
+    """Return the arguments that give these values to a command."""
+    arguments = []
+    for name, value in keywords.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            arguments.append(option)
+        elif value is not None and value is not False:
+            arguments.append(f"{option}={value}")
+    return arguments
+
+
 def format_of_output(path: Path | None, formats: Mapping[str, str], default: str) -> str:
     """Return the format that an output's suffix names, or the default where it has none.
 

@@ -58,9 +58,8 @@ def _lay_out(ranking: Ranking, console: Console, details: bool, with_text: bool)
     beside = console.width - margin >= _MIN_TEXT_WIDTH
     if with_text and beside:
         heads[0].append(f"{_GAP}text", "dim")
-    elif console.width < margin - len(_GAP) or with_text:
+    elif with_text:
         margin = columns[0][0].cell_len + len(_GAP)
-        heads = [_fold_head(cells, margin, console.width) for cells in zip(*columns, strict=True)]
     yield heads[0]
     for head, hit, start in zip(heads[1:], ranking, starts, strict=True):
         width = max(console.width - margin, 10)
@@ -70,19 +69,6 @@ def _lay_out(ranking: Ranking, console: Console, details: bool, with_text: bool)
         yield head
         for line in lines:
             yield Text(" " * margin).append_text(line)
-
-
-def _fold_head(cells: Sequence[Text], margin: int, width: int) -> Text:
-    """Join the cells of a head that has a line to itself; the last, an id, goes below if it does not fit."""
-    from rich.text import Text
-
-    head = Text(_GAP).join(cells[:-1])
-    name = cells[-1].copy()
-    name.rstrip()
-    if head.cell_len + len(_GAP) + name.cell_len <= width:
-        return head.append(_GAP).append_text(name)
-    head.rstrip()
-    return head.append("\n" + " " * margin).append_text(name)
 
 
 def _make_columns(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
@@ -12,6 +13,8 @@ from .documents import InputFormat, ReadOptions, choose_format, row_reader
 from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, find_id, missing_id, without_texts
 from .json import encode_json, read_json_rows
 from .source import ROW_BYTES, LookAhead, Readable, Reject, Row, as_source, raise_at_once
+
+log = logging.getLogger("ce_rerank")
 
 _QUERY_IDS = ("_id", "id", *QUERY_ID_FIELDS)
 _QUERY_TEXTS = ("text", "query", "question")
@@ -32,21 +35,13 @@ def read_whole_queries(
     """Read queries by id, with their other fields, in the order of the file; all, or those that are wanted.
 
     A row that cannot be read, has no id or no text, or an id that is there already, is rejected: by default,
-    that raises an InputError naming file and line. Raises InputError for a file without rows.
+    that raises an InputError naming file and line. A file without queries is warned of.
     """
     queries: dict[str, Query] = {}
-    is_empty = True
-
-    def reject_row(error: InputError, text: str) -> None:
-        nonlocal is_empty
-        is_empty = False
-        reject(error, text)
-
     source = as_source(readable)
     with source.open() as stream:
         format = choose_format(source, stream, _LOOK)
-        for row, origin in _rows(format, stream, source.name, reject_row, _LOOK):
-            is_empty = False
+        for row, origin in _rows(format, stream, source.name, reject, _LOOK):
             try:
                 query = _query_of(row, origin)
                 query_id = str(query.id)
@@ -57,8 +52,8 @@ def read_whole_queries(
                 continue
             if wanted is None or query_id in wanted:
                 queries[query_id] = query
-    if is_empty:
-        raise InputError(f"{source.name}: no queries in it.")
+    if not queries and wanted is None:
+        log.warning("%s: no queries in it.", source.name)
     return queries
 
 
@@ -80,8 +75,11 @@ def read_corpus(
             by_usual_names = wanted if options.id_field is None else None
             for row, origin in _rows(format, stream, source.name, reject, options, by_usual_names):
                 try:
-                    doc_id = _id_of(row, options.id_field, origin)
-                    if wanted is not None and doc_id not in wanted:
+                    fields = row if isinstance(row, dict) else {}
+                    doc_id = find_id(fields, options.id_field, origin)
+                    if doc_id is None:
+                        raise missing_id(fields, origin)
+                    if wanted is not None and str(doc_id) not in wanted:
                         continue
                     document = rules.document(row, origin)
                 except InputError as error:
@@ -99,14 +97,6 @@ def _query_of(row: object, origin: str) -> Query:
         raise InputError(f"{origin}: the query has no id.", hint='Give it one in a field "_id".')
     others = {name: value for name, value in fields.items() if name not in (id_name, text_name)}
     return Query(query.text, query.id, others, origin)
-
-
-def _id_of(row: object, id_field: str | None, origin: str) -> str:
-    fields = row if isinstance(row, dict) else {}
-    found = find_id(fields, id_field, origin)
-    if found is None:
-        raise missing_id(fields, origin)
-    return str(found)
 
 
 def _rows(

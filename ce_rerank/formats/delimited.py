@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..types import Ranking
 from .json import encode_json, encode_utf8
 from .rows import INPUT_NAME, RowsOf
-from .source import ROW_BYTES, Lines, LookAhead, Reject, Row, raise_at_once
+from .source import ROW_BYTES, Lines, LookAhead, Reject, Row, raise_at_once, too_large
 
 log = logging.getLogger("ce_rerank")
 
@@ -159,7 +159,7 @@ class _RowLines:
             if of_row:
                 self.size += len(line)
                 if self.size > ROW_BYTES:
-                    raise InputError(f"{self.where}: a quoted field starts in this row and never ends.")
+                    raise too_large(self.where)
             else:
                 self._number, self.size = number, len(line)
             of_row.append(line)
@@ -174,8 +174,6 @@ def _find_delimiter(line: str, columns: int) -> str:
 
 
 def _broken_quotes(error: csv.Error, where: str) -> InputError:
-    if "unexpected end of data" in str(error):
-        return InputError(f"{where}: a quoted field starts in this row and never ends.")
     return InputError(
         f"{where}: broken quotes ({error}).",
         hint='A field that starts with a quote ends with one; quotes inside it are doubled: "say ""so""".',

@@ -47,15 +47,6 @@ class RunLine(NamedTuple):
     run_name: str = ""
 
 
-class Judgement(NamedTuple):
-    """How relevant a document was judged to be for a query; 0 and less is not at all."""
-
-    query_id: str
-    doc_id: str
-    relevance: int
-    line_number: int
-
-
 def read_run(
     readable: Readable, reject: Reject = raise_at_once, columns: Sequence[str] = ()
 ) -> Iterator[RunLine]:
@@ -70,10 +61,12 @@ def read_run(
     yield from _read(readable, _RUN, reject, columns)
 
 
-def read_judgements(readable: Readable, reject: Reject = raise_at_once) -> Iterator[Judgement]:
-    """Read relevance judgements in any form, in the order of the file; see `read_run` for `reject`."""
-    for line in _read(readable, _JUDGEMENTS, reject):
-        yield Judgement(line.query_id, line.doc_id, int(line.score), line.line_number)
+def read_judgements(readable: Readable, reject: Reject = raise_at_once) -> Iterator[RunLine]:
+    """Read relevance judgements in any form, in the order of the file, their grades as whole scores.
+
+    See `read_run` for `reject`.
+    """
+    yield from _read(readable, _JUDGEMENTS, reject)
 
 
 def _as_score(value: Any) -> float:
@@ -272,7 +265,6 @@ class TrecWriter:
         self._stream = stream
         self._run_name = run_name
         self._query_id = query_id
-        self._has_warned = False
 
     def write(self, ranking: Ranking) -> None:
         """Write the ranking's lines; raises InputError for an id that is missing or not one word."""
@@ -284,9 +276,6 @@ class TrecWriter:
             require_run_id(ranked.id, ranked.document.origin or f"document {ranked.index}")
             for ranked in ranking
         ]
-        if len(set(doc_ids)) < len(doc_ids) and not self._has_warned:
-            self._has_warned = True
-            log.warning("Query %s has documents with the same id, which trec_eval refuses.", query_id)
         scores = separate_ties(ranked.score for ranked in ranking)
         lines = (
             f"{query_id} Q0 {doc_id} {ranked.rank} {shortest_float32(score)!r} {self._run_name}\n"
@@ -332,6 +321,7 @@ def separate_ties(scores: Iterable[float]) -> Iterator[float]:
     previous = float("inf")
     for score in falling.tolist():
         if score >= previous:
-            score = float(np.nextafter(np.float32(previous), np.float32("-inf")))
+            with np.errstate(over="ignore"):  # below the lowest float32 is -inf
+                score = float(np.nextafter(np.float32(previous), np.float32("-inf")))
         yield score
         previous = score

@@ -30,11 +30,9 @@ class ResultWriter(Protocol):
 
     def write(self, ranking: Ranking) -> None:
         """Write one ranking."""
-        ...
 
     def close(self) -> None:
         """Write what the format has at its end; not to be called when the writing failed."""
-        ...
 
 
 def require_format(format: str, options: WriteOptions, *, many: bool = False) -> None:

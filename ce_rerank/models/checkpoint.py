@@ -87,9 +87,6 @@ def find_missing(names: Collection[str], *, allow_pickle: bool) -> Fault | None:
     """Return what a model with these files lacks or must not have; None when nothing."""
     safetensors, pickled = _select_weights(names)
     if "config.json" not in names or not any("/" not in name for name in safetensors + pickled):
-        if "adapter_config.json" in names:
-            hint = "Merge it into its base model, and use the result."
-            return Fault("is an adapter, not a whole model", hint)
         if others := sorted(name for name in names if name.endswith(_OTHER_FORMATS)):
             return Fault(f"has only weights of a format that cannot be loaded here ({others[0]})")
         return Fault(f"has no {'model.safetensors' if 'config.json' in names else 'config.json'}")
@@ -391,12 +388,6 @@ class Checkpoint:
             return Fault(cause, _RANKING_HINT, by_fetching=False)
         if len(self.labels) == 1:
             return None
-        if self._has_score_head():
-            return Fault(
-                f"has a head with one output, and its config.json names {len(self.labels)} labels",
-                'Add "id2label": {"0": "LABEL_0"} to its config.json.',
-                by_fetching=False,
-            )
         return Fault(
             f"is a classifier with {len(self.labels)} labels ({', '.join(self.labels)}), not a reranker: it "
             "gives no single score to rank by",

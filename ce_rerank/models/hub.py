@@ -35,7 +35,6 @@ log = logging.getLogger("ce_rerank")
 _ANSWER_SECONDS = 6
 _POLL_SECONDS = 0.2
 _LOGIN_HINT = "log in with `hf auth login`, or set HF_TOKEN"
-_TOKEN_HINT = "Log in again with `hf auth login`, or mend or unset HF_TOKEN."
 _DEFAULT_REVISION = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PREFIX = "models--"
@@ -150,10 +149,9 @@ def fetch_snapshot(
 ) -> Checkpoint:
     """Fetch what is not yet in the cache of the files that it takes to run a model, and check them all.
 
-    A fetch that was cut off continues with the files that are not whole. A file that is not what the hub
-    lists, by its SHA-256, is fetched again.
-    Raises HubUnreachableError when there is no first answer within 6 seconds, and UnavailableError when the
-    answer is no, when the disk is full, or when a file arrives damaged twice.
+    A file that is not what the hub lists, by its SHA-256, is fetched again. Raises HubUnreachableError when
+    there is no first answer within 6 seconds, and UnavailableError when the answer is no, when the disk is
+    full, or when a file arrives damaged twice.
     """
     from huggingface_hub import HfApi, hf_hub_download
 
@@ -168,23 +166,19 @@ def fetch_snapshot(
         # One by one, not by `snapshot_download`, whose threads finish their files after an interrupt.
         files = select_files(sizes, with_code=with_code)
         size = sum(sizes[file] for file in files if not (folder / file).exists())
-        _require_room(size)
         if size:
             log.info("Downloading %s (%.0f MB)", name, max(1, size / 1e6), extra={"stage": True})
         try:
             with _report_growth(repository_folder(name), size, on_progress):
-                for file in files:
-                    hf_hub_download(name, file, revision=commit)
-                for is_last in (False, True):
+                for _ in range(2):
+                    for file in files:
+                        hf_hub_download(name, file, revision=commit)
                     found = HfApi().verify_repo_checksums(name, revision=commit).mismatches
                     damaged = sorted({file["path"] for file in found} & {*files})
-                    for file in damaged:
-                        if is_last:
-                            (folder / file).unlink()
-                        else:
-                            hf_hub_download(name, file, revision=commit, force_download=True)
                     if not damaged:
                         break
+                    for file in damaged:
+                        (folder / file).resolve().unlink()
             # Under the name of its revision, only now that all of it is there: this writes `refs`.
             hf_hub_download(name, "config.json", revision=revision or _DEFAULT_REVISION)
         except Exception as error:
@@ -221,21 +215,8 @@ def _ask_hub(name: str, revision: str | None, answer_seconds: float) -> ModelInf
             raise HubUnreachableError("what answers there is not a hub") from error
         raise _explain(name, revision, error, is_first=True) from error
     if not answers:
-        raise HubUnreachableError(f"no answer within {answer_seconds:g} seconds{_name_proxy()}")
+        raise HubUnreachableError(f"no answer within {answer_seconds:g} seconds")
     return answers[0]
-
-
-def _require_room(size: int) -> None:
-    """Raise UnavailableError when the cache has no room for what is about to be fetched."""
-    cache = hub_cache_folder()
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(cache).free
-        if free < size:
-            needs = f"{size / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
-            raise OSError(errno.ENOSPC, needs)
-    except OSError as error:
-        raise _unwritable(error) from error
 
 
 @contextmanager
@@ -280,18 +261,22 @@ def _explain(name: str, revision: str | None, error: Exception, *, is_first: boo
         return UnavailableError(f"{name} has no revision {revision!r}.", hint=hint)
     if isinstance(error, errors.HfHubHTTPError):
         return _explain_status(name, error.response.status_code, str(error.server_message or ""))
-    if isinstance(error, UnicodeEncodeError):
-        message = "The access token for the hub has characters that no token has."
-        return UnavailableError(message, hint=_TOKEN_HINT)
     if isinstance(error, OSError) and error.errno is not None and not is_first:
-        return _unwritable(error)
-    return HubUnreachableError(_reason(error))
+        return UnavailableError(
+            f"The hub's cache {hub_cache_folder()} cannot be written: {error.strerror or error}.",
+            hint="Make room or mend its permissions, or name another folder with HF_HUB_CACHE.",
+        )
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return HubUnreachableError(_without_password(re.sub(r"^\[Errno -?\d+\] ", "", lines[0]).rstrip(".")))
 
 
 def _explain_status(name: str, status: int, message: str) -> Exception:
     """Return what a status of HTTP means, where the hub names no kind of error."""
     if status == 401 and "credentials" in message.lower():
-        return UnavailableError(f"The hub refuses the access token that it got for {name}.", hint=_TOKEN_HINT)
+        return UnavailableError(
+            f"The hub refuses the access token that it got for {name}.",
+            hint="Log in again with `hf auth login`, or mend or unset HF_TOKEN.",
+        )
     if status in (401, 404):
         suggested = " or ".join(other for other in suggest_names(name) if other.lower() != name.lower())
         advice = f"Did you mean {suggested}?" if suggested else "Check the spelling."
@@ -299,44 +284,7 @@ def _explain_status(name: str, status: int, message: str) -> Exception:
             f"There is no model {name} on {hub_endpoint()}, or it is private.",
             hint=f"{advice} For a private model, {_LOGIN_HINT}. A folder is given as ./{name}",
         )
-    if status == 403:
-        hint = f"Is the token one that may read it? If not, {_LOGIN_HINT}."
-        return UnavailableError(f"The hub forbids access to {name}.", hint=hint)
-    if status == 429:
-        hint = f"Wait a few minutes; for a higher limit, {_LOGIN_HINT}."
-        return UnavailableError(f"The hub has had too many requests to give {name} now.", hint=hint)
     return HubUnreachableError(f"it answers with HTTP status {status}")
-
-
-def _unwritable(error: OSError) -> UnavailableError:
-    return UnavailableError(
-        f"The hub's cache {hub_cache_folder()} cannot be written: {error.strerror or error}.",
-        hint="Make room or mend its permissions, or name another folder with HF_HUB_CACHE.",
-    )
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of an error's text without its number, and the setting that may be at fault."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    text = _without_password(re.sub(r"^\[Errno -?\d+\] ", "", lines[0]).rstrip("."))
-    if isinstance(error, FileNotFoundError) or "CERTIFICATE" in text.upper():
-        named = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
-        return "; ".join([text, *(f"{name} is {path}" for name, path in named.items() if path)])
-    return text + _name_proxy()
-
-
-def _name_proxy() -> str:
-    """Return a clause that names the proxy which stands before the hub; empty where there is none."""
-    from urllib.parse import urlsplit
-    from urllib.request import getproxies, proxy_bypass
-
-    from huggingface_hub import constants
-
-    address, proxies = urlsplit(constants.ENDPOINT), getproxies()
-    proxy = proxies.get(address.scheme) or proxies.get("all")
-    if proxy is None or proxy_bypass(address.hostname or ""):
-        return ""
-    return f"; the proxy is {_without_password(proxy)}"
 
 
 def _without_password(address: str) -> str:

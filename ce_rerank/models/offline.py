@@ -82,7 +82,7 @@ and padding were taken out of `tokenizer.json`. The package's LICENSE and NOTICE
 
 
 def offline_weights_installed() -> bool:
-    """Say whether the package that carries the offline weights is installed; reads and imports nothing."""
+    """Whether the package that carries the offline weights is installed; reads and imports nothing."""
     return _find_model_file() is not None
 
 
@@ -90,8 +90,7 @@ def prepare_offline_checkpoint(folder: Path) -> None:
     """Write the offline weights into an existing, empty folder as a checkpoint that any library can load.
 
     Raises UnavailableError when the package or `onnx` is not installed, or when the package's files are not
-    byte for byte those of the release that this was written for, and OSError when writing fails. What was
-    written by then is left behind.
+    those of the release that this was written for, and OSError when writing fails.
     """
     model_file = _find_model_file()
     if model_file is None:

@@ -31,11 +31,22 @@ from .hub import (
     measure_folder,
     repository_folder,
 )
+from .offline import (
+    INSTALL_HINT,
+    NOTE,
+    WEIGHTS_SHA256,
+    offline_weights_installed,
+    prepare_offline_checkpoint,
+)
 
 log = logging.getLogger("ce_rerank")
 
 CACHE_VARIABLE = "CE_RERANK_CACHE"
 
+_WAYS_OUT = (
+    "What works without it: a folder (-m PATH), a model that `ce-rerank models --cached` lists, or the "
+    f"offline weights: {INSTALL_HINT}"
+)
 _HUB_NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _PATH_START = re.compile(r"[./~\\]|[A-Za-z]:[/\\]")
 
@@ -45,8 +56,6 @@ def default_model() -> str:
 
     The offline weights where they are installed or were made ready before, else the hub's default.
     """
-    from .offline import offline_weights_installed
-
     if offline_weights_installed() or _offline_checkpoint().find_fault() is None:
         return OFFLINE_NAME
     return DEFAULT_NAME
@@ -81,10 +90,7 @@ def resolve_checkpoint(
         log.info("%s stands for %s.", name, chosen)
     is_folder = chosen == name and is_path(name)
     if revision is not None and (is_folder or chosen == OFFLINE_NAME):
-        raise UsageError(
-            f"{chosen} has no revisions: it is {'a folder' if is_folder else 'made on this machine'}.",
-            hint="Leave --revision out, or name a model on the hub.",
-        )
+        raise UsageError(f"{chosen} has no revisions.", hint="Leave --revision out, or name a hub model.")
     if chosen == OFFLINE_NAME:
         return _resolve_offline()
     trust = {"allow_pickle": allow_pickle, "with_code": trust_remote_code}
@@ -109,24 +115,20 @@ def is_path(name: str) -> bool:
         bool(_PATH_START.match(name))
         or name.count("/") > 1
         or os.sep in name.replace("/", "")
-        or _exists(name)
+        or os.path.exists(name)  # noqa: PTH110  (Path.exists raises for what is too long for a name)
     )
 
 
 def find_folder(name: str) -> Checkpoint:
-    """Return what is in a folder. Raise UnavailableError where there is no folder that can be read."""
+    """Return what is in a folder. Raise UnavailableError where no folder can be read."""
     path = Path(os.path.expanduser(name)).absolute()  # noqa: PTH111  (Path's fails where there is no such user)
     try:
-        if path.is_file():
-            raise UnavailableError(f"{name} is a file.", hint=f"Give its folder: -m {path.parent}")
-        if not path.is_dir():
-            raise UnavailableError(
-                f"There is no folder {name}.",
-                hint=f"A model on the hub is called OWNER/NAME ({DEFAULT_NAME}).",
-            )
         next(path.iterdir(), None)
     except OSError as error:
-        raise UnavailableError(f"The folder {name} cannot be read: {error.strerror}.") from error
+        raise UnavailableError(
+            f"The folder {name} cannot be read: {error.strerror}.",
+            hint=f"A model is a folder, or OWNER/NAME on the hub ({DEFAULT_NAME}).",
+        ) from error
     return Checkpoint.of_folder(name, path)
 
 
@@ -252,14 +254,12 @@ def find_cache_folder(name: str) -> Path:
         if not part.exists():
             break
         found = part.stat()
-        if found.st_uid not in (os.getuid(), 0):
+        is_open = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
+        if is_open or found.st_uid not in (os.getuid(), 0):
             raise UnavailableError(
-                f"The cache folder {part} belongs to another user, who could change what is in it.",
-                hint=f"Name another folder with {CACHE_VARIABLE}.",
+                f"The cache folder {part} can be written to by other users.",
+                hint=f"chmod go-w {part}, or name another folder with {CACHE_VARIABLE}.",
             )
-        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-            message = f"The cache folder {part} can be written to by anybody."
-            raise UnavailableError(message, hint=f"chmod go-w {part}")
     return folder
 
 
@@ -285,39 +285,25 @@ def _unwritable_cache(error: OSError) -> UnavailableError:
     )
 
 
-def _exists(name: str) -> bool:
-    try:
-        return bool(name) and Path(name).exists()
-    except (OSError, ValueError):
-        return False
-
-
 def _check_hub_name(name: str) -> None:
     if _HUB_NAME.fullmatch(name):
         return
-    suggested = suggest_names(name, list_cached_names())
-    hint = f"Models on the hub are called OWNER/NAME ({DEFAULT_NAME}); a folder must exist."
-    if suggested:
-        hint = f"Did you mean {' or '.join(suggested)}? `ce-rerank models` lists what is known."
-    raise UnavailableError(f"{name!r} is neither a folder nor a known model.", hint=hint)
+    suggested = " or ".join(suggest_names(name, list_cached_names())) or f"OWNER/NAME ({DEFAULT_NAME})"
+    raise UnavailableError(
+        f"{name!r} is neither a folder nor a known model.",
+        hint=f"Did you mean {suggested}? `ce-rerank models` lists what is known.",
+    )
 
 
 def _offline_checkpoint() -> Checkpoint:
     """Return the checkpoint of the offline weights, which may not be made ready yet."""
-    from .offline import NOTE, WEIGHTS_SHA256
-
     # Other weights, from another release of the package, would be another checkpoint.
     folder = find_cache_folder("checkpoints") / f"ms-marco-MiniLM-L-12-v2-{WEIGHTS_SHA256[:12]}"
     return Checkpoint(OFFLINE_NAME, folder, "offline", notes=(NOTE,))
 
 
 def _resolve_offline() -> Checkpoint:
-    """Make the offline weights ready once, however many processes want them: all of them, or nothing.
-
-    One process works at a time, on a folder of another name; the next removes what a killed one left.
-    """
-    from .offline import prepare_offline_checkpoint
-
+    """Make the offline weights ready once, however many processes want them: all of them, or nothing."""
     found = _offline_checkpoint()
     if found.find_fault() is None:
         return found
@@ -364,18 +350,4 @@ def _resolve_hub(
     else:
         at_revision = f" at revision {revision!r}" if revision else ""
         message, hint = f"{name} is not in the cache{at_revision}, and {reason}.", ""
-    raise UnavailableError(message, hint=hint + _name_ways_out(name))
-
-
-def _name_ways_out(name: str) -> str:
-    """Name what works without the network, in place of a model that is not here."""
-    from .offline import INSTALL_HINT, offline_weights_installed
-
-    cached = (find_snapshot(other, None) for other in list_cached_names() if other != name)
-    others = [found.name for found in cached if found and not found.find_fault() and found.declares_reranker]
-    models = " or ".join(f"-m {other}" for other in others[:3])
-    way = f" (-m {OFFLINE_NAME})" if offline_weights_installed() else f": {INSTALL_HINT}"
-    return (
-        f"What works here: {f'a cached model ({models}), ' if models else ''}a folder (-m PATH), or the "
-        f"offline weights{way}"
-    )
+    raise UnavailableError(message, hint=hint + _WAYS_OUT)

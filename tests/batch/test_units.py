@@ -144,6 +144,14 @@ def test_folders_globs_and_urls_name_files(tmp_path: Path) -> None:
         find_files(["nowhere://bucket/file"])
 
 
+@pytest.mark.parametrize("name", ["bad.parquet", "folder.jsonl"])
+def test_files_that_cannot_be_read_are_bad_input(name: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1" * 500)
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(InputError, match=name):
+        cut(tmp_path / name)
+
+
 def finish_one(folder: PartFolder, unit: Unit, queries: int = 1) -> None:
     tally = Tally(queries, 1, Coverage(documents=2))
     with folder.write_part(unit, "jsonl") as (part, end):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from ce_rerank.cli.bench_worker import peak_memory_bytes
+from ce_rerank.cli.bench import peak_memory_bytes
 
 Lists = list[tuple[str, list[str]]]
 ScoreLists = Callable[[Lists], list[list[float]]]

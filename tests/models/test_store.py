@@ -69,12 +69,6 @@ class TestDefault:
         assert default_model() == DEFAULT_NAME
 
     @pytest.mark.usefixtures("without_offline_weights")
-    def test_is_the_offline_weights_where_they_were_made_ready_before(self, cache: Path) -> None:
-        make_checkpoint(cache / OFFLINE_FOLDER)
-        assert default_model() == OFFLINE_NAME
-        assert resolve_checkpoint(None).folder == cache / OFFLINE_FOLDER
-
-    @pytest.mark.usefixtures("without_offline_weights")
     def test_is_not_what_lies_in_the_working_folder(
         self, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -89,13 +83,10 @@ class TestFolder:
         folder = make_checkpoint(tmp_path / "model")
         found = resolve_checkpoint(str(folder))
         assert (found.name, found.folder, found.source, found.revision) == (
-            str(folder),
-            folder,
-            "folder",
-            None,
-        )
+            str(folder), folder, "folder", None
+        )  # fmt: skip
 
-    @pytest.mark.parametrize("name", ["model", "./model", "a/model", "a/b/model"])
+    @pytest.mark.parametrize("name", ["model", "./model", "a/b/model"])
     def test_may_be_relative(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         make_checkpoint(tmp_path / name)
         monkeypatch.chdir(tmp_path)
@@ -111,20 +102,8 @@ class TestFolder:
     @pytest.mark.parametrize("name", ["./nowhere", "../nowhere", "/no/where", "~/nowhere", "a/b/c"])
     def test_that_is_not_there_is_named(self, name: str) -> None:
         assert refusal_of(name) == (
-            f"There is no folder {name}.",
-            "A model on the hub is called OWNER/NAME (cross-encoder/ms-marco-MiniLM-L-6-v2).",
-        )
-
-    def test_is_to_be_given_and_not_a_file_in_it(self, tmp_path: Path) -> None:
-        weights = make_checkpoint(tmp_path / "model") / "model.safetensors"
-        assert refusal_of(str(weights)) == (f"{weights} is a file.", f"Give its folder: -m {weights.parent}")
-
-    def test_with_a_part_missing_says_which(self, tmp_path: Path) -> None:
-        folder = make_checkpoint(tmp_path / "model")
-        (folder / "tokenizer.json").unlink()
-        assert refusal_of(str(folder)) == (
-            f"{folder} has no tokenizer (tokenizer.json or the like).",
-            "A checkpoint is config.json, a tokenizer and weights (model.safetensors).",
+            f"The folder {name} cannot be read: No such file or directory.",
+            "A model is a folder, or OWNER/NAME on the hub (cross-encoder/ms-marco-MiniLM-L-6-v2).",
         )
 
     def test_with_pickled_weights_needs_permission(self, tmp_path: Path) -> None:
@@ -150,12 +129,6 @@ class TestFolder:
             f"{folder} brings Python code, which will run here: modeling.py (AutoModel: X)."
         ]
 
-    def test_with_a_model_that_cannot_rank_says_what_it_is(self, tmp_path: Path) -> None:
-        folder = make_checkpoint(tmp_path / "model")
-        (folder / "config.json").write_text('{"architectures": ["BertModel"]}')
-        message, _ = refusal_of(str(folder))
-        assert message.startswith(f"{folder} is an embedding model (BertModel): ")
-
     def test_that_was_exported_is_a_compiled_model(self, tmp_path: Path) -> None:
         for name in ("manifest.json", "model.xml"):
             (tmp_path / name).write_text("x")
@@ -163,8 +136,9 @@ class TestFolder:
 
     def test_has_no_revisions(self, tmp_path: Path) -> None:
         folder = make_checkpoint(tmp_path / "model")
-        with pytest.raises(UsageError, match="has no revisions: it is a folder"):
-            resolve_checkpoint(str(folder), revision="main")
+        for name in (str(folder), OFFLINE_NAME):
+            with pytest.raises(UsageError, match="has no revisions"):
+                resolve_checkpoint(name, revision="main")
 
 
 class TestName:
@@ -172,9 +146,7 @@ class TestName:
         "name", ["", " ", "a b/c", "owner/", "/", "a--b/c", "a/..", "owner/na\0me", "a/b?c", "ä/b"]
     )
     def test_that_can_be_nothing_is_refused_without_asking_the_hub(self, name: str) -> None:
-        with pytest.raises(
-            UnavailableError, match=r"is neither a folder nor|There is no folder|has no config"
-        ):
+        with pytest.raises(UnavailableError, match=r"is neither a folder nor|cannot be read|has no config"):
             resolve_checkpoint(name)
 
     def test_without_an_owner_gets_a_suggestion(self) -> None:
@@ -183,15 +155,8 @@ class TestName:
             "Did you mean cross-encoder/ms-marco-electra-base? `ce-rerank models` lists what is known.",
         )
 
-    def test_of_the_offline_weights_has_no_revisions(self) -> None:
-        with pytest.raises(UsageError, match="has no revisions: it is made on this machine"):
-            resolve_checkpoint(OFFLINE_NAME, revision="main")
-
 
 class TestCacheFolder:
-    def test_is_where_its_variable_says(self, cache: Path) -> None:
-        assert cache_folder() == cache
-
     def test_is_the_platforms_where_its_variable_is_empty(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CE_RERANK_CACHE", "")
         assert cache_folder().name in ("ce-rerank", "Cache")
@@ -208,8 +173,7 @@ class TestCacheFolder:
         (cache / name).chmod(0o777)
         with pytest.raises(UnavailableError) as caught:
             find_cache_folder("checkpoints")
-        assert caught.value.message == f"The cache folder {cache / name} can be written to by anybody."
-        assert caught.value.hint == f"chmod go-w {cache / name}"
+        assert caught.value.message == f"The cache folder {cache / name} can be written to by other users."
         (cache / name).chmod(0o775)
         assert find_cache_folder("checkpoints") == cache / "checkpoints"
 
@@ -221,7 +185,7 @@ class TestCacheFolder:
         if owner == 0:
             assert find_cache_folder("checkpoints") == cache / "checkpoints"
             os.chown(cache / "checkpoints", 12345, -1)
-        with pytest.raises(UnavailableError, match="belongs to another user"):
+        with pytest.raises(UnavailableError, match="by other users"):
             find_cache_folder("checkpoints")
 
     def test_that_cannot_be_made_is_named_with_its_variable(self, tmp_path: Path, cache: Path) -> None:
@@ -262,17 +226,6 @@ class TestWhatIsHere:
         assert entry.checkpoint is not None
         assert (entry.is_ready, entry.checkpoint.revision) == (True, commit)
         assert entry.size_bytes == sum(map(len, CROSS_ENCODER_FILES.values())) + len(commit)
-
-    def test_counts_what_other_models_share_with_it(self, hub_cache: Path) -> None:
-        put_in_cache(hub_cache, DEFAULT_NAME)
-        size = self.found(DEFAULT_NAME).size_bytes
-        weights = hub_cache / "models--cross-encoder--ms-marco-MiniLM-L-6-v2" / "blobs"
-        (blob,) = [path for path in weights.iterdir() if path.stat().st_size == 8000]
-        shared = hub_cache / "blobs" / "shared"
-        shared.parent.mkdir()
-        blob.rename(shared)
-        blob.symlink_to(shared)
-        assert self.found(DEFAULT_NAME).size_bytes == size
 
     def test_finds_a_model_under_the_hubs_other_name(self, hub_cache: Path) -> None:
         put_in_cache(hub_cache, "cross-encoder/ms-marco-MiniLM-L6-v2")
@@ -331,14 +284,6 @@ class TestWhatIsHere:
         assert self.found("me/reranker").is_ready
         assert precious.is_dir()
 
-    def test_that_is_a_link_is_not_removed(self, hub_cache: Path, tmp_path: Path) -> None:
-        put_in_cache(tmp_path / "elsewhere", DEFAULT_NAME)
-        link = hub_cache / "models--cross-encoder--ms-marco-MiniLM-L-6-v2"
-        link.symlink_to(tmp_path / "elsewhere" / link.name, target_is_directory=True)
-        with pytest.raises(OSError, match="it is a link to"):
-            self.found(DEFAULT_NAME).remove()
-        assert self.found(DEFAULT_NAME).is_ready
-
     @pytest.mark.usefixtures("hub_cache")
     def test_offline_weights_that_were_made_ready_are_removed(self, cache: Path) -> None:
         folder = make_checkpoint(cache / OFFLINE_FOLDER)
@@ -350,15 +295,13 @@ class TestWhatIsHere:
 
 @pytest.mark.offline_weights
 class TestOfflineWeights:
-    def test_become_a_folder_in_the_cache_and_say_honestly_what_they_are(self, cache: Path) -> None:
+    def test_become_a_folder_in_the_cache_once_and_say_what_they_are(self, cache: Path) -> None:
         found = resolve_checkpoint(OFFLINE_NAME)
         assert (found.name, found.folder, found.source) == (OFFLINE_NAME, cache / OFFLINE_FOLDER, "offline")
         assert found.notes == ("weights dequantised from int8",)
-
-    def test_are_made_ready_once(self, cache: Path) -> None:
-        first = (resolve_checkpoint(OFFLINE_NAME).folder / "model.safetensors").stat()
-        second = (resolve_checkpoint(OFFLINE_NAME).folder / "model.safetensors").stat()
-        assert (first.st_ino, first.st_mtime_ns) == (second.st_ino, second.st_mtime_ns)
+        before = (found.folder / "model.safetensors").stat()
+        after = (resolve_checkpoint(OFFLINE_NAME).folder / "model.safetensors").stat()
+        assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
     def test_are_made_ready_by_one_of_several_processes(self, resolve: Resolver) -> None:
         processes = [resolve.start(None) for _ in range(3)]

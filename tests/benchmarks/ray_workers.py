@@ -1,0 +1,119 @@
+"""What `ce-rerank batch --ray` promises, measured: the speed of workers, and the memory of the driver.
+
+    python tests/benchmarks/ray_workers.py speed --queries 200
+    python tests/benchmarks/ray_workers.py memory --rows 10000 100000
+
+`speed` compares one process of one thread with 1 and 2 workers of one thread each, with the default model;
+the start is left out: what is measured begins with the first part, or pool, that is done. `memory` ranks
+files of so many rows with an engine that adds up, each in a process of its own, whose peak it shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+sys.path.insert(0, str(TESTS))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
+
+from ray_fakes import open_counting  # noqa: E402
+
+from ce_rerank import RankOptions, Reranker  # noqa: E402
+from ce_rerank.batch import units  # noqa: E402
+from ce_rerank.batch.output import StreamOutput  # noqa: E402
+from ce_rerank.batch.read import RowCandidates  # noqa: E402
+from ce_rerank.batch.run import rank_batch  # noqa: E402
+from ce_rerank.batch.units import FileJob  # noqa: E402
+from ce_rerank.cli.bench import sample_lists  # noqa: E402
+from ce_rerank.formats.documents import ReadOptions  # noqa: E402
+from ce_rerank.formats.rows import WriteOptions  # noqa: E402
+from ce_rerank.formats.source import Source  # noqa: E402
+from ce_rerank.ray import rank_files  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    speed = commands.add_parser("speed")
+    speed.add_argument("--queries", type=int, default=200)
+    memory = commands.add_parser("memory")
+    memory.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000])
+    memory.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.command == "memory" and given.child:
+        rank_files(FileJob([str(given.child)], f"{given.child}.out"), workers=1, open_reranker=open_counting)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if given.command == "speed":
+            measure_speed(Path(folder), given.queries)
+        else:
+            measure_memory(Path(folder), given.rows)
+
+
+def measure_speed(folder: Path, queries: int) -> None:
+    """Show the documents a second of one process, of one worker, and of two."""
+    path = folder / "hits.jsonl"
+    with path.open("w", encoding="utf-8") as stream:
+        for query, texts in sample_lists(queries, 50):
+            stream.write(json.dumps({"query": query, "documents": texts}) + "\n")
+    units._LEAST_BYTES = path.stat().st_size // 24
+    clock = _Clock()
+    output = StreamOutput(io.BytesIO(), "out", "jsonl", WriteOptions())
+    reader = RowCandidates([Source.from_path(path)], ReadOptions())
+    rank_batch(
+        Reranker(threads=1), reader, output, RankOptions(),
+        on_pool=lambda pool: clock.tick(pool.progress.tally.coverage.documents),
+    )  # fmt: skip
+    one = clock.rate()
+    print(f"one process of one thread: {one:.1f} documents/s")
+    for workers in (1, 2):
+        clock = _Clock()
+        job = FileJob([str(path)], str(folder / f"out-{workers}"), model={"threads": 1})
+        rank_files(
+            job,
+            workers=workers,
+            on_report=lambda report, share, clock=clock: clock.tick(report.tally.coverage.documents),
+        )
+        print(f"--workers {workers}: {clock.rate():.1f} documents/s, {clock.rate() / one:.2f} times")
+
+
+class _Clock:
+    """The rate from the first moment that is told to the last."""
+
+    def __init__(self) -> None:
+        self._ticks: list[tuple[float, int]] = []
+
+    def tick(self, documents: int) -> None:
+        self._ticks.append((time.monotonic(), documents))
+
+    def rate(self) -> float:
+        (began, before), *_, (ended, after) = self._ticks
+        return (after - before) / (ended - began)
+
+
+def measure_memory(folder: Path, rows: list[int]) -> None:
+    """Show the peak of the driver for files of so many rows of one document each."""
+    for count in rows:
+        path = folder / f"{count}.jsonl"
+        with path.open("w", encoding="utf-8") as stream:
+            for number in range(count):
+                stream.write(json.dumps({"query": f"red {number}", "documents": ["one two three"]}) + "\n")
+        command = [sys.executable, __file__, "memory", "--child", str(path)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        print(f"{count:,} rows, {path.stat().st_size:,} bytes: {done.stdout.split()[-1]} MB")
+
+
+if __name__ == "__main__":
+    main()
