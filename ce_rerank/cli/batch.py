@@ -149,6 +149,15 @@ def batch(
         ),
         (options.ray and bool(qrels), "--qrels does not go with --ray.", "Give the parts to evaluate."),
     )
+    if qrels is not None:
+        is_stream = run is not None and (run == "-" or is_pipe_or_device(Path(run)))
+        is_read_once = path is not None and is_written_directly(path)
+        _refuse(
+            (is_stream, "--qrels reads the run twice, and it can be read once.", "Put it into a file first."),
+            (sources.shard is not None, "--qrels measures a whole run, and --shard ranks a part of it.",
+             "Measure all parts together: ce-rerank evaluate RUN RERANKED --qrels QRELS."),
+            (is_read_once, "--qrels reads the output again, and it is no file.", "Name one with --output."),
+        )  # fmt: skip
     format = cast(
         BatchFormat, options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl")
     )
@@ -174,7 +183,7 @@ def batch(
         from .evaluate import Gains
 
         activity.stage("Reading the judgements")
-        gains = Gains.read(run, qrels, measure, weights, output=path, shard=sources.shard)
+        gains = Gains.read(run, qrels, measure, weights, path)
         code = job.do(activity, gains)
         activity.stop()
         gains.draw(path)

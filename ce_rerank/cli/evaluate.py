@@ -31,8 +31,8 @@ from ..evaluation import (
 from ..evaluation import evaluate as evaluate_runs
 from ..formats.beir import read_queries
 from ..formats.json import encode_utf8
-from ..formats.output import is_written_directly, open_output, require_other_file
-from ..formats.source import Reject, Source, is_pipe_or_device
+from ..formats.output import open_output, require_other_file
+from ..formats.source import Reject, Source
 from ..ranking import blend
 from ..types import Candidates
 from .commands import option, option_field
@@ -198,27 +198,8 @@ class Gains:
         measures: Sequence[str] | None,
         weights: list[float],
         output: Path | None,
-        shard: str | None,
     ) -> Gains:
-        """Read the judgements and the run of `batch`, so that their errors come before anything is scored.
-
-        Raises UsageError for what does not go together with `--qrels`.
-        """
-        if run is not None and (run == "-" or is_pipe_or_device(Path(run))):
-            raise UsageError(
-                f"--qrels reads the run twice, and {'stdin' if run == '-' else run} can be read once.",
-                hint="Put it into a file first.",
-            )
-        if shard is not None:
-            raise UsageError(
-                "--qrels measures a whole run, and --shard ranks a part of it.",
-                hint="Measure all parts together: ce-rerank evaluate RUN RERANKED --qrels QRELS.",
-            )
-        if output is not None and is_written_directly(output):
-            raise UsageError(
-                f"--qrels reads the output again, and {output} is not a file.",
-                hint="Name a file with --output, or leave it out to see the measures alone.",
-            )
+        """Read the judgements and the run of `batch`, so that their errors come before anything is scored."""
         if output is not None:
             require_other_file(output, [qrels])
         names = tuple(measures or DEFAULT_MEASURES)

@@ -125,8 +125,6 @@ def require_writable(target: Path) -> None:
             f"{target.name} is the name of a compressed file, and what is written is not compressed.",
             hint=f"Name it {target.stem}, or write to stdout and compress that: ... | gzip > {target.name}",
         )
-    if target.is_symlink():  # links were followed, so that this one leads back to itself
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if target.is_dir():
         raise IsADirectoryError
     if target.exists() and not os.access(target, os.W_OK):

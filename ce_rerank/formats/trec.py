@@ -321,6 +321,7 @@ def separate_ties(scores: Iterable[float]) -> Iterator[float]:
     previous = float("inf")
     for score in falling.tolist():
         if score >= previous:
-            score = float(np.nextafter(np.float32(previous), np.float32("-inf")))
+            with np.errstate(over="ignore"):  # below the lowest float32 is -inf
+                score = float(np.nextafter(np.float32(previous), np.float32("-inf")))
         yield score
         previous = score

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gzip
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -184,21 +183,6 @@ def test_what_cannot_be_ranked_is_named(
     with pytest.raises(InputError) as caught:
         list(opened(tmp_path, run, queries, corpus).read(raise_at_once))
     assert message in str(caught.value)
-
-
-@pytest.mark.parametrize("broken", ["run.trec", "corpus.jsonl"])
-def test_a_stream_that_is_cut_short_is_an_error_whatever_is_left_out(tmp_path: Path, broken: str) -> None:
-    opened(tmp_path)
-    sources = []
-    for name in ("run.trec", "queries.jsonl", "corpus.jsonl"):
-        path = tmp_path / f"{name}.gz"
-        data = gzip.compress((tmp_path / name).read_bytes())
-        path.write_bytes(data[:-9] if name == broken else data)
-        sources.append(Source.from_path(path))
-    run, queries, corpus = sources
-    reader = CorpusCandidates(run, queries, [corpus], ReadOptions())
-    with pytest.raises(InputError, match=rf"{broken}\.gz: the compressed data is cut off"):
-        next(reader.read(lambda error, row: None))
 
 
 def test_rows_that_are_left_out_continue_and_are_shared_out_like_others(

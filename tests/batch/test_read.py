@@ -119,11 +119,6 @@ class TestNestedRows:
         with pytest.raises(InputError, match=r'no list of "found"'):
             read(tmp_path, jsonl({"query": "red", "text": "one"}), documents_field="found")
 
-    def test_are_what_a_batch_writes(self, tmp_path: Path) -> None:
-        hits = [{"index": 1, "score": 2.5, "text": "two", "id": 2}, {"index": 0, "score": 1.5, "text": "one"}]
-        (candidates,) = read(tmp_path, jsonl({"query_id": "a", "query": "red", "results": hits}))
-        assert shape([candidates]) == [("a", "red", [(2, "two"), (None, "one")])]
-
     def test_may_be_read_without_the_documents_that_cannot_be(self, tmp_path: Path) -> None:
         row = {"query": "red", "documents": ["one", 2, {"id": 3}, "four"]}
         rejected: list[tuple[str, str]] = []

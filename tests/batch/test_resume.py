@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_fakes import made_lists
 from batch_files import LISTS, names, write
 from marks import posix_only
 
@@ -49,13 +48,6 @@ def test_a_file_that_was_cut_off_anywhere_and_continued_is_the_same_bytes(
         part.unlink()
         state.unlink()
     assert names(tmp_path) == ["cut_off", "whole"]
-
-
-def test_a_complete_file_is_left_as_it_is(tmp_path: Path) -> None:
-    write(tmp_path / "out")
-    with UnfinishedFile(tmp_path / "out", resume=True) as file:
-        assert (file.is_complete, file.has_errors) == (True, False)
-    assert names(tmp_path) == ["out"]
 
 
 def test_continuing_what_never_began_begins(tmp_path: Path) -> None:
@@ -115,14 +107,6 @@ def test_another_run_is_not_continued(
         write(path, resume=True, settings=settings, sizes=sizes)
     assert caught.value.message == f"{path}.part is of another run: {difference}."
     assert ((tmp_path / "out.part").read_bytes(), (tmp_path / "out.part.json").read_bytes()) == before
-
-
-def test_input_of_another_content_is_not_continued(tmp_path: Path) -> None:
-    path = tmp_path / "out"
-    write(path, pools=2)
-    with pytest.raises(UsageError, match="The input is not the one that the unfinished output was made from"):
-        write(path, resume=True, items=[*made_lists(1, 2), *LISTS[1:]])
-    write(path, resume=True)
 
 
 def test_input_that_was_mended_where_it_was_wrong_is_continued(tmp_path: Path) -> None:
@@ -238,13 +222,6 @@ def test_a_symbolic_link_and_a_mode_stay_as_they_were(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out", "real"]
 
 
-def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no folder"):
-        UnfinishedFile(tmp_path / "no" / "out").__enter__()
-    with pytest.raises(UsageError, match="a directory, not a file"):
-        UnfinishedFile(tmp_path).__enter__()
-
-
 @pytest.mark.parametrize(
     ("format", "header"),
     [
@@ -351,11 +328,6 @@ class TestBadRows:
         assert [name for name in names(tmp_path) if name.startswith("out")] == expected
         for name in expected:
             assert (tmp_path / name).read_bytes() == (tmp_path / name.replace("out", "whole")).read_bytes()
-
-    def test_are_known_of_a_complete_output(self, tmp_path: Path) -> None:
-        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True)
-        with UnfinishedFile(tmp_path / "out", resume=True) as file:
-            assert (file.is_complete, file.has_errors) == (True, True)
 
 
 @posix_only

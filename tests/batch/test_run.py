@@ -6,21 +6,16 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_fakes import FEW_TOKENS, GivenLists, NeighbourEngine, made_lists, write_nested
+from batch_fakes import FEW_TOKENS, GivenLists, NeighbourEngine, made_lists
 from fakes import CountingEngine
 
 from ce_rerank import InputError, OutputError, RankOptions, Reranker, UnavailableError, UsageError
-from ce_rerank.batch.output import FileOutput, StreamOutput
-from ce_rerank.batch.read import RowCandidates
-from ce_rerank.batch.resume import UnfinishedFile
+from ce_rerank.batch.output import StreamOutput
 from ce_rerank.batch.run import RankedPool, Shard, rank_batch, rank_pools
-from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.rows import WriteOptions
-from ce_rerank.formats.source import Source
 from ce_rerank.types import Candidates, Document, Query
 
 OPTIONS = RankOptions(scores="logit")
@@ -276,20 +271,6 @@ class TestWriting:
         lines = stream.getvalue().decode().splitlines()
         assert (tally.queries, tally.coverage.documents, len(lines)) == (20, 1280, 1280)
         assert list(dict.fromkeys(line.split()[0] for line in lines)) == [one.query.id for one in lists]
-
-    def test_needs_no_command_line_for_a_range_of_rows(
-        self, counting_reranker: Reranker, tmp_path: Path
-    ) -> None:
-        rows = write_nested(tmp_path / "hits.jsonl", made_lists(6, 3)).read_bytes().splitlines(keepends=True)
-        for number, part in enumerate((rows[:4], rows[4:])):
-            reader = RowCandidates([Source.from_stream(io.BytesIO(b"".join(part)))], ReadOptions())
-            with UnfinishedFile(tmp_path / f"part-{number}") as file:
-                output = FileOutput(file, "jsonl", WriteOptions(), {}, ())
-                rank_batch(counting_reranker, reader, output, OPTIONS)
-        parts = [(tmp_path / f"part-{number}").read_text().splitlines() for number in (0, 1)]
-        assert [[json.loads(line)["query_id"] for line in part] for part in parts] == [
-            ["q0", "q1", "q2", "q3"], ["q4", "q5"]
-        ]  # fmt: skip
 
     def test_goes_on_while_the_next_pool_is_ranked(self) -> None:
         """The second pool is ranked before the first is written."""

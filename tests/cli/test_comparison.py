@@ -133,14 +133,6 @@ def test_the_best_is_bold_and_only_what_is_significant_has_a_colour() -> None:
     assert "m+0.0000" not in text
 
 
-def test_no_color_leaves_nothing_but_bold_and_dim(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
-    target = console(80, color=True)
-    draw_evaluation(target, evaluation(BEFORE, BETTER, WORSE))
-    assert "\x1b[1m0.7500\x1b[0m" in drawn(target)
-    assert "\x1b[3" not in drawn(target)
-
-
 def test_file_names_stand_alone_unless_two_are_the_same() -> None:
     assert short_names(["a/run.trec", "b/out.jsonl"]) == ["run.trec", "out.jsonl"]
     assert short_names(["a/run.trec", "b/run.trec"]) == ["a/run.trec", "b/run.trec"]

@@ -303,4 +303,4 @@ class TestBeforeAndAfter:
 
     def test_need_a_run_that_can_be_read_twice(self) -> None:
         result = self.batch("--qrels", "qrels.tsv", run="-")
-        assert (result.exit_code, "stdin can be read once" in result.stderr) == (2, True)
+        assert (result.exit_code, "can be read once" in result.stderr) == (2, True)

@@ -218,17 +218,3 @@ def test_a_standard_stream_is_named_when_it_cannot_be_written(tmp_path: Path) ->
             stream.flush()
         with pytest.raises(OutputError):
             stream.close()
-
-
-def test_a_stream_in_memory_is_taken_as_it_is() -> None:
-    stream = io.StringIO()
-    assert tell_failures(stream, "stdout") is stream
-
-
-@posix_only
-def test_a_link_that_leads_back_to_itself_is_a_usage_error_and_stays(tmp_path: Path) -> None:
-    link = tmp_path / "link"
-    link.symlink_to(link)
-    with pytest.raises(UsageError, match=r"link: cannot be opened for writing"), open_output(link):
-        pass
-    assert link.is_symlink()

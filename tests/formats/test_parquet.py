@@ -18,7 +18,7 @@ from ce_rerank.formats.json import encode_json
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
 from ce_rerank.formats.writers import open_writer
-from ce_rerank.types import Document, Passage, Query, RankedDocument, Ranking
+from ce_rerank.types import Document, Query, RankedDocument, Ranking
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -42,11 +42,6 @@ def test_rows_are_read_with_their_number_as_origin(tmp_path: Path, name: str) ->
         Document("one", "a", {"id": "a", "text": "one", "n": 1}, ("text",), f"{path}: row 1"),
         Document("two", "b", {"id": "b", "text": "two", "n": None}, ("text",), f"{path}: row 2"),
     ]
-
-
-def test_parquet_is_read_from_a_stream() -> None:
-    source = Source.from_stream(io.BytesIO(table_bytes(TABLE)))
-    assert [document.text for document in read_documents(source)] == ["one", "two"]
 
 
 def test_values_that_json_lacks_become_what_it_has() -> None:
@@ -156,15 +151,6 @@ def test_a_table_without_results_has_its_columns() -> None:
     assert written(options=options, many=False).schema.names == [
         "index", "score", "id", "rank", "tokens", "truncated", "passage", "start", "end", "line", "input",
     ]  # fmt: skip
-
-
-def test_details_and_passages_have_their_columns() -> None:
-    hit = RankedDocument(Document("abc"), 0, 1, 0.5, tokens=9, passage=Passage("b", 1, 2, 1))
-    (row,) = written(Ranking(Query("q"), (hit,)), options=WriteOptions(details=True), many=False).to_pylist()
-    assert row == {
-        "index": 0, "score": 0.5, "text": "abc", "id": None, "rank": 1, "tokens": 9, "truncated": False,
-        "passage": "b", "start": 1, "end": 2, "line": 1, "input": None,
-    }  # fmt: skip
 
 
 def test_a_table_that_was_written_can_be_read_as_documents() -> None:

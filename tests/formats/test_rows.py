@@ -29,10 +29,6 @@ def test_a_row_is_index_score_text_id_and_then_the_inputs_fields() -> None:
     ]  # fmt: skip
 
 
-def test_a_document_without_an_id_has_none_in_its_row() -> None:
-    assert result_row(ranked(Document("t")), PLAIN) == {"index": 4, "score": 0.5, "text": "t"}
-
-
 def test_an_input_field_with_one_of_our_names_goes_under_input() -> None:
     document = Document("T b", fields={"text": "b", "title": "T", "score": 9, "rank": 3})
     assert result_row(ranked(document), PLAIN) == {

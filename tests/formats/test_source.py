@@ -57,12 +57,6 @@ def test_only_the_faulty_line_has_a_fault() -> None:
     assert [fault for _, _, fault in numbered_lines(data, 1000)] == [False, True, False, True, False]
 
 
-def test_lines_longer_than_the_buffer_come_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "BUFFER_BYTES", 8)
-    data = b"x" * 100 + b"\n" + b"y" * 3
-    assert [line for _, line, _ in numbered_lines(data, 1000)] == [b"x" * 100 + b"\n", b"yyy"]
-
-
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
 def test_a_line_above_the_limit_is_a_fault_and_the_next_lines_are_read(
     monkeypatch: pytest.MonkeyPatch, end: bytes
@@ -105,10 +99,3 @@ def test_looking_ahead_loses_nothing_and_takes_no_more_than_it_must() -> None:
     assert ahead.look(lambda head: len(head) >= 3) == b"abcd"
     assert dripping.rest == b"ef"
     assert b"".join(iter(ahead.take, b"")) == b"abcdef"
-
-
-def test_the_first_line_that_is_not_blank_can_be_looked_at() -> None:
-    ahead = LookAhead(Dripping(b"\n  \r\n one two \r\nthree", 3))
-    assert ahead.look_at_line(1).startswith(b"o")
-    assert ahead.look_at_line(100) == b"one two"
-    assert b"".join(iter(ahead.take, b"")) == b"\n  \r\n one two \r\nthree"
