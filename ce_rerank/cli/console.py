@@ -65,8 +65,7 @@ def describe_count(count: int | None) -> str:
     """Write a number of parameters as people do: 22.7M, 568M, 1.5B; empty for none."""
     for scale, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
         if count and count >= scale:
-            value = count / scale
-            return f"{value:.0f}{unit}" if value >= 100 else f"{value:.3g}{unit}"
+            return f"{count / scale:.0f}{unit}" if count >= 100 * scale else f"{count / scale:.3g}{unit}"
     return str(count) if count else ""
 
 
@@ -74,23 +73,17 @@ def describe_size(size_bytes: int) -> str:
     """Write a size on disk in kB, MB or GB: powers of ten, as in file managers."""
     for scale, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if size_bytes >= scale:
-            value = size_bytes / scale
-            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
+            return f"{size_bytes / scale:.{0 if size_bytes >= 10 * scale else 1}f} {unit}"
     return f"{size_bytes} B"
-
-
-def stdout_console(file: IO[str] | None = None) -> Console:
-    """Return a console to draw results on: standard output, or the given file."""
-    return _make_console(file=file)
 
 
 def stderr_console() -> Console:
     """Return a console for all that is not a result."""
-    return _make_console(stderr=True)
+    return stdout_console(stderr=True)
 
 
-def _make_console(*, file: IO[str] | None = None, stderr: bool = False) -> Console:
-    """Return a console that draws text as it is: no markup, no emoji codes, no automatic colours.
+def stdout_console(file: IO[str] | None = None, *, stderr: bool = False) -> Console:
+    """Return a console for results, on stdout or a file: no markup, no emoji codes, no automatic colours.
 
     Rich itself heeds NO_COLOR, FORCE_COLOR, COLUMNS and whether it is on a terminal.
     """

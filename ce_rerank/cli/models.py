@@ -271,15 +271,15 @@ def _foresee_use(checkpoint: Checkpoint) -> dict[str, str]:
 
 def _show_bytes(activity: Activity, name: str) -> Callable[[int, int], None]:
     """Return what counts a download on the terminal, in megabytes."""
-    shown: list[int] = []
+    shown = 0
 
     def show(done_bytes: int, total_bytes: int) -> None:
+        nonlocal shown
         done = done_bytes // _MEGABYTE
-        if not shown:
+        if not done:
             activity.start(total=max(1, total_bytes // _MEGABYTE), stage=f"Downloading {name}, MB")
-            shown.append(0)
-        activity.advance(done - shown[0])
-        shown[0] = done
+        activity.advance(done - shown)
+        shown = done
 
     return show
 

@@ -19,6 +19,10 @@ from .console import clean_text, describe_count, describe_size, draw_message
 _WITH_LICENCES = 96  # columns of the terminal from which there is room for them
 _WITH_WHOLE_NAMES = 146
 _LABEL_WIDTH = 12
+_FACTS = (
+    "architecture", "family", "labels", "activation", "max_length", "parameters", "licence", "languages",
+    "pickled", "code",
+)  # fmt: skip
 _MOST_LANGUAGES = 2  # that are named; more are counted
 _EXPLANATION = (
     "tokens: the most of query and document together. scores: their scale. nDCG: nDCG@10 on MTEB(eng, v2) "
@@ -59,19 +63,7 @@ def join_compiled(entries: Iterable[ModelEntry]) -> list[ListedModel]:
 
 def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a checkpoint's own files say."""
-    return {
-        "architecture": checkpoint.architecture,
-        "family": checkpoint.family or None,
-        "labels": checkpoint.labels,
-        "activation": checkpoint.activation,
-        "max_length": checkpoint.max_length,
-        "parameters": checkpoint.parameters,
-        "licence": checkpoint.licence,
-        "languages": checkpoint.languages,
-        "files": list(checkpoint.files.items()),
-        "pickled": checkpoint.pickled,
-        "code": checkpoint.code,
-    }
+    return {name: getattr(checkpoint, name) for name in _FACTS} | {"files": list(checkpoint.files.items())}
 
 
 def draw_models(console: Console, models: Sequence[ListedModel]) -> None:

@@ -247,18 +247,13 @@ def _require_text(text: str, name: str) -> None:
         ) from None
 
 
-def _require_no_rules(options: ReadOptions, reason: str) -> None:
+def _require_no_rules(reading: ReadOptions, reason: str) -> None:
     """Refuse what says how rows are read where none are."""
-    given = {
-        "--from": options.format,
-        "--text-field": options.text_fields,
-        "--id-field": options.id_field,
-        "--columns": options.columns,
-        "--delimiter": options.delimiter,
-    }
-    for name, value in given.items():
-        if value:
-            raise UsageError(f"{name} is about the rows of a file, and {reason}.", hint=f"Leave {name} out.")
+    if reading != ReadOptions(whole_files=reading.whole_files):
+        raise UsageError(
+            f"An option is about the rows of a file, and {reason}.",
+            hint="Leave out --from, --text-field, --id-field, --columns and --delimiter.",
+        )
 
 
 def _warn_of_unread_pipe() -> None:

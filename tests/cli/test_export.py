@@ -11,8 +11,6 @@ import pytest
 from marks import posix_only
 from shell import Shell
 
-from ce_rerank.engines.hardware import has_int8
-
 pytestmark = pytest.mark.slow
 
 QUERY = "what does a keeper write into the log?"
@@ -110,16 +108,6 @@ def test_a_device_in_place_of_a_file_is_damage(away: Shell) -> None:
     done = away("rank", "-m", "./model", QUERY, *DOCUMENTS)
     assert done.returncode == 4
     assert "is damaged: model.bin is not as it was exported." in done.stderr
-
-
-@pytest.mark.skipif(not has_int8(), reason="the CPU has no int8")
-def test_it_runs_in_int8_too(away: Shell) -> None:
-    best = ranked(away, "./model")[0]
-    narrow = ranked(away, "./model", "--precision=int8")
-    assert "openvino int8" in str(narrow[0]["model"])
-    assert {hit["index"]: hit["score"] for hit in narrow}[best["index"]] == pytest.approx(
-        best["score"], abs=0.2
-    )
 
 
 @pytest.mark.parametrize("option", ["--engine=torch", "--device=cuda"])

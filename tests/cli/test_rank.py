@@ -402,7 +402,7 @@ def test_a_folder_of_whole_files_is_walked(run: Run) -> None:
         ("-", '{"id": 7, "entity": {"text": "one"}}', ["--text-field", "entity.text"], [(7, "one")]),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_input_is_ranked_as_people_have_it(
     run: Run, name: str, data: str, options: list[str], ranking: list[tuple[Any, str]], encoding: str
 ) -> None:

