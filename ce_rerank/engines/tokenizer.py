@@ -172,8 +172,11 @@ class PairTokenizer:
         input_ids = encoding.ids
         type_ids = encoding.type_ids if self._with_type_ids else []
         surplus = len(input_ids) - self.max_length
-        unknown = self._unknown in input_ids and self._is_unknown(encoding, query, document)
+        has_unknown = self._unknown in input_ids
         if surplus <= 0:
+            unknown = has_unknown and self._is_unknown(
+                encoding, self._places_of_document(encoding, query, document)[1]
+            )
             return PairTokens(input_ids, type_ids, False, len(document), unknown)
         start, places = self._places_of_document(encoding, query, document)
         # The first that fit of the document's tokens; what is behind them stays.
@@ -190,6 +193,7 @@ class PairTokenizer:
         if not places:
             raise ValueError(f"a query leaves no room for a document within {self.max_length} tokens")
         offsets = encoding.offsets
+        unknown = has_unknown and self._is_unknown(encoding, places)
         return PairTokens(
             input_ids, type_ids, True, max(offsets[place][1] for place in places) - start, unknown
         )
@@ -205,9 +209,8 @@ class PairTokenizer:
             place for place, (first, last) in enumerate(encoding.offsets) if last > start and first < stop
         ]
 
-    def _is_unknown(self, encoding: Encoding, query: str, document: str) -> bool:
-        """Whether the vocabulary has nothing of a document."""
-        _, places = self._places_of_document(encoding, query, document)
+    def _is_unknown(self, encoding: Encoding, places: Sequence[int]) -> bool:
+        """Whether the vocabulary has none of the tokens that are read of a document."""
         ids = encoding.ids
         return bool(places) and all(ids[place] == self._unknown for place in places)
 

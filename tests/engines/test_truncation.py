@@ -33,8 +33,15 @@ def encode_whole(kind: str, max_length: int, query: str, document: str) -> PairT
     tokenizer.enable_truncation(max_length, strategy="only_second")
     encoding = tokenizer.encode(query, document)
     truncated = bool(encoding.overflowing)
+    of_document = [
+        token for token, sequence in zip(encoding.tokens, encoding.sequence_ids, strict=True) if sequence == 1
+    ]
     return PairTokens(
-        encoding.ids, encoding.type_ids, truncated, read_to(encoding) if truncated else len(document)
+        encoding.ids,
+        encoding.type_ids,
+        truncated,
+        read_to(encoding) if truncated else len(document),
+        unknown=bool(of_document) and set(of_document) <= {"[UNK]", "<unk>"},
     )
 
 
@@ -85,9 +92,9 @@ class _CountedTokenizer:
         self._tokenizer = tokenizer
         self.characters = 0
 
-    def encode_batch(self, pairs: list[tuple[str, str]]) -> list[Encoding]:
+    def encode_batch(self, pairs: list[tuple[str, str]], **options: bool) -> list[Encoding]:
         self.characters += sum(len(document) for _, document in pairs)
-        return self._tokenizer.encode_batch(pairs)
+        return self._tokenizer.encode_batch(pairs, **options)
 
 
 def characters_tokenized(monkeypatch: pytest.MonkeyPatch, encoder: PairTokenizer, document: str) -> int:
