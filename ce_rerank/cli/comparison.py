@@ -166,7 +166,7 @@ def _gain_table(gains: Sequence[Gain], style: str, texts: Mapping[str, str], con
     """Lay out queries with their gains, the values before and after, and as much of a text as fits."""
     ascii_only = console.options.ascii_only
     arrow = "->" if ascii_only else "→"
-    table = Table.grid(padding=(0, _GAP, 0, 0), expand=True)
+    table = Table.grid(padding=(0, _GAP, 0, 0), expand=bool(texts))
     table.add_column(overflow="fold")
     table.add_column(width=len("+0.1234"))
     table.add_column(width=len(f"0.123 {arrow} 0.123"), style="dim")

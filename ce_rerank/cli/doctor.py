@@ -180,7 +180,7 @@ def find_gpus() -> Finding:
     with suppress(OSError, subprocess.SubprocessError):
         asked = subprocess.run(_QUERY_GPUS, capture_output=True, text=True, timeout=_GPU_SECONDS, check=True)
         gpus = [line.strip() for line in asked.stdout.splitlines() if line.strip()]
-    text = f"{'; '.join(gpus)}; run by torch" if gpus else "none of NVIDIA's"
+    text = f"{'; '.join(gpus)}; run by torch, packed in bf16 and fp16" if gpus else "none of NVIDIA's"
     return Finding("gpu", "green", text, "", {"gpus": gpus})
 
 
@@ -190,10 +190,8 @@ def find_torch(gpus: list[str]) -> Finding:
     if isinstance(answer, str):
         remedy = "pip install --force-reinstall torch"
         return Finding("torch", "yellow", f"It cannot be loaded: {answer}", remedy)
-    names = answer["names"]
-    devices = [f"{name} ({names[name]})" if name in names else name for name in answer["devices"]]
-    text = f"any model that sentence-transformers loads; on {', '.join(devices)}"
-    if gpus and not names:
+    text = f"any model that sentence-transformers loads; on {', '.join(answer['names'])}"
+    if gpus and not any(name.startswith("cuda") for name in answer["devices"]):
         reason = "its CUDA does not suit the driver" if answer["built_for"] else "it is a build without CUDA"
         remedy = "Install a build for this GPU: https://pytorch.org/get-started/locally"
         return Finding("torch", "yellow", f"{text}; not on the GPU: {reason}", remedy, answer)
@@ -349,10 +347,10 @@ def answer_part(parts: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]])
 def _load_torch(keywords: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    from ..engines.hardware import available_devices
+    from ..engines.hardware import available_devices, describe_device
 
     devices = available_devices()
-    names = {name: torch.cuda.get_device_name(name) for name in devices if name.startswith("cuda")}
+    names = [describe_device(device) for device in devices]
     return {"devices": devices, "names": names, "built_for": torch.version.cuda or torch.version.hip}
 
 

@@ -35,14 +35,9 @@ log = logging.getLogger("ce_rerank")
 InputFormat = Literal["text", "jsonl", "json", "csv", "tsv", "parquet"]
 
 FORMAT_OF_SUFFIX: dict[str, InputFormat] = {
-    ".txt": "text",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
+    ".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv",
     ".parquet": "parquet",
-}
+}  # fmt: skip
 
 _COLUMN_NAME = re.compile(r"[A-Za-z_][\w.-]*")
 _LOOK_BYTES = 1 << 16  # without a line end in them, it is a long line of text or the only line of an array

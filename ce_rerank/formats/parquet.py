@@ -25,14 +25,9 @@ BATCH_ROWS = 1024
 GROUP_ROWS = 8192
 
 _OWN_TYPES = {
-    "index": pa.int64(),
+    **dict.fromkeys(("index", "rank", "tokens", "start", "end", "line"), pa.int64()),
     "score": pa.float32(),
-    "rank": pa.int64(),
-    "tokens": pa.int64(),
     "truncated": pa.bool_(),
-    "start": pa.int64(),
-    "end": pa.int64(),
-    "line": pa.int64(),
 }
 """The columns of our own that are never strings; ids are integers where all of the first group are."""
 

@@ -112,12 +112,8 @@ def _own_fields(ranked: RankedDocument, options: WriteOptions) -> dict[str, Any]
         if ranked.first_rank is not None:
             row["bm25"] = {"score": ranked.first_score, "rank": ranked.first_rank}
         if passage := ranked.passage:
-            row |= {
-                "passage": passage.text,
-                "start": passage.start,
-                "end": passage.end,
-                "line": passage.line,
-            }
+            row["passage"] = passage.text
+            row |= {"start": passage.start, "end": passage.end, "line": passage.line}
         if options.model:
             row["model"] = options.model
     return row
