@@ -111,6 +111,7 @@ class Pipeline:
         names = EngineInfo.__dataclass_fields__
         facts: dict[str, Any] = {name: self._remote.info.get(name) for name in names}
         facts |= {"device": f"{facts['device']} of {self._remote.url}", "notes": tuple(facts["notes"] or ())}
+        facts["packed"] = facts["packed"] is True  # servers of before do not say
         self._info = EngineInfo(**facts)
 
     @property

@@ -377,6 +377,7 @@ class _Service:
             "engine": info.engine,
             "device": info.device,
             "precision": info.precision,
+            "packed": info.packed,
             "activation": info.activation,
             "instruction": info.instruction,
             "notes": info.notes,

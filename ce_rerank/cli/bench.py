@@ -176,6 +176,8 @@ def summarise(
     return {
         "engine": engine,
         "precision": precision,
+        "device": answers[0]["device"],
+        "packed": answers[0]["packed"],
         "start_seconds": statistics.median(answer["start_seconds"] for answer in answers),
         "documents_per_second": len(differences) / elapsed_seconds,
         "peak_memory_bytes": answers[-1]["peak_memory_bytes"],
@@ -256,7 +258,7 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
     for result in results:
         peak, agreement = result["peak_memory_bytes"], result["rank_agreement"]
         table.add_row(
-            f"{result['engine']} {result['precision']}",
+            f"{result['engine']} {result['precision']}{' packed' * result['packed']}",
             f"{result['start_seconds']:.2f}",
             f"{result['documents_per_second']:.0f}",
             f"{result['documents_per_second'] / slowest:.1f}x",
@@ -269,14 +271,16 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
     console.print(table)
     documents = sum(len(texts) for _, texts in lists)
     console.print(
-        f"{documents} documents, {len(lists)} queries. start: a process that ranks {_START_DOCUMENTS}. "
-        "MB: peak memory. diff: of logits, from torch fp32. tau: Kendall's, of the order.",
+        f"{documents} documents, {len(lists)} queries, on {results[0]['device']}. "
+        f"start: a process that ranks {_START_DOCUMENTS}. MB: peak memory. "
+        "diff: of logits, from torch fp32. tau: Kendall's, of the order.",
         style="dim",
     )
 
 
 def _score(setting: dict[str, Any]) -> dict[str, Any]:
     """Score some of the lists to warm up and then all by the clock, on the logit scale."""
+    from ..engines.hardware import describe_device
     from ..reranker import Reranker
     from ..types import Candidates, Document, Query, RankOptions
 
@@ -295,6 +299,8 @@ def _score(setting: dict[str, Any]) -> dict[str, Any]:
         "elapsed_seconds": elapsed_seconds,
         "scores": [[hit.score for hit in hits] for hits in in_order],
         "peak_memory_bytes": peak_memory_bytes(),
+        "device": describe_device(reranker.info.device),
+        "packed": reranker.info.packed,
     }
 
 

@@ -20,7 +20,8 @@ class EngineInfo:
     `max_length` is the most tokens that a pair may have, special tokens included. `activation` is what the
     model's own configuration puts on its logit: `identity`, `sigmoid`, or the dotted name of another.
     `notes` are facts about the model that its user should know, as short phrases. `instruction` is the task
-    that the model was given, None where there is none or it is the model's own.
+    that the model was given, None where there is none or it is the model's own. `packed` says that
+    sequences lie end to end, without padding.
     """
 
     engine: str
@@ -32,14 +33,15 @@ class EngineInfo:
     activation: str
     notes: tuple[str, ...] = ()
     instruction: str | None = None
+    packed: bool = False
 
     @property
     def description(self) -> str:
-        """What scores come from, in a line: `NAME@REVISION (notes), ENGINE PRECISION on DEVICE`."""
+        """What scores come from, in a line: `NAME@REVISION (notes), ENGINE PRECISION [packed] on DEVICE`."""
         name = self.model if self.revision is None else f"{self.model}@{self.revision[:8]}"
         told = [*self.notes, *([f'instruction "{self.instruction.strip()}"'] if self.instruction else [])]
         notes = f" ({'; '.join(told)})" if told else ""
-        return f"{name}{notes}, {self.engine} {self.precision} on {self.device}"
+        return f"{name}{notes}, {self.engine} {self.precision}{' packed' * self.packed} on {self.device}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Engine(Protocol):
 
     @property
     def batch_tokens(self) -> int:
-        """The token budget of a batch, padding included, that this engine runs best with."""
+        """The token budget of a batch, padding included where it pads, that this engine runs best with."""
         ...
 
     def score_rows(

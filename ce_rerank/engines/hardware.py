@@ -72,6 +72,15 @@ def available_devices() -> list[str]:
     return [*there, "cpu"]
 
 
+def describe_device(device: str) -> str:
+    """Return a device with the name of its GPU: `cuda:0 (NVIDIA H100)`. Loads torch for a GPU."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
 def _may_have_accelerator() -> bool:
     """Ask the driver, not torch: False is certain, True is a reason to ask torch."""
     if sys.platform == "darwin":

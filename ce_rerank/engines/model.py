@@ -41,7 +41,7 @@ _RERANKER_HINT = (
 
 PROBE: Pair = ("what is it?", "Ça, c'est 一 «test» — of [SEP] “this” </s> <s>\tmodel's ids [CLS] 🙂. ")
 """A pair that tells tokenizers apart, special tokens of several families included."""
-_LONGER: Pair = ("how do tides work", "Tides rise and fall because the moon pulls the oceans. " * 8)
+LONGER: Pair = ("how do tides work", "Tides rise and fall because the moon pulls the oceans. " * 8)
 
 # How far a score may move when its pair is padded, by precision: what rounding does, and no more.
 _MOVES = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 2e-2}
@@ -149,27 +149,28 @@ class Model:
 
     def _choose_network(self) -> None:
         """Take the model apart if that gives the same score, and find which pairs can share a batch."""
-        rows = self.tokenizer.encode([PROBE, _LONGER])
+        rows = self.tokenizer.encode([PROBE, LONGER])
         alone = pad_rows(rows[:1], self.padding)
         logits = self._run(self._whole, alone)
         if logits.numel() != 1:
             raise ValueError(f"it gives {logits.numel()} scores for a pair")
         try:
             padded = self._run(self._whole, pad_rows(rows, self.padding))[0].item()
-            near = self._is_near(padded, logits.item())
+            near = self.is_near(padded, logits.item())
             self.padding = replace(self.padding, companions="any" if near else "equal")
         except (ValueError, IndexError):
             self.padding = replace(self.padding, companions="none")
         for network in find_networks(self.cross_encoder, self.padding.left):
             with suppress(RuntimeError, ValueError, TypeError, AttributeError, IndexError):
-                if self._is_near(self._run(network, alone).item(), logits.item()):
+                if self.is_near(self._run(network, alone).item(), logits.item()):
                     self.network = network
                     return
         self.network = self._whole
         if self.precision != "fp32":
             _keep_score_in_fp32(self.cross_encoder)
 
-    def _is_near(self, logit: float, expected: float) -> bool:
+    def is_near(self, logit: float, expected: float) -> bool:
+        """Whether a logit is another but for rounding, as far as this precision rounds."""
         return abs(logit - expected) <= _MOVES[self.precision] * max(1, abs(expected))
 
 
@@ -282,12 +283,18 @@ def longest_pair(model: Any) -> int:
     limit = min(model.max_seq_length or LONGEST, LONGEST)
     for module in model.modules():
         positions = getattr(getattr(module, "position_embeddings", None), "num_embeddings", None)
-        padding_place = getattr(module, "padding_idx", None)
         if positions is not None:
-            # RoBERTa's family counts positions from the padding token's id on: not all of its table counts.
-            unused = padding_place + 1 if isinstance(padding_place, int) else 0
-            limit = min(limit, positions - unused)
+            limit = min(limit, positions - first_position(module))
     return int(limit)
+
+
+def first_position(model: torch.nn.Module) -> int:
+    """Return the position of a first token: 0; in RoBERTa's family, the one after the padding token's id."""
+    for module in model.modules():
+        padding_place = getattr(module, "padding_idx", None)
+        if hasattr(module, "position_embeddings") and isinstance(padding_place, int):
+            return padding_place + 1
+    return 0
 
 
 def first_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -138,6 +139,14 @@ class _Classifier(torch.nn.Module):
         return logits
 
 
+@dataclass
+class _Output(BaseModelOutputWithPooling):  # type: ignore[misc]
+    """What any backbone returns; causal ones return a cache, by the one name or the other."""
+
+    past_key_values: Any = None
+    cache: Any = None
+
+
 class _Given(torch.nn.Module):
     """In the place of a backbone, which gives the vectors that it is handed, as if they were of one token."""
 
@@ -148,7 +157,7 @@ class _Given(torch.nn.Module):
     def forward(self, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> BaseModelOutputWithPooling:
         """Return the vectors as hidden states."""
         pooled = None if self.pooler is None else self.pooler(inputs_embeds)
-        return BaseModelOutputWithPooling(last_hidden_state=inputs_embeds, pooler_output=pooled)
+        return _Output(last_hidden_state=inputs_embeds, pooler_output=pooled)
 
 
 def find_networks(model: CrossEncoder, pads_left: bool) -> Iterator[Network]:

@@ -45,7 +45,7 @@ class TorchEngine:
     """A `Model` behind the engine protocol."""
 
     def __init__(self, model: Model, checkpoint: Checkpoint, options: EngineOptions) -> None:
-        self._model = model
+        self.model = model
         self.batch_tokens = _BATCH_TOKENS[options.device.partition(":")[0]]
         self.tokenizer = model.tokenizer
         if options.instruction is not None:
@@ -71,7 +71,7 @@ class TorchEngine:
     ) -> Float32s:
         """Return the float32 logits of rows, in their order."""
         budget = batch_tokens or self.batch_tokens
-        return score_in_batches(rows, self._infer, self._model.padding, budget, on_progress)
+        return score_in_batches(rows, self._infer, self.model.padding, budget, on_progress)
 
     def _infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
         """Yield the float32 logits of each batch, in order; one is waited for when the next is on its way."""
@@ -87,11 +87,11 @@ class TorchEngine:
     def activate(self, logits: Float32s) -> Float32s:
         """Apply the model's own activation, by torch, as sentence-transformers does."""
         with torch.inference_mode():
-            return _to_numpy(self._model.activation_fn(torch.from_numpy(logits)))
+            return _to_numpy(self.model.activation_fn(torch.from_numpy(logits)))
 
     def _start(self, batch: TokenBatch) -> torch.Tensor:
         try:
-            return self._model.score(batch)
+            return self.model.score(batch)
         except (RuntimeError, MemoryError) as error:  # for the CPU, torch has no kind of its own
             if not says_out_of_memory(error):
                 raise

@@ -1,0 +1,250 @@
+"""Packing against padding, over every kind of model; ordinary attention stands in for the GPU's kernel."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from engines.families import make_checkpoint, make_layout
+
+from ce_rerank import UnavailableError
+from ce_rerank.engines import load_engine, packed
+from ce_rerank.engines.base import Engine, EngineOptions
+from ce_rerank.engines.batching import Float32s, PairTokens
+from ce_rerank.engines.network import Network
+from ce_rerank.engines.packed import PackedEngine, attend, pack_engine, pack_rows
+from ce_rerank.engines.torch import TorchEngine, load_torch_engine
+from ce_rerank.models.checkpoint import Checkpoint
+from ce_rerank.types import Pair
+
+pytestmark = pytest.mark.slow
+
+WORDS = "the keeper trims the wick, winds the clockwork and writes the weather into the log"
+PAIRS: list[Pair] = [
+    ("why do tides rise?", " ".join([WORDS] * times)[:characters])
+    for times, characters in ((1, 3), (9, 999), (1, 40), (2, 120), (1, 1), (3, 200), (9, 999))
+]
+OPTIONS = EngineOptions(engine="torch", device="cpu", precision="fp32")
+
+
+def make(kind: str, folder: Path) -> Checkpoint:
+    return make_layout(kind, folder) if kind in ("qwen3", "gemma") else make_checkpoint(kind, folder)
+
+
+def pack(padded: TorchEngine) -> PackedEngine:
+    """Pack the model of a padded engine, which is of no use afterwards."""
+    engine = pack_engine(padded)
+    assert isinstance(engine, PackedEngine)
+    assert engine.info.packed
+    return engine
+
+
+def rows_of(engine: Engine) -> Sequence[PairTokens]:
+    return list(engine.tokenizer.encode(PAIRS))
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return make_checkpoint("bert", tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def loaded(bert: Checkpoint) -> PackedEngine:
+    return pack(load_torch_engine(bert, OPTIONS))
+
+
+@pytest.fixture
+def engine(loaded: PackedEngine, monkeypatch: pytest.MonkeyPatch) -> PackedEngine:
+    """A packed BERT, as it was loaded."""
+    monkeypatch.setattr(loaded, "_limit", None)
+    return loaded
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["bert", "distilbert", "electra", "gemma", "modernbert", "qwen3", "xlm-roberta"],
+)
+def test_packed_scores_are_the_padded_ones_whatever_lies_beside(kind: str, tmp_path: Path) -> None:
+    padded = load_torch_engine(make(kind, tmp_path), OPTIONS)
+    rows = rows_of(padded)
+    expected = padded.score_rows(rows)
+    engine = pack(padded)
+    assert np.ptp(expected) > 1e-2
+    np.testing.assert_allclose(engine.score_rows(rows), expected, atol=1e-4)
+    np.testing.assert_allclose(engine.score_rows(rows, batch_tokens=1), expected, atol=1e-4)
+    np.testing.assert_allclose(engine.score_rows(rows[::-1], batch_tokens=150), expected[::-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["first", "last", "mean"])
+def test_every_pooling_reads_its_own_tokens(
+    pooling: Literal["first", "last", "mean"], bert: Checkpoint
+) -> None:
+    padded = load_torch_engine(bert, OPTIONS)
+    assert isinstance(padded.model.network, Network)
+    padded.model.network.pooling = pooling
+    rows = rows_of(padded)
+    expected = padded.score_rows(rows)
+    np.testing.assert_allclose(pack(padded).score_rows(rows), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("albert", "it is not one backbone, pooled token and head"),
+        ("deberta-v2", "its attention is of a kind of its own"),
+        ("mpnet", "its attention is of a kind of its own"),
+    ],
+)
+def test_a_model_that_cannot_be_packed_is_padded_and_that_is_logged(
+    kind: str, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    padded = load_torch_engine(make(kind, tmp_path), OPTIONS)
+    rows = rows_of(padded)
+    before = padded.score_rows(rows)
+    with caplog.at_level(logging.INFO, "ce_rerank"):
+        assert pack_engine(padded) is padded
+    assert f"is run padded, not packed: {reason}." in caplog.text
+    assert padded.score_rows(rows).tobytes() == before.tobytes()
+    assert not padded.info.packed
+
+
+def test_a_model_that_packing_would_score_differently_is_padded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    padded = load_torch_engine(make("modernbert", tmp_path), OPTIONS)
+    kernel, takes = packed._find_kernel(False)
+
+    def without_window(*tensors: torch.Tensor, **options: Any) -> torch.Tensor:
+        return kernel(*tensors, **{**options, "window_size": (-1, -1)})
+
+    monkeypatch.setattr(packed, "_find_kernel", lambda on_cuda: (without_window, takes))
+    with caplog.at_level(logging.INFO, "ce_rerank"):
+        assert pack_engine(padded) is padded
+    assert "a pair's logit would be" in caplog.text
+
+
+def test_out_of_memory_halves_the_batches_and_loses_nothing(
+    engine: PackedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_of(engine) * 3
+    expected, tried, done = engine.score_rows(rows), [], []
+    score = engine._score
+
+    def score_few(some: Sequence[PairTokens]) -> torch.Tensor:
+        tried.append(sum(map(len, some)))
+        if tried[-1] > 200:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return score(some)
+
+    monkeypatch.setattr(engine, "_score", score_few)
+    np.testing.assert_allclose(engine.score_rows(rows, on_progress=done.append), expected, atol=1e-5)
+    assert tried[0] > 200
+    assert sum(done) == len(rows)
+    tried.clear()
+    engine.score_rows(rows)
+    assert max(tried) <= 200, "the next call starts with what is known to fit"
+
+
+def test_a_pair_that_does_not_fit_alone_is_an_error_that_says_its_length(
+    engine: PackedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def fail(some: Sequence[PairTokens]) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(engine, "_score", fail)
+    with pytest.raises(UnavailableError, match="out of memory on one pair of 96 tokens"):
+        engine.score_rows(rows_of(engine))
+
+
+def test_other_errors_are_not_taken_for_want_of_memory(
+    engine: PackedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def fail(some: Sequence[PairTokens]) -> torch.Tensor:
+        raise RuntimeError("device-side assert triggered")
+
+    monkeypatch.setattr(engine, "_score", fail)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        engine.score_rows(rows_of(engine))
+
+
+def test_no_rows_have_no_logits(engine: PackedEngine) -> None:
+    assert engine.score_rows([]).shape == (0,)
+
+
+def test_rows_lie_end_to_end_with_positions_of_their_own() -> None:
+    rows = [PairTokens([5, 6, 7], [0, 0, 1], False, 0), PairTokens([8, 9], [0, 1], False, 0)]
+    pack = pack_rows(rows, first_position=2)
+    assert pack.input_ids.tolist() == [5, 6, 7, 8, 9]
+    assert pack.position_ids.tolist() == [2, 3, 4, 2, 3]
+    assert pack.token_type_ids is not None
+    assert pack.token_type_ids.tolist() == [0, 0, 1, 0, 1]
+    assert (pack.borders.tolist(), pack.longest) == ([0, 3, 5], 3)
+
+
+NEWEST = frozenset({"scale", "window_size", "enable_gqa", "num_splits"})
+
+
+@pytest.mark.parametrize(
+    ("takes", "causal", "window", "expected"),
+    [
+        (NEWEST, False, None, {"window_size": (-1, -1)}),
+        (NEWEST, True, None, {"window_size": (-1, 0)}),
+        (NEWEST, False, 65, {"window_size": (64, 64)}),
+        (NEWEST, True, 65, {"window_size": (64, 0)}),
+        (frozenset({"is_causal"}), True, None, {"is_causal": True}),
+    ],
+)
+def test_the_kernel_is_given_what_its_version_takes(
+    takes: frozenset[str],
+    causal: bool,
+    window: int | None,
+    expected: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: dict[str, object] = {}
+
+    def kernel(query: torch.Tensor, key: torch.Tensor, *others: object, **options: object) -> torch.Tensor:
+        given.update(options, shapes=(query.shape, key.shape), largest=query.max().item())
+        return query
+
+    monkeypatch.setattr(packed, "_find_kernel", lambda on_cuda: (kernel, takes))
+    query, key = torch.ones(1, 4, 7, 16), torch.ones(1, 2, 7, 16)
+    borders = torch.tensor([0, 3, 7], dtype=torch.int32)
+    module = SimpleNamespace(is_causal=causal)
+    result, _ = attend(
+        module, query, key, key, None,
+        cu_seq_lens_q=borders, max_length_q=4, scaling=0.5, sliding_window=window,
+    )  # type: ignore[arg-type]  # fmt: skip
+    assert result.shape == (1, 7, 4, 16)
+    if takes == NEWEST:
+        expected = {**expected, "scale": 0.5, "num_splits": 1, "enable_gqa": True}
+        assert given.pop("shapes") == ((7, 4, 16), (7, 2, 16))
+        assert given.pop("largest") == 1
+    else:
+        assert given.pop("shapes") == ((7, 4, 16), (7, 4, 16))
+        assert given.pop("largest") == 2, "of a scale that the kernel does not take, the query makes up"
+    assert given == expected
+
+
+def test_on_cuda_a_16_bit_model_is_packed_and_a_float32_one_is_padded(
+    bert: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_on_cpu(checkpoint: Checkpoint, options: EngineOptions) -> object:
+        return load_torch_engine(checkpoint, EngineOptions(device="cpu", precision=options.precision))
+
+    monkeypatch.setattr("ce_rerank.engines.find_device", lambda device: device)
+    monkeypatch.setattr("ce_rerank.engines.torch.load_torch_engine", load_on_cpu)
+    ran: dict[str, Float32s] = {}
+    for precision in ("bf16", "fp32"):
+        engine = load_engine(bert, EngineOptions(device="cuda", precision=precision))  # type: ignore[arg-type]
+        assert engine.info.packed == (precision == "bf16")
+        ran[precision] = engine.score_rows(rows_of(engine))
+    np.testing.assert_allclose(ran["bf16"], ran["fp32"], atol=0.15)
