@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -85,6 +86,19 @@ class PoolPlan:
                 number += 1
         if pool:
             yield pool
+
+
+def _group_rows(reads: Iterator[_Read], *, ahead: bool) -> Iterator[list[_Read]]:
+    """Yield some thousand rows at a time; with `ahead`, a thread makes the next while these are scored."""
+    groups = iter(lambda: list(islice(reads, _ROWS_AT_A_TIME)), [])
+    if not ahead:
+        yield from groups
+        return
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        following = thread.submit(next, groups, None)
+        while (group := following.result()) is not None:
+            following = thread.submit(next, groups, None)
+            yield group
 
 
 class Pipeline:
@@ -240,7 +254,7 @@ class Pipeline:
         logits = [np.empty(0, np.float32)]
         facts: list[tuple[int, int, bool, int, bool]] = []
         passages: list[Passage | None] = []
-        while group := list(islice(reads, _ROWS_AT_A_TIME)):
+        for group in _group_rows(reads, ahead=self.info.device != "cpu"):
             documents = len({read.place for read in group} - {facts[-1][0] if facts else -1})
             report = on_progress and _in_documents(on_progress, documents, len(group))
             logits.append(self._engine.score_rows([read.row for read in group], self._batch_tokens, report))

@@ -10,7 +10,8 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
-from itertools import islice
+from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -463,6 +464,30 @@ def test_progress_adds_up_to_the_number_of_documents(counting_reranker: Reranker
 def test_batch_tokens_is_the_budget_of_a_batch(counting_engine: CountingEngine) -> None:
     Reranker.from_engine(counting_engine, batch_tokens=10).rank("red", ["one"] * 5)
     assert counting_engine.batch_shapes == [(2, 5), (2, 5), (1, 5)]
+
+
+def test_beside_a_gpu_the_next_rows_are_tokenized_while_these_are_scored(
+    counting_engine: CountingEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting_engine.info = replace(counting_engine.info, device="cuda")
+    monkeypatch.setattr("ce_rerank.pipeline._ROWS_AT_A_TIME", 2)
+    tokenized, groups, scored = threading.Semaphore(0), count(), count()
+    encode, score_rows = counting_engine.tokenizer.encode, counting_engine.score_rows
+
+    def encode_and_tell(pairs: Any) -> Any:
+        if next(groups) > 0:
+            tokenized.release()
+        return encode(pairs)
+
+    def wait_for_next(*arguments: Any) -> Any:
+        assert next(scored) == 2 or tokenized.acquire(timeout=5), "nothing was tokenized meanwhile"
+        return score_rows(*arguments)
+
+    monkeypatch.setattr(counting_engine.tokenizer, "encode", encode_and_tell)
+    monkeypatch.setattr(counting_engine, "score_rows", wait_for_next)
+    words = ["one", "two", "three", "four", "five", "six"]
+    scores = Reranker.from_engine(counting_engine).score([("red", word) for word in words], scores="logit")
+    assert scores.tolist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_one_reranker_serves_several_threads(counting_reranker: Reranker) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import io
 import logging
-import math
 import re
 import shutil
 import sys
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
     from .options import MessageOptions
 
-_BAR_WIDTH = 20
-_WIDE_ENOUGH_FOR_A_BAR = 60
 # What acts on a terminal, but for line ends and tabs: C0, C1, and what reorders text (bidi).
 _ACTIVE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
@@ -177,7 +174,7 @@ class Activity:
     """Shows on a terminal what a run is doing, once it has taken `delay_seconds`, and erases it at the end.
 
     A spinner with the current stage; while things are counted, how many are done, how many a second and, when
-    their number is known, a bar and the time left. Any thread may call any method.
+    their number is known, the time left. Any thread may call any method.
     """
 
     def __init__(
@@ -217,28 +214,24 @@ class Activity:
             self._stage = text
             if self._total is not None and self._done >= self._total:
                 self._since = None
-            self._update()
 
     def start(self, total: int | None = None, stage: str = "Scoring") -> None:
         """Begin to count towards `total`, or just to count when it is not known."""
         with self._lock:
             self._stage = self._counted = stage
             self._total, self._done, self._since = total, 0, time.monotonic()
-            self._update()
 
     def expect(self, total: int | None, stage: str) -> None:
         """Change what is counted towards, when more is known of it, and what it is called."""
         with self._lock:
             self._stage = self._counted = stage
             self._total = total
-            self._update()
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more things as done."""
         with self._lock:
             self._done += count
             self._stage = self._counted  # another stage in between, such as checking the model, is over
-            self._update()
 
     def stop(self) -> None:
         """Erase what is shown and show nothing more; may be called again."""
@@ -264,17 +257,8 @@ class Activity:
             if self._over or not self.console.is_interactive:
                 return
             self._progress = _make_progress(self)
-            self._progress.add_task("", total=math.inf)
-            self._update()
+            self._progress.add_task("", total=None)
             self._progress.start()
-
-    def _update(self) -> None:
-        if self._progress is not None:
-            self._progress.update(
-                self._progress.task_ids[0],
-                completed=self._done,
-                total=self._known_total() or math.inf,
-            )
 
     def _known_total(self) -> int | None:
         # Of long documents the passages are counted, and they can be more than was foreseen.
@@ -293,25 +277,18 @@ class Activity:
 
 
 def _make_progress(activity: Activity) -> Progress:
-    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn
+    from rich.progress import Progress, ProgressColumn, SpinnerColumn
     from rich.text import Text
 
     console = activity.console
-    has_bar = console.width >= _WIDE_ENOUGH_FOR_A_BAR
 
     class StageAndCounts(ProgressColumn):
         def render(self, task: Task) -> Text:
-            room = console.width - 2 - (_BAR_WIDTH + 1 if has_bar and task.total != math.inf else 0)
-            return Text(activity.describe(room), no_wrap=True)
-
-    class KnownBar(BarColumn):
-        def render(self, task: Task) -> Any:
-            return super().render(task) if task.total != math.inf else Text()
+            return Text(activity.describe(console.width - 2), no_wrap=True)
 
     return Progress(
         SpinnerColumn("line" if console.options.ascii_only else "dots", "cyan"),
         StageAndCounts(),
-        *([KnownBar(_BAR_WIDTH, complete_style="cyan", finished_style="cyan")] if has_bar else []),
         console=console,
         transient=True,
         redirect_stdout=False,

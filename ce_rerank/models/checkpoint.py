@@ -368,29 +368,24 @@ class Checkpoint:
         Such models load without an error, with a head of random weights or with classes for scores.
         """
         architecture, own_classes = self.architecture, self._auto_map()
-        is_classifier = (
-            architecture.endswith("ForSequenceClassification")
-            or "AutoModelForSequenceClassification" in own_classes
-        )
+        kind = "ForSequenceClassification"
+        is_classifier = architecture.endswith(kind) or f"AutoModel{kind}" in own_classes
         if not is_classifier and (self.is_cross_encoder or self.is_causal):
             return None
         # Under whatever name: transformers takes the head that it finds among the weights.
         if not is_classifier and (own_classes or not self._has_score_head()):
+            named = architecture or "model of no named architecture"
             if architecture == "JinaForRanking":
-                cause = f"is a listwise reranker ({architecture}): it scores a whole list at once, not a pair"
+                cause = f"is a listwise reranker ({named}): it scores a whole list at once, not a pair"
             elif self.modules or architecture.endswith("Model"):
-                cause = (
-                    f"is an embedding model ({architecture or 'without a head'}): it turns one text into a "
-                    "vector and has no head that scores a pair"
-                )
+                cause = f"is an embedding model ({named}), which cannot score pairs"
             else:
-                cause = f"is a {architecture or 'model of no named architecture'}, which cannot score pairs"
+                cause = f"is a {named}, which cannot score pairs"
             return Fault(cause, _RANKING_HINT, by_fetching=False)
         if len(self.labels) == 1:
             return None
         return Fault(
-            f"is a classifier with {len(self.labels)} labels ({', '.join(self.labels)}), not a reranker: it "
-            "gives no single score to rank by",
+            f"is a classifier with {len(self.labels)} labels ({', '.join(self.labels)}), not a reranker",
             _RANKING_HINT,
             by_fetching=False,
         )

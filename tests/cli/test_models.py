@@ -330,7 +330,7 @@ class TestOptions:
         shell_at.environment["CE_RERANK_ALLOW_PICKLE"] = "1"
         done = shell_at("models", *command, "--revision", "v1")
         assert done.returncode == 4
-        assert done.stderr.startswith(f"error: {TINY} is an embedding model (BertModel): ")
+        assert done.stderr.startswith(f"error: {TINY} is an embedding model (BertModel), ")
         assert f"GET /api/models/{TINY}/revision/v1" in hub.requests
         assert f"GET /{TINY}/resolve/{embedding.commit}/pytorch_model.bin" in hub.requests
 

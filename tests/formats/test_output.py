@@ -82,11 +82,6 @@ def test_a_symbolic_link_stays_one_and_its_target_is_written(tmp_path: Path, exi
     assert target.read_bytes() == b"new"
 
 
-def test_the_null_device_is_written_directly() -> None:
-    write(Path(os.devnull))
-    assert not Path(os.devnull).is_file()
-
-
 @posix_only
 def test_a_named_pipe_is_written_directly(tmp_path: Path) -> None:
     path = tmp_path / "fifo"

@@ -233,7 +233,7 @@ class TestKind:
             (
                 {"architectures": None},
                 {"modules.json": [{"path": ""}]},
-                "is an embedding model (without a head)",
+                "is an embedding model (model of no named architecture)",
             ),
             (
                 {"architectures": ["XLMRobertaModel"]},
