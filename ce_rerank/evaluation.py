@@ -117,7 +117,7 @@ def load_judgements(readable: Readable) -> Judgements:
     for row in read_judgements(source):
         judged = grades.setdefault(row.query_id, {})
         again += row.doc_id in judged
-        judged[row.doc_id] = int(row.score)
+        judged[row.doc_id] = row.relevance
     if not grades:
         raise InputError(f"{source.name}: no judgements in it.")
     if again:

@@ -123,12 +123,20 @@ class RowCandidates:
             yield flat
 
     def _rows(self, reject: Reject) -> Iterator[Row]:
-        empty: list[str] = []
+        is_empty = True
+
+        def reject_row(error: InputError, text: str) -> None:
+            nonlocal is_empty
+            is_empty = False
+            reject(error, text)
+
         for place, source in enumerate(self._sources):
             self._current = place
-            yield from read_rows(source, self._options, reject, empty.append)
-        if len(empty) == len(self._sources):
-            log.warning("%s: no queries in it.", ", ".join(empty))
+            for row in read_rows(source, self._options, reject_row):
+                is_empty = False
+                yield row
+        if is_empty:
+            log.warning("%s: no queries in it.", ", ".join(source.name for source in self._sources))
 
     def _find_documents(self, row: Mapping[str, Any], origin: str) -> _Items | None:
         """Return the documents of a nested row, None for a flat row."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
@@ -13,8 +12,6 @@ from .documents import InputFormat, ReadOptions, choose_format, row_reader
 from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, find_id, missing_id, without_texts
 from .json import encode_json, read_json_rows
 from .source import ROW_BYTES, LookAhead, Readable, Reject, Row, as_source, raise_at_once
-
-log = logging.getLogger("ce_rerank")
 
 _QUERY_IDS = ("_id", "id", *QUERY_ID_FIELDS)
 _QUERY_TEXTS = ("text", "query", "question")
@@ -35,13 +32,21 @@ def read_whole_queries(
     """Read queries by id, with their other fields, in the order of the file; all, or those that are wanted.
 
     A row that cannot be read, has no id or no text, or an id that is there already, is rejected: by default,
-    that raises an InputError naming file and line. A file without queries is warned of.
+    that raises an InputError naming file and line. Raises InputError for a file without rows.
     """
     queries: dict[str, Query] = {}
+    is_empty = True
+
+    def reject_row(error: InputError, text: str) -> None:
+        nonlocal is_empty
+        is_empty = False
+        reject(error, text)
+
     source = as_source(readable)
     with source.open() as stream:
         format = choose_format(source, stream, _LOOK)
-        for row, origin in _rows(format, stream, source.name, reject, _LOOK):
+        for row, origin in _rows(format, stream, source.name, reject_row, _LOOK):
+            is_empty = False
             try:
                 query = _query_of(row, origin)
                 query_id = str(query.id)
@@ -52,8 +57,8 @@ def read_whole_queries(
                 continue
             if wanted is None or query_id in wanted:
                 queries[query_id] = query
-    if not queries and wanted is None:
-        log.warning("%s: no queries in it.", source.name)
+    if is_empty:
+        raise InputError(f"{source.name}: no queries in it.")
     return queries
 
 

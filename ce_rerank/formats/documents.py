@@ -15,7 +15,7 @@ from typing import Literal, NoReturn, cast, get_args
 from ..errors import InputError, UnavailableError, UsageError
 from ..types import Document, require_choice
 from .delimited import read_csv_rows, read_tsv_rows
-from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules
+from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
 from .json import encode_json, read_json_rows
 from .source import (
     Lines,
@@ -39,7 +39,13 @@ FORMAT_OF_SUFFIX: dict[str, InputFormat] = {
     ".parquet": "parquet",
 }  # fmt: skip
 
+_NOT_READ = {
+    b"ARROW1": "an Arrow file (Feather)",
+    b"FEA1": "a Feather file",
+    b"PK\3\4": "a ZIP file (Excel's .xlsx are such)",
+}
 _COLUMN_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+_BORDER = re.compile(r"(?=.*[+|\u2500-\u257f])[\s|+=:\u2500-\u257f-]{3,}")  # ----+-----, or box drawing
 _LOOK_BYTES = 1 << 16  # without a line end in them, it is a long line of text or the only line of an array
 
 
@@ -105,29 +111,6 @@ def read_documents(
             yield Document(text, id=source.name if source.path else "-", origin=source.name)
         return
     rules = options.field_rules
-    for value, origin in read_rows(
-        source, options, reject, lambda name: log.warning("%s: no documents in it.", name)
-    ):
-        try:
-            document = rules.document(value, origin)
-        except InputError as error:  # noqa: PERF203 - of each row
-            reject(error, encode_json(value))
-        else:
-            yield document
-
-
-def read_rows(
-    readable: Readable,
-    options: ReadOptions = ReadOptions(),
-    reject: Reject = raise_at_once,
-    on_empty: Callable[[str], None] = lambda name: None,
-) -> Iterator[Row]:
-    """Read the rows of a file or stream as they are, one at a time; `on_empty` takes its name if it has none.
-
-    A row that cannot be read raises InputError. `reject` is given the error and the row's own text instead,
-    and the reading goes on, unless nothing tells where the next row starts.
-    """
-    source = as_source(readable)
     is_empty = True
 
     def reject_row(error: InputError, text: str) -> None:
@@ -137,11 +120,34 @@ def read_rows(
 
     with source.open() as stream:
         format = choose_format(source, stream, options)
-        for row in row_reader(format, options)(stream, source.name, reject_row):
+        for value, origin in row_reader(format, options)(stream, source.name, reject_row):
             is_empty = False
-            yield row
+            try:
+                document = rules.document(value, origin)
+            except InputError as error:
+                if format in ("csv", "tsv") and not options.columns and isinstance(error, MissingFieldError):
+                    error.hint += (
+                        " Line 1 was read as the header; if it is a row, name the columns: --columns id,text"
+                    )
+                reject(error, encode_json(value))
+            else:
+                yield document
     if is_empty:
-        on_empty(source.name)
+        log.warning("%s: no documents in it.", source.name)
+
+
+def read_rows(
+    readable: Readable, options: ReadOptions = ReadOptions(), reject: Reject = raise_at_once
+) -> Iterator[Row]:
+    """Read the rows of a file or stream as they are, one at a time; there may be none.
+
+    A row that cannot be read raises InputError. `reject` is given the error and the row's own text instead,
+    and the reading goes on, unless nothing tells where the next row starts.
+    """
+    source = as_source(readable)
+    with source.open() as stream:
+        format = choose_format(source, stream, options)
+        yield from row_reader(format, options)(stream, source.name, reject)
 
 
 def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> InputFormat:
@@ -154,6 +160,8 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
         return named
     stream.look_at_line(_LOOK_BYTES)
     head = stream.peek(0)
+    if kind := next((kind for magic, kind in _NOT_READ.items() if head.startswith(magic)), ""):
+        raise InputError(f"{source.name}: {kind}, which is not read.", hint="Save it as Parquet or CSV.")
     sniffed = sniff_format(head, (*options.text_fields, *options.header_names))
     format = sniffed if named is None or options.are_rows_objects else named
     if format == "text" and options.are_rows_objects:
@@ -197,9 +205,11 @@ def _is_json_string(line: str) -> bool:
 def _table_hint(head: bytes) -> str:
     """Return how lines of text that seem to be a table can be read as one; empty for other lines.
 
-    They do with tabs in all of them, or a header of plain names.
+    They do with tabs in all of them, a header of plain names, or the borders of a table drawn for people.
     """
     lines = [line for line in re.split(r"[\r\n]+", head.decode(errors="replace")) if line.strip()]
+    if any(map(_BORDER.fullmatch, lines[:2])):
+        return "Let it be written as CSV: psql --csv, duckdb -csv, mysql --batch."
     whole = lines[:-1] or lines
     if whole and all("\t" in line.strip() for line in whole):
         return "Give --from tsv to read it as one."

@@ -33,7 +33,12 @@ QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
 _MISSING = object()
 _DEEPEST_SHOWN = 5
 _MOST_SHOWN = 12
+_COLUMNS_HINT = 'Write the rows as an object each (pandas: orient="records", lines=True).'
 _PLAIN_NAME = re.compile(r"[\w.$@/:-]+")
+
+
+class MissingFieldError(InputError):
+    """A row without the field that is needed of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +56,16 @@ class FieldRules:
         if isinstance(value, str):
             return Document(value, origin=origin)
         if not isinstance(value, dict):
-            raise InputError(f"{origin}: the row is {json_kind(value)}, not an object or a string.")
+            raise InputError(
+                f"{origin}: the row is {json_kind(value)}, not an object or a string.", hint=_way_in(value)
+            )
         used, usual_ids = _usual_names(tuple(value))
         if self.text_fields:
             used = tuple([path for path in self.text_fields if has_field(value, path)])
         if not used:
             raise _no_text(value, (*self.text_fields, *TEXT_FIELDS)[0], origin)
         texts = [
-            item if type(item := find_value(value, path)) is str else _text_of(item, path, origin)
+            item if type(item := find_value(value, path)) is str else _text_of(item, path, value, origin)
             for path in used
         ]
         id = _usual_id(value, usual_ids) if self.id_field is None else find_id(value, self.id_field, origin)
@@ -84,7 +91,7 @@ def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> Docume
         return _usual_id(row, _usual_names(tuple(row))[1])
     value = find_value(row, id_field)
     if value is _MISSING:
-        raise InputError(
+        raise MissingFieldError(
             f'{origin}: no "{id_field}" field ({describe_fields(row)}).', hint="Name it with --id-field."
         )
     id = _as_id(value)
@@ -186,20 +193,20 @@ def _as_id(value: object) -> DocumentId | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _text_of(value: object, path: str, origin: str) -> str:
+def _text_of(value: object, path: str, row: Mapping[str, Any], origin: str) -> str:
     """Return a text, a number or a list of them as text; null is an empty one."""
     if isinstance(value, str):
         return value
     if value is None:
         return ""
     if isinstance(value, list):
-        return " ".join(filter(None, [_text_of(item, path, origin) for item in value]))
+        return " ".join(filter(None, [_text_of(item, path, row, origin) for item in value]))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     inside = f" ({describe_fields(value, path + '.')})" if isinstance(value, dict) else ""
     raise InputError(
         f'{origin}: "{path}" is {json_kind(value)}, not text{inside}.',
-        hint="Name the field that holds the text with --text-field.",
+        hint=_COLUMNS_HINT if _is_by_column(row) else "Name the field that holds the text with --text-field.",
     )
 
 
@@ -228,27 +235,49 @@ def _no_text(row: Mapping[str, Any], path: str, origin: str) -> InputError:
     hint = _way_in(row) or "Name it with --text-field."
     if not row.keys().isdisjoint(QUERY_FIELDS) and any(isinstance(value, list) for value in row.values()):
         hint = "Queries with their documents are for: ce-rerank batch"
-    return InputError(f'{origin}: no "{path}" field ({describe_fields(row)}).', hint=hint)
+    return MissingFieldError(f'{origin}: no "{path}" field ({describe_fields(row)}).', hint=hint)
 
 
-def _way_in(row: Mapping[str, Any]) -> str:
-    """Return the hint for an object that holds the rows deeper, as a search engine's answer does."""
-    found = [(path, _text_path(rows[0]), len(json.dumps(rows))) for path, rows in _inner_rows(row, "")]
-    for path, text_path, size in sorted(found, key=lambda one: (not one[1], -one[2]))[:1]:
+def _way_in(value: object) -> str:
+    """Return the hint for what holds the rows deeper, as the whole answer of a search engine does."""
+    found = sorted(_inner_rows(value, ""), key=lambda found: (not found[1], -found[2]))
+    if found:
+        path, text_path, size = found[0]
+        # A list may be an item of an array itself.
+        path = "flatten[]" if isinstance(value, list) else path
         option = f", and give --text-field {text_path}" if text_path and text_path not in TEXT_FIELDS else ""
-        if text_path or 2 * size > len(json.dumps(row)):
+        if text_path or 2 * size > len(json.dumps(value)):
             return f"Take the rows out of it: jq -c '{path}'{option}."
-    return ""
+    return (
+        _COLUMNS_HINT if isinstance(value, list) or (isinstance(value, dict) and _is_by_column(value)) else ""
+    )
 
 
-def _inner_rows(value: object, path: str, levels: int = _DEEPEST_SHOWN) -> Iterator[tuple[str, list[Any]]]:
-    """Find the arrays of objects in a value, with the paths of their items as jq has them."""
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        yield f"{path}[]", value
-    elif isinstance(value, dict) and levels:
+def _is_by_column(value: Mapping[str, Any]) -> bool:
+    columns = [item for item in value.values() if item is not None]
+    are_lists = all(isinstance(column, list) for column in columns)
+    are_alike = all(isinstance(column, dict) and column.keys() == columns[0].keys() for column in columns)
+    return {"columns", "data"} <= value.keys() or (len(columns) > 1 and (are_lists or are_alike))
+
+
+def _inner_rows(value: object, path: str, levels: int = _DEEPEST_SHOWN) -> Iterator[tuple[str, str, int]]:
+    """Find the arrays of objects in a value: jq's path of the items, that of a text in one, their size."""
+    if not levels or not value:
+        return
+    if isinstance(value, dict):
         for name, inner in value.items():
             step = f".{name}" if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else f".[{json.dumps(name)}]"
             yield from _inner_rows(inner, path + step, levels - 1)
+        is_of_rows = all(
+            isinstance(row, dict) and not row.keys().isdisjoint(TEXT_FIELDS) for row in value.values()
+        )
+        if is_of_rows and len(value) > 1:  # pandas: orient="index"
+            yield f"{path or '.'}[]", _text_path(next(iter(value.values()))), len(json.dumps(value))
+    elif isinstance(value, list):
+        if all(isinstance(item, dict) for item in value):
+            yield f"{path}[]", _text_path(value[0]), len(json.dumps(value))
+        else:
+            yield from _inner_rows(value[0], f"{path}[]", levels - 1)
 
 
 def _text_path(row: dict[str, Any]) -> str:

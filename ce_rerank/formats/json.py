@@ -241,8 +241,10 @@ def _is_cut_off(error: json.JSONDecodeError) -> bool:
 
 
 def _broken(error: json.JSONDecodeError, where: str) -> InputError:
-    rest = error.doc[error.pos : error.pos + 20].rstrip() or "the end"
-    return InputError(f"{where}: broken JSON ({error.msg[0].lower()}{error.msg[1:]}: {rest}).")
+    reason = error.msg[0].lower() + error.msg[1:].removesuffix(" at").removesuffix(" starting")
+    rest = error.doc[error.pos : error.pos + 20].rstrip()
+    hint = "" if rest and not reason.startswith("unterminated") else "Was it cut off?"
+    return InputError(f"{where}: broken JSON ({reason} at {rest or 'the end'}).", hint=hint)
 
 
 def _skip_space(text: str, place: int) -> int:

@@ -33,6 +33,13 @@ _BOMS = {  # UTF-32 before UTF-16, which begins alike
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_ZEROS_OF: dict[tuple[bool, ...], str] = {  # which of the first four bytes are zero, if ASCII
+    (False, True, False, True): "UTF-16LE",
+    (True, False, True, False): "UTF-16BE",
+    (False, True, True, True): "UTF-32LE",
+    (True, True, True, False): "UTF-32BE",
+}
+
 Reject = Callable[[InputError, str], None]
 """Takes a row that cannot be read: the error and the row's own text."""
 
@@ -197,6 +204,10 @@ def _decompressed(stream: LookAhead, source: Source) -> LookAhead:
             ) from None
         zstd = zstandard.ZstdDecompressor()
         return LookAhead(_decompress(stream, zstd.decompressobj, zstandard.ZstdError))
+    suffix = source.path.suffix.lower() if source.path else ""
+    if suffix in COMPRESSIONS and head:
+        kind = "gzip" if suffix == ".gz" else "zstd"
+        raise InputError(f"{source.name}: not {kind} data, whatever its name says.", hint="Rename it.")
     return stream
 
 
@@ -236,6 +247,14 @@ def _as_utf8(stream: LookAhead, name: str) -> LookAhead:
     return stream
 
 
+def _refuse_unmarked(stream: LookAhead, name: str) -> None:
+    encoding = _ZEROS_OF.get(tuple(byte == 0 for byte in stream.peek(4)[:4]))
+    if encoding:
+        raise InputError(
+            f"{name}: the text is {encoding}.", hint=f"Convert it: iconv -f {encoding} -t UTF-8."
+        )
+
+
 def _recoded(stream: LookAhead, encoding: str, name: str) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(encoding)()
     try:
@@ -256,6 +275,7 @@ class Lines:
     """
 
     def __init__(self, stream: LookAhead, name: str) -> None:
+        _refuse_unmarked(stream, name)
         self._stream = stream
         self._name = name
         self.fault: InputError | None = None
@@ -286,7 +306,9 @@ def _decode_line(raw: bytes, where: str) -> tuple[str, InputError | None]:
     except UnicodeDecodeError as error:
         return raw.decode(errors="replace"), _not_utf8(where, error)
     if "\0" in line:
-        return line, _nul(where)
+        return line, InputError(
+            f"{where}: a NUL byte, which text does not have.", hint="Is it a binary file?"
+        )
     return line, None
 
 
@@ -319,6 +341,7 @@ def _line_blocks(stream: LookAhead) -> Iterator[bytes]:
 
 def text_blocks(stream: LookAhead, name: str) -> Iterator[str]:
     """Read a stream as text, in blocks as they come; raises InputError where it is not UTF-8."""
+    _refuse_unmarked(stream, name)
     decoder = codecs.getincrementaldecoder("utf-8")()
     line = 1
     data = b" "

@@ -47,6 +47,15 @@ class RunLine(NamedTuple):
     run_name: str = ""
 
 
+class Judgement(NamedTuple):
+    """How relevant a document was judged to be for a query; 0 and less is not at all."""
+
+    query_id: str
+    doc_id: str
+    relevance: int
+    line_number: int
+
+
 def read_run(
     readable: Readable, reject: Reject = raise_at_once, columns: Sequence[str] = ()
 ) -> Iterator[RunLine]:
@@ -61,12 +70,10 @@ def read_run(
     yield from _read(readable, _RUN, reject, columns)
 
 
-def read_judgements(readable: Readable, reject: Reject = raise_at_once) -> Iterator[RunLine]:
-    """Read relevance judgements in any form, in the order of the file, their grades as whole scores.
-
-    See `read_run` for `reject`.
-    """
-    yield from _read(readable, _JUDGEMENTS, reject)
+def read_judgements(readable: Readable, reject: Reject = raise_at_once) -> Iterator[Judgement]:
+    """Read relevance judgements in any form, in the order of the file; see `read_run` for `reject`."""
+    for line in _read(readable, _JUDGEMENTS, reject):
+        yield Judgement(line.query_id, line.doc_id, int(line.score), line.line_number)
 
 
 def _as_score(value: Any) -> float:

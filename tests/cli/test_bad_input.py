@@ -86,8 +86,9 @@ CASES = [
     Case("a directory", ["q", "-f", "{folder}"], INPUT, "a folder, not a file"),
     from_file("bad gzip", b"\x1f\x8b\x08\0rubbish", INPUT, "compressed data", file="hits.jsonl.gz"),
     from_file("cut gzip", gzip.compress(GOOD * 999)[:-20], INPUT, "compressed data is cut off", file="hits.jsonl.gz"),
+    from_file("gzip in name only", GOOD, INPUT, "not gzip data, whatever its name says", file="hits.jsonl.gz"),
     from_file("not UTF-8", GOOD + b'{"text": "caf\xe9"}\n', INPUT, r"hits\.jsonl:2: not UTF-8 \(0xE9\)"),
-    from_file("UTF-16 without a mark", "one\n".encode("utf-16-le"), INPUT, "a NUL byte", file="hits.txt"),
+    from_file("UTF-16 without a mark", "one\n".encode("utf-16-le"), INPUT, "iconv -f UTF-16LE -t UTF-8", file="hits.txt"),
     from_file("a binary file", b"ab\0cd\n", INPUT, r"hits\.txt:1: a NUL byte", file="hits.txt"),
     # Rows.
     from_file("broken JSON", GOOD * 2 + b'{"text": "a}\n', INPUT, r"hits\.jsonl:3: .*JSON"),
@@ -108,6 +109,7 @@ CASES = [
     from_file("CSV column twice", b"text,text\na,b\n", INPUT, r'hits\.csv:1: the header has "text" twice', file="hits.csv"),
     from_file("CSV without text", b"id,name\n1,a\n", INPUT, r'hits\.csv:2: no "text" field \(has: id, name\)', file="hits.csv"),
     from_file("CSV quote never ends", b'id,text\n1,"a\n', INPUT, r"hits\.csv:2: broken quotes", file="hits.csv"),
+    from_file("Feather", b"ARROW1\0\0", INPUT, "Feather", file="hits.feather"),
     # Models.
     Case("no such folder", ["q", "a", "-m", "{folder}/no-model"], UNAVAILABLE, "no-model"),
     Case("an empty folder", ["q", "a", "-m", "{folder}"], UNAVAILABLE, r"config\.json"),

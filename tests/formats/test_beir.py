@@ -57,9 +57,10 @@ def test_a_broken_query_is_named(tmp_path: Path, name: str, data: str, message: 
     assert str(caught.value) == message.format(path)
 
 
-def test_a_file_without_queries_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert read_queries(saved(tmp_path, "q.tsv", "qid\tquery\n")) == {}
-    assert caplog.messages == [f"{tmp_path}/q.tsv: no queries in it."]
+@pytest.mark.parametrize(("name", "data"), [("q.jsonl", ""), ("q.tsv", "\n"), ("q.tsv", "qid\tquery\n")])
+def test_a_file_without_queries_is_an_input_error(tmp_path: Path, name: str, data: str) -> None:
+    with pytest.raises(InputError, match="no queries in it"):
+        read_queries(saved(tmp_path, name, data))
 
 
 def test_only_wanted_documents_are_held_without_holding_a_text_twice(tmp_path: Path) -> None:

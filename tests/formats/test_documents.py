@@ -158,7 +158,10 @@ def test_tables_as_people_have_them(data: bytes, options: Any, documents: list[t
     [
         (b"id,description\n1,Rain\n", "--from csv"),
         (b"id;description\n1;Rain\n", "--from csv"),
-        (b" id | text \n----+-----\n  1 | Rain\n", "--from csv"),
+        (b" id | text \n----+-----\n  1 | Rain\n", "psql --csv"),
+        (b"+----+------+\n| id | text |\n+----+------+\n", "psql --csv"),
+        (b"| id | text |\n|----|:----:|\n| 1 | Rain |\n", "psql --csv"),
+        ("┌────┬──────┐\n│ id │ text │\n".encode(), "psql --csv"),
         (b"Rain\n----\nfalls\n", ""),
         (b"Rain falls\t1\nSnow falls\t2\n", "--from tsv"),
         (b"Rain, and more\nSnow, of course\n", ""),
@@ -223,6 +226,10 @@ def test_formats_are_told_by_their_first_line(head: bytes, format: str) -> None:
     assert sniff_format(head) == format
 
 
+def test_a_named_text_field_makes_a_header_recognisable() -> None:
+    assert sniff_format(b"id,title\n", ("title",)) == "csv"
+
+
 def test_a_format_that_was_guessed_is_told_under_verbose(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "ce_rerank"):
         texts(b"one\n")
@@ -274,6 +281,7 @@ def test_a_source_without_documents_is_warned_of(data: bytes, caplog: pytest.Log
     assert caplog.messages == ["stdin: no documents in it."]
 
 
+HEADER = "Name it with --text-field. Line 1 was read as the header; if it is a row, name the columns: --columns id,text"
 ICONV = "Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8."
 
 
@@ -282,9 +290,14 @@ ICONV = "Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8."
     [
         (b"ok\nna\xefve\n", {}, f"stdin:2: not UTF-8 (0xEF). {ICONV}"),
         (b'["ok",\n"na\xefve"]', {}, f"stdin:2: not UTF-8 (0xEF). {ICONV}"),
+        ("one".encode("utf-16-le"), {}, "stdin: the text is UTF-16LE. Convert it: iconv -f UTF-16LE -t UTF-8."),
+        (JSONL.decode().encode("utf-32-be"), {},
+         "stdin: the text is UTF-32BE. Convert it: iconv -f UTF-32BE -t UTF-8."),
         (b"\xff\xfea\0b", {}, "stdin: damaged UTF-16 (truncated data)."),
         (b"ok\na\0b\n", {}, "stdin:2: a NUL byte, which text does not have. Is it a binary file?"),
         (b"id,text\n1,a\0b\n", {}, "stdin:2: a NUL byte, which text does not have. Is it a binary file?"),
+        (b'{"text": "a"}\n[1]\n', {}, "stdin:2: the row is a list, not an object or a string. "
+         'Write the rows as an object each (pandas: orient="records", lines=True).'),
         (b'[{"text": "a"},\n 7]', {}, "stdin:2: the row is a number, not an object or a string."),
         (b'{"hits": [{"text": "a"}]}', {},
          "stdin:1: no \"text\" field (has: hits.text). Take the rows out of it: jq -c '.hits[]'."),
@@ -294,14 +307,18 @@ ICONV = "Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8."
          "stdin:3: 1 fields, not 2 (id, text). Put one tab between two fields."),
         (b"id,text,id\n1,a,2\n", {},
          'stdin:1: the header has "id" twice. Rename one of the columns, or name all with --columns.'),
-        (b"id,body_html\n1,a\n", {"format": "csv"},
-         'stdin:2: no "text" field (has: id, body_html). Name it with --text-field.'),
+        (b"id,body_html\n1,a\n", {"format": "csv"}, f'stdin:2: no "text" field (has: id, body_html). {HEADER}'),
+        (b"Rain is water\nSnow\n", {"format": "csv"}, f'stdin:2: no "text" field (has: "Rain is water"). {HEADER}'),
+        (b"1,a\n", {"columns": ("id", "t")},
+         'stdin:1: no "text" field (has: id, t). Name it with --text-field.'),
         (b'id,text\n1,"a\n2,b\n', {},
          "stdin:2: broken quotes (unexpected end of data). A field that starts with a quote ends with one; "
          'quotes inside it are doubled: "say ""so""".'),
         (b'id,text\n1,"a" b\n', {},
          "stdin:2: broken quotes (',' expected after '\"'). A field that starts with a quote ends with one; "
          'quotes inside it are doubled: "say ""so""".'),
+        (b"ARROW1\0\0", {}, "stdin: an Arrow file (Feather), which is not read. Save it as Parquet or CSV."),
+        (b"FEA1\0\0", {}, "stdin: a Feather file, which is not read. Save it as Parquet or CSV."),
         (gzip.compress(JSONL, mtime=0)[:-12], {}, "stdin: the compressed data is cut off. Fetch the file again."),
         (zstandard.compress(JSONL)[:-5], {}, "stdin: the compressed data is cut off. Fetch the file again."),
     ],
@@ -319,11 +336,13 @@ def test_damaged_compression_is_named() -> None:
     assert failure(piped(bytes(frame))).startswith("stdin: the compressed data is damaged (")
 
 
-def test_what_is_no_file_is_named_and_a_wrong_suffix_is_not_believed(tmp_path: Path) -> None:
+def test_what_is_no_readable_file_is_named_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "plain.txt.gz").write_bytes(b"plain\n")
     assert failure(tmp_path / "zzz") == f"{tmp_path}/zzz: no such file."
     assert failure(tmp_path) == f"{tmp_path}: a folder, not a file. Name its files, or give --whole-files."
-    assert [text for _, text, _ in read(tmp_path / "plain.txt.gz")] == ["plain"]
+    assert failure(tmp_path / "plain.txt.gz") == (
+        f"{tmp_path}/plain.txt.gz: not gzip data, whatever its name says. Rename it."
+    )
 
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:

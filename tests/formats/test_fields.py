@@ -188,6 +188,16 @@ HIT = {"_id": "a", "_source": {"title": "T", "text": "Snow is cold."}}
         # Weaviate.
         ({"data": {"Get": {"Article": [{"body": "Rain."}]}}}, "jq -c '.data.Get.Article[]'."),
         ({"my data": [{"text": "Rain."}]}, "jq -c '.[\"my data\"][]'."),
+        # Milvus: lists of objects in a list.
+        ([{"id": 451, "entity": {"text": "Snow."}}], "jq -c 'flatten[]', and give --text-field entity.text."),
+        # pandas: orient="index", "columns", "split".
+        ({"0": {"text": "a"}, "1": {"text": "b"}}, "jq -c '.[]'."),
+        ({"id": {"0": 1}, "text": {"0": "a"}}, 'orient="records"'),
+        ({"columns": ["id", "text"], "index": [0], "data": [[1, "a"]]}, 'orient="records"'),
+        ([1, "Rain is water."], 'orient="records"'),
+        # Chroma.
+        ({"ids": ["a", "b"], "documents": ["Snow.", "Rain."], "embeddings": None}, "Write the rows as an object each"),
+        ({"ids": [["a"]], "documents": [["Snow."]], "metadatas": [[{"k": 1}]]}, "Write the rows as an object each"),
         # A row with a list of its own.
         ({"html": "Rain is water, and so on.", "authors": [{"n": "A"}]}, "Name it with --text-field."),
     ],

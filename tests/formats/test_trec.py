@@ -15,7 +15,7 @@ import pytest
 from ce_rerank.errors import InputError, UsageError
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
-from ce_rerank.formats.trec import RunLine, read_judgements, read_run
+from ce_rerank.formats.trec import Judgement, RunLine, read_judgements, read_run
 from ce_rerank.formats.writers import open_writer
 from ce_rerank.types import Document, Query, RankedDocument, Ranking
 
@@ -31,7 +31,7 @@ def run_of(*rows: Any, columns: tuple[str, ...] = ()) -> list[tuple[str, str, fl
     return [line[:4] for line in read_run(stdin(text), columns=columns)]
 
 
-def judgements_of(text: str) -> list[tuple[str, str, float]]:
+def judgements_of(text: str) -> list[tuple[str, str, int]]:
     return [row[:3] for row in read_judgements(stdin(text))]
 
 
@@ -205,6 +205,11 @@ class TestJudgements:
     )
     def test_are_read_in_every_form(self, text: str) -> None:
         assert judgements_of(text) == [("q1", "d1", 2), ("q1", "d2", 0), ("q2", "d1", -1)]
+
+    def test_have_the_lines_that_they_stand_in(self) -> None:
+        assert list(read_judgements(stdin("\nq 0 a 1\n\nq 0 b 0\n"))) == [
+            Judgement("q", "a", 1, 2), Judgement("q", "b", 0, 4)
+        ]  # fmt: skip
 
     @pytest.mark.parametrize(
         ("text", "problem"),
