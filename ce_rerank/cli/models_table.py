@@ -20,8 +20,8 @@ _WITH_LICENCES = 96  # columns of the terminal from which there is room for them
 _WITH_WHOLE_NAMES = 146
 _LABEL_WIDTH = 12
 _FACTS = (
-    "architecture", "family", "labels", "activation", "max_length", "parameters", "licence", "languages",
-    "pickled", "code",
+    "architecture", "family", "labels", "activation", "instruction", "max_length", "parameters", "licence",
+    "languages", "pickled", "code",
 )  # fmt: skip
 _MOST_LANGUAGES = 2  # that are named; more are counted
 _EXPLANATION = (
@@ -137,7 +137,7 @@ def draw_model(
         here.append(("compiled", f"not possible: {form.declined}" if form.declined else size))
     _draw_facts(console, here)
     if facts is not None:
-        names = ("architecture", "labels", "activation", "max_length", "parameters", "licence")
+        names = ("architecture", "labels", "activation", "instruction", "max_length", "parameters", "licence")
         files = [f"{name} ({describe_size(size)})" for name, size in facts["files"]]
         _draw_facts(console, [*((name.replace("_", " "), facts[name]) for name in names), ("files", files)])
     if use is not None:

@@ -200,6 +200,13 @@ class Checkpoint:
         return tuple(map(str, named.values())) or tuple(f"LABEL_{number}" for number in range(count))
 
     @property
+    def instruction(self) -> str | None:
+        """The task that the model is given by default; None where it takes none."""
+        prompts, name = (self.library_config.get(key) for key in ("prompts", "default_prompt_name"))
+        found = prompts.get(name) if isinstance(prompts, dict) else None
+        return found if isinstance(found, str) and found else None
+
+    @property
     def named_activations(self) -> list[str]:
         """The dotted names of activations, the one that sentence-transformers takes first."""
         named = (
