@@ -35,6 +35,7 @@ log = logging.getLogger("ce_rerank")
 _ANSWER_SECONDS = 6
 _POLL_SECONDS = 0.2
 _LOGIN_HINT = "log in with `hf auth login`, or set HF_TOKEN"
+_TOKEN_HINT = "Log in again with `hf auth login`, or mend or unset HF_TOKEN."
 _DEFAULT_REVISION = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PREFIX = "models--"
@@ -215,7 +216,7 @@ def _ask_hub(name: str, revision: str | None, answer_seconds: float) -> ModelInf
             raise HubUnreachableError("what answers there is not a hub") from error
         raise _explain(name, revision, error, is_first=True) from error
     if not answers:
-        raise HubUnreachableError(f"no answer within {answer_seconds:g} seconds")
+        raise HubUnreachableError(f"no answer within {answer_seconds:g} seconds{_name_proxy()}")
     return answers[0]
 
 
@@ -261,13 +262,15 @@ def _explain(name: str, revision: str | None, error: Exception, *, is_first: boo
         return UnavailableError(f"{name} has no revision {revision!r}.", hint=hint)
     if isinstance(error, errors.HfHubHTTPError):
         return _explain_status(name, error.response.status_code, str(error.server_message or ""))
+    if isinstance(error, UnicodeEncodeError):
+        message = "The access token for the hub has characters that no token has."
+        return UnavailableError(message, hint=_TOKEN_HINT)
     if isinstance(error, OSError) and error.errno is not None and not is_first:
         return UnavailableError(
             f"The hub's cache {hub_cache_folder()} cannot be written: {error.strerror or error}.",
             hint="Make room or mend its permissions, or name another folder with HF_HUB_CACHE.",
         )
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return HubUnreachableError(_without_password(re.sub(r"^\[Errno -?\d+\] ", "", lines[0]).rstrip(".")))
+    return HubUnreachableError(_reason(error))
 
 
 def _explain_status(name: str, status: int, message: str) -> Exception:
@@ -275,7 +278,7 @@ def _explain_status(name: str, status: int, message: str) -> Exception:
     if status == 401 and "credentials" in message.lower():
         return UnavailableError(
             f"The hub refuses the access token that it got for {name}.",
-            hint="Log in again with `hf auth login`, or mend or unset HF_TOKEN.",
+            hint=_TOKEN_HINT,
         )
     if status in (401, 404):
         suggested = " or ".join(other for other in suggest_names(name) if other.lower() != name.lower())
@@ -285,6 +288,30 @@ def _explain_status(name: str, status: int, message: str) -> Exception:
             hint=f"{advice} For a private model, {_LOGIN_HINT}. A folder is given as ./{name}",
         )
     return HubUnreachableError(f"it answers with HTTP status {status}")
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error's text without its number, and the setting that may be at fault."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    text = _without_password(re.sub(r"^\[Errno -?\d+\] ", "", lines[0]).rstrip("."))
+    if isinstance(error, FileNotFoundError) or "CERTIFICATE" in text.upper():
+        named = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+        return "; ".join([text, *(f"{name} is {path}" for name, path in named.items() if path)])
+    return text + _name_proxy()
+
+
+def _name_proxy() -> str:
+    """Return a clause that names the proxy which stands before the hub; empty where there is none."""
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    from huggingface_hub import constants
+
+    address, proxies = urlsplit(constants.ENDPOINT), getproxies()
+    proxy = proxies.get(address.scheme) or proxies.get("all")
+    if proxy is None or proxy_bypass(address.hostname or ""):
+        return ""
+    return f"; the proxy is {_without_password(proxy)}"
 
 
 def _without_password(address: str) -> str:

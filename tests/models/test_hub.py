@@ -224,6 +224,28 @@ class TestRefusal:
 
 
 class TestUnreachable:
+    def test_a_proxy_that_stands_before_it_is_named_without_its_password(self, resolve: Resolver) -> None:
+        proxy = {"HTTP_PROXY": "http://user:secret@127.0.0.1:9", "NO_PROXY": ""}
+        variables = {name: "" for name in resolve.environment if name.lower().endswith("_proxy")}
+        resolve.environment |= {**variables, **proxy, "HF_ENDPOINT": "http://hub.invalid"}
+        assert "(Connection refused; the proxy is http://***@127.0.0.1:9)" in resolve(NAME)["message"]
+
+    @pytest.mark.parametrize("content", [None, "no certificate"])
+    def test_a_file_of_certificates_that_cannot_be_used_is_named(
+        self, resolve: Resolver, tmp_path: Path, content: str | None
+    ) -> None:
+        certificates = tmp_path / "ca.pem"
+        if content is not None:
+            certificates.write_text(content)
+        resolve.environment |= {"SSL_CERT_FILE": str(certificates), "HF_ENDPOINT": "https://127.0.0.1:9"}
+        assert f"; SSL_CERT_FILE is {certificates}" in resolve(NAME)["message"]
+
+    def test_a_token_of_odd_characters_is_not_shown(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        resolve_at.environment["HF_TOKEN"] = "hf_sécret"
+        answer = resolve_at(NAME)
+        assert answer["message"] == "The access token for the hub has characters that no token has."
+        assert "cret" not in answer["hint"]
+
     def test_a_password_in_the_address_is_not_shown(self, resolve: Resolver) -> None:
         resolve.environment["HF_ENDPOINT"] = "http://user:secret@127.0.0.1:9"
         answer = resolve(NAME)
