@@ -19,7 +19,7 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model, and a cache of its own."""
     folder = tmp_path_factory.mktemp("bench")
     make_checkpoint("bert", folder / "bert")
@@ -27,10 +27,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run `ce-rerank bench` on the tiny model, once round."""
-    monkeypatch.setenv("CE_RERANK_CACHE", str(workplace / "cache"))
-    monkeypatch.setenv("CE_RERANK_MODEL", str(workplace / "bert"))
+    monkeypatch.setenv("CE_RERANK_CACHE", str(prepared / "cache"))
+    monkeypatch.setenv("CE_RERANK_MODEL", str(prepared / "bert"))
     monkeypatch.setenv("CE_RERANK_DEVICE", "cpu")
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: CliRunner().invoke(app, ["bench", "--rounds", "1", *arguments])
