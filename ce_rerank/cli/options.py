@@ -50,8 +50,8 @@ class ModelOptions:
 
     panel: ClassVar = MODEL
     model: str | None = option_field(
-        None, "--model", "-m", metavar="NAME|PATH",
-        help="A hub model, its short name, or a folder. Default: offline if installed, else minilm-l6.",
+        None, "--model", "-m", metavar="NAME|PATH|URL",
+        help="A hub model, its short name, a folder, or a server. Default: offline if installed, else minilm-l6.",
     )  # fmt: skip
     revision: Revision = None
     device: str = option_field(
