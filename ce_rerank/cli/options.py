@@ -51,7 +51,8 @@ class ModelOptions:
     panel: ClassVar = MODEL
     model: str | None = option_field(
         None, "--model", "-m", metavar="NAME|PATH|URL",
-        help="A hub model, its short name, a folder, or a server. Default: offline if installed, else minilm-l6.",
+        help="A hub model, its short name, a folder, or a server. "
+        "Default: offline if installed, else minilm-l6.",
     )  # fmt: skip
     revision: Revision = None
     device: str = option_field(
