@@ -195,7 +195,7 @@ class RowCandidates:
             try:
                 documents.append(self._document(items.rules, item, f"{origin}: {items.path}[{place}]"))
                 places.append(place)
-            except InputError as error:  # noqa: PERF203 - of each document
+            except InputError as error:
                 reject(error, encode_json(item))
         return Candidates(query, documents, places=places if len(places) < len(items.values) else None)
 

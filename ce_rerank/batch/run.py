@@ -386,7 +386,7 @@ class _ReadAhead(threading.Thread):
             try:
                 self._reranker.require_scorable(Candidates(candidates.query, [document]), self._options)
                 kept.append(place)
-            except InputError as error:  # noqa: PERF203 - of each document
+            except InputError as error:
                 self._put_bad_row(error, encode_json(_as_item(document)))
         scores, places = candidates.first_scores, candidates.places
         return replace(
