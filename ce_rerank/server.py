@@ -243,10 +243,14 @@ class RequestPools:
             results += zip(parts, self._reranker.score_lists(lists, options), strict=True)
         for (one, _, stop), scored in results:
             one.scored.append(scored)
-            if stop == len(one.candidates.documents):
-                ranking = self._reranker.make_ranking(one.candidates, Scored.join(one.scored), one.options)
-                with suppress(InvalidStateError):  # the client has left meanwhile
-                    one.answer.set_result(ranking)
+            if stop < len(one.candidates.documents):
+                continue
+            with suppress(InvalidStateError):  # the client has left meanwhile
+                try:
+                    joined = Scored.join(one.scored)
+                    one.answer.set_result(self._reranker.make_ranking(one.candidates, joined, one.options))
+                except CeRerankError as error:  # its own: nothing of the pool is to be scored again
+                    one.answer.set_exception(error)
 
 
 def create_app(

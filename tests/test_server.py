@@ -272,6 +272,29 @@ def test_one_bad_request_does_not_spoil_those_that_are_scored_with_it() -> None:
         assert [one.result() for one in (first, *others)] == [200, 200, 500]
 
 
+def test_options_that_fail_at_the_end_do_not_score_the_others_twice() -> None:
+    engine = SlowEngine()
+    reranker = Reranker.from_engine(engine)
+    with serving(reranker, max_documents=5000) as client, ThreadPoolExecutor(3) as threads:
+
+        def post(documents: list[str], **options: Any) -> httpx.Response:
+            return client.post("/rerank", json={"query": "cat", "documents": documents, **options})
+
+        first = threads.submit(post, ["one"])
+        while not engine.sizes:
+            time.sleep(0.01)
+        large = threads.submit(post, ["one", "two", "three"] * 1000, scores="logit")
+        bad = threads.submit(post, ["one"], blend=0.5)
+        while b"ce_rerank_queue 2.0" not in client.get("/metrics").content:
+            time.sleep(0.01)
+        engine.free.set()
+        assert [first.result().status_code, bad.result().status_code] == [200, 400]
+        results = large.result().json()["results"]
+        assert {hit["index"]: hit["relevance_score"] for hit in results} == {
+            place: float(place % 3 + 1) for place in range(3000)
+        }
+
+
 def test_cohere_gets_the_order_and_scores_of_rank(client: httpx.Client) -> None:
     cohere = pytest.importorskip("cohere")
     with httpx.Client() as inner:
