@@ -9,8 +9,9 @@ import pytest
 from batch_files import shape
 
 from ce_rerank import RankOptions, Reranker
+from ce_rerank.batch.ahead import Shard
 from ce_rerank.batch.first_stage import CorpusCandidates, PackedDocuments, Search
-from ce_rerank.batch.run import RankedPool, Shard, rank_pools
+from ce_rerank.batch.run import RankedPool, rank_pools
 from ce_rerank.errors import InputError
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
