@@ -129,7 +129,7 @@ def measure_speed(folder: Path, collection: Path, queries: int, rounds: int) -> 
 
     def candidates() -> CorpusCandidates:
         sources = [Source.from_path(collection / f"{name}.jsonl") for name in ("queries", "corpus")]
-        return CorpusCandidates(Source.from_path(run), sources[0], sources[1:], ReadOptions())
+        return CorpusCandidates(Source.from_path(run), sources[0], sources[1:], ReadOptions(), _OPTIONS)
 
     lists = list(candidates().read(raise_at_once))
     documents = sum(len(one.documents) for one in lists)
