@@ -205,7 +205,7 @@ class PairTokenizer:
 
     def _read_in_one_text(self, encoding: Encoding, query: str, document: str) -> PairTokens:
         """Return the row of a pair, of which the encoding is; cut it at the end where it must be."""
-        left_out = 0
+        left_out, characters_read = 0, len(document)
         if self._layout.trims:
             left_out = len(document) - len(document.lstrip())
             query, document = query.strip(), document.strip()
@@ -217,7 +217,6 @@ class PairTokenizer:
             if last > start and first < start + len(document)
         ]
         truncated = len(ids) > self.max_length
-        characters_read = left_out + len(document)
         if truncated:
             # What the template ends with is written over the last tokens that fit.
             kept = self.max_length - len(self._suffix)
