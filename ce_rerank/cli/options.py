@@ -136,26 +136,16 @@ class SelectionOptions:
     first_score_field: str | None = option_field(
         None, metavar="NAME", help="The field with a first stage's score; -NAME where less is better."
     )
-    blend: list[str] | None = option_field(
-        None, metavar="W", help="The weight, 0 to 1, of the first stage's score in the result."
+    blend: list[float] | None = option_field(
+        None, metavar="W", min=0, max=1, help="The weight, 0 to 1, of the first stage's score in the result."
     )
 
     def rank_options(self) -> RankOptions:
         """Return these as the library takes them; raise UsageError for a combination that means nothing."""
-        weights = self.blend_weights()
+        weights = self.blend or [0.0]
         if len(weights) > 1:
             raise UsageError("--blend is given more than once.", hint="Give it once.")
-        return RankOptions(**{**as_keywords(self), "blend": weights[0] if weights else 0.0})
-
-    def blend_weights(self) -> list[float]:
-        """Return the weights that --blend gives, each from 0 to 1; raise UsageError for anything else."""
-        try:
-            weights = [float(text) for text in self.blend or ()]
-        except ValueError:
-            weights = [-1.0]
-        if not all(0 <= weight <= 1 for weight in weights):
-            raise UsageError("--blend is no number from 0 to 1.", hint="Give, for example, --blend 0.2.")
-        return weights
+        return RankOptions(**{**as_keywords(self), "blend": weights[0]})
 
     def first_stage_names(self, *, details: bool) -> tuple[str, ...]:
         """Return the columns that a first stage adds to a table of results."""
