@@ -82,7 +82,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
     help="Rank documents against a query with a cross-encoder.\n\n"
     "`ce-rerank QUERY DOCUMENT...` ranks its arguments, `ce-rerank QUERY -f notes.jsonl` a file, and "
-    "`... | ce-rerank QUERY` a pipe.",
+    "`... | ce-rerank QUERY` a pipe. `ce-rerank COMMAND --help` shows the options of a command.",
 )
 
 

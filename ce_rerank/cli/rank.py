@@ -57,14 +57,14 @@ class SourceOptions:
 
     panel: ClassVar = INPUT
     query: str | None = option_field(
-        None, "--query", "-q", metavar="TEXT", help="The query; all arguments are documents."
+        None, "--query", "-q", metavar="TEXT", help="The query; all arguments are then documents."
     )
     query_file: str | None = option_field(None, metavar="PATH", help="Read the query from a file.")
     file: list[str] | None = option_field(
         None, "--file", "-f", metavar="PATH", help="Read documents from a file, - for stdin. Repeatable."
     )
     files_from: str | None = option_field(
-        None, metavar="FILE", help="Read the names of files from FILE, one a line or NUL-ended."
+        None, metavar="FILE", help="Read documents from the files that FILE names, one a line or NUL-ended."
     )
     source_format: InputFormat | None = option_field(
         None, "--from", help="The format. Default: by suffix, else by the first bytes."
