@@ -37,7 +37,7 @@ from . import __version__
 from .errors import CeRerankError, InputError, UsageError
 from .formats.rows import shortest_float32
 from .inputs import as_candidates, as_field_rules
-from .pipeline import Scored
+from .ranking import Scored
 from .reranker import Reranker
 from .types import Candidates, LongPolicy, PoolName, RankedDocument, Ranking, RankOptions, ScoreScale
 
@@ -140,7 +140,7 @@ class RequestPools:
     def __init__(self, reranker: Reranker, *, max_queue: int, pool_tokens: int | None = None) -> None:
         self._reranker = reranker
         self._max_queue = max_queue
-        self._pool_tokens = pool_tokens or _POOL_BATCHES * reranker.batch_tokens
+        self._pool_tokens = pool_tokens or _POOL_BATCHES * reranker.model.batch_tokens
         self._plan = reranker.plan_pools(RankOptions())
         self._waiting: list[_Waiting] = []
         self._changed = threading.Condition()
@@ -223,6 +223,8 @@ class RequestPools:
                 self._score([part])
 
     def _score_together(self, pool: Sequence[tuple[_Waiting, int, int]]) -> None:
+        import numpy as np
+
         by_options: dict[RankOptions, list[tuple[_Waiting, int, int]]] = {}
         for part in pool:
             # The other options are for the end, when all of a request is scored.
@@ -240,14 +242,14 @@ class RequestPools:
                 Candidates(one.candidates.query, one.candidates.documents[start:stop])
                 for one, start, stop in parts
             ]
-            results += zip(parts, self._reranker.score_lists(lists, options), strict=True)
+            results += zip(parts, self._reranker.model.score_lists(lists, options), strict=True)
         for (one, _, stop), scored in results:
             one.scored.append(scored)
             if stop < len(one.candidates.documents):
                 continue
             with suppress(InvalidStateError):  # the client has left meanwhile
                 try:
-                    joined = Scored.join(one.scored)
+                    joined = np.concatenate(one.scored)
                     one.answer.set_result(self._reranker.make_ranking(one.candidates, joined, one.options))
                 except CeRerankError as error:  # its own: nothing of the pool is to be scored again
                     one.answer.set_exception(error)
