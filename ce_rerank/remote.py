@@ -13,17 +13,25 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from .engines.base import EngineInfo
 from .errors import InputError, UnavailableError, UsageError
+from .ranking import Scored, sigmoid, unscored
 from .types import Candidates, RankOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 
 KEY_VARIABLE = "CE_RERANK_API_KEY"
 
 _CONNECTIONS = 8  # requests under way at a time: enough for the server to fill its batches
 _WAITS_SECONDS = (0.2, 0.5, 1, 2, 4, 8, 15, 30)  # between tries, while the server is busy or starting
 _ANSWER_SECONDS = 600
+_TOLD = ("logit", "tokens", "truncated", "characters_read", "start", "end", "line")
 
 
 class RemoteModel:
@@ -44,24 +52,52 @@ class RemoteModel:
         self._idle: list[http.client.HTTPConnection] = []
         self._threads = ThreadPoolExecutor(_CONNECTIONS)
         weakref.finalize(self, _close, self._idle)
-        self.info: dict[str, Any] = self._call("GET", "/info")
-        if "max_input_length" not in self.info or "engine" not in self.info:
+        facts = self._call("GET", "/info")
+        if "max_input_length" not in facts or "engine" not in facts:
             raise UnavailableError(
                 f"{self.url} is not a ce-rerank server.", hint="Start one: ce-rerank serve."
             )
+        self._max_documents = int(facts["max_documents"])
+        facts |= {
+            "device": f"{facts['device']} of {self.url}",
+            "notes": tuple(facts["notes"] or ()),
+            "packed": facts.get("packed") is True,  # servers of before do not say
+        }
+        self.info = EngineInfo(**{name: facts.get(name) for name in EngineInfo.__dataclass_fields__})
+        self.batch_tokens = 0  # that is the server's to decide
 
-    def score(
+    def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
+        """Do nothing: the server refuses what cannot be scored when it scores."""
+
+    def crowds_documents(self, query: str) -> bool:
+        """Return False: the server looks at that."""
+        return False
+
+    def activate(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Apply the activation of the server's model; raise UsageError for one that is not known here."""
+        if self.info.activation == "identity":
+            return logits
+        if self.info.activation == "sigmoid":
+            return sigmoid(logits)
+        raise UsageError(
+            f"The server's model has an activation of its own, {self.info.activation}.",
+            hint="Give --scores logit or sigmoid.",
+        )
+
+    def score_lists(
         self,
         lists: Sequence[Candidates],
         options: RankOptions,
         on_progress: Callable[[int], None] | None = None,
-    ) -> list[list[dict[str, Any]]]:
-        """Return for each list a result for each of its documents, in their order.
+        *,
+        with_blanks: bool = False,
+    ) -> list[Scored]:
+        """Let the server score the documents of several queries; return a table for each query.
 
-        A result is `{"relevance_score": logit, "tokens", "truncated", "characters_read"}`, and where a
-        passage was chosen `start`, `end` and `line`. `on_progress` is called with the documents just scored.
+        It scores no blank document, not even `with_blanks`. `on_progress` is called with the number of
+        documents just scored.
         """
-        most = int(self.info["max_documents"])
+        most = self._max_documents
         parts = [
             (number, start)
             for number, one in enumerate(lists)
@@ -73,12 +109,17 @@ class RemoteModel:
             texts = [document.text for document in lists[number].documents[start : start + most]]
             return self._rank(lists[number], texts, options)
 
-        results: list[list[dict[str, Any]]] = [[] for _ in lists]
-        for (number, _), answer in zip(parts, self._threads.map(ask, parts), strict=True):
-            results[number] += answer
+        tables = [unscored([document.text for document in one.documents]) for one in lists]
+        for (number, start), answer in zip(parts, self._threads.map(ask, parts), strict=True):
+            for place, result in enumerate(answer, start=start):
+                logit = result["relevance_score"]
+                if logit is not None:  # not blank
+                    for name, value in {**result, "logit": logit}.items():
+                        if name in _TOLD:
+                            tables[number][name][place] = value
             if on_progress is not None:
                 on_progress(len(answer))
-        return results
+        return tables
 
     def _rank(self, candidates: Candidates, texts: list[str], options: RankOptions) -> list[dict[str, Any]]:
         body = {

@@ -40,7 +40,7 @@ from . import __version__
 from .errors import CeRerankError, InputError, UsageError, as_python
 from .formats.rows import shortest_float32
 from .inputs import as_candidates, as_field_rules
-from .pipeline import Scored
+from .ranking import Scored
 from .reranker import Reranker
 from .types import Candidates, RankedDocument, Ranking, RankOptions, ScoreScale
 
@@ -136,7 +136,7 @@ class RequestPools:
     def __init__(self, reranker: Reranker, *, max_queue: int, pool_tokens: int | None = None) -> None:
         self._reranker = reranker
         self._max_queue = max_queue
-        self._pool_tokens = pool_tokens or _POOL_BATCHES * reranker.batch_tokens
+        self._pool_tokens = pool_tokens or _POOL_BATCHES * reranker.model.batch_tokens
         self._plan = reranker.plan_pools(RankOptions())
         # By turn, then by arrival: a heap. A request's first part has the turn that is under way.
         self._parts: list[tuple[int, int, _Part]] = []
@@ -223,7 +223,7 @@ class RequestPools:
     def _score(self, parts: Sequence[_Part], options: RankOptions) -> None:
         """Score parts together; where that fails, each by itself, so that only the one at fault fails."""
         try:
-            scored = self._reranker.score_lists([part.candidates for part in parts], options)
+            scored = self._reranker.model.score_lists([part.candidates for part in parts], options)
         except Exception as error:
             if len(parts) == 1:
                 with suppress(InvalidStateError):
@@ -238,9 +238,11 @@ class RequestPools:
                 self._finish(part.request)
 
     def _finish(self, request: _Waiting) -> None:
+        import numpy as np
+
         with suppress(InvalidStateError):  # the client has left meanwhile
             try:
-                joined = Scored.join(request.scored)
+                joined = np.concatenate(request.scored)
                 ranking = self._reranker.make_ranking(request.candidates, joined, request.options)
             except Exception as error:
                 request.answer.set_exception(error)
