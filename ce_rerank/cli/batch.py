@@ -163,7 +163,7 @@ def batch(
     )
     if not inputs and run is None and not sources.corpus and not sys.stdin.isatty():
         inputs = ["-"]
-    weights = selection.blend_weights()
+    weights = selection.blend or []
     if len(weights) > 1 and qrels is not None and path is None:
         # Each is blended in by itself, into logits that are computed once.
         ranking = replace(selection, blend=None, scores="logit", top_k=None, min_score=None).rank_options()

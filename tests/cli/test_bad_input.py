@@ -69,7 +69,7 @@ CASES = [
     Case("bad environment value", ["q", "a"], USAGE, "CE_RERANK_THREADS|--threads", environment={"CE_RERANK_THREADS": "lots"}),
     Case("stdin as query and documents", ["--query-file", "-", "-f", "-"], USAGE, "stdin is named more than once", stdin=b"one\n"),
     Case("stdin as query alone", ["--query-file", "-"], USAGE, "There are no documents", stdin=b"one\n"),
-    Case("rules for rows without rows", ["q", "a", "--text-field", "t"], USAGE, "An option is about the rows of a file, and all documents are arguments"),
+    Case("rules for rows without rows", ["q", "a", "--text-field", "t"], USAGE, "An option is about the rows of a file, and no document is a row"),
     Case("stdin named twice", ["q", "-f", "-", "-f", "-"], USAGE, "stdin is named more than once", stdin=b"one\n"),
     Case("a query that is no text", ["caf\udce9", "a"], USAGE, r"The query is not UTF-8 \(character 4\)"),
     Case("a document that is no text", ["q", "a", "caf\udce9"], USAGE, "Argument 2 of the documents is not UTF-8"),

@@ -276,7 +276,7 @@ def test_where_nobody_watches_a_line_now_and_then_says_how_far_it_is(
     monkeypatch.setattr("ce_rerank.cli.batch.SECONDS_BETWEEN_LINES", 0)
     write_nested(Path("hits.jsonl"), made_lists(9, 50))
     lines = run("hits.jsonl", "-o", "out", "-v").stderr.splitlines()[-2:]
-    shape = r"(\d) queries done, documents: (\d+)/[\d,]+ [\d,.]+/s \d:\d\d left"
+    shape = r"(\d) queries done, documents: (\d+)/[\d,]+ [\d,.]+/s [\d:]+ left"
     found = [re.fullmatch(shape, line) for line in lines]
     assert [match and match.groups() for match in found] == [("3", "150"), ("9", "450")]
 
