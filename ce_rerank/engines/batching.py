@@ -7,10 +7,10 @@ the same pairs padded 63%.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,13 @@ Float32s = NDArray[np.float32]
 class PairTokens:
     """One pair as the model takes it, special tokens included, not yet padded.
 
-    `token_type_ids` is empty for models that take none. `characters_read` is how much of the document is in
-    `input_ids`, in characters from its start; `truncated` says that there was more. `unknown` says that the
-    vocabulary has nothing of it: each of its tokens is the unknown one.
+    `token_type_ids` has a byte for each token, and none for models that take none. `characters_read` is how
+    much of the document is in `input_ids`, in characters from its start; `truncated` says that there was
+    more. `unknown` says that the vocabulary has nothing of it: each of its tokens is the unknown one.
     """
 
     input_ids: Sequence[int]
-    token_type_ids: Sequence[int]
+    token_type_ids: bytes
     truncated: bool
     characters_read: int
     unknown: bool = False
@@ -103,17 +103,24 @@ def pad_rows(rows: Sequence[PairTokens], padding: Padding) -> TokenBatch:
     places = np.arange(width)
     filled = places >= width - lengths[:, None] if padding.left else places < lengths[:, None]
 
-    def fill(ids: Iterable[Sequence[int]], value: int) -> NDArray[np.int64]:
+    def fill(ids: NDArray[Any], value: int) -> NDArray[np.int64]:
         padded = np.full(filled.shape, value, dtype=np.int64)
-        padded[filled] = np.fromiter(chain.from_iterable(ids), dtype=np.int64)
+        padded[filled] = ids
         return padded
 
-    with_types = bool(rows[0].token_type_ids)
+    ids, types = join_rows(rows)
     return TokenBatch(
-        input_ids=fill([row.input_ids for row in rows], padding.token_id),
+        input_ids=fill(ids, padding.token_id),
         attention_mask=filled.astype(np.int64),
-        token_type_ids=fill([row.token_type_ids for row in rows], padding.type_id) if with_types else None,
+        token_type_ids=None if types is None else fill(types, padding.type_id),
     )
+
+
+def join_rows(rows: Sequence[PairTokens]) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None]:
+    """Return the ids of all rows end to end, and their token type ids, None for models that take none."""
+    ids = np.fromiter(chain.from_iterable([row.input_ids for row in rows]), dtype=np.int64)
+    types = np.frombuffer(b"".join([row.token_type_ids for row in rows]), dtype=np.uint8)
+    return ids, types if len(types) else None
 
 
 def score_in_batches(

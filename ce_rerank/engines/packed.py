@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from ..errors import UnavailableError
 from ..types import Pair
-from .batching import Float32s, PairTokens, pad_rows
+from .batching import Float32s, PairTokens, join_rows, pad_rows
 from .model import LONGER, PROBE, Model, first_line, first_position
 from .network import Network
 from .openvino.runtime import says_out_of_memory
@@ -59,15 +59,11 @@ def pack_rows(rows: Sequence[PairTokens], first_position: int = 0) -> Pack:
     """Lay rows end to end; the positions of each count from the model's first."""
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     borders = np.concatenate([[0], np.cumsum(lengths)])
-
-    def join(ids: Iterator[int]) -> NDArray[np.int64]:
-        return np.fromiter(ids, dtype=np.int64, count=int(borders[-1]))
-
-    types = join(chain.from_iterable(row.token_type_ids for row in rows)) if rows[0].token_type_ids else None
+    ids, types = join_rows(rows)
     return Pack(
-        input_ids=join(chain.from_iterable(row.input_ids for row in rows)),
+        input_ids=ids,
         position_ids=np.arange(borders[-1]) - np.repeat(borders[:-1], lengths) + first_position,
-        token_type_ids=types,
+        token_type_ids=None if types is None else types.astype(np.int64),
         borders=borders.astype(np.int32),
         longest=int(lengths.max()),
     )

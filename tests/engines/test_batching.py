@@ -61,12 +61,16 @@ def test_batches_of_equal_lengths_hold_no_other() -> None:
 
 
 def test_where_padding_changes_scores_nothing_is_padded() -> None:
-    batch = pad_rows([PairTokens([5, 6, 7], (), False, 1)], Padding(multiple=16, most=32, companions="equal"))
+    batch = pad_rows(
+        [PairTokens([5, 6, 7], b"", False, 1)], Padding(multiple=16, most=32, companions="equal")
+    )
     assert batch.input_ids.tolist() == [[5, 6, 7]]
 
 
 def test_rows_are_padded_on_the_right_to_the_longest() -> None:
-    batch = pad_rows([PairTokens([5, 6, 7], [0, 0, 1], False, 1), PairTokens([8], [0], False, 1)], Padding())
+    batch = pad_rows(
+        [PairTokens([5, 6, 7], bytes([0, 0, 1]), False, 1), PairTokens([8], bytes(1), False, 1)], Padding()
+    )
     assert batch.input_ids.tolist() == [[5, 6, 7], [8, 0, 0]]
     assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch.token_type_ids is not None
@@ -76,7 +80,7 @@ def test_rows_are_padded_on_the_right_to_the_longest() -> None:
 
 def test_rows_are_padded_on_the_left_for_models_that_read_the_last_token() -> None:
     padding = Padding(token_id=9, left=True)
-    batch = pad_rows([PairTokens([5, 6], (), False, 1), PairTokens([8], (), False, 1)], padding)
+    batch = pad_rows([PairTokens([5, 6], b"", False, 1), PairTokens([8], b"", False, 1)], padding)
     assert batch.input_ids.tolist() == [[5, 6], [9, 8]]
     assert batch.attention_mask.tolist() == [[1, 1], [0, 1]]
     assert batch.token_type_ids is None
@@ -85,11 +89,11 @@ def test_rows_are_padded_on_the_left_for_models_that_read_the_last_token() -> No
 def test_rows_are_padded_to_a_multiple_within_what_the_model_has_positions_for() -> None:
     def width(tokens: int) -> int:
         return pad_rows(
-            [PairTokens([5] * tokens, (), False, 1)], Padding(multiple=16, most=40)
+            [PairTokens([5] * tokens, b"", False, 1)], Padding(multiple=16, most=40)
         ).input_ids.shape[1]
 
     assert [width(tokens) for tokens in (1, 16, 17, 33, 40)] == [16, 16, 32, 40, 40]
     (mask,) = pad_rows(
-        [PairTokens([5, 6], (), False, 1)], Padding(multiple=4, most=8)
+        [PairTokens([5, 6], b"", False, 1)], Padding(multiple=4, most=8)
     ).attention_mask.tolist()
     assert mask == [1, 1, 0, 0]

@@ -180,7 +180,7 @@ def test_no_rows_have_no_logits(engine: PackedEngine) -> None:
 
 
 def test_rows_lie_end_to_end_with_positions_of_their_own() -> None:
-    rows = [PairTokens([5, 6, 7], [0, 0, 1], False, 0), PairTokens([8, 9], [0, 1], False, 0)]
+    rows = [PairTokens([5, 6, 7], bytes([0, 0, 1]), False, 0), PairTokens([8, 9], bytes([0, 1]), False, 0)]
     pack = pack_rows(rows, first_position=2)
     assert pack.input_ids.tolist() == [5, 6, 7, 8, 9]
     assert pack.position_ids.tolist() == [2, 3, 4, 2, 3]
