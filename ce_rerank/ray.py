@@ -36,7 +36,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
 from .batch.ahead import BadRow
 from .batch.job import Job
 from .batch.output import StreamOutput, encode_bad_row
@@ -191,7 +190,7 @@ def rank_files(
             "bad_rows": done.tally.bad_rows,
             "parts": len(units),
             "scored_by": done.scored_by,
-            "ce-rerank": __version__,
+            "ce-rerank": job.version,
         }
     )
     return done

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..errors import UsageError
 from ..formats.documents import ReadOptions
 from ..formats.rows import WriteOptions
@@ -45,6 +44,7 @@ class Job:
     writing: WriteOptions = field(default_factory=WriteOptions)
     format: str = "jsonl"
     model: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
 
     def __post_init__(self) -> None:
         of_corpus = self.run is not None or bool(self.corpus)
@@ -112,7 +112,7 @@ class Job:
         """
         model = self.model if info is None else asdict(info)
         return {
-            "ce-rerank": __version__,
+            "ce-rerank": self.version,
             "the model": model.get("model"),
             "its content": info and digest_folder(Path(info.model).expanduser()),
             "the activation": model.get("activation"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
+from .. import __version__
 from ..batch.ahead import WHOLE, Shard, Tally
 from ..batch.job import Job, refuse
 from ..batch.output import FileOutput, StreamOutput
@@ -193,6 +194,7 @@ def batch(
         ),
         options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl"),
         as_keywords(model),
+        __version__,
     )  # fmt: skip
     with show_messages(messages) as activity:
         if options.ray:
