@@ -226,7 +226,7 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["hits", "--run", "r"], "There are INPUT and a run or corpus."),
         (["--run", "r", "--corpus", "c"], "there is no --queries."),
         (["--run", "r", "--queries", "q"], "there is no --corpus."),
-        (["--corpus", "c"], "--corpus has documents, and nothing says which are candidates."),
+        (["--corpus", "c"], "Give --run RUN or --bm25 N."),
         (["-", "-"], "stdin is named more than once."),
         (["hits", "--resume"], "--resume goes on with a file."),
         (["hits", "--resume", "-o", "/dev/null"], "--resume goes on with a file."),
