@@ -27,7 +27,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass as request_body
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -67,7 +67,7 @@ class RerankRequest(RankOptions):
     query: str
     documents: list[str | dict[str, Any]]
     scores: ScoreScale = "sigmoid"
-    top_n: int | None = None
+    top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool = False
     text_field: tuple[str, ...] = ()
     details: bool = False
@@ -498,8 +498,8 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
         return _error(error.status_code, error.detail, error.headers)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return _error(400, f"{place}: {first['msg']}")
+        place = ".".join(map(str, first["loc"]))
+        return _error(400, f"{place}: {first['msg'].removeprefix('Value error, ')}")
     if isinstance(error, UsageError | InputError):
         return _error(400, str(error))
     is_ours = not isinstance(error, CeRerankError)
