@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,6 +49,17 @@ def remove_folder(folder: Path) -> None:
     with suppress(FileNotFoundError):
         folder.replace(gone)
     shutil.rmtree(gone, ignore_errors=True)
+
+
+def measure_folder(folder: Path) -> int:
+    """Add up the bytes of the files below a folder, each once, those that it links to too."""
+    sizes = {}
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # a link that leads nowhere
+            found = path.stat()
+            if stat.S_ISREG(found.st_mode):
+                sizes[found.st_dev, found.st_ino] = found.st_size
+    return sum(sizes.values())
 
 
 @contextmanager
