@@ -223,11 +223,11 @@ def test_arguments_that_are_names_of_files_are_ranked_as_texts_and_warned_of(run
 
 
 def test_an_unforeseen_error_is_called_ours(run: Run, counting_engine: CountingEngine) -> None:
-    counting_engine.batch_tokens = 0
+    counting_engine.infer = lambda batches: 1 // 0  # type: ignore[assignment,return-value]
     result = run("red", "one")
     assert result.exit_code == 1
     assert result.stderr == (
-        "error: ValueError: batch_tokens is 0; it must be at least 1\n"
+        "error: ZeroDivisionError: integer division or modulo by zero\n"
         "       This is a fault of ce-rerank. Run it again with --debug, and report what it prints.\n"
     )
     assert "Traceback (most recent call last)" in run("red", "one", "--debug").stderr
