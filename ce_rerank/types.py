@@ -7,7 +7,7 @@ and know nothing about files, models or terminals.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from numbers import Real
 from operator import add
 from typing import Any, Literal, SupportsIndex, TypedDict, get_args, overload
@@ -70,6 +70,16 @@ class Candidates:
     def characters(self) -> int:
         """How many characters the documents have."""
         return sum(len(document.text) for document in self.documents)
+
+    def only(self, places: Sequence[int]) -> Candidates:
+        """Return those at these places, which stay what they were in the input."""
+        scores, in_input = self.first_scores, self.places
+        return replace(
+            self,
+            documents=[self.documents[place] for place in places],
+            first_scores=[scores[place] for place in places] if scores else (),
+            places=list(places) if in_input is None else [in_input[place] for place in places],
+        )
 
 
 def require_whole_number(name: str, value: object, *, least: int = 1) -> None:

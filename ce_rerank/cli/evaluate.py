@@ -12,7 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
-from ..batch.run import START, CandidateReader, Progress, RankedPool
+from ..batch.ahead import START, CandidateReader, Progress
+from ..batch.run import RankedPool
 from ..errors import UsageError
 from ..evaluation import (
     DEFAULT_MEASURES,
@@ -177,7 +178,6 @@ class Gains:
     weights: list[float]
     before: Run | None
     progress: Progress = START
-    patience_seconds: float | None = None
     found: dict[str, dict[str, float]] = field(default_factory=dict)
     after: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 

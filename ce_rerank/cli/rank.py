@@ -142,7 +142,7 @@ def rank(
 
 
 def _read_query(texts: list[str], sources: SourceOptions) -> Query:
-    """Return the query from where it is given; without an option it is the first of `texts`, taken off."""
+    """Return the query; without an option for it, take the first of `texts`."""
     query, file = sources.query, sources.query_file
     if query is not None and file is not None:
         raise UsageError("Both --query and --query-file are given.", hint="Give one of them.")
@@ -155,7 +155,7 @@ def _read_query(texts: list[str], sources: SourceOptions) -> Query:
             )
         query = texts.pop(0)
         _warn_of_odd_query(query)
-    _require_text(query, "The query")
+    _require_utf8(query)
     if not query.strip():
         raise UsageError("The query is empty.", hint="Give some words to rank by.")
     return Query(query)
@@ -170,25 +170,25 @@ def _warn_of_odd_query(query: str) -> None:
 
     for command in COMMANDS:
         if spellings(query) & spellings(command):
-            log.warning("%s is ranked by as a query; the command is called %s.", query, command)
+            log.warning("%s is taken for a query; the command is called %s.", query, command)
     if os.path.isfile(query):  # noqa: PTH113  # Path.is_file raises if the query is too long for a name
-        log.warning("The query is %s, which is also the name of a file. Is the query missing?", query)
+        log.warning("The query is %s, which is the name of a file. Is the query missing?", query)
 
 
-def _require_text(text: str, name: str) -> None:
-    """Refuse an argument with bytes that are no text; Python hands them on as halves of characters."""
+def _require_utf8(text: str) -> None:
+    """Refuse an argument that is not UTF-8; Python turns its bytes into halves of characters."""
     try:
         text.encode()
-    except UnicodeEncodeError as error:
+    except UnicodeEncodeError:
         raise UsageError(
-            f"{name} is not UTF-8 (character {error.start + 1}).", hint="Convert it, or give it in a file."
+            f"The argument {text!a} is not UTF-8.", hint="Convert it, or give it in a file."
         ) from None
 
 
 def _name_documents(
     texts: list[str], sources: SourceOptions, reading: ReadOptions
 ) -> tuple[list[str], list[str]]:
-    """Return the documents that are arguments, and the names of the files; - for stdin, piped or named."""
+    """Return the documents that are arguments, and the names of the files; - is stdin."""
     files = list(sources.file or [])
     if sources.files_from is not None:
         names = Source.from_name(sources.files_from)
@@ -219,16 +219,11 @@ def _name_documents(
 def _read_documents(
     texts: list[str], files: list[str], reading: ReadOptions, *, skip_errors: bool
 ) -> tuple[list[Document], list[str]]:
-    """Read the documents: the arguments, then the files; return with them why rows were left out."""
-    for place, text in enumerate(texts):
-        _require_text(text, f"Argument {place + 1} of the documents")
-    if names := [text for text in texts if os.path.isfile(text)]:  # noqa: PTH113
-        others = f" (and so are {len(names) - 1} others)" if len(names) > 1 else ""
-        log.warning(
-            "%s is ranked as a text, and is also the name of a file%s. Give -f before each file to read it.",
-            names[0],
-            others,
-        )
+    """Return the documents of the arguments, then those of the files, and the errors of rows left out."""
+    for text in texts:
+        _require_utf8(text)
+    if name := next(filter(os.path.isfile, texts), None):
+        log.warning("%s is a file, and its name is ranked as a text. Give -f before each file.", name)
     left_out: list[str] = []
 
     def leave_out(error: InputError, row: str) -> None:
@@ -252,22 +247,22 @@ def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:
     kept = select_top(scores, min_score=options.min_score)
     if scores and not kept:
         log.warning(
-            "None of %s documents has a score from %g up; the best has %g (--scores %s).",
+            "None of %s documents scores %g or more; the best scores %g (--scores %s).",
             f"{ranking.coverage.documents:,}", options.min_score, scores[0], options.scores,
         )  # fmt: skip
     return replace(ranking, results=tuple(ranking.results[place] for place in kept))
 
 
 def _warn_of_unread_pipe() -> None:
-    """Warn of data in a pipe that nobody reads; it is looked at without reading or waiting."""
-    with suppress(ImportError, OSError, ValueError):  # no such question on Windows; a stdin without a file
+    """Warn of data in a pipe that nobody reads, without reading it or waiting for it."""
+    with suppress(ImportError, OSError, ValueError):  # Windows; a stdin that is no file
         import fcntl
         import termios
 
         stdin = sys.stdin.fileno()
         waiting = fcntl.ioctl(stdin, termios.FIONREAD, bytes(4))
         if stat.S_ISFIFO(os.fstat(stdin).st_mode) and any(waiting):
-            log.warning("stdin has data, and the documents are named otherwise. Give -f - to rank it too.")
+            log.warning("stdin has data that is not read. Give -f - to rank it too.")
 
 
 def _write(ranking: Ranking, stream: BinaryIO, format: str, options: WriteOptions) -> None:

@@ -178,7 +178,7 @@ class TestBadRows:
     ) -> None:
         arguments = ("-", "--on-error", "skip", "-o", "out")
         with monkeypatch.context() as patched:
-            patched.setattr("ce_rerank.batch.resume.finish_output", lambda *_: sys.exit(137))
+            patched.setattr("ce_rerank.batch.output.finish_output", lambda *_: sys.exit(137))
             assert run(*arguments, stdin=self.TEXT).exit_code == 137
         result = run(*arguments, "--resume", stdin=self.TEXT)
         assert (result.exit_code, result.stderr.count("1 row was left out")) == (5, 1)

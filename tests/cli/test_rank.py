@@ -188,7 +188,7 @@ def test_where_min_score_leaves_nothing_the_best_score_is_said(run: Run) -> None
     result = run("red", "one", "two", "--min-score", "9", "--scores", "logit")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == (
-        "warning: None of 2 documents has a score from 9 up; the best has 2 (--scores logit).\n"
+        "warning: None of 2 documents scores 9 or more; the best scores 2 (--scores logit).\n"
     )
 
 
@@ -202,7 +202,7 @@ def test_a_pipe_with_data_that_nobody_reads_is_warned_of_and_left_alone(
         monkeypatch.setattr("sys.stdin", pipe)
         assert app(["what", "one"], standalone_mode=False) == 0
         assert capsys.readouterr().err == (
-            "warning: stdin has data, and the documents are named otherwise. Give -f - to rank it too.\n"
+            "warning: stdin has data that is not read. Give -f - to rank it too.\n"
         )
         os.close(writer)
         assert app(["what", "one", "-f", "-"], standalone_mode=False) == 0
@@ -221,7 +221,7 @@ def test_a_dash_as_output_is_stdout(run: Run) -> None:
 def test_a_query_that_is_nearly_a_command_is_ranked_by_and_warned_of(run: Run, query: str) -> None:
     result = run(query, "one")
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
-    assert result.stderr.startswith(f"warning: {query} is ranked by as a query; the command is called ")
+    assert result.stderr.startswith(f"warning: {query} is taken for a query; the command is called ")
     assert run("-q", query, "one").stderr == ""
 
 
@@ -230,10 +230,8 @@ def test_arguments_that_are_names_of_files_are_ranked_as_texts_and_warned_of(run
         Path(name).write_text("one\n", encoding="utf-8")
     result = run("red", "-f", *("a.txt", "b.txt", "c.txt"))
     assert sorted(row["text"] for row in rows(result)) == ["b.txt", "c.txt", "one"]
-    assert result.stderr.splitlines()[0] == (
-        "warning: b.txt is ranked as a text, and is also the name of a file (and so are 1 others). "
-        "Give -f before each file to read it."
-    )
+    warning = "warning: b.txt is a file, and its name is ranked as a text. Give -f before each file."
+    assert warning in result.stderr.splitlines()
     assert "The query is a.txt" in run("a.txt", "b.txt", "--whole-files").stderr
 
 
