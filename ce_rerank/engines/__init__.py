@@ -141,9 +141,4 @@ def _load_torch(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
             f"torch, which would run {checkpoint.name}, cannot be loaded: {error}.",
             hint="`ce-rerank doctor` says what is wrong here.",
         ) from error
-    engine = load_torch_engine(checkpoint, options)
-    if not options.device.startswith("cuda") or options.precision == "fp32":  # which the kernel has not
-        return engine
-    from .packed import pack_engine
-
-    return pack_engine(engine)
+    return load_torch_engine(checkpoint, options)
