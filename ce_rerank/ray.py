@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 from .batch.run import START, RankedPool, rank_batch
 from .batch.units import FileJob, PartFolder, Report, Unit, absolute, kept_warnings
 from .errors import CeRerankError, UnavailableError
-from .formats.json import encode_json, encode_utf8
+from .formats.json import encode_json
 from .formats.rows import shortest_float32
 from .formats.writers import ResultWriter, open_writer
 from .reranker import Reranker
@@ -293,7 +293,7 @@ class _PartOutput:
             self._writer.write(ranking)
         for bad in pool.bad_rows:
             row = {"reason": self._unit.with_places(str(bad.error)), "row": bad.text}
-            self.errors.write(encode_utf8(encode_json(row) + "\n"))
+            self.errors.write(f"{encode_json(row)}\n".encode())
         self.progress = pool.progress
 
     def complete(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..errors import InputError
-from ..formats.beir import read_corpus, read_whole_queries
+from ..formats.beir import read_corpus, read_queries
 from ..formats.documents import ReadOptions
 from ..formats.source import Reject, Source
 from ..formats.trec import read_run
@@ -77,7 +77,7 @@ class CorpusCandidates:
         if not run.rows:
             log.warning("%s: no queries in it.", source.name)
             return
-        queries = read_whole_queries(self._queries_source, run.rows, reject)
+        queries = read_queries(self._queries_source, run.rows, reject)
         documents = PackedDocuments()
         repeats = 0
         options = replace(self._options, columns=())  # which are the run's
@@ -114,7 +114,7 @@ class CorpusCandidates:
                 yield Candidates(query, list(kept.values()), scores)
 
     def _search(self, build_index: BuildIndex, reject: Reject) -> Iterator[Candidates]:
-        queries = read_whole_queries(self._queries_source, reject=reject)
+        queries = read_queries(self._queries_source, reject=reject)
         documents = PackedDocuments()
 
         def texts() -> Iterator[str]:

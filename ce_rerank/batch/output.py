@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from ..formats.delimited import read_header
-from ..formats.json import encode_json, encode_utf8
+from ..formats.json import encode_json
 from ..formats.output import cannot_write
 from ..formats.rows import WriteOptions, own_names
-from ..formats.writers import open_writer, require_format
+from ..formats.writers import open_writer, read_header, require_format
 from .resume import Settings, UnfinishedFile
 from .run import START, RankedPool
 
@@ -98,7 +97,7 @@ class FileOutput:
         if pool.is_whole:
             self.progress = pool.progress
             rows = [{"reason": str(bad.error), "row": bad.text} for bad in pool.bad_rows]
-            self._file.commit(pool.progress, [encode_utf8(encode_json(row) + "\n") for row in rows])
+            self._file.commit(pool.progress, [f"{encode_json(row)}\n".encode() for row in rows])
 
     def complete(self) -> None:
         """Write what the format has at its end, and give the file its name."""

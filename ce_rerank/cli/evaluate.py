@@ -30,7 +30,6 @@ from ..evaluation import (
 )
 from ..evaluation import evaluate as evaluate_runs
 from ..formats.beir import read_queries
-from ..formats.json import encode_utf8
 from ..formats.output import open_output, require_other_file
 from ..formats.source import Reject, Source
 from ..ranking import blend
@@ -105,7 +104,8 @@ def evaluate(
         # Before long files are read: a measure that is misspelt, an output that cannot be opened.
         measures = [str(parsed) for parsed in parse_measures(options.measure or DEFAULT_MEASURES)]
         with open_output(output) if output is not None else nullcontext(sys.stdout.buffer) as stream:
-            texts = read_queries(Source.from_name(queries)) if queries is not None else {}
+            known = read_queries(Source.from_name(queries)) if queries is not None else {}
+            texts = {query_id: query.text for query_id, query in known.items()}
             activity.stage(f"Reading {qrels}")
             judgements = load_judgements(Source.from_name(qrels))
 
@@ -117,7 +117,7 @@ def evaluate(
             activity.stop()
             if format == "json":
                 document = _as_object(evaluation, texts, per_query=per_query)
-                stream.write(encode_utf8(json.dumps(document, ensure_ascii=False, indent=2) + "\n"))
+                stream.write((json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode())
             else:
                 from .comparison import draw_evaluation, draw_gains
 
@@ -127,7 +127,7 @@ def evaluate(
                 for run in evaluation.runs[1:] if per_query else ():
                     console.print()
                     draw_gains(console, evaluation, run, evaluation.measures[0], texts)
-                stream.write(encode_utf8(drawn.getvalue()))
+                stream.write(drawn.getvalue().encode())
 
 
 def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: bool) -> dict[str, Any]:
