@@ -1,21 +1,59 @@
-"""Order, ties, thresholds, scales, and passages' scores pooled. Pure: numbers in, numbers out."""
+"""What a model gave for documents, and what is made of it: order, scales, scores pooled and blended.
+
+Pure: numbers in, numbers out.
+"""
 
 from __future__ import annotations
 
-import math
 import re
-import struct
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+from .types import Coverage, PoolName
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .types import PoolName
-
+Scored: TypeAlias = "NDArray[np.void]"
+"""What a model gave for documents: a table with the columns of SCORED and a row for each."""
+SCORED = [
+    ("logit", "f4"),  # -inf where the document was not scored
+    ("tokens", "i8"),  # of what the model was fed; 0 where the document was not scored
+    ("characters", "i8"),  # that the document has
+    ("characters_read", "i8"),  # where reading stopped, in whatever passage
+    ("truncated", "?"),  # whether a part was not read
+    ("unknown", "?"),  # whether the model's vocabulary has nothing of it
+    ("start", "i8"),  # of the best passage, in characters
+    ("end", "i8"),
+    ("line", "i8"),  # of the best passage, from 1; 0 where there are no passages
+]
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
+
+
+def unscored(texts: Sequence[str]) -> Scored:
+    """Return the table of documents that are not scored."""
+    import numpy as np
+
+    scored = np.zeros(len(texts), SCORED)
+    scored["logit"] = -np.inf
+    scored["characters"] = scored["characters_read"] = [len(text) for text in texts]
+    return scored
+
+
+def measure_coverage(scored: Scored) -> Coverage:
+    """Return how much of the documents was read."""
+    cut = scored[scored["truncated"]]
+    return Coverage(
+        documents=len(scored),
+        truncated=len(cut),
+        cut_characters=int(cut["characters"].sum()),
+        read_characters=int(cut["characters_read"].sum()),
+        blank=int((scored["tokens"] == 0).sum()),
+        tokens=int(scored["tokens"].sum()),
+        unknown=int(scored["unknown"].sum()),
+    )
 
 
 def is_blank(text: str) -> bool:
@@ -26,26 +64,26 @@ def is_blank(text: str) -> bool:
 
 
 def select_top(
-    scores: Sequence[float], *, top_k: int | None = None, min_score: float | None = None
+    scores: Sequence[float] | NDArray[np.float32],
+    *,
+    top_k: int | None = None,
+    min_score: float | None = None,
 ) -> list[int]:
     """Return the places of the best scores, best first: at most `top_k`, none below `min_score`.
 
-    Equal scores keep their order. Scores are float32, widened, and `min_score` is rounded to that, as which a
-    written score reads back. A score of -inf is that of a blank document, which no `min_score` lets in.
+    Equal scores keep their order. Scores are float32, and `min_score` is rounded to that, as which a written
+    score reads back. A score of -inf is that of a blank document, which no `min_score` lets in.
     """
-    order = sorted(range(len(scores)), key=lambda place: -scores[place])
+    import numpy as np
+
+    values = np.asarray(scores, np.float64)
+    order = np.argsort(-values, kind="stable")
     if min_score is not None:
-        least = _as_float32(min_score)
-        order = [place for place in order if scores[place] >= least and scores[place] > -math.inf]
-    return order[:top_k]
-
-
-def _as_float32(number: float) -> float:
-    try:
-        rounded: float = struct.unpack("f", struct.pack("f", number))[0]
-    except OverflowError:
-        return math.copysign(math.inf, number)
-    return rounded
+        with np.errstate(over="ignore"):
+            least = np.float32(min_score)
+        order = order[(values[order] >= least) & (values[order] > -np.inf)]
+    places: list[int] = order[:top_k].tolist()
+    return places
 
 
 def pool_passages(
@@ -93,14 +131,14 @@ def blend(logits: NDArray[np.float32], first_scores: Sequence[float], weight: fl
     """
     import numpy as np
 
-    scored = ~np.isneginf(logits)
-    mixed = np.zeros(int(scored.sum()), np.float64)
-    for values, share in ((logits, 1 - weight), (first_scores, weight)):
-        of_scored = np.asarray(values, np.float64)[scored]
-        centred = of_scored - of_scored.mean() if len(of_scored) else of_scored
-        deviation = centred.std() if len(of_scored) else 0.0
-        if deviation > 0:
-            mixed += share * centred / deviation
     blended = np.full(len(logits), -np.inf, np.float32)
-    blended[scored] = mixed
+    is_scored = ~np.isneginf(logits)
+    if is_scored.any():
+        mixed = np.zeros(int(is_scored.sum()), np.float64)
+        for scores, share in ((logits, 1 - weight), (first_scores, weight)):
+            of_scored = np.asarray(scores, np.float64)[is_scored]
+            centred = of_scored - of_scored.mean()
+            if centred.std() > 0:
+                mixed += share * centred / centred.std()
+        blended[is_scored] = mixed
     return blended

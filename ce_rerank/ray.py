@@ -24,7 +24,6 @@ Importing this module imports neither Ray nor pyarrow.
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import pickle
@@ -37,12 +36,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .batch.run import START, RankedPool, rank_batch
-from .batch.units import FileJob, PartFolder, Report, Unit, absolute, kept_warnings
+from .batch.ahead import BadRow
+from .batch.job import Job
+from .batch.output import StreamOutput, encode_bad_row
+from .batch.parts import PartFolder, Report, open_unit
+from .batch.run import rank_batch
+from .batch.units import Unit, cut, find_files, kept_warnings
 from .errors import CeRerankError, UnavailableError
-from .formats.json import encode_json
 from .formats.rows import shortest_float32
-from .formats.writers import ResultWriter, open_writer
 from .reranker import Reranker
 from .types import RankOptions, ScoreScale
 
@@ -134,7 +135,8 @@ def _as_table(batch: pa.Table | Mapping[str, Any]) -> pa.Table:
 
 
 def rank_files(
-    job: FileJob,
+    job: Job,
+    output: str,
     *,
     address: str | None = None,
     workers: int | None = None,
@@ -142,7 +144,11 @@ def rank_files(
     on_report: Callable[[Report, float], None] = lambda report, share: None,
     open_reranker: Callable[..., Reranker] = Reranker,
 ) -> Report:
-    """Rank the files of a job by Ray Data; return the sum of all reports, those of earlier runs among them.
+    """Rank a job by Ray Data into part files of a folder; return the sum of all reports, earlier runs' too.
+
+    `output` is a folder, and the `inputs` of the job are files, folders and globs; each is a path or a URL.
+    Rows of one query in two files are two queries, and a query that comes again in another unit is not
+    noticed. What is more than files of rows (stdin, a run, a corpus) is read here first, whole.
 
     `address` is that of a Ray cluster; None starts one on this machine, and ends it. `workers` defaults to
     the GPUs, or to one a machine where there are none. `on_report` is called after each unit with the sum so
@@ -157,22 +163,24 @@ def rank_files(
         raise UnavailableError(
             f"--ray needs the ray package ({error}).", hint="Install it: pip install 'ce-rerank[ray]'"
         ) from None
-    units = job.cut()
-    folder = PartFolder(job.output)
-    if complete := folder.begin(job, units, resume=resume):
-        log.warning("%s is complete already; nothing is left to do.", job.output)
+    is_cut = job.queries is None and not job.corpus and "-" not in job.inputs
+    files = find_files(job.inputs) if is_cut else []
+    folder = PartFolder(output)
+    if complete := folder.begin(job, files, resume=resume):
+        log.warning("%s is complete already; nothing is left to do.", output)
         return complete
-    reports = folder.reports(units)
+    units = cut(job, files) if is_cut else folder.write_candidates(job)
+    reports = folder.reports()
     left = [unit for unit in units if unit.place not in reports]
     done = sum(reports.values(), Report())
     if left:
         with _running_ray(address):
-            for count, report in enumerate(_run(job, left, workers, open_reranker), len(reports) + 1):
+            for count, report in enumerate(_run(job, folder, left, workers, open_reranker), 1):
                 for warning in report.warnings:
                     if warning not in done.warnings:
                         log.warning("%s", warning)
                 done += report
-                on_report(done, count / len(units))
+                on_report(done, 1 - (len(left) - count) / len(units))
     folder.finish(
         {
             "queries": done.tally.queries,
@@ -189,7 +197,11 @@ def rank_files(
 
 
 def _run(
-    job: FileJob, units: Sequence[Unit], workers: int | None, open_reranker: Callable[..., Reranker]
+    job: Job,
+    folder: PartFolder,
+    units: Sequence[Unit],
+    workers: int | None,
+    open_reranker: Callable[..., Reranker],
 ) -> Iterator[Report]:
     """Yield the report of each unit, as they are done; raise the first error."""
     import ray
@@ -202,10 +214,8 @@ def _run(
     workers = min(workers or (gpus if on_gpus else len(nodes)), len(units))
     workers_a_node = max(node["GPU"] for node in nodes) if on_gpus else -(-workers // len(nodes))
     cpus = min(node.get("CPU", 0) for node in nodes)
-    model = {**job.model}
-    if not on_gpus:
-        model["threads"] = model.get("threads") or max(1, int(cpus / workers_a_node))
-    job = replace(job, model=model, output=absolute(job.output))
+    if not on_gpus and not job.model.get("threads"):
+        job = replace(job, model={**job.model, "threads": max(1, int(cpus / workers_a_node))})
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.wait_for_min_actors_s = SECONDS_TO_SCHEDULE
@@ -213,12 +223,13 @@ def _run(
     rows = [{"unit": pickle.dumps(unit)} for unit in units]
     outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _RankUnits,
-        fn_constructor_args=[job, open_reranker],
+        fn_constructor_args=[job, folder, open_reranker],
         batch_size=1,
         compute=ActorPoolStrategy(size=workers),
         # A CPU of each node stays for Ray's own tasks: where actors ask for all, those wait for ever.
         num_cpus=round(0.8 * max(0, cpus - 1) / workers_a_node, 2),
         num_gpus=1 if on_gpus else 0,
+        max_task_retries=ATTEMPTS - 1,
     )
     try:
         for row in outcomes.iter_rows():
@@ -226,6 +237,11 @@ def _run(
             if isinstance(outcome, CeRerankError):
                 raise outcome
             yield outcome
+    except ray.exceptions.RayActorError as error:
+        raise UnavailableError(
+            f"A worker died {ATTEMPTS} times with the same part.",
+            hint="It may lack memory: give a smaller --batch-tokens, or fewer --workers.",
+        ) from error
     except ray.exceptions.GetTimeoutError:
         free = ray.available_resources().get(kind, 0)
         raise UnavailableError(
@@ -238,9 +254,9 @@ def _run(
 class _RankUnits:
     """Ranks units in a worker; the model is loaded with the first, so that a worker starts in no time."""
 
-    def __init__(self, job: FileJob, open_reranker: Callable[..., Reranker]) -> None:
+    def __init__(self, job: Job, folder: PartFolder, open_reranker: Callable[..., Reranker]) -> None:
         self._job = job
-        self._folder = PartFolder(job.output)
+        self._folder = folder
         self._open_reranker = open_reranker
         self._reranker: Reranker | None = None
 
@@ -256,48 +272,24 @@ class _RankUnits:
         return {"outcome": outcomes}
 
     def _rank(self, unit: Unit) -> Report:
-        if self._folder.count_attempts(unit) > ATTEMPTS:
-            raise UnavailableError(
-                f"{unit.name}: the worker that ranked part {unit.place} died {ATTEMPTS} times.",
-                hint="It may lack memory: give a smaller --batch-tokens, or fewer --workers.",
-            )
+        job = self._job
+        bad_rows: list[BadRow] = []
         with kept_warnings() as warnings:
             if self._reranker is None:
-                self._reranker = self._open_reranker(**self._job.model)
-            info, job = self._reranker.info, self._job
-            with self._folder.write_part(unit, job.format) as (part, end):
-                options = replace(job.writing, model=info.description)
-                output = _PartOutput(open_writer(job.format, part, options, many=True), unit)
+                self._reranker = self._open_reranker(**job.model)
+            info = self._reranker.info
+            name = f"part-{unit.place}.{'jsonl' if job.format == 'rows' else job.format}"
+            with self._folder.write_whole(name) as part:
+                writing = replace(job.writing, model=info.description)
+                output = StreamOutput(part, name, job.format, writing, bad_rows)
                 tally = rank_batch(
-                    self._reranker, job.read(unit), output, job.ranking, skip_bad_rows=job.skip_bad_rows
+                    self._reranker, open_unit(job, unit), output, job.ranking, skip_bad_rows=job.skip_bad_rows
                 )
-                told = list(dict.fromkeys(map(unit.with_places, warnings)))
-                report = Report(tally, [info.description], info.max_length, told)
-                end(report, output.errors.getvalue())
+        told = list(dict.fromkeys(map(unit.with_places, warnings)))
+        report = Report(tally, [info.description], info.max_length, told)
+        errors = [encode_bad_row(unit.with_places(str(bad.error)), bad.text) for bad in bad_rows]
+        self._folder.report(unit.place, report, errors)
         return report
-
-
-class _PartOutput:
-    """Takes the pools of a unit, as a `BatchOutput`."""
-
-    patience_seconds: float | None = None
-
-    def __init__(self, writer: ResultWriter, unit: Unit) -> None:
-        self.progress = START
-        self.errors = io.BytesIO()
-        self._writer = writer
-        self._unit = unit
-
-    def write(self, pool: RankedPool) -> None:
-        for ranking in pool.rankings:
-            self._writer.write(ranking)
-        for bad in pool.bad_rows:
-            row = {"reason": self._unit.with_places(str(bad.error)), "row": bad.text}
-            self.errors.write(f"{encode_json(row)}\n".encode())
-        self.progress = pool.progress
-
-    def complete(self) -> None:
-        self._writer.close()
 
 
 @contextmanager

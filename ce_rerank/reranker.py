@@ -1,4 +1,4 @@
-"""Reranker: the door for Python users."""
+"""Reranker: the door for Python users, and what ranks for the command line and the server."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import logging
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Unpack, get_args
 
-from .errors import UsageError, as_python, for_python
+from .errors import UnavailableError, UsageError, as_python, for_python, told_from
+from .formats.fields import find_number
 from .inputs import (
     CandidatesInput,
     DocumentInput,
@@ -20,15 +22,20 @@ from .inputs import (
     as_pairs,
     read_candidates,
 )
-from .pipeline import Pipeline, Progress, Scored
+from .pipeline import LocalModel, PoolPlan, Progress
+from .ranking import Scored, blend, measure_coverage, select_top, sigmoid, unscored
 from .types import (
+    Candidates,
     Coverage,
+    Document,
     EngineName,
     LongPolicy,
     Pair,
-    PoolName,
+    Passage,
     Precision,
+    RankedDocument,
     Ranking,
+    RankKeywords,
     RankOptions,
     ScoreScale,
     require_choice,
@@ -39,12 +46,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .engines.base import Engine
+    from .engines.base import Engine, EngineInfo
+    from .remote import RemoteModel
 
 log = logging.getLogger("ce_rerank")
 
 
-class Reranker(Pipeline):
+class Reranker:
     """A cross-encoder that ranks documents.
 
     `model` is the name of a model on the hub or a folder with a checkpoint; by default the offline weights
@@ -63,6 +71,9 @@ class Reranker(Pipeline):
         for hit in Reranker().rank("query", ["a", "b"], top_k=3):
             print(hit.index, hit.score, hit.text)
     """
+
+    info: EngineInfo
+    """What runs, where and how: engine, device, precision, model, limits and scale."""
 
     @for_python()
     def __init__(
@@ -106,30 +117,22 @@ class Reranker(Pipeline):
                     "The model is a server's, which has chosen its device, precision and limits.",
                     hint="Leave these options out, or give them to ce-rerank serve.",
                 )
-            self._connect(str(model))
-            return
-        from .engines import load_engine
-        from .engines.base import EngineOptions
-        from .models.store import resolve_checkpoint
+            from .remote import RemoteModel
 
-        checkpoint = resolve_checkpoint(
-            None if model is None else str(model),
-            revision=revision,
-            offline=offline,
-            trust_remote_code=trust_remote_code,
-            allow_pickle=allow_pickle,
-        )
-        options = EngineOptions(
-            engine,
-            device,
-            precision,
-            max_length,
-            threads,
-            trust_remote_code=trust_remote_code,
-            offline=offline,
-            instruction=instruction,
-        )
-        super().__init__(load_engine(checkpoint, options), batch_tokens)
+            self._start(RemoteModel(str(model)))
+        else:
+            from .engines import load_engine
+            from .engines.base import EngineOptions
+            from .models.store import resolve_checkpoint
+
+            trust: dict[str, Any] = {"trust_remote_code": trust_remote_code, "offline": offline}
+            checkpoint = resolve_checkpoint(
+                None if model is None else str(model), revision=revision, allow_pickle=allow_pickle, **trust
+            )
+            wanted = EngineOptions(
+                engine, device, precision, max_length, threads, instruction=instruction, **trust
+            )
+            self._start(LocalModel(load_engine(checkpoint, wanted), batch_tokens))
         _loaded.add(self)
         log.info("%s, up to %d tokens a pair", self.info.description, self.info.max_length)
 
@@ -137,8 +140,13 @@ class Reranker(Pipeline):
     def from_engine(cls, engine: Engine, *, batch_tokens: int | None = None) -> Reranker:
         """Make a reranker of an engine that is already loaded."""
         reranker = cls.__new__(cls)
-        Pipeline.__init__(reranker, engine, batch_tokens)
+        reranker._start(LocalModel(engine, batch_tokens))
         return reranker
+
+    def _start(self, model: LocalModel | RemoteModel) -> None:
+        self._model: LocalModel | RemoteModel | None = model
+        self.info = model.info
+        self._warned_of: set[str] = set()
 
     def __repr__(self) -> str:
         info = self.info
@@ -147,34 +155,40 @@ class Reranker(Pipeline):
     def __reduce__(self) -> tuple[Any, ...]:
         return _load_again, (self._arguments,)
 
+    @property
+    def model(self) -> LocalModel | RemoteModel:
+        """What scores. In a forked process it is loaded again when it is first asked for."""
+        if self._model is None:
+            if self.info.engine == "torch":
+                import torch
+
+                torch.set_num_threads(1)  # with more, torch waits for threads that are not here
+                log.warning(
+                    "This process was forked after the model was loaded, so that torch has one thread here. "
+                    "Load the model in the new process to have all."
+                )
+            Reranker.__init__(self, **self._arguments)
+        assert self._model is not None
+        return self._model
+
     @for_python()
     def rank(
         self,
         query: QueryInput,
         documents: Iterable[DocumentInput],
         *,
-        top_k: int | None = None,
-        min_score: float | None = None,
-        scores: ScoreScale = "model",
-        long: LongPolicy = "truncate",
-        chunk_tokens: int | None = None,
-        chunk_overlap: int | None = None,
-        pool: PoolName = "max",
-        bm25: int | None = None,
-        bm25_language: str = "english",
-        first_score_field: str | None = None,
-        blend: float = 0.0,
         text_field: str | Sequence[str] = (),
         id_field: str | None = None,
         on_progress: Progress | None = None,
+        **options: Unpack[RankKeywords],
     ) -> Ranking:
         """Rank the documents of one query, best first; equal scores keep the order of the documents.
 
         A document is a string, a mapping with a text field, or a `Document`; the rows of a pandas or polars
         DataFrame or a pyarrow Table are mappings. `text_field` names the fields that hold the text, joined
-        with a space, and `id_field` the one with the id; without them the usual names are looked for. The
-        other arguments are those of `RankOptions`; `on_progress` is called with the number of documents just
-        scored.
+        with a space, and `id_field` the one with the id; without them the usual names are looked for.
+        `on_progress` is called with the number of documents just scored. `options` are those of
+        `RankOptions`: `top_k`, `min_score`, `scores`, `long` and so on.
 
         A document without a letter, digit or symbol is not scored: it ranks last, with a score of -inf. A
         document that is cut is marked in the result. The numbers of both are logged as a warning.
@@ -182,49 +196,33 @@ class Reranker(Pipeline):
         Raises UsageError for arguments that cannot mean anything, InputError for a document or query that
         cannot be scored, UnavailableError when the model gives no number for one.
         """
-        options = RankOptions(
-            top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool,
-            bm25, bm25_language, first_score_field, blend,
-        )  # fmt: skip
+        asked = RankOptions(**options)
         if on_progress is not None and not callable(on_progress):
             raise UsageError(f"on_progress is {on_progress!r}.", hint="Give a function of one number.")
         candidates = as_candidates(query, documents, rules=as_field_rules(text_field, id_field))
-        (ranking,) = self.rank_lists([candidates], options, on_progress=on_progress)
-        self._warn_of_unread(ranking.coverage, long)
+        (ranking,) = self.rank_lists([candidates], asked, on_progress=on_progress)
+        self._warn_of_unread(ranking.coverage, asked.long)
         return ranking
 
     def rank_many(
         self,
         queries: Iterable[CandidatesInput],
         *,
-        top_k: int | None = None,
-        min_score: float | None = None,
-        scores: ScoreScale = "model",
-        long: LongPolicy = "truncate",
-        chunk_tokens: int | None = None,
-        chunk_overlap: int | None = None,
-        pool: PoolName = "max",
-        bm25: int | None = None,
-        bm25_language: str = "english",
-        first_score_field: str | None = None,
-        blend: float = 0.0,
         text_field: str | Sequence[str] = (),
         id_field: str | None = None,
+        **options: Unpack[RankKeywords],
     ) -> Iterator[Ranking]:
         """Rank many queries, lazily and in order, scoring the pairs of a bounded number of them together.
 
         An item is a query with its documents: a pair of what `rank` takes, `Candidates`, or a mapping like
         `{"query": "...", "documents": [...]}`, as `ce-rerank batch` reads them. Cut and blank documents are
-        marked in the results and not logged. Raises as `rank` does.
+        marked in the results and not logged. Arguments and errors are those of `rank`.
         """
         with for_python():
-            options = RankOptions(
-                top_k, min_score, scores, long, chunk_tokens, chunk_overlap, pool,
-                bm25, bm25_language, first_score_field, blend,
-            )  # fmt: skip
+            asked = RankOptions(**options)
             lists = read_candidates(queries, as_field_rules(text_field, id_field))
-            for candidates in self.plan_pools(options).cut(lists):
-                yield from self.rank_lists(candidates, options)
+            for pool in self.plan_pools(asked).cut(lists):
+                yield from self.rank_lists(pool, asked)
 
     @for_python()
     def score(
@@ -236,52 +234,153 @@ class Reranker(Pipeline):
         documents get what the model gives them. How many documents were cut is logged as a warning. Raises as
         `rank` does.
         """
-        parts = self.score_lists(as_pairs(pairs), RankOptions(), with_blanks=True)
-        scored = Scored.join(parts)
-        self._warn_of_unread(scored.coverage)
-        self._warn_of_equal_logits(scored)
-        return self._to_scale(scored.logits, scores)
+        import numpy as np
+
+        lists = as_pairs(pairs)
+        tables = self.model.score_lists(lists, RankOptions(), with_blanks=True)
+        scored = np.concatenate([unscored([]), *tables])
+        self._warn_of_unread(measure_coverage(scored))
+        for one, table in zip(lists, tables, strict=True):
+            self._warn_of_long_query(one, table)
+        self._warn_of_equal_logits([document for one in lists for document in one.documents], scored)
+        return self._to_scale(scored["logit"].copy(), scores)
+
+    def rank_lists(
+        self, lists: Sequence[Candidates], options: RankOptions, *, on_progress: Progress | None = None
+    ) -> list[Ranking]:
+        """Rank the documents of several queries, scored together; return a ranking for each, in their order.
+
+        Raises InputError and UnavailableError as `rank` does. What was cut is marked and not logged.
+        """
+        lists = [self.take_first_stage(candidates, options) for candidates in lists]
+        tables = self.model.score_lists(lists, options, on_progress)
+        return [self.make_ranking(one, scored, options) for one, scored in zip(lists, tables, strict=True)]
+
+    def plan_pools(self, options: RankOptions) -> PoolPlan:
+        """Return how many queries to score together."""
+        most = self.info.max_length if options.long == "truncate" else None
+        return PoolPlan.of_batches(self.model.batch_tokens, most)
+
+    def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
+        """Raise InputError for a query that leaves no room, or a document too long where that is refused.
+
+        A server looks at that when it scores.
+        """
+        self.model.require_scorable(candidates, options)
+
+    def take_first_stage(self, candidates: Candidates, options: RankOptions) -> Candidates:
+        """Return the documents that BM25 chooses, or those given with the first scores that they carry."""
+        if options.first_score_field is not None:
+            name = options.first_score_field
+            scores = [find_number(one, name, place) for place, one in enumerate(candidates.documents)]
+            return replace(candidates, first_scores=scores)
+        if options.bm25 is None or candidates.first_scores:
+            return candidates
+        try:
+            from .retrieval import choose
+        except ImportError as error:
+            raise UnavailableError(
+                f"bm25 needs {error.name}.", hint="Install it: pip install 'ce-rerank[bm25]'"
+            ) from None
+        chosen = choose(candidates, options)
+        if candidates.documents and not chosen.documents:
+            name = told_from(candidates.query.origin, f'"{candidates.query.text}"')
+            log.warning("No document shares a word with the query %s, so that none is scored.", name)
+        return chosen
+
+    def make_ranking(self, candidates: Candidates, scored: Scored, options: RankOptions) -> Ranking:
+        """Rank a query's documents by what was scored: scale, order, threshold and number of results."""
+        documents, first_scores, places = candidates.documents, candidates.first_scores, candidates.places
+        self._warn_of_equal_logits(documents, scored)
+        if options.long == "truncate":
+            self._warn_of_long_query(candidates, scored)
+        logits = scored["logit"].copy()  # a column by itself, which engines take
+        values = model_values = self._to_scale(logits, options.scores)
+        if options.blend:
+            if len(first_scores) != len(documents):
+                raise UsageError(
+                    "blend mixes in a first stage's score, and there is none.",
+                    hint="Give bm25 or first_score_field.",
+                )
+            values = blend(logits, first_scores, options.blend)
+        first_ranks: dict[int, int] = {}
+        if places is not None:
+            first_ranks = {place: rank for rank, place in enumerate(select_top(first_scores), start=1)}
+        order = select_top(values, top_k=options.top_k, min_score=options.min_score)
+        scores, model_scores = values.tolist(), model_values.tolist()
+        results = []
+        for rank, (place, facts) in enumerate(zip(order, scored[order].tolist(), strict=True), start=1):
+            _, tokens, _, characters_read, truncated, _, start, end, line = facts
+            results.append(
+                RankedDocument(
+                    document=documents[place],
+                    index=place if places is None else places[place],
+                    rank=rank,
+                    score=scores[place],
+                    tokens=tokens,
+                    truncated=truncated,
+                    characters_read=characters_read,
+                    passage=Passage(documents[place].text[start:end], start, end, line) if line else None,
+                    model_score=model_scores[place] if options.blend else None,
+                    first_score=first_scores[place] if first_scores else None,
+                    first_rank=first_ranks.get(place),
+                )
+            )
+        coverage = replace(measure_coverage(scored), left_out=candidates.left_out)
+        return Ranking(candidates.query, tuple(results), coverage)
+
+    def _to_scale(self, logits: NDArray[np.float32], scale: ScoreScale) -> NDArray[np.float32]:
+        """Return scores on a scale; those of documents that were not scored stay -inf."""
+        import numpy as np
+
+        if scale == "logit":
+            return logits
+        scores = sigmoid(logits) if scale == "sigmoid" else self.model.activate(logits)
+        return np.where(np.isneginf(logits), logits, scores)
 
     def _warn_of_unread(self, coverage: Coverage, long: LongPolicy | None = None) -> None:
         for sentence in coverage.describe(self.info.max_length, long):
             log.warning("%s", as_python(sentence))
 
-
-class _LeftBehind:
-    """Stands for an engine in a forked process, where its threads are gone, until it is needed."""
-
-    def __init__(self, reranker: Reranker) -> None:
-        engine = reranker._engine
-        # Freed, it would wait for its threads and end the process.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
-        self._reranker = weakref.ref(reranker)
-        self._was_torch = engine.info.engine == "torch"
-
-    def __getattr__(self, name: str) -> Any:
-        reranker = self._reranker()
-        assert reranker is not None
-        if self._was_torch:
-            import torch
-
-            torch.set_num_threads(1)  # with more, torch waits for threads that are not here
-            log.warning(
-                "This process was forked after the model was loaded, so that torch has one thread here. "
-                "Load the model in the new process to have all."
+    def _warn_of_long_query(self, candidates: Candidates, scored: Scored) -> None:
+        if scored["truncated"].any() and self.model.crowds_documents(candidates.query.text):
+            self._warn_once(
+                f"A query takes more than half of the model's {self.info.max_length:,} tokens. Documents are "
+                "cut to what it leaves; sentence-transformers would cut the query, too, and score otherwise."
             )
-        Reranker.__init__(reranker, **reranker._arguments)
-        return getattr(reranker._engine, name)
+
+    def _warn_of_equal_logits(self, documents: Sequence[Document], scored: Scored) -> None:
+        """Warn when all of two or more different documents have the same logit, to the bit."""
+        logits = scored["logit"][scored["tokens"] > 0]
+        if len(logits) < 2 or logits.min() < logits.max():
+            return
+        facts = zip(documents, scored["characters_read"].tolist(), scored["tokens"].tolist(), strict=True)
+        read = {" ".join(document.text[:end].lower().split()) for document, end, tokens in facts if tokens}
+        if len(read) > 1:
+            self._warn_once(
+                f"The model gave all of {len(read)} different documents the same score: "
+                f"{self.info.model} may be broken, or no reranker."
+            )
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned_of:
+            self._warned_of.add(message)
+            log.warning("%s", message)
 
 
 _loaded: weakref.WeakSet[Reranker] = weakref.WeakSet()
 
 
-def _leave_engines_behind() -> None:
+def _leave_models_behind() -> None:
+    """Give up models in a forked process, where their threads are gone."""
     for reranker in _loaded:
-        reranker._engine = _LeftBehind(reranker)
+        # Freed, it would wait for its threads and end the process.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(reranker._model))
+        reranker._model = None
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_engines_behind)
+    os.register_at_fork(after_in_child=_leave_models_behind)
 
 
 def _load_again(arguments: Mapping[str, Any]) -> Reranker:

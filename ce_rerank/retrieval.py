@@ -110,10 +110,8 @@ def choose(candidates: Candidates, options: RankOptions) -> Candidates:
         best.setdefault(owners[part], score)
     places = sorted(best)
     return replace(
-        candidates,
-        documents=[candidates.documents[place] for place in places],
+        candidates.only(places),
         first_scores=[best[place] for place in places],
-        places=places,
         left_out=len(candidates.documents) - len(places),
     )
 

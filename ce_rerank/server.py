@@ -4,9 +4,8 @@
     POST /score, /v1/score                 vLLM
     GET  /health /info /v1/models /metrics
 
-Requests that wait are scored together: a pool takes documents of each in turn, by arrival, until it holds as
-many tokens as the engine works through in about a second. So many small requests cost what one large one
-does, and none waits for another's thousand documents.
+Requests that wait are scored together, in pools of about a second's work, to which they contribute in turn, a
+part each: many small requests cost what one large one does, and none waits for another's thousand documents.
 """
 
 from __future__ import annotations
@@ -16,41 +15,41 @@ import hmac
 import json
 import logging
 import math
-import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, fields
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Discriminator, Field, Tag
+from pydantic.dataclasses import dataclass as request_body
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import __version__
-from .errors import CeRerankError, InputError, UsageError
+from .errors import CeRerankError, InputError, UsageError, as_python
 from .formats.rows import shortest_float32
 from .inputs import as_candidates, as_field_rules
-from .pipeline import Scored
+from .ranking import Scored
 from .reranker import Reranker
-from .types import Candidates, LongPolicy, PoolName, RankedDocument, Ranking, RankOptions, ScoreScale
+from .types import Candidates, RankedDocument, Ranking, RankOptions, ScoreScale
 
 log = logging.getLogger("ce_rerank.server")
 
 _POOL_BATCHES = 32  # of the engine's own size: as many fill batches nearly without padding
+_PARTS_OF_A_POOL = 8
 _OPEN_PATHS = ("/health", "/metrics")  # answered without a key and while the model loads
 
-_STATUS_TYPES = {
+_ERROR_TYPES = {
     400: "invalid_request",
     401: "unauthorized",
     404: "not_found",
-    405: "not_found",
     413: "too_large",
     429: "overloaded",
     500: "server_error",
@@ -58,42 +57,26 @@ _STATUS_TYPES = {
 }
 
 
-class _Options(BaseModel):
-    """What every ranking request may ask for, by the names of the command line."""
+@request_body(frozen=True, kw_only=True)
+class RerankRequest(RankOptions):
+    """A query and documents, as Jina, Cohere and vLLM take them, with the ranking options by their names.
 
-    model: str | None = None
-    scores: ScoreScale = "sigmoid"
-    min_score: float | None = None
-    long: LongPolicy = "truncate"
-    chunk_tokens: Annotated[int, Field(ge=1)] | None = None
-    chunk_overlap: Annotated[int, Field(ge=0)] | None = None
-    pool: PoolName = "max"
-    bm25: Annotated[int, Field(ge=1)] | None = None
-    bm25_language: str = "english"
-    first_score_field: str | None = None
-    blend: Annotated[float, Field(ge=0, le=1)] = 0.0
-    details: bool = False
-
-    def rank_options(self, top_k: int | None) -> RankOptions:
-        """Return these as the library takes them."""
-        names = (field.name for field in fields(RankOptions) if field.name != "top_k")
-        return RankOptions(top_k=top_k, **{name: getattr(self, name) for name in names})
-
-
-class RerankRequest(_Options):
-    """A query and documents, as Jina, Cohere and vLLM take them; a document is a string or an object."""
+    A document is a string or an object. `top_n` is these APIs' name for `top_k`.
+    """
 
     query: str
     documents: list[str | dict[str, Any]]
+    scores: ScoreScale = "sigmoid"
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool = False
-    text_field: list[str] = []
+    text_field: tuple[str, ...] = ()
+    details: bool = False
+    model: str | None = None
 
 
-class TextsRequest(BaseModel):
+@request_body(frozen=True, kw_only=True)
+class TextsRequest:
     """A query and texts, as text-embeddings-inference takes them."""
-
-    model_config = ConfigDict(json_schema_extra={"required": ["query", "texts"]})
 
     query: str
     texts: list[str]
@@ -103,7 +86,8 @@ class TextsRequest(BaseModel):
     model: str | None = None
 
 
-class ScoreRequest(BaseModel):
+@request_body(frozen=True, kw_only=True)
+class ScoreRequest:
     """Pairs of texts, as vLLM takes them: one with each of the others, or each with its own."""
 
     text_1: str | list[str]
@@ -112,145 +96,112 @@ class ScoreRequest(BaseModel):
     model: str | None = None
 
 
-class QueueFullError(CeRerankError):
-    """More requests wait than may."""
+def _name_shape(body: Any) -> str:
+    return "texts" if isinstance(body, dict) and "texts" in body else "documents"
 
 
-@dataclass(slots=True)
+EitherRequest = Annotated[
+    Annotated[RerankRequest, Tag("documents")] | Annotated[TextsRequest, Tag("texts")],
+    Discriminator(_name_shape),
+]
+
+
+@dataclass(eq=False)
 class _Waiting:
-    """A request's documents on their way through the pools."""
+    """A request whose documents wait to be scored; `scored` are the tables of those that are, in order."""
 
     candidates: Candidates
     options: RankOptions
-    answer: Future[Ranking] = field(default_factory=Future)
+    answer: asyncio.Future[None]
     scored: list[Scored] = field(default_factory=list)
-    handed_on: int = 0
-
-    @property
-    def is_over(self) -> bool:
-        return self.answer.done() or self.handed_on == len(self.candidates.documents)
+    taken: int = 0
 
 
 class RequestPools:
-    """Ranks requests from many threads by one `Reranker`, in pools of about `pool_tokens` tokens.
+    """Ranks the requests of one event loop by a `Reranker`: those that wait are scored together.
 
-    At most `max_queue` requests wait. `close` it in the end.
+    At most `max_queue` requests wait. `run` scores them for as long as it is not cancelled.
     """
 
-    def __init__(self, reranker: Reranker, *, max_queue: int, pool_tokens: int | None = None) -> None:
+    def __init__(self, reranker: Reranker, *, max_queue: int) -> None:
         self._reranker = reranker
         self._max_queue = max_queue
-        self._pool_tokens = pool_tokens or _POOL_BATCHES * reranker.batch_tokens
+        self._pool_tokens = _POOL_BATCHES * reranker.model.batch_tokens
         self._plan = reranker.plan_pools(RankOptions())
-        self._waiting: list[_Waiting] = []
-        self._changed = threading.Condition()
-        self._is_closing = False
-        self._thread = threading.Thread(target=self._run, name="ce-rerank pools", daemon=True)
-        self._thread.start()
+        self._arrived = asyncio.Event()
+        self.waiting: deque[_Waiting] = deque()
 
-    def close(self) -> None:
-        """Finish what was accepted, and end."""
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify()
-        self._thread.join()
+    async def rank(self, candidates: Candidates, options: RankOptions) -> Ranking:
+        """Rank a query's documents. Raises as `Reranker.rank` does, and HTTPException when too many wait."""
+        await asyncio.to_thread(self._reranker.model.require_scorable, candidates, options)
+        candidates = await asyncio.to_thread(self._reranker.take_first_stage, candidates, options)
+        if len(self.waiting) >= self._max_queue:
+            raise HTTPException(429, "Too many requests are waiting.", {"Retry-After": "1"})
+        request = _Waiting(candidates, options, asyncio.get_running_loop().create_future())
+        self.waiting.append(request)
+        self._arrived.set()
+        await request.answer
+        return await asyncio.to_thread(self._make_ranking, request)
 
-    @property
-    def waiting(self) -> int:
-        """How many requests wait."""
-        return len(self._waiting)
+    def _make_ranking(self, request: _Waiting) -> Ranking:
+        import numpy as np
 
-    def submit(self, candidates: Candidates, options: RankOptions) -> Future[Ranking]:
-        """Queue a request; its ranking, or what went wrong, is the future's. Cancel it to withdraw.
+        joined = np.concatenate(request.scored)
+        return self._reranker.make_ranking(request.candidates, joined, request.options)
 
-        Raises QueueFullError, and UsageError or InputError for what cannot be ranked.
-        """
-        self._reranker.require_scorable(candidates, options)
-        request = _Waiting(self._reranker.take_first_stage(candidates, options), options)
-        with self._changed:
-            if len(self._waiting) >= self._max_queue:
-                raise QueueFullError("Too many requests are waiting.", hint="Try again in a moment.")
-            self._waiting.append(request)
-            self._changed.notify()
-        return request.answer
-
-    def _run(self) -> None:
+    async def run(self) -> None:
+        """Score what waits, pool after pool."""
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._is_closing)
-                if not self._waiting:
-                    return
-                pool = self._take()
-            self._score(pool)
+            await self._arrived.wait()
+            for options, parts in self._take_pool().items():
+                await self._score(parts, options)
+            if not self.waiting:
+                self._arrived.clear()
 
-    def _take(self) -> list[tuple[_Waiting, int, int]]:
-        """Take a pool: an equal share of each request, then what still fits, by arrival."""
-        self._waiting = [one for one in self._waiting if not one.answer.cancelled()]
-        taken: dict[int, list[int]] = {}
-        share = self._pool_tokens // max(1, len(self._waiting))
-        room = self._pool_tokens
-        for most in (share, self._pool_tokens):
-            for number, one in enumerate(self._waiting):
-                start, stop = taken.setdefault(number, [one.handed_on, one.handed_on])
-                used = 0
-                while stop < len(one.candidates.documents) and room > 0 and used < most:
-                    document = one.candidates.documents[stop]
-                    cost = self._plan.count_tokens(Candidates(one.candidates.query, [document]))
-                    room, used, stop = room - cost, used + cost, stop + 1
-                taken[number] = [start, stop]
-        pool = []
-        for number, (start, stop) in taken.items():
-            one = self._waiting[number]
-            if stop > start or not one.candidates.documents:
-                one.handed_on = stop
-                pool.append((one, start, stop))
-        self._waiting = [one for one in self._waiting if not one.is_over]
-        return pool
-
-    def _score(self, pool: Sequence[tuple[_Waiting, int, int]]) -> None:
-        """Score a pool; where that fails, each request by itself, so that only the one at fault fails."""
-        try:
-            self._score_together(pool)
-        except Exception as error:
-            if len(pool) == 1:
-                request = pool[0][0]
-                with suppress(InvalidStateError):
-                    request.answer.set_exception(error)
-                with self._changed:
-                    self._waiting = [one for one in self._waiting if one is not request]
-                return
-            for part in pool:
-                self._score([part])
-
-    def _score_together(self, pool: Sequence[tuple[_Waiting, int, int]]) -> None:
-        by_options: dict[RankOptions, list[tuple[_Waiting, int, int]]] = {}
-        for part in pool:
-            # The other options are for the end, when all of a request is scored.
-            asked = part[0].options
-            asked = RankOptions(
+    def _take_pool(self) -> dict[RankOptions, list[tuple[_Waiting, Candidates]]]:
+        """Take a part of each request in turn until the pool is full, by the options of scoring."""
+        pool: dict[RankOptions, list[tuple[_Waiting, Candidates]]] = {}
+        tokens = 0
+        while self.waiting and tokens < self._pool_tokens:
+            request = self.waiting.popleft()
+            if request.answer.done():  # it failed, or its client has left
+                continue
+            query, documents = request.candidates.query, request.candidates.documents
+            start, full = request.taken, tokens + self._pool_tokens // _PARTS_OF_A_POOL
+            while request.taken < len(documents) and tokens < full:
+                tokens += self._plan.count_tokens(Candidates(query, [documents[request.taken]]))
+                request.taken += 1
+            if request.taken < len(documents):
+                self.waiting.append(request)
+            asked = request.options
+            # The other options are for the ranking, which is made when all of the request is scored.
+            options = RankOptions(
                 long=asked.long,
                 chunk_tokens=asked.chunk_tokens,
                 chunk_overlap=asked.chunk_overlap,
                 pool=asked.pool,
             )
-            by_options.setdefault(asked, []).append(part)
-        results: list[tuple[tuple[_Waiting, int, int], Scored]] = []
-        for options, parts in by_options.items():
-            lists = [
-                Candidates(one.candidates.query, one.candidates.documents[start:stop])
-                for one, start, stop in parts
-            ]
-            results += zip(parts, self._reranker.score_lists(lists, options), strict=True)
-        for (one, _, stop), scored in results:
-            one.scored.append(scored)
-            if stop < len(one.candidates.documents):
-                continue
-            with suppress(InvalidStateError):  # the client has left meanwhile
-                try:
-                    joined = Scored.join(one.scored)
-                    one.answer.set_result(self._reranker.make_ranking(one.candidates, joined, one.options))
-                except CeRerankError as error:  # its own: nothing of the pool is to be scored again
-                    one.answer.set_exception(error)
+            part = Candidates(query, documents[start : request.taken])
+            pool.setdefault(options, []).append((request, part))
+        return pool
+
+    async def _score(self, parts: Sequence[tuple[_Waiting, Candidates]], options: RankOptions) -> None:
+        """Score parts together; where that fails, each by itself, so that only the one at fault fails."""
+        lists = [part for _, part in parts]
+        try:
+            scored = await asyncio.to_thread(self._reranker.model.score_lists, lists, options)
+        except Exception as error:
+            if len(parts) > 1:
+                for part in parts:
+                    await self._score([part], options)
+            elif not parts[0][0].answer.done():
+                parts[0][0].answer.set_exception(error)
+            return
+        for (request, _), table in zip(parts, scored, strict=True):
+            request.scored.append(table)
+            is_whole = sum(map(len, request.scored)) == len(request.candidates.documents)
+            if is_whole and not request.answer.done():
+                request.answer.set_result(None)
 
 
 def create_app(
@@ -270,57 +221,30 @@ def create_app(
     `max_body_bytes` its body, and `max_queue` how many requests wait before the next is answered 429.
     """
     service = _Service(reranker, served_names, max_documents, max_queue)
-    app = FastAPI(title="ce-rerank", version=__version__, lifespan=service.run, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="ce-rerank",
+        version=__version__,
+        lifespan=service.run,
+        docs_url=None,
+        redoc_url=None,
+        responses={status: {"description": kind} for status, kind in _ERROR_TYPES.items()},
+    )
     app.add_middleware(_Gate, service=service, api_key=api_key, max_body_bytes=max_body_bytes)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_exception_handler(HTTPException, _answer_http)
-    app.add_exception_handler(CeRerankError, _answer_ours)
-    app.add_exception_handler(Exception, _answer_fault)
-    errors: dict[int | str, dict[str, Any]] = {
-        status: {"description": kind} for status, kind in _STATUS_TYPES.items() if status != 405
-    }
-
-    async def rerank(request: Request, body: TextsRequest | RerankRequest) -> Any:
-        if isinstance(body, TextsRequest):
-            return await service.rank_texts(request, body)
-        return await service.rank_documents(request, body)
-
-    async def score(request: Request, body: ScoreRequest) -> Any:
-        return await service.score_pairs(request, body)
-
+    for kind in (RequestValidationError, HTTPException, CeRerankError, Exception):
+        app.add_exception_handler(kind, _answer_error)
     for path in ("/rerank", "/v1/rerank", "/v2/rerank"):
-        app.post(path, responses=errors, response_model=None)(rerank)
+        app.post(path)(service.rerank)
     for path in ("/score", "/v1/score"):
-        app.post(path, responses=errors, response_model=None)(score)
-
-    @app.get("/health", responses={503: errors[503]})
-    async def health() -> Response:
-        if service.failure is not None:
-            return _error(503, f"The model cannot be loaded: {service.failure}")
-        return (
-            JSONResponse({"status": "ok"})
-            if service.pools is not None
-            else _error(503, "The model is loading.")
-        )
-
-    @app.get("/info", responses=errors)
-    async def info() -> dict[str, Any]:
-        return service.describe()
-
-    @app.get("/v1/models", responses=errors)
-    async def models() -> dict[str, Any]:
-        entries = [{"id": name, "object": "model", "owned_by": "ce-rerank"} for name in service.names]
-        return {"object": "list", "data": entries}
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(generate_latest(service.registry), media_type="text/plain; version=0.0.4")
-
+        app.post(path)(service.score)
+    app.get("/health")(service.report_health)
+    app.get("/info")(service.describe)
+    app.get("/v1/models")(service.list_models)
+    app.get("/metrics")(service.measure)
     return app
 
 
 class _Service:
-    """The model, its pools and its counters: what all requests share."""
+    """The model, its pools and its counters, which all requests share, and the answers."""
 
     def __init__(
         self,
@@ -335,109 +259,107 @@ class _Service:
         self._served_names = served_names
         self._max_documents = max_documents
         self._max_queue = max_queue
-        self.pools: RequestPools | None = None
-        self.failure: Exception | None = None
-        self.registry = CollectorRegistry()
-        counted: dict[str, Any] = {"registry": self.registry}
+        self._pools: RequestPools | None = None
+        self._failure: Exception | None = None
+        self._registry = CollectorRegistry()
+        counted: dict[str, Any] = {"registry": self._registry}
         self.requests = Counter("ce_rerank_requests", "Requests answered.", ["path", "status"], **counted)
-        self.pairs = Counter("ce_rerank_pairs", "Pairs scored.", **counted)
-        self.tokens = Counter("ce_rerank_tokens", "Tokens scored.", **counted)
         self.seconds = Histogram("ce_rerank_seconds", "Seconds to an answer.", ["path"], **counted)
-        Gauge("ce_rerank_queue", "Requests that wait.", **counted).set_function(
-            lambda: 0 if self.pools is None else self.pools.waiting
-        )
+        self._pairs = Counter("ce_rerank_pairs", "Pairs scored.", **counted)
+        self._tokens = Counter("ce_rerank_tokens", "Tokens scored.", **counted)
+        waiting = Gauge("ce_rerank_queue", "Requests that wait.", **counted)
+        waiting.set_function(lambda: len(self._pools.waiting) if self._pools else 0)
 
     @asynccontextmanager
     async def run(self, app: FastAPI) -> AsyncIterator[None]:
-        """Load the model beside the running server, and close the pools at the end."""
-        loading = asyncio.create_task(asyncio.to_thread(self._start))
+        """Load the model beside the running server, and rank by it until the server ends."""
+        working = asyncio.create_task(self._work())
         try:
             yield
         finally:
-            await loading
-            if self.pools is not None:
-                self.pools.close()
+            working.cancel()
 
-    def _start(self) -> None:
+    async def _work(self) -> None:
         try:
-            self.reranker = self._load()
-            self.pools = RequestPools(self.reranker, max_queue=self._max_queue)
+            self._reranker = await asyncio.to_thread(self._load)
         except Exception as error:
-            self.failure = error
+            self._failure = error
             log.error("The model cannot be loaded: %s", error)
+        else:
+            self._pools = RequestPools(self._reranker, max_queue=self._max_queue)
+            await self._pools.run()
 
-    @property
-    def names(self) -> list[str]:
-        """What the model is called: the names to serve it by, then its own."""
-        return list(dict.fromkeys([*self._served_names, self.reranker.info.model]))
+    def refuse(self) -> Response | None:
+        """Return the answer while there is no model; None once it is loaded."""
+        if self._failure is not None:
+            return _error(503, f"The model cannot be loaded: {self._failure}")
+        return None if self._pools else _error(503, "The model is loading.", {"Retry-After": "5"})
 
-    def describe(self) -> dict[str, Any]:
-        """Return the model, what runs it, and the limits."""
-        info = self.reranker.info
+    async def report_health(self) -> Response:
+        """Answer whether the model is loaded."""
+        return self.refuse() or JSONResponse({"status": "ok"})
+
+    async def measure(self) -> Response:
+        """Answer with the counters, as Prometheus reads them."""
+        return Response(generate_latest(self._registry), media_type="text/plain; version=0.0.4")
+
+    async def list_models(self) -> dict[str, Any]:
+        """Answer with the names of the model, in the shape of OpenAI's list."""
+        entries = [{"id": name, "object": "model", "owned_by": "ce-rerank"} for name in self._names]
+        return {"object": "list", "data": entries}
+
+    async def describe(self) -> dict[str, Any]:
+        """Answer with the model, what runs it, and the limits."""
+        info = self._reranker.info
         return {
-            "model_id": self.names[0],
-            "model": info.model,
-            "revision": info.revision,
-            "engine": info.engine,
-            "device": info.device,
-            "precision": info.precision,
-            "packed": info.packed,
-            "activation": info.activation,
-            "instruction": info.instruction,
-            "notes": info.notes,
-            "max_length": info.max_length,
+            **asdict(info),
+            "model_id": self._names[0],
             "max_input_length": info.max_length,
             "max_documents": self._max_documents,
             "version": __version__,
         }
 
-    async def rank_documents(self, request: Request, body: RerankRequest) -> dict[str, Any]:
-        """Answer in the shape of Jina, Cohere and vLLM."""
-        options = body.rank_options(body.top_n)
+    async def rerank(self, request: Request, body: EitherRequest) -> Response:
+        """Rank documents or texts for a query."""
+        if isinstance(body, TextsRequest):
+            return await self._rank_texts(request, body)
+        return await self._rank_documents(request, body)
+
+    async def _rank_documents(self, request: Request, body: RerankRequest) -> Response:
+        options = RankOptions(**{one.name: getattr(body, one.name) for one in fields(RankOptions)})
+        if body.top_n is not None:
+            options = replace(options, top_k=body.top_n)
         candidates = as_candidates(body.query, body.documents, rules=as_field_rules(body.text_field, None))
         ranking = await self._rank(request, candidates, options, body.model)
-        results = [
-            {
+        results = []
+        for hit in ranking:
+            result: dict[str, Any] = {
                 "index": hit.index,
                 "relevance_score": self._written(hit.score, options.scores),
-                **({"document": {"text": hit.text}} if body.return_documents else {}),
-                **(_details(hit) if body.details else {}),
             }
-            for hit in ranking
-        ]
-        usage = {"total_tokens": ranking.coverage.tokens, "prompt_tokens": ranking.coverage.tokens}
-        return {
-            "id": uuid.uuid4().hex,
-            "model": self.names[0],
-            "results": results,
-            "usage": usage,
-            "meta": {
-                "api_version": {"version": "2"},
-                "scores": options.scores,
-                "documents": ranking.coverage.documents,
-                "truncated": ranking.coverage.truncated,
-                "blank": ranking.coverage.blank,
-            },
-        }
+            if body.return_documents:
+                result["document"] = {"text": hit.text}
+            if body.details:
+                result |= _details(hit)
+            results.append(result)
+        read = ranking.coverage
+        counts = {"documents": read.documents, "truncated": read.truncated, "blank": read.blank}
+        meta = {"api_version": {"version": "2"}, "scores": options.scores, **counts}
+        return self._answer(read.tokens, results=results, meta=meta)
 
-    async def rank_texts(self, request: Request, body: TextsRequest) -> Response:
-        """Answer in the shape of text-embeddings-inference."""
+    async def _rank_texts(self, request: Request, body: TextsRequest) -> Response:
         scale: ScoreScale = "logit" if body.raw_scores else "sigmoid"
         options = RankOptions(scores=scale, long="truncate" if body.truncate else "error")
-        candidates = as_candidates(body.query, body.texts)
-        ranking = await self._rank(request, candidates, options, body.model)
+        ranking = await self._rank(request, as_candidates(body.query, body.texts), options, body.model)
         results = [
-            {
-                "index": hit.index,
-                "score": self._written(hit.score, scale),
-                **({"text": hit.text} if body.return_text else {}),
-            }
+            {"index": hit.index, "score": self._written(hit.score, scale)}
+            | ({"text": hit.text} if body.return_text else {})
             for hit in ranking
         ]
         return JSONResponse(results, headers={"x-truncated-documents": str(ranking.coverage.truncated)})
 
-    async def score_pairs(self, request: Request, body: ScoreRequest) -> dict[str, Any]:
-        """Answer in the shape of vLLM's score API, in the order of the pairs."""
+    async def score(self, request: Request, body: ScoreRequest) -> Response:
+        """Score pairs of texts, in their order."""
         queries = [body.text_1] if isinstance(body.text_1, str) else body.text_1
         texts = [body.text_2] if isinstance(body.text_2, str) else body.text_2
         if len(queries) == 1:
@@ -449,59 +371,60 @@ class _Service:
                 f"text_1 has {len(queries)} texts and text_2 has {len(texts)}.",
                 hint="Give one text_1, or as many as text_2.",
             )
+        self._require_few(texts)
         options = RankOptions(scores=body.scores)
-        rankings = await asyncio.gather(
-            *(
-                self._rank(request, as_candidates(query, documents), options, body.model)
-                for query, documents in groups
-            )
-        )
+        lists = [as_candidates(query, documents) for query, documents in groups]
+        ranked = (self._rank(request, candidates, options, body.model) for candidates in lists)
+        rankings = await asyncio.gather(*ranked)
         scores = [hit.score for ranking in rankings for hit in sorted(ranking, key=lambda hit: hit.index)]
         data = [
             {"index": place, "object": "score", "score": self._written(score, body.scores)}
             for place, score in enumerate(scores)
         ]
         tokens = sum(ranking.coverage.tokens for ranking in rankings)
-        return {
-            "id": uuid.uuid4().hex,
-            "object": "list",
-            "model": self.names[0],
-            "data": data,
-            "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
-        }
+        return self._answer(tokens, object="list", data=data)
+
+    def _answer(self, tokens: int, **content: Any) -> Response:
+        usage = {"total_tokens": tokens, "prompt_tokens": tokens}
+        return JSONResponse({"id": uuid.uuid4().hex, "model": self._names[0], **content, "usage": usage})
+
+    async def _rank(
+        self, request: Request, candidates: Candidates, options: RankOptions, model: str | None
+    ) -> Ranking:
+        assert self._pools is not None  # the gate lets nobody pass before
+        if model is not None and model not in self._names:
+            raise HTTPException(404, f"There is no model {model!r} here, but {self._names[0]!r}.")
+        self._require_few(candidates.documents)
+        answer = asyncio.ensure_future(self._pools.rank(candidates, options))
+        leaving = asyncio.ensure_future(_until_gone(request))
+        try:
+            await asyncio.wait([answer, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise HTTPException(499, "The client has left.")
+            ranking = await answer
+        finally:
+            answer.cancel()
+            leaving.cancel()
+        self._pairs.inc(ranking.coverage.documents)
+        self._tokens.inc(ranking.coverage.tokens)
+        return ranking
+
+    def _require_few(self, documents: Sequence[Any]) -> None:
+        if len(documents) > self._max_documents:
+            raise HTTPException(
+                413, f"{len(documents)} documents are more than the {self._max_documents} allowed."
+            )
+
+    @property
+    def _names(self) -> list[str]:
+        """What the model is called: the names to serve it by, then its own."""
+        return list(dict.fromkeys([*self._served_names, self._reranker.info.model]))
 
     def _written(self, score: float, scale: ScoreScale) -> float | None:
         """Return a score as JSON has it: that of a blank document is 0 from 0 to 1, null elsewhere."""
         if math.isfinite(score):
             return shortest_float32(score)
-        is_probability = scale == "sigmoid" or (
-            scale == "model" and self.reranker.info.activation == "sigmoid"
-        )
-        return 0.0 if is_probability else None
-
-    async def _rank(
-        self, request: Request, candidates: Candidates, options: RankOptions, model: str | None
-    ) -> Ranking:
-        assert self.pools is not None  # the gate lets nobody pass before
-        if model is not None and model not in self.names:
-            raise HTTPException(404, f"There is no model {model!r} here, but {self.names[0]!r}.")
-        if len(candidates.documents) > self._max_documents:
-            raise HTTPException(
-                413, f"{len(candidates.documents)} documents are more than the {self._max_documents} allowed."
-            )
-        answer = asyncio.wrap_future(await asyncio.to_thread(self.pools.submit, candidates, options))
-        leaving: asyncio.Future[Any] = asyncio.ensure_future(_until_gone(request))
-        try:
-            await asyncio.wait([answer, leaving], return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                answer.cancel()
-                raise HTTPException(499, "The client has left.")
-            ranking = await answer
-        finally:
-            leaving.cancel()
-        self.pairs.inc(ranking.coverage.documents)
-        self.tokens.inc(ranking.coverage.tokens)
-        return ranking
+        return 0.0 if "sigmoid" in (scale, scale == "model" and self._reranker.info.activation) else None
 
 
 class _Gate:
@@ -512,65 +435,50 @@ class _Gate:
         self._service = service
         self._authorization = None if api_key is None else f"Bearer {api_key}".encode()
         self._max_body_bytes = max_body_bytes
+        self._too_large = f"The body is larger than the {max_body_bytes:,} bytes allowed."
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.monotonic(), 500
+        started, status, received = time.monotonic(), 500, 0
 
-        async def note_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        refusal = self._refuse(scope)
-        if refusal is not None:
-            await refusal(scope, receive, note_status)
-        else:
-            await self._app(scope, self._bounded(receive), note_status)
-        seconds = time.monotonic() - started
-        route = scope.get("route")
-        path = route.path if route is not None else "other"
-        self._service.requests.labels(path, status).inc()
-        self._service.seconds.labels(path).observe(seconds)
-        fields = {"method": scope["method"], "path": path, "status": status, "seconds": round(seconds, 4)}
-        log.info("%s", json.dumps(fields))
-
-    def _refuse(self, scope: Scope) -> Response | None:
-        headers = dict(scope["headers"])
-        if scope["path"] in _OPEN_PATHS:
-            return None
-        if self._authorization is not None and not hmac.compare_digest(
-            headers.get(b"authorization", b""), self._authorization
-        ):
-            return _error(401, "The key is missing or wrong: Authorization: Bearer KEY.")
-        if self._service.pools is None:
-            failure = self._service.failure
-            reason = f"The model cannot be loaded: {failure}" if failure else "The model is loading."
-            return _error(503, reason, {"Retry-After": "5"})
-        size = headers.get(b"content-length", b"0")
-        if size.isdigit() and int(size) > self._max_body_bytes:
-            return _error(413, self._too_large())
-        return None
-
-    def _bounded(self, receive: Receive) -> Receive:
-        received = 0
-
-        async def counted() -> Message:
+        async def count_bytes() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._max_body_bytes:
-                raise HTTPException(413, self._too_large())
+                raise HTTPException(413, self._too_large)
             return message
 
-        return counted
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
 
-    def _too_large(self) -> str:
-        return f"The body is larger than the {self._max_body_bytes:,} bytes allowed."
+        try:
+            app = self._refuse(scope) or self._app
+            await app(scope, count_bytes, note_status)
+        finally:
+            seconds = time.monotonic() - started
+            path = getattr(scope.get("route"), "path", "other")
+            self._service.requests.labels(path, status).inc()
+            self._service.seconds.labels(path).observe(seconds)
+            told = {"method": scope["method"], "path": path, "status": status, "seconds": round(seconds, 4)}
+            log.info("%s", json.dumps(told))
+
+    def _refuse(self, scope: Scope) -> Response | None:
+        if scope["path"] in _OPEN_PATHS:
+            return None
+        headers = dict(scope["headers"])
+        given, wanted = headers.get(b"authorization", b""), self._authorization
+        if wanted is not None and not hmac.compare_digest(given, wanted):
+            return _error(401, "The key is missing or wrong: Authorization: Bearer KEY.")
+        size = headers.get(b"content-length", b"")
+        if size.isdigit() and int(size) > self._max_body_bytes:
+            return _error(413, self._too_large)
+        return self._service.refuse()
 
 
 async def _until_gone(request: Request) -> None:
@@ -579,39 +487,26 @@ async def _until_gone(request: Request) -> None:
 
 
 def _details(hit: RankedDocument) -> dict[str, Any]:
-    details: dict[str, Any] = {"tokens": hit.tokens, "truncated": hit.truncated}
-    details["characters_read"] = hit.characters_read
+    details = {name: getattr(hit, name) for name in ("tokens", "truncated", "characters_read")}
     if hit.passage is not None:
-        details |= {"start": hit.passage.start, "end": hit.passage.end, "line": hit.passage.line}
+        details |= {name: getattr(hit.passage, name) for name in ("start", "end", "line")}
     return details
 
 
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    kind = _STATUS_TYPES.get(status, "invalid_request")
-    return JSONResponse({"error": {"message": message, "type": kind}}, status, headers)
-
-
-async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if not str(part).endswith("Request"))
-    return _error(400, f"{place}: {first['msg']}")
-
-
-async def _answer_http(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return _error(error.status_code, str(error.detail))
-
-
-async def _answer_ours(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, QueueFullError):
-        return _error(429, str(error), {"Retry-After": "1"})
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, HTTPException):
+        return _error(error.status_code, error.detail, error.headers)
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        return _error(400, f"{place}: {first['msg'].removeprefix('Value error, ')}")
     if isinstance(error, UsageError | InputError):
         return _error(400, str(error))
-    log.error("%s", error)
-    return _error(500, str(error))
+    is_ours = not isinstance(error, CeRerankError)
+    log.error("%s%s", f"A fault of ours: {type(error).__name__}: " * is_ours, error)
+    return _error(500, f"A fault of the server's: {type(error).__name__}." if is_ours else str(error))
 
 
-async def _answer_fault(request: Request, error: Exception) -> JSONResponse:
-    log.error("A fault of ours: %s: %s", type(error).__name__, error)
-    return _error(500, f"A fault of the server's: {type(error).__name__}.")
+def _error(status: int, message: str, headers: Any = None) -> JSONResponse:
+    kind = _ERROR_TYPES.get(status, "invalid_request")
+    return JSONResponse({"error": {"message": as_python(message), "type": kind}}, status, headers)

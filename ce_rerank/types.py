@@ -7,9 +7,10 @@ and know nothing about files, models or terminals.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from numbers import Real
-from typing import Any, Literal, SupportsIndex, get_args, overload
+from operator import add
+from typing import Any, Literal, SupportsIndex, TypedDict, get_args, overload
 
 from .errors import UsageError
 
@@ -70,6 +71,16 @@ class Candidates:
         """How many characters the documents have."""
         return sum(len(document.text) for document in self.documents)
 
+    def only(self, places: Sequence[int]) -> Candidates:
+        """Return those at these places, which stay what they were in the input."""
+        scores, in_input = self.first_scores, self.places
+        return replace(
+            self,
+            documents=[self.documents[place] for place in places],
+            first_scores=[scores[place] for place in places] if scores else (),
+            places=list(places) if in_input is None else [in_input[place] for place in places],
+        )
+
 
 def require_whole_number(name: str, value: object, *, least: int = 1) -> None:
     """Raise UsageError for an argument that is neither None nor a whole number of at least `least`."""
@@ -81,6 +92,22 @@ def require_choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """Raise UsageError for an argument that is none of those allowed."""
     if value not in allowed:
         raise UsageError(f"{name} is {value!r}.", hint=f"Give {', '.join(allowed)}.")
+
+
+class RankKeywords(TypedDict, total=False):
+    """The keywords of `Reranker.rank` and `rank_many`: those of `RankOptions`."""
+
+    top_k: int | None
+    min_score: float | None
+    scores: ScoreScale
+    long: LongPolicy
+    chunk_tokens: int | None
+    chunk_overlap: int | None
+    pool: PoolName
+    bm25: int | None
+    bm25_language: str
+    first_score_field: str | None
+    blend: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,35 +137,27 @@ class RankOptions:
     blend: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("top_k", "chunk_tokens", "bm25"):
-            require_whole_number(name, getattr(self, name))
-        require_whole_number("chunk_overlap", self.chunk_overlap, least=0)
+        for name, least in (("top_k", 1), ("chunk_tokens", 1), ("chunk_overlap", 0), ("bm25", 1)):
+            require_whole_number(name, getattr(self, name), least=least)
+        for name, kind in (("scores", ScoreScale), ("long", LongPolicy), ("pool", PoolName)):
+            require_choice(name, getattr(self, name), get_args(kind))
         if not isinstance(self.min_score, Real | None) or self.min_score != self.min_score:
             raise UsageError(f"min_score is {self.min_score!r}.", hint="Give a number.")
         if not isinstance(self.blend, Real) or not 0 <= self.blend <= 1:
             raise UsageError(f"blend is {self.blend!r}.", hint="Give a number from 0 to 1.")
-        require_choice("scores", self.scores, get_args(ScoreScale))
-        require_choice("long", self.long, get_args(LongPolicy))
-        require_choice("pool", self.pool, get_args(PoolName))
         if self.bm25 is not None and self.first_score_field is not None:
             raise UsageError("Both --bm25 and --first-score-field are given.", hint="Give one of them.")
-        if self.chunk_tokens is not None and (self.chunk_overlap or 0) >= self.chunk_tokens:
-            raise UsageError(
-                f"Passages of {self.chunk_tokens} tokens cannot overlap by {self.chunk_overlap}.",
-                hint="Give a smaller --chunk-overlap.",
-            )
-        if self.long != "chunk" and (self.chunk_tokens, self.chunk_overlap, self.pool) != (None, None, "max"):
-            option = (
-                "--pool"
-                if self.pool != "max"
-                else "--chunk-overlap"
-                if self.chunk_tokens is None
-                else "--chunk-tokens"
-            )
-            raise UsageError(
-                f"{option} is about passages, and --long is {self.long}.",
-                hint=f"Give --long chunk, or leave {option} out.",
-            )
+        of_passages = {
+            "--chunk-tokens": self.chunk_tokens is not None,
+            "--chunk-overlap": self.chunk_overlap is not None,
+            "--pool": self.pool != "max",
+        }
+        for option, is_given in of_passages.items():
+            if is_given and self.long != "chunk":
+                raise UsageError(
+                    f"{option} is about passages, and --long is {self.long}.",
+                    hint=f"Give --long chunk, or leave {option} out.",
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +173,8 @@ class Passage:
     line: int
 
 
-@dataclass(frozen=True, slots=True)
+# A frozen one takes five times as long to make, and there is one for each pair.
+@dataclass(slots=True, unsafe_hash=True)
 class RankedDocument:
     """A document with its score and its place.
 
@@ -219,40 +239,32 @@ class Coverage:
     unknown: int = 0
 
     def __add__(self, other: Coverage) -> Coverage:
-        return Coverage(
-            self.documents + other.documents,
-            self.truncated + other.truncated,
-            self.cut_characters + other.cut_characters,
-            self.read_characters + other.read_characters,
-            self.blank + other.blank,
-            self.tokens + other.tokens,
-            self.left_out + other.left_out,
-            self.unknown + other.unknown,
-        )
+        return Coverage(*map(add, astuple(self), astuple(other)))
 
     def describe(self, max_length: int, long: LongPolicy | None = None) -> Iterator[str]:
-        """Yield a sentence for what was not read: documents that were cut, and blank ones.
+        """Yield a sentence for each kind of document that was not read, or not understood.
 
-        Where `long` can be chosen, it is said how to read all.
+        `long` is how long documents were read; with it the sentence says how to read them whole.
         """
+        of_all = f"of {self.documents:,} documents"
         if self.truncated:
-            where = "read in one passage alone" if long == "chunk" else f"cut at {max_length:,} tokens"
-            way_out = "--pool max" if long == "chunk" else "--long chunk"
-            share = 1 - self.read_characters / max(1, self.cut_characters)
-            unread = "less than 1%" if share < 0.01 else "over 99%" if 0.99 < share < 1 else f"{share:.0%}"
+            is_chunked = long == "chunk"
+            what = "read in one passage alone" if is_chunked else f"cut at {max_length:,} tokens"
+            way_out = f" Give {'--pool max' if is_chunked else '--long chunk'} to score them whole."
+            unread = 1 - self.read_characters / max(1, self.cut_characters)
             yield (
-                f"{self.truncated:,} of {self.documents:,} documents were {where}, and {unread} of their "
-                f"text was not read.{f' Give {way_out} to score them whole.' if long else ''}"
+                f"{self.truncated:,} {of_all} were {what}, and {min(max(unread, 0.01), 0.99):.0%} of their "
+                f"text was not read.{way_out if long else ''}"
             )
         if self.blank:
             yield (
-                f"{self.blank:,} of {self.documents:,} documents have no letter, digit or symbol: they are "
-                "not scored, and rank last."
+                f"{self.blank:,} {of_all} have no letter, digit or symbol: they are not scored, and rank "
+                "last."
             )
         if self.unknown:
             yield (
-                f"{self.unknown:,} of {self.documents:,} documents have no word that the model knows: their "
-                "scores do not come from their text."
+                f"{self.unknown:,} {of_all} have no word that the model knows: their scores do not come from "
+                "their text."
             )
 
 

@@ -9,16 +9,15 @@ from typing import Any
 from batch_fakes import GivenLists, NeighbourEngine, made_lists
 
 from ce_rerank import InputError, RankOptions, Reranker
+from ce_rerank.batch.ahead import Progress
 from ce_rerank.batch.output import FileOutput
-from ce_rerank.batch.resume import UnfinishedFile
-from ce_rerank.batch.run import Progress, rank_batch, rank_pools
+from ce_rerank.batch.run import rank_batch, rank_pools
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.types import Candidates, Query
 
 RERANKER = Reranker.from_engine(NeighbourEngine())
 LISTS = [Candidates(Query("red", "none"), []), *made_lists(20, 64)]
 SETTINGS = {"--top-k": None}
-SIZES = (1000,)
 
 
 def write(
@@ -28,14 +27,13 @@ def write(
     resume: bool = False,
     pools: int | None = None,
     settings: dict[str, Any] | None = None,
-    sizes: tuple[int | None, ...] = SIZES,
     items: list[Candidates | InputError] | None = None,
     skip_bad_rows: bool = False,
 ) -> Progress:
     """Rank into a file; with `pools`, no further than that. Return where that began."""
     reader = GivenLists(LISTS if items is None else items)
-    with UnfinishedFile(path, resume=resume) as file:
-        output = FileOutput(file, format, WriteOptions(), settings or SETTINGS, sizes)
+    with FileOutput(path, format, resume=resume) as output:
+        output.begin(WriteOptions(), settings or SETTINGS)
         after = output.progress
         if pools is None:
             rank_batch(RERANKER, reader, output, RankOptions(), skip_bad_rows=skip_bad_rows)

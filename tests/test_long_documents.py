@@ -12,13 +12,20 @@ from trained_tokenizers import KINDS, texts, trained_tokenizer
 from ce_rerank import Document, Passage, RankOptions, Reranker, UnavailableError, UsageError
 from ce_rerank.engines.tokenizer import PairTokenizer
 from ce_rerank.passages import whole_passage
+from ce_rerank.pipeline import LocalModel
 
 # 32 tokens, of which three are special and one is the query: passages of 28 words.
 BURIED = "zero " * 50 + "nine nine " + "zero " * 50
 
 
 def read_passages(reranker: Reranker, text: str, options: RankOptions) -> list[Passage]:
-    return [read.passage for read in reranker._read([("red", text)], options) if read.passage]
+    reads = local_model(reranker)._read([("red", text)], [0], options)
+    return [passage for _, _, passage in reads if passage]
+
+
+def local_model(reranker: Reranker) -> LocalModel:
+    assert isinstance(reranker.model, LocalModel)
+    return reranker.model
 
 
 def test_chunk_scores_the_best_passage_and_says_where_it_is(counting_reranker: Reranker) -> None:
@@ -157,25 +164,26 @@ def reranker_of(kind: str, max_length: int) -> Reranker:
 def test_passages_are_read_whole_beside_their_query(
     kind: str, text: str, query: str, max_length: int, chunk_tokens: int | None
 ) -> None:
-    reranker = reranker_of(kind, max_length)
-    reads = list(reranker._read([(query, text)], RankOptions(long="chunk", chunk_tokens=chunk_tokens)))
-    passages = [read.passage for read in reads if read.passage is not None]
+    model = local_model(reranker_of(kind, max_length))
+    options = RankOptions(long="chunk", chunk_tokens=chunk_tokens)
+    reads = list(model._read([(query, text)], [0], options))
+    passages = [passage for _, _, passage in reads if passage is not None]
     assert len(passages) == len(reads)
     assert (passages[0].start, passages[-1].end) == (0, len(text))
     assert all(after.start <= before.end for before, after in pairwise(passages))
-    for read, passage in zip(reads, passages, strict=True):
+    for (_, row, _), passage in zip(reads, passages, strict=True):
         assert passage.text == text[passage.start : passage.end]
-        assert not read.row.truncated or len(passage.text) == 1
-        assert read.row == reranker._engine.tokenizer.encode([(query, passage.text)])[0]
+        assert not row.truncated or len(passage.text) == 1
+        assert row == model.engine.tokenizer.encode([(query, passage.text)])[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=40)
 @given(text=texts(40))
 def test_a_document_that_fits_is_fed_to_the_model_as_if_it_were_not_chunked(kind: str, text: str) -> None:
-    reranker = reranker_of(kind, 64)
-    ((_, row, _),) = reranker._read([("the", text)], RankOptions())
-    reads = list(reranker._read([("the", text)], RankOptions(long="chunk")))
+    model = local_model(reranker_of(kind, 64))
+    ((_, row, _),) = model._read([("the", text)], [0], RankOptions())
+    reads = list(model._read([("the", text)], [0], RankOptions(long="chunk")))
     assert row.truncated or reads == [(0, row, whole_passage(text))]
 
 

@@ -21,10 +21,11 @@ from ray_fakes import open_counting
 from typer.testing import CliRunner
 
 from ce_rerank import InputError, RankOptions, Reranker, UnavailableError
+from ce_rerank.batch.job import Job
 from ce_rerank.batch.output import StreamOutput
+from ce_rerank.batch.parts import Report
 from ce_rerank.batch.read import RowCandidates
 from ce_rerank.batch.run import rank_batch
-from ce_rerank.batch.units import FileJob, Report
 from ce_rerank.cli.app import app
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.rows import WriteOptions
@@ -77,8 +78,8 @@ def lines_of_parts(folder: Path) -> list[str]:
     return [line for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
 
 
-def job_of(hits: Path, folder: Path, **options: Any) -> FileJob:
-    return FileJob([str(hits)], str(folder), **{"model": CPU, **options})
+def job_of(hits: Path, **options: Any) -> Job:
+    return Job([str(hits)], **{"model": CPU, **options})
 
 
 @pytest.mark.slow
@@ -95,8 +96,8 @@ def test_a_killed_worker_loses_nothing(cluster: Any, hits: Path, tmp_path: Path)
                 os.kill(pid, signal.SIGKILL)
 
     model = {**CPU, "pids": str(pids), "sleep_seconds": 0.1}
-    job = job_of(hits, tmp_path / "out", model=model)
-    done = rank_files(job, workers=2, on_report=kill, **FAKE)
+    job = job_of(hits, model=model)
+    done = rank_files(job, f"{tmp_path}/out", workers=2, on_report=kill, **FAKE)
     assert killed
     assert len(list(pids.iterdir())) > len(killed)
     assert lines_of_parts(tmp_path / "out") == ranked_by_batch(hits)
@@ -115,11 +116,11 @@ def test_a_bad_row_ends_the_job_or_is_skipped(cluster: Any, hits: Path, tmp_path
     bad.write_text("".join(lines), encoding="utf-8")
     folder = tmp_path / "out"
     with pytest.raises(InputError) as raised:
-        rank_files(job_of(bad, folder), workers=1, **FAKE)
+        rank_files(job_of(bad), str(folder), workers=1, **FAKE)
     assert raised.value.message.startswith(f"{bad}:{QUERIES - 1}: no list")
     assert not (folder / "_SUCCESS.json").exists()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("part-*")}
-    done = rank_files(job_of(bad, folder, skip_bad_rows=True), workers=1, resume=True, **FAKE)
+    done = rank_files(job_of(bad, skip_bad_rows=True), str(folder), workers=1, resume=True, **FAKE)
     assert before
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (done.tally.queries, done.tally.bad_rows) == (QUERIES - 1, 1)
@@ -128,7 +129,7 @@ def test_a_bad_row_ends_the_job_or_is_skipped(cluster: Any, hits: Path, tmp_path
     assert lines_of_parts(folder) == expected
     (errors,) = folder.glob("errors-*")
     assert json.loads(errors.read_text(encoding="utf-8"))["reason"].startswith(f"{bad}:{QUERIES - 1}: ")
-    assert rank_files(job_of(bad, folder), resume=True, **FAKE).tally == type(done.tally)(QUERIES - 1, 1)
+    assert rank_files(job_of(bad), str(folder), resume=True, **FAKE).tally == type(done.tally)(QUERIES - 1, 1)
 
 
 @pytest.mark.slow
@@ -137,7 +138,7 @@ def test_workers_without_room_are_an_error(
 ) -> None:
     monkeypatch.setattr("ce_rerank.ray.SECONDS_TO_SCHEDULE", 8)
     with pytest.raises(UnavailableError, match="not started 2 workers"):
-        rank_files(job_of(hits, tmp_path / "out", model={}), workers=2, **FAKE)
+        rank_files(job_of(hits, model={}), f"{tmp_path}/out", workers=2, **FAKE)
 
 
 @pytest.mark.slow
@@ -169,6 +170,31 @@ def test_the_command_ranks_flat_parquet_into_parts(
     assert set(table.column("text").to_pylist()) == {"two"}
 
 
+COLLECTION = ("--queries", "queries.jsonl", "--corpus", "notes.jsonl")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first_stage", [("--run", "run.trec"), ("--bm25", "3")], ids=["run", "bm25"])
+def test_a_collection_is_expanded_and_ranked_as_batch_ranks_it(
+    cluster: Any, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_stage: tuple[str, str]
+) -> None:
+    monkeypatch.chdir(samples)
+    monkeypatch.setattr("ce_rerank.batch.parts._CANDIDATES_CHARACTERS", 3000)
+    monkeypatch.setattr("ce_rerank.ray.rank_files", partial(rank_files, **FAKE))
+    monkeypatch.setattr("ce_rerank.reranker.Reranker", lambda **model: open_counting(**model))
+    command = ["batch", *first_stage, *COLLECTION, "-d", "cpu", "--blend", "0.3"]
+    whole = CliRunner().invoke(app, command)
+    folder = tmp_path / "out"
+    result = CliRunner().invoke(app, [*command, "--ray", "-o", str(folder)])
+    assert result.exit_code == 0, result.stderr
+    assert len(list(folder.glob("part-*"))) > 1
+    rows = [json.loads(line) for line in lines_of_parts(folder)]
+    assert rows == [json.loads(line) for line in whole.stdout.splitlines()]
+    assert sorted(path.name[:5] for path in folder.iterdir() if not path.name.startswith("part-")) == [
+        "_SUCC"
+    ]
+
+
 @pytest.mark.slow
 def test_a_lost_node_loses_nothing(cluster: Any, hits: Path, tmp_path: Path) -> None:
     """The last test on the cluster: one node is left."""
@@ -178,8 +204,8 @@ def test_a_lost_node_loses_nothing(cluster: Any, hits: Path, tmp_path: Path) -> 
         if nodes:
             cluster.remove_node(nodes.pop())
 
-    job = job_of(hits, tmp_path / "out", model={**CPU, "sleep_seconds": 0.1})
-    rank_files(job, workers=2, on_report=remove, **FAKE)
+    job = job_of(hits, model={**CPU, "sleep_seconds": 0.1})
+    rank_files(job, f"{tmp_path}/out", workers=2, on_report=remove, **FAKE)
     assert not nodes
     assert Counter(lines_of_parts(tmp_path / "out")) == Counter(ranked_by_batch(hits))
 
@@ -218,7 +244,6 @@ def test_pairs_get_scores(counting: None) -> None:
         (["--ray"], "--output"),
         (["--ray", "-o", "out", "--shard", "1/2"], "--shard"),
         (["--ray", "-o", "out", "--qrels", "qrels"], "--qrels"),
-        (["--ray", "-o", "out", "-"], "files"),
     ],
 )
 def test_options_that_mean_nothing_together_are_refused(
@@ -233,14 +258,7 @@ def test_a_cluster_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(pytest.importorskip("ray"), "is_initialized", lambda: False)
     hits = write_nested(tmp_path / "hits.jsonl", made_lists(2, 2))
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:9"):
-        rank_files(job_of(hits, tmp_path / "out"), address="127.0.0.1:9")
-
-
-def test_a_run_is_refused(tmp_path: Path) -> None:
-    run = ["--run", "run", "--queries", "queries", "--corpus", "corpus"]
-    result = CliRunner().invoke(app, ["batch", "--ray", "-o", str(tmp_path / "out"), *run])
-    assert result.exit_code == 2
-    assert "run" in result.stderr
+        rank_files(job_of(hits), f"{tmp_path}/out", address="127.0.0.1:9")
 
 
 def test_without_ray_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -425,7 +425,7 @@ def test_a_copy_loads_the_model_again(monkeypatch: pytest.MonkeyPatch, tmp_path:
     reranker = Reranker(make_counting_checkpoint(tmp_path), max_length=9, batch_tokens=10)
     for copied in (pickle.loads(pickle.dumps(reranker)), copy.deepcopy(reranker)):
         assert copied.rank("red", ["one", "nine"]) == reranker.rank("red", ["one", "nine"])
-        assert copied._engine is not reranker._engine
+        assert copied.model is not reranker.model
     assert loaded == [loaded[0]] * 3
 
 

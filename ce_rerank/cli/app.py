@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -26,7 +27,7 @@ _INTERRUPTED = EXIT_CODES[signal.SIGINT]
 
 
 class Application(DefaultCommandGroup):
-    """All commands, with our manners for errors; `ce-rerank QUERY ...` is `ce-rerank rank QUERY ...`."""
+    """All commands, and their exit codes; `ce-rerank QUERY ...` is `ce-rerank rank QUERY ...`."""
 
     default_command = "rank"
 
@@ -49,32 +50,28 @@ class Application(DefaultCommandGroup):
         return super().parse_args(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
-        """Run a command line; in standalone mode exits with its code, else returns it."""
-        given = sys.argv[1:] if args is None else list(args)
-        code = self._exit_code(given, **extra)
-        if standalone_mode:
-            sys.exit(code)
-        return code
-
-    def _exit_code(self, args: Sequence[str], **extra: Any) -> int:
+        """Run a command line; in standalone mode exit with its code, else return it."""
+        args = sys.argv[1:] if args is None else list(args)
         try:
-            code = super().main(args, standalone_mode=False, **extra)
-            if sys.stdout is not None:
-                sys.stdout.flush()  # as long as it can be told that this fails
+            code = super().main(args, standalone_mode=False, **extra) or 0
+            sys.stdout.flush()  # as long as it can be told that this fails
         except (KeyboardInterrupt, typer.Abort):
-            return _INTERRUPTED
-        except (BrokenPipeError, SystemExit) as error:
-            # The reader of our output has closed the pipe, which Typer turns into an exit with 1.
-            if not isinstance(error if isinstance(error, OSError) else error.__context__, BrokenPipeError):
+            code = _INTERRUPTED
+        except SystemExit as end:
+            # Where the reader of our output has closed the pipe, Typer and Rich exit with 1.
+            if not isinstance(end.__context__, BrokenPipeError):
                 raise
-            _forget_stdout()
-            return 0
+            code = 0
+        except BrokenPipeError:
+            code = 0
         except Exception as error:
             if "--debug" in args:
                 traceback.print_exc()
-            # An exception that a signal raised inside a library may come out of it as any other.
-            return exit_code_if_interrupted() or _report(error)
-        return code if isinstance(code, int) else 0
+            # A library may have made another exception of the one that a signal raised.
+            code = exit_code_if_interrupted() or _report(error)
+        if standalone_mode:
+            sys.exit(code)
+        return code
 
 
 app = typer.Typer(
@@ -82,11 +79,10 @@ app = typer.Typer(
     cls=Application,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
     help="Rank documents against a query with a cross-encoder.\n\n"
     "`ce-rerank QUERY DOCUMENT...` ranks its arguments, `ce-rerank QUERY -f notes.jsonl` a file, and "
-    "`... | ce-rerank QUERY` a pipe.",
+    "`... | ce-rerank QUERY` a pipe. `ce-rerank COMMAND --help` shows the options of a command.",
 )
 
 
@@ -106,30 +102,6 @@ def _group(
     """Read the options of no command."""
 
 
-def main() -> None:
-    """Run the command line of this process, and end it."""
-    _open_missing_streams()
-    sys.stdout = tell_failures(sys.stdout, "stdout")
-    # A killed run must take its unfinished files along, as an interrupted one does.
-    end_on_signals()
-    try:
-        app(prog_name=_NAME)
-    except KeyboardInterrupt:
-        _exit_at_once(_INTERRUPTED)
-    except SystemExit as end:
-        _exit_at_once(end.code)
-
-
-def _open_missing_streams() -> None:
-    """Open the null device for each standard stream that is closed (`>&-`); Python leaves it at None."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            # In this order each gets its own number, which is the lowest one that is free.
-            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115
-            setattr(sys, name, stream)
-            setattr(sys, f"__{name}__", stream)  # or it is closed once another takes its place
-
-
 def _load_command(name: str) -> Any:
     """Import a command's module and make its function a Typer command."""
     member = getattr(import_module(f".{name}", __package__), name)
@@ -140,14 +112,6 @@ def _load_command(name: str) -> Any:
     command = typer.main.get_command(member)
     command.name = name
     return command
-
-
-def _exit_at_once(code: object) -> NoReturn:
-    """Exit without tearing down the libraries, which takes a sixth of a second."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError, CeRerankError):
-            stream.flush()
-    os._exit(code if isinstance(code, int) else 0)
 
 
 def _report(error: Exception) -> int:
@@ -171,9 +135,30 @@ def _report(error: Exception) -> int:
     return CeRerankError.exit_code
 
 
-def _forget_stdout() -> None:
-    """Point stdout at the null device, so that the flush at exit cannot fail again."""
+def main() -> NoReturn:
+    """Run the command line of this process, and end it."""
+    _open_missing_streams()
+    sys.stdout = tell_failures(sys.stdout, "stdout")
+    # A killed run must take its unfinished files along, as an interrupted one does.
+    end_on_signals()
+    code: Any = _INTERRUPTED
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError:
-        sys.stdout = None
+        app(prog_name=_NAME)
+    except KeyboardInterrupt:
+        pass
+    except SystemExit as end:
+        code = end.code
+    # At once: to tear the libraries down takes a sixth of a second.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, CeRerankError):
+            stream.flush()
+    os._exit(code)
+
+
+def _open_missing_streams() -> None:
+    """Open the null device for each standard stream that is closed (`>&-`); Python leaves it at None."""
+    for name in ("stdin", "stdout", "stderr"):  # each gets the lowest free number, which is its own
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open("r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)  # or it is closed once another takes its place

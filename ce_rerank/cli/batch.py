@@ -5,22 +5,24 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
 from .. import __version__
+from ..batch.ahead import WHOLE, Shard, Tally
+from ..batch.job import Job, refuse
+from ..batch.output import FileOutput, StreamOutput
+from ..batch.resume import require_other_files
+from ..batch.run import BatchOutput, rank_batch
 from ..errors import ROWS_LEFT_OUT, UsageError
-from ..formats.documents import ReadOptions
 from ..formats.output import is_written_directly, open_output
 from ..formats.rows import WriteOptions
-from ..formats.source import Source, is_pipe_or_device
+from ..formats.source import is_pipe_or_device
 from ..formats.writers import BatchFormat
-from ..types import RankOptions
 from .commands import option_field
 from .console import Activity, describe_progress, show_messages
 from .options import (
@@ -37,10 +39,6 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..batch.first_stage import Search
-    from ..batch.resume import UnfinishedFile
-    from ..batch.run import BatchOutput, CandidateReader, RankedPool, Tally
-    from ..engines.base import EngineInfo
     from .evaluate import Gains
 
 log = logging.getLogger("ce_rerank")
@@ -138,272 +136,177 @@ def batch(
 
     Results go to stdout as they are made, or to --output, which can be continued when it was cut off.
     """
-    path, run, qrels, measure = output.output, sources.run, options.qrels, options.measure
+    path, qrels = output.output, options.qrels
+    is_stream = path is None or is_written_directly(path)
+    run_is_stream = sources.run is not None and (sources.run == "-" or is_pipe_or_device(Path(sources.run)))
     is_about_ray = options.ray_address is not None or options.workers is not None
-    _refuse(
-        (bool(measure) and qrels is None, "--measure needs judgements to measure by.", "Give --qrels QRELS."),
+    refuse(
         (
-            is_about_ray and not options.ray,
-            "--ray-address and --workers are about --ray.",
-            "Give it, too.",
+            bool(options.measure) and qrels is None,
+            "--measure needs judgements to measure by.",
+            "Give --qrels QRELS.",
         ),
+        (is_about_ray and not options.ray, "--ray-address and --workers are about --ray.", "Give it, too."),
         (options.ray and bool(qrels), "--qrels does not go with --ray.", "Give the parts to evaluate."),
+        (options.ray and path is None, "--ray needs a folder to write to.", "Name it with --output."),
+        (
+            options.ray and sources.shard is not None,
+            "--ray shares the work out by itself.",
+            "Leave out --shard.",
+        ),
+        (options.resume and is_stream, "--resume goes on with a file.", "Name it with --output."),
+        (
+            bool(qrels) and run_is_stream,
+            "--qrels reads the run twice, and it can be read once.",
+            "Put it into a file first.",
+        ),
+        (
+            bool(qrels) and sources.shard is not None,
+            "--qrels measures a whole run, and --shard ranks a part of it.",
+            "Measure all parts together: ce-rerank evaluate RUN RERANKED --qrels QRELS.",
+        ),
+        (
+            bool(qrels) and path is not None and is_stream,
+            "--qrels reads the output again, and it is no file.",
+            "Name one with --output.",
+        ),
     )
-    if qrels is not None:
-        is_stream = run is not None and (run == "-" or is_pipe_or_device(Path(run)))
-        is_read_once = path is not None and is_written_directly(path)
-        _refuse(
-            (is_stream, "--qrels reads the run twice, and it can be read once.", "Put it into a file first."),
-            (sources.shard is not None, "--qrels measures a whole run, and --shard ranks a part of it.",
-             "Measure all parts together: ce-rerank evaluate RUN RERANKED --qrels QRELS."),
-            (is_read_once, "--qrels reads the output again, and it is no file.", "Name one with --output."),
-        )  # fmt: skip
-    format = cast(
-        BatchFormat, options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl")
-    )
-    if not inputs and run is None and not sources.corpus and not sys.stdin.isatty():
+    if not inputs and sources.run is None and not sources.corpus and not sys.stdin.isatty():
         inputs = ["-"]
-    weights = selection.blend_weights()
+    weights = selection.blend or []
     if len(weights) > 1 and qrels is not None and path is None:
         # Each is blended in by itself, into logits that are computed once.
-        ranking = replace(selection, blend=None, scores="logit", top_k=None, min_score=None).rank_options()
-    else:
-        ranking = selection.rank_options()
-    writing = WriteOptions(
-        not output.no_text, output.details, options.run_name,
-        first_stage_names=selection.first_stage_names(details=output.details),
+        selection = replace(selection, blend=None, scores="logit", top_k=None, min_score=None)
+    job = Job(
+        inputs or (),
+        sources.run,
+        sources.queries,
+        sources.corpus or (),
+        sources.query_field,
+        sources.documents_field,
+        WHOLE if sources.shard is None else Shard.parse(sources.shard),
+        sources.on_error == "skip",
+        fields.read_options(sources.source_format),
+        selection.rank_options(),
+        WriteOptions(
+            not output.no_text, output.details, options.run_name,
+            first_stage_names=selection.first_stage_names(details=output.details),
+        ),
+        options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl"),
+        as_keywords(model),
+        __version__,
     )  # fmt: skip
-    reading = fields.read_options(sources.source_format)
-    job = _Job(inputs or [], sources, reading, ranking, writing, model, path, format, options.resume)
     with show_messages(messages) as activity:
         if options.ray:
-            return job.do_by_ray(activity, options.ray_address, options.workers)
+            return _rank_by_ray(job, options, str(path), activity)
         if qrels is None:
-            return job.do(activity)
+            return _rank(job, path, activity, resume=options.resume)
         from .evaluate import Gains
 
         activity.stage("Reading the judgements")
-        gains = Gains.read(run, qrels, measure, weights, path)
-        code = job.do(activity, gains)
+        gains = Gains.read(sources.run, qrels, options.measure, weights, path)
+        code = _rank(job, path, activity, resume=options.resume, gains=gains)
         activity.stop()
         gains.draw(path)
         return code
 
 
-def _refuse(*faults: tuple[bool, str, str]) -> None:
-    """Raise UsageError for the first fault that is there; each has a message and a hint."""
-    for is_there, message, hint in faults:
-        if is_there:
-            raise UsageError(message, hint=hint)
+def _rank(
+    job: Job, path: Path | None, activity: Activity, *, resume: bool, gains: Gains | None = None
+) -> int:
+    """Rank into a file, to stdout, or without one for `gains` to measure; return the exit code."""
+    from ..reranker import Reranker
 
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What one command line asks for; `-` among the names is stdin."""
-
-    inputs: list[str]
-    sources: SourceOptions
-    reading: ReadOptions
-    ranking: RankOptions
-    writing: WriteOptions
-    model: ModelOptions
-    path: Path | None
-    format: BatchFormat
-    resume: bool
-
-    @property
-    def skip_bad_rows(self) -> bool:
-        """Whether rows that cannot be ranked are left out."""
-        return self.sources.on_error == "skip"
-
-    def do(self, activity: Activity, gains: Gains | None = None) -> int:
-        """Rank into a file, to stdout, or without one for `gains` to measure; return the exit code."""
-        from ..batch.output import FileOutput, StreamOutput
-        from ..batch.resume import UnfinishedFile, require_other_files
-        from ..batch.run import WHOLE, Shard, rank_batch
-        from ..reranker import Reranker
-
-        sources, path, format = self.sources, self.path, self.format
-        is_stream = path is None or is_written_directly(path)
-        others = (sources.run, sources.queries, *(sources.corpus or ()))
-        names = [*self.inputs, *filter(None, others)]
-        self._require_sense(names, is_stream=is_stream)
-        if path is not None:
-            require_other_files(path, names)
-        shard = WHOLE if sources.shard is None else Shard.parse(sources.shard)
-        with ExitStack() as stack:
-            file: UnfinishedFile | None = None
-            if path is not None and not is_stream:
-                file = stack.enter_context(UnfinishedFile(path, resume=self.resume))
-                if file.is_complete:
-                    return _say_complete(file)
-            reader = self._open_reader(for_trec=format == "trec" or gains is not None)
-            activity.stage("Loading the model")
-            reranker = Reranker(**as_keywords(self.model))
-            options = replace(self.writing, model=reranker.info.description)
-            output: BatchOutput
-            if file is not None:
-                sizes = [_source(name).size_bytes for name in names]
-                output = FileOutput(file, format, options, self._settings(reranker.info), sizes)
-                if output.progress.items:
-                    log.info("%s: going on after %s queries.", path, f"{output.progress.tally.queries:,}")
-            elif gains is not None:
-                output = gains
-            else:
-                stream = activity.stdout(format) if path is None else stack.enter_context(open_output(path))
-                output = StreamOutput(stream, str(path or "stdout"), format, options)
-            meter = _Meter(activity, output.progress.tally)
-            try:
-                tally = rank_batch(
-                    reranker, gains.watch(reader) if gains else reader, output, self.ranking,
-                    shard=shard, skip_bad_rows=self.skip_bad_rows,
-                    on_documents=activity.advance, on_pool=meter.show,
-                )  # fmt: skip
-            except BaseException as error:
-                if file is not None and not isinstance(error, UsageError):  # of a run that is another one
-                    _say_what_is_left(file)
-                raise
-            return self._end(tally, reranker.info.max_length, None if file is None else str(file.errors_path))
-
-    def _end(self, tally: Tally, max_length: int, errors: str | None) -> int:
-        """Log what was not read; return the exit code."""
-        for sentence in tally.coverage.describe(max_length, self.ranking.long):
-            log.warning("%s", sentence)
-        if tally.bad_rows:
-            rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
-            log.warning("%s left out%s.", rows, "" if errors is None else f"; see {errors}")
-        return ROWS_LEFT_OUT if tally.bad_rows else 0
-
-    def do_by_ray(self, activity: Activity, address: str | None, workers: int | None) -> int:
-        """Rank into the part files of a folder; return the exit code."""
-        sources = self.sources
-        of_corpus = bool(sources.run or sources.queries or sources.corpus)
-        is_unnamed = self.path is None or not self.inputs or "-" in self.inputs
-        _refuse(
-            (of_corpus, "--ray ranks rows, not a run or a corpus.", "Leave out --ray."),
-            (sources.shard is not None, "--ray shares the work out by itself.", "Leave out --shard."),
-            (is_unnamed, "--ray needs files and a folder.", "Give INPUT... --output FOLDER."),
-        )
-        from ..batch.run import Progress, RankedPool, Tally
-        from ..batch.units import FileJob, Report
-        from ..ray import rank_files
-
-        job = FileJob(
-            self.inputs, str(self.path), self.format, self.reading, self.ranking, self.writing,
-            as_keywords(self.model), sources.query_field, sources.documents_field, self.skip_bad_rows,
-            __version__,
-        )  # fmt: skip
-        meter = _Meter(activity, Tally())
-        shown = 0
-
-        def show(report: Report, share: float) -> None:
-            nonlocal shown
-            documents = report.tally.coverage.documents
-            activity.advance(documents - shown)
-            shown = documents
-            progress = Progress(tally=report.tally)
-            meter.show(RankedPool((), (), progress, True, round(documents / share)))
-
-        activity.stage("Starting the workers")
-        done = rank_files(job, address=address, workers=workers, resume=self.resume, on_report=show)
-        return self._end(done.tally, done.max_length, f"{self.path}/errors-*")
-
-    def _require_sense(self, names: list[str], *, is_stream: bool) -> None:
-        """Raise UsageError for what does not go together."""
-        run, queries, corpus = self.sources.run, self.sources.queries, self.sources.corpus
-        of_corpus = run is not None or bool(corpus)
-        searches = self.ranking.bm25 is not None
-        missing = "--queries" if queries is None else "--corpus"
-        names_fields = bool(self.sources.query_field or self.sources.documents_field)
-        _refuse(
-            (not of_corpus and not self.inputs, "There is no input.", "Name files, or - for stdin."),
-            (run is not None and searches, "Both --run and --bm25 name candidates.", "Give one of them."),
-            (
-                of_corpus and run is None and not searches,
-                "--corpus has documents, and nothing says which are candidates.",
-                "Give --run RUN, or --bm25 N to search it.",
-            ),
-            (
-                of_corpus and bool(self.inputs),
-                "There are INPUT and a run or corpus.",
-                "Give one of them.",
-            ),
-            (
-                of_corpus and (queries is None or not corpus),
-                f"--run and --bm25 take queries and a corpus, and there is no {missing}.",
-                f"Give {missing} FILE.",
-            ),
-            (
-                of_corpus and names_fields,
-                "--query-field and --documents-field are about rows, and there are none.",
-                "Leave them out.",
-            ),
-            (names.count("-") > 1, "stdin is named more than once.", "Give - once."),
-            (self.resume and is_stream, "--resume goes on with a file.", "Name it with --output."),
-        )
-
-    def _open_reader(self, *, for_trec: bool) -> CandidateReader:
-        """Return what reads the candidates; raise InputError for a file that cannot be opened."""
-        from ..batch.first_stage import CorpusCandidates
-        from ..batch.read import RowCandidates
-
-        sources = self.sources
-        inputs, corpus = (list(map(_source, names)) for names in (self.inputs, sources.corpus or []))
-        queries = None if sources.queries is None else _source(sources.queries)
-        reader: RowCandidates | CorpusCandidates
-        if corpus and queries is not None:
-            first_stage = self._build_index if sources.run is None else _source(sources.run)
-            reader = CorpusCandidates(first_stage, queries, corpus, self.reading)
+    if path is not None:
+        require_other_files(path, job.names)
+    with ExitStack() as stack:
+        file: FileOutput | None = None
+        if path is not None and not is_written_directly(path):
+            file = stack.enter_context(FileOutput(path, job.format, resume=resume))
+            if file.is_complete:
+                return _say_complete(file)
+        reader = job.open_reader(with_ids=gains is not None)
+        activity.stage("Loading the model")
+        reranker = Reranker(**job.model)
+        writing = replace(job.writing, model=reranker.info.description)
+        output: BatchOutput
+        if file is not None:
+            file.begin(writing, job.settings(reranker.info))
+            output = file
+            if file.progress.items:
+                log.info("%s: going on after %s queries.", path, f"{file.progress.tally.queries:,}")
+        elif gains is not None:
+            output = gains
         else:
-            reader = RowCandidates(
-                inputs, self.reading, queries=queries, for_trec=for_trec,
-                query_field=sources.query_field, documents_field=sources.documents_field,
+            stream = activity.stdout(job.format) if path is None else stack.enter_context(open_output(path))
+            output = StreamOutput(stream, str(path or "stdout"), job.format, writing)
+        meter = _Meter(activity, output.progress.tally)
+        try:
+            tally = rank_batch(
+                reranker, gains.watch(reader) if gains else reader, output, job.ranking,
+                shard=job.shard, skip_bad_rows=job.skip_bad_rows, on_documents=activity.advance,
+                on_pool=lambda pool: meter.show(pool.progress.tally, pool.expected_documents),
             )  # fmt: skip
-        for source in reader.sources:
-            # A pipe cannot be opened twice.
-            if source.path is not None and not is_pipe_or_device(source.path):
-                with source.open():
-                    pass
-        return reader
+        except BaseException as error:
+            # Not where the unfinished output turned out to be of other input.
+            if file is not None and not isinstance(error, UsageError) and file.progress.tally.queries:
+                done = file.progress.tally.queries
+                queries = "1 query is" if done == 1 else f"{done:,} queries are"
+                log.warning(
+                    "%s finished, in %s. To go on, give the same command with --resume.",
+                    queries,
+                    file.part_path,
+                )
+            raise
+        errors = None if file is None else str(file.errors_path)
+        return _sum_up(job, tally, reranker.info.max_length, errors)
 
-    def _build_index(self, texts: Iterable[str]) -> Search:
-        from ..retrieval import Bm25Index
 
-        index = Bm25Index(texts, language=self.ranking.bm25_language)
-        return lambda query: index.search(query, self.ranking.bm25 or 0)
+def _rank_by_ray(job: Job, options: JobOptions, folder: str, activity: Activity) -> int:
+    """Rank into the part files of a folder; return the exit code."""
+    from ..batch.parts import Report
+    from ..ray import rank_files
 
-    def _settings(self, info: EngineInfo) -> dict[str, Any]:
-        """Return what the bytes of the output depend on, besides the input.
+    meter = _Meter(activity, Tally())
+    shown = 0
 
-        Not --batch-tokens and --threads: another value is what a run that lacks memory needs.
-        """
-        from ..batch.resume import digest_folder
+    def show(report: Report, share: float) -> None:
+        nonlocal shown
+        documents = report.tally.coverage.documents
+        activity.advance(documents - shown)
+        shown = documents
+        meter.show(report.tally, round(documents / share))
 
-        return {
-            "ce-rerank": __version__,
-            "the model": info.model,
-            "its content": digest_folder(Path(info.model).expanduser()),
-            "--revision": info.revision,
-            "--device": info.device,
-            "--engine": info.engine,
-            "--precision": info.precision,
-            "--max-length": info.max_length,
-            "--instruction": info.instruction,
-            "the activation": info.activation,
-            **{f"--{name.replace('_', '-')}": value for name, value in as_keywords(self.ranking).items()},
-            "--from": self.reading.format,
-            "--text-field": list(self.reading.text_fields),
-            "--id-field": self.reading.id_field,
-            "--columns": list(self.reading.columns),
-            "--delimiter": self.reading.delimiter,
-            "--query-field": self.sources.query_field,
-            "--documents-field": self.sources.documents_field,
-            "--shard": self.sources.shard,
-            "--to": self.format,
-            "--no-text": not self.writing.with_text,
-            "--details": self.writing.details,
-            "--run-name": self.writing.run_name,
-        }
+    activity.stage("Starting the workers")
+    done = rank_files(
+        job,
+        folder,
+        address=options.ray_address,
+        workers=options.workers,
+        resume=options.resume,
+        on_report=show,
+    )
+    return _sum_up(job, done.tally, done.max_length, f"{folder}/errors-*")
+
+
+def _sum_up(job: Job, tally: Tally, max_length: int, errors: str | None) -> int:
+    """Log what was not read; return the exit code."""
+    for sentence in tally.coverage.describe(max_length, job.ranking.long):
+        log.warning("%s", sentence)
+    if tally.bad_rows:
+        rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
+        log.warning("%s left out%s.", rows, "" if errors is None else f"; see {errors}")
+    return ROWS_LEFT_OUT if tally.bad_rows else 0
+
+
+def _say_complete(file: FileOutput) -> int:
+    log.warning(
+        "%s is complete already; nothing is left to do. Remove it to make it with other options.", file.path
+    )
+    if not file.errors_path.exists():
+        return 0
+    log.warning("Rows were left out of it; see %s.", file.errors_path)
+    return ROWS_LEFT_OUT
 
 
 class _Meter:
@@ -415,39 +318,13 @@ class _Meter:
         self._began = self._last_line = time.monotonic()
         activity.start(stage="Scoring")
 
-    def show(self, pool: RankedPool) -> None:
-        """Show what is done with a pool, and of how much."""
-        tally, total = pool.progress.tally, pool.expected_documents
+    def show(self, tally: Tally, expected_documents: int | None) -> None:
+        """Show what is done, and of how much."""
         done = tally.coverage.documents - self._before
-        total = None if total is None else total - self._before
+        total = None if expected_documents is None else expected_documents - self._before
         queries = f"{tally.queries:,} queries done"
         self._activity.expect(total, f"Scoring, {queries}")
         now = time.monotonic()
         if not sys.stderr.isatty() and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             log.info("%s, documents: %s", queries, describe_progress(done, total, now - self._began))
-
-
-def _say_complete(file: UnfinishedFile) -> int:
-    log.warning(
-        "%s is complete already; nothing is left to do. Remove it to make it with other options.", file.path
-    )
-    if file.has_errors:
-        log.warning("Rows were left out of it; see %s.", file.errors_path)
-    return ROWS_LEFT_OUT if file.has_errors else 0
-
-
-def _say_what_is_left(file: UnfinishedFile) -> None:
-    if done := file.progress.tally.queries:
-        queries = "1 query is" if done == 1 else f"{done:,} queries are"
-        log.warning(
-            "%s finished, in %s. To go on, give the same command with --resume.", queries, file.part_path
-        )
-
-
-def _source(name: str) -> Source:
-    if name != "-":
-        return Source.from_path(Path(name))
-    # Buffered, it has a lock, which a thread that still waits for input would hold when the program ends.
-    stdin = sys.stdin.buffer
-    return Source.from_stream(getattr(stdin, "raw", stdin))

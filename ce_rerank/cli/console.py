@@ -5,11 +5,9 @@ Rich takes a while to import, so nothing here imports it before something is dra
 
 from __future__ import annotations
 
-import codecs
 import io
 import logging
 import re
-import shutil
 import sys
 import textwrap
 import threading
@@ -17,16 +15,17 @@ import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, Task
+    from rich.live import Live
     from rich.text import Text
 
     from .options import MessageOptions
 
-# What acts on a terminal, but for line ends and tabs: C0, C1, and what reorders text (bidi).
+# What acts on a terminal, apart from line ends and tabs: C0, C1, and what reorders text (bidi).
 _ACTIVE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 
@@ -39,23 +38,23 @@ def clean_text(text: str, encoding: str = "utf-8") -> str:
     text = unicodedata.normalize("NFC", " ".join(text.split()))
     if not text.isprintable():
         text = "".join(map(_stand_in, text))
-    return text.encode(encoding, "replace").decode(encoding) if not encoding.startswith("utf") else text
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def _stand_in(character: str) -> str:
-    """Return what is shown for a character: itself where it is harmless."""
+    """Return what is shown in the place of a character: the character itself if it is harmless."""
     # Joiners make families of emoji, and Persian letters, what they are.
     if character.isprintable() or character in "\u200c\u200d":
         return character
-    category = unicodedata.category(character)
-    if category == "Cc":
-        code = ord(character)
-        return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
-    if category == "Cs":
-        return "\ufffd"
-    if category.startswith("Z"):
-        return " "
-    return "" if category == "Cf" else character
+    code = ord(character)
+    match unicodedata.category(character):
+        case "Cc":
+            return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
+        case "Cs":
+            return "\ufffd"
+        case "Cf":
+            return ""
+    return character
 
 
 def describe_count(count: int | None) -> str:
@@ -67,11 +66,10 @@ def describe_count(count: int | None) -> str:
 
 
 def describe_size(size_bytes: int) -> str:
-    """Write a size on disk in kB, MB or GB: powers of ten, as in file managers."""
-    for scale, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size_bytes >= scale:
-            return f"{size_bytes / scale:.{0 if size_bytes >= 10 * scale else 1}f} {unit}"
-    return f"{size_bytes} B"
+    """Write a size on disk in powers of ten, as file managers do: 134.0 MB."""
+    from rich.filesize import decimal
+
+    return decimal(size_bytes)
 
 
 def stderr_console() -> Console:
@@ -86,15 +84,7 @@ def stdout_console(file: IO[str] | None = None, *, stderr: bool = False) -> Cons
     """
     from rich.console import Console
 
-    class PipeConsole(Console):
-        def on_broken_pipe(self) -> None:
-            """Leave a closed pipe to the application; Rich would exit with 1."""
-            raise
-
-    console = PipeConsole(file=file, stderr=stderr, markup=False, emoji=False, highlight=False)
-    if console.is_dumb_terminal:  # Rich assumes that each of them is 80 columns wide.
-        console.size = shutil.get_terminal_size()
-    return console
+    return Console(file=file, stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def draw_error(console: Console, message: str, hint: str = "") -> None:
@@ -131,7 +121,7 @@ def show_messages(options: MessageOptions) -> Iterator[Activity]:
     log = logging.getLogger("ce_rerank")
     level, propagate = log.level, log.propagate
     with Activity(enabled=not options.quiet) as activity:
-        handler = ConsoleHandler(activity, verbose=options.verbose)
+        handler = MessageHandler(activity, verbose=options.verbose)
         log.setLevel(logging.ERROR if options.quiet else logging.INFO)
         log.propagate = False
         log.addHandler(handler)
@@ -143,31 +133,28 @@ def show_messages(options: MessageOptions) -> Iterator[Activity]:
             log.propagate = propagate
 
 
-class ConsoleHandler(logging.Handler):
+class MessageHandler(logging.Handler):
     """Prints what the library logs: warnings always, the rest if `verbose`; shows its stages as progress.
 
     Rich's own handler would wrap lines in a pipe, and break paths on a terminal.
     """
 
-    def __init__(self, activity: Activity, *, verbose: bool = False) -> None:
+    def __init__(self, activity: Activity, *, verbose: bool) -> None:
         super().__init__()
         self._activity = activity
         self._verbose = verbose
 
     def emit(self, record: logging.LogRecord) -> None:
         """Draw one record."""
-        try:
-            message = record.getMessage()
-            if getattr(record, "stage", False):
-                self._activity.stage(message)
-            if record.levelno >= logging.ERROR:
-                draw_error(self._activity.console, message)
-            elif record.levelno >= logging.WARNING:
-                draw_message(self._activity.console, message, label="warning:", label_style="yellow")
-            elif self._verbose:
-                draw_message(self._activity.console, message, style="dim")
-        except Exception:
-            self.handleError(record)
+        message = record.getMessage()
+        if getattr(record, "stage", False):
+            self._activity.stage(message)
+        if record.levelno >= logging.ERROR:
+            draw_error(self._activity.console, message)
+        elif record.levelno >= logging.WARNING:
+            draw_message(self._activity.console, message, label="warning:", label_style="yellow")
+        elif self._verbose:
+            draw_message(self._activity.console, message, style="dim")
 
 
 class Activity:
@@ -177,17 +164,15 @@ class Activity:
     their number is known, the time left. Any thread may call any method.
     """
 
-    def __init__(
-        self, console: Console | None = None, *, enabled: bool = True, delay_seconds: float = 0.5
-    ) -> None:
-        self._console = console
+    def __init__(self, *, enabled: bool = True, delay_seconds: float = 0.5) -> None:
         self._stage = self._counted = "Working"
         self._total: int | None = None
         self._done = 0
         self._since: float | None = None
-        self._lock = threading.RLock()  # held by none of Rich's threads
-        self._progress: Progress | None = None
-        self._over = not enabled
+        self._is_over = not enabled
+        self._console: Console | None = None
+        self._live: Live | None = None
+        self._lock = threading.RLock()  # of the console and what is shown on it
         self._timer = threading.Timer(delay_seconds, self._show)
         self._timer.daemon = True
 
@@ -200,8 +185,8 @@ class Activity:
             return self._console
 
     def __enter__(self) -> Activity:
-        file = self._console.file if self._console else sys.stderr
-        if not self._over and file.isatty():
+        # Rich alone would take a file for a terminal under FORCE_COLOR.
+        if not self._is_over and sys.stderr.isatty():
             self._timer.start()
         return self
 
@@ -210,37 +195,33 @@ class Activity:
 
     def stage(self, text: str) -> None:
         """Show what is being done now."""
-        with self._lock:
-            self._stage = text
-            if self._total is not None and self._done >= self._total:
-                self._since = None
+        self._stage = text
+        if self._total is not None and self._done >= self._total:
+            self._since = None
 
     def start(self, total: int | None = None, stage: str = "Scoring") -> None:
         """Begin to count towards `total`, or just to count when it is not known."""
-        with self._lock:
-            self._stage = self._counted = stage
-            self._total, self._done, self._since = total, 0, time.monotonic()
+        self._done, self._since = 0, time.monotonic()
+        self.expect(total, stage)
 
     def expect(self, total: int | None, stage: str) -> None:
         """Change what is counted towards, when more is known of it, and what it is called."""
-        with self._lock:
-            self._stage = self._counted = stage
-            self._total = total
+        self._stage = self._counted = stage
+        self._total = total
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more things as done."""
-        with self._lock:
-            self._done += count
-            self._stage = self._counted  # another stage in between, such as checking the model, is over
+        self._done += count
+        self._stage = self._counted  # another stage in between, such as checking the model, is over
 
     def stop(self) -> None:
         """Erase what is shown and show nothing more; may be called again."""
         self._timer.cancel()
         with self._lock:
-            self._over = True
-            if self._progress is not None:
-                self._progress.stop()
-                self._progress = None
+            self._is_over = True
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
 
     def stdout(self, format: str) -> BinaryIO:
         """Return stdout for results in `format`: on a terminal a stream that is safe to look at.
@@ -252,48 +233,28 @@ class Activity:
         return TerminalStream(self, format)  # type: ignore[return-value]
 
     def _show(self) -> None:
+        from rich.live import Live
+        from rich.spinner import Spinner
+
         with self._lock:
-            # Under FORCE_COLOR Rich takes a file for a terminal; __enter__ has asked whether it is one.
-            if self._over or not self.console.is_interactive:
+            if self._is_over or not self.console.is_interactive:
                 return
-            self._progress = _make_progress(self)
-            self._progress.add_task("", total=None)
-            self._progress.start()
+            spinner = Spinner("line" if self.console.options.ascii_only else "dots", self, style="cyan")
+            self._live = Live(
+                spinner, console=self.console, transient=True, refresh_per_second=10,
+                redirect_stdout=False, redirect_stderr=False,
+            )  # fmt: skip
+            self._live.start()
 
-    def _known_total(self) -> int | None:
-        # Of long documents the passages are counted, and they can be more than was foreseen.
-        return self._total if self._since and self._total and self._done <= self._total else None
+    def __rich__(self) -> Text:
+        from rich.text import Text
 
-    def describe(self, width: int) -> str:
-        """Return the stage and the counts as they are shown, in at most `width` cells."""
-        from rich.cells import cell_len, set_cell_size
-
-        since, counts = self._since, ""
-        if since is not None:
-            counts = "  " + describe_progress(self._done, self._known_total(), time.monotonic() - since)
-        stage = clean_text(self._stage, self.console.encoding)
-        room = max(width - len(counts), 1)
-        return (stage if cell_len(stage) <= room else set_cell_size(stage, room)) + counts
-
-
-def _make_progress(activity: Activity) -> Progress:
-    from rich.progress import Progress, ProgressColumn, SpinnerColumn
-    from rich.text import Text
-
-    console = activity.console
-
-    class StageAndCounts(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(activity.describe(console.width - 2), no_wrap=True)
-
-    return Progress(
-        SpinnerColumn("line" if console.options.ascii_only else "dots", "cyan"),
-        StageAndCounts(),
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
+        parts = [clean_text(self._stage, self.console.encoding)]
+        if self._since is not None:
+            # Of long documents the passages are counted, and they can be more than was foreseen.
+            total = self._total if self._total and self._done <= self._total else None
+            parts.append(describe_progress(self._done, total, time.monotonic() - self._since))
+        return Text("  ".join(parts), no_wrap=True, overflow="crop")
 
 
 def describe_progress(done: int, total: int | None, elapsed_seconds: float) -> str:
@@ -303,11 +264,7 @@ def describe_progress(done: int, total: int | None, elapsed_seconds: float) -> s
         rate = done / elapsed_seconds
         parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
         if total is not None:
-            minutes, seconds = divmod(round((total - done) / rate), 60)
-            hours, minutes = divmod(minutes, 60)
-            parts.append(
-                f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
-            )
+            parts.append(f"{timedelta(seconds=round((total - done) / rate))} left")
     return "  ".join(parts)
 
 
@@ -320,16 +277,15 @@ class TerminalStream(io.RawIOBase):
     def __init__(self, activity: Activity, format: str) -> None:
         self._activity = activity
         self._is_json = format in ("jsonl", "json", "rows")
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def writable(self) -> bool:
         """Return that this can be written to."""
         return True
 
     def write(self, data: Any) -> int:
-        """Write all of the data."""
+        """Write all of the data, which is whole characters."""
         self._activity.stop()
-        text = self._decoder.decode(bytes(data))
+        text = bytes(data).decode(errors="replace")
         sys.stdout.buffer.write(re.sub(_ACTIVE, self._show_active, text).encode())
         sys.stdout.buffer.flush()
         return len(data)

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -22,17 +21,18 @@ from .options import AllowPickle, MessageOptions, Offline, Revision, TrustRemote
 
 if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint
-    from .models_table import ListedModel
+    from .inventory import ListedModel
 
 log = logging.getLogger("ce_rerank")
 
 _MEGABYTE = 10**6
 _SCALES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 _ORDERS: dict[str, Callable[[ListedModel], Any]] = {
-    "name": lambda model: model.entry.name.lower(),
-    "parameters": lambda model: model.entry.known.parameters or float("inf"),
-    "quality": lambda model: -(model.entry.known.common_quality or 0),
-    "context": lambda model: -(model.entry.known.context_length or 0),
+    "catalog": lambda model: 0,
+    "name": lambda model: model.name.lower(),
+    "parameters": lambda model: model.known.parameters or float("inf"),
+    "quality": lambda model: -(model.known.common_quality or 0),
+    "context": lambda model: -(model.known.context_length or 0),
     "size": lambda model: -model.size_bytes,
 }
 
@@ -80,20 +80,19 @@ def list_models(
     if language is not None and not re.fullmatch("[a-z]{2,3}", language.lower()):
         raise UsageError(f"{language!r} is no code of a language.", hint="Give en, de or zh, for example.")
     with show_messages(messages):
-        from ..models import store
-        from .models_table import draw_models, join_compiled
+        from . import inventory
+        from .models_table import draw_models
 
         # What is not known of a model does not fulfil a condition.
         listed = [
             model
-            for model in join_compiled(store.list_models())
-            if text.lower() in f"{model.entry.name} {model.entry.known.alias}".lower()
-            and (language is None or model.entry.known.reads(language.lower()))
+            for model in inventory.list_models()
+            if text.lower() in f"{model.name} {model.known.alias}".lower()
+            and (language is None or model.known.reads(language.lower()))
             and (not cached or model.size_bytes)
-            and (model.entry.known.parameters or float("inf")) <= most
+            and (model.known.parameters or float("inf")) <= most
         ]
-        if sort in _ORDERS:
-            listed.sort(key=_ORDERS[sort])
+        listed.sort(key=_ORDERS[sort])
         if not listed:
             log.warning("None of the known or cached models matches.")
     if to == "json":
@@ -105,12 +104,13 @@ def list_models(
 def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
     """Show everything known of a model: what is published, what its files say, how it would be run here."""
     with show_messages(messages):
+        from .inventory import find_model
         from .models_table import describe_checkpoint, draw_model
 
-        model = _find(name)
+        model = find_model(name)
         facts, use = None, None
-        if model.entry.is_ready and model.entry.checkpoint:
-            facts, use = describe_checkpoint(model.entry.checkpoint), _foresee_use(model.entry.checkpoint)
+        if model.is_ready and model.checkpoint:
+            facts, use = describe_checkpoint(model.checkpoint), _foresee_use(model.checkpoint)
     if to == "json":
         _write_json({**_as_json(model), "checkpoint": facts, "use": use})
     else:
@@ -159,14 +159,13 @@ def remove(
     messages: MessageOptions,
 ) -> None:
     """Remove a model from this machine: its folder in the hub's cache, and what was made of it in ours."""
-    model = _find(name)
-    entry, console = model.entry, stderr_console()
-    planned = [("compiled form", form.folder, form.size_bytes) for form in model.forms]
-    if entry.folder is not None and not entry.is_folder:
-        planned.insert(0, ("checkpoint", entry.folder, entry.size_bytes))
+    from .inventory import find_model
+
+    model, console = find_model(name), stderr_console()
+    planned = model.removable
     if not planned:
         raise UnavailableError(
-            f"Nothing that was fetched or made of {entry.name} is on this machine.",
+            f"Nothing that was fetched or made of {model.name} is on this machine.",
             hint="`ce-rerank models --cached` lists what is.",
         )
     for what, folder, size in planned if not (yes and messages.quiet) else ():
@@ -178,17 +177,16 @@ def remove(
             draw_message(console, "Nothing was removed.")
             return
     try:
-        entry.remove()
-        for form in model.forms:
-            shutil.rmtree(form.folder)
+        model.remove()
     except OSError as error:
         raise OutputError(
-            f"{entry.name} cannot be removed whole: {error.strerror or error}.",
+            f"{model.name} cannot be removed whole: {error.strerror or error}.",
             hint="Mend the permissions, and run it again.",
         ) from error
     if not messages.quiet:
-        freed = describe_size(sum(size for _, _, size in planned))
-        draw_message(console, f"Removed; {freed} are free again.")
+        draw_message(
+            console, f"Removed; {describe_size(sum(size for _, _, size in planned))} are free again."
+        )
 
 
 def export(
@@ -240,24 +238,6 @@ def _tell(message: str, messages: MessageOptions) -> None:
         draw_message(stderr_console(), message)
 
 
-def _find(name: str) -> ListedModel:
-    """Find a model by name. Raise UnavailableError, with the nearest names, when nothing is known of it."""
-    from ..models import hub, store
-    from ..models.catalog import KnownModel, suggest_names
-    from .models_table import join_compiled
-
-    entry = store.find_model(name)
-    # Its checkpoint may be gone, and its compiled form still be here.
-    (model,) = join_compiled([entry or store.ModelEntry(KnownModel(name, languages=()), in_catalog=False)])
-    if entry is None and not model.forms:
-        suggested = " or ".join(suggest_names(name, hub.list_cached_names()))
-        raise UnavailableError(
-            f"{name} is not in the catalog, and nothing of it is on this machine.",
-            hint=f"Did you mean {suggested}?" if suggested else "`ce-rerank models` lists what is.",
-        )
-    return model
-
-
 def _foresee_use(checkpoint: Checkpoint) -> dict[str, str]:
     """Return what would run a model here, and why; or why nothing would."""
     from ..engines import choose_engine
@@ -275,11 +255,10 @@ def _show_bytes(activity: Activity, name: str) -> Callable[[int, int], None]:
 
     def show(done_bytes: int, total_bytes: int) -> None:
         nonlocal shown
-        done = done_bytes // _MEGABYTE
-        if not done:
+        if not done_bytes:
             activity.start(total=max(1, total_bytes // _MEGABYTE), stage=f"Downloading {name}, MB")
-        activity.advance(done - shown)
-        shown = done
+        activity.advance(done_bytes // _MEGABYTE - shown)
+        shown = done_bytes // _MEGABYTE
 
     return show
 
@@ -296,16 +275,16 @@ def _parse_count(text: str) -> float:
 
 def _as_json(model: ListedModel) -> dict[str, Any]:
     """Return all that is known of a model, flat, and what is here of it."""
-    entry, checkpoint = model.entry, model.entry.checkpoint
-    folder = checkpoint.folder if checkpoint and entry.is_ready else entry.folder
+    checkpoint = model.checkpoint
+    folder = checkpoint.folder if checkpoint and model.is_ready else model.folder
     return {
-        **asdict(entry.known),
-        "in_catalog": entry.in_catalog,
-        "cached": entry.is_ready,
+        **asdict(model.known),
+        "in_catalog": model.in_catalog,
+        "cached": model.is_ready,
         "compiled": model.is_compiled,
         "revision": checkpoint and checkpoint.revision,
         "folder": folder and str(folder),
-        "fault": entry.fault and entry.fault.cause,
+        "fault": model.fault and model.fault.cause,
         "compiled_folders": [str(form.folder) for form in model.forms],
         "size_bytes": model.size_bytes,
     }

@@ -46,7 +46,7 @@ AllowPickle = Annotated[
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which model, and how it is run; the fields have the names of `Reranker`'s arguments."""
+    """Which model ranks, and how; the fields have the names of `Reranker`'s arguments."""
 
     panel: ClassVar = MODEL
     model: str | None = option_field(
@@ -61,7 +61,10 @@ class ModelOptions:
     engine: EngineName = option_field("auto", help="What scores the pairs.")
     precision: Precision = option_field("auto", help="auto is bf16 where the CPU or GPU has it, else fp32.")
     max_length: int | None = option_field(
-        None, metavar="TOKENS", min=8, help="Read at most so many tokens of query and document."
+        None,
+        metavar="TOKENS",
+        min=8,
+        help="The most tokens of a query and a document.",
     )
     batch_tokens: int | None = option_field(
         None, metavar="TOKENS", min=1, help="The size of a batch; smaller needs less memory."
@@ -77,7 +80,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class InputOptions:
-    """How rows become documents."""
+    """How rows are read as documents."""
 
     panel: ClassVar = INPUT
     text_field: list[str] | None = option_field(
@@ -90,7 +93,7 @@ class InputOptions:
         None, metavar="A,B,C", help="The columns of a table that has no header."
     )
     delimiter: str | None = option_field(
-        None, metavar="C", help="What separates a table's cells, \\t for tab."
+        None, metavar="C", help="The character between a table's cells; \\t is a tab."
     )
 
     def read_options(self, format: str | None, *, whole_files: bool = False) -> ReadOptions:
@@ -109,7 +112,7 @@ class InputOptions:
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """Which documents come out, on which scale, and what is done with long ones."""
+    """Which documents come out, on which scale, and how long ones are read."""
 
     panel: ClassVar = RANKING
     top_k: int | None = option_field(
@@ -118,7 +121,7 @@ class SelectionOptions:
     min_score: float | None = option_field(None, metavar="X", help="Leave out scores below X.")
     scores: ScoreScale = option_field("model", help="As the model gives them, as logits, or from 0 to 1.")
     long: LongPolicy = option_field(
-        "truncate", help="Over the model's limit: cut, score by passages, or stop."
+        "truncate", help="What to do with a long document: cut it, score passages, or stop."
     )
     chunk_tokens: int | None = option_field(
         None, metavar="TOKENS", min=1, help="The size of a passage. Default: 192."
@@ -131,31 +134,24 @@ class SelectionOptions:
         None, "--bm25", metavar="N", min=1, help="Let BM25 choose N documents, and score only those."
     )
     bm25_language: str = option_field(
-        "english", "--bm25-language", metavar="NAME", help="The language of its word stems, or none."
+        "english",
+        "--bm25-language",
+        metavar="NAME",
+        help="The language of its word stems, or none.",
     )
     first_score_field: str | None = option_field(
-        None, metavar="NAME", help="The field with a first stage's score; -NAME where less is better."
+        None, metavar="NAME", help="The field with a first stage's score; -NAME if less is better."
     )
-    blend: list[str] | None = option_field(
-        None, metavar="W", help="The weight, 0 to 1, of the first stage's score in the result."
+    blend: list[float] | None = option_field(
+        None, metavar="W", min=0, max=1, help="The weight of a first stage's score, from 0 to 1."
     )
 
     def rank_options(self) -> RankOptions:
-        """Return these as the library takes them; raise UsageError for a combination that means nothing."""
-        weights = self.blend_weights()
+        """Return these as the library takes them; raise UsageError for options that contradict each other."""
+        weights = self.blend or [0.0]
         if len(weights) > 1:
             raise UsageError("--blend is given more than once.", hint="Give it once.")
-        return RankOptions(**{**as_keywords(self), "blend": weights[0] if weights else 0.0})
-
-    def blend_weights(self) -> list[float]:
-        """Return the weights that --blend gives, each from 0 to 1; raise UsageError for anything else."""
-        try:
-            weights = [float(text) for text in self.blend or ()]
-        except ValueError:
-            weights = [-1.0]
-        if not all(0 <= weight <= 1 for weight in weights):
-            raise UsageError("--blend is no number from 0 to 1.", hint="Give, for example, --blend 0.2.")
-        return weights
+        return RankOptions(**{**as_keywords(self), "blend": weights[0]})
 
     def first_stage_names(self, *, details: bool) -> tuple[str, ...]:
         """Return the columns that a first stage adds to a table of results."""

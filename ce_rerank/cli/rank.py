@@ -31,7 +31,6 @@ from ..ranking import select_top
 from ..types import Candidates, Document, Query, Ranking, RankOptions
 from .commands import COMMANDS, option, option_field
 from .console import show_messages, stdout_console
-from .excerpt import cut_passages
 from .options import (
     INPUT,
     OUTPUT,
@@ -44,7 +43,6 @@ from .options import (
     as_keywords,
     format_of_output,
 )
-from .ranking_table import draw_ranking
 
 log = logging.getLogger("ce_rerank")
 
@@ -59,14 +57,14 @@ class SourceOptions:
 
     panel: ClassVar = INPUT
     query: str | None = option_field(
-        None, "--query", "-q", metavar="TEXT", help="The query; all arguments are documents."
+        None, "--query", "-q", metavar="TEXT", help="The query; all arguments are then documents."
     )
     query_file: str | None = option_field(None, metavar="PATH", help="Read the query from a file.")
     file: list[str] | None = option_field(
         None, "--file", "-f", metavar="PATH", help="Read documents from a file, - for stdin. Repeatable."
     )
     files_from: str | None = option_field(
-        None, metavar="FILE", help="Read the names of files from FILE, one a line or NUL-ended."
+        None, metavar="FILE", help="Read documents from the files that FILE names, one a line or NUL-ended."
     )
     source_format: InputFormat | None = option_field(
         None, "--from", help="The format. Default: by suffix, else by the first bytes."
@@ -98,31 +96,30 @@ def rank(
 
     Documents are arguments, files (-f) or stdin.
     """
-    options = selection.rank_options()
+    options, path = selection.rank_options(), output.output
+    is_seen = path is None and sys.stdout.isatty()
+    format = to or format_of_output(path, _FORMATS, "table" if is_seen else "jsonl")
+    writing = WriteOptions(
+        not output.no_text,
+        output.details,
+        first_stage_names=selection.first_stage_names(details=output.details),
+    )
+    if format != "table":
+        require_format(format, writing)
     with show_messages(messages) as activity:
         texts = list(arguments or [])
-        asked = _read_query(texts, sources)
+        query = _read_query(texts, sources)
         reading = fields.read_options(sources.source_format, whole_files=sources.whole_files)
         texts, files = _name_documents(texts, sources, reading)
         read = [name for name in (sources.query_file, sources.files_from, *files) if name]  # - for stdin
-        if output.output is not None:
-            require_other_file(output.output, read)
+        if path is not None:
+            require_other_file(path, read)
         documents, left_out = _read_documents(texts, files, reading, skip_errors=sources.on_error == "skip")
-        path = output.output
-        is_seen = path is None and sys.stdout.isatty()
-        format = to or format_of_output(path, _FORMATS, "table" if is_seen else "jsonl")
         if format == "trec":
             for place, document in enumerate(documents):
                 require_run_id(document.id, document.origin or f"document {place}", document.fields)
-        writing = WriteOptions(
-            not output.no_text,
-            output.details,
-            first_stage_names=selection.first_stage_names(details=output.details),
-        )
-        if format != "table":
-            require_format(format, writing)
         with nullcontext(activity.stdout(format)) if path is None else open_output(path) as stream:
-            ranking = Ranking(asked, ())
+            ranking = Ranking(query, ())
             if documents:
                 from ..reranker import Reranker
 
@@ -132,7 +129,7 @@ def rank(
                 activity.start(total=len(documents))
                 # All scores are asked for, so that the best is known where --min-score keeps none.
                 everything = replace(options, min_score=None)
-                candidates = Candidates(asked, documents)
+                candidates = Candidates(query, documents)
                 (ranking,) = reranker.rank_lists([candidates], everything, on_progress=activity.advance)
                 ranking = _keep_from_min_score(ranking, options)
                 activity.stop()
@@ -144,10 +141,54 @@ def rank(
     return ROWS_LEFT_OUT if left_out else 0
 
 
+def _read_query(texts: list[str], sources: SourceOptions) -> Query:
+    """Return the query; without an option for it, take the first of `texts`."""
+    query, file = sources.query, sources.query_file
+    if query is not None and file is not None:
+        raise UsageError("Both --query and --query-file are given.", hint="Give one of them.")
+    if file is not None:
+        return Query(read_query(Source.from_name(file)), origin=file)
+    if query is None:
+        if not texts:
+            raise UsageError(
+                "There is no query.", hint="Give it first, or with -q, or in a file with --query-file."
+            )
+        query = texts.pop(0)
+        _warn_of_odd_query(query)
+    _require_utf8(query)
+    if not query.strip():
+        raise UsageError("The query is empty.", hint="Give some words to rank by.")
+    return Query(query)
+
+
+def _warn_of_odd_query(query: str) -> None:
+    """Warn of a query that may be a mistyped command, or a file name given without a query."""
+
+    def spellings(word: str) -> set[str]:
+        """Return the word and what is left of it without any one letter; words an edit apart share one."""
+        return {word, *(word[:place] + word[place + 1 :] for place in range(len(word)))}
+
+    for command in COMMANDS:
+        if spellings(query) & spellings(command):
+            log.warning("%s is taken for a query; the command is called %s.", query, command)
+    if os.path.isfile(query):  # noqa: PTH113  # Path.is_file raises if the query is too long for a name
+        log.warning("The query is %s, which is the name of a file. Is the query missing?", query)
+
+
+def _require_utf8(text: str) -> None:
+    """Refuse an argument that is not UTF-8; Python turns its bytes into halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"The argument {text!a} is not UTF-8.", hint="Convert it, or give it in a file."
+        ) from None
+
+
 def _name_documents(
     texts: list[str], sources: SourceOptions, reading: ReadOptions
 ) -> tuple[list[str], list[str]]:
-    """Return the documents that are arguments, and the names of the files; - for stdin, piped or named."""
+    """Return the documents that are arguments, and the names of the files; - is stdin."""
     files = list(sources.file or [])
     if sources.files_from is not None:
         names = Source.from_name(sources.files_from)
@@ -163,11 +204,13 @@ def _name_documents(
                 hint="Give them after the query, in files with -f, or through a pipe.",
             )
         files = ["-"]
+    if (reading.whole_files or not files) and reading != ReadOptions(whole_files=reading.whole_files):
+        raise UsageError(
+            "An option is about the rows of a file, and no document is a row.",
+            hint="Leave out --from, --text-field, --id-field, --columns and --delimiter.",
+        )
     if reading.whole_files:
-        _require_no_rules(reading, "--whole-files reads none")
         texts, files = [], walk_folders([*texts, *files])
-    elif texts and not files:
-        _require_no_rules(reading, "all documents are arguments")
     if files.count("-") + taken > 1:
         raise UsageError("stdin is named more than once.", hint="Give -f - once.")
     return texts, files
@@ -176,96 +219,24 @@ def _name_documents(
 def _read_documents(
     texts: list[str], files: list[str], reading: ReadOptions, *, skip_errors: bool
 ) -> tuple[list[Document], list[str]]:
-    """Read the documents: the arguments, then the files; return with them why rows were left out."""
+    """Return the documents of the arguments, then those of the files, and the errors of rows left out."""
+    for text in texts:
+        _require_utf8(text)
+    if name := next(filter(os.path.isfile, texts), None):
+        log.warning("%s is a file, and its name is ranked as a text. Give -f before each file.", name)
     left_out: list[str] = []
 
     def leave_out(error: InputError, row: str) -> None:
         log.info("Left out: %s", error)
         left_out.append(str(error))
 
-    documents = _documents_of_arguments(texts)
+    documents = [Document(text) for text in texts]
     for name in files:
-        documents += read_documents(
-            Source.from_name(name), reading, leave_out if skip_errors else raise_at_once
-        )
+        reject = leave_out if skip_errors else raise_at_once
+        documents += read_documents(Source.from_name(name), reading, reject)
     if left_out:
         log.warning("%d rows were left out (the first: %s)", len(left_out), left_out[0])
     return documents, left_out
-
-
-def _read_query(texts: list[str], sources: SourceOptions) -> Query:
-    """Return the query from where it is given; without an option it is the first of `texts`, taken off."""
-    query, file = sources.query, sources.query_file
-    if query is not None and file is not None:
-        raise UsageError("Both --query and --query-file are given.", hint="Give one of them.")
-    if file is not None:
-        return Query(read_query(Source.from_name(file)), origin=file)
-    if query is None:
-        if not texts:
-            raise UsageError(
-                "There is no query.", hint="Give it first, or with -q, or in a file with --query-file."
-            )
-        query = texts.pop(0)
-        _warn_of_odd_query(query)
-    _require_text(query, "The query")
-    if not query.strip():
-        raise UsageError("The query is empty.", hint="Give some words to rank by.")
-    return Query(query)
-
-
-def _warn_of_odd_query(query: str) -> None:
-    """Warn of a query that may be a mistyped command, or a file name given without a query."""
-    for command in COMMANDS:
-        if {query, *_without_a_letter(query)} & {command, *_without_a_letter(command)}:
-            log.warning("%s is ranked by as a query; the command is called %s.", query, command)
-    if os.path.isfile(query):  # noqa: PTH113  # Path.is_file raises if the query is too long for a name
-        log.warning("The query is %s, which is also the name of a file. Is the query missing?", query)
-
-
-def _without_a_letter(word: str) -> set[str]:
-    return {word[:place] + word[place + 1 :] for place in range(len(word))}
-
-
-def _documents_of_arguments(texts: list[str]) -> list[Document]:
-    for place, text in enumerate(texts):
-        _require_text(text, f"Argument {place + 1} of the documents")
-    if names := [text for text in texts if os.path.isfile(text)]:  # noqa: PTH113
-        log.warning(
-            "%s is ranked as a text, and is also the name of a file%s. Give -f before each file to read it.",
-            names[0], f" (and so are {len(names) - 1} others)" if len(names) > 1 else "",
-        )  # fmt: skip
-    return [Document(text) for text in texts]
-
-
-def _require_text(text: str, name: str) -> None:
-    """Refuse an argument with bytes that are no text; Python hands them on as halves of characters."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"{name} is not UTF-8 (character {error.start + 1}).", hint="Convert it, or give it in a file."
-        ) from None
-
-
-def _require_no_rules(reading: ReadOptions, reason: str) -> None:
-    """Refuse what says how rows are read where none are."""
-    if reading != ReadOptions(whole_files=reading.whole_files):
-        raise UsageError(
-            f"An option is about the rows of a file, and {reason}.",
-            hint="Leave out --from, --text-field, --id-field, --columns and --delimiter.",
-        )
-
-
-def _warn_of_unread_pipe() -> None:
-    """Warn of data in a pipe that nobody reads; it is looked at without reading or waiting."""
-    with suppress(ImportError, OSError, ValueError):  # no such question on Windows; a stdin without a file
-        import fcntl
-        import termios
-
-        stdin = sys.stdin.fileno()
-        waiting = fcntl.ioctl(stdin, termios.FIONREAD, bytes(4))
-        if stat.S_ISFIFO(os.fstat(stdin).st_mode) and any(waiting):
-            log.warning("stdin has data, and the documents are named otherwise. Give -f - to rank it too.")
 
 
 def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:
@@ -276,19 +247,37 @@ def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:
     kept = select_top(scores, min_score=options.min_score)
     if scores and not kept:
         log.warning(
-            "None of %s documents has a score from %g up; the best has %g (--scores %s).",
+            "None of %s documents scores %g or more; the best scores %g (--scores %s).",
             f"{ranking.coverage.documents:,}", options.min_score, scores[0], options.scores,
         )  # fmt: skip
     return replace(ranking, results=tuple(ranking.results[place] for place in kept))
 
 
+def _warn_of_unread_pipe() -> None:
+    """Warn of data in a pipe that nobody reads, without reading it or waiting for it."""
+    with suppress(ImportError, OSError, ValueError):  # Windows; a stdin that is no file
+        import fcntl
+        import termios
+
+        stdin = sys.stdin.fileno()
+        waiting = fcntl.ioctl(stdin, termios.FIONREAD, bytes(4))
+        if stat.S_ISFIFO(os.fstat(stdin).st_mode) and any(waiting):
+            log.warning("stdin has data that is not read. Give -f - to rank it too.")
+
+
 def _write(ranking: Ranking, stream: BinaryIO, format: str, options: WriteOptions) -> None:
-    if format != "table":
-        writer = open_writer(format, stream, options)
-        writer.write(cut_passages(ranking) if format == "text" else ranking)
-        writer.close()
+    if format == "table":
+        from .ranking_table import draw_ranking
+
+        drawn = None if stream is sys.stdout.buffer else io.StringIO()
+        draw_ranking(ranking, stdout_console(drawn), details=options.details, with_text=options.with_text)
+        if drawn is not None:
+            stream.write(drawn.getvalue().encode())
         return
-    drawn = None if stream is sys.stdout.buffer else io.StringIO()
-    draw_ranking(ranking, stdout_console(drawn), details=options.details, with_text=options.with_text)
-    if drawn is not None:
-        stream.write(drawn.getvalue().encode())
+    if format == "text":
+        from .excerpt import cut_passages
+
+        ranking = cut_passages(ranking)
+    writer = open_writer(format, stream, options)
+    writer.write(ranking)
+    writer.close()

@@ -84,13 +84,20 @@ def serve(
 
         app = create_app(
             load,
-            served_names=[*(served_name or []), *([model.model] if model.model else [])],
-            api_key=_read_key(api_key_file),
+            served_names=[*(served_name or ()), *filter(None, [model.model])],
+            api_key=_read_key(api_key_file) if api_key_file else os.environ.get(_KEY_VARIABLE) or None,
             max_documents=max_documents,
             max_body_bytes=max_body_bytes,
             max_queue=max_queue,
         )
-        listening = _listen(host, port)
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listening = socket.create_server((host, port), family=family, backlog=2048)
+        except (OSError, OverflowError) as error:
+            raise UnavailableError(
+                f"{host}:{port} cannot be listened on ({getattr(error, 'strerror', None) or error}).",
+                hint="Give another --port or --host.",
+            ) from None
         config = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=_SHUTDOWN_SECONDS
         )
@@ -105,9 +112,7 @@ def serve(
             raise failures[0]
 
 
-def _read_key(path: Path | None) -> str | None:
-    if path is None:
-        return os.environ.get(_KEY_VARIABLE) or None
+def _read_key(path: Path) -> str:
     try:
         key = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
@@ -115,14 +120,3 @@ def _read_key(path: Path | None) -> str | None:
     if not key:
         raise UsageError(f"{path}: no key in it.")
     return key
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        raise UnavailableError(
-            f"{host}:{port} cannot be listened on ({getattr(error, 'strerror', None) or error}).",
-            hint="Give another --port or --host.",
-        ) from None

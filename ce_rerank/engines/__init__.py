@@ -35,9 +35,7 @@ def choose_engine(checkpoint: Checkpoint, options: EngineOptions) -> Choice:
     Raises UnavailableError, saying what the model is, for one that cannot rank, and for a device or an engine
     that cannot be had; raises UsageError for options that contradict each other.
     """
-    from ..models.checkpoint import require_reranker
-
-    require_reranker(checkpoint)
+    checkpoint.require_usable(allow_pickle=True)
     is_compiled = checkpoint.source == "compiled"
     asked = "--engine torch" if options.engine == "torch" else f"--device {options.device}"
     if is_compiled and (options.engine == "torch" or options.device not in ("auto", "cpu")):
@@ -143,9 +141,4 @@ def _load_torch(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
             f"torch, which would run {checkpoint.name}, cannot be loaded: {error}.",
             hint="`ce-rerank doctor` says what is wrong here.",
         ) from error
-    engine = load_torch_engine(checkpoint, options)
-    if not options.device.startswith("cuda") or options.precision == "fp32":  # which the kernel has not
-        return engine
-    from .packed import pack_engine
-
-    return pack_engine(engine)
+    return load_torch_engine(checkpoint, options)

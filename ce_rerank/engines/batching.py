@@ -7,28 +7,30 @@ the same pairs padded 63%.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float32s = NDArray[np.float32]
+Companions = Literal["any", "equal", "none"]
+"""Which rows may share a batch: any; those of the same length alone; or none."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairTokens:
     """One pair as the model takes it, special tokens included, not yet padded.
 
-    `token_type_ids` is empty for models that take none. `characters_read` is how much of the document is in
-    `input_ids`, in characters from its start; `truncated` says that there was more. `unknown` says that the
-    vocabulary has nothing of it: each of its tokens is the unknown one.
+    `token_type_ids` has a byte for each token, and none for models that take none. `characters_read` is how
+    much of the document is in `input_ids`, in characters from its start; `truncated` says that there was
+    more. `unknown` says that the vocabulary has nothing of it: each of its tokens is the unknown one.
     """
 
     input_ids: Sequence[int]
-    token_type_ids: Sequence[int]
+    token_type_ids: bytes
     truncated: bool
     characters_read: int
     unknown: bool = False
@@ -54,8 +56,8 @@ class Padding:
     """What fills a row: the ids and the side, as the model's tokenizer is configured.
 
     Rows are filled up to a `multiple` of tokens, but to no more than `most`, which is what the model has
-    positions for. `companions` says which rows may share a batch without changing each other's scores: any;
-    those of the same length alone, where filling changes scores; or none.
+    positions for; a multiple of 0 stands for few lengths at all (32, 64, 96, 128, 192, 256, 384 and so on).
+    `companions` says which rows may share a batch without changing each other's scores.
     """
 
     token_id: int = 0
@@ -63,35 +65,38 @@ class Padding:
     left: bool = False
     multiple: int = 1
     most: int = 0
-    companions: Literal["any", "equal", "none"] = "any"
+    companions: Companions = "any"
 
 
-def plan_batches(
-    lengths: Sequence[int] | NDArray[np.integer], batch_tokens: int, *, equal_lengths: bool = False
-) -> list[NDArray[np.intp]]:
-    """Cut pairs into batches of at most `batch_tokens` tokens, padding included.
+def sort_longest_first(rows: Sequence[PairTokens]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Return the places of rows, and their lengths in tokens, with the longest first.
 
-    `lengths` are the pairs' lengths in tokens. Each batch holds the places of its pairs in `lengths`; every
-    place occurs once, and a pair that is over the budget alone is a batch alone. The longest pairs come
-    first: what does not fit in memory fails at the start, and the last batches, on which idle workers wait,
-    are the short ones. Equal lengths keep their order, so that a plan depends on nothing but its arguments.
-    With `equal_lengths` the pairs of a batch all have the same length.
+    What does not fit in memory then fails at the start, and the last batches, on which idle workers wait, are
+    the short ones. Equal lengths keep their order, so that batches depend on nothing but the rows.
     """
-    if batch_tokens < 1:
-        raise ValueError(f"batch_tokens is {batch_tokens}; it must be at least 1")
-    sizes = np.asarray(lengths, dtype=np.int64)
-    order = np.argsort(-sizes, kind="stable")
-    sizes = sizes[order]
-    batches = []
-    start = 0
-    while start < len(order):
-        longest = int(sizes[start])
-        stop = start + max(1, batch_tokens // max(1, longest))
-        if equal_lengths:
-            stop = min(stop, int(np.searchsorted(-sizes, -longest, side="right")))
-        batches.append(order[start:stop])
-        start = stop
-    return batches
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    return order, lengths[order]
+
+
+def end_of_batch(
+    lengths: NDArray[np.int64], start: int, batch_tokens: int, companions: Companions | Literal["packed"]
+) -> int:
+    """Return where a batch ends that begins at `start`, of rows with these lengths, the longest first.
+
+    It has at most `batch_tokens` tokens, padding included, unless it is one row. What is `packed` is not
+    padded.
+    """
+    if companions == "none":
+        return start + 1
+    if companions == "packed":
+        tokens = np.cumsum(lengths[start : start + batch_tokens])
+        return start + max(1, int(np.searchsorted(tokens, batch_tokens, side="right")))
+    longest = int(lengths[start])
+    stop = min(start + max(1, batch_tokens // max(1, longest)), len(lengths))
+    if companions == "equal":
+        stop = min(stop, int(np.searchsorted(-lengths, -longest, side="right")))
+    return stop
 
 
 def pad_rows(rows: Sequence[PairTokens], padding: Padding) -> TokenBatch:
@@ -99,21 +104,29 @@ def pad_rows(rows: Sequence[PairTokens], padding: Padding) -> TokenBatch:
     lengths = np.array([len(row.input_ids) for row in rows])
     width = int(lengths.max())
     if padding.companions == "any":
-        width = max(width, min(-(-width // padding.multiple) * padding.multiple, padding.most))
+        multiple = padding.multiple or 1 << max(5, width.bit_length() - 2)
+        width = max(width, min(-(-width // multiple) * multiple, padding.most))
     places = np.arange(width)
     filled = places >= width - lengths[:, None] if padding.left else places < lengths[:, None]
 
-    def fill(ids: Iterable[Sequence[int]], value: int) -> NDArray[np.int64]:
+    def fill(ids: NDArray[Any], value: int) -> NDArray[np.int64]:
         padded = np.full(filled.shape, value, dtype=np.int64)
-        padded[filled] = np.fromiter(chain.from_iterable(ids), dtype=np.int64)
+        padded[filled] = ids
         return padded
 
-    with_types = bool(rows[0].token_type_ids)
+    ids, types = join_rows(rows)
     return TokenBatch(
-        input_ids=fill([row.input_ids for row in rows], padding.token_id),
+        input_ids=fill(ids, padding.token_id),
         attention_mask=filled.astype(np.int64),
-        token_type_ids=fill([row.token_type_ids for row in rows], padding.type_id) if with_types else None,
+        token_type_ids=None if types is None else fill(types, padding.type_id),
     )
+
+
+def join_rows(rows: Sequence[PairTokens]) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None]:
+    """Return the ids of all rows end to end, and their token type ids, None for models that take none."""
+    ids = np.fromiter(chain.from_iterable([row.input_ids for row in rows]), dtype=np.int64)
+    types = np.frombuffer(b"".join([row.token_type_ids for row in rows]), dtype=np.uint8)
+    return ids, types if len(types) else None
 
 
 def score_in_batches(
@@ -128,9 +141,13 @@ def score_in_batches(
     `infer` draws batches as it needs them and yields the float32 logits of each, in order. `on_progress` is
     called with the number of pairs just finished.
     """
-    lengths = [len(row) for row in rows]
-    budget = 1 if padding.companions == "none" else batch_tokens
-    batches = plan_batches(lengths, budget, equal_lengths=padding.companions == "equal")
+    order, lengths = sort_longest_first(rows)
+    batches = []
+    start = 0
+    while start < len(order):
+        stop = end_of_batch(lengths, start, batch_tokens, padding.companions)
+        batches.append(order[start:stop])
+        start = stop
     padded = (pad_rows([rows[place] for place in batch], padding) for batch in batches)
     logits = np.empty(len(rows), dtype=np.float32)
     for batch, batch_logits in zip(batches, infer(padded), strict=True):

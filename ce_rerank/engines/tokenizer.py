@@ -5,8 +5,10 @@ Both engines feed what this module gives, so their scores differ by arithmetic a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 import regex
@@ -15,19 +17,21 @@ from tokenizers import Encoding, Tokenizer
 from ..errors import UsageError
 from ..types import Pair
 from .batching import PairTokens
-from .cuts import SafeCuts
 
 INSTRUCTION = "\ue000instruction\ue000"
 """Stands for the task instruction in the texts of a layout."""
 
 _IN_NO_VOCABULARY = "\U000f0000"
-_CHARACTERS_A_TOKEN = 6  # more than any language has on average, so that one try nearly always does
+_FEWEST_CHARACTERS = 3  # a token, in a document that hardly needs to be cut
+_MOST_CHARACTERS = 6  # more than a token has on average in any language, so that one try nearly always does
 _REACH_GROWTH = 4
-# Characters between the last token that is taken and a cut at no safe place: only a word of as many could let
-# it be felt.
-_FAR = 1 << 16
+# A cut changes the tokens next to it. So it is made this far behind all that is read, at a space; or, in a
+# text without spaces, farther behind.
+_NEAR = 256
+_FAR = 4096
 _PIECE_CHARACTERS = 4096  # small enough for all threads of a large machine to have a part of one document
 _PIECES_AT_ONCE = 64
+_SPACE = re.compile(r"\s")
 _CHARACTER = regex.compile(r"\X")
 _LONGEST_CHARACTER = 64
 
@@ -47,10 +51,10 @@ class Layout:
     after: str = ""
     trims: bool = False
 
-    def fill(self, query: str, document: str) -> tuple[str, str] | str:
-        """Return the one text, or the two, that the model reads."""
-        if self.between is None:
-            return self.before + query, document
+    def fill(self, query: str, document: str) -> str:
+        """Return the one text that the model reads."""
+        if self.trims:
+            query, document = query.strip(), document.strip()
         return f"{self.before}{query}{self.between}{document}{self.after}"
 
     def with_instruction(self, instruction: str) -> Layout:
@@ -63,7 +67,7 @@ class Layout:
 
 
 def instruct(layout: Layout | None, instruction: str, name: str) -> Layout:
-    """Return a layout with an instruction in its place; raises UsageError for a model that takes none."""
+    """Return a layout with an instruction in its place; raise UsageError for a model that takes none."""
     if layout is None:
         raise UsageError(f"{name} takes no instruction.", hint="Leave --instruction out.")
     return layout.with_instruction(instruction)
@@ -93,73 +97,52 @@ class PairTokenizer:
         tokenizer.no_truncation()
         tokenizer.encode_special_tokens = split_special_tokens  # which its file does not say
         self._tokenizer = tokenizer
-        self._cuts = SafeCuts(tokenizer)
         pieces = tokenizer.model.tokenize(_IN_NO_VOCABULARY)
         self._unknown = pieces[0].id if len(pieces) == 1 else None
-        self._suffix = self._find_suffix() if self._is_one_text else []
+        self._query_ids = lru_cache(maxsize=4096)(self._tokenize_query)
+        if self._is_one_text:
+            self._suffix = self._find_suffix()
+        else:
+            self._find_frame()
 
     def encode(self, pairs: Sequence[Pair]) -> list[PairTokens]:
         """Tokenize pairs, cutting documents at `max_length`; the query must leave room (`document_room`).
 
         The ids are those of documents tokenized whole, though no more of one is tokenized than could matter;
-        those of a word of more than 65,536 characters may be others. Raises ValueError when a query leaves no
+        those of a word of more than 4,096 characters may be others. Raises ValueError when a query leaves no
         room.
         """
-        if self._layout.trims:
-            return self._encode_trimmed(pairs)
-        return self._encode(pairs)
-
-    def _encode_trimmed(self, pairs: Sequence[Pair]) -> list[PairTokens]:
-        rows = self._encode([(query.strip(), document.strip()) for query, document in pairs])
-        return [
-            replace(
-                row,
-                characters_read=row.characters_read + len(document) - len(document.lstrip())
-                if row.truncated
-                else len(document),
-            )
-            for row, (_, document) in zip(rows, pairs, strict=True)
-        ]
-
-    def _encode(self, pairs: Sequence[Pair]) -> list[PairTokens]:
-        rows: dict[int, PairTokens] = {}
-        places: Sequence[int] = range(len(pairs))
-        reach = self.max_length * _CHARACTERS_A_TOKEN
-        while places:
-            stops = [self._cut_beyond(pairs[place][1], reach) for place in places]
-            beginnings = [
-                self._layout.fill(pairs[place][0], pairs[place][1][:stop])
-                for place, stop in zip(places, stops, strict=True)
-            ]
-            encodings = self._tokenizer.encode_batch(beginnings, add_special_tokens=not self._is_one_text)
-            unfilled = []
-            for place, stop, encoding in zip(places, stops, encodings, strict=True):
-                document = pairs[place][1]
-                row = self._pair_tokens(encoding, *pairs[place])
-                if stop == len(document) or (row.truncated and row.characters_read <= reach):
+        rows: dict[int, PairTokens] = {} if self._is_one_text else self._encode_short(pairs)
+        reach = self.max_length * _MOST_CHARACTERS
+        while places := [place for place in range(len(pairs)) if place not in rows]:
+            beginnings = [_begin(pairs[place][1], reach) for place in places]
+            texts = beginnings
+            if self._is_one_text:
+                filled = zip(places, beginnings, strict=True)
+                texts = [self._layout.fill(pairs[place][0], beginning) for place, beginning in filled]
+            encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+            read = self._read_in_one_text if self._is_one_text else self._read_document
+            for place, beginning, encoding in zip(places, beginnings, encodings, strict=True):
+                row = read(encoding, *pairs[place])
+                is_whole = len(beginning) == len(pairs[place][1])
+                if is_whole or (row.truncated and row.characters_read <= reach):
                     rows[place] = row
-                else:
-                    unfilled.append(place)
-            places = unfilled
             reach *= _REACH_GROWTH
         return [rows[place] for place in range(len(pairs))]
 
     def document_room(self, query: str) -> int:
-        """Give the number of tokens that are left for a document beside this query; may be negative."""
-        if self._layout.trims:
-            query = query.strip()
-        filled = self._layout.fill(query, "")
-        if isinstance(filled, str):
-            return self.max_length - len(self._tokenizer.encode(filled, add_special_tokens=False).ids)
-        return self.max_length - len(self._tokenizer.encode(*filled).ids)
+        """Return the number of tokens that are left for a document beside this query; may be negative."""
+        if self._is_one_text:
+            return self.max_length - len(self._tokenize(self._layout.fill(query, "")))
+        return self.max_length - self._specials - len(self._query_ids(query))
 
     def token_spans(self, text: str) -> Iterator[tuple[int, int]]:
-        """Give the place of each of a text's own tokens, in order, as half-open ranges of characters.
+        """Yield the place of each of a text's own tokens, in order, as half-open ranges of characters.
 
         A long text is tokenized in pieces, as the spans are drawn, in memory that does not grow with it.
         Where two pieces meet, a token can be another than in the whole text.
         """
-        pieces = self._pieces(text)
+        pieces = _cut_into_pieces(text)
         while batch := list(islice(pieces, _PIECES_AT_ONCE)):
             encodings = self._tokenizer.encode_batch(
                 [text[start:stop] for start, stop in batch], add_special_tokens=False
@@ -168,80 +151,135 @@ class PairTokenizer:
                 for start, end in encoding.offsets:
                     yield place + start, place + end
 
-    def _pair_tokens(self, encoding: Encoding, query: str, document: str) -> PairTokens:
-        input_ids = encoding.ids
-        type_ids = encoding.type_ids if self._with_type_ids else []
-        surplus = len(input_ids) - self.max_length
-        has_unknown = self._unknown in input_ids
-        if surplus <= 0:
-            unknown = has_unknown and self._is_unknown(
-                encoding, self._places_of_document(encoding, query, document)[1]
+    def _tokenize(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _tokenize_query(self, query: str) -> list[int]:
+        return self._tokenize(self._layout.before + query)
+
+    def _encode_short(self, pairs: Sequence[Pair]) -> dict[int, PairTokens]:
+        """Tokenize the documents that are not long, without asking where their tokens are: that is faster."""
+        most = self.max_length * _FEWEST_CHARACTERS
+        short = [place for place, (_, document) in enumerate(pairs) if len(document) <= most]
+        encodings = self._tokenizer.encode_batch_fast(
+            [pairs[place][1] for place in short], add_special_tokens=False
+        )
+        rows = {}
+        for place, encoding in zip(short, encodings, strict=True):
+            query, document = pairs[place]
+            ids, query_ids = encoding.ids, self._query_ids(query)
+            if len(ids) + len(query_ids) + self._specials <= self.max_length:
+                rows[place] = self._join(query_ids, ids, False, len(document))
+        return rows
+
+    def _read_document(self, encoding: Encoding, query: str, document: str) -> PairTokens:
+        """Return the row of a pair, of whose document the encoding is; cut the document where it must be."""
+        ids, query_ids = encoding.ids, self._query_ids(query)
+        room = self.max_length - self._specials - len(query_ids)
+        if len(ids) <= room:
+            return self._join(query_ids, ids, False, len(document))
+        self._require_room(room)
+        characters_read = max(end for _, end in encoding.offsets[:room])
+        return self._join(query_ids, ids[:room], True, characters_read)
+
+    def _join(self, query_ids: list[int], ids: list[int], truncated: bool, characters: int) -> PairTokens:
+        """Put the tokenizer's own tokens around those of query and document."""
+        (before, between, after), types = self._frame
+        type_ids = b""
+        if self._with_type_ids:
+            type_ids = b"%b%b%b%b%b" % (
+                types[0],
+                types[1] * len(query_ids),
+                types[2],
+                types[3] * len(ids),
+                types[4],
             )
-            return PairTokens(input_ids, type_ids, False, len(document), unknown)
-        start, places = self._places_of_document(encoding, query, document)
-        # The first that fit of the document's tokens; what is behind them stays.
-        if self._is_one_text:
-            # Cut at the end, and what the template ends with written over the last tokens.
-            kept = self.max_length - len(self._suffix)
-            input_ids[kept:] = self._suffix
-            del type_ids[self.max_length :]
-            places = [place for place in places if place < kept]
-        else:
-            left_out = slice(places[-surplus], places[-1] + 1) if surplus < len(places) else slice(0, 0)
-            del input_ids[left_out], type_ids[left_out]
-            places = places[:-surplus]
-        if not places:
-            raise ValueError(f"a query leaves no room for a document within {self.max_length} tokens")
-        offsets = encoding.offsets
-        unknown = has_unknown and self._is_unknown(encoding, places)
         return PairTokens(
-            input_ids, type_ids, True, max(offsets[place][1] for place in places) - start, unknown
+            [*before, *query_ids, *between, *ids, *after],
+            type_ids,
+            truncated,
+            characters,
+            bool(ids) and ids[0] == self._unknown and ids.count(ids[0]) == len(ids),
         )
 
-    def _places_of_document(self, encoding: Encoding, query: str, document: str) -> tuple[int, list[int]]:
-        """Return where the document starts in its text, and the places of its tokens."""
-        if not self._is_one_text:
-            sequences = encoding.sequence_ids
-            return 0, [place for place, sequence in enumerate(sequences) if sequence == 1]
+    def _read_in_one_text(self, encoding: Encoding, query: str, document: str) -> PairTokens:
+        """Return the row of a pair, of which the encoding is; cut it at the end where it must be."""
+        left_out, characters_read = 0, len(document)
+        if self._layout.trims:
+            left_out = len(document) - len(document.lstrip())
+            query, document = query.strip(), document.strip()
+        ids: list[int] = encoding.ids
         start = len(self._layout.before) + len(query) + len(self._layout.between or "")
-        stop = start + len(document)
-        return start, [
-            place for place, (first, last) in enumerate(encoding.offsets) if last > start and first < stop
+        places = [
+            place
+            for place, (first, last) in enumerate(encoding.offsets)
+            if last > start and first < start + len(document)
         ]
+        truncated = len(ids) > self.max_length
+        if truncated:
+            # What the template ends with is written over the last tokens that fit.
+            kept = self.max_length - len(self._suffix)
+            ids = ids[:kept] + self._suffix
+            places = [place for place in places if place < kept]
+            self._require_room(len(places))
+            characters_read = left_out + max(encoding.offsets[place][1] for place in places) - start
+        unknown = bool(places) and all(ids[place] == self._unknown for place in places)
+        type_ids = bytes(len(ids)) if self._with_type_ids else b""
+        return PairTokens(ids, type_ids, truncated, characters_read, unknown)
 
-    def _is_unknown(self, encoding: Encoding, places: Sequence[int]) -> bool:
-        """Whether the vocabulary has none of the tokens that are read of a document."""
-        ids = encoding.ids
-        return bool(places) and all(ids[place] == self._unknown for place in places)
+    def _require_room(self, tokens: int) -> None:
+        if tokens < 1:
+            raise ValueError(f"a query leaves no room for a document within {self.max_length} tokens")
+
+    def _find_frame(self) -> None:
+        """Find the tokens that the tokenizer puts before, between and behind two texts, and all types."""
+        encoding = self._tokenizer.encode("a", "b")
+        sequences, ids, types = encoding.sequence_ids, encoding.ids, bytes(encoding.type_ids)
+        first, second = sequences.index(0), sequences.index(1)
+        first_end, end = first + sequences.count(0), second + sequences.count(1)
+        self._frame = (
+            (ids[:first], ids[first_end:second], ids[end:]),
+            (
+                types[:first],
+                types[first : first + 1],
+                types[first_end:second],
+                types[second : second + 1],
+                types[end:],
+            ),
+        )
+        self._specials = sequences.count(None)
 
     def _find_suffix(self) -> list[int]:
         """Return the tokens that the template ends with, as sentence-transformers finds them.
 
         They are those at the end of two pairs that have no other token in common there.
         """
-        first, second = (
-            self._tokenizer.encode(str(self._layout.fill(filler, filler)), add_special_tokens=False).ids
-            for filler in ("0", "1 2 3 4")
-        )
+        first, second = (self._tokenize(self._layout.fill(text, text)) for text in ("0", "1 2 3 4"))
         common = 0
         while common < min(len(first), len(second)) and first[-1 - common] == second[-1 - common]:
             common += 1
         return first[len(first) - common :]
 
-    def _cut_beyond(self, document: str, reach: int) -> int:
-        """Give a place beyond `reach`, or the document's end, where a cut does no harm to what is before."""
-        far = min(reach + _FAR, len(document))
-        return self._cuts.find(document, reach, far) or far
 
-    def _pieces(self, text: str) -> Iterator[tuple[int, int]]:
-        """Cut a text into pieces to tokenize by themselves, at safe places where there are some."""
-        start = 0
-        while len(text) - start > _PIECE_CHARACTERS:
-            stop = start + _PIECE_CHARACTERS
-            safe = self._cuts.find(text, stop, stop + _PIECE_CHARACTERS)
-            if safe is None:  # at least not through what a reader sees as one character
-                around = _CHARACTER.finditer(text, stop - _LONGEST_CHARACTER, stop + _LONGEST_CHARACTER)
-                safe = max(match.start() for match in around if match.start() <= stop)
-            yield start, safe
-            start = safe
-        yield start, len(text)
+def _begin(document: str, reach: int) -> str:
+    """Return the beginning of a document, to so far behind `reach` that the cut does no harm before it."""
+    if len(document) <= reach + _NEAR:
+        return document
+    space = _SPACE.search(document, reach + _NEAR, reach + _FAR)
+    return document[: space.start() if space else reach + _FAR]
+
+
+def _cut_into_pieces(text: str) -> Iterator[tuple[int, int]]:
+    """Cut a text into pieces to tokenize by themselves, at spaces where there are some."""
+    start = 0
+    while len(text) - start > _PIECE_CHARACTERS:
+        stop = start + _PIECE_CHARACTERS
+        if space := _SPACE.search(text, stop, stop + _PIECE_CHARACTERS):
+            stop = space.start()
+        else:  # at least not through what a reader sees as one character
+            around = _CHARACTER.finditer(text, stop - _LONGEST_CHARACTER, stop + _LONGEST_CHARACTER)
+            stop = max(match.start() for match in around if match.start() <= stop)
+        yield start, stop
+        start = stop
+    yield start, len(text)

@@ -74,7 +74,10 @@ class Source:
     @classmethod
     def from_name(cls, name: str) -> Source:
         """Take a name as a command line has it: `-` is stdin, anything else a file."""
-        return cls.from_stream(sys.stdin.buffer) if name == "-" else cls.from_path(Path(name))
+        if name != "-":
+            return cls.from_path(Path(name))
+        # Buffered, it has a lock, which a thread that still waits for input would hold when the program ends.
+        return cls.from_stream(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
 
     @classmethod
     def from_stream(cls, stream: BinaryIO | Iterable[bytes], name: str = "stdin") -> Source:

@@ -2,7 +2,7 @@
 
 A checkpoint is `config.json`, a tokenizer and weights, as transformers names them. A model that
 sentence-transformers saved in several modules has folders beside them (`1_Dense`). The same weights are often
-there in five formats: safetensors count, and pickled files only where they are allowed.
+there in several formats: safetensors are taken, and pickled files only where they are allowed.
 
 Nothing here loads a model or imports a library that is slow to import.
 """
@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..errors import UnavailableError
 from .catalog import DEFAULT_NAME, MULTILINGUAL
@@ -38,11 +38,11 @@ _TOKENIZER = re.compile(
 )
 # Folders that sentence-transformers makes: the place of a module and its class.
 _MODULE_FOLDER = re.compile(r"(?:\d+_\w+|additional_chat_templates)/[^/]+")
-# A folder with these is a compiled model, which was exported.
-_COMPILED_NAMES = {"manifest.json", "model.xml"}
+_WEIGHTS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
 _OTHER_FORMATS = (".gguf", ".onnx", "openvino_model.xml", "flax_model.msgpack", "tf_model.h5")
 _LFS_POINTER = b"version https://git-lfs"
-_HEADER_LIMIT = 100_000_000  # bytes; what safetensors itself allows for a header
+
+_Json = TypeVar("_Json", dict[str, Any], list[dict[str, Any]])
 
 _PARTS_HINT = "A checkpoint is config.json, a tokenizer and weights (model.safetensors)."
 _DAMAGE_HINT = "Copy it here again, or `ce-rerank models pull` a model from the hub again."
@@ -73,8 +73,7 @@ def select_files(listed: Collection[str], *, with_code: bool) -> list[str]:
     """
     selected = [name for names in _select_weights(listed) for name in names]
     for name in sorted(listed):
-        own_name = name.rpartition("/")[2]
-        is_text = name.endswith(_TEXT_SUFFIXES) or own_name.startswith(LEGAL_NAMES)
+        is_text = name.endswith(_TEXT_SUFFIXES) or name.rpartition("/")[2].startswith(LEGAL_NAMES)
         in_place = "/" not in name or _MODULE_FOLDER.fullmatch(name)
         is_other_index = name.endswith(".index.json")
         if (is_text and in_place and not is_other_index) or (with_code and name.endswith(".py")):
@@ -86,7 +85,7 @@ def select_files(listed: Collection[str], *, with_code: bool) -> list[str]:
 def find_missing(names: Collection[str], *, allow_pickle: bool) -> Fault | None:
     """Return what a model with these files lacks or must not have; None when nothing."""
     safetensors, pickled = _select_weights(names)
-    if "config.json" not in names or not any("/" not in name for name in safetensors + pickled):
+    if "config.json" not in names or all("/" in name for name in safetensors + pickled):
         if others := sorted(name for name in names if name.endswith(_OTHER_FORMATS)):
             return Fault(f"has only weights of a format that cannot be loaded here ({others[0]})")
         return Fault(f"has no {'model.safetensors' if 'config.json' in names else 'config.json'}")
@@ -108,8 +107,8 @@ class Checkpoint:
     facts that its user should know, as short phrases. The source `compiled` is a folder that was exported: it
     holds a compiled model and no weights as published.
 
-    The properties are what its files say. They raise UnavailableError for a file that cannot be read, which
-    `find_fault` reports.
+    The properties are what its files say. They raise ValueError, TypeError or the like for a file that is
+    damaged, which `find_fault` reports.
     """
 
     name: str
@@ -117,12 +116,6 @@ class Checkpoint:
     source: Literal["hub", "folder", "offline", "compiled"]
     revision: str | None = None
     notes: tuple[str, ...] = ()
-
-    @classmethod
-    def of_folder(cls, name: str, folder: Path) -> Checkpoint:
-        """Return the checkpoint or the compiled model that is in a folder."""
-        is_compiled = all((folder / part).is_file() for part in _COMPILED_NAMES)
-        return cls(name, folder, "compiled" if is_compiled else "folder")
 
     @cached_property
     def files(self) -> Mapping[str, int]:
@@ -140,25 +133,22 @@ class Checkpoint:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The configuration of transformers."""
-        return self._read_object("config.json")
+        return self._read_json("config.json", {})
 
     @cached_property
     def library_config(self) -> dict[str, Any]:
         """The configuration of sentence-transformers; empty where there is none."""
-        return self._read_object("config_sentence_transformers.json")
+        return self._read_json("config_sentence_transformers.json", {})
 
     @cached_property
     def tokenizer_config(self) -> dict[str, Any]:
         """The configuration of the tokenizer; empty where there is none."""
-        return self._read_object("tokenizer_config.json")
+        return self._read_json("tokenizer_config.json", {})
 
     @cached_property
     def modules(self) -> list[dict[str, Any]]:
         """The modules that sentence-transformers saved it in; none where it lists none."""
-        modules = self._read_json("modules.json", [])
-        if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-            raise self._damaged("modules.json", "it is no list of modules")
-        return modules
+        return self._read_json("modules.json", [])
 
     @property
     def architecture(self) -> str:
@@ -187,7 +177,7 @@ class Checkpoint:
         try:
             is_classifier = self.architecture.endswith("ForSequenceClassification")
             return self.is_cross_encoder or (is_classifier and len(self.labels) == 1)
-        except (UnavailableError, TypeError):
+        except (ValueError, TypeError):
             return False
 
     @property
@@ -195,7 +185,7 @@ class Checkpoint:
         """The labels of its head, of which a reranker has one."""
         named = self.config.get("id2label") or {}
         if not isinstance(named, dict):
-            raise self._damaged("config.json", f'id2label is {named!r}, and must be {{"0": "LABEL_0"}}')
+            raise ValueError(f'id2label in config.json is {named!r}, and must be {{"0": "LABEL_0"}}')
         count = self.config.get("num_labels", 2)  # as transformers assumes
         return tuple(map(str, named.values())) or tuple(f"LABEL_{number}" for number in range(count))
 
@@ -207,7 +197,7 @@ class Checkpoint:
         return found if isinstance(found, str) and found else None
 
     @property
-    def named_activations(self) -> list[str]:
+    def _named_activations(self) -> list[str]:
         """The dotted names of activations, the one that sentence-transformers takes first."""
         named = (
             self.library_config.get("activation_fn"),
@@ -222,7 +212,7 @@ class Checkpoint:
 
         Where none is named, it takes a sigmoid for a model with one label.
         """
-        named = next(iter(self.named_activations), "torch.nn.Sigmoid")
+        named = next(iter(self._named_activations), "torch.nn.Sigmoid")
         return ACTIVATIONS.get(named, named)
 
     @property
@@ -231,13 +221,13 @@ class Checkpoint:
 
         sentence-transformers replaces such an activation, unless remote code is trusted, and scores change.
         """
-        return next((name for name in self.named_activations if not name.startswith("torch.")), None)
+        return next((name for name in self._named_activations if not name.startswith("torch.")), None)
 
     @property
     def max_length(self) -> int | None:
         """The smallest of the limits that are declared, in tokens of a pair; None where there is none."""
         declared = (
-            self._read_object("sentence_bert_config.json").get("max_seq_length"),
+            self._read_json("sentence_bert_config.json", {}).get("max_seq_length"),
             self.tokenizer_config.get("model_max_length"),
             self.config.get("max_position_embeddings"),
         )
@@ -269,17 +259,16 @@ class Checkpoint:
     @property
     def tensors(self) -> dict[str, list[int]]:
         """The names and shapes of the weights in its safetensors files; empty where one cannot be read."""
+        from safetensors import SafetensorError, safe_open
+
         found: dict[str, list[int]] = {}
         try:
             for name in self.files:
                 if name.endswith(".safetensors"):
-                    with (self.folder / name).open("rb") as file:
-                        # The length of the header in 8 bytes, then the header, which is JSON.
-                        length = int.from_bytes(file.read(8), "little")
-                        header = json.loads(file.read(min(length, _HEADER_LIMIT)))
-                    header.pop("__metadata__", None)
-                    found |= {tensor: entry["shape"] for tensor, entry in header.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                    with safe_open(self.folder / name, "np") as file:
+                        names = file.keys()
+                        found |= {tensor: file.get_slice(tensor).get_shape() for tensor in names}
+        except (OSError, SafetensorError):
             return {}
         return found
 
@@ -291,14 +280,12 @@ class Checkpoint:
     @cached_property
     def card(self) -> dict[str, Any]:
         """The head of its README.md; empty where there is none that can be read."""
-        from huggingface_hub import ModelCard
+        from huggingface_hub import metadata_load
         from yaml import YAMLError
 
         try:
-            text = (self.folder / "README.md").read_text(encoding="utf-8")
-            data: Any = ModelCard(text, ignore_metadata_errors=True).data
-            return dict(data.to_dict())
-        except (OSError, ValueError, TypeError, YAMLError):
+            return metadata_load(self.folder / "README.md") or {}
+        except (OSError, ValueError, YAMLError):
             return {}
 
     @property
@@ -311,6 +298,12 @@ class Checkpoint:
         """The codes of the languages that its card names, or `multilingual`."""
         named = _list_texts(self.card.get("language"))
         return tuple(name for name in named if re.fullmatch(f"[a-z]{{2,3}}|{MULTILINGUAL}", name))
+
+    def require_usable(self, *, allow_pickle: bool = False, with_code: bool = False) -> None:
+        """Raise UnavailableError, with what is wrong, where `find_fault` finds something."""
+        fault = self.find_fault(allow_pickle=allow_pickle, with_code=with_code)
+        if fault is not None:
+            raise fault.as_error(self.name)
 
     def find_fault(self, *, allow_pickle: bool = False, with_code: bool = False) -> Fault | None:
         """Return what keeps it from being used to rank; None when nothing in its files does.
@@ -326,27 +319,13 @@ class Checkpoint:
         try:
             _ = self.code, self.max_length, self.activation  # what cannot be read raises here
             return self._find_incomplete(with_code=with_code) or self._find_other_kind()
-        except UnavailableError as error:
-            return Fault(f"is damaged: {error.message.rstrip('.')}", error.hint)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            return Fault(f"is damaged: its configuration cannot be understood ({error})", _DAMAGE_HINT)
+            return Fault(f"is damaged: {error}", _DAMAGE_HINT)
 
     def _find_incomplete(self, *, with_code: bool) -> Fault | None:
-        """Return which shards, modules or code are missing, and which weights are pointers."""
-        weights = [name for names in _select_weights(self.files) for name in names]
-        missing = []
-        for index in [name for name in weights if name.endswith(".index.json")]:
-            folder, _, own_name = index.rpartition("/")
-            suffix = own_name.removesuffix(".index.json").rpartition(".")[2]
-            shards = self._read_object(index).get("weight_map")
-            if not isinstance(shards, dict) or not all(
-                isinstance(shard, str) and re.fullmatch(rf"[^/\\]+\.{suffix}", shard)
-                for shard in shards.values()
-            ):
-                raise self._damaged(index, f"its weight_map must name files that end in .{suffix}")
-            names = {f"{folder}/{shard}".lstrip("/") for shard in shards.values()}
-            missing += sorted(names - self.files.keys())
-            weights += names - set(weights)
+        """Return which weights, modules or code are missing, and which weights are pointers."""
+        weights = self._list_weights()
+        missing = sorted(weights - self.files.keys())
         if with_code:
             own = {f"{file}.py" for repository, file, _ in self._auto_map().values() if not repository}
             missing += sorted(own - self.files.keys())
@@ -354,20 +333,31 @@ class Checkpoint:
             path = str(module.get("path", "")).strip("/")
             # Elsewhere its weights would be loaded without a look at their format.
             if path and not _MODULE_FOLDER.fullmatch(f"{path}/x"):
-                raise self._damaged("modules.json", f"{path!r} is no folder of a module")
+                raise ValueError(f"{path!r} in modules.json is no folder of a module")
             # Normalize has nothing to save, and git keeps no empty folders.
             is_empty = str(module.get("type", "")).endswith(".Normalize")
             if path and not is_empty and not any(name.startswith(f"{path}/") for name in self.files):
                 missing.append(f"{path}/")
         if missing:
-            verb = "is" if len(missing) == 1 else "are"
-            return Fault(f"is not complete: {', '.join(missing[:3])} {verb} missing")
+            return Fault(f"is not complete: {', '.join(missing[:3])} missing")
         for name in weights:
             with (self.folder / name).open("rb") as file:
                 if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
                     hint = f"Run in {self.folder}: git lfs pull"
                     return Fault(f"holds a Git LFS pointer in place of {name}", hint)
         return None
+
+    def _list_weights(self) -> set[str]:
+        """List the weights that are loaded: files that hold all, and the shards that indices name."""
+        selected = {name for names in _select_weights(self.files) for name in names}
+        for index in [name for name in selected if name.endswith(".index.json")]:
+            folder, _, own_name = index.rpartition("/")
+            suffix = own_name.removesuffix(".index.json").rpartition(".")[2]
+            for shard in self._read_json(index, {})["weight_map"].values():
+                if not re.fullmatch(rf"[^/\\]+\.{suffix}", str(shard)):
+                    raise ValueError(f"{index} names {shard}, and must name files that end in .{suffix}")
+                selected.add(f"{folder}/{shard}".lstrip("/"))
+        return selected
 
     def _find_other_kind(self) -> Fault | None:
         """Return what it is instead of a model that gives one score for a pair.
@@ -379,23 +369,21 @@ class Checkpoint:
         is_classifier = architecture.endswith(kind) or f"AutoModel{kind}" in own_classes
         if not is_classifier and (self.is_cross_encoder or self.is_causal):
             return None
+        named = architecture or "model of no named architecture"
         # Under whatever name: transformers takes the head that it finds among the weights.
-        if not is_classifier and (own_classes or not self._has_score_head()):
-            named = architecture or "model of no named architecture"
-            if architecture == "JinaForRanking":
-                cause = f"is a listwise reranker ({named}): it scores a whole list at once, not a pair"
-            elif self.modules or architecture.endswith("Model"):
-                cause = f"is an embedding model ({named}), which cannot score pairs"
-            else:
-                cause = f"is a {named}, which cannot score pairs"
-            return Fault(cause, _RANKING_HINT, by_fetching=False)
-        if len(self.labels) == 1:
-            return None
-        return Fault(
-            f"is a classifier with {len(self.labels)} labels ({', '.join(self.labels)}), not a reranker",
-            _RANKING_HINT,
-            by_fetching=False,
-        )
+        if is_classifier or (not own_classes and self._has_score_head()):
+            if len(self.labels) == 1:
+                return None
+            cause = (
+                f"is a classifier with {len(self.labels)} labels ({', '.join(self.labels)}), not a reranker"
+            )
+        elif architecture == "JinaForRanking":
+            cause = f"is a listwise reranker ({named}): it scores a whole list at once, not a pair"
+        elif self.modules or architecture.endswith("Model"):
+            cause = f"is an embedding model ({named}), which cannot score pairs"
+        else:
+            cause = f"is a {named}, which cannot score pairs"
+        return Fault(cause, _RANKING_HINT, by_fetching=False)
 
     def _has_score_head(self) -> bool:
         """Whether a matrix among its weights makes one number of a vector."""
@@ -419,30 +407,17 @@ class Checkpoint:
                         classes[role] = repository, file, named
         return classes
 
-    def _read_object(self, name: str) -> dict[str, Any]:
-        value = self._read_json(name, {})
-        if not isinstance(value, dict):
-            raise self._damaged(name, "it is no JSON object")
-        return value
-
-    def _read_json(self, name: str, absent: Any) -> Any:
+    def _read_json(self, name: str, absent: _Json) -> _Json:
+        """Read a value of the kind of `absent`, which is returned where there is no such file."""
         try:
-            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+            value = json.loads((self.folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return absent
         except (OSError, ValueError, RecursionError) as error:
-            raise self._damaged(name, str(error)) from error
-
-    def _damaged(self, name: str, reason: str) -> UnavailableError:
-        path = self.folder / name
-        return UnavailableError(f"{path} cannot be read: {reason}.", hint=_DAMAGE_HINT)
-
-
-def require_reranker(checkpoint: Checkpoint) -> None:
-    """Raise UnavailableError, with what the model is, unless it can give one score for a pair."""
-    fault = checkpoint.find_fault(allow_pickle=True)
-    if fault is not None:
-        raise fault.as_error(checkpoint.name)
+            raise ValueError(f"{name} cannot be read: {error}") from error
+        if not isinstance(value, type(absent)):
+            raise ValueError(f"{name} holds something else than it must")
+        return value
 
 
 def _select_weights(names: Collection[str]) -> tuple[list[str], list[str]]:
@@ -453,21 +428,19 @@ def _select_weights(names: Collection[str]) -> tuple[list[str], list[str]]:
     folders = {name.rpartition("/")[0] + "/" for name in names if _MODULE_FOLDER.fullmatch(name)}
     selected: tuple[list[str], list[str]] = ([], [])
     for folder in ("", *sorted(folders)):
-        for kind, (stem, suffix) in enumerate((("model", ".safetensors"), ("pytorch_model", ".bin"))):
+        for found, (stem, suffix) in zip(selected, _WEIGHTS, strict=True):
             whole = f"{folder}{stem}{suffix}"
-            shard = re.compile(rf"{re.escape(folder + stem)}-\d+-of-\d+{re.escape(suffix)}")
             if whole in names:
-                found = [whole]
-            elif (index := f"{whole}.index.json") in names:
-                found = [*sorted(filter(shard.fullmatch, names)), index]
-            else:
-                continue
-            selected[kind].extend(found)
-            break
+                found.append(whole)
+                break
+            if (index := f"{whole}.index.json") in names:
+                shard = re.compile(rf"{re.escape(folder + stem)}-\d+-of-\d+{re.escape(suffix)}")
+                found += [*sorted(filter(shard.fullmatch, names)), index]
+                break
     return selected
 
 
-def _list_texts(value: Any) -> tuple[str, ...]:
+def _list_texts(value: Any) -> list[str]:
     """Return as texts what a card may say once or several times; people write all sorts of things there."""
     values = value if isinstance(value, list) else [value]
-    return tuple(str(one) for one in values if one is not None)
+    return [str(one) for one in values if one is not None]

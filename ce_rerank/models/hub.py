@@ -7,20 +7,19 @@ where the library's functions import an HTTP client first. What changes the cach
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
 import re
 import shutil
-import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UnavailableError
 from .catalog import DEFAULT_NAME, suggest_names
@@ -33,7 +32,6 @@ log = logging.getLogger("ce_rerank")
 
 # The first answer must come within this: a name server may hang longer than any timeout of HTTP.
 _ANSWER_SECONDS = 6
-_POLL_SECONDS = 0.2
 _LOGIN_HINT = "log in with `hf auth login`, or set HF_TOKEN"
 _TOKEN_HINT = "Log in again with `hf auth login`, or mend or unset HF_TOKEN."
 _DEFAULT_REVISION = "main"
@@ -41,7 +39,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PREFIX = "models--"
 
 DownloadProgress = Callable[[int, int], None]
-"""Is told, several times a second, how many bytes have come, and how many there are."""
+"""Is told how many bytes have come, and how many there are."""
 
 
 class HubUnreachableError(Exception):
@@ -89,18 +87,6 @@ def list_cached_names() -> list[str]:
     return [folder.removeprefix(_PREFIX).replace("--", "/") for folder in folders]
 
 
-def measure_folder(folder: Path) -> int:
-    """Add up the bytes of the files below a folder, each once, those that it links to too."""
-    sizes = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                found = os.stat(os.path.join(parent, name))  # noqa: PTH116, PTH118
-                if stat.S_ISREG(found.st_mode):
-                    sizes[found.st_dev, found.st_ino] = found.st_size
-    return sum(sizes.values())
-
-
 def remove_cached(folder: Path) -> None:
     """Remove a model's folder of the cache. Raises OSError for what cannot be removed.
 
@@ -108,8 +94,6 @@ def remove_cached(folder: Path) -> None:
     """
     from huggingface_hub import scan_cache_dir
 
-    if folder.is_symlink():
-        raise OSError(errno.ELOOP, f"it is a link to {folder.resolve()}")
     with _quiet_hub():
         scan = scan_cache_dir()
         own = frozenset(repo for repo in scan.repos if repo.repo_path.name == folder.name)
@@ -127,11 +111,11 @@ def hub_endpoint() -> str:
     return _without_password(constants.ENDPOINT)
 
 
-def is_hub_offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids the network."""
+def name_ban(*, offline: bool) -> str | None:
+    """Return what forbids the network, the option or the variable HF_HUB_OFFLINE; None where nothing does."""
     from huggingface_hub import constants
 
-    return constants.HF_HUB_OFFLINE
+    return "--offline" if offline else "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else None
 
 
 def check_hub(answer_seconds: float) -> None:
@@ -164,25 +148,30 @@ def fetch_snapshot(
             raise fault.as_error(name)
         commit = str(info.sha)
         folder = repository_folder(name) / "snapshots" / commit
-        # One by one, not by `snapshot_download`, whose threads finish their files after an interrupt.
         files = select_files(sizes, with_code=with_code)
         size = sum(sizes[file] for file in files if not (folder / file).exists())
+        bar = _count_bytes(size, on_progress if size and on_progress else lambda done, total: None)
         if size:
             log.info("Downloading %s (%.0f MB)", name, max(1, size / 1e6), extra={"stage": True})
         try:
-            with _report_growth(repository_folder(name), size, on_progress):
-                for _ in range(2):
-                    for file in files:
-                        hf_hub_download(name, file, revision=commit)
-                    found = HfApi().verify_repo_checksums(name, revision=commit).mismatches
-                    damaged = sorted({file["path"] for file in found} & {*files})
-                    if not damaged:
-                        break
-                    for file in damaged:
-                        (folder / file).resolve().unlink()
+            for _ in range(2):
+                # One by one, not by `snapshot_download`, whose threads finish their files after an interrupt.
+                for file in files:
+                    hf_hub_download(name, file, revision=commit, tqdm_class=bar)
+                found = HfApi().verify_repo_checksums(name, revision=commit).mismatches
+                damaged = sorted({file["path"] for file in found} & {*files})
+                if not damaged:
+                    break
+                for file in damaged:
+                    (folder / file).resolve().unlink()
             # Under the name of its revision, only now that all of it is there: this writes `refs`.
-            hf_hub_download(name, "config.json", revision=revision or _DEFAULT_REVISION)
+            hf_hub_download(name, "config.json", revision=revision or _DEFAULT_REVISION, tqdm_class=bar)
         except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise UnavailableError(
+                    f"The hub's cache {hub_cache_folder()} cannot be written: {error.strerror or error}.",
+                    hint="Make room or mend its permissions, or name another folder with HF_HUB_CACHE.",
+                ) from error
             raise _explain(name, revision, error) from error
     if damaged:
         raise UnavailableError(
@@ -196,58 +185,49 @@ def _ask_hub(name: str, revision: str | None, answer_seconds: float) -> ModelInf
     """Ask for a model's commit and the list of its files, in a thread that is left behind when it is late."""
     from huggingface_hub import HfApi
 
-    answers: list[ModelInfo] = []
-    failures: list[Exception] = []
+    answer: Future[ModelInfo] = Future()
 
     def ask() -> None:
         try:
             info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=answer_seconds)
-            answers.append(info)
+            answer.set_result(info)
         except Exception as error:
-            failures.append(error)
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(answer_seconds)
-    if failures:
-        (error,) = failures
-        if isinstance(error, AttributeError | KeyError | TypeError | json.JSONDecodeError):
-            # A proxy's login page, or another server behind HF_ENDPOINT, taken by the library for a model.
-            raise HubUnreachableError("what answers there is not a hub") from error
-        raise _explain(name, revision, error, is_first=True) from error
-    if not answers:
-        raise HubUnreachableError(f"no answer within {answer_seconds:g} seconds{_name_proxy()}")
-    return answers[0]
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answer.result(answer_seconds)
+    except TimeoutError:
+        raise HubUnreachableError(f"no answer within {answer_seconds:g} seconds{_name_proxy()}") from None
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        # A proxy's login page, or another server behind HF_ENDPOINT, taken by the library for a model.
+        raise HubUnreachableError("what answers there is not a hub") from error
+    except Exception as error:
+        raise _explain(name, revision, error) from error
 
 
-@contextmanager
-def _report_growth(folder: Path, size: int, on_progress: DownloadProgress | None) -> Iterator[None]:
-    """Report from a thread how much has arrived on the disk, in whatever way the library fetches it."""
-    if on_progress is None or not size:
-        yield
-        return
-    before = measure_folder(folder)
-    over = threading.Event()
+def _count_bytes(size: int, on_progress: DownloadProgress) -> Any:
+    """Return a progress bar for huggingface_hub that shows nothing and reports what arrives."""
+    from huggingface_hub.utils.tqdm import tqdm
 
-    def report() -> None:
-        done = 0
-        while not over.wait(_POLL_SECONDS):
-            done = max(done, min(size, measure_folder(folder) - before))
+    done = 0
+    on_progress(done, size)
+
+    class Bar(tqdm):
+        def __init__(self, **keywords: Any) -> None:
+            super().__init__(**{**keywords, "disable": True})  # type: ignore[no-untyped-call]
+            self.update(keywords.get("initial"))  # of a file that was cut off before
+
+        def update(self, n: float | None = 1) -> None:
+            nonlocal done
+            done = min(size, done + int(n or 0))
             on_progress(done, size)
 
-    on_progress(0, size)
-    thread = threading.Thread(target=report, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-    on_progress(size, size)
+    return Bar
 
 
-def _explain(name: str, revision: str | None, error: Exception, *, is_first: bool = False) -> Exception:
-    """Return what an error of huggingface_hub means, in our words; `is_first` before anything is written."""
+def _explain(name: str, revision: str | None, error: Exception) -> Exception:
+    """Return what an error of huggingface_hub means, in our words."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
@@ -260,26 +240,15 @@ def _explain(name: str, revision: str | None, error: Exception, *, is_first: boo
     if isinstance(error, errors.RevisionNotFoundError):
         hint = "Give a branch, a tag or a commit, or none for the newest."
         return UnavailableError(f"{name} has no revision {revision!r}.", hint=hint)
-    if isinstance(error, errors.HfHubHTTPError):
-        return _explain_status(name, error.response.status_code, str(error.server_message or ""))
     if isinstance(error, UnicodeEncodeError):
         message = "The access token for the hub has characters that no token has."
         return UnavailableError(message, hint=_TOKEN_HINT)
-    if isinstance(error, OSError) and error.errno is not None and not is_first:
-        return UnavailableError(
-            f"The hub's cache {hub_cache_folder()} cannot be written: {error.strerror or error}.",
-            hint="Make room or mend its permissions, or name another folder with HF_HUB_CACHE.",
-        )
-    return HubUnreachableError(_reason(error))
-
-
-def _explain_status(name: str, status: int, message: str) -> Exception:
-    """Return what a status of HTTP means, where the hub names no kind of error."""
-    if status == 401 and "credentials" in message.lower():
-        return UnavailableError(
-            f"The hub refuses the access token that it got for {name}.",
-            hint=_TOKEN_HINT,
-        )
+    if not isinstance(error, errors.HfHubHTTPError):
+        return HubUnreachableError(_reason(error))
+    status = error.response.status_code
+    if status == 401 and "credentials" in str(error.server_message).lower():
+        message = f"The hub refuses the access token that it got for {name}."
+        return UnavailableError(message, hint=_TOKEN_HINT)
     if status in (401, 404):
         suggested = " or ".join(other for other in suggest_names(name) if other.lower() != name.lower())
         advice = f"Did you mean {suggested}?" if suggested else "Check the spelling."
@@ -320,22 +289,13 @@ def _without_password(address: str) -> str:
 
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Keep huggingface_hub's warnings and progress bars off the terminal meanwhile."""
-    from huggingface_hub.utils.tqdm import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
+    """Keep huggingface_hub's warnings off the terminal meanwhile."""
     logger = logging.getLogger("huggingface_hub")
-    level, had_bars = logger.level, not are_progress_bars_disabled()
+    level = logger.level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logger.setLevel(logging.CRITICAL)
-        disable_progress_bars()
         try:
             yield
         finally:
-            if had_bars:
-                enable_progress_bars()
             logger.setLevel(level)

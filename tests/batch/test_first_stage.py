@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +7,9 @@ import pytest
 from batch_files import shape
 
 from ce_rerank import RankOptions, Reranker
-from ce_rerank.batch.first_stage import CorpusCandidates, PackedDocuments, Search
-from ce_rerank.batch.run import RankedPool, Shard, rank_pools
+from ce_rerank.batch.ahead import Shard
+from ce_rerank.batch.first_stage import CorpusCandidates
+from ce_rerank.batch.run import RankedPool, rank_pools
 from ce_rerank.errors import InputError
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
@@ -35,7 +34,7 @@ def opened(folder: Path, run: str = RUN, queries: str = QUERIES, corpus: str = C
     for name, text in (("run.trec", run), ("queries.jsonl", queries), ("corpus.jsonl", corpus)):
         (folder / name).write_text(text, encoding="utf-8")
         sources.append(Source.from_path(folder / name))
-    return CorpusCandidates(sources[0], sources[1], [sources[2]], ReadOptions())
+    return CorpusCandidates(sources[0], sources[1], [sources[2]], ReadOptions(), RankOptions())
 
 
 def read_skipping(*arguments: Any) -> tuple[list[Candidates], list[tuple[str, str]]]:
@@ -73,7 +72,7 @@ def test_a_run_may_have_other_forms_and_columns(tmp_path: Path, run: str) -> Non
         (tmp_path / name).write_text(text, encoding="utf-8")
     sources = [Source.from_path(tmp_path / name) for name in ("run", "queries.tsv", "corpus.tsv")]
     reader = CorpusCandidates(
-        sources[0], sources[1], sources[2:], ReadOptions(columns=("qid", "pid", "rank"))
+        sources[0], sources[1], sources[2:], ReadOptions(columns=("qid", "pid", "rank")), RankOptions()
     )
     found = {
         one.query.text: [document.text for document in one.documents] for one in reader.read(raise_at_once)
@@ -81,26 +80,20 @@ def test_a_run_may_have_other_forms_and_columns(tmp_path: Path, run: str) -> Non
     assert found == {"blue": ["two", "three"], "red": ["one"]}
 
 
-def test_an_index_gives_the_queries_of_their_file_with_what_it_finds(tmp_path: Path) -> None:
-    indexed: list[str] = []
-
-    def build_index(texts: Iterable[str]) -> Search:
-        indexed.extend(texts)
-
-        def search(query: str) -> Sequence[tuple[int, float]]:
-            return {"red": [(2, 9.5), (0, 1.0)], "blue": [(1, 2.0)], "cat": []}[query]
-
-        return search
-
-    opened(tmp_path, corpus=CORPUS + '{"_id": "a", "text": "again"}\n')
+def test_bm25_finds_the_candidates_of_each_query_of_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(
+        tmp_path, queries=QUERIES.replace("red", "two four"), corpus=CORPUS + '{"_id": "a", "text": "red"}\n'
+    )
     queries, corpus = (Source.from_path(tmp_path / f"{name}.jsonl") for name in ("queries", "corpus"))
-    reader = CorpusCandidates(build_index, queries, [corpus], ReadOptions())
+    reader = CorpusCandidates(None, queries, [corpus], ReadOptions(), RankOptions(bm25=2))
     assert shape(list(reader.read(raise_at_once))) == [
-        ("1", "red", [("c", "three"), ("a", "one")]),
-        ("2", "blue", [("b", "T two")]),
+        ("1", "two four", [("d", "four"), ("b", "T two")]),
+        ("2", "blue", []),
         ("3", "cat", []),
     ]
-    assert indexed == ["one", "T two", "three", "four"]
+    assert [message.split()[0] for message in caplog.messages[-2:]] == ["1", "2"]
 
 
 def test_the_share_is_of_the_rows_of_the_run(tmp_path: Path) -> None:
@@ -201,21 +194,3 @@ def test_rows_that_are_left_out_continue_and_are_shared_out_like_others(
     parts = [reasons(pools(shard=Shard(number, 3))) for number in (1, 2, 3)]
     assert [len(part) for part in parts] == [2, 2, 2]
     assert sorted(reason for part in parts for reason in part) == sorted(reasons([whole]))
-
-
-def test_packed_documents_come_back_as_they_were() -> None:
-    documents = [
-        Document("", None),
-        Document("word " * 5000, 7, {"a": [1, None, True], "b": {"c": 1.5}}, ("text",), "c.jsonl:1"),
-        *(
-            Document(f"text {number} é 月", f"d{number}", {"n": number}, ("text",), f"c:{number}")
-            for number in range(50)
-        ),
-    ]
-    packed = PackedDocuments()
-    slots = list(range(1, len(documents) + 1))
-    random.Random(0).shuffle(slots)
-    for slot, document in zip(slots, documents, strict=True):
-        packed.put(slot, document)
-    assert [packed[slot] for slot in slots] == documents
-    assert [0 in packed, slots[0] in packed, 99 in packed] == [False, True, False]

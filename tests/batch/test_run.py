@@ -13,8 +13,9 @@ from batch_fakes import FEW_TOKENS, GivenLists, NeighbourEngine, made_lists
 from fakes import CountingEngine
 
 from ce_rerank import InputError, OutputError, RankOptions, Reranker, UnavailableError, UsageError
+from ce_rerank.batch.ahead import Shard
 from ce_rerank.batch.output import StreamOutput
-from ce_rerank.batch.run import RankedPool, Shard, rank_batch, rank_pools
+from ce_rerank.batch.run import RankedPool, rank_batch, rank_pools
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.types import Candidates, Document, Query
 

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from ce_rerank import InputError, UsageError
+from ce_rerank.batch.ahead import Tally
+from ce_rerank.batch.job import Job
+from ce_rerank.batch.parts import PartFolder, Report, open_unit
 from ce_rerank.batch.read import RowCandidates
-from ce_rerank.batch.run import Tally
-from ce_rerank.batch.units import FileJob, PartFolder, Report, Unit, find_files
+from ce_rerank.batch.units import Unit, find_files
+from ce_rerank.batch.units import cut as cut_files
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
 from ce_rerank.types import Candidates, Coverage
@@ -48,9 +51,9 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def cut(*paths: Path | str) -> tuple[FileJob, list[Unit]]:
-    job = FileJob([str(path) for path in paths], "unused")
-    return job, job.cut()
+def cut(*paths: Path | str) -> tuple[Job, list[Unit]]:
+    job = Job([str(path) for path in paths])
+    return job, cut_files(job, find_files(job.inputs))
 
 
 def shape(lists: list[Candidates]) -> list[Any]:
@@ -61,8 +64,8 @@ def whole(path: Path) -> list[Any]:
     return shape(list(RowCandidates([Source.from_path(path)], ReadOptions()).read(raise_at_once)))
 
 
-def in_units(job: FileJob, units: list[Unit]) -> list[Any]:
-    return [one for unit in units for one in shape(list(job.read(unit).read(raise_at_once)))]
+def in_units(job: Job, units: list[Unit]) -> list[Any]:
+    return [one for unit in units for one in shape(list(unit.open_rows(job).read(raise_at_once)))]
 
 
 @pytest.mark.parametrize("rows", [nested_rows(), flat_rows()], ids=["nested", "flat"])
@@ -87,7 +90,7 @@ def test_a_query_with_more_rows_than_a_unit_stays_whole(tmp_path: Path) -> None:
     rows = [{"query": "red", "text": f"text {place}"} for place in range(200)]
     path = write(tmp_path / "rows.jsonl", [*rows, {"query": "blue", "text": "text"}])
     job, units = cut(path)
-    assert [len(one) for one in (list(job.read(unit).read(raise_at_once)) for unit in units)] == [1, 1]
+    assert [len(one) for one in (list(unit.open_rows(job).read(raise_at_once)) for unit in units)] == [1, 1]
     assert in_units(job, units) == whole(path)
 
 
@@ -116,7 +119,7 @@ def test_places_in_messages_are_those_in_the_whole_file(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", rows)
     job, units = cut(path)
     with pytest.raises(InputError) as raised:
-        list(job.read(units[-1]).read(raise_at_once))
+        list(units[-1].open_rows(job).read(raise_at_once))
     assert units[-1].with_places(raised.value.message).startswith(f"{path}:40: ")
     table = tmp_path / "rows.parquet"
     pq.write_table(
@@ -124,7 +127,7 @@ def test_places_in_messages_are_those_in_the_whole_file(tmp_path: Path) -> None:
     )
     job, units = cut(table)
     with pytest.raises(InputError) as raised:
-        list(job.read(units[-1]).read(raise_at_once))
+        list(units[-1].open_rows(job).read(raise_at_once))
     assert units[-1].with_places(raised.value.message).startswith(f"{table}: row 30: ")
 
 
@@ -152,11 +155,12 @@ def test_files_that_cannot_be_read_are_bad_input(name: str, tmp_path: Path) -> N
         cut(tmp_path / name)
 
 
-def finish_one(folder: PartFolder, unit: Unit, queries: int = 1) -> None:
-    tally = Tally(queries, 1, Coverage(documents=2))
-    with folder.write_part(unit, "jsonl") as (part, end):
+def finish_one(folder: PartFolder, unit: Unit) -> Report:
+    report = Report(Tally(1, 1, Coverage(documents=2)), ["a model"], 32)
+    with folder.write_whole(f"part-{unit.place}.jsonl") as part:
         part.write(b"{}\n")
-        end(Report(tally, ["a model"], 32), b"bad\n")
+    folder.report(unit.place, report, [b"bad\n"])
+    return report
 
 
 def test_a_part_is_there_when_it_is_whole(tmp_path: Path) -> None:
@@ -165,17 +169,17 @@ def test_a_part_is_there_when_it_is_whole(tmp_path: Path) -> None:
     assert folder.begin(job, units, resume=False) is None
 
     def fail() -> None:
-        with folder.write_part(units[1], "jsonl") as (part, _):
+        with folder.write_whole(f"part-{units[1].place}.jsonl") as part:
             part.write(b"{}\n")
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
-    finish_one(folder, units[0])
-    assert folder.reports(units) == {
-        units[0].place: Report(Tally(1, 1, Coverage(documents=2)), ["a model"], 32)
-    }
-    assert (tmp_path / "out" / f"errors-{units[0].place}.jsonl").read_bytes() == b"bad\n"
+    report = finish_one(folder, units[0])
+    assert folder.reports() == {units[0].place: report}
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == [
+        "_unfinished", f"errors-{units[0].place}.jsonl", f"part-{units[0].place}.jsonl"
+    ]  # fmt: skip
 
 
 def test_a_folder_is_continued_by_the_same_job_alone(tmp_path: Path) -> None:
@@ -185,22 +189,30 @@ def test_a_folder_is_continued_by_the_same_job_alone(tmp_path: Path) -> None:
     finish_one(folder, units[0])
     with pytest.raises(UsageError, match="not empty"):
         folder.begin(job, units, resume=False)
-    other = FileJob(job.inputs, job.output, model={"precision": "fp32"})
-    with pytest.raises(UsageError, match="--precision"):
+    other = Job(job.inputs, model={"precision": "fp32"})
+    with pytest.raises(UsageError, match="--precision was not given, and is fp32"):
         folder.begin(other, units, resume=True)
-    with pytest.raises(UsageError, match="the input"):
+    with pytest.raises(UsageError, match="the input was"):
         folder.begin(job, units[1:], resume=True)
-    threads = FileJob(job.inputs, job.output, model={"threads": 2})
-    assert folder.begin(threads, units, resume=True) is None
+    assert folder.begin(Job(job.inputs, model={"threads": 2}), units, resume=True) is None
     folder.finish({"queries": 40, "bad_rows": 1})
     assert folder.begin(job, units, resume=True) == Report(Tally(40, 1))
 
 
-def test_the_attempts_at_a_unit_are_counted(tmp_path: Path) -> None:
-    job, units = cut(write(tmp_path / "rows.jsonl", nested_rows()))
+def test_candidates_are_written_once_and_read_as_they_were(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.write_text("1 Q0 b 1 2.5 x\n1 Q0 a 2 1 x\n2 Q0 no 1 1 x\n", encoding="utf-8")
+    queries = write(tmp_path / "q.jsonl", [{"_id": "1", "text": "red", "n": 1}, {"_id": 2, "text": "blue"}])
+    documents = [{"_id": "a", "title": "T", "text": "one"}, {"_id": "b", "text": "two", "n": 1.5}]
+    corpus = write(tmp_path / "corpus.jsonl", documents)
+    job = Job(run=str(run), queries=str(queries), corpus=[str(corpus)], skip_bad_rows=True)
     folder = PartFolder(str(tmp_path / "out"))
-    folder.begin(job, units, resume=False)
-    assert [folder.count_attempts(units[0]) for _ in range(3)] == [1, 2, 3]
-    assert folder.count_attempts(units[1]) == 1
-    folder.begin(job, units, resume=True)
-    assert folder.count_attempts(units[0]) == 1
+    folder.begin(job, [], resume=False)
+    (unit,) = folder.write_candidates(job)
+    errors: list[str] = []
+    as_read = list(job.open_reader().read(lambda error, text: errors.append(text)))
+    assert list(open_unit(job, unit).read(raise_at_once)) == as_read
+    assert folder.reports() == {"candidates": Report(Tally(bad_rows=1))}
+    assert json.loads((tmp_path / "out" / "errors-candidates.jsonl").read_text())["row"] == errors[0]
+    run.unlink()
+    assert folder.write_candidates(job) == [unit]

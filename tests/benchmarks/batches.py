@@ -26,7 +26,6 @@ from pathlib import Path
 from ce_rerank import RankOptions, Reranker
 from ce_rerank.batch.first_stage import CorpusCandidates
 from ce_rerank.batch.output import FileOutput
-from ce_rerank.batch.resume import UnfinishedFile
 from ce_rerank.batch.run import rank_batch
 from ce_rerank.cli.bench import sample_lists
 from ce_rerank.formats.documents import ReadOptions
@@ -130,7 +129,7 @@ def measure_speed(folder: Path, collection: Path, queries: int, rounds: int) -> 
 
     def candidates() -> CorpusCandidates:
         sources = [Source.from_path(collection / f"{name}.jsonl") for name in ("queries", "corpus")]
-        return CorpusCandidates(Source.from_path(run), sources[0], sources[1:], ReadOptions())
+        return CorpusCandidates(Source.from_path(run), sources[0], sources[1:], ReadOptions(), _OPTIONS)
 
     lists = list(candidates().read(raise_at_once))
     documents = sum(len(one.documents) for one in lists)
@@ -138,8 +137,8 @@ def measure_speed(folder: Path, collection: Path, queries: int, rounds: int) -> 
     for _ in range(rounds):
         ready = candidates()
         started = time.perf_counter()
-        with UnfinishedFile(folder / "out.jsonl") as file:
-            output = FileOutput(file, "jsonl", WriteOptions(), {}, [])
+        with FileOutput(folder / "out.jsonl") as output:
+            output.begin(WriteOptions(), {})
             rank_batch(reranker, ready, output, _OPTIONS)
         as_job = documents / (time.perf_counter() - started)
         started = time.perf_counter()

@@ -42,8 +42,9 @@ from ce_rerank import Reranker
 from ce_rerank.cli.bench import _SENTENCES
 from ce_rerank.cli.doctor import _DOCUMENTS, _GOLDEN, _QUERY
 from ce_rerank.engines.base import Engine, EngineOptions
-from ce_rerank.engines.packed import pack_engine
-from ce_rerank.engines.torch import load_torch_engine
+from ce_rerank.engines.model import load_model
+from ce_rerank.engines.packed import PackedModel
+from ce_rerank.engines.torch import TorchEngine
 from ce_rerank.models.checkpoint import Checkpoint
 
 Pairs = list[tuple[str, str]]
@@ -131,8 +132,8 @@ def make_pairs(count: int, tokens: int) -> Pairs:
 
 def load_engine(checkpoint: Checkpoint, device: str, precision: str, packed: bool) -> Engine:
     options = EngineOptions(engine="torch", device=device, precision=precision, max_length=512)  # type: ignore[arg-type]
-    engine = load_torch_engine(checkpoint, options)
-    return pack_engine(engine) if packed else engine
+    model = load_model(checkpoint, device=device, precision=precision, max_length=512)
+    return TorchEngine(model, checkpoint, options, PackedModel(model) if packed else None)
 
 
 def load_system(system: str, checkpoint: Checkpoint, device: str) -> tuple[Score, str]:

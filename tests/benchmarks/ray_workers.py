@@ -29,10 +29,10 @@ from ray_fakes import open_counting  # noqa: E402
 
 from ce_rerank import RankOptions, Reranker  # noqa: E402
 from ce_rerank.batch import units  # noqa: E402
+from ce_rerank.batch.job import Job  # noqa: E402
 from ce_rerank.batch.output import StreamOutput  # noqa: E402
 from ce_rerank.batch.read import RowCandidates  # noqa: E402
 from ce_rerank.batch.run import rank_batch  # noqa: E402
-from ce_rerank.batch.units import FileJob  # noqa: E402
 from ce_rerank.cli.bench import sample_lists  # noqa: E402
 from ce_rerank.formats.documents import ReadOptions  # noqa: E402
 from ce_rerank.formats.rows import WriteOptions  # noqa: E402
@@ -52,7 +52,7 @@ def main() -> None:
     memory.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.command == "memory" and given.child:
-        rank_files(FileJob([str(given.child)], f"{given.child}.out"), workers=1, open_reranker=open_counting)
+        rank_files(Job([str(given.child)]), f"{given.child}.out", workers=1, open_reranker=open_counting)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -80,9 +80,9 @@ def measure_speed(folder: Path, queries: int) -> None:
     print(f"one process of one thread: {one:.1f} documents/s")
     for workers in (1, 2):
         clock = _Clock()
-        job = FileJob([str(path)], str(folder / f"out-{workers}"), model={"threads": 1})
         rank_files(
-            job,
+            Job([str(path)], model={"threads": 1}),
+            str(folder / f"out-{workers}"),
             workers=workers,
             on_report=lambda report, share, clock=clock: clock.tick(report.tally.coverage.documents),
         )

@@ -178,7 +178,7 @@ class TestBadRows:
     ) -> None:
         arguments = ("-", "--on-error", "skip", "-o", "out")
         with monkeypatch.context() as patched:
-            patched.setattr("ce_rerank.batch.resume.finish_output", lambda *_: sys.exit(137))
+            patched.setattr("ce_rerank.batch.output.finish_output", lambda *_: sys.exit(137))
             assert run(*arguments, stdin=self.TEXT).exit_code == 137
         result = run(*arguments, "--resume", stdin=self.TEXT)
         assert (result.exit_code, result.stderr.count("1 row was left out")) == (5, 1)
@@ -276,7 +276,7 @@ def test_where_nobody_watches_a_line_now_and_then_says_how_far_it_is(
     monkeypatch.setattr("ce_rerank.cli.batch.SECONDS_BETWEEN_LINES", 0)
     write_nested(Path("hits.jsonl"), made_lists(9, 50))
     lines = run("hits.jsonl", "-o", "out", "-v").stderr.splitlines()[-2:]
-    shape = r"(\d) queries done, documents: (\d+)/[\d,]+ [\d,.]+/s \d:\d\d left"
+    shape = r"(\d) queries done, documents: (\d+)/[\d,]+ [\d,.]+/s [\d:]+ left"
     found = [re.fullmatch(shape, line) for line in lines]
     assert [match and match.groups() for match in found] == [("3", "150"), ("9", "450")]
 

@@ -88,12 +88,10 @@ def test_says_what_is_here_and_how_to_pull_what_is_missing(shell: Shell) -> None
     assert code == 4
     assert (findings["hub"]["status"], findings["hub"]["text"]) == ("green", f"{hub.url} answers.")
     assert findings["self-test"]["remedy"] == f"ce-rerank models pull {DEFAULT}"
-    versions = findings["versions"]["facts"]["versions"]
-    assert {"ce-rerank", "python", "torch", "transformers", "openvino"} <= versions.keys()
-    assert findings["cpu"]["facts"]["cores"] >= 1
-    assert findings["torch"]["facts"]["devices"][-1] == "cpu"
-    assert "FP32" in findings["openvino"]["facts"]["capabilities"]
-    assert findings["hub's cache"]["facts"]["folder"] == str(shell.hub_cache)
+    assert all(f"{name} " in findings["versions"]["text"] for name in ("ce-rerank", "torch", "openvino"))
+    assert findings["torch"]["text"].endswith("; on cpu")
+    assert "; on cpu in fp32" in findings["openvino"]["text"]
+    assert f" in {shell.hub_cache};" in findings["hub's cache"]["text"]
     assert findings["model"]["text"] == f"{DEFAULT}, as it is in the cache, has no model.safetensors."
 
 
@@ -159,16 +157,14 @@ def test_the_quota_of_a_container_is_said(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_hub_that_must_not_be_asked_is_not() -> None:
-    finding = find_hub(offline=True)
-    assert finding.text.endswith(" is not asked: --offline forbids it.")
-    assert finding.facts["reachable"] is None
+    assert find_hub(offline=True).text.endswith(" is not asked: --offline forbids it.")
 
 
 @pytest.mark.parametrize(
     ("changed", "status", "text"),
     [
         ({}, "green", "; order and golden scores are right."),
-        ({"order": [2, 0, 1]}, "red", "the document that answers the query does not come first."),
+        ({"scores": [-1.0, -11.26, 5.15]}, "red", "the document that answers the query does not come first."),
         ({"scores": [5.9, -11.26, -10.69]}, "red", "it gives 5.9000 where the model says 5.1584."),
         ({"scores": [float("nan"), -11.26, -10.69]}, "red", "it gives scores that are no numbers."),
         ({"model": "me/other"}, "green", "; the order is right."),
@@ -179,10 +175,10 @@ def test_wrong_scores_are_seen(
 ) -> None:
     answer = {
         "model": OFFLINE, "description": "it", "precision": "bf16", "elapsed_seconds": 0.4,
-        "order": [0, 2, 1], "scores": [5.15, -11.26, -10.69], **changed,
+        "scores": [5.15, -11.26, -10.69], **changed,
     }  # fmt: skip
     monkeypatch.setattr("ce_rerank.cli.doctor.run_part", lambda *arguments: answer)
-    finding = try_ranking({}, Finding("model", "green", ""))
+    finding = try_ranking({}, Finding("green", ""))
     assert finding.status == status
     assert finding.text.endswith(text)
 

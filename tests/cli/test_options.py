@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from ce_rerank.cli.app import app
 from ce_rerank.cli.commands import COMMANDS
 from ce_rerank.cli.options import ModelOptions
+from ce_rerank.errors import UsageError
 
 
 def parameters_of(*names: str) -> dict[str, Any]:
@@ -40,24 +41,29 @@ def test_a_value_comes_from_the_environment_unless_it_is_given(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("value", "outcome"),
     [
-        (
-            ["batch", "x", "--to", "xml"],
-            "Invalid value for '--to': 'xml' is not one of 'jsonl', 'rows', 'csv', 'tsv', 'trec', 'parquet'.",
-        ),
-        (
-            ["q", "a", "--pool", "sum"],
-            "Invalid value for '--pool': 'sum' is not one of 'max', 'mean-top3', 'first'.",
-        ),
+        ("1", "It is True."), ("True", "It is True."), ("0", "It is False."), ("no", "It is False."),
+        ("", "It is False."), ("2", "'2' is neither true nor false."),
     ],
-    ids=lambda case: case[-1] if isinstance(case, list) else "",
-)
-def test_a_value_that_is_no_choice_is_told_with_the_choices_and_no_more(
-    arguments: list[str], message: str
+)  # fmt: skip
+def test_a_switch_in_the_environment_may_be_on_or_off(
+    monkeypatch: pytest.MonkeyPatch, value: str, outcome: str
 ) -> None:
-    result = CliRunner().invoke(app, arguments)
-    assert result.stderr.splitlines()[0] == f"error: {message}"
+    def refuse(**arguments: Any) -> None:
+        raise UsageError(f"It is {arguments['trust_remote_code']}.")
+
+    monkeypatch.setattr("ce_rerank.reranker.Reranker", refuse)
+    monkeypatch.setenv("CE_RERANK_TRUST_REMOTE_CODE", value)
+    result = CliRunner().invoke(app, ["q", "a"])
+    assert (result.exit_code, outcome in result.stderr) == (2, True)
+
+
+def test_a_value_that_is_no_choice_is_told_with_the_choices_and_no_more() -> None:
+    result = CliRunner().invoke(app, ["q", "a", "--pool", "sum"])
+    assert result.stderr.splitlines()[0] == (
+        "error: Invalid value for '--pool': 'sum' is not one of 'max', 'mean-top3', 'first'."
+    )
     assert (result.stdout, result.exit_code) == ("", 2)
 
 

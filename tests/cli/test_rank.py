@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from collections.abc import Callable
@@ -54,20 +53,8 @@ def test_documents_as_arguments_come_out_as_jsonl_best_first(run: Run) -> None:
     assert run("rank", "red", "one", "nine", "two").stdout == result.stdout
 
 
-def test_a_query_that_is_a_commands_name_goes_through_an_option(run: Run) -> None:
-    assert [row["text"] for row in rows(run("-q", "bench", "one", "two"))] == ["two", "one"]
-
-
-def test_the_query_may_lie_in_a_file(run: Run) -> None:
-    Path("query.txt").write_text("red\n", encoding="utf-8")
-    assert len(rows(run("--query-file", "query.txt", "one", "two"))) == 2
-
-
-def test_stdin_is_read_when_nothing_else_is_given(run: Run) -> None:
-    assert [row["text"] for row in rows(run("red", stdin="one\n\ntwo\r\n"))] == ["two", "one"]
-
-
 def test_arguments_come_before_files_and_files_in_their_order(run: Run) -> None:
+    assert [row["text"] for row in rows(run("red", stdin="one\n\ntwo\r\n"))] == ["two", "one"]
     Path("b.txt").write_text("two\n", encoding="utf-8")
     Path("a.jsonl").write_text('{"text": "three"}\n', encoding="utf-8")
     result = run("red", "one", "-f", "b.txt", "-f", "-", "-f", "a.jsonl", stdin="four\n")
@@ -82,11 +69,6 @@ def test_every_field_of_the_input_comes_through(run: Run) -> None:
     )
 
 
-def test_compressed_files_are_read(run: Run) -> None:
-    Path("hits.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one"}\n'))
-    assert rows(run("red", "-f", "hits.jsonl.gz"))[0]["text"] == "one"
-
-
 def test_whole_files_are_documents_by_their_path(run: Run) -> None:
     Path("a.md").write_text("one\ntwo\n", encoding="utf-8")
     Path("b.md").write_text("nine\n", encoding="utf-8")
@@ -94,15 +76,11 @@ def test_whole_files_are_documents_by_their_path(run: Run) -> None:
     assert [(row["id"], row["text"]) for row in found] == [("b.md", "nine\n"), ("a.md", "one\ntwo\n")]
 
 
-def test_top_k_and_min_score_select(run: Run) -> None:
+def test_top_k_and_min_score_select_on_any_scale(run: Run) -> None:
+    assert rows(run("red", "zero", "--scores", "sigmoid"))[0]["score"] == 0.5
     documents = ["one", "two", "three", "four"]
     assert [row["text"] for row in rows(run("red", *documents, "-k", "2"))] == ["four", "three"]
     assert [row["text"] for row in rows(run("red", *documents, "--min-score", "1.5"))] == ["four", "three"]
-
-
-def test_scores_may_be_asked_for_on_another_scale(run: Run) -> None:
-    assert rows(run("red", "zero", "--scores", "sigmoid"))[0]["score"] == 0.5
-    assert rows(run("red", "nine", "--scores", "logit"))[0]["score"] == 9.0
 
 
 def test_details_and_no_text(run: Run) -> None:
@@ -111,21 +89,6 @@ def test_details_and_no_text(run: Run) -> None:
         "index": 0, "score": 1.5, "id": 1, "rank": 1, "tokens": 6, "truncated": False,
         "model": "counting, counting fp32 on cpu", "lang": "en",
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("format", "expected"),
-    [
-        (
-            "json",
-            '[\n{"index": 1, "score": 1.0, "text": "two"},\n{"index": 0, "score": 0.5, "text": "one"}\n]\n',
-        ),
-        ("tsv", "index\tscore\ttext\n1\t1.0\ttwo\n0\t0.5\tone\n"),
-        ("text", "two\none\n"),
-    ],
-)
-def test_other_formats(run: Run, format: str, expected: str) -> None:
-    assert run("red", "one", "two", "--to", format).stdout == expected
 
 
 def test_a_trec_run_is_of_documents_with_ids(run: Run) -> None:
@@ -178,8 +141,10 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(
     assert message in result.stderr
 
 
-def test_behind_a_query_option_any_word_is_a_document(run: Run) -> None:
-    assert [row["text"] for row in rows(run("-q", "red", "-k", "2", "batch", "one"))] == ["one", "batch"]
+def test_the_query_may_come_from_an_option_or_a_file(run: Run) -> None:
+    Path("query.txt").write_text("bench\n", encoding="utf-8")
+    for source in (("-q", "bench"), ("--query-file", "query.txt")):
+        assert [row["text"] for row in rows(run(*source, "-k", "2", "batch", "one"))] == ["one", "batch"]
 
 
 def test_blank_documents_are_said_once_and_have_no_score(run: Run) -> None:
@@ -197,19 +162,6 @@ def test_cut_documents_are_said_on_stderr_unless_quiet(run: Run) -> None:
     assert run("red", text, "two", "--quiet").stderr == ""
 
 
-def test_long_error_stops(run: Run) -> None:
-    result = run("red", "one " * 40, "--long", "error")
-    assert (result.stdout, result.exit_code) == ("", 3)
-    assert "document 0 is longer than the model's 32 tokens" in result.stderr
-
-
-def test_output_can_be_piped_in_again(run: Run) -> None:
-    once = run("red", "one", "two").stdout
-    twice = rows(run("red", stdin=once))
-    assert [(row["index"], row["text"]) for row in twice] == [(0, "two"), (1, "one")]
-    assert twice[1]["input"] == {"index": 0}
-
-
 @pytest.mark.parametrize(("content", "format", "written"), [("", "jsonl", ""), ("[]", "json", "[]\n")])
 def test_a_source_without_documents_is_warned_of_and_nothing_is_ranked(
     run: Run, counting_engine: CountingEngine, content: str, format: str, written: str
@@ -223,7 +175,7 @@ def test_where_min_score_leaves_nothing_the_best_score_is_said(run: Run) -> None
     result = run("red", "one", "two", "--min-score", "9", "--scores", "logit")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == (
-        "warning: None of 2 documents has a score from 9 up; the best has 2 (--scores logit).\n"
+        "warning: None of 2 documents scores 9 or more; the best scores 2 (--scores logit).\n"
     )
 
 
@@ -237,7 +189,7 @@ def test_a_pipe_with_data_that_nobody_reads_is_warned_of_and_left_alone(
         monkeypatch.setattr("sys.stdin", pipe)
         assert app(["what", "one"], standalone_mode=False) == 0
         assert capsys.readouterr().err == (
-            "warning: stdin has data, and the documents are named otherwise. Give -f - to rank it too.\n"
+            "warning: stdin has data that is not read. Give -f - to rank it too.\n"
         )
         os.close(writer)
         assert app(["what", "one", "-f", "-"], standalone_mode=False) == 0
@@ -256,7 +208,7 @@ def test_a_dash_as_output_is_stdout(run: Run) -> None:
 def test_a_query_that_is_nearly_a_command_is_ranked_by_and_warned_of(run: Run, query: str) -> None:
     result = run(query, "one")
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
-    assert result.stderr.startswith(f"warning: {query} is ranked by as a query; the command is called ")
+    assert result.stderr.startswith(f"warning: {query} is taken for a query; the command is called ")
     assert run("-q", query, "one").stderr == ""
 
 
@@ -265,33 +217,17 @@ def test_arguments_that_are_names_of_files_are_ranked_as_texts_and_warned_of(run
         Path(name).write_text("one\n", encoding="utf-8")
     result = run("red", "-f", *("a.txt", "b.txt", "c.txt"))
     assert sorted(row["text"] for row in rows(result)) == ["b.txt", "c.txt", "one"]
-    assert result.stderr.splitlines()[0] == (
-        "warning: b.txt is ranked as a text, and is also the name of a file (and so are 1 others). "
-        "Give -f before each file to read it."
-    )
+    warning = "warning: b.txt is a file, and its name is ranked as a text. Give -f before each file."
+    assert warning in result.stderr.splitlines()
     assert "The query is a.txt" in run("a.txt", "b.txt", "--whole-files").stderr
 
 
-def test_documents_may_look_like_options_after_two_dashes(run: Run) -> None:
-    assert rows(run("red", "--", "--one", "-k"))[0]["text"] == "--one"
-
-
-def test_samples_rank_the_same_in_every_format(run: Run, samples: Path) -> None:
-    def ranked(name: str) -> list[Any]:
-        return [(row["score"], row["text"]) for row in rows(run("red", "-f", str(samples / name)))]
-
-    reference = ranked("notes.jsonl")
-    assert len(reference) == 36
-    for name in ("notes.jsonl.gz", "notes.csv", "notes.tsv", "notes.txt"):
-        assert ranked(name) == reference, name
-
-
 def test_an_unforeseen_error_is_called_ours(run: Run, counting_engine: CountingEngine) -> None:
-    counting_engine.batch_tokens = 0
+    counting_engine.infer = lambda batches: 1 // 0  # type: ignore[assignment,return-value]
     result = run("red", "one")
     assert result.exit_code == 1
     assert result.stderr == (
-        "error: ValueError: batch_tokens is 0; it must be at least 1\n"
+        "error: ZeroDivisionError: integer division or modulo by zero\n"
         "       This is a fault of ce-rerank. Run it again with --debug, and report what it prints.\n"
     )
     assert "Traceback (most recent call last)" in run("red", "one", "--debug").stderr
@@ -321,20 +257,6 @@ def test_rows_that_cannot_be_read_are_left_out_as_asked(run: Run) -> None:
     assert result.exit_code == 5
     assert "1 rows were left out (the first: stdin:3: 3 fields, not 2" in " ".join(result.stderr.split())
     assert run("red", stdin=CSV).exit_code == 3
-
-
-def test_tables_without_a_header_are_read_by_named_columns(run: Run) -> None:
-    Path("top1000").write_text('1\t7\tred\t"two\n1\t8\tred\tone, nine\n', encoding="utf-8")
-    found = rows(run("red", "-f", "top1000", "--columns", "qid,pid,query,passage"))
-    assert [(row["id"], row["passage"], row["query"]) for row in found] == [
-        ("8", "one, nine", "red"), ("7", '"two', "red"),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("delimiter", "between"), [("\\t", "\t"), ("/", "/")])
-def test_the_delimiter_can_be_named(run: Run, delimiter: str, between: str) -> None:
-    found = rows(run("red", "--delimiter", delimiter, stdin=f"key{between}text\n1{between}two\n"))
-    assert [(row["key"], row["text"]) for row in found] == [("1", "two")]
 
 
 @pytest.mark.parametrize("end", ["\n", "\0"])
@@ -397,18 +319,17 @@ def test_a_folder_of_whole_files_is_walked(run: Run) -> None:
         ("-", "id,text\n1,one\n2,two\n", [], [("2", "two"), ("1", "one")]),
         ("-", "id,words\n1,one\n2,two\n", ["--text-field", "words"], [("2", "two"), ("1", "one")]),
         ("h.tsv", 'id\ttext\n1\t"one\n2\ttwo"\n', [], [("2", 'two"'), ("1", '"one')]),
+        ("-", "id\ttext\n1\tone\n", ["--delimiter", "\\t"], [("1", "one")]),
         ("h.csv", "1,one\n2,two\n", ["--columns", "id,text"], [("2", "two"), ("1", "one")]),
         # jq's lines for whole answers give rows like these.
         ("-", '{"id": 7, "entity": {"text": "one"}}', ["--text-field", "entity.text"], [(7, "one")]),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_input_is_ranked_as_people_have_it(
-    run: Run, name: str, data: str, options: list[str], ranking: list[tuple[Any, str]], encoding: str
+    run: Run, name: str, data: str, options: list[str], ranking: list[tuple[Any, str]]
 ) -> None:
-    content = data.encode(encoding)
     if name != "-":
-        Path(name).write_bytes(content)
-    result = run("red", "-f", name, *options, stdin=content if name == "-" else b"")
+        Path(name).write_bytes(data.encode("utf-16"))
+    result = run("red", "-f", name, *options, stdin=data if name == "-" else b"")
     own = [row["id"] if isinstance(row.get("id"), str | int) else None for row in rows(result)]
     assert list(zip(own, [row["text"] for row in rows(result)], strict=True)) == ranking

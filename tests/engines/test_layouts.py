@@ -103,7 +103,7 @@ def alone(checkpoint: Checkpoint, prompt: str | None = None) -> np.ndarray:
 def test_the_tokens_are_those_of_sentence_transformers(
     layout: str, checkpoints: Callable[[str], Checkpoint]
 ) -> None:
-    tokenizer = load(checkpoints(layout), "torch")._engine.tokenizer
+    tokenizer = load(checkpoints(layout), "torch").model.engine.tokenizer
     model = CrossEncoder(str(checkpoints(layout).folder), device="cpu")
     prompt = model._resolve_prompt(None, None)
     rows = tokenizer.encode(PAIRS)

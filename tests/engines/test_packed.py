@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -16,9 +17,10 @@ from engines.families import make_checkpoint, make_layout
 from ce_rerank import UnavailableError
 from ce_rerank.engines import load_engine, packed
 from ce_rerank.engines.base import Engine, EngineOptions
-from ce_rerank.engines.batching import Float32s, PairTokens
+from ce_rerank.engines.batching import Float32s, PairTokens, TokenBatch
+from ce_rerank.engines.model import Model, load_model
 from ce_rerank.engines.network import Network
-from ce_rerank.engines.packed import PackedEngine, attend, pack_engine, pack_rows
+from ce_rerank.engines.packed import CannotPackError, PackedModel, attend, pack_rows
 from ce_rerank.engines.torch import TorchEngine, load_torch_engine
 from ce_rerank.models.checkpoint import Checkpoint
 from ce_rerank.types import Pair
@@ -37,12 +39,9 @@ def make(kind: str, folder: Path) -> Checkpoint:
     return make_layout(kind, folder) if kind in ("qwen3", "gemma") else make_checkpoint(kind, folder)
 
 
-def pack(padded: TorchEngine) -> PackedEngine:
+def pack(padded: TorchEngine, checkpoint: Checkpoint) -> TorchEngine:
     """Pack the model of a padded engine, which is of no use afterwards."""
-    engine = pack_engine(padded)
-    assert isinstance(engine, PackedEngine)
-    assert engine.info.packed
-    return engine
+    return TorchEngine(padded.model, checkpoint, OPTIONS, PackedModel(padded.model))
 
 
 def rows_of(engine: Engine) -> Sequence[PairTokens]:
@@ -55,15 +54,21 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def loaded(bert: Checkpoint) -> PackedEngine:
-    return pack(load_torch_engine(bert, OPTIONS))
+def loaded(bert: Checkpoint) -> tuple[TorchEngine, TorchEngine]:
+    padded = load_torch_engine(bert, OPTIONS)
+    return padded, pack(load_torch_engine(bert, OPTIONS), bert)
 
 
-@pytest.fixture
-def engine(loaded: PackedEngine, monkeypatch: pytest.MonkeyPatch) -> PackedEngine:
-    """A packed BERT, as it was loaded."""
-    monkeypatch.setattr(loaded, "_limit", None)
-    return loaded
+@pytest.fixture(params=["padded", "packed"])
+def engine(
+    request: pytest.FixtureRequest,
+    loaded: tuple[TorchEngine, TorchEngine],
+    monkeypatch: pytest.MonkeyPatch,
+) -> TorchEngine:
+    """A BERT, as it was loaded."""
+    engine = loaded[request.param == "packed"]
+    monkeypatch.setattr(engine, "_limit", None)
+    return engine
 
 
 @pytest.mark.parametrize(
@@ -71,10 +76,11 @@ def engine(loaded: PackedEngine, monkeypatch: pytest.MonkeyPatch) -> PackedEngin
     ["bert", "distilbert", "electra", "gemma", "modernbert", "qwen3", "xlm-roberta"],
 )
 def test_packed_scores_are_the_padded_ones_whatever_lies_beside(kind: str, tmp_path: Path) -> None:
-    padded = load_torch_engine(make(kind, tmp_path), OPTIONS)
+    checkpoint = make(kind, tmp_path)
+    padded = load_torch_engine(checkpoint, OPTIONS)
     rows = rows_of(padded)
     expected = padded.score_rows(rows)
-    engine = pack(padded)
+    engine = pack(padded, checkpoint)
     assert np.ptp(expected) > 1e-2
     np.testing.assert_allclose(engine.score_rows(rows), expected, atol=1e-4)
     np.testing.assert_allclose(engine.score_rows(rows, batch_tokens=1), expected, atol=1e-4)
@@ -90,7 +96,7 @@ def test_every_pooling_reads_its_own_tokens(
     padded.model.network.pooling = pooling
     rows = rows_of(padded)
     expected = padded.score_rows(rows)
-    np.testing.assert_allclose(pack(padded).score_rows(rows), expected, atol=1e-4)
+    np.testing.assert_allclose(pack(padded, bert).score_rows(rows), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -101,48 +107,43 @@ def test_every_pooling_reads_its_own_tokens(
         ("mpnet", "its attention is of a kind of its own"),
     ],
 )
-def test_a_model_that_cannot_be_packed_is_padded_and_that_is_logged(
-    kind: str, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_model_that_cannot_be_packed_stays_as_it_was(kind: str, reason: str, tmp_path: Path) -> None:
     padded = load_torch_engine(make(kind, tmp_path), OPTIONS)
     rows = rows_of(padded)
     before = padded.score_rows(rows)
-    with caplog.at_level(logging.INFO, "ce_rerank"):
-        assert pack_engine(padded) is padded
-    assert f"is run padded, not packed: {reason}." in caplog.text
+    with pytest.raises(CannotPackError, match=reason):
+        PackedModel(padded.model)
     assert padded.score_rows(rows).tobytes() == before.tobytes()
-    assert not padded.info.packed
 
 
-def test_a_model_that_packing_would_score_differently_is_padded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_model_that_packing_would_score_differently_is_not_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     padded = load_torch_engine(make("modernbert", tmp_path), OPTIONS)
-    kernel, takes = packed._find_kernel(False)
+    kernel = packed._find_kernel(False)
 
     def without_window(*tensors: torch.Tensor, **options: Any) -> torch.Tensor:
         return kernel(*tensors, **{**options, "window_size": (-1, -1)})
 
-    monkeypatch.setattr(packed, "_find_kernel", lambda on_cuda: (without_window, takes))
-    with caplog.at_level(logging.INFO, "ce_rerank"):
-        assert pack_engine(padded) is padded
-    assert "a pair's logit would be" in caplog.text
+    monkeypatch.setattr(packed, "_find_kernel", lambda on_cuda: without_window)
+    with pytest.raises(CannotPackError, match="a pair's logit would be"):
+        PackedModel(padded.model)
 
 
 def test_out_of_memory_halves_the_batches_and_loses_nothing(
-    engine: PackedEngine, monkeypatch: pytest.MonkeyPatch
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = rows_of(engine) * 3
     expected, tried, done = engine.score_rows(rows), [], []
-    score = engine._score
+    score = engine._start
 
     def score_few(some: Sequence[PairTokens]) -> torch.Tensor:
-        tried.append(sum(map(len, some)))
+        tried.append(sum(map(len, some)) if engine.info.packed else len(some) * max(map(len, some)))
         if tried[-1] > 200:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return score(some)
 
-    monkeypatch.setattr(engine, "_score", score_few)
+    monkeypatch.setattr(engine, "_start", score_few)
     np.testing.assert_allclose(engine.score_rows(rows, on_progress=done.append), expected, atol=1e-5)
     assert tried[0] > 200
     assert sum(done) == len(rows)
@@ -152,35 +153,35 @@ def test_out_of_memory_halves_the_batches_and_loses_nothing(
 
 
 def test_a_pair_that_does_not_fit_alone_is_an_error_that_says_its_length(
-    engine: PackedEngine, monkeypatch: pytest.MonkeyPatch
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
     def fail(some: Sequence[PairTokens]) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(engine, "_score", fail)
+    monkeypatch.setattr(engine, "_start", fail)
     with pytest.raises(UnavailableError, match="out of memory on one pair of 96 tokens"):
         engine.score_rows(rows_of(engine))
 
 
 def test_other_errors_are_not_taken_for_want_of_memory(
-    engine: PackedEngine, monkeypatch: pytest.MonkeyPatch
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
     def fail(some: Sequence[PairTokens]) -> torch.Tensor:
         raise RuntimeError("device-side assert triggered")
 
-    monkeypatch.setattr(engine, "_score", fail)
+    monkeypatch.setattr(engine, "_start", fail)
     with pytest.raises(RuntimeError, match="device-side assert"):
         engine.score_rows(rows_of(engine))
 
 
-def test_no_rows_have_no_logits(engine: PackedEngine) -> None:
+def test_no_rows_have_no_logits(engine: TorchEngine) -> None:
     assert engine.score_rows([]).shape == (0,)
 
 
 def test_rows_lie_end_to_end_with_positions_of_their_own() -> None:
-    rows = [PairTokens([5, 6, 7], [0, 0, 1], False, 0), PairTokens([8, 9], [0, 1], False, 0)]
+    rows = [PairTokens([5, 6, 7], bytes([0, 0, 1]), False, 0), PairTokens([8, 9], bytes([0, 1]), False, 0)]
     pack = pack_rows(rows, first_position=2)
     assert pack.input_ids.tolist() == [5, 6, 7, 8, 9]
     assert pack.position_ids.tolist() == [2, 3, 4, 2, 3]
@@ -189,62 +190,70 @@ def test_rows_lie_end_to_end_with_positions_of_their_own() -> None:
     assert (pack.borders.tolist(), pack.longest) == ([0, 3, 5], 3)
 
 
-NEWEST = frozenset({"scale", "window_size", "enable_gqa", "num_splits"})
-
-
 @pytest.mark.parametrize(
-    ("takes", "causal", "window", "expected"),
-    [
-        (NEWEST, False, None, {"window_size": (-1, -1)}),
-        (NEWEST, True, None, {"window_size": (-1, 0)}),
-        (NEWEST, False, 65, {"window_size": (64, 64)}),
-        (NEWEST, True, 65, {"window_size": (64, 0)}),
-        (frozenset({"is_causal"}), True, None, {"is_causal": True}),
-    ],
+    ("causal", "window", "expected"),
+    [(False, None, (-1, -1)), (True, None, (-1, 0)), (False, 65, (64, 64)), (True, 65, (64, 0))],
 )
-def test_the_kernel_is_given_what_its_version_takes(
-    takes: frozenset[str],
-    causal: bool,
-    window: int | None,
-    expected: dict[str, object],
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_kernel_is_given_scale_window_and_groups(
+    causal: bool, window: int | None, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, object] = {}
 
     def kernel(query: torch.Tensor, key: torch.Tensor, *others: object, **options: object) -> torch.Tensor:
-        given.update(options, shapes=(query.shape, key.shape), largest=query.max().item())
+        given.update(options, shapes=(query.shape, key.shape))
         return query
 
-    monkeypatch.setattr(packed, "_find_kernel", lambda on_cuda: (kernel, takes))
+    monkeypatch.setattr(packed, "_find_kernel", lambda on_cuda: kernel)
     query, key = torch.ones(1, 4, 7, 16), torch.ones(1, 2, 7, 16)
-    borders = torch.tensor([0, 3, 7], dtype=torch.int32)
-    module = SimpleNamespace(is_causal=causal)
     result, _ = attend(
-        module, query, key, key, None,
-        cu_seq_lens_q=borders, max_length_q=4, scaling=0.5, sliding_window=window,
+        SimpleNamespace(is_causal=causal), query, key, key, None,
+        cu_seq_lens_q=torch.tensor([0, 3, 7], dtype=torch.int32), max_length_q=4, scaling=0.5,
+        sliding_window=window,
     )  # type: ignore[arg-type]  # fmt: skip
     assert result.shape == (1, 7, 4, 16)
-    if takes == NEWEST:
-        expected = {**expected, "scale": 0.5, "num_splits": 1, "enable_gqa": True}
-        assert given.pop("shapes") == ((7, 4, 16), (7, 2, 16))
-        assert given.pop("largest") == 1
-    else:
-        assert given.pop("shapes") == ((7, 4, 16), (7, 4, 16))
-        assert given.pop("largest") == 2, "of a scale that the kernel does not take, the query makes up"
-    assert given == expected
+    assert given == {
+        "shapes": ((7, 4, 16), (7, 2, 16)), "scale": 0.5, "window_size": expected, "enable_gqa": True,
+        "num_splits": 1,
+    }  # fmt: skip
 
 
 def test_on_cuda_a_16_bit_model_is_packed_and_a_float32_one_is_padded(
     bert: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load_on_cpu(checkpoint: Checkpoint, options: EngineOptions) -> object:
-        return load_torch_engine(checkpoint, EngineOptions(device="cpu", precision=options.precision))
+    def load_on_cpu(checkpoint: Checkpoint, **options: Any) -> Model:
+        return load_model(checkpoint, **{**options, "device": "cpu"})
 
     monkeypatch.setattr("ce_rerank.engines.find_device", lambda device: device)
-    monkeypatch.setattr("ce_rerank.engines.torch.load_torch_engine", load_on_cpu)
+    monkeypatch.setattr("ce_rerank.engines.torch.load_model", load_on_cpu)
     ran: dict[str, Float32s] = {}
     for precision in ("bf16", "fp32"):
         engine = load_engine(bert, EngineOptions(device="cuda", precision=precision))  # type: ignore[arg-type]
         assert engine.info.packed == (precision == "bf16")
         ran[precision] = engine.score_rows(rows_of(engine))
     np.testing.assert_allclose(ran["bf16"], ran["fp32"], atol=0.15)
+
+
+def test_on_mps_threads_take_turns_and_batches_have_few_shapes(
+    bert: Checkpoint, loaded: tuple[TorchEngine, TorchEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TorchEngine(loaded[0].model, bert, replace(OPTIONS, device="mps"))
+    rows = rows_of(engine) * 5
+    expected = loaded[0].score_rows(rows)
+    score, shapes, running, most = engine.model.score, set(), [], []
+
+    def watch(batch: TokenBatch) -> torch.Tensor:
+        running.append(1)
+        most.append(len(running))
+        shapes.add(batch.input_ids.shape)
+        try:
+            return score(batch)
+        finally:
+            running.pop()
+
+    monkeypatch.setattr(engine.model, "score", watch)
+    with ThreadPoolExecutor(4) as pool:
+        for logits in pool.map(lambda budget: engine.score_rows(rows, budget), (100, 300, 700, 900) * 2):
+            np.testing.assert_allclose(logits, expected, atol=1e-4)
+    assert max(most) == 1
+    assert {width for _, width in shapes} <= {32, 64, 96}
+    assert {count for count, _ in shapes} <= {1, 2, 4, 8, 16, 32}

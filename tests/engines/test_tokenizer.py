@@ -69,7 +69,6 @@ def test_no_more_of_a_document_in_a_template_is_tokenized_than_could_matter() ->
 def test_an_instruction_is_put_in_its_place() -> None:
     layout = Layout(f"task: {INSTRUCTION} query: ", " document: ", f" ({INSTRUCTION})")
     assert layout.with_instruction("cook").fill("q", "d") == "task: cook query: q document: d (cook)"
-    assert Layout(before="task: ").fill("q", "d") == ("task: q", "d")
 
 
 def test_a_document_of_unknown_tokens_alone_is_told_apart() -> None:

@@ -38,7 +38,7 @@ def encode_whole(kind: str, max_length: int, query: str, document: str) -> PairT
     ]
     return PairTokens(
         encoding.ids,
-        encoding.type_ids,
+        bytes(encoding.type_ids),
         truncated,
         read_to(encoding) if truncated else len(document),
         unknown=bool(of_document) and set(of_document) <= {"[UNK]", "<unk>"},
@@ -90,11 +90,14 @@ class _CountedTokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self.encode = tokenizer.encode
         self.characters = 0
 
-    def encode_batch(self, pairs: list[tuple[str, str]], **options: bool) -> list[Encoding]:
-        self.characters += sum(len(document) for _, document in pairs)
-        return self._tokenizer.encode_batch(pairs, **options)
+    def encode_batch(self, documents: list[str], **options: bool) -> list[Encoding]:
+        self.characters += sum(map(len, documents))
+        return self._tokenizer.encode_batch(documents, **options)
+
+    encode_batch_fast = encode_batch
 
 
 def characters_tokenized(monkeypatch: pytest.MonkeyPatch, encoder: PairTokenizer, document: str) -> int:
@@ -106,32 +109,19 @@ def characters_tokenized(monkeypatch: pytest.MonkeyPatch, encoder: PairTokenizer
     return counted.characters
 
 
-# Not "unsplit" English: its vocabulary of a few sentences has pieces that reach from word to word.
-@pytest.mark.parametrize(
-    ("kind", "language"),
-    [(kind, "english") for kind in KINDS if kind != "unsplit"] + [(kind, "chinese") for kind in KINDS],
-)
-def test_no_more_of_a_document_is_tokenized_than_could_matter(
-    monkeypatch: pytest.MonkeyPatch, kind: str, language: str
-) -> None:
-    unit = LONG_TEXTS[language]
-    document = unit * (10_000_000 // len(unit))
-    assert characters_tokenized(monkeypatch, ENCODERS[kind, 24], document) < 5000
-
-
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("unit", ["- | ", "🙂 👍🏽 ", "ACGT+"])
-def test_text_that_is_nowhere_safe_to_cut_is_not_tokenized_whole(
+@pytest.mark.parametrize("unit", [*LONG_TEXTS.values(), "- | ", "🙂 👍🏽 ", "ACGT+"])
+def test_no_more_of_a_document_is_tokenized_than_could_matter(
     monkeypatch: pytest.MonkeyPatch, kind: str, unit: str
 ) -> None:
-    document = unit * (500_000 // len(unit))
-    assert characters_tokenized(monkeypatch, ENCODERS[kind, 24], document) < 100_000
+    document = unit * (2_000_000 // len(unit))
+    assert characters_tokenized(monkeypatch, ENCODERS[kind, 24], document) < 20_000
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("unit", ["- | ", "🙂 👍🏽 ", "🙂", "ภาษาไทยไม่มีช่องว่าง", "ACGT+", "the"])
-def test_a_cut_at_no_safe_place_is_far_behind_what_is_read(kind: str, unit: str) -> None:
-    document = unit * (200_000 // len(unit))
+def test_a_cut_is_far_behind_what_is_read(kind: str, unit: str) -> None:
+    document = unit * (20_000 // len(unit))
     (row,) = ENCODERS[kind, 24].encode([("the", document)])
     assert row == encode_whole(kind, 24, "the", document)
 

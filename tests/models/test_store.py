@@ -11,20 +11,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from local_hub import CROSS_ENCODER_FILES, Resolver, put_in_cache
+from local_hub import CROSS_ENCODER_FILES, Resolver
 from marks import posix_only
 from waiting import wait_until
 
 from ce_rerank.errors import UnavailableError, UsageError
 from ce_rerank.models import offline
-from ce_rerank.models.catalog import DEFAULT_NAME, OFFLINE_NAME, read_catalog
+from ce_rerank.models.catalog import DEFAULT_NAME, OFFLINE_NAME
 from ce_rerank.models.store import (
-    ModelEntry,
     cache_folder,
     default_model,
     find_cache_folder,
-    find_model,
-    list_models,
     make_cache_folder,
     resolve_checkpoint,
 )
@@ -196,101 +193,6 @@ class TestCacheFolder:
             f"The cache folder {cache} cannot be written: File exists. "
             "Make room or mend its permissions, or name another folder with CE_RERANK_CACHE."
         )
-
-
-class TestWhatIsHere:
-    @pytest.fixture
-    def hub_cache(self, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """The hub's cache, empty, and ours, which does not exist."""
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-        (tmp_path / "hub").mkdir()
-        return tmp_path / "hub"
-
-    @staticmethod
-    def found(name: str) -> ModelEntry:
-        entry = find_model(name)
-        assert entry is not None
-        return entry
-
-    @pytest.mark.usefixtures("hub_cache")
-    def test_holds_the_catalog_in_its_order(self) -> None:
-        entries = list_models()
-        assert [entry.known for entry in entries] == list(read_catalog())
-        assert not any(entry.size_bytes or entry.is_ready for entry in entries)
-
-    @pytest.mark.parametrize("links", [True, False])
-    def test_names_what_is_cached_and_how_large_it_is(self, hub_cache: Path, links: bool) -> None:
-        commit = put_in_cache(hub_cache, DEFAULT_NAME, links=links)
-        entry = self.found("minilm-l6")
-        assert entry in list_models()
-        assert entry.checkpoint is not None
-        assert (entry.is_ready, entry.checkpoint.revision) == (True, commit)
-        assert entry.size_bytes == sum(map(len, CROSS_ENCODER_FILES.values())) + len(commit)
-
-    def test_finds_a_model_under_the_hubs_other_name(self, hub_cache: Path) -> None:
-        put_in_cache(hub_cache, "cross-encoder/ms-marco-MiniLM-L6-v2")
-        (entry,) = [entry for entry in list_models() if entry.is_ready]
-        assert entry.name == DEFAULT_NAME
-
-    def test_holds_every_other_cross_encoder_in_the_cache(self, hub_cache: Path) -> None:
-        put_in_cache(
-            hub_cache, "me/reranker", {**CROSS_ENCODER_FILES, "README.md": b"---\nlicense: mit\n---\n"}
-        )
-        embedding = {"config.json": b'{"architectures": ["BertModel"]}'}
-        put_in_cache(hub_cache, "me/embedding", CROSS_ENCODER_FILES | embedding)
-        (entry,) = [entry for entry in list_models() if not entry.in_catalog]
-        assert (entry.name, entry.known.licence, entry.known.score_scale) == ("me/reranker", "mit", "sigmoid")
-
-    @pytest.mark.parametrize("name", ["tokenizer_config.json", "sentence_bert_config.json"])
-    def test_is_not_stopped_by_a_damaged_model(self, hub_cache: Path, name: str) -> None:
-        put_in_cache(hub_cache, "me/damaged", CROSS_ENCODER_FILES | {name: b'{"cut": '})
-        put_in_cache(hub_cache, "me/reranker")
-        damaged, whole = [entry for entry in list_models() if not entry.in_catalog]
-        assert (damaged.is_ready, whole.is_ready) == (False, True)
-        assert damaged.fault is not None
-        assert damaged.fault.cause.startswith("is damaged: ")
-
-    def test_takes_a_whole_revision_where_the_newest_is_cut_off(self, hub_cache: Path) -> None:
-        whole = put_in_cache(hub_cache, DEFAULT_NAME, commit="a" * 40)
-        put_in_cache(hub_cache, DEFAULT_NAME, {"README.md": b"x"}, commit="b" * 40)
-        checkpoint = self.found(DEFAULT_NAME).checkpoint
-        assert checkpoint is not None
-        assert checkpoint.revision == whole
-
-    def test_knows_a_folder(self, hub_cache: Path, tmp_path: Path) -> None:
-        folder = make_checkpoint(tmp_path / "model")
-        entry = self.found(str(folder))
-        assert (entry.is_ready, entry.is_folder, entry.folder) == (True, True, folder)
-        entry.remove()
-        assert folder.is_dir()
-
-    @pytest.mark.usefixtures("hub_cache")
-    @pytest.mark.parametrize("name", ["me/nothing", "nothing"])
-    def test_knows_nothing_of_what_is_nowhere(self, name: str) -> None:
-        assert find_model(name) is None
-
-    @pytest.mark.parametrize("damaged", [False, True])
-    def test_is_removed_and_nothing_else(self, hub_cache: Path, damaged: bool) -> None:
-        put_in_cache(hub_cache, DEFAULT_NAME)
-        put_in_cache(hub_cache, "me/reranker")  # with the same commit
-        folder = hub_cache / "models--cross-encoder--ms-marco-MiniLM-L-6-v2"
-        if damaged:
-            next((folder / "blobs").iterdir()).unlink()
-        precious = hub_cache.parent / "precious"
-        precious.mkdir()
-        (folder / "snapshots" / "link").symlink_to(precious, target_is_directory=True)
-        self.found("minilm-l6").remove()
-        assert not folder.exists()
-        assert self.found("me/reranker").is_ready
-        assert precious.is_dir()
-
-    @pytest.mark.usefixtures("hub_cache")
-    def test_offline_weights_that_were_made_ready_are_removed(self, cache: Path) -> None:
-        folder = make_checkpoint(cache / OFFLINE_FOLDER)
-        entry = self.found(OFFLINE_NAME)
-        assert (entry.is_ready, entry.folder) == (True, folder)
-        entry.remove()
-        assert not folder.exists()
 
 
 @pytest.mark.offline_weights

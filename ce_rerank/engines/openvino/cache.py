@@ -22,10 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UnavailableError
-from ...files import digest_file, lock, make_folder_whole, read_json_object, remove_folder, write_whole
+from ...files import (
+    digest_file,
+    lock,
+    make_folder_whole,
+    measure_folder,
+    read_json_object,
+    remove_folder,
+    write_whole,
+)
 from ...interrupts import raise_if_interrupted
 from ...models.checkpoint import ACTIVATIONS, Checkpoint, select_files
-from ...models.hub import measure_folder
 from ...models.store import find_cache_folder, make_cache_folder
 from ..hardware import IMPORT_FAILURES
 from .manifest import MANIFEST_NAME, Form, Manifest, Origin, maker_versions, read_manifest

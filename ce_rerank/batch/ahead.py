@@ -1,0 +1,255 @@
+"""Reading ahead: a thread reads candidates while others are ranked, and counts what it has read."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import re
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import InputError, UsageError
+from ..formats.source import Reject
+from ..types import Candidates, Coverage
+
+if TYPE_CHECKING:
+    from ..pipeline import PoolPlan
+
+PATIENCE_SECONDS = 1
+"""How long to wait for a thread that may hang in a pipe."""
+_PAUSE_SECONDS = 0.25  # a pipe that gives nothing for so long pauses: what it has given is ranked
+_TOKENS_OF_A_BAD_ROW = 64  # it takes no work, but memory: a pool of bad rows ends, too
+
+
+class CandidateReader(Protocol):
+    """Where candidates come from."""
+
+    @property
+    def may_pause(self) -> bool:
+        """Whether the input may come slowly, as a pipe's does."""
+
+    @property
+    def share_read(self) -> float | None:
+        """The share of the input that was read so far, from 0 to 1; None where its size is not known."""
+
+    def read(self, reject: Reject) -> Generator[Candidates, None, None]:
+        """Yield candidates in input order; pass rows without candidates to `reject`, which may raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Every `count`-th query by its place in the input, from the `number`-th on; both from 1."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `I/N`; raise UsageError for anything else."""
+        found = re.fullmatch(r"(\d{1,18})/(\d{1,18})", text)
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            raise UsageError(
+                f'"{text}" is not a shard.', hint="Give I/N with I from 1 to N: 1/4, 2/4, 3/4, 4/4."
+            )
+        return cls(int(found[1]), int(found[2]))
+
+    def __contains__(self, place: int) -> bool:
+        return place % self.count == self.number - 1
+
+
+WHOLE = Shard()
+"""Every query."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that was left out: why, starting with where it is, and its own text."""
+
+    error: InputError
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What was done; `bad_rows` are those that were left out."""
+
+    queries: int = 0
+    bad_rows: int = 0
+    coverage: Coverage = field(default_factory=Coverage)
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.queries + other.queries,
+            self.bad_rows + other.bad_rows,
+            self.coverage + other.coverage,
+        )
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Tally:
+        """Return the tally that `dataclasses.asdict` made this of."""
+        return cls(**{**value, "coverage": Coverage(**value["coverage"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a batch has come, so that another run can go on from there.
+
+    `items` counts queries and bad rows as they were read, and `digest` is of what they held.
+    """
+
+    pools: int = 0
+    items: int = 0
+    digest: str = ""
+    tally: Tally = Tally()
+
+
+START = Progress()
+"""Where a batch begins that continues no other."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of the input, or the error that ended it."""
+
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Candidates or a bad row, how large they are, and the digest of all that was read up to here."""
+
+    content: Candidates | BadRow | End
+    tokens: int = 1
+    characters: int = 0
+    digest: str = ""
+
+
+class _TokenQueue(queue.Queue[Item]):
+    """A queue whose size is the tokens of what is in it."""
+
+    _tokens = 0
+
+    def _qsize(self) -> int:
+        return self._tokens
+
+    def _put(self, item: Item) -> None:
+        super()._put(item)
+        self._tokens += item.tokens
+
+    def _get(self) -> Item:
+        item = super()._get()
+        self._tokens -= item.tokens
+        return item
+
+
+class _StoppedError(Exception):
+    """Nobody takes more from the queue."""
+
+
+class ReadAhead(threading.Thread):
+    """Reads, leaves out what is for other shards or done already, and gives out the rest by the pool.
+
+    It holds no more than a pool. Where the input up to `after` is not what it was, UsageError is its end.
+    """
+
+    def __init__(
+        self, reader: CandidateReader, plan: PoolPlan, shard: Shard, skip_bad_rows: bool, after: Progress
+    ) -> None:
+        super().__init__(name="ce-rerank reader", daemon=True)
+        self._reader = reader
+        self._plan = plan
+        self._shard = shard
+        self._skip_bad_rows = skip_bad_rows
+        self._after = after
+        self._queue = _TokenQueue(plan.tokens)
+        self.expected_documents: int | None = None
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._items = self._bad_rows = self._documents = 0
+        self._share = 0.0
+        self._is_stopped = False
+        self.start()
+
+    def take_pool(self, number: int) -> tuple[list[Item], End | None]:
+        """Wait for pool `number`, from 0. It is shorter where the input pauses or ends; the end comes too."""
+        items: list[Item] = []
+        tokens = characters = 0
+        while not self._plan.is_full(number, tokens, characters):
+            try:
+                item = self._queue.get(timeout=_PAUSE_SECONDS if items and self._reader.may_pause else None)
+            except queue.Empty:
+                break
+            if isinstance(item.content, End):
+                return items, item.content
+            items.append(item)
+            tokens += item.tokens
+            characters += item.characters
+        return items, None
+
+    def stop(self) -> None:
+        """Read no more; a thread that hangs in a pipe is left behind."""
+        self._is_stopped = True
+        with suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        self.join(PATIENCE_SECONDS)
+
+    def run(self) -> None:
+        """Read; the thread's own function."""
+        error: BaseException | None = None
+        try:
+            with closing(self._reader.read(self._reject)) as lists:
+                for place, candidates in enumerate(lists):
+                    if place in self._shard:
+                        self._take(candidates)
+            if self._items < self._after.items:
+                raise _changed_input()
+            self.expected_documents = self._documents
+        except _StoppedError:
+            return
+        except BaseException as caught:
+            error = caught
+        self._queue.put(Item(End(error)))
+
+    def _take(self, candidates: Candidates) -> None:
+        # When more of a file was taken from disk, the documents before are those of the share before.
+        share = self._reader.share_read or 0.0
+        if share > self._share:
+            if self._share:
+                self.expected_documents = round(self._documents / self._share)
+            self._share = share
+        self._documents += len(candidates.documents)
+        query = candidates.query
+        held: list[Any] = [(query.id, query.text, query.fields, list(candidates.first_scores))]
+        held += [(document.id, document.text, document.fields) for document in candidates.documents]
+        self._put(candidates, self._plan.count_tokens(candidates), candidates.characters, held)
+
+    def _reject(self, error: InputError, text: str) -> None:
+        if not self._skip_bad_rows:
+            raise error
+        # Every shard comes past every bad row, and one of them is to report it.
+        if self._bad_rows in self._shard:
+            bad = BadRow(error.with_traceback(None), text)
+            self._put(bad, _TOKENS_OF_A_BAD_ROW, len(text), [(str(error), text)])
+        self._bad_rows += 1
+
+    def _put(self, content: Candidates | BadRow, tokens: int, characters: int, held: list[Any]) -> None:
+        for one in held:
+            self._digest.update(repr(one).encode())
+        digest = self._digest.hexdigest()
+        self._items += 1
+        if self._items == self._after.items and digest != self._after.digest:
+            raise _changed_input()
+        if self._items > self._after.items:
+            self._queue.put(Item(content, tokens, characters, digest))
+        if self._is_stopped:
+            raise _StoppedError
+
+
+def _changed_input() -> UsageError:
+    return UsageError(
+        "The input is not the one that the unfinished output was made from: what was ranked then differs.",
+        hint="Give the input of that run, or remove the unfinished output to begin again.",
+    )

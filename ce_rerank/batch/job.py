@@ -1,0 +1,144 @@
+"""What a batch is to do: where the candidates come from, how they are ranked, what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from ..formats.documents import ReadOptions
+from ..formats.rows import WriteOptions
+from ..formats.source import Source, is_pipe_or_device
+from ..types import RankOptions
+from .ahead import WHOLE, CandidateReader, Shard
+from .first_stage import CorpusCandidates
+from .read import RowCandidates
+from .resume import digest_folder
+
+if TYPE_CHECKING:
+    from ..engines.base import EngineInfo
+
+_MODEL_OPTIONS = ("revision", "device", "engine", "precision", "max_length", "instruction")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a batch is to do. Names are of files, `-` of stdin; `model` has the arguments of `Reranker`.
+
+    Candidates are rows of `inputs`, or documents of `corpus`: those of a TREC `run`, or those that BM25 finds
+    where there is none. Raises UsageError for a combination that means nothing.
+    """
+
+    inputs: Sequence[str] = ()
+    run: str | None = None
+    queries: str | None = None
+    corpus: Sequence[str] = ()
+    query_field: str | None = None
+    documents_field: str | None = None
+    shard: Shard = WHOLE
+    skip_bad_rows: bool = False
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    ranking: RankOptions = field(default_factory=RankOptions)
+    writing: WriteOptions = field(default_factory=WriteOptions)
+    format: str = "jsonl"
+    model: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        of_corpus = self.run is not None or bool(self.corpus)
+        searches = self.ranking.bm25 is not None
+        missing = "--queries" if self.queries is None else "--corpus"
+        refuse(
+            (not of_corpus and not self.inputs, "There is no input.", "Name files, or - for stdin."),
+            (
+                self.run is not None and searches,
+                "Both --run and --bm25 name candidates.",
+                "Give one of them.",
+            ),
+            (
+                of_corpus and self.run is None and not searches,
+                "--corpus has documents, and nothing says which are candidates.",
+                "Give --run RUN, or --bm25 N to search it.",
+            ),
+            (
+                of_corpus and bool(self.inputs),
+                "There are INPUT and a run or corpus.",
+                "Give one of them.",
+            ),
+            (
+                of_corpus and (self.queries is None or not self.corpus),
+                f"--run and --bm25 take queries and a corpus, and there is no {missing}.",
+                f"Give {missing} FILE.",
+            ),
+            (
+                of_corpus and bool(self.query_field or self.documents_field),
+                "--query-field and --documents-field are about rows, and there are none.",
+                "Leave them out.",
+            ),
+            (self.names.count("-") > 1, "stdin is named more than once.", "Give - once."),
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all that is read."""
+        return [*self.inputs, *filter(None, (self.run, self.queries, *self.corpus))]
+
+    def open_reader(self, *, with_ids: bool = False) -> CandidateReader:
+        """Return what reads the candidates; raise InputError for a file that cannot be opened.
+
+        TREC output, and `with_ids`, need the ids of queries and documents.
+        """
+        inputs, corpus = (list(map(Source.from_name, names)) for names in (self.inputs, self.corpus))
+        run, queries = (None if name is None else Source.from_name(name) for name in (self.run, self.queries))
+        for source in filter(None, (run, queries, *corpus, *inputs)):
+            # A pipe cannot be opened twice.
+            if source.path is not None and not is_pipe_or_device(source.path):
+                with source.open():
+                    pass
+        if corpus and queries is not None:
+            return CorpusCandidates(run, queries, corpus, self.reading, self.ranking)
+        return RowCandidates(
+            inputs, self.reading, queries=queries, for_trec=with_ids or self.format == "trec",
+            query_field=self.query_field, documents_field=self.documents_field,
+        )  # fmt: skip
+
+    def settings(self, info: EngineInfo | None = None) -> dict[str, Any]:
+        """Return what the bytes of the output depend on besides the input, by the names that a user knows.
+
+        With `info`, that of the model once it is loaded. Not --batch-tokens and --threads: another value is
+        what a run that lacks memory needs.
+        """
+        model = self.model if info is None else asdict(info)
+        return {
+            "ce-rerank": self.version,
+            "the model": model.get("model"),
+            "its content": info and digest_folder(Path(info.model).expanduser()),
+            "the activation": model.get("activation"),
+            **{_option(name): model.get(name) for name in _MODEL_OPTIONS},
+            **{_option(name): value for name, value in asdict(self.ranking).items()},
+            "--from": self.reading.format,
+            "--text-field": list(self.reading.text_fields),
+            "--id-field": self.reading.id_field,
+            "--columns": list(self.reading.columns),
+            "--delimiter": self.reading.delimiter,
+            "--query-field": self.query_field,
+            "--documents-field": self.documents_field,
+            "--shard": None if self.shard == WHOLE else f"{self.shard.number}/{self.shard.count}",
+            "--to": self.format,
+            "--no-text": not self.writing.with_text,
+            "--details": self.writing.details,
+            "--run-name": self.writing.run_name,
+        }
+
+
+def refuse(*faults: tuple[bool, str, str]) -> None:
+    """Raise UsageError for the first fault that is there; each has a message and a hint."""
+    for is_there, message, hint in faults:
+        if is_there:
+            raise UsageError(message, hint=hint)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

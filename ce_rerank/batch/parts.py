@@ -1,0 +1,192 @@
+"""The folder of part files that units are ranked into, and what is written of the job beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, UsageError
+from ..formats.output import cannot_write
+from ..formats.source import Reject
+from ..types import Candidates, Document, Query
+from .ahead import CandidateReader, Tally
+from .job import Job
+from .output import encode_bad_row
+from .resume import require_same
+from .units import Unit, absolute, open_file_system
+
+_CANDIDATES_CHARACTERS = 1 << 22  # of a file of candidates
+_SUCCESS, _WORK = "_SUCCESS.json", "_unfinished"
+_JOB, _REPORTS, _CANDIDATES = f"{_WORK}/job.json", f"{_WORK}/reports", f"{_WORK}/candidates"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a unit, or of several: counts, what scored it, and what was warned of."""
+
+    tally: Tally = field(default_factory=Tally)
+    scored_by: list[str] = field(default_factory=list)
+    max_length: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def __add__(self, other: Report) -> Report:
+        return Report(
+            self.tally + other.tally,
+            list(dict.fromkeys((*self.scored_by, *other.scored_by))),
+            max(self.max_length, other.max_length),
+            list(dict.fromkeys((*self.warnings, *other.warnings))),
+        )
+
+
+def open_unit(job: Job, unit: Unit) -> CandidateReader:
+    """Return what reads the candidates of a unit."""
+    return _WrittenCandidates(unit) if unit.has_candidates else unit.open_rows(job)
+
+
+@dataclass(frozen=True)
+class _WrittenCandidates:
+    """The candidates of a file that `PartFolder.write_candidates` has written."""
+
+    unit: Unit
+    may_pause = False
+    share_read = None
+
+    def read(self, reject: Reject) -> Generator[Candidates, None, None]:
+        for line in b"".join(self.unit.pieces()).splitlines():
+            value = json.loads(line)
+            query, documents = Query(**value.pop("query")), value.pop("documents")
+            for document in documents:
+                document["text_fields"] = tuple(document["text_fields"])
+            yield Candidates(query, [Document(**document) for document in documents], **value)
+
+
+def _as_mapping(noun: Any) -> dict[str, Any]:
+    """Return the fields of a query, a document or candidates, for JSON."""
+    return {name: getattr(noun, name) for name in noun.__slots__}
+
+
+class PartFolder:
+    """Where the parts are; a file in it is whole or not there.
+
+    `_SUCCESS.json` is written last. Until then a folder beside the parts holds what the job is, the files of
+    candidates, and a report for each unit that is done, which is written after its part.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._files, self._path = open_file_system(name)
+
+    def begin(self, job: Job, files: Sequence[Unit], *, resume: bool) -> Report | None:
+        """Get ready for a job, or for the rest of it; return a report if nothing is left to do.
+
+        Raises UsageError for a folder with files in it that are not to be continued, or are another job's.
+        """
+        names = set(self._names())
+        is_begun = "job.json" in self._names(_WORK)
+        if names and not (resume and (_SUCCESS in names or is_begun)):
+            raise UsageError(
+                f"{self.name} is not empty.", hint="Give --resume to go on with it, or name another folder."
+            )
+        if _SUCCESS in names:
+            summary = json.loads(self._read(_SUCCESS))
+            return Report(Tally(summary["queries"], summary["bad_rows"]))
+        # What is written into files of candidates is read once, so that its size does not matter.
+        described = [[absolute(name) for name in job.names], [(file.name, file.end) for file in files]]
+        digest = hashlib.blake2b(json.dumps(described).encode(), digest_size=8).hexdigest()
+        settings = {**job.settings(), "the input": digest}
+        if is_begun:
+            require_same(self.name, json.loads(self._read(_JOB)), settings)
+            return None
+        try:
+            for name in (_REPORTS, _CANDIDATES):
+                self._files.create_dir(f"{self._path}/{name}", recursive=True)
+        except OSError as error:
+            raise UsageError(f"{self.name}: cannot be written ({error}).", hint="Name another.") from None
+        self._write(_JOB, json.dumps(settings).encode())
+        return None
+
+    def write_candidates(self, job: Job) -> list[Unit]:
+        """Write the candidates of a job into files of the folder, unless they are there; return units."""
+        if "candidates.json" not in self._names(_REPORTS):
+            errors: list[bytes] = []
+
+            def reject(error: InputError, text: str) -> None:
+                if not job.skip_bad_rows:
+                    raise error
+                errors.append(encode_bad_row(str(error), text))
+
+            self._files.delete_dir_contents(f"{self._path}/{_CANDIDATES}")  # of a run that was cut off
+            lines: list[str] = []
+            number = size = 0
+            for candidates in job.open_reader().read(reject):
+                lines.append(json.dumps(candidates, default=_as_mapping) + "\n")
+                size += len(lines[-1])
+                if size > _CANDIDATES_CHARACTERS:
+                    self._write(f"{_CANDIDATES}/{number:05}", "".join(lines).encode())
+                    lines, number, size = [], number + 1, 0
+            self._write(f"{_CANDIDATES}/{number:05}", "".join(lines).encode())
+            self.report("candidates", Report(Tally(bad_rows=len(errors))), errors)
+        path = f"{self._path}/{_CANDIDATES}"
+        infos = [self._files.get_file_info(f"{path}/{name}") for name in sorted(self._names(_CANDIDATES))]
+        return [
+            Unit(info.base_name, info.path, self._files, info.path, 0, info.size, has_candidates=True)
+            for info in infos
+        ]
+
+    def reports(self) -> dict[str, Report]:
+        """Return the reports of the units that are done, by their places; of written candidates, too."""
+        reports = {}
+        for name in self._names(_REPORTS):
+            content = json.loads(self._read(f"{_REPORTS}/{name}"))
+            content["tally"] = Tally.from_json(content["tally"])
+            reports[name.removesuffix(".json")] = Report(**content)
+        return reports
+
+    def report(self, place: str, report: Report, errors: Sequence[bytes]) -> None:
+        """Write the lines of bad rows, and then that the unit at a place is done."""
+        if errors:
+            self._write(f"errors-{place}.jsonl", b"".join(errors))
+        self._write(f"{_REPORTS}/{place}.json", json.dumps(asdict(report)).encode())
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the summary, which says that the folder is complete, and remove what only the job needed."""
+        self._write(_SUCCESS, (json.dumps(summary, indent=1) + "\n").encode())
+        with suppress(OSError):
+            self._files.delete_dir(f"{self._path}/{_WORK}")
+
+    @contextmanager
+    def write_whole(self, name: str) -> Iterator[Any]:
+        """Open a file that has its name when the block has ended well, and is gone otherwise."""
+        # A task that is done again may find the one before it still at work.
+        unfinished = f"{self._path}/{_WORK}/{os.urandom(8).hex()}"
+        try:
+            with self._files.open_output_stream(unfinished) as stream:
+                yield stream
+            self._files.move(unfinished, f"{self._path}/{name}")
+        except BaseException as error:
+            with suppress(OSError):
+                self._files.delete_file(unfinished)
+            if isinstance(error, OSError):
+                raise cannot_write(Path(self.name) / name, error) from None
+            raise
+
+    def _write(self, name: str, content: bytes) -> None:
+        with self.write_whole(name) as stream:
+            stream.write(content)
+
+    def _names(self, below: str = "") -> list[str]:
+        from pyarrow.fs import FileSelector
+
+        selector = FileSelector(f"{self._path}/{below}".rstrip("/"), allow_not_found=True)
+        return [info.base_name for info in self._files.get_file_info(selector)]
+
+    def _read(self, name: str) -> bytes:
+        with self._files.open_input_stream(f"{self._path}/{name}") as stream:
+            content: bytes = stream.read()
+            return content

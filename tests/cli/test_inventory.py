@@ -1,0 +1,119 @@
+"""What is known of models and what is here: the catalog, the hub's cache, the offline weights, folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from local_hub import CROSS_ENCODER_FILES, put_in_cache
+
+from ce_rerank.cli.inventory import ListedModel, find_model, list_models
+from ce_rerank.errors import UnavailableError
+from ce_rerank.models.catalog import DEFAULT_NAME, OFFLINE_NAME, read_catalog
+from ce_rerank.models.store import offline_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache, empty, and ours, which does not exist."""
+    monkeypatch.setenv("CE_RERANK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "hub").mkdir()
+    return tmp_path / "hub"
+
+
+def write_files(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for name, content in CROSS_ENCODER_FILES.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def others() -> list[ListedModel]:
+    return [model for model in list_models() if not model.in_catalog]
+
+
+def test_it_holds_the_catalog_in_its_order() -> None:
+    models = list_models()
+    assert [model.known for model in models] == list(read_catalog())
+    assert not any(model.size_bytes or model.is_ready for model in models)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_it_says_what_is_cached_and_how_large_it_is(hub_cache: Path, links: bool) -> None:
+    commit = put_in_cache(hub_cache, DEFAULT_NAME, links=links)
+    model = find_model("minilm-l6")
+    assert model in list_models()
+    assert model.checkpoint is not None
+    assert (model.is_ready, model.checkpoint.revision) == (True, commit)
+    assert model.size_bytes == sum(map(len, CROSS_ENCODER_FILES.values())) + len(commit)
+
+
+def test_a_model_is_found_under_the_hubs_other_name(hub_cache: Path) -> None:
+    put_in_cache(hub_cache, "cross-encoder/ms-marco-MiniLM-L6-v2")
+    (model,) = [model for model in list_models() if model.is_ready]
+    assert model.name == DEFAULT_NAME
+
+
+def test_it_holds_every_other_cross_encoder_in_the_cache(hub_cache: Path) -> None:
+    put_in_cache(hub_cache, "me/reranker", {**CROSS_ENCODER_FILES, "README.md": b"---\nlicense: mit\n---\n"})
+    put_in_cache(
+        hub_cache, "me/embedding", CROSS_ENCODER_FILES | {"config.json": b'{"architectures": ["BertModel"]}'}
+    )
+    (model,) = others()
+    assert (model.name, model.known.licence, model.known.score_scale) == ("me/reranker", "mit", "sigmoid")
+
+
+def test_a_damaged_model_does_not_hide_the_others(hub_cache: Path) -> None:
+    put_in_cache(hub_cache, "me/damaged", CROSS_ENCODER_FILES | {"tokenizer_config.json": b'{"cut": '})
+    put_in_cache(hub_cache, "me/reranker")
+    damaged, whole = others()
+    assert (damaged.is_ready, whole.is_ready) == (False, True)
+    assert damaged.fault is not None
+    assert damaged.fault.cause.startswith("is damaged: ")
+
+
+def test_a_whole_revision_is_taken_where_the_newest_is_cut_off(hub_cache: Path) -> None:
+    whole = put_in_cache(hub_cache, DEFAULT_NAME, commit="a" * 40)
+    put_in_cache(hub_cache, DEFAULT_NAME, {"README.md": b"x"}, commit="b" * 40)
+    checkpoint = find_model(DEFAULT_NAME).checkpoint
+    assert checkpoint is not None
+    assert checkpoint.revision == whole
+
+
+def test_a_folder_is_known_and_never_removed(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "model")
+    model = find_model(str(folder))
+    assert (model.is_ready, model.folder, model.removable) == (True, folder, [])
+    model.remove()
+    assert folder.is_dir()
+
+
+def test_what_is_nowhere_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UnavailableError) as caught:
+        find_model("bge-v2m3")
+    assert caught.value.hint == "Did you mean bge-v2-m3 or BAAI/bge-reranker-v2-m3?"
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_model_is_removed_and_nothing_else(hub_cache: Path, damaged: bool) -> None:
+    put_in_cache(hub_cache, DEFAULT_NAME)
+    put_in_cache(hub_cache, "me/reranker")  # with the same commit
+    folder = hub_cache / "models--cross-encoder--ms-marco-MiniLM-L-6-v2"
+    if damaged:
+        next((folder / "blobs").iterdir()).unlink()
+    precious = hub_cache.parent / "precious"
+    precious.mkdir()
+    (folder / "snapshots" / "link").symlink_to(precious, target_is_directory=True)
+    find_model("minilm-l6").remove()
+    assert not folder.exists()
+    assert find_model("me/reranker").is_ready
+    assert precious.is_dir()
+
+
+def test_offline_weights_that_were_made_ready_are_removed() -> None:
+    folder = write_files(offline_checkpoint().folder)
+    model = find_model(OFFLINE_NAME)
+    assert (model.is_ready, model.folder) == (True, folder)
+    model.remove()
+    assert not folder.exists()
