@@ -19,7 +19,7 @@ from ..batch.output import FileOutput, StreamOutput
 from ..batch.resume import require_other_files
 from ..batch.run import BatchOutput, rank_batch
 from ..errors import ROWS_LEFT_OUT, UsageError
-from ..formats.output import is_written_directly, open_output
+from ..formats.output import open_output
 from ..formats.rows import WriteOptions
 from ..formats.source import is_pipe_or_device
 from ..formats.writers import BatchFormat
@@ -137,7 +137,7 @@ def batch(
     Results go to stdout as they are made, or to --output, which can be continued when it was cut off.
     """
     path, qrels = output.output, options.qrels
-    is_stream = path is None or is_written_directly(path)
+    is_stream = path is None or is_pipe_or_device(path)
     run_is_stream = sources.run is not None and (sources.run == "-" or is_pipe_or_device(Path(sources.run)))
     is_about_ray = options.ray_address is not None or options.workers is not None
     refuse(
@@ -221,7 +221,7 @@ def _rank(
         require_other_files(path, job.names)
     with ExitStack() as stack:
         file: FileOutput | None = None
-        if path is not None and not is_written_directly(path):
+        if path is not None and not is_pipe_or_device(path):
             file = stack.enter_context(FileOutput(path, job.format, resume=resume))
             if file.is_complete:
                 return _say_complete(file)
