@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from ..errors import InputError
-from ..formats.beir import read_whole_queries
+from ..formats.beir import read_queries
 from ..formats.documents import ReadOptions, read_rows
 from ..formats.fields import (
     LIST_FIELDS,
@@ -92,7 +92,7 @@ class RowCandidates:
         The queries' file is read first. Input without any row is no error: there is a warning.
         """
         if self._queries_source is not None:
-            self._queries = read_whole_queries(self._queries_source, reject=reject)
+            self._queries = read_queries(self._queries_source, reject=reject)
         flat: Candidates | None = None  # more rows of its query may follow
         for value, origin in self._rows(reject):
             try:
