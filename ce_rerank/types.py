@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from numbers import Real
 from operator import add
-from typing import Any, Literal, SupportsIndex, TypedDict, get_args, overload
+from typing import Any, Literal, Self, SupportsIndex, TypedDict, get_args, overload
 
 from .errors import UsageError
 
@@ -241,8 +241,8 @@ class Coverage:
     left_out: int = 0
     unknown: int = 0
 
-    def __add__(self, other: Coverage) -> Coverage:
-        return Coverage(*map(add, astuple(self), astuple(other)))
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*map(add, astuple(self), astuple(other)))
 
     def describe(self, max_length: int, long: LongPolicy | None = None) -> Iterator[str]:
         """Yield a sentence for each kind of document that was not read, or not understood.
