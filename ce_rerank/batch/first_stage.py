@@ -75,9 +75,6 @@ class CorpusCandidates:
             rows.lines.append(line.line_number)
             rows.scores.append(line.score)
             name = line.run_name
-        if not rows_of:
-            log.warning("%s: no queries in it.", source.name)
-            return
         self._all = sum(len(rows.places) for rows in rows_of.values())
         queries = read_queries(self._queries, rows_of, reject)
         # The columns that are named are the run's.
