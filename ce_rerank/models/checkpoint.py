@@ -86,6 +86,9 @@ def find_missing(names: Collection[str], *, allow_pickle: bool) -> Fault | None:
     """Return what a model with these files lacks or must not have; None when nothing."""
     safetensors, pickled = _select_weights(names)
     if "config.json" not in names or all("/" in name for name in safetensors + pickled):
+        if "adapter_config.json" in names:
+            hint = "Merge it into its model (peft: merge_and_unload), and save the whole."
+            return Fault("holds a PEFT adapter, and no model that it belongs to", hint)
         if others := sorted(name for name in names if name.endswith(_OTHER_FORMATS)):
             return Fault(f"has only weights of a format that cannot be loaded here ({others[0]})")
         return Fault(f"has no {'model.safetensors' if 'config.json' in names else 'config.json'}")
