@@ -356,7 +356,10 @@ class Checkpoint:
         for index in [name for name in selected if name.endswith(".index.json")]:
             folder, _, own_name = index.rpartition("/")
             suffix = own_name.removesuffix(".index.json").rpartition(".")[2]
-            for shard in self._read_json(index, {})["weight_map"].values():
+            shards = self._read_json(index, {}).get("weight_map")
+            if not isinstance(shards, dict):
+                raise ValueError(f"{index} has no weight_map")
+            for shard in shards.values():
                 if not re.fullmatch(rf"[^/\\]+\.{suffix}", str(shard)):
                     raise ValueError(f"{index} names {shard}, and must name files that end in .{suffix}")
                 selected.add(f"{folder}/{shard}".lstrip("/"))
