@@ -343,7 +343,7 @@ class Checkpoint:
                 missing.append(f"{path}/")
         if missing:
             return Fault(f"is not complete: {', '.join(missing[:3])} missing")
-        for name in weights:
+        for name in sorted(weights | ({"tokenizer.json"} & self.files.keys())):
             with (self.folder / name).open("rb") as file:
                 if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
                     hint = f"Run in {self.folder}: git lfs pull"
