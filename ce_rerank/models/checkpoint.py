@@ -422,7 +422,7 @@ class Checkpoint:
         except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{name} cannot be read: {error}") from error
         if not isinstance(value, type(absent)):
-            raise ValueError(f"{name} holds something else than it must")
+            raise ValueError(f"{name} is no JSON {'object' if isinstance(absent, dict) else 'list'}")
         return value
 
 
