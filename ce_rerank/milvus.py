@@ -31,7 +31,7 @@ class RerankResult:
     index: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Give `text`, `score` and `index` as a dictionary that `json.dumps` takes."""
+        """Return `text`, `score` and `index` as a dictionary that `json.dumps` takes."""
         return {"text": self.text, "score": self.score, "index": self.index}
 
 
@@ -39,9 +39,9 @@ class CrossEncoderRerankFunction:
     """Reranks documents for a query, with the interface of milvus-model's class of this name.
 
     An empty `model_name` or `device` leaves the choice to `Reranker`. `activation_fct` takes the logits as a
-    torch tensor of shape (documents,) and gives the scores; without it they are on the model's own scale.
-    `batch_size` is kept for callers that read it: batches are cut by tokens (`batch_tokens`). All further
-    arguments are those of `Reranker`. `model` is the `Reranker` itself.
+    torch tensor of shape (documents,) and returns the scores; without it scores are on the model's own scale.
+    `batch_size` has no effect: batches are cut by tokens (`batch_tokens`). All further arguments are those of
+    `Reranker`. The attribute `model` is the `Reranker`.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class CrossEncoderRerankFunction:
         self.model = Reranker(model_name or None, device=device or "auto", **kwargs)
 
     def __call__(self, query: str, documents: Sequence[str], top_k: int | None = 5) -> list[RerankResult]:
-        """Give the `top_k` best documents, best first; equal scores keep the order of the documents.
+        """Return the `top_k` best documents, best first; equal scores keep the order of the documents.
 
-        A `top_k` of 0 or None gives all. Raises UsageError for a negative one, for documents that are a
-        single string, and for an activation that does not give a score a document; UnavailableError for a
-        score that is no number.
+        A `top_k` of 0 or None returns all. Raises UsageError for a negative `top_k`, for a single string as
+        documents, and for an activation that does not return one score for each document; raises
+        UnavailableError for a score that is no number.
         """
         options = RankOptions(top_k=top_k or None)
         candidates = as_candidates(query, documents)

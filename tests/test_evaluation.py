@@ -225,17 +225,6 @@ def test_what_does_not_fit_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
     ]
 
 
-def test_what_fits_is_not_spoken_of(caplog: pytest.LogCaptureFixture) -> None:
-    evaluate([run("run", q="ab")], judgements(q={"a": 1, "b": 0}))
-    assert warnings_of(caplog) == []
-
-
-def test_unjudged_documents_are_counted_in_the_first_ten_places_only() -> None:
-    judged = judgements(q=dict.fromkeys("abcdefghij", 0))
-    measured = evaluate([run("run", q="abcdefghijxyz")], judged).runs[0]
-    assert measured.unjudged_share == 0.0
-
-
 def test_of_a_document_twice_in_a_list_the_first_counts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -265,7 +254,7 @@ def test_no_judgements_are_an_input_error(tmp_path: Path, content: str) -> None:
     [
         ("\n", ": no results in it."),
         ("x Q0 a 1 1 s\n", ": none of its queries is judged in qrels.tsv."),
-        ("q Q0 a 1 1 s\nq Q0 b 1 one s\n", ":2: column 5"),
+        ("q Q0 a 1 1 s\nq Q0 b 1 one s\n", ":2: the score"),
     ],
 )
 def test_a_run_that_cannot_be_measured_is_named(tmp_path: Path, content: str, message: str) -> None:
