@@ -125,11 +125,6 @@ def test_a_text_that_fits_is_one_window_the_whole_of_it(
     assert cut(text, spans, chunk, chunk // 4) == [whole_passage(text)]
 
 
-@pytest.mark.parametrize("text", ["", " ", " \n\n "])
-def test_a_text_without_tokens_is_one_window(text: str) -> None:
-    assert cut(text, [], 1, 0) == [Passage(text, 0, len(text), 1)]
-
-
 def passages_of(text: str, chunk: int, overlap: int = 0) -> list[str]:
     return [passage.text for passage in cut(text, word_pieces(text), chunk, overlap)]
 
@@ -147,13 +142,6 @@ def test_passages_end_with_a_paragraph_a_sentence_or_a_word(text: str, first: st
     assert passages_of(text, 9) == [first, text[len(first) :]]
 
 
-def test_lines_that_start_a_new_thing_are_borders() -> None:
-    assert passages_of("- one two\n- three four\n- five six", 8) == [
-        "- one two\n- three four\n",
-        "- five six",
-    ]
-
-
 def test_text_without_spaces_is_cut_behind_its_marks() -> None:
     text = "这是一个很长的文档。它有很多，很多的句子！每一句都不同吗？"
     assert [passage.text for passage in cut(text, characters(text), 13, 0)] == [
@@ -161,12 +149,6 @@ def test_text_without_spaces_is_cut_behind_its_marks() -> None:
         "它有很多，很多的句子！",
         "每一句都不同吗？",
     ]
-
-
-def test_text_without_spaces_or_marks_is_cut_between_characters() -> None:
-    text = "カードをちょっと見せてください"
-    passages = cut(text, characters(text), 6, 0)
-    assert [passage.text for passage in passages] == ["カードをちょ", "っと見せてく", "ださい"]
 
 
 def test_a_long_word_is_cut_only_when_it_is_longer_than_a_window() -> None:
