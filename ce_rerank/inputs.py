@@ -1,4 +1,4 @@
-"""What Python users give, made into what the pipeline takes."""
+"""Turn what Python users give into candidates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _USUAL_FIELDS = FieldRules()
 def as_candidates(
     query: object, documents: object, *, rules: FieldRules = _USUAL_FIELDS, origin: str = ""
 ) -> Candidates:
-    """Make candidates of what a Python user gives; raise UsageError or InputError if that is impossible.
+    """Return candidates for a query and documents; raise UsageError or InputError for anything else.
 
     `origin` is what messages call the candidates.
     """
@@ -44,7 +44,7 @@ def as_candidates(
 
 
 def read_candidates(items: object, rules: FieldRules) -> Iterator[Candidates]:
-    """Make candidates of each item, lazily; raise UsageError or InputError for one that is none."""
+    """Yield candidates for each item, lazily; raise UsageError or InputError for anything else."""
     for place, item in enumerate(_rows(items, "queries", "[(query, documents)]")):
         origin = f"queries[{place}]"
         if isinstance(item, Candidates):
@@ -71,7 +71,7 @@ def read_candidates(items: object, rules: FieldRules) -> Iterator[Candidates]:
 
 
 def as_pairs(items: object) -> list[Candidates]:
-    """Read pairs, each as a query with one document; raise UsageError or InputError for what is none."""
+    """Return candidates of one document for each pair; raise UsageError or InputError for anything else."""
     pairs = []
     for place, item in enumerate(_rows(items, "pairs", "[(query, document)]")):
         origin = f"pairs[{place}]"
@@ -91,7 +91,7 @@ def as_pairs(items: object) -> list[Candidates]:
 
 
 def as_field_rules(text_field: object, id_field: object) -> FieldRules:
-    """Make rules of arguments; raise UsageError for what is no field's name."""
+    """Return the rules that two arguments name; raise UsageError for what is no field's name."""
     text_fields = (text_field,) if isinstance(text_field, str) else text_field
     if not isinstance(text_fields, tuple | list) or not all(isinstance(name, str) for name in text_fields):
         raise UsageError(
@@ -103,7 +103,7 @@ def as_field_rules(text_field: object, id_field: object) -> FieldRules:
 
 
 def _rows(given: object, name: str, example: str) -> Iterable[Any]:
-    """Give the rows of a list or of a table (pandas, polars, pyarrow); raise UsageError for anything else."""
+    """Return the rows of a list or a table (pandas, polars, pyarrow); raise UsageError for anything else."""
     if isinstance(given, str | bytes | Mapping | Document | Query | Candidates):
         raise UsageError(f"{name} is {_describe(given)} alone.", hint=f"Give a list: {example}.")
     if isinstance(given, set | frozenset):
@@ -133,7 +133,7 @@ def _as_document(document: object, name: str, origin: str, rules: FieldRules) ->
 
 
 def _describe(value: object) -> str:
-    """Name what was given: `None`, or its class, with the module of one that is not Python's own."""
+    """Return `None` or the value's class, with its module unless it is Python's own: `a dict`."""
     kind = type(value)
     if value is None:
         return "None"
@@ -142,12 +142,12 @@ def _describe(value: object) -> str:
 
 
 def _without_nan(value: Any) -> Any:
-    """Take the NaN that pandas has for a missing value as one."""
+    """Return None for NaN, which stands for a missing value in pandas."""
     return None if isinstance(value, float) and value != value else value
 
 
 def _with_plain_ids(row: Mapping[str, Any], id_field: str | None) -> dict[str, Any]:
-    """Take the ids that databases give, numpy's integers, UUIDs and others of their own, as what JSON has."""
+    """Return a row with its ids as JSON has them; databases give numpy integers, UUIDs and other types."""
     plain = {str(name): value for name, value in row.items()}
     for name, value in plain.items():
         if name == id_field or name.lower() in ID_FIELDS:

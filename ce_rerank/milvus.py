@@ -39,9 +39,9 @@ class CrossEncoderRerankFunction:
     """Reranks documents for a query, with the interface of milvus-model's class of this name.
 
     An empty `model_name` or `device` leaves the choice to `Reranker`. `activation_fct` takes the logits as a
-    torch tensor of shape (documents,) and gives the scores; without it they are on the model's own scale.
-    `batch_size` is kept for callers that read it: batches are cut by tokens (`batch_tokens`). All further
-    arguments are those of `Reranker`. `model` is the `Reranker` itself.
+    torch tensor of shape (documents,) and returns the scores; without it scores are on the model's own scale.
+    `batch_size` has no effect: batches are cut by tokens (`batch_tokens`). All further arguments are those of
+    `Reranker`. The attribute `model` is the `Reranker`.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class CrossEncoderRerankFunction:
     def __call__(self, query: str, documents: Sequence[str], top_k: int | None = 5) -> list[RerankResult]:
         """Return the `top_k` best documents, best first; equal scores keep the order of the documents.
 
-        A `top_k` of 0 or None returns all. Raises UsageError for a negative one, for documents that are a
-        single string, and for an activation that does not give a number for each document.
+        A `top_k` of 0 or None returns all. Raises UsageError for a negative `top_k`, for a single string as
+        documents, and for an activation that does not return a number for each document.
         """
         options = RankOptions(top_k=top_k or None)
         candidates = as_candidates(query, documents)

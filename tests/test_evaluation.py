@@ -236,7 +236,7 @@ def test_no_judgements_are_an_input_error(tmp_path: Path, content: str) -> None:
     [
         ("\n", ": no results in it."),
         ("x Q0 a 1 1 s\n", ": none of its queries is judged in qrels.tsv."),
-        ("q Q0 a 1 1 s\nq Q0 b 1 one s\n", ":2: column 5"),
+        ("q Q0 a 1 1 s\nq Q0 b 1 one s\n", ":2: the score"),
     ],
 )
 def test_a_run_that_cannot_be_measured_is_named(tmp_path: Path, content: str, message: str) -> None:

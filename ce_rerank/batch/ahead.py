@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import queue
 import re
+import sys
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError, UsageError
@@ -39,29 +40,16 @@ class CandidateReader(Protocol):
         """Yield candidates in input order; pass rows without candidates to `reject`, which may raise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Every `count`-th query by its place in the input, from the `number`-th on; both from 1."""
-
-    number: int = 1
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Read `I/N`; raise UsageError for anything else."""
-        found = re.fullmatch(r"(\d{1,18})/(\d{1,18})", text)
-        if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            raise UsageError(
-                f'"{text}" is not a shard.', hint="Give I/N with I from 1 to N: 1/4, 2/4, 3/4, 4/4."
-            )
-        return cls(int(found[1]), int(found[2]))
-
-    def __contains__(self, place: int) -> bool:
-        return place % self.count == self.number - 1
+WHOLE = range(sys.maxsize)
+"""Every query, by its place in the input, from 0."""
 
 
-WHOLE = Shard()
-"""Every query."""
+def parse_shard(text: str) -> range:
+    """Return the places of every N-th query from the I-th on, for `I/N`; raise UsageError if it is not."""
+    found = re.fullmatch(r"(\d{1,18})/(\d{1,18})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(f'"{text}" is not a shard.', hint="Give I/N with I from 1 to N: 1/4, 2/4, 3/4, 4/4.")
+    return range(int(found[1]) - 1, sys.maxsize, int(found[2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +61,16 @@ class BadRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Coverage):
     """What was done; `bad_rows` are those that were left out."""
 
     queries: int = 0
     bad_rows: int = 0
-    coverage: Coverage = field(default_factory=Coverage)
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            self.queries + other.queries,
-            self.bad_rows + other.bad_rows,
-            self.coverage + other.coverage,
-        )
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Tally:
-        """Return the tally that `dataclasses.asdict` made this of."""
-        return cls(**{**value, "coverage": Coverage(**value["coverage"])})
+    def of(cls, coverage: Coverage, queries: int, bad_rows: int) -> Tally:
+        """Return the tally of so many queries, with what was read of their documents."""
+        return cls(**asdict(coverage), queries=queries, bad_rows=bad_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +95,20 @@ class End:
     """The end of the input, or the error that ended it."""
 
     error: BaseException | None
+    tokens: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """Candidates or a bad row, how large they are, and the digest of all that was read up to here."""
 
-    content: Candidates | BadRow | End
-    tokens: int = 1
-    characters: int = 0
-    digest: str = ""
+    content: Candidates | BadRow
+    tokens: int
+    characters: int
+    digest: str
 
 
-class _TokenQueue(queue.Queue[Item]):
+class _TokenQueue(queue.Queue["Item | End"]):
     """A queue whose size is the tokens of what is in it."""
 
     _tokens = 0
@@ -135,11 +116,11 @@ class _TokenQueue(queue.Queue[Item]):
     def _qsize(self) -> int:
         return self._tokens
 
-    def _put(self, item: Item) -> None:
+    def _put(self, item: Item | End) -> None:
         super()._put(item)
         self._tokens += item.tokens
 
-    def _get(self) -> Item:
+    def _get(self) -> Item | End:
         item = super()._get()
         self._tokens -= item.tokens
         return item
@@ -156,7 +137,7 @@ class ReadAhead(threading.Thread):
     """
 
     def __init__(
-        self, reader: CandidateReader, plan: PoolPlan, shard: Shard, skip_bad_rows: bool, after: Progress
+        self, reader: CandidateReader, plan: PoolPlan, shard: range, skip_bad_rows: bool, after: Progress
     ) -> None:
         super().__init__(name="ce-rerank reader", daemon=True)
         self._reader = reader
@@ -181,8 +162,8 @@ class ReadAhead(threading.Thread):
                 item = self._queue.get(timeout=_PAUSE_SECONDS if items and self._reader.may_pause else None)
             except queue.Empty:
                 break
-            if isinstance(item.content, End):
-                return items, item.content
+            if isinstance(item, End):
+                return items, item
             items.append(item)
             tokens += item.tokens
             characters += item.characters
@@ -211,7 +192,7 @@ class ReadAhead(threading.Thread):
             return
         except BaseException as caught:
             error = caught
-        self._queue.put(Item(End(error)))
+        self._queue.put(End(error))
 
     def _take(self, candidates: Candidates) -> None:
         # When more of a file was taken from disk, the documents before are those of the share before.

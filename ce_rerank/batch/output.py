@@ -14,11 +14,10 @@ from typing import Any, BinaryIO
 
 from ..errors import OutputError, UsageError
 from ..files import lock
-from ..formats.delimited import read_header
-from ..formats.json import encode_json, encode_utf8
+from ..formats.json import encode_json
 from ..formats.output import cannot_write, finish_output, real_path, require_writable, told_as_usage_errors
 from ..formats.rows import WriteOptions, own_names
-from ..formats.writers import ResultWriter, open_writer, require_format
+from ..formats.writers import ResultWriter, open_writer, read_header, require_format
 from .ahead import START, BadRow, Progress
 from .resume import ERRORS, PART, Extent, PartFile, State, require_same
 from .run import RankedPool
@@ -28,7 +27,7 @@ log = logging.getLogger("ce_rerank")
 
 def encode_bad_row(reason: str, row: str) -> bytes:
     """Return the line of a bad row in a file of errors."""
-    return encode_utf8(encode_json({"reason": reason, "row": row}) + "\n")
+    return f"{encode_json({'reason': reason, 'row': row})}\n".encode()
 
 
 class StreamOutput:

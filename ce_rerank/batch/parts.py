@@ -95,7 +95,7 @@ class PartFolder:
             )
         if _SUCCESS in names:
             summary = json.loads(self._read(_SUCCESS))
-            return Report(Tally(summary["queries"], summary["bad_rows"]))
+            return Report(Tally(queries=summary["queries"], bad_rows=summary["bad_rows"]))
         # What is written into files of candidates is read once, so that its size does not matter.
         described = [[absolute(name) for name in job.names], [(file.name, file.end) for file in files]]
         digest = hashlib.blake2b(json.dumps(described).encode(), digest_size=8).hexdigest()
@@ -144,7 +144,7 @@ class PartFolder:
         reports = {}
         for name in self._names(_REPORTS):
             content = json.loads(self._read(f"{_REPORTS}/{name}"))
-            content["tally"] = Tally.from_json(content["tally"])
+            content["tally"] = Tally(**content["tally"])
             reports[name.removesuffix(".json")] = Report(**content)
         return reports
 

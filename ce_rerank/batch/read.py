@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from ..errors import InputError
-from ..formats.beir import read_whole_queries
+from ..formats.beir import read_queries
 from ..formats.documents import ReadOptions, read_rows
 from ..formats.fields import (
     LIST_FIELDS,
@@ -26,8 +25,6 @@ from ..formats.json import encode_json, json_kind
 from ..formats.source import Reject, Row, Source
 from ..formats.trec import require_run_id
 from ..types import Candidates, Document, DocumentId, Query
-
-log = logging.getLogger("ce_rerank")
 
 _ROW_ID_FIELDS = ("id", "_id")
 _NESTED_ID_FIELDS = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS)
@@ -59,9 +56,9 @@ class RowCandidates:
         queries: Source | None = None,
         for_trec: bool = False,
     ) -> None:
-        self.sources = [*sources, *([queries] if queries else [])]
         self._sources = sources
         self._sizes = [source.size_bytes for source in sources]
+        self._current = 0
         self._query_fields = QUERY_FIELDS if query_field is None else (query_field,)
         self._documents_fields = LIST_FIELDS if documents_field is None else (documents_field,)
         self._is_nested = documents_field is not None
@@ -71,28 +68,27 @@ class RowCandidates:
         self._queries: Mapping[str, Query] = {}
         self._for_trec = for_trec
         self._seen: set[bytes] = set()
-        self._current = 0
 
     @property
     def may_pause(self) -> bool:
-        """Whether the input may be slow to come: not all of it is files."""
+        """Whether the input may come slowly: not all of it is files."""
         return None in self._sizes
 
     @property
     def share_read(self) -> float | None:
         """The share of the files that was read so far, from 0 to 1; None when not all are files."""
-        if None in self._sizes or not any(self._sizes):
-            return None
         sizes = [size or 0 for size in self._sizes]
+        if None in self._sizes or not any(sizes):
+            return None
         return (sum(sizes[: self._current]) + self._sources[self._current].read_bytes) / sum(sizes)
 
     def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         """Yield the candidates in the order of the input; reject rows and documents that cannot be ranked.
 
-        The queries' file is read first. Input without any row is no error: there is a warning.
+        The queries' file is read first.
         """
         if self._queries_source is not None:
-            self._queries = read_whole_queries(self._queries_source, reject=reject)
+            self._queries = read_queries(self._queries_source, reject=reject)
         flat: Candidates | None = None  # more rows of its query may follow
         for value, origin in self._rows(reject):
             try:
@@ -123,20 +119,9 @@ class RowCandidates:
             yield flat
 
     def _rows(self, reject: Reject) -> Iterator[Row]:
-        is_empty = True
-
-        def reject_row(error: InputError, text: str) -> None:
-            nonlocal is_empty
-            is_empty = False
-            reject(error, text)
-
         for place, source in enumerate(self._sources):
             self._current = place
-            for row in read_rows(source, self._options, reject_row):
-                is_empty = False
-                yield row
-        if is_empty:
-            log.warning("%s: no queries in it.", ", ".join(source.name for source in self._sources))
+            yield from read_rows(source, self._options, reject)
 
     def _find_documents(self, row: Mapping[str, Any], origin: str) -> _Items | None:
         """Return the documents of a nested row, None for a flat row."""

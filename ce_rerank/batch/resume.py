@@ -108,7 +108,7 @@ class State:
                 raise ValueError
             progress = content["progress"]
             content |= {name: Extent(**content[name]) for name in ("part", "errors")}
-            progress = Progress(**{**progress, "tally": Tally.from_json(progress["tally"])})
+            progress = Progress(**{**progress, "tally": Tally(**progress["tally"])})
             return cls(**{**content, "progress": progress})
         except FileNotFoundError:
             return None

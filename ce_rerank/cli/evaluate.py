@@ -28,7 +28,7 @@ from ..evaluation import (
 )
 from ..evaluation import evaluate as evaluate_runs
 from ..formats.beir import read_queries
-from ..formats.json import encode_json, encode_utf8
+from ..formats.json import encode_json
 from ..formats.output import open_output, require_other_file
 from ..formats.source import Reject, Source
 from ..ranking import blend
@@ -102,7 +102,8 @@ def evaluate(
         # Before long files are read: a measure that is misspelt, an output that cannot be opened.
         measures = [str(parsed) for parsed in parse_measures(options.measure or DEFAULT_MEASURES)]
         with nullcontext(sys.stdout.buffer) if output is None else open_output(output) as stream:
-            texts = {} if queries is None else read_queries(Source.from_name(queries))
+            known = {} if queries is None else read_queries(Source.from_name(queries))
+            texts = {query_id: query.text for query_id, query in known.items()}
             activity.stage(f"Reading {qrels}")
             judgements = load_judgements(Source.from_name(qrels))
 
@@ -114,7 +115,7 @@ def evaluate(
             evaluation = evaluate_runs(map(load, runs), judgements, measures)
             activity.stop()
             if format == "json":
-                stream.write(encode_utf8(encode_json(_as_object(evaluation, texts, per_query)) + "\n"))
+                stream.write(f"{encode_json(_as_object(evaluation, texts, per_query))}\n".encode())
                 return
             from .comparison import draw_evaluation, draw_gains
 
@@ -124,7 +125,7 @@ def evaluate(
             for run in evaluation.runs[1:] if per_query else ():
                 console.print()
                 draw_gains(console, evaluation, run, evaluation.measures[0], texts)
-            stream.write(encode_utf8(drawn.getvalue()))
+            stream.write(drawn.getvalue().encode())
 
 
 def _as_object(evaluation: Evaluation, texts: Mapping[str, str], per_query: bool) -> dict[str, Any]:

@@ -40,7 +40,9 @@ def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[
     stream is held whole.
     """
     try:
-        file = pq.ParquetFile(stream.file_beneath() or io.BytesIO(b"".join(iter(stream.take, b""))))
+        if stream.file:
+            stream.file.seek(0)
+        file = pq.ParquetFile(stream.file or io.BytesIO(b"".join(iter(stream.take, b""))))
         names = file.schema_arrow.names
         if len(set(names)) < len(names):
             twice = next(column for column, times in Counter(names).items() if times > 1)
@@ -142,10 +144,7 @@ def _plain_column(column: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(kind):
         # Python's datetime has no nanoseconds; text has them.
         column = pc.cast(column, pa.string())
-    try:
-        values: list[Any] = column.to_pylist()
-    except ValueError as error:  # Python has no durations below a microsecond, for one
-        raise pa.ArrowInvalid(str(error)) from error
+    values: list[Any] = column.to_pylist()
     is_plain = pa.types.is_string(column.type) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
     return values if is_plain else [_plain(value) for value in values]
 

@@ -302,13 +302,6 @@ def test_a_trec_run_needs_ids_of_one_word(tmp_path: Path, row: dict[str, Any]) -
         read(tmp_path, jsonl(row), for_trec=True)
 
 
-def test_input_without_a_row_gives_nothing_and_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert read(tmp_path, "") == []
-    assert caplog.messages == [f"{tmp_path}/hits.jsonl: no queries in it."]
-
-
 def test_the_share_that_is_read_goes_from_0_to_1_over_all_files(tmp_path: Path) -> None:
     row = jsonl({"query": "red", "documents": ["one " * 1000]})
     sources = [saved(tmp_path, "1.jsonl", row * 200), saved(tmp_path, "2.jsonl", row * 200)]

@@ -175,7 +175,7 @@ def test_what_does_not_fit_is_said_on_stderr_unless_quiet(evaluate: Evaluate, tm
         (["bm25.trec", "--qrels", "qrels.tsv", "--per-query"], 2, "--per-query shows what a second run "),
         (["-", "--qrels", "-"], 2, "stdin is named more than once.\n"),
         (["bm25.trec", "--qrels", "qrels.tsv", "-o", "no/where.json"], 2, "no/where.json: there is no"),
-        (["bm25.tre", "--qrels", "qrels.tsv"], 3, "bm25.tre: no such file."),
+        (["bm25.tre", "--qrels", "qrels.tsv"], 3, "bm25.tre: cannot be read (No such file or directory)."),
         (["other.trec", "--qrels", "qrels.tsv"], 3, "other.trec: none of its queries is judged in "),
     ],
 )
