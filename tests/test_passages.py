@@ -109,8 +109,10 @@ def test_borders_are_in_no_word_and_in_no_character_that_would_fit(
 ) -> None:
     spans = tokenize(text)
     borders = {place for passage in cut(text, spans, *size) for place in (passage.start, passage.end)}
-    words = [one for one in pairwise(borders_of(r"(?w)\b", text)) if re.search(r"[^\W_]", text[slice(*one)])]
     characters = [match.span() for match in regex.finditer(r"\X", text)]
+    inside = {place for start, end in characters for place in range(start + 1, end)}
+    word_borders = [place for place in borders_of(r"(?w)\b", text) if place not in inside]
+    words = [one for one in pairwise(word_borders) if re.search(r"[^\W_]", text[slice(*one)])]
     for start, end in [*words, *characters]:
         if any(start < border < end for border in borders):
             assert sum(span[0] < end and span[1] > start for span in spans) > size[0], text[start:end]
