@@ -1,7 +1,7 @@
-"""The model of a running `ce-rerank serve`, as what scores for a `Reranker`.
+"""The model of a running `ce-rerank serve`, which scores for a `Reranker`.
 
-Whole queries go there with the ranking options by their names, and logits come back, so that scales, ties,
-thresholds and the order of results are decided here as for a model of this machine.
+Queries and options are sent there, and logits come back. Scales, ties, thresholds and the order of results
+are decided here, as for a model on this machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 from .engines.base import EngineInfo
-from .errors import InputError, UnavailableError, UsageError
+from .errors import InputError, UnavailableError, UsageError, told_from
 from .ranking import Scored, sigmoid, unscored
 from .types import Candidates, RankOptions
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "CE_RERANK_API_KEY"
 
-_CONNECTIONS = 8  # requests under way at a time: enough for the server to fill its batches
+_CONNECTIONS = 8  # requests at a time: enough for the server to fill its batches
 _WAITS_SECONDS = (0.2, 0.5, 1, 2, 4, 8, 15, 30)  # between tries, while the server is busy or starting
 _ANSWER_SECONDS = 600
 _TOLD = ("logit", "tokens", "truncated", "characters_read", "start", "end", "line")
 
 
 class RemoteModel:
-    """A server's model: its description, and logits for candidates. Safe to use from several threads.
+    """Scores for a `Reranker` by the model of a server. Threads may share it.
 
-    `url` is that of the server, with or without a path before `/rerank`. The key is `api_key`, else the
-    environment variable CE_RERANK_API_KEY. Raises UnavailableError when the server does not answer, refuses
-    the key, or is none of ours.
+    `url` is the part of the address before `/info` and `/rerank`. The key is `api_key`, or the environment
+    variable CE_RERANK_API_KEY. Raises UnavailableError when the server does not answer, refuses the key, or
+    is not a ce-rerank server.
     """
 
     def __init__(self, url: str, *, api_key: str | None = None) -> None:
@@ -66,10 +66,10 @@ class RemoteModel:
         self.batch_tokens = 0  # that is the server's to decide
 
     def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
-        """Do nothing: the server refuses what cannot be scored when it scores."""
+        """Do nothing: the server refuses what it cannot score when it is asked to."""
 
     def crowds_documents(self, query: str) -> bool:
-        """Return False: the server looks at that."""
+        """Return False: the server checks that."""
         return False
 
     def activate(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -79,7 +79,7 @@ class RemoteModel:
         if self.info.activation == "sigmoid":
             return sigmoid(logits)
         raise UsageError(
-            f"The server's model has an activation of its own, {self.info.activation}.",
+            f"The server's model has the activation {self.info.activation}, which is unknown here.",
             hint="Give --scores logit or sigmoid.",
         )
 
@@ -131,11 +131,14 @@ class RemoteModel:
             "chunk_overlap": options.chunk_overlap,
             "pool": options.pool,
         }
-        results: list[dict[str, Any]] = self._call("/v1/rerank", body)["results"]
+        try:
+            results: list[dict[str, Any]] = self._call("/v1/rerank", body)["results"]
+        except InputError as error:
+            raise InputError(told_from(candidates.query.origin, error.message)) from None
         return sorted(results, key=lambda result: int(result["index"]))
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Ask the server, again after a while where it is busy or starting; return what it answers."""
+        """Return the server's answer; ask again, after a while, if it is busy or starting."""
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
         for wait_seconds in (*_WAITS_SECONDS, None):
             try:
@@ -150,9 +153,9 @@ class RemoteModel:
                 cause = getattr(error, "reason", error)
                 status, reason = 503, f"did not answer ({cause or type(cause).__name__})"
                 if isinstance(cause, ConnectionRefusedError) and body is None:
-                    break  # nothing has started yet: there is no work to save by waiting
+                    break  # at the start: there is no work yet that waiting could save
             except ValueError:
-                status, reason = 200, "gave an answer that is not ours"
+                status, reason = 200, "gave an answer that is not JSON"
             if status not in (429, 503) or wait_seconds is None:
                 break
             time.sleep(wait_seconds)
@@ -168,4 +171,4 @@ def _read_message(answer: HTTPError) -> str:
         try:
             return str(json.load(answer)["error"]["message"])
         except (ValueError, KeyError, TypeError):
-            return "an answer that is not ours"
+            return "an answer that is not JSON"
