@@ -19,7 +19,7 @@ from ..types import Candidates, Coverage
 if TYPE_CHECKING:
     from ..pipeline import PoolPlan
 
-PATIENCE_SECONDS = 1
+PATIENCE_SECONDS = 2
 """How long to wait for a thread that may hang in a pipe."""
 _PAUSE_SECONDS = 0.25  # a pipe that gives nothing for so long pauses: what it has given is ranked
 _TOKENS_OF_A_BAD_ROW = 64  # it takes no work, but memory: a pool of bad rows ends, too
