@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError, UsageError
@@ -66,11 +66,6 @@ class Tally(Coverage):
 
     queries: int = 0
     bad_rows: int = 0
-
-    @classmethod
-    def of(cls, coverage: Coverage, queries: int, bad_rows: int) -> Tally:
-        """Return the tally of so many queries, with what was read of their documents."""
-        return cls(**asdict(coverage), queries=queries, bad_rows=bad_rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,7 @@ class TestFlatRows:
             jsonl({"query": "red", "qid": 1.5, "text": "a"}),
             "the query's id is a number, not a string or an int",
         ),
-        (jsonl({"query_id": "1", "text": "a"}), 'no "query" field. Give the queries with --queries FILE,'),
+        (jsonl({"query_id": "1", "text": "a"}), "the query is empty. Give the queries with --queries FILE,"),
         (
             jsonl({"query": "red", "documents": "one"}),
             'no list of "documents" and no "text" (has: query, doc',
