@@ -18,7 +18,6 @@ from ..formats.fields import (
     FieldRules,
     describe_fields,
     find_value,
-    has_field,
     without_field,
 )
 from ..formats.json import encode_json, json_kind
@@ -126,7 +125,7 @@ class RowCandidates:
     def _find_documents(self, row: Mapping[str, Any], origin: str) -> _Items | None:
         """Return the documents of a nested row, None for a flat row."""
         for path in self._documents_fields:
-            value = _find(row, path)
+            value = find_value(row, path)
             if isinstance(value, list):
                 return _Items(path, value, self._rules)
             if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
@@ -139,7 +138,7 @@ class RowCandidates:
                 return _Items(path, [dict(zip(value, values, strict=True)) for values in columns], rules)
         if self._is_nested or not (self._rules.text_fields or any(name in row for name in TEXT_FIELDS)):
             for path in self._documents_fields:
-                if (value := _find(row, path)) is not None or path in row:
+                if (value := find_value(row, path)) is not None or path in row:
                     raise InputError(f'{origin}: "{path}" is {json_kind(value)}, not a list.', hint=_SHAPES)
             has = describe_fields(row)
             problem = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}" ({has}).'
@@ -147,8 +146,8 @@ class RowCandidates:
         return None
 
     def _name_query(self, row: Mapping[str, Any], is_nested: bool, origin: str) -> _NamedQuery:
-        path = next((path for path in self._query_fields if _find(row, path) is not None), "")
-        value = _find(row, path)
+        path = next((path for path in self._query_fields if find_value(row, path) is not None), "")
+        value = find_value(row, path)
         id_fields = _NESTED_ID_FIELDS if is_nested else QUERY_ID_FIELDS
         id_name = next((name for name in id_fields if row.get(name) not in (None, "")), None)
         id = None if id_name is None else row[id_name]
@@ -250,10 +249,6 @@ def _is_of(query: Query, named: _NamedQuery, origin: str) -> bool:
             hint="Give each query an id of its own.",
         )
     return True
-
-
-def _find(row: Mapping[str, Any], path: str) -> Any:
-    return find_value(row, path) if has_field(row, path) else None
 
 
 def _without(row: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
