@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import UnavailableError, UsageError
+from .errors import UsageError
 from .inputs import as_candidates
 from .ranking import select_top
 from .reranker import Reranker
@@ -64,8 +64,7 @@ class CrossEncoderRerankFunction:
         """Return the `top_k` best documents, best first; equal scores keep the order of the documents.
 
         A `top_k` of 0 or None returns all. Raises UsageError for a negative `top_k`, for a single string as
-        documents, and for an activation that does not return one score for each document; raises
-        UnavailableError for a score that is no number.
+        documents, and for an activation that does not return a number for each document.
         """
         options = RankOptions(top_k=top_k or None)
         candidates = as_candidates(query, documents)
@@ -82,16 +81,10 @@ class CrossEncoderRerankFunction:
 
         assert self.activation_fct is not None
         activated = torch.as_tensor(self.activation_fct(torch.tensor(logits, dtype=torch.float32)))
-        if activated.numel() != len(logits):
-            raise UsageError(
-                f"activation_fct made {activated.numel()} scores of {len(logits)} logits.",
-                hint="Give one that takes a tensor of shape (documents,) and gives a score for each.",
-            )
         scores: list[float] = activated.reshape(-1).tolist()
-        bad = next((place for place, score in enumerate(scores) if not math.isfinite(score)), None)
-        if bad is not None:
-            raise UnavailableError(
-                f"activation_fct gave {scores[bad]} for document {bad}, of logit {logits[bad]}: no score.",
-                hint="Give one that is defined for every number.",
+        if len(scores) != len(logits) or not all(map(math.isfinite, scores)):
+            raise UsageError(
+                f"activation_fct made {scores} of the logits {logits}.",
+                hint="Give one that takes a tensor of shape (documents,) and gives a number for each.",
             )
         return scores

@@ -23,7 +23,7 @@ _END = f"(?![{_BELONGS_BEFORE}])"
 _NO_WORD_GOES_ON = r"(?!\p{Ll})"  # a small letter follows "e.g.", and goes on in a wrapped line
 _CLOSERS = r"[\p{Pe}\p{Pf}\"']*"
 _BREAKS = tuple(
-    regex.compile(pattern + _END)
+    regex.compile(f"(?:{pattern}){_END}")
     for pattern in (
         r"\R[^\S\n\r]*\R\s*",
         rf"(?:\p{{STerm}}+{_CLOSERS}\s+|\R\s*){_NO_WORD_GOES_ON}|[。！？｡।॥።]+{_CLOSERS}\s*",

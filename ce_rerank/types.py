@@ -150,17 +150,11 @@ class RankOptions:
             raise UsageError(f"blend is {self.blend!r}.", hint="Give a number from 0 to 1.")
         if self.bm25 is not None and self.first_score_field is not None:
             raise UsageError("Both --bm25 and --first-score-field are given.", hint="Give one of them.")
-        of_passages = {
-            "--chunk-tokens": self.chunk_tokens is not None,
-            "--chunk-overlap": self.chunk_overlap is not None,
-            "--pool": self.pool != "max",
-        }
-        for option, is_given in of_passages.items():
-            if is_given and self.long != "chunk":
-                raise UsageError(
-                    f"{option} is about passages, and --long is {self.long}.",
-                    hint=f"Give --long chunk, or leave {option} out.",
-                )
+        if self.long != "chunk" and (self.chunk_tokens, self.chunk_overlap, self.pool) != (None, None, "max"):
+            raise UsageError(
+                f"--chunk-tokens, --chunk-overlap and --pool are about passages, and --long is {self.long}.",
+                hint="Give --long chunk, or leave them out.",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -30,6 +30,10 @@ from ..errors import CeRerankError, UnavailableError
 from .commands import option
 from .console import describe_size, draw_message, show_messages, stdout_console
 from .options import MessageOptions, ModelOptions, as_arguments, as_keywords
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _AREA_WIDTH = 12
 _MARKS = {"green": ("✓", "+"), "yellow": ("!", "!"), "red": ("✗", "x")}
@@ -268,28 +272,12 @@ def try_ranking(keywords: dict[str, Any], model: Finding) -> Finding:
     answer = run_part(__spec__.name, "rank", {**keywords, "offline": True}, _RANK_SECONDS)
     if isinstance(answer, str):
         return Finding("red", f"Ranking fails: {answer}", "Run `ce-rerank -v QUERY DOCUMENT` to see more.")
-    fault = _find_fault(answer)
-    if fault is not None:
-        again = "Run `ce-rerank models pull` on it again."
-        return Finding("red", f"{answer['description']}: {fault}.", again)
-    right = "order and golden scores are" if answer["model"] in _GOLDEN else "the order is"
-    text = f"Three documents in {answer['elapsed_seconds']:.1f} s by {answer['description']}; {right} right."
+    if answer["fault"] is not None:
+        text = f"{answer['description']}: {answer['fault']}."
+        return Finding("red", text, "Run `ce-rerank models pull` on it again.")
+    what = "order and golden scores are" if answer["is_golden"] else "the order is"
+    text = f"Three documents in {answer['seconds']:.1f} s by {answer['description']}; {what} right."
     return Finding("green", text)
-
-
-def _find_fault(answer: dict[str, Any]) -> str | None:
-    """Return what is wrong with the scores of the self-test; None if they are right."""
-    import numpy as np
-
-    from ..engines.openvino.engine import TOLERANCES, find_infidelity
-
-    scores = np.array(answer["scores"], np.float32)
-    if scores.argmax() != 0:
-        return "the document that answers the query does not come first"
-    if answer["model"] not in _GOLDEN:
-        return None
-    precision = answer["precision"] if answer["precision"] in TOLERANCES else "bf16"
-    return find_infidelity(np.array(_GOLDEN[answer["model"]], np.float32), scores, precision)
 
 
 def run_part(
@@ -343,13 +331,27 @@ def _rank(keywords: dict[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     reranker = Reranker(**{**keywords, "max_length": None})
     scores = reranker.score([(_QUERY, document) for document in _DOCUMENTS], scores="logit")
+    info = reranker.info
     return {
-        "model": reranker.info.model,
-        "description": reranker.info.description,
-        "precision": reranker.info.precision,
-        "elapsed_seconds": time.perf_counter() - started,
-        "scores": [float(score) for score in scores],
+        "description": info.description,
+        "seconds": time.perf_counter() - started,
+        "is_golden": info.model in _GOLDEN,
+        "fault": find_wrong_scores(scores, info.model, info.precision),
     }
+
+
+def find_wrong_scores(scores: NDArray[np.float32], model: str, precision: str) -> str | None:
+    """Return what is wrong with the scores of the three documents, as a clause; None when nothing is."""
+    import numpy as np
+
+    from ..engines.openvino.engine import TOLERANCES, find_infidelity
+
+    if scores.argmax() != 0:
+        return "the document that answers the query does not come first"
+    if model not in _GOLDEN:
+        return None
+    golden = np.array(_GOLDEN[model], np.float32)
+    return find_infidelity(golden, scores, precision if precision in TOLERANCES else "bf16")
 
 
 if __name__ == "__main__":

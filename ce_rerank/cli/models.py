@@ -8,16 +8,16 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
 from ..errors import OutputError, UnavailableError, UsageError
-from .commands import Command, DefaultCommandGroup, option, with_option_groups
+from .commands import MODEL, Command, DefaultCommandGroup, option, with_option_groups
 from .console import Activity, describe_size, draw_message, show_messages, stderr_console, stdout_console
-from .options import AllowPickle, MessageOptions, Offline, Revision, TrustRemoteCode
+from .options import AllowPickle, MessageOptions, Offline, Revision, TrustRemoteCode, as_keywords
 
 if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint
@@ -35,6 +35,17 @@ _ORDERS: dict[str, Callable[[ListedModel], Any]] = {
     "context": lambda model: -(model.known.context_length or 0),
     "size": lambda model: -model.size_bytes,
 }
+
+
+@dataclass(frozen=True)
+class FetchOptions:
+    """What may be fetched of a model; the fields have the names of `resolve_checkpoint`'s arguments."""
+
+    panel: ClassVar = MODEL
+    revision: Revision = None
+    offline: Offline = False
+    trust_remote_code: TrustRemoteCode = False
+    allow_pickle: AllowPickle = False
 
 
 class ModelsGroup(DefaultCommandGroup):
@@ -117,15 +128,7 @@ def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
         draw_model(stdout_console(), model, facts, use)
 
 
-def pull(
-    name: _Name,
-    *,
-    revision: Revision = None,
-    offline: Offline = False,
-    trust_remote_code: TrustRemoteCode = False,
-    allow_pickle: AllowPickle = False,
-    messages: MessageOptions,
-) -> None:
+def pull(name: _Name, *, fetch: FetchOptions, messages: MessageOptions) -> None:
     """Fetch a model or its newest files, check them, and compile the model.
 
     Only the files that it needs are fetched. A download that was cut off goes on where it stopped.
@@ -133,20 +136,13 @@ def pull(
     with show_messages(messages) as activity:
         from ..models.store import resolve_checkpoint
 
-        checkpoint = resolve_checkpoint(
-            name,
-            revision=revision,
-            offline=offline,
-            trust_remote_code=trust_remote_code,
-            allow_pickle=allow_pickle,
-            refresh=True,
-            on_progress=_show_bytes(activity, name),
-        )
+        on_progress = _show_bytes(activity, name)
+        checkpoint = resolve_checkpoint(name, refresh=True, on_progress=on_progress, **as_keywords(fetch))
         activity.stage(f"Making {checkpoint.name} ready")
         from ..engines import load_engine
         from ..engines.base import EngineOptions
 
-        options = EngineOptions(trust_remote_code=trust_remote_code, offline=offline)
+        options = EngineOptions(trust_remote_code=fetch.trust_remote_code, offline=fetch.offline)
         engine = load_engine(checkpoint, options)
     size = describe_size(sum(checkpoint.files.values()))
     _tell(f"Ready: {engine.info.description}. {size} in {checkpoint.folder}", messages)
@@ -195,22 +191,15 @@ def export(
         Path, typer.Argument(metavar="FOLDER", help="A folder that is new or empty.", show_default=False)
     ],
     *,
-    revision: Revision = None,
-    offline: Offline = False,
-    allow_pickle: AllowPickle = False,
+    fetch: FetchOptions,
     messages: MessageOptions,
 ) -> None:
     """Write a compiled model into a folder, for -m FOLDER on a machine without a hub."""
     with show_messages(messages) as activity:
         from ..models.store import resolve_checkpoint
 
-        checkpoint = resolve_checkpoint(
-            name,
-            revision=revision,
-            offline=offline,
-            allow_pickle=allow_pickle,
-            on_progress=_show_bytes(activity, name),
-        )
+        on_progress = _show_bytes(activity, name)
+        checkpoint = resolve_checkpoint(name, on_progress=on_progress, **as_keywords(fetch))
         from ..engines.openvino.export import export_model
 
         activity.stage(f"Exporting {checkpoint.name}")

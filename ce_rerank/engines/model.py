@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..errors import UnavailableError
+from ..files import read_json_object
 from ..models.checkpoint import ACTIVATIONS, LONGEST, Checkpoint
 from ..types import Pair
 from .batching import Padding, PairTokens, TokenBatch, pad_rows
@@ -218,7 +219,8 @@ def load_model(
         )
     if mismatched:
         raise UnavailableError(
-            f"{name} has weights of other sizes than its config.json says: {', '.join(sorted(mismatched))}.",
+            f"{name} has {len(mismatched)} weights of other sizes than its config.json says, such as "
+            f"{', '.join(sorted(mismatched)[:3])}.",
             hint="Its config.json belongs to another model. Fetch both again.",
         )
     _require_fast_tokenizer(name, model)
@@ -228,13 +230,14 @@ def load_model(
     try:
         with quiet_libraries():
             return Model(model, precision, min(longest_pair(model), max_length or LONGEST))
-    except (ValueError, IndexError, RuntimeError) as error:
+    except (ValueError, LookupError, RuntimeError) as error:
         if "chat template" in str(error):
             raise UnavailableError(
                 f"{name} has a chat template that leaves out query or document.", hint=_RERANKER_HINT
             ) from error
+        reason = "its modules give no scores" if isinstance(error, KeyError) else first_line(error)
         raise UnavailableError(
-            f"{name} cannot score a pair: {first_line(error)}", hint="Give another model."
+            f"{name} cannot score a pair: {reason}.", hint="Give another model."
         ) from error
 
 
@@ -338,11 +341,13 @@ def _cannot_load(checkpoint: Checkpoint, error: Exception) -> UnavailableError:
         )
     reason, files = first_line(error).rstrip("."), checkpoint.files
     hint = "Give another model; `--debug` shows where it failed."
-    package = re.search(r"pip install ([\w.-]+\w)", str(error))
+    package = re.search(r"pip install (?:-\S+ )*(\w[\w.-]*\w)", str(error))
     if checkpoint.pickled and "weights_only" in str(error):
         # What torch advises here is to load it without any check.
         reason = f"{checkpoint.pickled[0]} is damaged, or holds more than weights"
         hint = f"Copy or fetch {checkpoint.folder} again, or choose a model with safetensors."
+    elif "tokenizer.json" in files and not read_json_object(checkpoint.folder / "tokenizer.json"):
+        reason, hint = "tokenizer.json is damaged", f"Copy or fetch {checkpoint.folder} again."
     elif isinstance(error, SafetensorError):
         hint = f"Copy or fetch {checkpoint.folder} again."
     elif package:

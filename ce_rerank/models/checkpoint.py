@@ -86,6 +86,9 @@ def find_missing(names: Collection[str], *, allow_pickle: bool) -> Fault | None:
     """Return what a model with these files lacks, or must not have; None if all is well."""
     safetensors, pickled = _select_weights(names)
     if "config.json" not in names or all("/" in name for name in safetensors + pickled):
+        if "adapter_config.json" in names:
+            hint = "Merge it into its model (peft: merge_and_unload), and save the whole."
+            return Fault("holds a PEFT adapter, and no model that it belongs to", hint)
         if others := sorted(name for name in names if name.endswith(_OTHER_FORMATS)):
             return Fault(f"has only weights of a format that cannot be loaded here ({others[0]})")
         return Fault(f"has no {'model.safetensors' if 'config.json' in names else 'config.json'}")
@@ -340,7 +343,7 @@ class Checkpoint:
                 missing.append(f"{path}/")
         if missing:
             return Fault(f"is not complete: {', '.join(missing[:3])} missing")
-        for name in weights:
+        for name in sorted(weights | ({"tokenizer.json"} & self.files.keys())):
             with (self.folder / name).open("rb") as file:
                 if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
                     hint = f"Run in {self.folder}: git lfs pull"
@@ -353,7 +356,10 @@ class Checkpoint:
         for index in [name for name in selected if name.endswith(".index.json")]:
             folder, _, own_name = index.rpartition("/")
             suffix = own_name.removesuffix(".index.json").rpartition(".")[2]
-            for shard in self._read_json(index, {})["weight_map"].values():
+            shards = self._read_json(index, {}).get("weight_map")
+            if not isinstance(shards, dict):
+                raise ValueError(f"{index} has no weight_map")
+            for shard in shards.values():
                 if not re.fullmatch(rf"[^/\\]+\.{suffix}", str(shard)):
                     raise ValueError(f"{index} names {shard}, and must name files that end in .{suffix}")
                 selected.add(f"{folder}/{shard}".lstrip("/"))
@@ -408,7 +414,7 @@ class Checkpoint:
         return classes
 
     def _read_json(self, name: str, absent: _Json) -> _Json:
-        """Read a JSON file with a list or an object, whichever `absent` is; that is returned without a file."""
+        """Read a JSON file that holds the type of `absent`; return `absent` if there is no file."""
         try:
             value = json.loads((self.folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -416,7 +422,7 @@ class Checkpoint:
         except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{name} cannot be read: {error}") from error
         if not isinstance(value, type(absent)):
-            raise ValueError(f"{name} holds something else than it must")
+            raise ValueError(f"{name} is no JSON {'object' if isinstance(absent, dict) else 'list'}")
         return value
 
 

@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from ce_rerank.cli.comparison import draw_evaluation, draw_gains, list_gains, short_names
+from ce_rerank.cli.comparison import draw_evaluation, draw_gains, list_gains
 from ce_rerank.evaluation import Comparison, Evaluation, MeasuredRun
 
 
@@ -80,12 +80,6 @@ def test_the_best_is_bold_and_only_what_is_significant_has_a_colour() -> None:
     assert "m+0.0000" not in text
 
 
-def test_file_names_stand_alone_unless_two_are_the_same() -> None:
-    assert short_names(["a/run.trec", "b/out.jsonl"]) == ["run.trec", "out.jsonl"]
-    assert short_names(["a/run.trec", "b/run.trec"]) == ["a/run.trec", "b/run.trec"]
-    assert short_names(["a/run.trec", "a/run.trec", "stdin"]) == ["run.trec", "run.trec", "stdin"]
-
-
 def test_escape_sequences_in_names_and_ids_do_not_reach_the_terminal() -> None:
     target = console(80)
     odd = evaluation(BEFORE, replace(BETTER, name="\x1b[31mred.trec"))
@@ -148,13 +142,6 @@ def test_more_queries_than_columns_share_them_and_ten_are_listed() -> None:
     assert "Gained, the most of 369:" in text
     assert "Lost, the most of 370:" in text
     assert text.count("→") == 20
-
-
-def test_a_run_without_gains_says_so() -> None:
-    target = console(80)
-    same = replace(BETTER, by_query=BEFORE.by_query)
-    draw_gains(target, evaluation(BEFORE, same), same, "nDCG@10", {})
-    assert drawn(target).splitlines()[1:] == ["No query gained or lost."]
 
 
 def test_a_terminal_without_unicode_gets_plain_characters() -> None:

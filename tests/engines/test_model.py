@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable
@@ -114,6 +115,14 @@ def test_a_special_token_without_a_vector_is_text(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(checkpoint).score(PAIRS), expected)
 
 
+def make_unscored(folder: Path) -> Checkpoint:
+    """Write a modular model that lacks its last module, which makes the score."""
+    made = make_modular_reranker(folder, last=torch.nn.Identity())
+    path = made.folder / "modules.json"
+    path.write_text(json.dumps(json.loads(path.read_text())[:-1]))
+    return made
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -132,6 +141,7 @@ def test_a_special_token_without_a_vector_is_text(tmp_path: Path) -> None:
             "leaves out query or document",
         ),
         (lambda folder: make_checkpoint("bert", folder, type_vocab_size=1), "cannot score a pair: index out"),
+        (make_unscored, "cannot score a pair: its modules give no scores"),
     ],
 )
 def test_what_cannot_rank_is_refused_by_what_it_lacks(
@@ -204,6 +214,14 @@ def drop_fast_tokenizer(folder: Path) -> None:
     (folder / "sentencepiece.bpe.model").write_bytes(b"x" * 100)
 
 
+def cut_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text('{"version": ')
+
+
+def name_unknown_type(folder: Path) -> None:
+    change_json(folder / "config.json", model_type="quantum")
+
+
 def enlarge_vocabulary(folder: Path) -> None:
     change_json(folder / "config.json", vocab_size=1000)
 
@@ -215,13 +233,15 @@ def enlarge_vocabulary(folder: Path) -> None:
         (spoil_pickle, r"pytorch_model\.bin is damaged, or holds more than weights", "Copy or fetch"),
         (add_adapter, "cannot be loaded", r"^pip install peft$"),
         (drop_fast_tokenizer, "cannot be loaded", "pip install sentencepiece"),
+        (cut_tokenizer, r"tokenizer\.json is damaged", "Copy or fetch"),
+        (name_unknown_type, "`quantum`", r"^pip install transformers$"),
         (
             enlarge_vocabulary,
-            r"of other sizes .*: roberta\.embeddings\.word",
+            r"of other sizes .* roberta\.embeddings\.word",
             "its config.json",
         ),
     ],
-    ids=["weights", "pickle", "adapter", "tokenizer", "sizes"],
+    ids=["weights", "pickle", "adapter", "tokenizer", "cut tokenizer", "type", "sizes"],
 )
 def test_what_cannot_be_loaded_is_refused_with_what_mends_it(
     tmp_path: Path, spoil: Callable[[Path], None], message: str, hint: str
