@@ -19,7 +19,7 @@ from ..batch.output import FileOutput, StreamOutput
 from ..batch.resume import require_other_files
 from ..batch.run import BatchOutput, rank_batch
 from ..errors import ROWS_LEFT_OUT, UsageError
-from ..formats.output import is_written_directly, open_output
+from ..formats.output import open_output
 from ..formats.rows import WriteOptions
 from ..formats.source import is_pipe_or_device
 from ..formats.writers import BatchFormat
@@ -137,7 +137,7 @@ def batch(
     Results go to stdout as they are made, or to --output, which can be continued when it was cut off.
     """
     path, run, qrels = output.output, sources.run, options.qrels
-    is_stream = path is None or is_written_directly(path)
+    is_stream = path is None or is_pipe_or_device(path)
     if options.resume and is_stream:
         raise UsageError("--resume goes on with a file.", hint="Name it with --output.")
     if options.measure and qrels is None:
@@ -215,7 +215,7 @@ def _rank(
         require_other_files(path, job.names)
     with ExitStack() as stack:
         file: FileOutput | None = None
-        if path is not None and not is_written_directly(path):
+        if path is not None and not is_pipe_or_device(path):
             file = stack.enter_context(FileOutput(path, job.format, resume=resume))
             if file.is_complete:
                 return _say_complete(file)

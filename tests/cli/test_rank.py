@@ -199,8 +199,9 @@ def test_a_pipe_with_data_that_nobody_reads_is_warned_of_and_left_alone(
         assert capsys.readouterr().err == ""
 
 
-def test_a_dash_as_output_is_stdout(run: Run) -> None:
-    assert run("red", "one", "-o", "-").stdout == run("red", "one").stdout
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+def test_a_dash_as_output_is_stdout(run: Run, name: str) -> None:
+    assert run("red", "one", "-o", name).stdout == run("red", "one").stdout
     assert not Path("-").exists()
 
 
