@@ -1,4 +1,4 @@
-"""Models drawn: a line each, or one at length."""
+"""Draw models: each on a line, or all about one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def draw_models(console: Console, models: Sequence[ListedModel]) -> None:
-    """Draw a line for each model, and below what the columns mean."""
+    """Draw a line for each model, and below them what the columns mean."""
     missing = "-" if console.options.ascii_only else "—"
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     columns = [name for name, least_width in _COLUMNS.items() if console.width >= least_width]
@@ -85,7 +85,7 @@ def draw_model(
 ) -> None:
     """Draw all that is known of one model.
 
-    `facts` are what its files say and `use` is what would run it here, both None when it cannot be used.
+    `facts` are what its files say, and `use` is what would run it here; both are None if it cannot be used.
     """
     known = model.known
     alias = f"  {known.alias}" if known.alias else ""
@@ -143,7 +143,7 @@ def _draw_warning(console: Console, warning: str) -> None:
 
 
 def _draw_facts(console: Console, facts: Mapping[str, Any]) -> None:
-    """Draw names and values in two columns, a line for each value of a list; what is empty is left out."""
+    """Draw names and values in two columns, a line for each value of a list; leave out empty values."""
     given = {name: value for name, value in facts.items() if value}
     if given:
         console.print()

