@@ -214,7 +214,6 @@ def _run(
         # A CPU of each node stays for Ray's own tasks: where actors ask for all, those wait for ever.
         num_cpus=round(0.8 * max(0, cpus - 1) / workers_a_node, 2),
         num_gpus=1 if on_gpus else 0,
-        max_task_retries=ATTEMPTS - 1,
     )
     try:
         for row in outcomes.iter_rows():
@@ -222,11 +221,6 @@ def _run(
             if isinstance(outcome, CeRerankError):
                 raise outcome
             yield outcome
-    except ray.exceptions.RayActorError as error:
-        raise UnavailableError(
-            f"A worker died {ATTEMPTS} times with the same part.",
-            hint="It may lack memory: give a smaller --batch-tokens, or fewer --workers.",
-        ) from error
     except ray.exceptions.GetTimeoutError:
         free = ray.available_resources().get(kind, 0)
         raise UnavailableError(
@@ -258,6 +252,11 @@ class _RankUnits:
     def _rank(self, unit: Unit) -> Report:
         job = self._job
         bad_rows: list[BadRow] = []
+        if self._folder.count_attempts(unit.place) > ATTEMPTS:
+            raise UnavailableError(
+                f"{unit.name}: the worker that ranked part {unit.place} died {ATTEMPTS} times.",
+                hint="It may lack memory: give a smaller --batch-tokens, or fewer --workers.",
+            )
         with kept_warnings() as warnings:
             if self._reranker is None:
                 self._reranker = self._open_reranker(**job.model)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 from .engines.base import EngineInfo
-from .errors import InputError, UnavailableError, UsageError
+from .errors import InputError, UnavailableError, UsageError, told_from
 from .ranking import Scored, sigmoid, unscored
 from .types import Candidates, RankOptions
 
@@ -131,7 +131,10 @@ class RemoteModel:
             "chunk_overlap": options.chunk_overlap,
             "pool": options.pool,
         }
-        results: list[dict[str, Any]] = self._call("/v1/rerank", body)["results"]
+        try:
+            results: list[dict[str, Any]] = self._call("/v1/rerank", body)["results"]
+        except InputError as error:
+            raise InputError(told_from(candidates.query.origin, error.message)) from None
         return sorted(results, key=lambda result: int(result["index"]))
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:

@@ -12,6 +12,7 @@ import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import bm25s
@@ -51,13 +52,12 @@ class Bm25Index:
             )
         self._stem: Callable[[str], str] = str if language == "none" else Stemmer.Stemmer(language).stemWord
         self._stem_ids: dict[str, int] = {}
-        self._word_ids: dict[str, int] = {}  # of unstemmed words, so that each is stemmed once
-        corpus = [array("i", [self._learn(word) for word in _split_words(text)]) for text in texts]
+        learn = cache(lambda word: self._stem_ids.setdefault(self._stem(word), len(self._stem_ids)))
+        corpus = [array("i", map(learn, _split_words(text))) for text in texts]
         self._count = len(corpus)
         self._bm25 = bm25s.BM25(method="lucene", k1=_K1, b=_B)
         if self._stem_ids:
             self._bm25.index((corpus, self._stem_ids), create_empty_token=False, show_progress=False)
-        self._word_ids.clear()
 
     def __len__(self) -> int:
         return self._count
@@ -79,13 +79,6 @@ class Bm25Index:
             found = found[scores[found] >= least]
         best = found[np.argsort(-scores[found], kind="stable")][:limit]
         return [(int(place), float(scores[place])) for place in best]
-
-    def _learn(self, word: str) -> int:
-        known = self._word_ids.get(word)
-        if known is None:
-            known = self._stem_ids.setdefault(self._stem(word), len(self._stem_ids))
-            self._word_ids[word] = known
-        return known
 
 
 def choose(candidates: Candidates, options: RankOptions) -> Candidates:

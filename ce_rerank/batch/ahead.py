@@ -143,12 +143,16 @@ class ReadAhead(threading.Thread):
         self._skip_bad_rows = skip_bad_rows
         self._after = after
         self._queue = _TokenQueue(plan.tokens)
-        self.expected_documents: int | None = None
         self._digest = hashlib.blake2b(digest_size=16)
         self._items = self._bad_rows = self._documents = 0
-        self._share = 0.0
-        self._is_stopped = False
+        self._is_read = self._is_stopped = False
         self.start()
+
+    @property
+    def expected_documents(self) -> int | None:
+        """The documents of the whole input, estimated by those that were read; None if nothing is known."""
+        share = 1.0 if self._is_read else self._reader.share_read
+        return round(self._documents / share) if share else None
 
     def take_pool(self, number: int) -> tuple[list[Item], End | None]:
         """Wait for pool `number`, from 0. It is shorter where the input pauses or ends; the end comes too."""
@@ -183,7 +187,7 @@ class ReadAhead(threading.Thread):
                         self._take(candidates)
             if self._items < self._after.items:
                 raise _changed_input()
-            self.expected_documents = self._documents
+            self._is_read = True
         except _StoppedError:
             return
         except BaseException as caught:
@@ -191,12 +195,6 @@ class ReadAhead(threading.Thread):
         self._queue.put(End(error))
 
     def _take(self, candidates: Candidates) -> None:
-        # When more of a file was taken from disk, the documents before are those of the share before.
-        share = self._reader.share_read or 0.0
-        if share > self._share:
-            if self._share:
-                self.expected_documents = round(self._documents / self._share)
-            self._share = share
         self._documents += len(candidates.documents)
         query = candidates.query
         held: list[Any] = [(query.id, query.text, query.fields, list(candidates.first_scores))]

@@ -147,6 +147,7 @@ class FileOutput:
                 f"{self.part_path} is there without {self._state_path.name}, and cannot be continued.",
                 hint="Remove it to begin again.",
             )
+        self.is_complete = self._resume and self.path.exists() and state is None and not has_part
         if has_part and state and state.progress.items:
             if not self._resume:
                 raise UsageError(
@@ -155,8 +156,6 @@ class FileOutput:
                     hint="Give --resume to go on with it, or remove it to begin again.",
                 )
             self._state = state
-        elif self._resume:
-            self.is_complete = self.path.exists() and state is None and not has_part
 
     def begin(self, options: WriteOptions, settings: Mapping[str, Any]) -> None:
         """Get ready to write, for a run with these settings; `progress` is where to go on from.

@@ -18,7 +18,6 @@ from ..formats.fields import (
     FieldRules,
     describe_fields,
     find_value,
-    has_field,
     without_field,
 )
 from ..formats.json import encode_json, json_kind
@@ -126,7 +125,7 @@ class RowCandidates:
     def _find_documents(self, row: Mapping[str, Any], origin: str) -> _Items | None:
         """Return the documents of a nested row, None for a flat row."""
         for path in self._documents_fields:
-            value = _find(row, path)
+            value = find_value(row, path)
             if isinstance(value, list):
                 return _Items(path, value, self._rules)
             if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
@@ -138,17 +137,14 @@ class RowCandidates:
                 columns = zip(*value.values(), strict=True)
                 return _Items(path, [dict(zip(value, values, strict=True)) for values in columns], rules)
         if self._is_nested or not (self._rules.text_fields or any(name in row for name in TEXT_FIELDS)):
-            for path in self._documents_fields:
-                if (value := _find(row, path)) is not None or path in row:
-                    raise InputError(f'{origin}: "{path}" is {json_kind(value)}, not a list.', hint=_SHAPES)
             has = describe_fields(row)
             problem = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}" ({has}).'
             raise InputError(f"{origin}: {problem}", hint=f"{_SHAPES} --documents-field names another field.")
         return None
 
     def _name_query(self, row: Mapping[str, Any], is_nested: bool, origin: str) -> _NamedQuery:
-        path = next((path for path in self._query_fields if _find(row, path) is not None), "")
-        value = _find(row, path)
+        path = next((path for path in self._query_fields if find_value(row, path) is not None), "")
+        value = find_value(row, path)
         id_fields = _NESTED_ID_FIELDS if is_nested else QUERY_ID_FIELDS
         id_name = next((name for name in id_fields if row.get(name) not in (None, "")), None)
         id = None if id_name is None else row[id_name]
@@ -194,24 +190,20 @@ class RowCandidates:
         query = Query(named.text or "", named.id, fields, origin)
         # A row of a table has a cell for the query even where it gives none.
         if named.text is None or (named.text == "" and named.id is not None and self._queries_source):
-            query = self._known_query(query)
+            if self._queries_source is None:
+                raise InputError(
+                    f'{origin}: no "{self._query_fields[0]}" field.',
+                    hint="Give the queries with --queries FILE, or name the field with --query-field.",
+                )
+            known = self._queries.get(str(query.id))
+            if known is None:
+                raise InputError(f'{origin}: the query "{query.id}" is not in {self._queries_source.name}.')
+            query = replace(query, text=known.text, fields={**known.fields, **fields})
         if not query.text.strip():
             raise InputError(f"{origin}: the query is empty.")
         if self._for_trec:
             require_run_id(query.id, f"{origin}: the query")
         return query
-
-    def _known_query(self, query: Query) -> Query:
-        if self._queries_source is None:
-            raise InputError(
-                f'{query.origin}: no "{self._query_fields[0]}" field.',
-                hint="Give the queries with --queries FILE, or name the field with --query-field.",
-            )
-        known = self._queries.get(str(query.id))
-        if known is None:
-            name = self._queries_source.name
-            raise InputError(f'{query.origin}: the query "{query.id}" is not in {name}.')
-        return replace(query, text=known.text, fields={**known.fields, **query.fields})
 
     def _require_first(self, query: Query, hint: str) -> None:
         """Raise InputError for a query that was here before, by its id, or its text if it has none."""
@@ -250,10 +242,6 @@ def _is_of(query: Query, named: _NamedQuery, origin: str) -> bool:
             hint="Give each query an id of its own.",
         )
     return True
-
-
-def _find(row: Mapping[str, Any], path: str) -> Any:
-    return find_value(row, path) if has_field(row, path) else None
 
 
 def _without(row: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:

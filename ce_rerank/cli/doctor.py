@@ -1,7 +1,7 @@
-"""`ce-rerank doctor`: what is here, what it can do, and whether ranking works.
+"""`ce-rerank doctor`: what is installed, what the machine can do, and whether ranking works.
 
-One part that fails does not end the others: what may crash runs in a process of its own, and what cannot be
-examined is a finding, too.
+A part that fails does not stop the others: what may crash runs in a process of its own, and a failure is a
+finding, too.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _GOLDEN = {"offline/ms-marco-MiniLM-L-12-v2": (5.1584015, -11.261237, -10.693955
 
 
 class Finding(NamedTuple):
-    """What was found out about one area, how that is, and what to do about it."""
+    """The state of one area: how good it is, a description, and what to do."""
 
     status: Literal["green", "yellow", "red"]
     text: str
@@ -106,7 +106,7 @@ def doctor(
 def examine(keywords: dict[str, Any], announce: Callable[[str], None]) -> dict[str, Finding]:
     """Examine one area after the other; ranking works unless the last, the self-test, is red.
 
-    `keywords` are those of `Reranker`; `announce` is told what is being looked at.
+    `keywords` are those of `Reranker`; `announce` is told the area that is examined.
     """
     from ..models.hub import hub_cache_folder
     from ..models.store import CACHE_VARIABLE, cache_folder
@@ -251,7 +251,7 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     try:
         checkpoint = resolve_checkpoint(name, offline=True, **named)
     except UnavailableError as error:
-        cause, is_of_hub, _ = error.message.partition(", and --offline")  # which we gave, and no user
+        cause, is_of_hub, _ = error.message.partition(", and --offline")  # we gave this option, not the user
         remedy = error.hint
         if is_of_hub and with_hub:
             remedy = shlex.join(["ce-rerank", "models", "pull", name, *as_arguments(named)])
@@ -325,7 +325,7 @@ def _load_openvino(keywords: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rank(keywords: dict[str, Any]) -> dict[str, Any]:
-    """Rank the three documents whole, whatever `max_length` is, as they were for the golden scores."""
+    """Rank the three documents, without `max_length`, as for the golden scores."""
     from ..reranker import Reranker
 
     started = time.perf_counter()

@@ -11,7 +11,15 @@ from typing import Any
 from ..errors import InputError
 from ..types import Document, Query
 from .documents import InputFormat, ReadOptions, RowReader, read_as, row_reader
-from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, find_id, missing_id, without_texts
+from .fields import (
+    ID_FIELDS,
+    QUERY_ID_FIELDS,
+    TEXT_FIELDS,
+    FieldRules,
+    describe_fields,
+    find_id,
+    without_texts,
+)
 from .json import read_json_rows
 from .source import ROW_BYTES, LookAhead, Readable, Reject, as_source, raise_at_once
 
@@ -67,7 +75,8 @@ def read_corpus(
         fields = row if isinstance(row, dict) else {}
         doc_id = find_id(fields, options.id_field, origin)
         if doc_id is None:
-            raise missing_id(fields, origin)
+            problem = f"{origin}: the document has no id ({describe_fields(fields)})."
+            raise InputError(problem, hint="Name its field with --id-field.")
         if wanted is not None and str(doc_id) not in wanted:
             return None
         document = rules.document(row, origin)

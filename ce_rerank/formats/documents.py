@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import re
@@ -44,7 +43,7 @@ _NOT_READ = {
     b"FEA1": "a Feather file",
     b"PK\3\4": "a ZIP file (Excel's .xlsx are such)",
 }
-_COLUMN_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+_HEADER = re.compile(r"[A-Za-z_][\w.-]*(?:([,;]| ?\| ?)[A-Za-z_][\w.-]*)+")
 _BORDER = re.compile(r"(?=.*[+|\u2500-\u257f])[\s|+=:\u2500-\u257f-]{3,}")  # ----+-----, or box drawing
 _LOOK_BYTES = 1 << 16  # without a line end in them, it is a long line of text or the only line of an array
 _HEADER_HINT = " Line 1 was read as the header; if it is a row, name the columns: --columns id,text"
@@ -170,11 +169,12 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
     head = stream.peek(0)
     if kind := next((kind for magic, kind in _NOT_READ.items() if head.startswith(magic)), ""):
         raise InputError(f"{source.name}: {kind}, which is not read.", hint="Save it as Parquet or CSV.")
-    sniffed = sniff_format(head, (*options.text_fields, *options.header_names))
-    format = sniffed if named is None or options.are_rows_objects else named
-    if format == "text" and options.are_rows_objects:
-        format = "tsv" if b"\t" in head.lstrip().partition(b"\n")[0] and not options.delimiter else "csv"
-    elif format == "text" and (hint := _table_hint(head)):
+    format: InputFormat = "text"
+    if named is None or options.are_rows_objects:
+        format = sniff_format(head, (*options.text_fields, *options.header_names))
+        if format == "text" and options.are_rows_objects:
+            format = "tsv" if b"\t" in head.lstrip().partition(b"\n")[0] and not options.delimiter else "csv"
+    if format == "text" and (hint := _table_hint(head)):
         log.warning("%s: read as text, a document a line, but it looks like a table. %s", source.name, hint)
     if named is None:
         log.info("%s: read as %s, going by its first bytes (--from says otherwise).", source.name, format)
@@ -193,7 +193,7 @@ def sniff_format(head: bytes, names: Collection[str] = ()) -> InputFormat:
     if re.match(r"\[(\s*\[)*\s*([{\"\]]|$)", text):
         return "json"
     line = re.split(r"[\r\n]", text, maxsplit=1)[0].strip()
-    if re.match(r"\{\s*([\"}]|$)", line) or _is_json_string(line):
+    if re.match(r'\{\s*(["}]|$)|"(?:[^"\\]|\\.)*"$', line):
         return "jsonl"
     for delimiter in "\t,;|":
         cells = [cell.removeprefix('"').removesuffix('"') for cell in line.split(delimiter)]
@@ -203,29 +203,20 @@ def sniff_format(head: bytes, names: Collection[str] = ()) -> InputFormat:
     return "text"
 
 
-def _is_json_string(line: str) -> bool:
-    try:
-        return line.startswith('"') and isinstance(json.loads(line), str)
-    except ValueError:
-        return False
-
-
 def _table_hint(head: bytes) -> str:
     """Return how lines of text that seem to be a table can be read as one; empty for other lines.
 
     They do with tabs in all of them, a header of plain names, or the borders of a table drawn for people.
     """
-    lines = [line for line in re.split(r"[\r\n]+", head.decode(errors="replace")) if line.strip()]
+    lines = [line.strip() for line in re.split(r"[\r\n]+", head.decode(errors="replace")) if line.strip()]
     if any(map(_BORDER.fullmatch, lines[:2])):
         return "Let it be written as CSV: psql --csv, duckdb -csv, mysql --batch."
     whole = lines[:-1] or lines
-    if whole and all("\t" in line.strip() for line in whole):
+    if whole and all("\t" in line for line in whole):
         return "Give --from tsv to read it as one."
-    for delimiter in (",", ";", "|", " | "):  # the last as psql prints
-        cells = lines[0].strip().split(delimiter) if lines else []
-        is_in_more = len(lines) == 1 or any(delimiter in line for line in lines[1:])
-        if len(cells) > 1 and is_in_more and all(map(_COLUMN_NAME.fullmatch, cells)):
-            return "Give --from csv to read it as one."
+    header = _HEADER.fullmatch(lines[0]) if lines else None
+    if header and all(header[1] in line for line in lines[1:2]):
+        return "Give --from csv to read it as one."
     return ""
 
 

@@ -85,11 +85,12 @@ def open_writer(
     def lines_of(ranking: Ranking) -> Iterable[str]:
         if format == "trec":
             return trec_lines(ranking, options.run_name, None if many else "1")
-        return map(_text_line, ranking) if format == "text" else map(encode_json, rows_of(ranking))
+        if format == "text":
+            return map(_text_line, ranking)
+        lines = map(encode_json, rows_of(ranking))
+        return _array_lines(list(lines)) if format == "json" else lines
 
     names = own_names(options, with_query=many)
-    if format == "json":
-        return JsonArrayWriter(stream, rows_of)
     if format in ("csv", "tsv"):
         return DelimitedWriter(stream, rows_of, format, names, many=many, columns=columns)
     if format == "parquet":
@@ -112,25 +113,6 @@ class LineWriter:
 
     def close(self) -> None:
         """Nothing is left to be written."""
-
-
-class JsonArrayWriter:
-    """One array, an object a line."""
-
-    def __init__(self, stream: BinaryIO, rows_of: RowsOf) -> None:
-        self._stream = stream
-        self._rows_of = rows_of
-        self._before = "[\n"
-
-    def write(self, ranking: Ranking) -> None:
-        """Write the ranking's objects as items of the array."""
-        for row in self._rows_of(ranking):
-            self._stream.write((self._before + encode_json(row)).encode())
-            self._before = ",\n"
-
-    def close(self) -> None:
-        """End the array."""
-        self._stream.write(b"[]\n" if self._before == "[\n" else b"\n]\n")
 
 
 class DelimitedWriter:
@@ -213,6 +195,10 @@ def read_header(path: Path, format: str) -> list[str] | None:
             line = stream.readline().removesuffix("\n")
             return line.split("\t") if line else None
         return next(csv.reader(stream), None)
+
+
+def _array_lines(items: list[str]) -> list[str]:
+    return ["[", *(f"{item}," for item in items[:-1]), items[-1], "]"] if items else ["[]"]
 
 
 def _text_line(ranked: RankedDocument) -> str:

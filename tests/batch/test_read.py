@@ -237,8 +237,10 @@ class TestFlatRows:
             "the query's id is a number, not a string or an int",
         ),
         (jsonl({"query_id": "1", "text": "a"}), 'no "query" field. Give the queries with --queries FILE,'),
-        (jsonl({"query": "red", "documents": None}), '"documents" is null, not a list.'),
-        (jsonl({"query": "red", "documents": "one"}), '"documents" is a string, not a list.'),
+        (
+            jsonl({"query": "red", "documents": "one"}),
+            'no list of "documents" and no "text" (has: query, doc',
+        ),
         (jsonl({"query": "red", "docs": []}), 'no list of "documents" and no "text" (has: query, docs).'),
         (
             jsonl({"query": "red", "documents": ["one", 2]}),
