@@ -86,7 +86,10 @@ class Whole(torch.nn.Module):
         """Return the scores of a batch, before the activation."""
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         features = {**self.constants, "input_ids": input_ids, "attention_mask": attention_mask, **types}
-        scores: torch.Tensor = self.cross_encoder(features)["scores"]
+        found = self.cross_encoder(features)
+        if "scores" not in found:
+            raise ValueError("none of its modules gives a score")
+        scores: torch.Tensor = found["scores"]
         return scores
 
 
