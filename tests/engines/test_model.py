@@ -150,7 +150,7 @@ def make_short(tokens: int) -> Callable[[Path], Checkpoint]:
 
 
 def make_end_counter(kind: str, **config: Any) -> Callable[[Path], Checkpoint]:
-    """Write a model that reads the last of its end tokens, and refuses a batch in which their numbers differ."""
+    """Write a model that reads its last end token, and refuses a batch in which their numbers differ."""
 
     def make(folder: Path) -> Checkpoint:
         checkpoint = make_checkpoint("roberta", folder)
@@ -185,9 +185,9 @@ make_t5 = make_end_counter("T5", d_kv=8, d_ff=48, num_layers=1, num_decoder_laye
         (make_template("{{ query }}"), "its chat template changes query or document, or leaves one out"),
         (
             make_template("{{ raise_exception('No query!') }}"),
-            "its chat template takes no query and document",
+            "its chat template takes no query and",
         ),
-        (make_template("{{ messages[3].content }}"), "its chat template takes no query and document"),
+        (make_template("{{ messages[3].content }}"), "its chat template takes no query and"),
         (lambda folder: make_checkpoint("bert", folder, type_vocab_size=1), "cannot score a pair: index out"),
         (make_two_outputs, "it gives 2 scores for a pair"),
         (make_no_score, "none of its modules gives a score"),
@@ -204,7 +204,7 @@ def test_what_cannot_rank_is_refused_by_what_it_lacks(
 
 def rank(checkpoint: Checkpoint, *options: str) -> Result:
     documents = [document for _, document in PAIRS]
-    given = ["-m", str(checkpoint.folder), "--precision", "fp32", "-q", "tides", *documents, *options]
+    given = ["-m", str(checkpoint.folder), "--precision", "fp32", "-q", "a", *documents, *options]
     return CliRunner().invoke(app, ["rank", *given])
 
 
