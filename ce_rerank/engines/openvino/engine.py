@@ -218,9 +218,6 @@ class OpenVinoEngine:
         """Return how a loaded model fails its golden pairs, as a clause; None when it gives their scores."""
         golden = self._compiled.manifest.golden
         rows = self._load_tokenizer(None, None).encode([(pair.query, pair.document) for pair in golden])
-        for row, pair in zip(rows, golden, strict=True):
-            if (*row.input_ids,) != pair.input_ids or (*row.token_type_ids,) != pair.token_type_ids:
-                return f"{pair.document[:40]!r} is fed to it in other tokens"
 
         def infer(batches: Iterator[TokenBatch]) -> Iterator[Float32s]:
             return self._run(model, [], 1, batches)

@@ -38,12 +38,10 @@ Form = Literal["full", "int8"]
 
 @dataclass(frozen=True, slots=True)
 class GoldenPair:
-    """A pair, the ids that sentence-transformers feeds for it and the logit that torch gives in float32."""
+    """A pair and the logit that sentence-transformers gives for it in float32."""
 
     query: str
     document: str
-    input_ids: tuple[int, ...]
-    token_type_ids: tuple[int, ...]
     logit: float
 
 

@@ -38,7 +38,7 @@ MANIFEST = Manifest(
         instructed=None,
         instruction="task: ",
     ),
-    golden=(GoldenPair("a query", "ein Döcument 🌊", (0, 5, 2), (), -11.283199310302734),),
+    golden=(GoldenPair("a query", "ein Döcument 🌊", -11.283199310302734),),
     files={"model.xml": "a" * 64, "model.bin": "b" * 64, "tokenizer.json": "c" * 64},
 )
 
@@ -116,7 +116,7 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
         lambda facts: facts.update(golden=[1]),
         lambda facts: facts["golden"][0].update(logit=None),
         lambda facts: facts["golden"][0].update(logit=float("nan")),
-        lambda facts: facts["golden"][0].update(input_ids=["1"]),
+        lambda facts: facts["golden"][0].update(query=["1"]),
         lambda facts: facts.update(files=[]),
         lambda facts: facts["files"].pop("model.bin"),
         lambda facts: facts["files"].update({"../outside": "d" * 64}),
