@@ -27,6 +27,7 @@ from ...errors import UnavailableError
 from ...files import digest_file, read_json_object, remove_folder, write_whole
 from ...models.checkpoint import Checkpoint
 from ...models.offline import NOTE
+from ...types import Precision
 from ..base import EngineInfo, EngineOptions
 from ..batching import Float32s, PairTokens, TokenBatch, score_in_batches
 from ..hardware import count_cpus, cpu_identity, has_amx, has_native_bf16, vector_width
@@ -52,21 +53,21 @@ _VERDICT_NAME = "verdict.json"
 
 
 def load_openvino_engine(
-    checkpoint: Checkpoint, options: EngineOptions, precisions: Sequence[str]
+    checkpoint: Checkpoint, options: EngineOptions, precisions: Sequence[Precision]
 ) -> OpenVinoEngine:
     """Load the compiled form of a checkpoint; compile it first if need be.
 
     It runs in the first of the precisions in which it gives its reference scores; that one does not is logged
     as a warning. Raises CannotCompileError when it cannot be compiled, or no precision gives the scores.
     """
-    compiled = prepare_compiled(checkpoint, "int8" if precisions == ["int8"] else "full")
+    compiled = prepare_compiled(checkpoint, "int8" if "int8" in precisions else "full")
     core = load_runtime().Core()
     for precision in precisions[:-1]:
         try:
-            return OpenVinoEngine(core, compiled, checkpoint, replace(options, precision=precision))  # type: ignore[arg-type]
+            return OpenVinoEngine(core, compiled, checkpoint, replace(options, precision=precision))
         except CannotCompileError as error:
             log.warning("%s runs in %s: %s.", checkpoint.name, precisions[-1], error)
-    return OpenVinoEngine(core, compiled, checkpoint, replace(options, precision=precisions[-1]))  # type: ignore[arg-type]
+    return OpenVinoEngine(core, compiled, checkpoint, replace(options, precision=precisions[-1]))
 
 
 class OpenVinoEngine:
