@@ -20,24 +20,6 @@ if TYPE_CHECKING:
     from .reranker import Reranker
     from .types import Candidates, Document, Passage, Query, RankedDocument, Ranking, RankOptions
 
-_HOMES = {
-    "Reranker": "reranker",
-    "CrossEncoderRerankFunction": "milvus",
-    "RerankResult": "milvus",
-    "Candidates": "types",
-    "Document": "types",
-    "Passage": "types",
-    "Query": "types",
-    "RankedDocument": "types",
-    "Ranking": "types",
-    "RankOptions": "types",
-    "CeRerankError": "errors",
-    "InputError": "errors",
-    "OutputError": "errors",
-    "UnavailableError": "errors",
-    "UsageError": "errors",
-}
-
 __all__ = [
     "Candidates",
     "CeRerankError",
@@ -58,11 +40,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    if name in __all__:
+        from importlib import import_module
 
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        for home in ("errors", "types", "reranker", "milvus"):
+            module = import_module(f".{home}", __name__)
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

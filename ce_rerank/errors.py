@@ -3,10 +3,10 @@
     CeRerankError                 exit 1    a fault of ours
     ├── UsageError (ValueError)   exit 2    the command line or an argument is wrong
     ├── InputError (ValueError)   exit 3    the input is wrong: where, what, what to do
-    ├── UnavailableError          exit 4    the model, device or network is not to be had
-    └── OutputError               exit 4    what was asked for cannot be written
+    ├── UnavailableError          exit 4    the model, device or network is unavailable
+    └── OutputError               exit 4    the output cannot be written
 
-A message is one sentence that names the place and the cause; `hint` is the way out. The library raises
+A message is one sentence that names the place and the cause; `hint` says what to do. The library raises
 these, and only `ce_rerank.cli.app` prints them.
 """
 
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 ROWS_LEFT_OUT = 5
-"""The exit code of a run that is done but for rows that were left out as asked."""
+"""The exit code of a run that has left out rows, as asked."""
 
 _OPTION = re.compile(
     r"--([a-z][a-z-]*)"
@@ -29,8 +29,8 @@ _OPTION = re.compile(
 class CeRerankError(Exception):
     """The root of every error that this package raises on purpose.
 
-    `str(error)` is the message and `hint`, which says what to do, or is empty when the message already does.
-    They name options as at the shell; `str` of one that was raised in `for_python` names arguments.
+    `str(error)` is the message and the hint, if there is one. `message` and `hint` name options as the shell
+    has them (`--top-k`); `str` of an error that was raised in `for_python` names arguments (`top_k`).
     """
 
     exit_code: ClassVar[int] = 1
@@ -48,7 +48,7 @@ class CeRerankError(Exception):
 
 @contextmanager
 def for_python() -> Iterator[None]:
-    """Let errors that are raised within name Python's arguments instead of the shell's options."""
+    """Let errors raised in this block name Python's arguments instead of the shell's options."""
     try:
         yield
     except CeRerankError as error:
@@ -57,36 +57,36 @@ def for_python() -> Iterator[None]:
 
 
 def as_python(text: str) -> str:
-    """Name options as Python's arguments: `--long chunk` becomes `long="chunk"`."""
+    """Replace options by Python's arguments: `--long chunk` becomes `long="chunk"`."""
     return _OPTION.sub(
         lambda found: found[1].replace("-", "_") + (f'="{found[2]}"' if found[2] else ""), text
     )
 
 
 def told_from(origin: str, message: str) -> str:
-    """Start a message with where it is about, if that is known."""
+    """Start a message with the place that it is about, if that is known."""
     return f"{origin}: {message}" if origin else message
 
 
 class UsageError(CeRerankError, ValueError):
-    """An option, an argument or a combination of them that cannot mean anything."""
+    """An option or argument is wrong, or some contradict each other."""
 
     exit_code = 2
 
 
 class InputError(CeRerankError, ValueError):
-    """Input that cannot be read as what it is said to be; the message starts with where."""
+    """Input cannot be read as what it is said to be; the message starts with the place."""
 
     exit_code = 3
 
 
 class UnavailableError(CeRerankError):
-    """A model, device, engine, optional package or network that is not to be had here."""
+    """A model, device, engine, optional package or network is unavailable."""
 
     exit_code = 4
 
 
 class OutputError(CeRerankError):
-    """Results that cannot be written: the disk is full, the folder is gone."""
+    """Results cannot be written: the disk is full, the folder is gone."""
 
     exit_code = 4

@@ -1,17 +1,16 @@
 """Does it help, by how much, and is it real: runs against judgements, by ir_measures and scipy.
 
     judgements = load_judgements(Path("qrels.tsv"))
-    runs = (load_run(path, judgements) for path in (Path("bm25.trec"), Path("reranked.jsonl")))
+    runs = [load_run(path, judgements) for path in (Path("bm25.trec"), Path("reranked.jsonl"))]
     evaluation = evaluate(runs, judgements, ["nDCG@10"])
     evaluation.runs[1].comparisons["nDCG@10"].p_value
 
-What a measure means, how ties are broken and how queries are averaged is ir_measures' business, so that the
+What a measure means, how ties are broken and how queries are averaged is decided by ir_measures, so that the
 values are those of its own command.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
 import re
 import warnings
@@ -38,7 +37,6 @@ Measure = Any
 """`ir_measures.Measure`, which carries no types."""
 
 _SIGNS_AT_ONCE = 500_000  # that scipy holds, 8 bytes each
-_UNJUDGED_DEPTH = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +81,8 @@ class MeasuredRun:
     """A run's value in every measure, over all queries and (`by_query`) for each, as `query_ids` has them.
 
     A query is NaN where a measure is not defined for it. `missing_queries` are judged, not in the run, and
-    counted as if nothing was found; `unjudged_share` is the share of the documents in the first ten places
-    that have no judgement. `comparisons` is empty for the first run.
+    counted as if nothing was found. `unjudged_share` is the mean share of documents without a judgement in
+    the first ten places of a query. `comparisons` is empty for the first run.
     """
 
     name: str
@@ -176,8 +174,7 @@ def parse_measures(names: Iterable[str]) -> list[Measure]:
                 measure = ir_measures.parse_measure(name.strip())
             if not 1 <= measure.params.get("cutoff", 1) < 2**31:
                 raise ValueError("the cutoff must be a whole number from 1")  # trec_eval would abort
-            evaluator = ir_measures.evaluator([measure], {"1": {"a": 1, "b": 0}})
-            list(evaluator.iter_calc({"1": {"a": 2.0, "b": 1.0}}))
+            ir_measures.calc([measure], {"1": {"a": 1, "b": 0}}, {"1": {"a": 2.0, "b": 1.0}})
         except Exception as error:
             reason = re.sub(r"invalid param (\w+)=<object .*", r"it needs a \1", str(error).rstrip("."))
             raise UsageError(
@@ -193,18 +190,18 @@ def evaluate(
 ) -> Evaluation:
     """Measure runs, and compare each with the first.
 
-    `measures` are names as ir_measures has them. What does not fit is said in warnings. Raises UsageError for
-    a measure that means nothing, UnavailableError when ir_measures is not installed, and InputError for what
-    a measure cannot be calculated from.
+    `measures` are names as ir_measures has them. What does not fit is logged as warnings. Raises UsageError
+    for a measure that means nothing, UnavailableError when ir_measures is not installed, and InputError for
+    what a measure cannot be calculated from.
     """
     parsed = parse_measures(measures)
     # Numbers, and numbers behind one prefix, in their order. Sorted at all, so that no file's order matters.
     query_ids = tuple(sorted(judgements.grades, key=lambda query_id: (len(query_id), query_id)))
-    measured = [_measure_run(run, judgements, parsed, query_ids) for run in runs]
+    measured = tuple(_measure_run(run, judgements, parsed, query_ids) for run in runs)
     names = tuple(map(str, parsed))
     for name in names if len(measured) > 1 else ():
         _compare(measured[0], measured[1:], name)
-    return Evaluation(judgements.name, names, query_ids, tuple(measured))
+    return Evaluation(judgements.name, names, query_ids, measured)
 
 
 def _measure_run(
@@ -213,35 +210,30 @@ def _measure_run(
     import ir_measures
     import numpy as np
 
-    # In one call, ir_measures 0.4.3 calculates an nDCG without `gains` by those of another.
-    plain = [measure for measure in measures if "gains" not in measure.params]
-    calls = [plain, *([measure] for measure in measures if measure not in plain)]
-    by_query = {str(measure): np.full(len(query_ids), np.nan) for measure in measures}
-    top = unjudged = 0
     # Called by their places: gdeval, one of the programs behind ir_measures, takes only numbers as ids.
     grades = {str(place): judgements.grades[query_id] for place, query_id in enumerate(query_ids)}
-    places = [place for place, query_id in enumerate(query_ids) if query_id in run.scores]
-    scores = {str(place): run.scores[query_ids[place]] for place in places}
-    for place, scored in scores.items():
-        best = heapq.nlargest(_UNJUDGED_DEPTH, scored, key=lambda doc_id: (scored[doc_id], doc_id))
-        top += len(best)
-        unjudged += sum(doc_id not in grades[place] for doc_id in best)
-    try:
-        for together in filter(None, calls):
-            for metric in ir_measures.evaluator(together, grades).iter_calc(scores):
-                by_query[str(metric.measure)][int(metric.query_id)] = metric.value
-    except Exception as error:
-        raise InputError(
-            f"{run.name}: ir_measures cannot calculate {', '.join(by_query)} from it and "
-            f"{judgements.name} ({type(error).__name__}: {error}).",
-        ) from error
-    values = {}
+    scores = {
+        str(place): run.scores[query_id]
+        for place, query_id in enumerate(query_ids)
+        if run.scores.get(query_id)
+    }
+    values, by_query = {}, {}
+    # One at a time: in one call, ir_measures 0.4.3 calculates an nDCG without `gains` by those of another.
     for measure in measures:
-        aggregator = measure.aggregator()  # a mean for most, a sum for counts
-        for value in by_query[str(measure)][np.isfinite(by_query[str(measure)])].tolist():
-            aggregator.add(value)
-        values[str(measure)] = float(aggregator.result())
-    missing, share = len(query_ids) - len(run.scores), unjudged / top if top else 0.0
+        try:
+            found = ir_measures.calc([measure], grades, scores)
+        except Exception as error:
+            raise InputError(
+                f"{run.name}: ir_measures cannot calculate {measure} from it and {judgements.name} "
+                f"({type(error).__name__}: {error}).",
+            ) from error
+        of_queries = by_query[str(measure)] = np.full(len(query_ids), np.nan)
+        for metric in found.per_query:
+            of_queries[int(metric.query_id)] = metric.value
+        values[str(measure)] = float(found.aggregated[measure])
+    judged = [metric.value for metric in ir_measures.iter_calc([ir_measures.Judged @ 10], grades, scores)]
+    share = 1 - sum(judged) / len(scores) if scores else 0.0
+    missing = len(query_ids) - len(run.scores)
     if missing:
         log.warning(
             "%s: %d of %d judged queries missing; each counts as 0.", run.name, missing, len(query_ids)
@@ -250,8 +242,8 @@ def _measure_run(
         log.warning("%s: queries without judgements, left out: %d.", run.name, run.unjudged_queries)
     if share:
         log.warning(
-            "%s: %s of the documents in its first ten places have no judgement, and count as not relevant.",
-            run.name, f"{share:.1%}" if share >= 0.001 else "less than 0.1%",
+            "%s: %.1f%% of the documents in its first ten places have no judgement, and count as not "
+            "relevant.", run.name, max(0.1, 100 * share),
         )  # fmt: skip
     return MeasuredRun(run.name, values, by_query, missing, run.unjudged_queries, share)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place and rename it; another writer's file is replaced, never mixed with."""
+    """Write a file under another name and rename it, so that nobody sees half of it."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -26,10 +26,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def make_folder_whole(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`, and rename it when the block ends without an error.
+    """Yield an empty folder, and rename it to `folder` when the block ends without an error.
 
     An existing `folder` is replaced, and what a killed process left is removed. Only one process at a time
-    may do this for a folder (`lock`).
+    may do this for a folder: use `lock`.
     """
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -43,7 +43,7 @@ def make_folder_whole(folder: Path) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder in one step, so that nobody finds a part of it: renamed first, deleted then."""
+    """Rename a folder and then delete it, so that nobody finds a part of it."""
     gone = folder.with_name(f"{folder.name}.removed")
     shutil.rmtree(gone, ignore_errors=True)
     with suppress(FileNotFoundError):
@@ -52,7 +52,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def measure_folder(folder: Path) -> int:
-    """Add up the bytes of the files below a folder, each once, those that it links to too."""
+    """Return the total bytes of the files below a folder, linked files included, each counted once."""
     sizes = {}
     for path in folder.rglob("*"):
         with suppress(OSError):  # a link that leads nowhere
@@ -64,9 +64,9 @@ def measure_folder(folder: Path) -> int:
 
 @contextmanager
 def lock(path: Path, *, timeout_seconds: float) -> Iterator[None]:
-    """Hold the lock of a file or folder, `PATH.lock`, against other processes.
+    """Hold `PATH.lock` against other processes.
 
-    Raises TimeoutError when another process holds it for longer than the time given.
+    Raises TimeoutError when another process holds it for longer than `timeout_seconds`.
     """
     from filelock import FileLock
 
@@ -75,7 +75,7 @@ def lock(path: Path, *, timeout_seconds: float) -> Iterator[None]:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; a file that is missing or holds anything else gives an empty one."""
+    """Read a JSON object; return an empty one for a file that is missing or holds anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -84,9 +84,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def digest_file(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal; other threads run meanwhile.
+    """Return the SHA-256 of a file, in hexadecimal.
 
-    Raises OSError, for what is no ordinary file (a device has no end) too.
+    Raises OSError for a file that cannot be read, and for a device, which has no end.
     """
     if not path.is_file():
         raise FileNotFoundError(errno.ENOENT, "No such file", str(path))

@@ -1,8 +1,8 @@
-"""What Python users give, made into what the pipeline takes."""
+"""Turn what Python users give into candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import Any
@@ -24,7 +24,7 @@ _USUAL_FIELDS = FieldRules()
 def as_candidates(
     query: object, documents: object, *, rules: FieldRules = _USUAL_FIELDS, origin: str = ""
 ) -> Candidates:
-    """Make candidates of what a Python user gives; raise UsageError or InputError if that is impossible.
+    """Return candidates for a query and documents; raise UsageError or InputError for anything else.
 
     `origin` is what messages call the candidates.
     """
@@ -44,7 +44,7 @@ def as_candidates(
 
 
 def read_candidates(items: object, rules: FieldRules) -> Iterator[Candidates]:
-    """Make candidates of each item, lazily; raise UsageError or InputError for one that is none."""
+    """Yield candidates for each item, lazily; raise UsageError or InputError for anything else."""
     for place, item in enumerate(_rows(items, "queries", "[(query, documents)]")):
         origin = f"queries[{place}]"
         if isinstance(item, Candidates):
@@ -52,16 +52,16 @@ def read_candidates(items: object, rules: FieldRules) -> Iterator[Candidates]:
         elif isinstance(item, tuple | list) and len(item) == 2:
             yield as_candidates(*item, rules=rules, origin=origin)
         elif isinstance(item, Mapping):
-            list_field = next((name for name in LIST_FIELDS if name in item), "documents")
-            id_field = next((name for name in (*QUERY_ID_FIELDS, "id", "_id") if item.get(name)), "")
-            query_field = next((name for name in QUERY_FIELDS if name in item), "query")
-            used = (query_field, list_field, *({id_field} & {*QUERY_ID_FIELDS}))
+            list_field, query_field = _first(item, LIST_FIELDS), _first(item, QUERY_FIELDS)
+            id_field = next((name for name in QUERY_ID_FIELDS if item.get(name)), "")
             query = item.get(query_field)
             if isinstance(query, Mapping):
                 query = query.get("text", query.get(query_field))
             if isinstance(query, str):
+                used = (query_field, list_field, id_field)
                 fields = {name: value for name, value in item.items() if name not in used}
-                query = Query(query, _plain_id(item.get(id_field)), fields, origin)
+                id = item.get(id_field) or item.get("id") or item.get("_id")
+                query = Query(query, _plain_id(id), fields, origin)
             yield as_candidates(query, item.get(list_field), rules=rules, origin=origin)
         else:
             raise UsageError(
@@ -71,27 +71,29 @@ def read_candidates(items: object, rules: FieldRules) -> Iterator[Candidates]:
 
 
 def as_pairs(items: object) -> list[Candidates]:
-    """Read pairs, each as a query with one document; raise UsageError or InputError for what is none."""
+    """Return candidates of one document for each pair; raise UsageError or InputError for anything else."""
     pairs = []
     for place, item in enumerate(_rows(items, "pairs", "[(query, document)]")):
         origin = f"pairs[{place}]"
+        pair = item
         if isinstance(item, Mapping):
-            text_field = next((name for name in TEXT_FIELDS if isinstance(item.get(name), str)), "")
-            query_field = next((name for name in QUERY_FIELDS if name in item), "query")
-            item = (item.get(query_field), item.get(text_field))
-        is_pair = isinstance(item, tuple | list) and len(item) == 2
-        if not is_pair or not all(isinstance(text, str) for text in item):
+            pair = (item.get(_first(item, QUERY_FIELDS)), item.get(_first(item, TEXT_FIELDS)))
+        is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+        if not is_pair or not all(isinstance(text, str) for text in pair):
             raise UsageError(
                 f"{origin} is {_describe(item)}, not a query and a document.",
                 hint='Give (query, document), both strings, or {"query": ..., "text": ...}.',
             )
-        query, document = item
-        pairs.append(as_candidates(query, [document], origin=origin))
+        pairs.append(as_candidates(pair[0], [pair[1]], origin=origin))
     return pairs
 
 
+def _first(item: Mapping[str, Any], names: Sequence[str]) -> str:
+    return next((name for name in names if name in item), names[0])
+
+
 def as_field_rules(text_field: object, id_field: object) -> FieldRules:
-    """Make rules of arguments; raise UsageError for what is no field's name."""
+    """Return the rules that two arguments name; raise UsageError for what is no field's name."""
     text_fields = (text_field,) if isinstance(text_field, str) else text_field
     if not isinstance(text_fields, tuple | list) or not all(isinstance(name, str) for name in text_fields):
         raise UsageError(
@@ -103,29 +105,38 @@ def as_field_rules(text_field: object, id_field: object) -> FieldRules:
 
 
 def _rows(given: object, name: str, example: str) -> Iterable[Any]:
-    """Give the rows of a list or of a table (pandas, polars, pyarrow); raise UsageError for anything else."""
+    """Return the rows of a list or a table (pandas, polars, pyarrow); raise UsageError for anything else."""
     if isinstance(given, str | bytes | Mapping | Document | Query | Candidates):
         raise UsageError(f"{name} is {_describe(given)} alone.", hint=f"Give a list: {example}.")
     if isinstance(given, set | frozenset):
         raise UsageError(f"{name} is a set, which has no order.", hint="Give a list.")
     for method in ("to_dicts", "to_pylist"):
-        if callable(getattr(given, method, None)):
-            rows: Iterable[Any] = getattr(given, method)()
+        if hasattr(given, method):
+            rows: list[Any] = getattr(given, method)()
             return rows
     if hasattr(given, "columns") and hasattr(given, "to_dict"):
-        records = given.to_dict("records")
-        return [{name: _without_nan(value) for name, value in row.items()} for row in records]
+        return [
+            {name: None if _is_nan(value) else value for name, value in row.items()}  # a missing value
+            for row in given.to_dict("records")
+        ]
     if not isinstance(given, Iterable):
         raise UsageError(f"{name} is {_describe(given)}.", hint=f"Give a list: {example}.")
     return given
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and value != value
 
 
 def _as_document(document: object, name: str, origin: str, rules: FieldRules) -> Document:
     if isinstance(document, str):
         document = Document(document, origin=origin)
     elif isinstance(document, Mapping):
-        read = rules.document(_with_plain_ids(document, rules.id_field), name)
-        document = replace(read, fields=dict(document), origin=origin)
+        plain = {str(field): value for field, value in document.items()}
+        for field in plain:
+            if field == rules.id_field or field.lower() in ID_FIELDS:
+                plain[field] = _plain_id(plain[field])
+        document = replace(rules.document(plain, name), fields=dict(document), origin=origin)
     if not isinstance(document, Document):
         raise UsageError(f"{name} is {_describe(document)}.", hint="Give strings, mappings or Documents.")
     refuse_surrogates(document.text, document.origin or name)
@@ -133,29 +144,16 @@ def _as_document(document: object, name: str, origin: str, rules: FieldRules) ->
 
 
 def _describe(value: object) -> str:
-    """Name what was given: `None`, or its class, with the module of one that is not Python's own."""
-    kind = type(value)
+    """Return `None` or the value's class, with its module unless it is Python's own: `a dict`."""
     if value is None:
         return "None"
+    kind = type(value)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def _without_nan(value: Any) -> Any:
-    """Take the NaN that pandas has for a missing value as one."""
-    return None if isinstance(value, float) and value != value else value
-
-
-def _with_plain_ids(row: Mapping[str, Any], id_field: str | None) -> dict[str, Any]:
-    """Take the ids that databases give, numpy's integers, UUIDs and others of their own, as what JSON has."""
-    plain = {str(name): value for name, value in row.items()}
-    for name, value in plain.items():
-        if name == id_field or name.lower() in ID_FIELDS:
-            plain[name] = _plain_id(value)
-    return plain
-
-
 def _plain_id(value: Any) -> Any:
+    """Return an id of a database, one of numpy's integers or a UUID, as what JSON has."""
     if value is None or isinstance(value, str | int | float | list | dict):
         return value
     return int(value) if isinstance(value, Integral) else str(value)

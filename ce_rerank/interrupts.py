@@ -1,9 +1,9 @@
-"""The signal that is to end this process, remembered in case the exception that it raises is lost.
+"""Signals that end the process; each is remembered, in case the exception that it raises is lost.
 
-A C extension that is being imported may drop what a signal handler raises, or make an ImportError of it. The
-work would then go on, by another engine than the one that was to be had. So whoever goes on without a library
-asks here first. In a process that did not call `end_on_signals`, as only the command line does, nothing here
-has any effect.
+A C extension that is being imported may swallow what a signal handler raises, or turn it into an ImportError.
+The program would then go on without that library, with another engine. So code that catches an ImportError
+calls `raise_if_interrupted` first. Only the command line calls `end_on_signals`; without that call nothing
+here has an effect.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _received: list[int] = []
 
 
 def end_on_signals() -> None:
-    """Let SIGINT raise KeyboardInterrupt, SIGTERM SystemExit, and remember that it came.
+    """Let SIGINT raise KeyboardInterrupt and SIGTERM raise SystemExit, and remember the signal.
 
-    A signal that is ignored, as in a job in the background, stays so.
+    A signal that is ignored, as SIGINT is in a background job, stays ignored.
     """
     for number in EXIT_CODES:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -28,12 +28,12 @@ def end_on_signals() -> None:
 
 
 def exit_code_if_interrupted() -> int | None:
-    """Give the exit code that the signal stands for, if one came."""
+    """Return the exit code of the signal that came, or None."""
     return EXIT_CODES[_received[-1]] if _received else None
 
 
 def raise_if_interrupted() -> None:
-    """Raise again what the signal raised, if one came."""
+    """Raise again what the signal raised, if a signal came."""
     if _received:
         _raise(_received[-1])
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import UnavailableError, UsageError
+from .errors import UsageError
 from .inputs import as_candidates
 from .ranking import select_top
 from .reranker import Reranker
@@ -31,7 +31,7 @@ class RerankResult:
     index: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Give `text`, `score` and `index` as a dictionary that `json.dumps` takes."""
+        """Return `text`, `score` and `index` as a dictionary that `json.dumps` takes."""
         return {"text": self.text, "score": self.score, "index": self.index}
 
 
@@ -39,9 +39,9 @@ class CrossEncoderRerankFunction:
     """Reranks documents for a query, with the interface of milvus-model's class of this name.
 
     An empty `model_name` or `device` leaves the choice to `Reranker`. `activation_fct` takes the logits as a
-    torch tensor of shape (documents,) and gives the scores; without it they are on the model's own scale.
-    `batch_size` is kept for callers that read it: batches are cut by tokens (`batch_tokens`). All further
-    arguments are those of `Reranker`. `model` is the `Reranker` itself.
+    torch tensor of shape (documents,) and returns the scores; without it scores are on the model's own scale.
+    `batch_size` has no effect: batches are cut by tokens (`batch_tokens`). All further arguments are those of
+    `Reranker`. The attribute `model` is the `Reranker`.
     """
 
     def __init__(
@@ -61,11 +61,10 @@ class CrossEncoderRerankFunction:
         self.model = Reranker(model_name or None, device=device or "auto", **kwargs)
 
     def __call__(self, query: str, documents: Sequence[str], top_k: int | None = 5) -> list[RerankResult]:
-        """Give the `top_k` best documents, best first; equal scores keep the order of the documents.
+        """Return the `top_k` best documents, best first; equal scores keep the order of the documents.
 
-        A `top_k` of 0 or None gives all. Raises UsageError for a negative one, for documents that are a
-        single string, and for an activation that does not give a score a document; UnavailableError for a
-        score that is no number.
+        A `top_k` of 0 or None returns all. Raises UsageError for a negative `top_k`, for a single string as
+        documents, and for an activation that does not return a number for each document.
         """
         options = RankOptions(top_k=top_k or None)
         candidates = as_candidates(query, documents)
@@ -82,16 +81,10 @@ class CrossEncoderRerankFunction:
 
         assert self.activation_fct is not None
         activated = torch.as_tensor(self.activation_fct(torch.tensor(logits, dtype=torch.float32)))
-        if activated.numel() != len(logits):
-            raise UsageError(
-                f"activation_fct made {activated.numel()} scores of {len(logits)} logits.",
-                hint="Give one that takes a tensor of shape (documents,) and gives a score for each.",
-            )
         scores: list[float] = activated.reshape(-1).tolist()
-        bad = next((place for place, score in enumerate(scores) if not math.isfinite(score)), None)
-        if bad is not None:
-            raise UnavailableError(
-                f"activation_fct gave {scores[bad]} for document {bad}, of logit {logits[bad]}: no score.",
-                hint="Give one that is defined for every number.",
+        if len(scores) != len(logits) or not all(map(math.isfinite, scores)):
+            raise UsageError(
+                f"activation_fct made {scores} of the logits {logits}.",
+                hint="Give one that takes a tensor of shape (documents,) and gives a number for each.",
             )
         return scores

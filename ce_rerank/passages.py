@@ -1,8 +1,8 @@
-"""A long text to overlapping passages with their places in it. Pure.
+"""Cut a long text into overlapping passages. Pure.
 
-A passage is a stretch of the text, never pieces put together, so that its offsets say exactly what was
-scored. Its length is counted in the model's tokens; its borders are moved back to a place where a reader
-would part the text: between paragraphs, sentences, lines or words.
+A passage is one part of the text, so that its two offsets say exactly what was scored. Its length is counted
+in the model's tokens. Its borders are moved back to where a reader would divide the text: between paragraphs,
+sentences, lines or words.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import regex
 from .types import Passage
 
 TokenSpan = tuple[int, int]
-"""Where a token lies in its text: from the first character up to, not including, the second."""
+"""The offsets of a token in its text: its first character, and the one after its last."""
 
-# No break stands before what belongs to the character before it, such as an accent of its own.
+# There is no break before what belongs to the character before it, such as a combining accent.
 _BELONGS_BEFORE = r"\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}"
 _END = f"(?![{_BELONGS_BEFORE}])"
-_NO_WORD_GOES_ON = r"(?!\p{Ll})"  # neither "e.g. this" nor a wrapped line is the end of a sentence
+_NO_WORD_GOES_ON = r"(?!\p{Ll})"  # a small letter follows "e.g.", and goes on in a wrapped line
 _CLOSERS = r"[\p{Pe}\p{Pf}\"']*"
 _BREAKS = tuple(
-    regex.compile(pattern + _END)
+    regex.compile(f"(?:{pattern}){_END}")
     for pattern in (
         r"\R[^\S\n\r]*\R\s*",
         rf"(?:\p{{STerm}}+{_CLOSERS}\s+|\R\s*){_NO_WORD_GOES_ON}|[。！？｡।॥።]+{_CLOSERS}\s*",
@@ -35,7 +35,7 @@ _BREAKS = tuple(
 # By Unicode's rules (Annex 29): in scripts without spaces, between any two characters.
 _WORD_BORDER = regex.compile(rf"(?w)(?<!\p{{GCB=Prepend}})\b(?![\p{{Pe}}\p{{Pf}}\p{{Po}}{_BELONGS_BEFORE}])")
 _CHARACTER = regex.compile(r"\X")
-_LOOKAHEAD = 16  # characters behind a border that say whether it is one
+_LOOKAHEAD = 16  # characters after a border, which decide whether it is one
 
 
 def cut_passages(
@@ -50,19 +50,18 @@ def cut_passages(
     """Cut a text into passages of at most `chunk_tokens` tokens that overlap by about `overlap_tokens`.
 
     `spans` are the places of the tokens of `text[start:stop]`, the part to be cut, in their order. They may
-    be empty or share characters, and need not cover the text. A part of no more than `chunk_tokens` tokens
-    makes one passage.
+    be empty or overlap, and need not cover the text. A part of at most `chunk_tokens` tokens is one passage.
 
-    Every character is in a passage. A border is inside a word only where that alone is longer than a
-    passage, and inside what a reader sees as one character only where that alone is. `overlap_tokens` is
-    less than `chunk_tokens`.
+    Every character is in a passage. A border is inside a word only if that word is longer than a passage, and
+    inside what a reader sees as one character only if that character is. `overlap_tokens` is less than
+    `chunk_tokens`.
     """
     stop = len(text) if stop is None else stop
     # Where tokens begin, without the space before a word that some tokenizers count as the word's.
     heads = np.fromiter(
         (head + (end - head > 1 and text[head].isspace()) for head, end in spans if head < end), np.int64
     )
-    # A passage gets on by a third of a stride at least, whatever its borders give up.
+    # However far its borders are moved, a passage starts at least a third of a stride after the last.
     stride = chunk_tokens - overlap_tokens
     end_slack, start_slack = stride // 3, min(overlap_tokens, stride) // 3
     line = 1 + _count_lines(text, 0, start)
@@ -98,7 +97,7 @@ def whole_passage(text: str) -> Passage:
 
 
 def _last_break(text: str, after: int, limit: int) -> int | None:
-    """Return the last of the best breaks behind `after` and up to `limit`."""
+    """Return the last of the best kind of break after `after`, at most at `limit`."""
     for pattern in _BREAKS:
         ends = (match.end() for match in pattern.finditer(text, after, limit + _LOOKAHEAD))
         last: int | None = max((end for end in ends if after < end <= limit), default=None)
@@ -114,13 +113,13 @@ def _last_word_border(text: str, after: int, limit: int) -> int | None:
 
 
 def _last_character_border(text: str, start: int, limit: int) -> int:
-    """Return the last border between characters, as a reader sees them, or `limit` if one fills it all."""
+    """Return the last border between characters as a reader sees them, or `limit` if there is none."""
     borders = [match.end() for match in _CHARACTER.finditer(text, start, limit + _LOOKAHEAD)]
     return max((border for border in borders if border <= limit), default=max(limit, start + 1))
 
 
 def _make_passage(text: str, start: int, end: int, line: int) -> Passage:
-    """Make a passage that starts on a line, and has its first word on that one or a later one."""
+    """Return a passage; `line` is where it starts, and its first word may be on a later one."""
     passage = text[start:end]
     space = len(passage) - len(passage.lstrip())
     skipped = _count_lines(passage, 0, space) if space < len(passage) else 0

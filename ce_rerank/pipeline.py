@@ -18,35 +18,36 @@ if TYPE_CHECKING:
     from .engines.batching import PairTokens
 
     Read = tuple[int, PairTokens, Passage | None]
-    """One thing to score: the place of its pair, its tokens, and the passage when documents are chunked."""
+    """A row to score: the place of its pair, its tokens, and its passage if there are any."""
 
 Progress = Callable[[int], None]
 
 POOL_TOKENS = 1 << 16
 """A full pool, in tokens, unless batches are large: some seconds of work for a small model on a CPU."""
-POOL_CHARACTERS = 1 << 24
-"""Bounds the memory that a pool of long documents takes, of which little is read."""
+HELD_CHARACTERS_A_TOKEN = 128
+"""So many characters count a token at least, though fewer may be read: they take memory."""
 PASSAGE_TOKENS = 192
-"""The size of a passage by default: good wherever it was measured, see tests/benchmarks/buried.py."""
+"""The default size of a passage: good on every collection tried, see tests/benchmarks/buried.py."""
 
-_LEAST_BATCHES = 32  # of which a pool is made: fewer pad more, and wait longer for the last one
-_FIRST_SHARE = 8  # the first pool is so much smaller, and each twice the one before: results come soon
+_LEAST_BATCHES = 32  # in a pool: with fewer there is more padding, and more waiting for the last one
+_FIRST_SHARE = 8  # the first pool is an eighth, and each next one twice as large: results come soon
 _CHARACTERS_A_TOKEN = 4
 _SPECIAL_TOKENS = 3
-_LEAST_OF_A_PAIR = 64  # what a pair counts however short it is: it takes memory, too
+_LEAST_OF_A_PAIR = 64  # tokens that even a short pair counts, for the memory that it takes
 _LEAST_DOCUMENT_TOKENS = 64  # a query that leaves less than this for documents is refused
 _ROWS_AT_A_TIME = 4096
-_PASSAGES_AT_A_TIME = 256  # of one document; a long one is never held whole as tokens
+_PASSAGES_AT_A_TIME = 256  # so that a long document is never held whole as tokens
 
 
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
-    """How many queries are scored together: when a pool of them is full.
+    """How many queries are scored together, as a pool.
 
-    That is at `tokens` tokens, after some smaller pools at the start. Tokens are estimated by characters, at
-    64 or more a pair, and at no more than `most_of_a_pair`, if that is given: no more is read of one. A
-    score depends, in its last digits, on what else is in its batch. So pools are cut by position alone, and a
-    run that was cut off and continued gives the same bytes.
+    A pool is full at `tokens` tokens; the first pools are smaller. The tokens of a pair are estimated from
+    its characters, as at least 64 and at most `most_of_a_pair`, the number that the model reads; a very long
+    document counts more, for the memory that it takes. The last digits of a score depend on the other pairs
+    of its batch. So pools are cut by position alone, and a run that was cut off and continued gives the same
+    bytes.
     """
 
     tokens: int
@@ -54,60 +55,56 @@ class PoolPlan:
 
     @classmethod
     def of_batches(cls, batch_tokens: int, most_of_a_pair: int | None) -> PoolPlan:
-        """Plan pools that fill batches of so many tokens, and that nobody waits long for."""
+        """Plan pools for batches of `batch_tokens` tokens."""
         return cls(max(POOL_TOKENS, _LEAST_BATCHES * batch_tokens), most_of_a_pair)
 
     def count_tokens(self, candidates: Candidates) -> int:
         """Estimate the tokens of a query's pairs; a query without documents counts as one pair."""
         query_tokens = len(candidates.query.text) // _CHARACTERS_A_TOKEN + _SPECIAL_TOKENS
-        most = self.most_of_a_pair or POOL_CHARACTERS
-        lengths = [len(document.text) for document in candidates.documents] or [0]
-        return sum(
-            min(max(query_tokens + length // _CHARACTERS_A_TOKEN, _LEAST_OF_A_PAIR), most)
-            for length in lengths
-        )
+        count = 0
+        for length in [len(document.text) for document in candidates.documents] or [0]:
+            tokens = max(query_tokens + length // _CHARACTERS_A_TOKEN, _LEAST_OF_A_PAIR)
+            count += max(min(tokens, self.most_of_a_pair or tokens), length // HELD_CHARACTERS_A_TOKEN)
+        return count
 
-    def is_full(self, number: int, tokens: int, characters: int) -> bool:
-        """Whether pool `number`, from 0, is full with what it holds."""
-        wanted = min(_FIRST_SHARE, 1 << min(number, 16)) * self.tokens // _FIRST_SHARE
-        return tokens >= wanted or characters >= POOL_CHARACTERS
+    def is_full(self, number: int, tokens: int) -> bool:
+        """Whether pool `number`, from 0, is full with so many tokens."""
+        return tokens >= min(_FIRST_SHARE, 1 << min(number, 16)) * self.tokens // _FIRST_SHARE
 
     def cut(self, lists: Iterable[Candidates]) -> Iterator[list[Candidates]]:
-        """Cut candidates into pools, each drawn only when it is asked for."""
+        """Yield candidates in pools; read no further than the pool that is asked for."""
         pool: list[Candidates] = []
-        number = tokens = characters = 0
+        number = tokens = 0
         for candidates in lists:
             pool.append(candidates)
             tokens += self.count_tokens(candidates)
-            characters += candidates.characters
-            if self.is_full(number, tokens, characters):
+            if self.is_full(number, tokens):
                 yield pool
-                pool, tokens, characters = [], 0, 0
-                number += 1
+                pool, tokens, number = [], 0, number + 1
         if pool:
             yield pool
 
 
 class LocalModel:
-    """A loaded engine with its tokenizer, as what scores for a `Reranker`. Threads may share it."""
+    """Scores for a `Reranker` by an engine in this process. Threads may share it."""
 
     def __init__(self, engine: Engine, batch_tokens: int | None = None) -> None:
         self.engine = engine
         self.info = engine.info
         self.batch_tokens = batch_tokens or engine.batch_tokens
         self.activate = engine.activate
-        # A query is tokenized once, though its room is asked for by whoever checks it and whoever scores it.
+        # The room beside a query is asked for several times; it is tokenized once.
         self._room_beside = lru_cache(maxsize=4096)(engine.tokenizer.document_room)
 
     def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
-        """Raise InputError for a query that leaves no room, or a document too long where that is refused."""
+        """Raise InputError for a query that leaves no room, or a long document if `long` is `error`."""
         self._require_room(candidates)
         if options.long == "error":
             pairs = [(candidates.query.text, document.text) for document in candidates.documents]
             self._require_whole([candidates], list(self._read(pairs, range(len(pairs)), options)))
 
     def crowds_documents(self, query: str) -> bool:
-        """Whether a query takes so much room that sentence-transformers would cut it beside a document."""
+        """Whether a query takes over half of the limit, so that sentence-transformers would cut it."""
         return 2 * self._room_beside(query) < self._room_beside("")
 
     def score_lists(
@@ -120,7 +117,7 @@ class LocalModel:
     ) -> list[Scored]:
         """Score all documents of several queries together; return a table for each query, in their order.
 
-        A blank document is not scored, except `with_blanks`. Of the options those about long documents count.
+        Blank documents are scored only `with_blanks`. Only the options about long documents have an effect.
         Raises InputError before anything is scored, and UnavailableError for a score that is no number.
         """
         import numpy as np
@@ -152,7 +149,7 @@ class LocalModel:
         return np.split(scored, ends[:-1]) if lists else []
 
     def _read(self, pairs: Sequence[Pair], places: Sequence[int], options: RankOptions) -> Iterator[Read]:
-        """Tokenize the pairs at `places`, a few at a time; `chunk` makes passages of long documents."""
+        """Tokenize the pairs at `places`, some at a time; cut long documents if `long` is `chunk`."""
         for start in range(0, len(places), _ROWS_AT_A_TIME):
             group = places[start : start + _ROWS_AT_A_TIME]
             rows = self.engine.tokenizer.encode([pairs[place] for place in group])
@@ -165,12 +162,12 @@ class LocalModel:
     def _read_passages(
         self, place: int, query: str, text: str, row: PairTokens, options: RankOptions
     ) -> Iterator[Read]:
-        """Tokenize a document by its passages; `row` is the pair, with as much of the document as fits."""
+        """Tokenize a document's passages; `row` is the pair with as much of the document as fits."""
         from .passages import cut_passages, whole_passage
 
         room = self._room_beside(query)
         chunk_tokens, overlap_tokens = _passage_size(options, room, self.info.max_length)
-        # What the pair has besides the document is what the query leaves no room for.
+        # The pair has the query, special tokens, and the document.
         document_tokens = len(row) - (self.info.max_length - room)
         if not row.truncated and document_tokens <= (chunk_tokens if options.chunk_tokens else room):
             yield place, row, whole_passage(text)
@@ -185,7 +182,7 @@ class LocalModel:
     def _fit(self, place: int, query: str, text: str, passages: Sequence[Passage]) -> Iterator[Read]:
         """Tokenize passages with their query, and cut those that are too long for the model.
 
-        Out of its context a text can be a few tokens longer than it was in it.
+        A passage by itself can have a few tokens more than it had within the document.
         """
         from .passages import cut_passages
 
@@ -207,7 +204,7 @@ class LocalModel:
             yield from self._fit(place, query, text, list(parts))
 
     def _require_room(self, candidates: Candidates) -> None:
-        """Refuse a query that leaves too little of the model for documents: it is never cut itself."""
+        """Refuse a query that leaves too few tokens for documents: a query is never cut."""
         limit = self.info.max_length
         least = min(_LEAST_DOCUMENT_TOKENS, limit // 4)
         room = self._room_beside(candidates.query.text)
@@ -219,7 +216,7 @@ class LocalModel:
             raise InputError(told_from(candidates.query.origin, problem), hint="Shorten the query.")
 
     def _require_whole(self, lists: Sequence[Candidates], reads: list[Read]) -> list[Read]:
-        """Refuse documents that the model cannot read to their end, before any is scored."""
+        """Return the rows; raise InputError if the model would not read a document to its end."""
         cut = [place for place, row, _ in reads if row.truncated]
         if cut:
             raise InputError(
@@ -231,7 +228,7 @@ class LocalModel:
 
 
 def _group_rows(reads: Iterator[Read], *, ahead: bool) -> Iterator[list[Read]]:
-    """Yield some thousand rows at a time; with `ahead`, a thread makes the next while these are scored."""
+    """Yield some thousand rows at a time; `ahead`: a thread makes the next ones while these are scored."""
     groups = iter(lambda: list(islice(reads, _ROWS_AT_A_TIME)), [])
     if not ahead:
         yield from groups
@@ -244,7 +241,7 @@ def _group_rows(reads: Iterator[Read], *, ahead: bool) -> Iterator[list[Read]]:
 
 
 def _describe_rows(group: Sequence[Read]) -> Scored:
-    """Return the table of rows that are to be scored, with the places of their documents."""
+    """Return the table of rows to score, with the places of their documents."""
     import numpy as np
 
     places, rows, passages = zip(*group, strict=True)
@@ -262,9 +259,9 @@ def _describe_rows(group: Sequence[Read]) -> Scored:
 
 
 def _pool_rows(scored: Scored, table: Scored, pool: PoolName) -> None:
-    """Fill in what came of documents, from the rows of all that were scored.
+    """Fill in the table of documents from the table of rows.
 
-    Passages are pooled as logits, so that the same one is the best on every scale.
+    Passages are pooled by their logits, so that the same passage is the best on every scale.
     """
     import numpy as np
 
@@ -282,7 +279,7 @@ def _pool_rows(scored: Scored, table: Scored, pool: PoolName) -> None:
 
 
 def _passage_size(options: RankOptions, room: int, max_length: int) -> tuple[int, int]:
-    """Return the tokens of a passage and of an overlap: those asked for, as far as the query leaves room."""
+    """Return how many tokens a passage and an overlap have, which the room beside the query limits."""
     if options.chunk_tokens is not None and options.chunk_tokens >= max_length:
         raise UsageError(
             f"Passages of {options.chunk_tokens} tokens leave a query no room in the model's {max_length}.",
@@ -299,7 +296,10 @@ def _passage_size(options: RankOptions, room: int, max_length: int) -> tuple[int
 
 
 def _in_documents(on_progress: Progress, documents: int, rows: int) -> Progress:
-    """Return what to call with the number of rows finished, of `rows`, that make up `documents`."""
+    """Return a function that is told of finished rows, and tells `on_progress` of finished documents.
+
+    There are `rows` rows, which make up `documents` documents.
+    """
     finished = 0
 
     def report(count: int) -> None:
@@ -318,12 +318,12 @@ def _require_numbers(table: Scored, lists: Sequence[Candidates]) -> None:
     if len(bad):
         raise UnavailableError(
             f"The model gave {bad['logit'][0]} for {_name_document(lists, bad['place'][0])}: no score.",
-            hint="Give --precision fp32; if it stays, the model is damaged.",
+            hint="Give --precision fp32. If that does not help, the model is damaged.",
         )
 
 
 def _name_document(lists: Sequence[Candidates], place: int) -> str:
-    """Name a document by where it came from, its place in its list and its id."""
+    """Return what messages call a document: where it was read, its place in its list and its id."""
     for candidates in lists:
         if place < len(candidates.documents):
             break

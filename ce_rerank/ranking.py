@@ -1,7 +1,4 @@
-"""What a model gave for documents, and what is made of it: order, scales, scores pooled and blended.
-
-Pure: numbers in, numbers out.
-"""
+"""The arithmetic of a ranking: order, scales, pooling and blending of scores. Numbers in, numbers out."""
 
 from __future__ import annotations
 
@@ -17,14 +14,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Scored: TypeAlias = "NDArray[np.void]"
-"""What a model gave for documents: a table with the columns of SCORED and a row for each."""
+"""What a model gave for documents: a table with the columns SCORED and a row for each document."""
 SCORED = [
     ("logit", "f4"),  # -inf where the document was not scored
-    ("tokens", "i8"),  # of what the model was fed; 0 where the document was not scored
-    ("characters", "i8"),  # that the document has
-    ("characters_read", "i8"),  # where reading stopped, in whatever passage
+    ("tokens", "i8"),  # that the model read, query included; 0 where the document was not scored
+    ("characters", "i8"),  # of the document
+    ("characters_read", "i8"),  # the offset in the document at which reading stopped
     ("truncated", "?"),  # whether a part was not read
-    ("unknown", "?"),  # whether the model's vocabulary has nothing of it
+    ("unknown", "?"),  # whether no word of it is in the model's vocabulary
     ("start", "i8"),  # of the best passage, in characters
     ("end", "i8"),
     ("line", "i8"),  # of the best passage, from 1; 0 where there are no passages
@@ -71,8 +68,8 @@ def select_top(
 ) -> list[int]:
     """Return the places of the best scores, best first: at most `top_k`, none below `min_score`.
 
-    Equal scores keep their order. Scores are float32, and `min_score` is rounded to that, as which a written
-    score reads back. A score of -inf is that of a blank document, which no `min_score` lets in.
+    Equal scores keep their order. Scores are float32, and `min_score` is rounded to float32, so that a score
+    that was printed selects the document again. With a `min_score`, blank documents (-inf) are left out.
     """
     import numpy as np
 
@@ -89,12 +86,13 @@ def select_top(
 def pool_passages(
     logits: NDArray[np.float32], counts: NDArray[np.intp], pool: PoolName
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Return each document's score, and the place of the passage that stands for it, from passages' scores.
+    """Return each document's score, and the place of its best passage, from the scores of passages.
 
-    `logits`, shape (passages,), are numbers without NaN; those of a document stand together, and `counts`,
-    shape (documents,), says how many each has, 1 or more. `max` is the best passage's score. `mean-top3` is
-    the mean of the three best, or of all when there are fewer; the best passage stands for the document.
-    `first` is the first passage's score. Of equal passages the earlier stands.
+    `logits`, shape (passages,), has the scores of each document's passages one after another, without NaN;
+    `counts`, shape (documents,), is how many passages each document has, 1 or more. `max` is the best
+    passage's score. `mean-top3` is the mean of the three best, or of all if there are fewer. `first` is the
+    first passage's score, and the first passage counts as the best. Of equal passages the earlier is the
+    best.
     """
     import numpy as np
 
@@ -127,7 +125,7 @@ def blend(logits: NDArray[np.float32], first_scores: Sequence[float], weight: fl
     """Mix the model's scores with a first stage's: (1 - weight) * model + weight * first.
 
     Both are standardised over the documents first (mean 0, deviation 1); a deviation of 0 gives 0. Documents
-    that were not scored, with a logit of -inf, take no part and stay so. Arrays are of shape (documents,).
+    that were not scored (a logit of -inf) are left aside and keep -inf. Arrays have the shape (documents,).
     """
     import numpy as np
 

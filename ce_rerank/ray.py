@@ -16,8 +16,7 @@ On CPUs, let the actors leave a CPU free (`num_cpus=0.4` for each of two on two 
 read and write, wait for ever where actors have asked for all of them.
 
 `rank_files` is the job behind `ce-rerank batch --ray`: a task ranks a unit of the input (`batch.units`) by
-the reader and the writers of `batch`. A task whose worker died is done again: nothing is lost, and nothing is
-there twice. The driver reads no more than the borders of units, and loads no model.
+the reader and the writers of `batch`, and is done again where its worker died. The driver loads no model.
 
 Importing this module imports neither Ray nor pyarrow.
 """
@@ -27,14 +26,14 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import re
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from .batch.ahead import BadRow
 from .batch.job import Job
@@ -43,7 +42,7 @@ from .batch.parts import PartFolder, Report, open_unit
 from .batch.run import rank_batch
 from .batch.units import Unit, cut, find_files, kept_warnings
 from .errors import CeRerankError, UnavailableError
-from .formats.rows import shortest_float32
+from .formats.rows import WriteOptions, result_row
 from .reranker import Reranker
 from .types import RankOptions, ScoreScale
 
@@ -80,17 +79,7 @@ class RankBatches:
 
         table = _as_table(batch)
         rankings = self._reranker.rank_many(table.to_pylist(), **self._ranking)
-        results = [
-            [
-                {
-                    "index": ranked.index,
-                    "score": None if ranked.score == -float("inf") else shortest_float32(ranked.score),
-                    "text": ranked.text,
-                }
-                for ranked in ranking
-            ]
-            for ranking in rankings
-        ]
+        results = [[result_row(ranked, WriteOptions()) for ranked in ranking] for ranking in rankings]
         kind = pa.struct([("index", pa.int64()), ("score", pa.float32()), ("text", pa.string())])
         return table.append_column("results", pa.array(results, pa.list_(kind)))
 
@@ -183,11 +172,7 @@ def rank_files(
                 on_report(done, 1 - (len(left) - count) / len(units))
     folder.finish(
         {
-            "queries": done.tally.queries,
-            "documents": done.tally.coverage.documents,
-            "blank": done.tally.coverage.blank,
-            "cut": done.tally.coverage.truncated,
-            "bad_rows": done.tally.bad_rows,
+            **asdict(done.tally),
             "parts": len(units),
             "scored_by": done.scored_by,
             "ce-rerank": job.version,
@@ -229,7 +214,6 @@ def _run(
         # A CPU of each node stays for Ray's own tasks: where actors ask for all, those wait for ever.
         num_cpus=round(0.8 * max(0, cpus - 1) / workers_a_node, 2),
         num_gpus=1 if on_gpus else 0,
-        max_task_retries=ATTEMPTS - 1,
     )
     try:
         for row in outcomes.iter_rows():
@@ -237,11 +221,6 @@ def _run(
             if isinstance(outcome, CeRerankError):
                 raise outcome
             yield outcome
-    except ray.exceptions.RayActorError as error:
-        raise UnavailableError(
-            f"A worker died {ATTEMPTS} times with the same part.",
-            hint="It may lack memory: give a smaller --batch-tokens, or fewer --workers.",
-        ) from error
     except ray.exceptions.GetTimeoutError:
         free = ray.available_resources().get(kind, 0)
         raise UnavailableError(
@@ -261,19 +240,23 @@ class _RankUnits:
         self._reranker: Reranker | None = None
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
-        outcomes: list[bytes] = []
-        for pickled in batch["unit"]:
-            unit = pickle.loads(pickled)
-            try:
-                outcomes.append(pickle.dumps(self._rank(unit)))
-            except CeRerankError as error:
-                told = type(error)(unit.with_places(error.message), hint=error.hint)
-                outcomes.append(pickle.dumps(told))
-        return {"outcome": outcomes}
+        (pickled,) = batch["unit"]
+        unit = pickle.loads(pickled)
+        outcome: Report | CeRerankError
+        try:
+            outcome = self._rank(unit)
+        except CeRerankError as error:
+            outcome = type(error)(unit.with_places(error.message), hint=error.hint)
+        return {"outcome": [pickle.dumps(outcome)]}
 
     def _rank(self, unit: Unit) -> Report:
         job = self._job
         bad_rows: list[BadRow] = []
+        if self._folder.count_attempts(unit.place) > ATTEMPTS:
+            raise UnavailableError(
+                f"{unit.name}: the worker that ranked part {unit.place} died {ATTEMPTS} times.",
+                hint="It may lack memory: give a smaller --batch-tokens, or fewer --workers.",
+            )
         with kept_warnings() as warnings:
             if self._reranker is None:
                 self._reranker = self._open_reranker(**job.model)
@@ -304,9 +287,9 @@ def _running_ray(address: str | None) -> Iterator[None]:
     own: dict[str, Any] = {} if address else {"object_store_memory": 100 << 20, "include_dashboard": False}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        if address and (port := re.search(r":(\d+)$", address)):  # Ray itself would wait for many minutes
-            host = address[: port.start()].removeprefix("ray://").strip("[]")
-            socket.create_connection((host, int(port[1])), timeout=SECONDS_TO_CONNECT).close()
+        where = urlsplit("//" + (address or "").removeprefix("ray://"))
+        if where.port:  # Ray itself would wait for many minutes
+            socket.create_connection((where.hostname, where.port), SECONDS_TO_CONNECT).close()
         with _without_log_of_ray():
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, RuntimeError, ValueError) as error:

@@ -1,23 +1,24 @@
-"""The model of a running `ce-rerank serve`, as what scores for a `Reranker`.
+"""The model of a running `ce-rerank serve`, which scores for a `Reranker`.
 
-Whole queries go there with the ranking options by their names, and logits come back, so that scales, ties,
-thresholds and the order of results are decided here as for a model of this machine.
+Queries and options are sent there, and logits come back. Scales, ties, thresholds and the order of results
+are decided here, as for a model on this machine.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
 
 from .engines.base import EngineInfo
-from .errors import InputError, UnavailableError, UsageError
+from .errors import InputError, UnavailableError, UsageError, told_from
 from .ranking import Scored, sigmoid, unscored
 from .types import Candidates, RankOptions
 
@@ -25,34 +26,32 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-
 KEY_VARIABLE = "CE_RERANK_API_KEY"
 
-_CONNECTIONS = 8  # requests under way at a time: enough for the server to fill its batches
+_CONNECTIONS = 8  # requests at a time: enough for the server to fill its batches
 _WAITS_SECONDS = (0.2, 0.5, 1, 2, 4, 8, 15, 30)  # between tries, while the server is busy or starting
 _ANSWER_SECONDS = 600
 _TOLD = ("logit", "tokens", "truncated", "characters_read", "start", "end", "line")
 
 
 class RemoteModel:
-    """A server's model: its description, and logits for candidates. Safe to use from several threads.
+    """Scores for a `Reranker` by the model of a server. Threads may share it.
 
-    `url` is that of the server, with or without a path before `/rerank`. The key is `api_key`, else the
-    environment variable CE_RERANK_API_KEY. Raises UnavailableError when the server does not answer, refuses
-    the key, or is none of ours.
+    `url` is the part of the address before `/info` and `/rerank`. The key is `api_key`, or the environment
+    variable CE_RERANK_API_KEY. Raises UnavailableError when the server does not answer, refuses the key, or
+    is not a ce-rerank server.
     """
 
     def __init__(self, url: str, *, api_key: str | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not urlsplit(url).hostname:
             raise UsageError(f"{url} is not the URL of a server.", hint="Give http://HOST:PORT.")
         self.url = url.rstrip("/")
-        self._parts = parts
-        self._key = api_key or os.environ.get(KEY_VARIABLE)
-        self._idle: list[http.client.HTTPConnection] = []
+        self._headers = {"Content-Type": "application/json"}
+        if key := api_key or os.environ.get(KEY_VARIABLE):
+            self._headers["Authorization"] = f"Bearer {key}"
+        self._open = build_opener(ProxyHandler({})).open
         self._threads = ThreadPoolExecutor(_CONNECTIONS)
-        weakref.finalize(self, _close, self._idle)
-        facts = self._call("GET", "/info")
+        facts = self._call("/info")
         if "max_input_length" not in facts or "engine" not in facts:
             raise UnavailableError(
                 f"{self.url} is not a ce-rerank server.", hint="Start one: ce-rerank serve."
@@ -67,10 +66,10 @@ class RemoteModel:
         self.batch_tokens = 0  # that is the server's to decide
 
     def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
-        """Do nothing: the server refuses what cannot be scored when it scores."""
+        """Do nothing: the server refuses what it cannot score when it is asked to."""
 
     def crowds_documents(self, query: str) -> bool:
-        """Return False: the server looks at that."""
+        """Return False: the server checks that."""
         return False
 
     def activate(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -80,7 +79,7 @@ class RemoteModel:
         if self.info.activation == "sigmoid":
             return sigmoid(logits)
         raise UsageError(
-            f"The server's model has an activation of its own, {self.info.activation}.",
+            f"The server's model has the activation {self.info.activation}, which is unknown here.",
             hint="Give --scores logit or sigmoid.",
         )
 
@@ -132,61 +131,44 @@ class RemoteModel:
             "chunk_overlap": options.chunk_overlap,
             "pool": options.pool,
         }
-        results: list[dict[str, Any]] = self._call("POST", "/v1/rerank", body)["results"]
+        try:
+            results: list[dict[str, Any]] = self._call("/v1/rerank", body)["results"]
+        except InputError as error:
+            raise InputError(told_from(candidates.query.origin, error.message)) from None
         return sorted(results, key=lambda result: int(result["index"]))
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Ask the server, again after a while where it is busy or starting; return what it answers."""
+    def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Return the server's answer; ask again, after a while, if it is busy or starting."""
+        content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
         for wait_seconds in (*_WAITS_SECONDS, None):
             try:
-                status, answer = self._ask_once(method, path, body)
-                reason = f"answered {status}: {_message(answer)}"
-            except (OSError, http.client.HTTPException) as error:
-                status, answer = 0, None
-                reason = f"did not answer ({error or type(error).__name__})"
-                if isinstance(error, ConnectionRefusedError) and method == "GET":
-                    break  # nothing has started yet: there is no work to save by waiting
-            if status == 200:
-                return answer
-            if status not in (0, 429, 503) or wait_seconds is None:
+                with self._open(
+                    Request(self.url + path, content, self._headers), timeout=_ANSWER_SECONDS
+                ) as answer:
+                    return json.load(answer)
+            except HTTPError as error:
+                status, message = error.code, _read_message(error)
+                reason = f"answered {status}: {message}"
+            except (OSError, HTTPException) as error:
+                cause = getattr(error, "reason", error)
+                status, reason = 503, f"did not answer ({cause or type(cause).__name__})"
+                if isinstance(cause, ConnectionRefusedError) and body is None:
+                    break  # at the start: there is no work yet that waiting could save
+            except ValueError:
+                status, reason = 200, "gave an answer that is not JSON"
+            if status not in (429, 503) or wait_seconds is None:
                 break
             time.sleep(wait_seconds)
         if status in (400, 413):
-            raise InputError(f"{self.url}: {_message(answer)}")
+            raise InputError(f"{self.url}: {message}")
         if status == 401:
             raise UnavailableError(f"{self.url} refuses the key.", hint=f"Set {KEY_VARIABLE}.")
         raise UnavailableError(f"The server {self.url} {reason}.", hint="Start one: ce-rerank serve.")
 
-    def _ask_once(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
-        headers = {"Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+
+def _read_message(answer: HTTPError) -> str:
+    with answer:
         try:
-            connection = self._idle.pop()
-        except IndexError:
-            kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-            make = kinds[self._parts.scheme]
-            connection = make(self._parts.hostname or "", self._parts.port, timeout=_ANSWER_SECONDS)
-        try:
-            connection.request(method, f"{self._parts.path.rstrip('/')}{path}", content, headers)
-            response = connection.getresponse()
-            answer = response.read()
-        except BaseException:
-            connection.close()
-            raise
-        self._idle.append(connection)
-        try:
-            return response.status, json.loads(answer)
-        except ValueError:
-            return response.status, None
-
-
-def _close(connections: list[http.client.HTTPConnection]) -> None:
-    for connection in connections:
-        connection.close()
-
-
-def _message(answer: Any) -> str:
-    error = answer.get("error") if isinstance(answer, dict) else None
-    return str(error.get("message")) if isinstance(error, dict) else "an answer that is not ours"
+            return str(json.load(answer)["error"]["message"])
+        except (ValueError, KeyError, TypeError):
+            return "an answer that is not JSON"

@@ -60,13 +60,13 @@ class Reranker:
     auto, cpu, cuda, cuda:N or mps; `engine` auto, openvino or torch; `precision` auto, fp32, bf16 or fp16.
     `max_length` lowers the model's limit and `batch_tokens` sets the budget of a batch, both in tokens;
     `threads` bounds the CPU threads. `instruction` is the task of models that take one, in place of their
-    own. With `offline` the network is never tried. `trust_remote_code` and `allow_pickle` let a model run
-    code of its own, as part of it or from its pickled weights. Where `model` is the URL of a running
-    `ce-rerank serve`, its model scores, and the other arguments are the server's business.
+    own. With `offline` the network is never used. `trust_remote_code` runs Python code that comes with the
+    model, and `allow_pickle` loads pickled weights, which can run any code. If `model` is the URL of a
+    running `ce-rerank serve`, its model scores, and the server decides all the rest.
 
-    One instance may be used from several threads, copied, pickled, and used in a forked process: the copy and
-    the process load the model again. Raises UsageError for arguments that cannot mean anything and
-    UnavailableError for a model, device or engine that is unavailable.
+    Threads may share an instance. It can be copied, pickled and used in a forked process: the copy or the
+    process loads the model again. Raises UsageError for a wrong argument and UnavailableError for a model,
+    device or engine that is unavailable.
 
         for hit in Reranker().rank("query", ["a", "b"], top_k=3):
             print(hit.index, hit.score, hit.text)
@@ -114,7 +114,7 @@ class Reranker:
             given = [device, engine, precision, revision, max_length, batch_tokens, threads, instruction]
             if given != ["auto", "auto", "auto", *[None] * 5]:
                 raise UsageError(
-                    "The model is a server's, which has chosen its device, precision and limits.",
+                    "The server has chosen its device, precision and limits.",
                     hint="Leave these options out, or give them to ce-rerank serve.",
                 )
             from .remote import RemoteModel
@@ -191,10 +191,10 @@ class Reranker:
         `RankOptions`: `top_k`, `min_score`, `scores`, `long` and so on.
 
         A document without a letter, digit or symbol is not scored: it ranks last, with a score of -inf. A
-        document that is cut is marked in the result. The numbers of both are logged as a warning.
+        document that is cut is marked in the result. How many there are of both is logged as a warning.
 
-        Raises UsageError for arguments that cannot mean anything, InputError for a document or query that
-        cannot be scored, UnavailableError when the model gives no number for one.
+        Raises UsageError for a wrong argument, InputError for a document or query that cannot be scored, and
+        UnavailableError if the model gives no number for one.
         """
         asked = RankOptions(**options)
         if on_progress is not None and not callable(on_progress):
@@ -212,11 +212,11 @@ class Reranker:
         id_field: str | None = None,
         **options: Unpack[RankKeywords],
     ) -> Iterator[Ranking]:
-        """Rank many queries, lazily and in order, scoring the pairs of a bounded number of them together.
+        """Rank many queries, lazily and in order; the pairs of several queries are scored together.
 
-        An item is a query with its documents: a pair of what `rank` takes, `Candidates`, or a mapping like
-        `{"query": "...", "documents": [...]}`, as `ce-rerank batch` reads them. Cut and blank documents are
-        marked in the results and not logged. Arguments and errors are those of `rank`.
+        An item is a pair of what `rank` takes, `Candidates`, or a mapping as `ce-rerank batch` reads it:
+        `{"query": "...", "documents": [...]}`. Cut and blank documents are marked in the results and not
+        logged. Arguments and errors are those of `rank`.
         """
         with for_python():
             asked = RankOptions(**options)
@@ -231,8 +231,8 @@ class Reranker:
         """Score (query, document) pairs; return float32 of shape (pairs,), in the order of `pairs`.
 
         A pair is a tuple or list of two strings, or a mapping like `{"query": "...", "text": "..."}`. Blank
-        documents get what the model gives them. How many documents were cut is logged as a warning. Raises as
-        `rank` does.
+        documents are scored, too. How many documents were cut is logged as a warning. Errors are those of
+        `rank`.
         """
         import numpy as np
 
@@ -250,7 +250,7 @@ class Reranker:
     ) -> list[Ranking]:
         """Rank the documents of several queries, scored together; return a ranking for each, in their order.
 
-        Raises InputError and UnavailableError as `rank` does. What was cut is marked and not logged.
+        Errors are those of `rank`. Documents that were cut are marked, and not logged.
         """
         lists = [self.take_first_stage(candidates, options) for candidates in lists]
         tables = self.model.score_lists(lists, options, on_progress)
@@ -261,15 +261,8 @@ class Reranker:
         most = self.info.max_length if options.long == "truncate" else None
         return PoolPlan.of_batches(self.model.batch_tokens, most)
 
-    def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
-        """Raise InputError for a query that leaves no room, or a document too long where that is refused.
-
-        A server looks at that when it scores.
-        """
-        self.model.require_scorable(candidates, options)
-
     def take_first_stage(self, candidates: Candidates, options: RankOptions) -> Candidates:
-        """Return the documents that BM25 chooses, or those given with the first scores that they carry."""
+        """Return the documents that BM25 chooses, or all of them with the first scores of a field."""
         if options.first_score_field is not None:
             name = options.first_score_field
             scores = [find_number(one, name, place) for place, one in enumerate(candidates.documents)]
@@ -346,11 +339,11 @@ class Reranker:
         if scored["truncated"].any() and self.model.crowds_documents(candidates.query.text):
             self._warn_once(
                 f"A query takes more than half of the model's {self.info.max_length:,} tokens. Documents are "
-                "cut to what it leaves; sentence-transformers would cut the query, too, and score otherwise."
+                "cut to the rest; sentence-transformers would cut the query, too, and give other scores."
             )
 
     def _warn_of_equal_logits(self, documents: Sequence[Document], scored: Scored) -> None:
-        """Warn when all of two or more different documents have the same logit, to the bit."""
+        """Warn if two or more different documents all have exactly the same logit."""
         logits = scored["logit"][scored["tokens"] > 0]
         if len(logits) < 2 or logits.min() < logits.max():
             return

@@ -1,9 +1,9 @@
 """BM25: choose the documents that are worth a cross-encoder's time.
 
-Scoring is bm25s (Lucene's variant, k1 1.5, b 0.75). The words are ours, so that every script is served and
-none is dropped: runs of letters and digits, case folded and stemmed; two characters at a time where a script
-has no spaces between words. Measured as nDCG@10: scifact 0.6865 with English stems and 0.6646 without,
-Cranfield 0.3600 and 0.3345; k1 0.9 with b 0.4 is worse on both.
+bm25s scores (Lucene's variant, k1 1.5, b 0.75). We split texts into words, since bm25s drops words of one
+character: a word is a run of letters and digits, case folded and stemmed, or two characters in a script
+without spaces. nDCG@10 was 0.6865 for scifact with English stems and 0.6646 without, 0.3600 and 0.3345 for
+Cranfield; k1 0.9 with b 0.4 is worse on both.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import bm25s
@@ -22,7 +23,7 @@ from .errors import UsageError
 from .types import Candidates, RankOptions
 
 _K1, _B = 1.5, 0.75
-_PART_WORDS, _PART_STEP = 200, 100  # of a long document that is scored by passages: each part counts alone
+_PART_WORDS, _PART_STEP = 200, 100  # if long documents are scored by passages, BM25 scores their parts
 
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
@@ -38,10 +39,10 @@ def languages() -> list[str]:
 
 
 class Bm25Index:
-    """The words of a collection of texts, to find those that a query names.
+    """An index of texts by their words.
 
-    `language` is one of `languages()`. The texts themselves are not kept: memory is about 16 bytes for each
-    distinct word of each text. Raises UsageError for a language that is not known.
+    `language` is one of `languages()`. The texts are not kept: memory is about 16 bytes for each different
+    word of each text. Raises UsageError for an unknown language.
     """
 
     def __init__(self, texts: Iterable[str], *, language: str = "english") -> None:
@@ -51,13 +52,12 @@ class Bm25Index:
             )
         self._stem: Callable[[str], str] = str if language == "none" else Stemmer.Stemmer(language).stemWord
         self._stem_ids: dict[str, int] = {}
-        self._word_ids: dict[str, int] = {}  # of words as they are spelled, so that each is stemmed once
-        corpus = [array("i", [self._learn(word) for word in _split_words(text)]) for text in texts]
+        learn = cache(lambda word: self._stem_ids.setdefault(self._stem(word), len(self._stem_ids)))
+        corpus = [array("i", map(learn, _split_words(text))) for text in texts]
         self._count = len(corpus)
         self._bm25 = bm25s.BM25(method="lucene", k1=_K1, b=_B)
         if self._stem_ids:
             self._bm25.index((corpus, self._stem_ids), create_empty_token=False, show_progress=False)
-        self._word_ids.clear()
 
     def __len__(self) -> int:
         return self._count
@@ -74,24 +74,17 @@ class Bm25Index:
         scores = self._bm25.get_scores_from_ids(known)
         found = np.flatnonzero(scores > 0)
         if len(found) > limit:
-            # All that tie with the last one stay in until the order decides.
+            # Keep all that equal the last one, until they are sorted.
             least = np.partition(scores[found], -limit)[-limit]
             found = found[scores[found] >= least]
         best = found[np.argsort(-scores[found], kind="stable")][:limit]
         return [(int(place), float(scores[place])) for place in best]
 
-    def _learn(self, word: str) -> int:
-        known = self._word_ids.get(word)
-        if known is None:
-            known = self._stem_ids.setdefault(self._stem(word), len(self._stem_ids))
-            self._word_ids[word] = known
-        return known
-
 
 def choose(candidates: Candidates, options: RankOptions) -> Candidates:
-    """Return the `options.bm25` documents that BM25 finds best, in their first order; there may be none.
+    """Return the `options.bm25` documents that BM25 finds best, in the order of the input; there may be none.
 
-    Where long documents are scored by passages, a document is as good as the best part of it.
+    If long documents are scored by passages, a document counts as its best part.
     """
     assert options.bm25 is not None
     owners: list[int] = []

@@ -4,34 +4,30 @@
     POST /score, /v1/score                 vLLM
     GET  /health /info /v1/models /metrics
 
-Requests that wait are scored together, in pools of about a second's work. A large request is cut into parts,
-and waiting requests take turns, a part each: many small requests cost what one large one does, and none waits
-for another's thousand documents.
+Requests that wait are scored together, in pools of about a second's work, to which they contribute in turn, a
+part each: many small requests cost what one large one does, and none waits for another's thousand documents.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import hmac
 import json
 import logging
 import math
-import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import asynccontextmanager, suppress
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import count
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass as request_body
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -71,7 +67,7 @@ class RerankRequest(RankOptions):
     query: str
     documents: list[str | dict[str, Any]]
     scores: ScoreScale = "sigmoid"
-    top_n: int | None = None
+    top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool = False
     text_field: tuple[str, ...] = ()
     details: bool = False
@@ -110,144 +106,102 @@ EitherRequest = Annotated[
 ]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False)
 class _Waiting:
-    """A request on its way through the pools, and what came of its first parts."""
+    """A request whose documents wait to be scored; `scored` are the tables of those that are, in order."""
 
     candidates: Candidates
     options: RankOptions
-    answer: Future[Ranking] = field(default_factory=Future)
+    answer: asyncio.Future[None]
     scored: list[Scored] = field(default_factory=list)
-
-
-class _Part(NamedTuple):
-    request: _Waiting
-    candidates: Candidates
-    tokens: int
-    is_last: bool
+    taken: int = 0
 
 
 class RequestPools:
-    """Ranks requests from many threads by one `Reranker`, in pools of about `pool_tokens` tokens.
+    """Ranks the requests of one event loop by a `Reranker`: those that wait are scored together.
 
-    At most `max_queue` requests wait. `close` it in the end.
+    At most `max_queue` requests wait. `run` scores them for as long as it is not cancelled.
     """
 
-    def __init__(self, reranker: Reranker, *, max_queue: int, pool_tokens: int | None = None) -> None:
+    def __init__(self, reranker: Reranker, *, max_queue: int) -> None:
         self._reranker = reranker
         self._max_queue = max_queue
-        self._pool_tokens = pool_tokens or _POOL_BATCHES * reranker.model.batch_tokens
+        self._pool_tokens = _POOL_BATCHES * reranker.model.batch_tokens
         self._plan = reranker.plan_pools(RankOptions())
-        # By turn, then by arrival: a heap. A request's first part has the turn that is under way.
-        self._parts: list[tuple[int, int, _Part]] = []
-        self._turn = 0
-        self._arrivals = count()
-        self._changed = threading.Condition()
-        self._is_closing = False
-        self._thread = threading.Thread(target=self._run, name="ce-rerank pools", daemon=True)
-        self._thread.start()
+        self._arrived = asyncio.Event()
+        self.waiting: deque[_Waiting] = deque()
 
-    def close(self) -> None:
-        """Finish what was accepted, and end."""
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify()
-        self._thread.join()
+    async def rank(self, candidates: Candidates, options: RankOptions) -> Ranking:
+        """Rank a query's documents. Raises as `Reranker.rank` does, and HTTPException when too many wait."""
+        await asyncio.to_thread(self._reranker.model.require_scorable, candidates, options)
+        candidates = await asyncio.to_thread(self._reranker.take_first_stage, candidates, options)
+        if len(self.waiting) >= self._max_queue:
+            raise HTTPException(429, "Too many requests are waiting.", {"Retry-After": "1"})
+        request = _Waiting(candidates, options, asyncio.get_running_loop().create_future())
+        self.waiting.append(request)
+        self._arrived.set()
+        await request.answer
+        return await asyncio.to_thread(self._make_ranking, request)
 
-    @property
-    def waiting(self) -> int:
-        """How many requests wait."""
-        with self._changed:
-            requests = [part.request for _, _, part in self._parts]
-        return len({id(request) for request in requests if not request.answer.done()})
+    def _make_ranking(self, request: _Waiting) -> Ranking:
+        import numpy as np
 
-    def submit(self, candidates: Candidates, options: RankOptions) -> Future[Ranking]:
-        """Queue a request; its ranking, or what went wrong, is the future's. Cancel it to withdraw.
+        joined = np.concatenate(request.scored)
+        return self._reranker.make_ranking(request.candidates, joined, request.options)
 
-        Raises UsageError or InputError for what cannot be ranked, and HTTPException when too many wait.
-        """
-        self._reranker.require_scorable(candidates, options)
-        request = _Waiting(self._reranker.take_first_stage(candidates, options), options)
-        parts = list(self._cut(request))
-        with self._changed:
-            if self.waiting >= self._max_queue:
-                raise HTTPException(429, "Too many requests are waiting.", {"Retry-After": "1"})
-            for turn, part in enumerate(parts, start=self._turn):
-                heapq.heappush(self._parts, (turn, next(self._arrivals), part))
-            self._changed.notify()
-        return request.answer
-
-    def _cut(self, request: _Waiting) -> Iterator[_Part]:
-        """Cut a request into parts, so many to a pool; one without documents is a part, too."""
-        query, documents = request.candidates.query, request.candidates.documents
-        start = tokens = 0
-        for stop, document in enumerate(documents, start=1):
-            tokens += self._plan.count_tokens(Candidates(query, [document]))
-            if tokens * _PARTS_OF_A_POOL >= self._pool_tokens or stop == len(documents):
-                part = Candidates(query, documents[start:stop])
-                yield _Part(request, part, tokens, stop == len(documents))
-                start, tokens = stop, 0
-        if not documents:
-            yield _Part(request, request.candidates, 0, True)
-
-    def _run(self) -> None:
+    async def run(self) -> None:
+        """Score what waits, pool after pool."""
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._parts or self._is_closing)
-                if not self._parts:
-                    return
-                pool = self._take()
-            for options, parts in pool.items():
-                self._score(parts, options)
+            await self._arrived.wait()
+            for options, parts in self._take_pool().items():
+                await self._score(parts, options)
+            if not self.waiting:
+                self._arrived.clear()
 
-    def _take(self) -> dict[RankOptions, list[_Part]]:
-        """Take a pool of parts, by the options that they are scored with."""
-        pool: dict[RankOptions, list[_Part]] = {}
-        room = self._pool_tokens
-        while self._parts and room > 0:
-            self._turn, _, part = heapq.heappop(self._parts)
-            if part.request.answer.done():  # it failed, or its client has left
+    def _take_pool(self) -> dict[RankOptions, list[tuple[_Waiting, Candidates]]]:
+        """Take a part of each request in turn until the pool is full, by the options of scoring."""
+        pool: dict[RankOptions, list[tuple[_Waiting, Candidates]]] = {}
+        tokens = 0
+        while self.waiting and tokens < self._pool_tokens:
+            request = self.waiting.popleft()
+            if request.answer.done():  # it failed, or its client has left
                 continue
-            room -= part.tokens
-            asked = part.request.options
-            # The other options are for the end, when all of a request is scored.
+            query, documents = request.candidates.query, request.candidates.documents
+            start, full = request.taken, tokens + self._pool_tokens // _PARTS_OF_A_POOL
+            while request.taken < len(documents) and tokens < full:
+                tokens += self._plan.count_tokens(Candidates(query, [documents[request.taken]]))
+                request.taken += 1
+            if request.taken < len(documents):
+                self.waiting.append(request)
+            asked = request.options
+            # The other options are for the ranking, which is made when all of the request is scored.
             options = RankOptions(
                 long=asked.long,
                 chunk_tokens=asked.chunk_tokens,
                 chunk_overlap=asked.chunk_overlap,
                 pool=asked.pool,
             )
-            pool.setdefault(options, []).append(part)
+            part = Candidates(query, documents[start : request.taken])
+            pool.setdefault(options, []).append((request, part))
         return pool
 
-    def _score(self, parts: Sequence[_Part], options: RankOptions) -> None:
+    async def _score(self, parts: Sequence[tuple[_Waiting, Candidates]], options: RankOptions) -> None:
         """Score parts together; where that fails, each by itself, so that only the one at fault fails."""
+        lists = [part for _, part in parts]
         try:
-            scored = self._reranker.model.score_lists([part.candidates for part in parts], options)
+            scored = await asyncio.to_thread(self._reranker.model.score_lists, lists, options)
         except Exception as error:
-            if len(parts) == 1:
-                with suppress(InvalidStateError):
-                    parts[0].request.answer.set_exception(error)
-            else:
+            if len(parts) > 1:
                 for part in parts:
-                    self._score([part], options)
+                    await self._score([part], options)
+            elif not parts[0][0].answer.done():
+                parts[0][0].answer.set_exception(error)
             return
-        for part, of_part in zip(parts, scored, strict=True):
-            part.request.scored.append(of_part)
-            if part.is_last:
-                self._finish(part.request)
-
-    def _finish(self, request: _Waiting) -> None:
-        import numpy as np
-
-        with suppress(InvalidStateError):  # the client has left meanwhile
-            try:
-                joined = np.concatenate(request.scored)
-                ranking = self._reranker.make_ranking(request.candidates, joined, request.options)
-            except Exception as error:
-                request.answer.set_exception(error)
-            else:
-                request.answer.set_result(ranking)
+        for (request, _), table in zip(parts, scored, strict=True):
+            request.scored.append(table)
+            is_whole = sum(map(len, request.scored)) == len(request.candidates.documents)
+            if is_whole and not request.answer.done():
+                request.answer.set_result(None)
 
 
 def create_app(
@@ -314,26 +268,26 @@ class _Service:
         self._pairs = Counter("ce_rerank_pairs", "Pairs scored.", **counted)
         self._tokens = Counter("ce_rerank_tokens", "Tokens scored.", **counted)
         waiting = Gauge("ce_rerank_queue", "Requests that wait.", **counted)
-        waiting.set_function(lambda: self._pools.waiting if self._pools else 0)
+        waiting.set_function(lambda: len(self._pools.waiting) if self._pools else 0)
 
     @asynccontextmanager
     async def run(self, app: FastAPI) -> AsyncIterator[None]:
-        """Load the model beside the running server, and close the pools at the end."""
-        loading = asyncio.create_task(asyncio.to_thread(self._start))
+        """Load the model beside the running server, and rank by it until the server ends."""
+        working = asyncio.create_task(self._work())
         try:
             yield
         finally:
-            await loading
-            if self._pools is not None:
-                self._pools.close()
+            working.cancel()
 
-    def _start(self) -> None:
+    async def _work(self) -> None:
         try:
-            self._reranker = self._load()
-            self._pools = RequestPools(self._reranker, max_queue=self._max_queue)
+            self._reranker = await asyncio.to_thread(self._load)
         except Exception as error:
             self._failure = error
             log.error("The model cannot be loaded: %s", error)
+        else:
+            self._pools = RequestPools(self._reranker, max_queue=self._max_queue)
+            await self._pools.run()
 
     def refuse(self) -> Response | None:
         """Return the answer while there is no model; None once it is loaded."""
@@ -377,37 +331,29 @@ class _Service:
             options = replace(options, top_k=body.top_n)
         candidates = as_candidates(body.query, body.documents, rules=as_field_rules(body.text_field, None))
         ranking = await self._rank(request, candidates, options, body.model)
-        results = [
-            {
+        results = []
+        for hit in ranking:
+            result: dict[str, Any] = {
                 "index": hit.index,
                 "relevance_score": self._written(hit.score, options.scores),
-                **({"document": {"text": hit.text}} if body.return_documents else {}),
-                **(_details(hit) if body.details else {}),
             }
-            for hit in ranking
-        ]
+            if body.return_documents:
+                result["document"] = {"text": hit.text}
+            if body.details:
+                result |= _details(hit)
+            results.append(result)
         read = ranking.coverage
-        meta = {"documents": read.documents, "truncated": read.truncated, "blank": read.blank}
-        return JSONResponse(
-            {
-                "id": uuid.uuid4().hex,
-                "model": self._names[0],
-                "results": results,
-                "usage": {"total_tokens": read.tokens, "prompt_tokens": read.tokens},
-                "meta": {"api_version": {"version": "2"}, "scores": options.scores, **meta},
-            }
-        )
+        counts = {"documents": read.documents, "truncated": read.truncated, "blank": read.blank}
+        meta = {"api_version": {"version": "2"}, "scores": options.scores, **counts}
+        return self._answer(read.tokens, results=results, meta=meta)
 
     async def _rank_texts(self, request: Request, body: TextsRequest) -> Response:
         scale: ScoreScale = "logit" if body.raw_scores else "sigmoid"
         options = RankOptions(scores=scale, long="truncate" if body.truncate else "error")
         ranking = await self._rank(request, as_candidates(body.query, body.texts), options, body.model)
         results = [
-            {
-                "index": hit.index,
-                "score": self._written(hit.score, scale),
-                **({"text": hit.text} if body.return_text else {}),
-            }
+            {"index": hit.index, "score": self._written(hit.score, scale)}
+            | ({"text": hit.text} if body.return_text else {})
             for hit in ranking
         ]
         return JSONResponse(results, headers={"x-truncated-documents": str(ranking.coverage.truncated)})
@@ -436,9 +382,11 @@ class _Service:
             for place, score in enumerate(scores)
         ]
         tokens = sum(ranking.coverage.tokens for ranking in rankings)
+        return self._answer(tokens, object="list", data=data)
+
+    def _answer(self, tokens: int, **content: Any) -> Response:
         usage = {"total_tokens": tokens, "prompt_tokens": tokens}
-        answer = {"id": uuid.uuid4().hex, "object": "list", "model": self._names[0], "data": data}
-        return JSONResponse({**answer, "usage": usage})
+        return JSONResponse({"id": uuid.uuid4().hex, "model": self._names[0], **content, "usage": usage})
 
     async def _rank(
         self, request: Request, candidates: Candidates, options: RankOptions, model: str | None
@@ -447,15 +395,15 @@ class _Service:
         if model is not None and model not in self._names:
             raise HTTPException(404, f"There is no model {model!r} here, but {self._names[0]!r}.")
         self._require_few(candidates.documents)
-        answer = asyncio.wrap_future(await asyncio.to_thread(self._pools.submit, candidates, options))
-        leaving: asyncio.Future[Any] = asyncio.ensure_future(_until_gone(request))
+        answer = asyncio.ensure_future(self._pools.rank(candidates, options))
+        leaving = asyncio.ensure_future(_until_gone(request))
         try:
             await asyncio.wait([answer, leaving], return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                answer.cancel()
                 raise HTTPException(499, "The client has left.")
             ranking = await answer
         finally:
+            answer.cancel()
             leaving.cancel()
         self._pairs.inc(ranking.coverage.documents)
         self._tokens.inc(ranking.coverage.tokens)
@@ -487,23 +435,31 @@ class _Gate:
         self._service = service
         self._authorization = None if api_key is None else f"Bearer {api_key}".encode()
         self._max_body_bytes = max_body_bytes
+        self._too_large = f"The body is larger than the {max_body_bytes:,} bytes allowed."
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.monotonic(), 500
+        started, status, received = time.monotonic(), 500, 0
+
+        async def count_bytes() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise HTTPException(413, self._too_large)
+            return message
 
         async def note_status(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            status = message.get("status", status)
             await send(message)
 
         try:
             app = self._refuse(scope) or self._app
-            await app(scope, self._bounded(receive), note_status)
+            await app(scope, count_bytes, note_status)
         finally:
             seconds = time.monotonic() - started
             path = getattr(scope.get("route"), "path", "other")
@@ -513,33 +469,16 @@ class _Gate:
             log.info("%s", json.dumps(told))
 
     def _refuse(self, scope: Scope) -> Response | None:
-        headers = dict(scope["headers"])
         if scope["path"] in _OPEN_PATHS:
             return None
-        if self._authorization is not None and not hmac.compare_digest(
-            headers.get(b"authorization", b""), self._authorization
-        ):
+        headers = dict(scope["headers"])
+        given, wanted = headers.get(b"authorization", b""), self._authorization
+        if wanted is not None and not hmac.compare_digest(given, wanted):
             return _error(401, "The key is missing or wrong: Authorization: Bearer KEY.")
-        size = headers.get(b"content-length", b"0")
+        size = headers.get(b"content-length", b"")
         if size.isdigit() and int(size) > self._max_body_bytes:
-            return _error(413, self._too_large())
+            return _error(413, self._too_large)
         return self._service.refuse()
-
-    def _bounded(self, receive: Receive) -> Receive:
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_body_bytes:
-                raise HTTPException(413, self._too_large())
-            return message
-
-        return counted
-
-    def _too_large(self) -> str:
-        return f"The body is larger than the {self._max_body_bytes:,} bytes allowed."
 
 
 async def _until_gone(request: Request) -> None:
@@ -548,10 +487,9 @@ async def _until_gone(request: Request) -> None:
 
 
 def _details(hit: RankedDocument) -> dict[str, Any]:
-    details: dict[str, Any] = {"tokens": hit.tokens, "truncated": hit.truncated}
-    details["characters_read"] = hit.characters_read
+    details = {name: getattr(hit, name) for name in ("tokens", "truncated", "characters_read")}
     if hit.passage is not None:
-        details |= {"start": hit.passage.start, "end": hit.passage.end, "line": hit.passage.line}
+        details |= {name: getattr(hit.passage, name) for name in ("start", "end", "line")}
     return details
 
 
@@ -560,8 +498,8 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
         return _error(error.status_code, error.detail, error.headers)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return _error(400, f"{place}: {first['msg']}")
+        place = ".".join(map(str, first["loc"]))
+        return _error(400, f"{place}: {first['msg'].removeprefix('Value error, ')}")
     if isinstance(error, UsageError | InputError):
         return _error(400, str(error))
     is_ours = not isinstance(error, CeRerankError)

@@ -1,7 +1,6 @@
-"""The nouns of the program: frozen, slotted, and free of anything heavy.
+"""The nouns of the program: queries, documents, options, rankings.
 
-Everything that flows through the pipeline is one of these. They hold what was read and what was found out,
-and know nothing about files, models or terminals.
+They hold data and know nothing about files, models or terminals. Importing this module loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from numbers import Real
 from operator import add
-from typing import Any, Literal, SupportsIndex, TypedDict, get_args, overload
+from typing import Any, Literal, Self, SupportsIndex, TypedDict, get_args, overload
 
 from .errors import UsageError
 
@@ -27,11 +26,11 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text to be scored, with everything that came along with it.
+    """A text to be scored, with the input object that it came from.
 
-    `fields` is the input object as it was read, in its own order, empty for plain text. `text_fields` names
-    the fields that `text` was made from, dotted paths among them. `origin` is where it was read
-    (`hits.jsonl:17`), for messages; empty for a document that was given to `rank` in Python.
+    `fields` is that object, in its own order; it is empty for plain text. `text_fields` names the fields that
+    `text` was made from; a name may be a dotted path. `origin` is where it was read (`hits.jsonl:17`), for
+    messages; it is empty for a document that was given to `rank` in Python.
     """
 
     text: str
@@ -43,7 +42,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What documents are ranked against. `fields` holds what else its row carried."""
+    """What documents are ranked against. `fields` holds the other fields of its row."""
 
     text: str
     id: DocumentId | None = None
@@ -53,11 +52,11 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """One query and the documents to rank for it, in their first order; there may be none.
+    """One query and the documents to rank for it, in the order of the input; there may be none.
 
-    `first_scores` are those of a first stage, one for each document, where there is one. Where it chose the
-    documents among more, `places` are those that they had in the input, from 0, and `left_out` were not
-    chosen.
+    `first_scores` has the first stage's score of each document; it is empty without a first stage. If the
+    first stage chose these documents among more, `places` are their places in the input, from 0, and
+    `left_out` is the number of documents that it did not choose.
     """
 
     query: Query
@@ -66,13 +65,8 @@ class Candidates:
     places: Sequence[int] | None = None
     left_out: int = 0
 
-    @property
-    def characters(self) -> int:
-        """How many characters the documents have."""
-        return sum(len(document.text) for document in self.documents)
-
     def only(self, places: Sequence[int]) -> Candidates:
-        """Return those at these places, which stay what they were in the input."""
+        """Return the candidates at some places; they keep their places in the input."""
         scores, in_input = self.first_scores, self.places
         return replace(
             self,
@@ -89,7 +83,7 @@ def require_whole_number(name: str, value: object, *, least: int = 1) -> None:
 
 
 def require_choice(name: str, value: object, allowed: Sequence[str]) -> None:
-    """Raise UsageError for an argument that is none of those allowed."""
+    """Raise UsageError for an argument that is not among those allowed."""
     if value not in allowed:
         raise UsageError(f"{name} is {value!r}.", hint=f"Give {', '.join(allowed)}.")
 
@@ -112,16 +106,20 @@ class RankKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class RankOptions:
-    """What is asked of a ranking, whatever model makes it.
+    """How documents are ranked, whatever the model.
 
-    `top_k` keeps that many documents, None all; `min_score` keeps none below, on the scale that `scores`
-    names. `long` says what to do with a document that is longer than the model: `truncate` reads its
-    beginning, `chunk` scores passages of `chunk_tokens` tokens (default: 192, of documents that do not fit as
-    a whole) that overlap by `chunk_overlap` (default: a quarter) and pools their scores by `pool`, `error`
-    refuses it. `blend`, from 0 to 1, is the weight of the first stage's score beside the model's, see
-    `ranking.blend`. That score is BM25's, where `bm25` is the number of documents to choose by it (in
-    `bm25_language`, see `retrieval.languages`), or the number in the field `first_score_field` of each
-    document, with a minus sign before the name where less is better.
+    `top_k` is how many documents to keep; None keeps all. `min_score` leaves out lower scores. It is on the
+    scale that `scores` names.
+
+    `long` says what to do with a document that is longer than the model's limit. `truncate` reads its
+    beginning. `chunk` cuts it into passages, scores each, and makes one score of theirs by `pool`; a passage
+    has `chunk_tokens` tokens (default: 192) and shares `chunk_overlap` (default: a quarter) with the next.
+    `error` refuses the document. A document that fits is cut into passages only if `chunk_tokens` is given.
+
+    `bm25` is how many documents BM25 chooses to be scored; `bm25_language` is one of `retrieval.languages()`.
+    `first_score_field` names the field of a document that has a first stage's score; a minus sign before the
+    name means that less is better. `blend`, from 0 to 1, is the weight of the first stage's score beside the
+    model's, see `ranking.blend`.
     """
 
     top_k: int | None = None
@@ -147,24 +145,18 @@ class RankOptions:
             raise UsageError(f"blend is {self.blend!r}.", hint="Give a number from 0 to 1.")
         if self.bm25 is not None and self.first_score_field is not None:
             raise UsageError("Both --bm25 and --first-score-field are given.", hint="Give one of them.")
-        of_passages = {
-            "--chunk-tokens": self.chunk_tokens is not None,
-            "--chunk-overlap": self.chunk_overlap is not None,
-            "--pool": self.pool != "max",
-        }
-        for option, is_given in of_passages.items():
-            if is_given and self.long != "chunk":
-                raise UsageError(
-                    f"{option} is about passages, and --long is {self.long}.",
-                    hint=f"Give --long chunk, or leave {option} out.",
-                )
+        if self.long != "chunk" and (self.chunk_tokens, self.chunk_overlap, self.pool) != (None, None, "max"):
+            raise UsageError(
+                f"--chunk-tokens, --chunk-overlap and --pool are about passages, and --long is {self.long}.",
+                hint="Give --long chunk, or leave them out.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A stretch of a document: `text == document.text[start:end]`, offsets in characters (code points).
+    """A part of a document: `text == document.text[start:end]`, offsets in characters (code points).
 
-    `line` is the line of the document, from 1, on which the passage's first word stands.
+    `line` is the line of the document, from 1, that has the passage's first word.
     """
 
     text: str
@@ -173,17 +165,17 @@ class Passage:
     line: int
 
 
-# A frozen one takes five times as long to make, and there is one for each pair.
+# Not frozen: that would take five times as long to make, and there is one for each pair.
 @dataclass(slots=True, unsafe_hash=True)
 class RankedDocument:
     """A document with its score and its place.
 
-    `index` is its place in the input, from 0; `rank` its place in the output, from 1. `score` is exactly the
-    float32 that the model gave, widened; -inf for a blank document, which is not scored. `tokens` counts what
-    the model was fed: query, document (or the best passage) and special tokens. `truncated` is True when a
-    part of the document was not read, and `characters_read` is the offset where reading stopped, in whatever
-    passage that was. `first_score` is that of a first stage, if there is one, and `first_rank` the place,
-    from 1, at which it chose the document. `model_score` is the model's where `score` is blended of the two.
+    `index` is its place in the input, from 0; `rank` its place in the output, from 1. `score` has the value
+    of the model's float32; it is -inf for a blank document, which is not scored. `tokens` is how many the
+    model read: of the query, of the document or its best passage, and special ones. `truncated` is whether a
+    part of the document was not read, and `characters_read` is the offset in the document at which reading
+    stopped. `first_score` is the first stage's score, if there is one, and `first_rank` the document's place,
+    from 1, in the first stage's order. `model_score` is the model's score if `score` is a blend.
     """
 
     document: Document
@@ -210,23 +202,23 @@ class RankedDocument:
 
     @property
     def start(self) -> int | None:
-        """Where the best passage starts in `text`, in characters; None unless it was chunked."""
+        """Where the best passage starts in `text`, in characters; None without passages."""
         return self.passage.start if self.passage else None
 
     @property
     def end(self) -> int | None:
-        """Where the best passage ends in `text`, in characters; None unless it was chunked."""
+        """Where the best passage ends in `text`, in characters; None without passages."""
         return self.passage.end if self.passage else None
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of what came in was read: `truncated` of `documents` were cut.
+    """How much of the documents was read. All fields but `documents` count a part of them.
 
-    Those had `cut_characters` characters, of which the model saw `read_characters`. `blank` documents have no
-    letter, digit or symbol, and were not scored. `tokens` counts what the model was fed of the rest.
-    `left_out` documents, not among the `documents`, were not chosen by a first stage. Of `unknown` ones the
-    model's vocabulary has no part.
+    `truncated` documents were cut; together they have `cut_characters` characters, of which the model read
+    `read_characters`. `blank` documents have no letter, digit or symbol, and were not scored. `unknown`
+    documents have no word of the model's vocabulary. `tokens` is how many the model read. `left_out`
+    documents were not chosen by the first stage; they do not count among `documents`.
     """
 
     documents: int = 0
@@ -238,13 +230,13 @@ class Coverage:
     left_out: int = 0
     unknown: int = 0
 
-    def __add__(self, other: Coverage) -> Coverage:
-        return Coverage(*map(add, astuple(self), astuple(other)))
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*map(add, astuple(self), astuple(other)))
 
     def describe(self, max_length: int, long: LongPolicy | None = None) -> Iterator[str]:
         """Yield a sentence for each kind of document that was not read, or not understood.
 
-        `long` is how long documents were read; with it the sentence says how to read them whole.
+        `long` is the policy for long documents; if it is given, the sentence says how to read them whole.
         """
         of_all = f"of {self.documents:,} documents"
         if self.truncated:
@@ -272,7 +264,7 @@ class Coverage:
 class Ranking(Sequence[RankedDocument]):
     """The documents of one query, best first: a sequence of `RankedDocument`.
 
-    `coverage` counts every document that was scored, those too that `top_k` or `min_score` left out.
+    `coverage` counts all documents, including those that `top_k` or `min_score` left out.
     """
 
     query: Query

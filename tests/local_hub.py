@@ -35,8 +35,7 @@ CROSS_ENCODER_FILES = {
 class HubModel:
     """A model on the local hub; `large` are the files that it keeps in LFS.
 
-    Of a `stalled` file only the first half is sent, and then nothing until the hub is told to `release`; of a
-    `cut` file the first half, as often as it says, before the connection is closed.
+    Of a `stalled` file only the first half is sent, and then nothing until the hub is told to `release`.
     """
 
     files: dict[str, bytes]
@@ -47,7 +46,6 @@ class HubModel:
     is_gated: bool = False
     damaged: tuple[str, ...] = ()
     stalled: tuple[str, ...] = ()
-    cut: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -98,12 +96,6 @@ class _HubHandler(BaseHTTPRequestHandler):
     hub: LocalHub
     protocol_version = "HTTP/1.1"
 
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_GET(self) -> None:
-        self._answer()
-
     def log_message(self, format: str, *arguments: object) -> None:
         pass
 
@@ -137,41 +129,32 @@ class _HubHandler(BaseHTTPRequestHandler):
             described = _list_tree(model) if as_tree else _describe(name, model)
             return self._send(200, json.dumps(described).encode())
         content = model.files[file]
-        etag = hashlib.sha256(content).hexdigest()
+        headers = {"X-Repo-Commit": model.commit, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
         if file in model.damaged:
             content = content[:-1] + bytes([content[-1] ^ 1])
-        headers = {"X-Repo-Commit": model.commit, "ETag": f'"{etag}"'}
-        sent = len(content)
-        if self.command == "GET" and file in model.stalled:
-            sent //= 2
-        if self.command == "GET" and model.cut.get(file, 0):
-            model.cut[file] -= 1
-            sent //= 2
-        return self._send(200, content, headers, sent)
+        return self._send(200, content, headers, stall=file in model.stalled)
 
     def _send(
         self,
         status: int,
         content: bytes = b"",
         headers: dict[str, str] | None = None,
-        sent: int | None = None,
+        *,
+        stall: bool = False,
     ) -> None:
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command == "HEAD":
             return
-        whole = sent is None or sent == len(content)
-        self.wfile.write(content if whole else content[:sent])
-        if not whole:
+        self.wfile.write(content[: len(content) // 2] if stall else content)
+        if stall:
             self.wfile.flush()
-            if any(
-                self.path.endswith(f"/{name}") for model in self.hub.models.values() for name in model.stalled
-            ):
-                self.hub.release.wait(60)
+            self.hub.release.wait(60)
             self.close_connection = True
+
+    do_GET = do_HEAD = _answer  # noqa: N815
 
 
 def _describe(name: str, model: HubModel) -> dict[str, Any]:

@@ -7,6 +7,7 @@ opens the reranker.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -37,3 +38,8 @@ class SlowEngine(CountingEngine):
 
 def open_counting(*, pids: str = "", sleep_seconds: float = 0, **model: Any) -> Reranker:
     return Reranker.from_engine(SlowEngine(pids, sleep_seconds))
+
+
+def open_deadly(**model: Any) -> Reranker:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import pytest
@@ -9,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trained_tokenizers import KINDS, texts, trained_tokenizer
 
-from ce_rerank import Document, Passage, RankOptions, Reranker, UnavailableError, UsageError
+from ce_rerank import Passage, RankOptions, Reranker, UnavailableError, UsageError
 from ce_rerank.engines.tokenizer import PairTokenizer
 from ce_rerank.passages import whole_passage
 from ce_rerank.pipeline import LocalModel
@@ -36,18 +35,6 @@ def test_chunk_scores_the_best_passage_and_says_where_it_is(counting_reranker: R
     assert "nine nine" in hit.passage.text
     assert hit.tokens <= 32
     assert not hit.truncated
-
-
-def test_truncate_does_not_see_what_chunk_finds(counting_reranker: Reranker) -> None:
-    (hit,) = counting_reranker.rank("red", [BURIED], scores="logit")
-    assert (hit.score, hit.truncated, hit.passage) == (0.0, True, None)
-
-
-def test_a_document_that_fits_is_read_the_same_either_way(counting_reranker: Reranker) -> None:
-    text = "one " * 28
-    (cut,), (chunked,) = (counting_reranker.rank("red", [text], long=long) for long in ("truncate", "chunk"))
-    assert (cut.score, cut.tokens) == (chunked.score, chunked.tokens)
-    assert chunked.passage == Passage(text, 0, len(text), 1)
 
 
 def test_the_passages_line_is_counted_from_one(counting_reranker: Reranker) -> None:
@@ -86,12 +73,6 @@ def test_passages_overlap_by_a_quarter_unless_told_otherwise(counting_reranker: 
     assert [passage.start for passage in passages[:3]] == [0, 15 * len("one "), 30 * len("one ")]
 
 
-def test_reading_stops_where_the_last_passage_does(counting_reranker: Reranker) -> None:
-    text = "nine " * 30 + "zero " * 30
-    (hit,) = counting_reranker.rank("red", [text], long="chunk")
-    assert (hit.start, hit.truncated, hit.characters_read) == (0, False, len(text))
-
-
 def test_passages_may_be_smaller_than_the_model(counting_reranker: Reranker) -> None:
     options = RankOptions(long="chunk", chunk_tokens=5, chunk_overlap=0)
     texts = [passage.text.split() for passage in read_passages(counting_reranker, "one " * 12, options)]
@@ -113,24 +94,10 @@ def test_pools(counting_reranker: Reranker) -> None:
     assert [hit.passage.text.split()[0] for hit in scores.values() if hit.passage] == ["nine", "nine", "one"]
 
 
-def test_passages_are_pooled_on_the_models_own_scale(counting_reranker: Reranker) -> None:
-    text = "one " * 5 + "two " * 5
-    passages = {"long": "chunk", "chunk_tokens": 5, "chunk_overlap": 0, "pool": "mean-top3"}
-    (hit,) = counting_reranker.rank("red", [text], **passages, scores="sigmoid")  # type: ignore[arg-type]
-    assert hit.score == pytest.approx(1 / (1 + math.exp(-7.5)))
-
-
 def test_a_passage_without_a_score_is_not_hidden_by_a_better_one(counting_reranker: Reranker) -> None:
     text = "one " * 5 + "inf " * 5 + "two " * 5
     with pytest.raises(UnavailableError, match="The model gave inf for document 0"):
         counting_reranker.rank("red", [text], long="chunk", chunk_tokens=5, chunk_overlap=0)
-
-
-def test_documents_of_one_ranking_may_be_long_and_short(counting_reranker: Reranker) -> None:
-    documents = [Document("five"), Document(BURIED), Document("six two")]
-    ranking = counting_reranker.rank("red", documents, long="chunk", scores="logit")
-    assert [(hit.index, hit.score) for hit in ranking] == [(1, 18.0), (2, 8.0), (0, 5.0)]
-    assert ranking.coverage.truncated == 0
 
 
 @pytest.mark.parametrize(
@@ -185,13 +152,6 @@ def test_a_document_that_fits_is_fed_to_the_model_as_if_it_were_not_chunked(kind
     ((_, row, _),) = model._read([("the", text)], [0], RankOptions())
     reads = list(model._read([("the", text)], [0], RankOptions(long="chunk")))
     assert row.truncated or reads == [(0, row, whole_passage(text))]
-
-
-def test_progress_counts_documents_and_not_passages(counting_reranker: Reranker) -> None:
-    done: list[int] = []
-    documents = ["one " * 100, "", "two", "three " * 300, "..."]
-    counting_reranker.rank("red", documents, long="chunk", on_progress=done.append)
-    assert sum(done) == len(documents)
 
 
 def test_documents_of_which_the_model_knows_no_word_are_counted(

@@ -12,20 +12,8 @@ from ce_rerank.ranking import blend, is_blank, pool_passages, select_top, sigmoi
 from ce_rerank.types import PoolName
 
 
-def test_the_best_score_comes_first() -> None:
-    assert select_top([-1.5, 3.0, 0.0]) == [1, 2, 0]
-
-
 def test_equal_scores_keep_input_order() -> None:
     assert select_top([1.0, 2.0, 1.0, 2.0]) == [1, 3, 0, 2]
-
-
-def test_top_k_beyond_the_end_gives_all() -> None:
-    assert select_top([1.0, 2.0], top_k=9) == [1, 0]
-
-
-def test_min_score_keeps_what_is_equal_to_it() -> None:
-    assert select_top([1.0, 2.0, 3.0], min_score=2.0) == [2, 1]
 
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
@@ -79,11 +67,6 @@ def test_the_mean_of_the_three_best_is_rounded_once(documents: list[list[float]]
     pooled, _ = pool_passages(logits, np.array([len(one) for one in documents], dtype=int), "mean-top3")
     best = [sorted(document, reverse=True)[:3] for document in documents]
     assert pooled.tolist() == [np.float32(sum(three) / len(three)) for three in best]
-
-
-def test_sigmoid_is_exact_at_zero_and_quiet_at_both_ends() -> None:
-    with np.errstate(all="raise", under="ignore"):
-        assert sigmoid(np.array([0, 200, -200], dtype=np.float32)).tolist() == [0.5, 1.0, 0.0]
 
 
 @given(st.lists(st.floats(-80, 80, width=32), min_size=1))

@@ -17,10 +17,11 @@ import pytest
 from batch_fakes import made_lists, write_nested
 from fakes import CountingEngine
 from marks import posix_only
-from ray_fakes import open_counting
+from ray_fakes import open_counting, open_deadly
 from typer.testing import CliRunner
 
 from ce_rerank import InputError, RankOptions, Reranker, UnavailableError
+from ce_rerank.batch.ahead import Tally
 from ce_rerank.batch.job import Job
 from ce_rerank.batch.output import StreamOutput
 from ce_rerank.batch.parts import Report
@@ -129,7 +130,15 @@ def test_a_bad_row_ends_the_job_or_is_skipped(cluster: Any, hits: Path, tmp_path
     assert lines_of_parts(folder) == expected
     (errors,) = folder.glob("errors-*")
     assert json.loads(errors.read_text(encoding="utf-8"))["reason"].startswith(f"{bad}:{QUERIES - 1}: ")
-    assert rank_files(job_of(bad), str(folder), resume=True, **FAKE).tally == type(done.tally)(QUERIES - 1, 1)
+    again = rank_files(job_of(bad), str(folder), resume=True, **FAKE)
+    assert again.tally == Tally(queries=QUERIES - 1, bad_rows=1)
+
+
+@pytest.mark.slow
+@posix_only
+def test_a_worker_that_dies_each_time_ends_the_job(cluster: Any, hits: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="the worker that ranked part 00000-00000 died 4 times"):
+        rank_files(job_of(hits), f"{tmp_path}/out", workers=1, open_reranker=open_deadly)
 
 
 @pytest.mark.slow
@@ -151,18 +160,8 @@ def test_the_command_ranks_flat_parquet_into_parts(
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "flat.parquet", row_group_size=10)
     monkeypatch.setattr("ce_rerank.ray.rank_files", partial(rank_files, **FAKE))
     folder = tmp_path / "out"
-    command = [
-        "batch",
-        str(tmp_path / "flat.parquet"),
-        "--ray",
-        "-o",
-        str(folder),
-        "--to",
-        "parquet",
-        "-k",
-        "1",
-    ]
-    result = CliRunner().invoke(app, [*command, "-d", "cpu"])
+    command = ["batch", f"{tmp_path}/flat.parquet", "--ray", "-o", str(folder), "--to", "parquet"]
+    result = CliRunner().invoke(app, [*command, "-k", "1", "-d", "cpu"])
     assert result.exit_code == 0, result.stderr
     (part,) = folder.glob("part-*")
     table = pq.read_table(part)

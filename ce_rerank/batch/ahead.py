@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import queue
 import re
+import sys
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 from ..errors import InputError, UsageError
 from ..formats.source import Reject
+from ..pipeline import HELD_CHARACTERS_A_TOKEN, PoolPlan
 from ..types import Candidates, Coverage
-
-if TYPE_CHECKING:
-    from ..pipeline import PoolPlan
 
 PATIENCE_SECONDS = 1
 """How long to wait for a thread that may hang in a pipe."""
@@ -39,29 +38,16 @@ class CandidateReader(Protocol):
         """Yield candidates in input order; pass rows without candidates to `reject`, which may raise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Every `count`-th query by its place in the input, from the `number`-th on; both from 1."""
-
-    number: int = 1
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Read `I/N`; raise UsageError for anything else."""
-        found = re.fullmatch(r"(\d{1,18})/(\d{1,18})", text)
-        if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            raise UsageError(
-                f'"{text}" is not a shard.', hint="Give I/N with I from 1 to N: 1/4, 2/4, 3/4, 4/4."
-            )
-        return cls(int(found[1]), int(found[2]))
-
-    def __contains__(self, place: int) -> bool:
-        return place % self.count == self.number - 1
+WHOLE = range(sys.maxsize)
+"""Every query, by its place in the input, from 0."""
 
 
-WHOLE = Shard()
-"""Every query."""
+def parse_shard(text: str) -> range:
+    """Return the places of every N-th query from the I-th on, for `I/N`; raise UsageError if it is not."""
+    found = re.fullmatch(r"(\d{1,18})/(\d{1,18})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(f'"{text}" is not a shard.', hint="Give I/N with I from 1 to N: 1/4, 2/4, 3/4, 4/4.")
+    return range(int(found[1]) - 1, sys.maxsize, int(found[2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +59,16 @@ class BadRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Coverage):
     """What was done; `bad_rows` are those that were left out."""
 
     queries: int = 0
     bad_rows: int = 0
-    coverage: Coverage = field(default_factory=Coverage)
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            self.queries + other.queries,
-            self.bad_rows + other.bad_rows,
-            self.coverage + other.coverage,
-        )
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Tally:
-        """Return the tally that `dataclasses.asdict` made this of."""
-        return cls(**{**value, "coverage": Coverage(**value["coverage"])})
+    def of(cls, coverage: Coverage, queries: int, bad_rows: int) -> Tally:
+        """Return the tally of so many queries, with what was read of their documents."""
+        return cls(**asdict(coverage), queries=queries, bad_rows=bad_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +93,19 @@ class End:
     """The end of the input, or the error that ended it."""
 
     error: BaseException | None
+    tokens: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """Candidates or a bad row, how large they are, and the digest of all that was read up to here."""
 
-    content: Candidates | BadRow | End
-    tokens: int = 1
-    characters: int = 0
-    digest: str = ""
+    content: Candidates | BadRow
+    tokens: int
+    digest: str
 
 
-class _TokenQueue(queue.Queue[Item]):
+class _TokenQueue(queue.Queue["Item | End"]):
     """A queue whose size is the tokens of what is in it."""
 
     _tokens = 0
@@ -135,11 +113,11 @@ class _TokenQueue(queue.Queue[Item]):
     def _qsize(self) -> int:
         return self._tokens
 
-    def _put(self, item: Item) -> None:
+    def _put(self, item: Item | End) -> None:
         super()._put(item)
         self._tokens += item.tokens
 
-    def _get(self) -> Item:
+    def _get(self) -> Item | End:
         item = super()._get()
         self._tokens -= item.tokens
         return item
@@ -156,7 +134,7 @@ class ReadAhead(threading.Thread):
     """
 
     def __init__(
-        self, reader: CandidateReader, plan: PoolPlan, shard: Shard, skip_bad_rows: bool, after: Progress
+        self, reader: CandidateReader, plan: PoolPlan, shard: range, skip_bad_rows: bool, after: Progress
     ) -> None:
         super().__init__(name="ce-rerank reader", daemon=True)
         self._reader = reader
@@ -165,27 +143,30 @@ class ReadAhead(threading.Thread):
         self._skip_bad_rows = skip_bad_rows
         self._after = after
         self._queue = _TokenQueue(plan.tokens)
-        self.expected_documents: int | None = None
         self._digest = hashlib.blake2b(digest_size=16)
         self._items = self._bad_rows = self._documents = 0
-        self._share = 0.0
-        self._is_stopped = False
+        self._is_read = self._is_stopped = False
         self.start()
+
+    @property
+    def expected_documents(self) -> int | None:
+        """The documents of the whole input, estimated by those that were read; None if nothing is known."""
+        share = 1.0 if self._is_read else self._reader.share_read
+        return round(self._documents / share) if share else None
 
     def take_pool(self, number: int) -> tuple[list[Item], End | None]:
         """Wait for pool `number`, from 0. It is shorter where the input pauses or ends; the end comes too."""
         items: list[Item] = []
-        tokens = characters = 0
-        while not self._plan.is_full(number, tokens, characters):
+        tokens = 0
+        while not self._plan.is_full(number, tokens):
             try:
                 item = self._queue.get(timeout=_PAUSE_SECONDS if items and self._reader.may_pause else None)
             except queue.Empty:
                 break
-            if isinstance(item.content, End):
-                return items, item.content
+            if isinstance(item, End):
+                return items, item
             items.append(item)
             tokens += item.tokens
-            characters += item.characters
         return items, None
 
     def stop(self) -> None:
@@ -206,25 +187,19 @@ class ReadAhead(threading.Thread):
                         self._take(candidates)
             if self._items < self._after.items:
                 raise _changed_input()
-            self.expected_documents = self._documents
+            self._is_read = True
         except _StoppedError:
             return
         except BaseException as caught:
             error = caught
-        self._queue.put(Item(End(error)))
+        self._queue.put(End(error))
 
     def _take(self, candidates: Candidates) -> None:
-        # When more of a file was taken from disk, the documents before are those of the share before.
-        share = self._reader.share_read or 0.0
-        if share > self._share:
-            if self._share:
-                self.expected_documents = round(self._documents / self._share)
-            self._share = share
         self._documents += len(candidates.documents)
         query = candidates.query
         held: list[Any] = [(query.id, query.text, query.fields, list(candidates.first_scores))]
         held += [(document.id, document.text, document.fields) for document in candidates.documents]
-        self._put(candidates, self._plan.count_tokens(candidates), candidates.characters, held)
+        self._put(candidates, self._plan.count_tokens(candidates), held)
 
     def _reject(self, error: InputError, text: str) -> None:
         if not self._skip_bad_rows:
@@ -232,10 +207,11 @@ class ReadAhead(threading.Thread):
         # Every shard comes past every bad row, and one of them is to report it.
         if self._bad_rows in self._shard:
             bad = BadRow(error.with_traceback(None), text)
-            self._put(bad, _TOKENS_OF_A_BAD_ROW, len(text), [(str(error), text)])
+            tokens = max(_TOKENS_OF_A_BAD_ROW, len(text) // HELD_CHARACTERS_A_TOKEN)
+            self._put(bad, tokens, [(str(error), text)])
         self._bad_rows += 1
 
-    def _put(self, content: Candidates | BadRow, tokens: int, characters: int, held: list[Any]) -> None:
+    def _put(self, content: Candidates | BadRow, tokens: int, held: list[Any]) -> None:
         for one in held:
             self._digest.update(repr(one).encode())
         digest = self._digest.hexdigest()
@@ -243,7 +219,7 @@ class ReadAhead(threading.Thread):
         if self._items == self._after.items and digest != self._after.digest:
             raise _changed_input()
         if self._items > self._after.items:
-            self._queue.put(Item(content, tokens, characters, digest))
+            self._queue.put(Item(content, tokens, digest))
         if self._is_stopped:
             raise _StoppedError
 

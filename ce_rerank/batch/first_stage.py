@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from ..errors import InputError, UnavailableError
-from ..formats.beir import read_corpus, read_whole_queries
+from ..formats.beir import read_corpus, read_queries
 from ..formats.documents import ReadOptions
 from ..formats.source import Reject, Source
 from ..formats.trec import read_run
@@ -75,11 +75,8 @@ class CorpusCandidates:
             rows.lines.append(line.line_number)
             rows.scores.append(line.score)
             name = line.run_name
-        if not rows_of:
-            log.warning("%s: no queries in it.", source.name)
-            return
         self._all = sum(len(rows.places) for rows in rows_of.values())
-        queries = read_whole_queries(self._queries, rows_of, reject)
+        queries = read_queries(self._queries, rows_of, reject)
         # The columns that are named are the run's.
         for document in read_corpus(self._corpus, places, replace(self._options, columns=()), reject):
             documents.put(places[str(document.id)], document)
@@ -113,7 +110,7 @@ class CorpusCandidates:
             raise UnavailableError(
                 f"--bm25 needs {error.name}.", hint="Install it: pip install 'ce-rerank[bm25]'"
             ) from None
-        queries = read_whole_queries(self._queries, reject=reject)
+        queries = read_queries(self._queries, reject=reject)
 
         def texts() -> Iterator[str]:
             places: dict[str, int] = {}

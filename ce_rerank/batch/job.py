@@ -12,7 +12,7 @@ from ..formats.documents import ReadOptions
 from ..formats.rows import WriteOptions
 from ..formats.source import Source, is_pipe_or_device
 from ..types import RankOptions
-from .ahead import WHOLE, CandidateReader, Shard
+from .ahead import WHOLE, CandidateReader
 from .first_stage import CorpusCandidates
 from .read import RowCandidates
 from .resume import digest_folder
@@ -37,7 +37,7 @@ class Job:
     corpus: Sequence[str] = ()
     query_field: str | None = None
     documents_field: str | None = None
-    shard: Shard = WHOLE
+    shard: range = WHOLE
     skip_bad_rows: bool = False
     reading: ReadOptions = field(default_factory=ReadOptions)
     ranking: RankOptions = field(default_factory=RankOptions)
@@ -47,38 +47,26 @@ class Job:
     version: str = ""
 
     def __post_init__(self) -> None:
-        of_corpus = self.run is not None or bool(self.corpus)
-        searches = self.ranking.bm25 is not None
-        missing = "--queries" if self.queries is None else "--corpus"
-        refuse(
-            (not of_corpus and not self.inputs, "There is no input.", "Name files, or - for stdin."),
-            (
-                self.run is not None and searches,
-                "Both --run and --bm25 name candidates.",
-                "Give one of them.",
-            ),
-            (
-                of_corpus and self.run is None and not searches,
-                "--corpus has documents, and nothing says which are candidates.",
-                "Give --run RUN, or --bm25 N to search it.",
-            ),
-            (
-                of_corpus and bool(self.inputs),
-                "There are INPUT and a run or corpus.",
-                "Give one of them.",
-            ),
-            (
-                of_corpus and (self.queries is None or not self.corpus),
-                f"--run and --bm25 take queries and a corpus, and there is no {missing}.",
-                f"Give {missing} FILE.",
-            ),
-            (
-                of_corpus and bool(self.query_field or self.documents_field),
-                "--query-field and --documents-field are about rows, and there are none.",
-                "Leave them out.",
-            ),
-            (self.names.count("-") > 1, "stdin is named more than once.", "Give - once."),
-        )
+        if self.run is not None or self.corpus:
+            if self.inputs:
+                raise UsageError("There are INPUT and a run or corpus.", hint="Give one of them.")
+            if self.query_field or self.documents_field:
+                raise UsageError("--query-field and --documents-field are about rows, and there are none.")
+            if (self.run is None) == (self.ranking.bm25 is None):
+                raise UsageError(
+                    "The candidates in a corpus are those of a run, or those that BM25 finds.",
+                    hint="Give --run RUN or --bm25 N.",
+                )
+            if self.queries is None or not self.corpus:
+                missing = "--queries" if self.queries is None else "--corpus"
+                raise UsageError(
+                    f"A run and BM25 need queries and a corpus, and there is no {missing}.",
+                    hint=f"Give {missing} FILE.",
+                )
+        elif not self.inputs:
+            raise UsageError("There is no input.", hint="Name files, or - for stdin.")
+        if self.names.count("-") > 1:
+            raise UsageError("stdin is named more than once.", hint="Give - once.")
 
     @property
     def names(self) -> list[str]:
@@ -125,19 +113,12 @@ class Job:
             "--delimiter": self.reading.delimiter,
             "--query-field": self.query_field,
             "--documents-field": self.documents_field,
-            "--shard": None if self.shard == WHOLE else f"{self.shard.number}/{self.shard.count}",
+            "--shard": None if self.shard == WHOLE else f"{self.shard.start + 1}/{self.shard.step}",
             "--to": self.format,
             "--no-text": not self.writing.with_text,
             "--details": self.writing.details,
             "--run-name": self.writing.run_name,
         }
-
-
-def refuse(*faults: tuple[bool, str, str]) -> None:
-    """Raise UsageError for the first fault that is there; each has a message and a hint."""
-    for is_there, message, hint in faults:
-        if is_there:
-            raise UsageError(message, hint=hint)
 
 
 def _option(name: str) -> str:

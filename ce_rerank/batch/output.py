@@ -14,11 +14,10 @@ from typing import Any, BinaryIO
 
 from ..errors import OutputError, UsageError
 from ..files import lock
-from ..formats.delimited import read_header
-from ..formats.json import encode_json, encode_utf8
+from ..formats.json import encode_json
 from ..formats.output import cannot_write, finish_output, real_path, require_writable, told_as_usage_errors
 from ..formats.rows import WriteOptions, own_names
-from ..formats.writers import ResultWriter, open_writer, require_format
+from ..formats.writers import ResultWriter, open_writer, read_header, require_format
 from .ahead import START, BadRow, Progress
 from .resume import ERRORS, PART, Extent, PartFile, State, require_same
 from .run import RankedPool
@@ -28,7 +27,7 @@ log = logging.getLogger("ce_rerank")
 
 def encode_bad_row(reason: str, row: str) -> bytes:
     """Return the line of a bad row in a file of errors."""
-    return encode_utf8(encode_json({"reason": reason, "row": row}) + "\n")
+    return f"{encode_json({'reason': reason, 'row': row})}\n".encode()
 
 
 class StreamOutput:
@@ -148,6 +147,7 @@ class FileOutput:
                 f"{self.part_path} is there without {self._state_path.name}, and cannot be continued.",
                 hint="Remove it to begin again.",
             )
+        self.is_complete = self._resume and self.path.exists() and state is None and not has_part
         if has_part and state and state.progress.items:
             if not self._resume:
                 raise UsageError(
@@ -156,8 +156,6 @@ class FileOutput:
                     hint="Give --resume to go on with it, or remove it to begin again.",
                 )
             self._state = state
-        elif self._resume:
-            self.is_complete = self.path.exists() and state is None and not has_part
 
     def begin(self, options: WriteOptions, settings: Mapping[str, Any]) -> None:
         """Get ready to write, for a run with these settings; `progress` is where to go on from.

@@ -23,7 +23,9 @@ from .units import Unit, absolute, open_file_system
 
 _CANDIDATES_CHARACTERS = 1 << 22  # of a file of candidates
 _SUCCESS, _WORK = "_SUCCESS.json", "_unfinished"
-_JOB, _REPORTS, _CANDIDATES = f"{_WORK}/job.json", f"{_WORK}/reports", f"{_WORK}/candidates"
+_JOB, _REPORTS, _CANDIDATES, _ATTEMPTS = (
+    f"{_WORK}/{name}" for name in ("job.json", "reports", "candidates", "attempts")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +97,17 @@ class PartFolder:
             )
         if _SUCCESS in names:
             summary = json.loads(self._read(_SUCCESS))
-            return Report(Tally(summary["queries"], summary["bad_rows"]))
+            return Report(Tally(queries=summary["queries"], bad_rows=summary["bad_rows"]))
         # What is written into files of candidates is read once, so that its size does not matter.
         described = [[absolute(name) for name in job.names], [(file.name, file.end) for file in files]]
         digest = hashlib.blake2b(json.dumps(described).encode(), digest_size=8).hexdigest()
         settings = {**job.settings(), "the input": digest}
         if is_begun:
             require_same(self.name, json.loads(self._read(_JOB)), settings)
+            self._files.delete_dir_contents(f"{self._path}/{_ATTEMPTS}")
             return None
         try:
-            for name in (_REPORTS, _CANDIDATES):
+            for name in (_REPORTS, _CANDIDATES, _ATTEMPTS):
                 self._files.create_dir(f"{self._path}/{name}", recursive=True)
         except OSError as error:
             raise UsageError(f"{self.name}: cannot be written ({error}).", hint="Name another.") from None
@@ -144,7 +147,7 @@ class PartFolder:
         reports = {}
         for name in self._names(_REPORTS):
             content = json.loads(self._read(f"{_REPORTS}/{name}"))
-            content["tally"] = Tally.from_json(content["tally"])
+            content["tally"] = Tally(**content["tally"])
             reports[name.removesuffix(".json")] = Report(**content)
         return reports
 
@@ -153,6 +156,11 @@ class PartFolder:
         if errors:
             self._write(f"errors-{place}.jsonl", b"".join(errors))
         self._write(f"{_REPORTS}/{place}.json", json.dumps(asdict(report)).encode())
+
+    def count_attempts(self, place: str) -> int:
+        """Return how often the unit at a place was begun in this run, this time included."""
+        self._write(f"{_ATTEMPTS}/{place}.{os.urandom(8).hex()}", b"")
+        return sum(name.startswith(f"{place}.") for name in self._names(_ATTEMPTS))
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary, which says that the folder is complete, and remove what only the job needed."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from ..errors import InputError
-from ..formats.beir import read_whole_queries
+from ..formats.beir import read_queries
 from ..formats.documents import ReadOptions, read_rows
 from ..formats.fields import (
     LIST_FIELDS,
@@ -19,15 +18,12 @@ from ..formats.fields import (
     FieldRules,
     describe_fields,
     find_value,
-    has_field,
     without_field,
 )
 from ..formats.json import encode_json, json_kind
 from ..formats.source import Reject, Row, Source
 from ..formats.trec import require_run_id
 from ..types import Candidates, Document, DocumentId, Query
-
-log = logging.getLogger("ce_rerank")
 
 _ROW_ID_FIELDS = ("id", "_id")
 _NESTED_ID_FIELDS = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS)
@@ -59,9 +55,9 @@ class RowCandidates:
         queries: Source | None = None,
         for_trec: bool = False,
     ) -> None:
-        self.sources = [*sources, *([queries] if queries else [])]
         self._sources = sources
         self._sizes = [source.size_bytes for source in sources]
+        self._current = 0
         self._query_fields = QUERY_FIELDS if query_field is None else (query_field,)
         self._documents_fields = LIST_FIELDS if documents_field is None else (documents_field,)
         self._is_nested = documents_field is not None
@@ -71,28 +67,27 @@ class RowCandidates:
         self._queries: Mapping[str, Query] = {}
         self._for_trec = for_trec
         self._seen: set[bytes] = set()
-        self._current = 0
 
     @property
     def may_pause(self) -> bool:
-        """Whether the input may be slow to come: not all of it is files."""
+        """Whether the input may come slowly: not all of it is files."""
         return None in self._sizes
 
     @property
     def share_read(self) -> float | None:
         """The share of the files that was read so far, from 0 to 1; None when not all are files."""
-        if None in self._sizes or not any(self._sizes):
-            return None
         sizes = [size or 0 for size in self._sizes]
+        if None in self._sizes or not any(sizes):
+            return None
         return (sum(sizes[: self._current]) + self._sources[self._current].read_bytes) / sum(sizes)
 
     def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         """Yield the candidates in the order of the input; reject rows and documents that cannot be ranked.
 
-        The queries' file is read first. Input without any row is no error: there is a warning.
+        The queries' file is read first.
         """
         if self._queries_source is not None:
-            self._queries = read_whole_queries(self._queries_source, reject=reject)
+            self._queries = read_queries(self._queries_source, reject=reject)
         flat: Candidates | None = None  # more rows of its query may follow
         for value, origin in self._rows(reject):
             try:
@@ -123,25 +118,14 @@ class RowCandidates:
             yield flat
 
     def _rows(self, reject: Reject) -> Iterator[Row]:
-        is_empty = True
-
-        def reject_row(error: InputError, text: str) -> None:
-            nonlocal is_empty
-            is_empty = False
-            reject(error, text)
-
         for place, source in enumerate(self._sources):
             self._current = place
-            for row in read_rows(source, self._options, reject_row):
-                is_empty = False
-                yield row
-        if is_empty:
-            log.warning("%s: no queries in it.", ", ".join(source.name for source in self._sources))
+            yield from read_rows(source, self._options, reject)
 
     def _find_documents(self, row: Mapping[str, Any], origin: str) -> _Items | None:
         """Return the documents of a nested row, None for a flat row."""
         for path in self._documents_fields:
-            value = _find(row, path)
+            value = find_value(row, path)
             if isinstance(value, list):
                 return _Items(path, value, self._rules)
             if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
@@ -153,17 +137,14 @@ class RowCandidates:
                 columns = zip(*value.values(), strict=True)
                 return _Items(path, [dict(zip(value, values, strict=True)) for values in columns], rules)
         if self._is_nested or not (self._rules.text_fields or any(name in row for name in TEXT_FIELDS)):
-            for path in self._documents_fields:
-                if (value := _find(row, path)) is not None or path in row:
-                    raise InputError(f'{origin}: "{path}" is {json_kind(value)}, not a list.', hint=_SHAPES)
             has = describe_fields(row)
             problem = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}" ({has}).'
             raise InputError(f"{origin}: {problem}", hint=f"{_SHAPES} --documents-field names another field.")
         return None
 
     def _name_query(self, row: Mapping[str, Any], is_nested: bool, origin: str) -> _NamedQuery:
-        path = next((path for path in self._query_fields if _find(row, path) is not None), "")
-        value = _find(row, path)
+        path = next((path for path in self._query_fields if find_value(row, path) is not None), "")
+        value = find_value(row, path)
         id_fields = _NESTED_ID_FIELDS if is_nested else QUERY_ID_FIELDS
         id_name = next((name for name in id_fields if row.get(name) not in (None, "")), None)
         id = None if id_name is None else row[id_name]
@@ -209,24 +190,20 @@ class RowCandidates:
         query = Query(named.text or "", named.id, fields, origin)
         # A row of a table has a cell for the query even where it gives none.
         if named.text is None or (named.text == "" and named.id is not None and self._queries_source):
-            query = self._known_query(query)
+            if self._queries_source is None:
+                raise InputError(
+                    f'{origin}: no "{self._query_fields[0]}" field.',
+                    hint="Give the queries with --queries FILE, or name the field with --query-field.",
+                )
+            known = self._queries.get(str(query.id))
+            if known is None:
+                raise InputError(f'{origin}: the query "{query.id}" is not in {self._queries_source.name}.')
+            query = replace(query, text=known.text, fields={**known.fields, **fields})
         if not query.text.strip():
             raise InputError(f"{origin}: the query is empty.")
         if self._for_trec:
             require_run_id(query.id, f"{origin}: the query")
         return query
-
-    def _known_query(self, query: Query) -> Query:
-        if self._queries_source is None:
-            raise InputError(
-                f'{query.origin}: no "{self._query_fields[0]}" field.',
-                hint="Give the queries with --queries FILE, or name the field with --query-field.",
-            )
-        known = self._queries.get(str(query.id))
-        if known is None:
-            name = self._queries_source.name
-            raise InputError(f'{query.origin}: the query "{query.id}" is not in {name}.')
-        return replace(query, text=known.text, fields={**known.fields, **query.fields})
 
     def _require_first(self, query: Query, hint: str) -> None:
         """Raise InputError for a query that was here before, by its id, or its text if it has none."""
@@ -265,10 +242,6 @@ def _is_of(query: Query, named: _NamedQuery, origin: str) -> bool:
             hint="Give each query an id of its own.",
         )
     return True
-
-
-def _find(row: Mapping[str, Any], path: str) -> Any:
-    return find_value(row, path) if has_field(row, path) else None
 
 
 def _without(row: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from typing import Any
 
 from ..errors import OutputError, UsageError
 from ..files import digest_file
-from ..formats.output import OutputFile, is_written_directly, real_path, require_other_file
+from ..formats.output import OutputFile, real_path, require_other_file
+from ..formats.source import is_pipe_or_device
 from ..models.checkpoint import Checkpoint, select_files
 from .ahead import START, Progress, Tally
 
@@ -108,7 +109,7 @@ class State:
                 raise ValueError
             progress = content["progress"]
             content |= {name: Extent(**content[name]) for name in ("part", "errors")}
-            progress = Progress(**{**progress, "tally": Tally.from_json(progress["tally"])})
+            progress = Progress(**{**progress, "tally": Tally(**progress["tally"])})
             return cls(**{**content, "progress": progress})
         except FileNotFoundError:
             return None
@@ -140,7 +141,7 @@ def require_other_files(path: Path, inputs: Iterable[str]) -> None:
     require_other_file(path, names)
     target = real_path(path)
     beside = (f"{target.name}{PART}.", f"{target.name}{ERRORS}.")
-    for name in () if is_written_directly(path) else names:
+    for name in () if is_pipe_or_device(path) else names:
         input = real_path(Path(name))
         if name != "-" and input.parent == target.parent and f"{input.name}.".startswith(beside):
             raise UsageError(

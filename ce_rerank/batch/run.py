@@ -25,7 +25,6 @@ from .ahead import (
     End,
     Progress,
     ReadAhead,
-    Shard,
     Tally,
 )
 
@@ -69,7 +68,7 @@ def rank_batch(
     output: BatchOutput,
     options: RankOptions,
     *,
-    shard: Shard = WHOLE,
+    shard: range = WHOLE,
     skip_bad_rows: bool = False,
     on_documents: Callable[[int], None] = lambda documents: None,
     on_pool: Callable[[RankedPool], None] = lambda pool: None,
@@ -127,7 +126,7 @@ def rank_pools(
     reader: CandidateReader,
     options: RankOptions,
     *,
-    shard: Shard = WHOLE,
+    shard: range = WHOLE,
     skip_bad_rows: bool = False,
     after: Progress = START,
     on_progress: Callable[[int], None] | None = None,
@@ -163,7 +162,7 @@ def rank_pools(
                     reached.pools + 1,
                     reached.items + len(items),
                     items[-1].digest,
-                    reached.tally + Tally(len(rankings), len(bad_rows), coverage),
+                    reached.tally + Tally.of(coverage, len(rankings), len(bad_rows)),
                 )
                 yield RankedPool(rankings, bad_rows, reached, fault is None, ahead.expected_documents)
             if fault is not None:
@@ -188,7 +187,7 @@ def _rank_apart(
     kept, bad = [], []
     for place, document in enumerate(candidates.documents):
         try:
-            reranker.require_scorable(candidates.only([place]), options)
+            reranker.model.require_scorable(candidates.only([place]), options)
             kept.append(place)
         except InputError as error:
             bad.append(BadRow(error.with_traceback(None), encode_json(_as_item(document))))

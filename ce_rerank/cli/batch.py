@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from .. import __version__
-from ..batch.ahead import WHOLE, Shard, Tally
-from ..batch.job import Job, refuse
+from ..batch.ahead import WHOLE, Tally, parse_shard
+from ..batch.job import Job
 from ..batch.output import FileOutput, StreamOutput
 from ..batch.resume import require_other_files
 from ..batch.run import BatchOutput, rank_batch
 from ..errors import ROWS_LEFT_OUT, UsageError
-from ..formats.output import is_written_directly, open_output
+from ..formats.output import open_output
 from ..formats.rows import WriteOptions
 from ..formats.source import is_pipe_or_device
 from ..formats.writers import BatchFormat
@@ -136,42 +136,36 @@ def batch(
 
     Results go to stdout as they are made, or to --output, which can be continued when it was cut off.
     """
-    path, qrels = output.output, options.qrels
-    is_stream = path is None or is_written_directly(path)
-    run_is_stream = sources.run is not None and (sources.run == "-" or is_pipe_or_device(Path(sources.run)))
-    is_about_ray = options.ray_address is not None or options.workers is not None
-    refuse(
-        (
-            bool(options.measure) and qrels is None,
-            "--measure needs judgements to measure by.",
-            "Give --qrels QRELS.",
-        ),
-        (is_about_ray and not options.ray, "--ray-address and --workers are about --ray.", "Give it, too."),
-        (options.ray and bool(qrels), "--qrels does not go with --ray.", "Give the parts to evaluate."),
-        (options.ray and path is None, "--ray needs a folder to write to.", "Name it with --output."),
-        (
-            options.ray and sources.shard is not None,
-            "--ray shares the work out by itself.",
-            "Leave out --shard.",
-        ),
-        (options.resume and is_stream, "--resume goes on with a file.", "Name it with --output."),
-        (
-            bool(qrels) and run_is_stream,
-            "--qrels reads the run twice, and it can be read once.",
-            "Put it into a file first.",
-        ),
-        (
-            bool(qrels) and sources.shard is not None,
-            "--qrels measures a whole run, and --shard ranks a part of it.",
-            "Measure all parts together: ce-rerank evaluate RUN RERANKED --qrels QRELS.",
-        ),
-        (
-            bool(qrels) and path is not None and is_stream,
-            "--qrels reads the output again, and it is no file.",
-            "Name one with --output.",
-        ),
-    )
-    if not inputs and sources.run is None and not sources.corpus and not sys.stdin.isatty():
+    path, run, qrels = output.output, sources.run, options.qrels
+    is_stream = path is None or is_pipe_or_device(path)
+    if options.resume and is_stream:
+        raise UsageError("--resume goes on with a file.", hint="Name it with --output.")
+    if options.measure and qrels is None:
+        raise UsageError("--measure needs judgements to measure by.", hint="Give --qrels QRELS.")
+    if (options.ray_address is not None or options.workers is not None) and not options.ray:
+        raise UsageError("--ray-address and --workers are about --ray.", hint="Give it, too.")
+    if options.ray:
+        if path is None:
+            raise UsageError("--ray needs a folder to write to.", hint="Name it with --output.")
+        if sources.shard is not None:
+            raise UsageError("--ray shares the work out by itself.", hint="Leave out --shard.")
+        if qrels is not None:
+            raise UsageError("--qrels does not go with --ray.", hint="Give the parts to evaluate.")
+    elif qrels is not None:
+        if run is not None and (run == "-" or is_pipe_or_device(Path(run))):
+            raise UsageError(
+                "--qrels reads the run twice, and it can be read once.", hint="Put it into a file first."
+            )
+        if path is not None and is_stream:
+            raise UsageError(
+                "--qrels reads the output again, and it is no file.", hint="Name one with --output."
+            )
+        if sources.shard is not None:
+            raise UsageError(
+                "--qrels measures a whole run, and --shard ranks a part of it.",
+                hint="Measure all parts together: ce-rerank evaluate RUN RERANKED --qrels QRELS.",
+            )
+    if not inputs and run is None and not sources.corpus and not sys.stdin.isatty():
         inputs = ["-"]
     weights = selection.blend or []
     if len(weights) > 1 and qrels is not None and path is None:
@@ -179,12 +173,12 @@ def batch(
         selection = replace(selection, blend=None, scores="logit", top_k=None, min_score=None)
     job = Job(
         inputs or (),
-        sources.run,
+        run,
         sources.queries,
         sources.corpus or (),
         sources.query_field,
         sources.documents_field,
-        WHOLE if sources.shard is None else Shard.parse(sources.shard),
+        WHOLE if sources.shard is None else parse_shard(sources.shard),
         sources.on_error == "skip",
         fields.read_options(sources.source_format),
         selection.rank_options(),
@@ -204,7 +198,7 @@ def batch(
         from .evaluate import Gains
 
         activity.stage("Reading the judgements")
-        gains = Gains.read(sources.run, qrels, options.measure, weights, path)
+        gains = Gains.read(run, qrels, options.measure, weights, path)
         code = _rank(job, path, activity, resume=options.resume, gains=gains)
         activity.stop()
         gains.draw(path)
@@ -221,7 +215,7 @@ def _rank(
         require_other_files(path, job.names)
     with ExitStack() as stack:
         file: FileOutput | None = None
-        if path is not None and not is_written_directly(path):
+        if path is not None and not is_pipe_or_device(path):
             file = stack.enter_context(FileOutput(path, job.format, resume=resume))
             if file.is_complete:
                 return _say_complete(file)
@@ -272,7 +266,7 @@ def _rank_by_ray(job: Job, options: JobOptions, folder: str, activity: Activity)
 
     def show(report: Report, share: float) -> None:
         nonlocal shown
-        documents = report.tally.coverage.documents
+        documents = report.tally.documents
         activity.advance(documents - shown)
         shown = documents
         meter.show(report.tally, round(documents / share))
@@ -291,8 +285,11 @@ def _rank_by_ray(job: Job, options: JobOptions, folder: str, activity: Activity)
 
 def _sum_up(job: Job, tally: Tally, max_length: int, errors: str | None) -> int:
     """Log what was not read; return the exit code."""
-    for sentence in tally.coverage.describe(max_length, job.ranking.long):
+    for sentence in tally.describe(max_length, job.ranking.long):
         log.warning("%s", sentence)
+    if not tally.queries and not tally.bad_rows:
+        names = ["stdin" if name == "-" else name for name in job.inputs or [job.run or ""]]
+        log.warning("%s: no queries in it.", ", ".join(names))
     if tally.bad_rows:
         rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
         log.warning("%s left out%s.", rows, "" if errors is None else f"; see {errors}")
@@ -314,13 +311,13 @@ class _Meter:
 
     def __init__(self, activity: Activity, before: Tally) -> None:
         self._activity = activity
-        self._before = before.coverage.documents
+        self._before = before.documents
         self._began = self._last_line = time.monotonic()
         activity.start(stage="Scoring")
 
     def show(self, tally: Tally, expected_documents: int | None) -> None:
         """Show what is done, and of how much."""
-        done = tally.coverage.documents - self._before
+        done = tally.documents - self._before
         total = None if expected_documents is None else expected_documents - self._before
         queries = f"{tally.queries:,} queries done"
         self._activity.expect(total, f"Scoring, {queries}")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
-from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,9 +20,6 @@ _SIGNIFICANT = 0.05
 _GAINS_SHOWN = 10
 _CHART_ROWS = 4  # above the axis, and as many below
 _LABEL_WIDTH = 6  # +1.00, and a space
-_GAP = 2
-_NARROWEST_NAME = 14
-_NARROWEST_CELL = 14  # 0.1234 +0.1234
 
 
 class Gain(NamedTuple):
@@ -36,34 +32,52 @@ class Gain(NamedTuple):
 
 
 def draw_evaluation(console: Console, evaluation: Evaluation) -> None:
-    """Draw a row a run and a column a measure, in as many tables as it takes to fit the console's width.
+    """Draw a row for each measure and run: its value, and how it compares with the first run.
 
-    Below a run's value stand its difference from the first run, the p-value, and the queries that got better,
-    worse, or stayed; the best value of a column is bold.
+    The best value of a measure is bold, and a significant difference has a colour.
     """
     names = [
         clean_text(name, console.encoding) for name in short_names([run.name for run in evaluation.runs])
     ]
-    at_once = max(1, (console.width - _NARROWEST_NAME) // (_NARROWEST_CELL + _GAP))
-    for start in range(0, len(evaluation.measures), at_once):
-        measures = evaluation.measures[start : start + at_once]
-        room = console.width - len(measures) * (_NARROWEST_CELL + _GAP)
-        name_width = min(max(map(cell_len, (*names, "run"))), max(_NARROWEST_NAME, room))
-        cell_width = (console.width - name_width) // len(measures) - _GAP
-        cells = [[_pieces(evaluation, run, measure) for measure in measures] for run in evaluation.runs]
-        pieces = [cell for row in cells for cell in row]
-        fits = all(len(Text(" ").join(cell)) <= cell_width for cell in pieces)
-        between = Text(" " if fits else "\n")
-        # The box puts a space between columns, too.
-        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
-        table.add_column("run", overflow="fold", max_width=name_width)
-        for measure in measures:
-            table.add_column(Text(measure), overflow="fold", max_width=cell_width)
-        for name, row in zip(names, cells, strict=True):
-            table.add_row(Text(name), *map(between.join, row))
-        console.print(table)
-        console.print()
-    console.print(Text(_explanation(evaluation, names[0]), style="dim"))
+    compares = len(names) > 1
+    # The box puts a space between columns, too.
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("measure", "run", "value", *(("change", "p", "queries") if compares else ())):
+        table.add_column(heading, no_wrap=heading != "run", overflow="fold")
+    for measure in evaluation.measures:
+        best = max(run.values[measure] for run in evaluation.runs)
+        for name, run in zip(names, evaluation.runs, strict=True):
+            is_best = compares and run.values[measure] == best
+            value = Text(f"{run.values[measure]:.4f}", style="bold" if is_best else "")
+            is_first = run is evaluation.runs[0]
+            table.add_row(Text(measure if is_first else ""), Text(name), value, *_compared(run, measure))
+    console.print(table)
+    told = f"{len(evaluation.query_ids):,} judged queries."
+    if compares:
+        others = len(names) - 1
+        holm = f", Holm's correction for {others} runs" if others > 1 else ""
+        told += (
+            f" Changes are from {names[0]}. p: paired randomisation test, at most {PERMUTATIONS:,} "
+            f"permutations{holm}; * under {_SIGNIFICANT}. queries: those that got better (+), worse (-), "
+            "stayed (=). The best is bold."
+        )
+    console.print(Text(f"\n{told}", style="dim"))
+
+
+def _compared(run: MeasuredRun, measure: str) -> list[Text]:
+    """Return the cells that compare a run with the first: change, p-value, counts of queries."""
+    if measure not in run.comparisons:
+        return []
+    comparison = run.comparisons[measure]
+    p_value = comparison.corrected_p_value
+    is_significant = p_value < _SIGNIFICANT
+    style = ("green" if comparison.delta > 0 else "red") if is_significant else ""
+    told = "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
+    return [
+        Text(f"{comparison.delta:+.4f}", style=style),
+        Text(f"{told}{'*' if is_significant else ''}", style=style),
+        Text(f"+{comparison.better} -{comparison.worse} ={comparison.same}"),
+    ]
 
 
 def draw_gains(
@@ -101,38 +115,6 @@ def short_names(names: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(set(names)) else list(names)
 
 
-def _pieces(evaluation: Evaluation, run: MeasuredRun, measure: str) -> list[Text]:
-    """Return what a cell shows: the value with its difference, the p-value, the counts of queries."""
-    value = run.values[measure]
-    best = len(evaluation.runs) > 1 and value == max(other.values[measure] for other in evaluation.runs)
-    shown = Text(f"{value:.4f}", style="bold" if best else "")
-    if measure not in run.comparisons:
-        return [shown]
-    comparison = run.comparisons[measure]
-    p_value = comparison.corrected_p_value
-    significant = p_value < _SIGNIFICANT
-    style = ("green" if comparison.delta > 0 else "red") if significant else ""
-    told = "p<0.001" if p_value < 0.001 else f"p={p_value:.3f}"
-    return [
-        Text.assemble(shown, " ", (f"{comparison.delta:+.4f}", style)),
-        Text(f"{told}{'*' if significant else ''}", style=style),
-        Text(f"+{comparison.better} -{comparison.worse} ={comparison.same}", style="dim"),
-    ]
-
-
-def _explanation(evaluation: Evaluation, first: str) -> str:
-    queries = f"{len(evaluation.query_ids):,} judged queries."
-    compared = len(evaluation.runs) - 1
-    if not compared:
-        return queries
-    holm = f", Holm's correction for {compared} runs" if compared > 1 else ""
-    return (
-        f"{queries} Below a value: the difference from {first}; its p-value (paired randomisation test, "
-        f"at most {PERMUTATIONS:,} permutations{holm}; * under {_SIGNIFICANT}); queries that got "
-        "better (+), worse (-), stayed (=). The best is bold."
-    )
-
-
 def _draw_chart(console: Console, deltas: Sequence[float]) -> None:
     """Draw gains, the largest first, as columns up and losses as columns down, half a row fine."""
     full, upper, lower, axis = "###-" if console.options.ascii_only else "█▀▄─"
@@ -145,28 +127,27 @@ def _draw_chart(console: Console, deltas: Sequence[float]) -> None:
         math.copysign(max(1, round(abs(mean) / largest * 2 * _CHART_ROWS)), mean) if mean else 0
         for mean in means
     ]
-    up = [(_columns(heights, level, full, lower), "green") for level in range(_CHART_ROWS, 0, -1)]
-    flipped = [-height for height in heights]
-    down = [(_columns(flipped, level, full, upper), "red") for level in range(1, _CHART_ROWS + 1)]
+
+    def draw_row(level: int, sign: int, half: str) -> str:
+        reached = (sign * height - 2 * (level - 1) for height in heights)
+        return "".join(full if halves >= 2 else half if halves == 1 else " " for halves in reached).rstrip()
+
+    levels = range(1, _CHART_ROWS + 1)
+    rows = [(draw_row(level, 1, lower), "green") for level in reversed(levels)]
+    rows += [(axis * width, "dim"), *((draw_row(level, -1, upper), "red") for level in levels)]
     labels = {0: f"{largest:+.2f}", _CHART_ROWS: "0", 2 * _CHART_ROWS: f"{-largest:+.2f}"}
-    for place, (columns, style) in enumerate([*up, (axis * width, "dim"), *down]):
+    for place, row in enumerate(rows):
         label = labels.get(place, "").rjust(_LABEL_WIDTH - 1)
-        console.print(Text.assemble(label, " ", (columns, style)), no_wrap=True)
+        console.print(Text.assemble(label, " ", row), no_wrap=True)
     if width < len(deltas):
         console.print(Text(f"A column is the mean of {len(deltas) / width:.1f} queries.", style="dim"))
-
-
-def _columns(heights: Sequence[float], level: int, full: str, half: str) -> str:
-    """Draw one row of a chart, `level` rows from the axis: what is full there, half full, or empty."""
-    reached = (height - 2 * (level - 1) for height in heights)
-    return "".join(full if halves >= 2 else half if halves == 1 else " " for halves in reached).rstrip()
 
 
 def _gain_table(gains: Sequence[Gain], style: str, texts: Mapping[str, str], console: Console) -> Table:
     """Lay out queries with their gains, the values before and after, and as much of a text as fits."""
     ascii_only = console.options.ascii_only
     arrow = "->" if ascii_only else "→"
-    table = Table.grid(padding=(0, _GAP, 0, 0), expand=bool(texts))
+    table = Table.grid(padding=(0, 2, 0, 0), expand=bool(texts))
     table.add_column(overflow="fold")
     table.add_column(width=len("+0.1234"))
     table.add_column(width=len(f"0.123 {arrow} 0.123"), style="dim")

@@ -66,11 +66,10 @@ def describe_count(count: int | None) -> str:
 
 
 def describe_size(size_bytes: int) -> str:
-    """Write a size on disk in kB, MB or GB: powers of ten, as in file managers."""
-    for scale, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size_bytes >= scale:
-            return f"{size_bytes / scale:.{0 if size_bytes >= 10 * scale else 1}f} {unit}"
-    return f"{size_bytes} B"
+    """Write a size on disk in powers of ten, as file managers do: 134.0 MB."""
+    from rich.filesize import decimal
+
+    return decimal(size_bytes)
 
 
 def stderr_console() -> Console:

@@ -1,7 +1,7 @@
-"""`ce-rerank doctor`: what is here, what it can do, and whether ranking works.
+"""`ce-rerank doctor`: what is installed, what the machine can do, and whether ranking works.
 
-One part that fails does not end the others: what may crash runs in a process of its own, and what cannot be
-examined is a finding, too.
+A part that fails does not stop the others: what may crash runs in a process of its own, and a failure is a
+finding, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -30,6 +30,10 @@ from ..errors import CeRerankError, UnavailableError
 from .commands import option
 from .console import describe_size, draw_message, show_messages, stdout_console
 from .options import MessageOptions, ModelOptions, as_arguments, as_keywords
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _AREA_WIDTH = 12
 _MARKS = {"green": ("✓", "+"), "yellow": ("!", "!"), "red": ("✗", "x")}
@@ -59,7 +63,7 @@ _GOLDEN = {"offline/ms-marco-MiniLM-L-12-v2": (5.1584015, -11.261237, -10.693955
 
 
 class Finding(NamedTuple):
-    """What was found out about one area, how that is, and what to do about it."""
+    """The state of one area: how good it is, a description, and what to do."""
 
     status: Literal["green", "yellow", "red"]
     text: str
@@ -102,7 +106,7 @@ def doctor(
 def examine(keywords: dict[str, Any], announce: Callable[[str], None]) -> dict[str, Finding]:
     """Examine one area after the other; ranking works unless the last, the self-test, is red.
 
-    `keywords` are those of `Reranker`; `announce` is told what is being looked at.
+    `keywords` are those of `Reranker`; `announce` is told the area that is examined.
     """
     from ..models.hub import hub_cache_folder
     from ..models.store import CACHE_VARIABLE, cache_folder
@@ -247,7 +251,7 @@ def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     try:
         checkpoint = resolve_checkpoint(name, offline=True, **named)
     except UnavailableError as error:
-        cause, is_of_hub, _ = error.message.partition(", and --offline")  # which we gave, and no user
+        cause, is_of_hub, _ = error.message.partition(", and --offline")  # we gave this option, not the user
         remedy = error.hint
         if is_of_hub and with_hub:
             remedy = shlex.join(["ce-rerank", "models", "pull", name, *as_arguments(named)])
@@ -268,28 +272,12 @@ def try_ranking(keywords: dict[str, Any], model: Finding) -> Finding:
     answer = run_part(__spec__.name, "rank", {**keywords, "offline": True}, _RANK_SECONDS)
     if isinstance(answer, str):
         return Finding("red", f"Ranking fails: {answer}", "Run `ce-rerank -v QUERY DOCUMENT` to see more.")
-    fault = _find_fault(answer)
-    if fault is not None:
-        again = "Run `ce-rerank models pull` on it again."
-        return Finding("red", f"{answer['description']}: {fault}.", again)
-    right = "order and golden scores are" if answer["model"] in _GOLDEN else "the order is"
-    text = f"Three documents in {answer['elapsed_seconds']:.1f} s by {answer['description']}; {right} right."
+    if answer["fault"] is not None:
+        text = f"{answer['description']}: {answer['fault']}."
+        return Finding("red", text, "Run `ce-rerank models pull` on it again.")
+    what = "order and golden scores are" if answer["is_golden"] else "the order is"
+    text = f"Three documents in {answer['seconds']:.1f} s by {answer['description']}; {what} right."
     return Finding("green", text)
-
-
-def _find_fault(answer: dict[str, Any]) -> str | None:
-    """Return what is wrong with the scores of a self-test; None when nothing is."""
-    import numpy as np
-
-    from ..engines.openvino.engine import TOLERANCES, find_infidelity
-
-    scores = np.array(answer["scores"], np.float32)
-    if scores.argmax() != 0:
-        return "the document that answers the query does not come first"
-    if answer["model"] not in _GOLDEN:
-        return None
-    precision = answer["precision"] if answer["precision"] in TOLERANCES else "bf16"
-    return find_infidelity(np.array(_GOLDEN[answer["model"]], np.float32), scores, precision)
 
 
 def run_part(
@@ -337,19 +325,33 @@ def _load_openvino(keywords: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rank(keywords: dict[str, Any]) -> dict[str, Any]:
-    """Rank the three documents whole, whatever `max_length` is, as they were for the golden scores."""
+    """Rank the three documents, without `max_length`, as for the golden scores."""
     from ..reranker import Reranker
 
     started = time.perf_counter()
     reranker = Reranker(**{**keywords, "max_length": None})
     scores = reranker.score([(_QUERY, document) for document in _DOCUMENTS], scores="logit")
+    info = reranker.info
     return {
-        "model": reranker.info.model,
-        "description": reranker.info.description,
-        "precision": reranker.info.precision,
-        "elapsed_seconds": time.perf_counter() - started,
-        "scores": [float(score) for score in scores],
+        "description": info.description,
+        "seconds": time.perf_counter() - started,
+        "is_golden": info.model in _GOLDEN,
+        "fault": find_wrong_scores(scores, info.model, info.precision),
     }
+
+
+def find_wrong_scores(scores: NDArray[np.float32], model: str, precision: str) -> str | None:
+    """Return what is wrong with the scores of the three documents, as a clause; None when nothing is."""
+    import numpy as np
+
+    from ..engines.openvino.engine import TOLERANCES, find_infidelity
+
+    if scores.argmax() != 0:
+        return "the document that answers the query does not come first"
+    if model not in _GOLDEN:
+        return None
+    golden = np.array(_GOLDEN[model], np.float32)
+    return find_infidelity(golden, scores, precision if precision in TOLERANCES else "bf16")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import math
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
@@ -23,7 +21,6 @@ from ..evaluation import (
     SEED,
     Evaluation,
     Judgements,
-    MeasuredRun,
     Run,
     load_judgements,
     load_run,
@@ -31,7 +28,7 @@ from ..evaluation import (
 )
 from ..evaluation import evaluate as evaluate_runs
 from ..formats.beir import read_queries
-from ..formats.json import encode_utf8
+from ..formats.json import encode_json
 from ..formats.output import open_output, require_other_file
 from ..formats.source import Reject, Source
 from ..ranking import blend
@@ -101,37 +98,37 @@ def evaluate(
             "--per-query shows what a second run gains over the first, and there is one run.",
             hint="Name another run, or see the values of this one with --to json.",
         )
-    names = tuple(options.columns.split(",")) if options.columns else ()
     with show_messages(messages) as activity:
         # Before long files are read: a measure that is misspelt, an output that cannot be opened.
         measures = [str(parsed) for parsed in parse_measures(options.measure or DEFAULT_MEASURES)]
-        with open_output(output) if output is not None else nullcontext(sys.stdout.buffer) as stream:
-            texts = read_queries(Source.from_name(queries)) if queries is not None else {}
+        with nullcontext(sys.stdout.buffer) if output is None else open_output(output) as stream:
+            known = {} if queries is None else read_queries(Source.from_name(queries))
+            texts = {query_id: query.text for query_id, query in known.items()}
             activity.stage(f"Reading {qrels}")
             judgements = load_judgements(Source.from_name(qrels))
 
             def load(name: str) -> Run:
                 activity.stage(f"Measuring {name}")
-                return load_run(Source.from_name(name), judgements, names)
+                columns = options.columns.split(",") if options.columns else ()
+                return load_run(Source.from_name(name), judgements, columns)
 
             evaluation = evaluate_runs(map(load, runs), judgements, measures)
             activity.stop()
             if format == "json":
-                document = _as_object(evaluation, texts, per_query=per_query)
-                stream.write(encode_utf8(json.dumps(document, ensure_ascii=False, indent=2) + "\n"))
-            else:
-                from .comparison import draw_evaluation, draw_gains
+                stream.write(f"{encode_json(_as_object(evaluation, texts, per_query))}\n".encode())
+                return
+            from .comparison import draw_evaluation, draw_gains
 
-                drawn = io.StringIO()
-                console = stdout_console() if output is None else stdout_console(drawn)
-                draw_evaluation(console, evaluation)
-                for run in evaluation.runs[1:] if per_query else ():
-                    console.print()
-                    draw_gains(console, evaluation, run, evaluation.measures[0], texts)
-                stream.write(encode_utf8(drawn.getvalue()))
+            drawn = io.StringIO()
+            console = stdout_console(None if output is None else drawn)
+            draw_evaluation(console, evaluation)
+            for run in evaluation.runs[1:] if per_query else ():
+                console.print()
+                draw_gains(console, evaluation, run, evaluation.measures[0], texts)
+            stream.write(drawn.getvalue().encode())
 
 
-def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: bool) -> dict[str, Any]:
+def _as_object(evaluation: Evaluation, texts: Mapping[str, str], per_query: bool) -> dict[str, Any]:
     document: dict[str, Any] = {
         "judgements": evaluation.judgements,
         "judged_queries": len(evaluation.query_ids),
@@ -143,7 +140,13 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: b
                 "missing_queries": run.missing_queries,
                 "unjudged_queries": run.unjudged_queries,
                 "unjudged_share_of_top_10": run.unjudged_share,
-                "measures": {name: _measured(run, name) for name in evaluation.measures},
+                "measures": {
+                    name: {
+                        "value": run.values[name],
+                        **(asdict(run.comparisons[name]) if run.comparisons else {}),
+                    }
+                    for name in evaluation.measures
+                },
             }
             for run in evaluation.runs
         ],
@@ -154,24 +157,13 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], *, per_query: b
                 "query_id": query_id,
                 **({"query": texts.get(query_id)} if texts else {}),
                 "values": {
-                    name: [_defined(float(run.by_query[name][place])) for run in evaluation.runs]
+                    name: [run.by_query[name][place] for run in evaluation.runs]
                     for name in evaluation.measures
                 },
             }
             for place, query_id in enumerate(evaluation.query_ids)
         ]
     return document
-
-
-def _measured(run: MeasuredRun, name: str) -> dict[str, Any]:
-    """Return a run's value and, unless it is the first, how it compares."""
-    compared = asdict(run.comparisons[name]) if name in run.comparisons else {}
-    return {key: _defined(value) for key, value in {"value": run.values[name], **compared}.items()}
-
-
-def _defined(value: float) -> float | None:
-    # A measure may be undefined for a query, which JSON has no number for.
-    return None if math.isnan(value) else value
 
 
 @dataclass

@@ -21,7 +21,7 @@ FROM = option("--from", panel=INPUT, help="The format. Default: by suffix, else 
 
 
 def _none_for_stdout(path: Path | None) -> Path | None:
-    return None if path == Path("-") else path
+    return None if path in (Path("-"), Path("/dev/stdout")) else path
 
 
 Output = Annotated[

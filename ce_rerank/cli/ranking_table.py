@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -32,43 +32,43 @@ def draw_ranking(
     """
     from rich.text import Text
 
-    lines = list(_lay_out(ranking, console, details, with_text)) if ranking.results else []
+    lines = _draw_hits(ranking, console, details, with_text) if ranking.results else []
     coverage = ranking.coverage
+    everything = f"{coverage.documents:,} documents"
     if coverage.left_out:
-        chosen = f"{coverage.documents:,} chosen by BM25 from {coverage.documents + coverage.left_out:,}"
-        lines.append(Text(f"{len(ranking) or 'none'} of {chosen}", "dim"))
-    elif len(ranking) < coverage.documents:
-        lines.append(Text(f"{len(ranking) or 'none'} of {coverage.documents:,} documents", "dim"))
-    elif not ranking.results:
+        everything = f"{coverage.documents:,} chosen by BM25 from {coverage.documents + coverage.left_out:,}"
+    if coverage.left_out or len(ranking) < coverage.documents:
+        lines.append(Text(f"{len(ranking) or 'none'} of {everything}", "dim"))
+    elif not lines:
         lines.append(Text("no documents", "dim"))
     for line in lines:
         line.rstrip()
     console.print(Text("\n").join(lines), soft_wrap=True)
 
 
-def _lay_out(ranking: Ranking, console: Console, details: bool, with_text: bool) -> Iterator[Text]:
-    """Yield the lines: the head of each entry, with its text beside it or below."""
+def _draw_hits(ranking: Ranking, console: Console, details: bool, with_text: bool) -> list[Text]:
+    """Return the lines of the table: the head of each entry, with its text beside it or below."""
     from rich.text import Text
 
     words = find_words(ranking.query.text)
     starts = [find_excerpt(_read_text(hit), words) for hit in ranking]
     columns = _make_columns(ranking, starts, console, details, with_text)
-    heads = [Text(_GAP).join(cells) for cells in zip(*columns, strict=True)]
-    margin = heads[0].cell_len + len(_GAP)
+    header, *heads = [Text(_GAP).join(cells) for cells in zip(*columns, strict=True)]
+    lines = [header]
+    if not with_text:
+        return [header, *heads]
+    margin = header.cell_len + len(_GAP)
     beside = console.width - margin >= _MIN_TEXT_WIDTH
-    if with_text and beside:
-        heads[0].append(f"{_GAP}text", "dim")
-    elif with_text:
+    if beside:
+        header.append(f"{_GAP}text", "dim")
+    else:
         margin = columns[0][0].cell_len + len(_GAP)
-    yield heads[0]
-    for head, hit, start in zip(heads[1:], ranking, starts, strict=True):
-        width = max(console.width - margin, 10)
-        lines = _draw_excerpt(_read_text(hit), start, words, console, width) if with_text else []
-        if beside and lines:
-            head.append(_GAP).append_text(lines.pop(0))
-        yield head
-        for line in lines:
-            yield Text(" " * margin).append_text(line)
+    for head, hit, start in zip(heads, ranking, starts, strict=True):
+        excerpt = _draw_excerpt(_read_text(hit), start, words, console, max(console.width - margin, 10))
+        if beside and excerpt:
+            head.append(_GAP).append_text(excerpt.pop(0))
+        lines += [head, *(Text(" " * margin).append_text(line) for line in excerpt)]
+    return lines
 
 
 def _make_columns(
@@ -94,14 +94,12 @@ def _make_columns(
 
 
 def _pad_column(header: str, cells: Sequence[str], style: str = "", *, right: bool = False) -> list[Text]:
-    from rich.cells import cell_len
     from rich.text import Text
 
-    width = max(map(cell_len, (header, *cells)))
-    column = []
-    for place, cell in enumerate((header, *cells)):
-        space = " " * (width - cell_len(cell))
-        column.append(Text(space + cell if right else cell + space, style if place else "dim"))
+    column = [Text(header, "dim"), *(Text(cell, style) for cell in cells)]
+    width = max(cell.cell_len for cell in column)
+    for cell in column:
+        cell.align("right" if right else "left", width)
     return column
 
 

@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..errors import UnavailableError
+from ..files import read_json_object
 from ..models.checkpoint import ACTIVATIONS, LONGEST, Checkpoint
 from ..types import Pair
 from .batching import Padding, PairTokens, TokenBatch, pad_rows
@@ -221,7 +222,8 @@ def load_model(
         )
     if mismatched:
         raise UnavailableError(
-            f"{name} has weights of other sizes than its config.json says: {', '.join(sorted(mismatched))}.",
+            f"{name} has {len(mismatched)} weights of other sizes than its config.json says, such as "
+            f"{', '.join(sorted(mismatched)[:3])}.",
             hint="Its config.json belongs to another model. Fetch both again.",
         )
     try:
@@ -340,19 +342,20 @@ def _cannot_load(checkpoint: Checkpoint, error: Exception) -> UnavailableError:
         return UnavailableError(
             f"{name} cannot answer: its vocabulary has no yes or no no.", hint=_RERANKER_HINT
         )
-    reason, again = first_line(error).rstrip("."), f"Copy or fetch {checkpoint.folder} again"
-    has_slow_tokenizer = "tokenizer.json" not in checkpoint.files and any(
-        one.endswith(".model") for one in checkpoint.files
-    )
-    if checkpoint.pickled and "weights_only" in said:
-        # What torch advises here is to load it without any check.
+    reason, files = first_line(error).rstrip("."), checkpoint.files
+    again = f"Copy or fetch {checkpoint.folder} again"
+    is_unread = isinstance(error, OSError) or re.search("weights_only|PytorchStreamReader", said)
+    if checkpoint.pickled and is_unread:
+        # What torch advises here may be to load it without any check.
         reason = f"{checkpoint.pickled[0]} is damaged, or holds more than weights"
         hint = f"{again}, or choose a model with safetensors."
+    elif "tokenizer.json" in files and not read_json_object(checkpoint.folder / "tokenizer.json"):
+        reason, hint = "tokenizer.json is damaged", f"{again}."
     elif isinstance(error, SafetensorError):
         hint = f"{again}."
-    elif package := re.search(r"pip install ([\w.-]+\w)", said):
+    elif package := re.search(r"pip install (?:-\S+ )*(\w[\w.-]*\w)", said):
         hint = f"pip install {package[1]}"
-    elif has_slow_tokenizer:
+    elif "tokenizer.json" not in files and any(one.endswith(".model") for one in files):
         # transformers makes a fast tokenizer of it by that library.
         hint = "pip install sentencepiece, or convert its tokenizer to a tokenizer.json."
     elif checkpoint.code:

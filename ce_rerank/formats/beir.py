@@ -2,61 +2,57 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from ..errors import InputError
 from ..types import Document, Query
-from .documents import InputFormat, ReadOptions, choose_format, row_reader
-from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, find_id, missing_id, without_texts
-from .json import encode_json, read_json_rows
-from .source import ROW_BYTES, LookAhead, Readable, Reject, Row, as_source, raise_at_once
+from .documents import InputFormat, ReadOptions, RowReader, read_as, row_reader
+from .fields import (
+    ID_FIELDS,
+    QUERY_ID_FIELDS,
+    TEXT_FIELDS,
+    FieldRules,
+    describe_fields,
+    find_id,
+    without_texts,
+)
+from .json import read_json_rows
+from .source import ROW_BYTES, LookAhead, Readable, Reject, as_source, raise_at_once
 
+_LOOK = ReadOptions()
 _QUERY_IDS = ("_id", "id", *QUERY_ID_FIELDS)
 _QUERY_TEXTS = ("text", "query", "question")
-_LOOK = ReadOptions()
 _HEADER_IDS = {*ID_FIELDS, *QUERY_ID_FIELDS}
 _HEADER_TEXTS = {*TEXT_FIELDS, *_QUERY_TEXTS}
 _ID_AT_START = re.compile(r'\{"(_?id)": ?"([^"\\]*)"')
 
 
-def read_queries(readable: Readable) -> dict[str, str]:
-    """Read the texts of queries by id, in the order of the file; see `read_whole_queries`."""
-    return {query_id: query.text for query_id, query in read_whole_queries(readable).items()}
-
-
-def read_whole_queries(
+def read_queries(
     readable: Readable, wanted: Container[str] | None = None, reject: Reject = raise_at_once
 ) -> dict[str, Query]:
     """Read queries by id, with their other fields, in the order of the file; all, or those that are wanted.
 
     A row that cannot be read, has no id or no text, or an id that is there already, is rejected: by default,
-    that raises an InputError naming file and line. Raises InputError for a file without rows.
+    that raises an InputError naming file and line. Raises InputError for a file without queries.
     """
     queries: dict[str, Query] = {}
-    is_empty = True
 
-    def reject_row(error: InputError, text: str) -> None:
-        nonlocal is_empty
-        is_empty = False
-        reject(error, text)
+    def make(row: Any, origin: str) -> Query:
+        query = _query_of(row, origin)
+        if str(query.id) in queries:
+            raise InputError(f'{origin}: the query "{query.id}" is there twice.')
+        return query
 
     source = as_source(readable)
-    with source.open() as stream:
-        format = choose_format(source, stream, _LOOK)
-        for row, origin in _rows(format, stream, source.name, reject_row, _LOOK):
-            is_empty = False
-            try:
-                query = _query_of(row, origin)
-                query_id = str(query.id)
-                if query_id in queries:
-                    raise InputError(f'{origin}: the query "{query_id}" is there twice.')
-            except InputError as error:
-                reject(error, encode_json(row))
-                continue
-            if wanted is None or query_id in wanted:
-                queries[query_id] = query
+    is_empty = True
+    for query in read_as(make, source, _LOOK, reject, functools.partial(_choose_reader, _LOOK)):
+        is_empty = False
+        if wanted is None or str(query.id) in wanted:
+            queries[str(query.id)] = query
     if is_empty:
         raise InputError(f"{source.name}: no queries in it.")
     return queries
@@ -74,23 +70,22 @@ def read_corpus(
     twice. A row that cannot be read is rejected: by default, that raises an InputError naming file and line.
     """
     rules = options.field_rules
-    for source in map(as_source, readables):
-        with source.open() as stream:
-            format = choose_format(source, stream, options)
-            by_usual_names = wanted if options.id_field is None else None
-            for row, origin in _rows(format, stream, source.name, reject, options, by_usual_names):
-                try:
-                    fields = row if isinstance(row, dict) else {}
-                    doc_id = find_id(fields, options.id_field, origin)
-                    if doc_id is None:
-                        raise missing_id(fields, origin)
-                    if wanted is not None and str(doc_id) not in wanted:
-                        continue
-                    document = rules.document(row, origin)
-                except InputError as error:
-                    reject(error, encode_json(row))
-                else:
-                    yield replace(document, fields=without_texts(document))
+
+    def make(row: Any, origin: str) -> Document | None:
+        fields = row if isinstance(row, dict) else {}
+        doc_id = find_id(fields, options.id_field, origin)
+        if doc_id is None:
+            problem = f"{origin}: the document has no id ({describe_fields(fields)})."
+            raise InputError(problem, hint="Name its field with --id-field.")
+        if wanted is not None and str(doc_id) not in wanted:
+            return None
+        document = rules.document(row, origin)
+        return replace(document, fields=without_texts(document))
+
+    by_usual_names = wanted if options.id_field is None else None
+    choose_reader = functools.partial(_choose_reader, options, wanted=by_usual_names)
+    for readable in readables:
+        yield from filter(None, read_as(make, readable, options, reject, choose_reader))
 
 
 def _query_of(row: object, origin: str) -> Query:
@@ -104,23 +99,18 @@ def _query_of(row: object, origin: str) -> Query:
     return Query(query.text, query.id, others, origin)
 
 
-def _rows(
-    format: InputFormat,
-    stream: LookAhead,
-    name: str,
-    reject: Reject,
-    options: ReadOptions,
-    wanted: Container[str] | None = None,
-) -> Iterator[Row]:
-    """Read rows of any format: tables without a header are `id<TAB>text`."""
+def _choose_reader(
+    options: ReadOptions, format: InputFormat, stream: LookAhead, wanted: Container[str] | None = None
+) -> RowReader:
+    """Return the reader of a format: tables without a header are `id<TAB>text`."""
     if format == "jsonl" and wanted is not None:
-        return read_json_rows(stream, name, reject, skip=lambda line: _is_unwanted(line, wanted))
+        return functools.partial(read_json_rows, skip=lambda line: _is_unwanted(line, wanted))
     if format in ("tsv", "text"):
         format = "tsv"
-        cells = stream.look_at_line(ROW_BYTES).decode(errors="replace").split("\t")
+        cells = stream.peek_line(ROW_BYTES).decode(errors="replace").split("\t")
         if not options.columns and (cells[0] not in _HEADER_IDS or _HEADER_TEXTS.isdisjoint(cells[1:])):
             options = replace(options, columns=("id", "text"))
-    return row_reader(format, options)(stream, name, reject)
+    return row_reader(format, options)
 
 
 def _is_unwanted(line: str, wanted: Container[str]) -> bool:

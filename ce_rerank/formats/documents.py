@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn, cast, get_args
+from typing import Any, Literal, NoReturn, TypeVar, cast, get_args
 
 from ..errors import InputError, UnavailableError, UsageError
 from ..types import Document, require_choice
-from .delimited import read_csv_rows, read_tsv_rows
+from .delimited import read_table_rows
 from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
 from .json import encode_json, read_json_rows
 from .source import (
-    Lines,
     LookAhead,
     Readable,
     Reject,
@@ -26,6 +24,7 @@ from .source import (
     Source,
     as_source,
     raise_at_once,
+    read_lines,
     read_whole_text,
     suffix_without_compression,
 )
@@ -44,18 +43,19 @@ _NOT_READ = {
     b"FEA1": "a Feather file",
     b"PK\3\4": "a ZIP file (Excel's .xlsx are such)",
 }
-_COLUMN_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+_HEADER = re.compile(r"[A-Za-z_][\w.-]*(?:([,;]| ?\| ?)[A-Za-z_][\w.-]*)+")
 _BORDER = re.compile(r"(?=.*[+|\u2500-\u257f])[\s|+=:\u2500-\u257f-]{3,}")  # ----+-----, or box drawing
 _LOOK_BYTES = 1 << 16  # without a line end in them, it is a long line of text or the only line of an array
+_HEADER_HINT = " Line 1 was read as the header; if it is a row, name the columns: --columns id,text"
 
-
+Made = TypeVar("Made")
 RowReader = Callable[[LookAhead, str, Reject], Iterator[Row]]
 """Reads the rows of one format from decompressed bytes that are called by a name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How documents are to be read; the defaults look for themselves.
+    """How documents are to be read; by default the format and the fields are found by looking.
 
     `format` is an `InputFormat`. `text_fields` and `id_field` name fields, dotted paths among them; see
     `FieldRules`. With `whole_files` a source is one document, whatever is in it. `columns` are the names of a
@@ -110,30 +110,13 @@ def read_documents(
         else:
             yield Document(text, id=source.name if source.path else "-", origin=source.name)
         return
-    rules = options.field_rules
-    is_empty = True
-
-    def reject_row(error: InputError, text: str) -> None:
-        nonlocal is_empty
-        is_empty = False
-        reject(error, text)
-
-    with source.open() as stream:
-        format = choose_format(source, stream, options)
-        for value, origin in row_reader(format, options)(stream, source.name, reject_row):
-            is_empty = False
-            try:
-                document = rules.document(value, origin)
-            except InputError as error:
-                if format in ("csv", "tsv") and not options.columns and isinstance(error, MissingFieldError):
-                    error.hint += (
-                        " Line 1 was read as the header; if it is a row, name the columns: --columns id,text"
-                    )
-                reject(error, encode_json(value))
-            else:
-                yield document
-    if is_empty:
+    documents = read_as(options.field_rules.document, source, options, reject)
+    first = next(documents, None)
+    if first is None:
         log.warning("%s: no documents in it.", source.name)
+        return
+    yield first
+    yield from documents
 
 
 def read_rows(
@@ -144,10 +127,34 @@ def read_rows(
     A row that cannot be read raises InputError. `reject` is given the error and the row's own text instead,
     and the reading goes on, unless nothing tells where the next row starts.
     """
+    return read_as(Row, readable, options, reject)
+
+
+def read_as(
+    make: Callable[[Any, str], Made],
+    readable: Readable,
+    options: ReadOptions,
+    reject: Reject = raise_at_once,
+    choose_reader: Callable[[InputFormat, LookAhead], RowReader] | None = None,
+) -> Iterator[Made]:
+    """Read rows, and yield what `make` makes of each value and its origin; see `read_rows`.
+
+    A row for which `make` raises InputError is rejected. `choose_reader` replaces `row_reader`.
+    """
     source = as_source(readable)
     with source.open() as stream:
         format = choose_format(source, stream, options)
-        yield from row_reader(format, options)(stream, source.name, reject)
+        reader = choose_reader(format, stream) if choose_reader else row_reader(format, options)
+        for value, origin in reader(stream, source.name, reject):
+            try:
+                made = make(value, origin)
+            except InputError as error:
+                is_headed = format in ("csv", "tsv") and not options.columns
+                if is_headed and isinstance(error, MissingFieldError):
+                    error.hint += _HEADER_HINT
+                reject(error, encode_json(value))
+            else:
+                yield made
 
 
 def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> InputFormat:
@@ -158,16 +165,17 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
     named = FORMAT_OF_SUFFIX.get(suffix)
     if named is not None and named != "text":
         return named
-    stream.look_at_line(_LOOK_BYTES)
+    stream.peek_line(_LOOK_BYTES)
     head = stream.peek(0)
     if kind := next((kind for magic, kind in _NOT_READ.items() if head.startswith(magic)), ""):
         raise InputError(f"{source.name}: {kind}, which is not read.", hint="Save it as Parquet or CSV.")
-    sniffed = sniff_format(head, (*options.text_fields, *options.header_names))
-    format = sniffed if named is None or options.are_rows_objects else named
-    if format == "text" and options.are_rows_objects:
-        format = "tsv" if b"\t" in head.lstrip().partition(b"\n")[0] and not options.delimiter else "csv"
-    elif format == "text" and (table := _table_hint(head)):
-        log.warning("%s: read as text, a document a line, but it looks like a table. %s", source.name, table)
+    format: InputFormat = "text"
+    if named is None or options.are_rows_objects:
+        format = sniff_format(head, (*options.text_fields, *options.header_names))
+        if format == "text" and options.are_rows_objects:
+            format = "tsv" if b"\t" in head.lstrip().partition(b"\n")[0] and not options.delimiter else "csv"
+    if format == "text" and (hint := _table_hint(head)):
+        log.warning("%s: read as text, a document a line, but it looks like a table. %s", source.name, hint)
     if named is None:
         log.info("%s: read as %s, going by its first bytes (--from says otherwise).", source.name, format)
     return format
@@ -185,7 +193,7 @@ def sniff_format(head: bytes, names: Collection[str] = ()) -> InputFormat:
     if re.match(r"\[(\s*\[)*\s*([{\"\]]|$)", text):
         return "json"
     line = re.split(r"[\r\n]", text, maxsplit=1)[0].strip()
-    if re.match(r"\{\s*([\"}]|$)", line) or _is_json_string(line):
+    if re.match(r'\{\s*(["}]|$)|"(?:[^"\\]|\\.)*"$', line):
         return "jsonl"
     for delimiter in "\t,;|":
         cells = [cell.removeprefix('"').removesuffix('"') for cell in line.split(delimiter)]
@@ -195,29 +203,20 @@ def sniff_format(head: bytes, names: Collection[str] = ()) -> InputFormat:
     return "text"
 
 
-def _is_json_string(line: str) -> bool:
-    try:
-        return line.startswith('"') and isinstance(json.loads(line), str)
-    except ValueError:
-        return False
-
-
 def _table_hint(head: bytes) -> str:
     """Return how lines of text that seem to be a table can be read as one; empty for other lines.
 
     They do with tabs in all of them, a header of plain names, or the borders of a table drawn for people.
     """
-    lines = [line for line in re.split(r"[\r\n]+", head.decode(errors="replace")) if line.strip()]
+    lines = [line.strip() for line in re.split(r"[\r\n]+", head.decode(errors="replace")) if line.strip()]
     if any(map(_BORDER.fullmatch, lines[:2])):
         return "Let it be written as CSV: psql --csv, duckdb -csv, mysql --batch."
     whole = lines[:-1] or lines
-    if whole and all("\t" in line.strip() for line in whole):
+    if whole and all("\t" in line for line in whole):
         return "Give --from tsv to read it as one."
-    for delimiter in (",", ";", "|", " | "):  # the last as psql prints
-        cells = lines[0].strip().split(delimiter) if lines else []
-        is_in_more = len(lines) == 1 or any(delimiter in line for line in lines[1:])
-        if len(cells) > 1 and is_in_more and all(map(_COLUMN_NAME.fullmatch, cells)):
-            return "Give --from csv to read it as one."
+    header = _HEADER.fullmatch(lines[0]) if lines else None
+    if header and all(header[1] in line for line in lines[1:2]):
+        return "Give --from csv to read it as one."
     return ""
 
 
@@ -233,19 +232,22 @@ def row_reader(format: InputFormat, options: ReadOptions = ReadOptions()) -> Row
             ) from None
         return read_parquet_rows
     if format in ("csv", "tsv"):
-        ids = {*ID_FIELDS, *QUERY_ID_FIELDS, (options.id_field or "").lower()}
-        read = read_csv_rows if format == "csv" else read_tsv_rows
-        return functools.partial(read, delimiter=options.delimiter, columns=options.columns, ids=ids)
+        return functools.partial(
+            read_table_rows,
+            format=format,
+            delimiter=options.delimiter,
+            columns=options.columns,
+            ids={*ID_FIELDS, *QUERY_ID_FIELDS, (options.id_field or "").lower()},
+        )
     return read_text_rows if format == "text" else read_json_rows
 
 
 def read_text_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
     """Read each line that is not blank as a row, without its line end."""
-    lines = Lines(stream, name)
-    for number, line in lines:
+    for line, number, fault in read_lines(stream, name):
         text = line.rstrip("\r\n")
-        if lines.fault:
-            reject(lines.fault, text)
+        if fault:
+            reject(fault, text)
         elif text and not text.isspace():
             yield Row(text, f"{name}:{number}")
 
@@ -274,18 +276,18 @@ def walk_folders(names: Sequence[str]) -> list[str]:
             files.append(name)
             continue
         for folder, folders, inner in os.walk(name, onerror=refuse):
-            for entry in sorted(inner):
-                path = Path(folder, entry)
-                is_text = not entry.startswith(".") and _is_text(path)
-                files += [str(path)] if is_text else []
-                left_out += not is_text
             folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
+            texts = [path for entry in sorted(inner) if _is_text(path := Path(folder, entry))]
+            files += map(str, texts)
+            left_out += len(inner) - len(texts)
     if left_out:
         log.warning("%d hidden or binary files were left out.", left_out)
     return files
 
 
 def _is_text(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
     try:
         with Source.from_path(path).open() as stream:
             return b"\0" not in stream.peek(1 << 12)

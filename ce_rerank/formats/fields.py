@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,14 +61,16 @@ class FieldRules:
             )
         used, usual_ids = _usual_names(tuple(value))
         if self.text_fields:
-            used = tuple([path for path in self.text_fields if has_field(value, path)])
+            used = tuple(
+                [path for path in self.text_fields if find_value(value, path, _MISSING) is not _MISSING]
+            )
         if not used:
             raise _no_text(value, (*self.text_fields, *TEXT_FIELDS)[0], origin)
         texts = [
             item if type(item := find_value(value, path)) is str else _text_of(item, path, value, origin)
             for path in used
         ]
-        id = _usual_id(value, usual_ids) if self.id_field is None else find_id(value, self.id_field, origin)
+        id = _first_id(value, usual_ids) if self.id_field is None else find_id(value, self.id_field, origin)
         return Document(" ".join(filter(None, texts)), id, value, used, origin)
 
 
@@ -84,17 +86,16 @@ def _usual_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ..
 def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> DocumentId | None:
     """Return a row's id: of the named field, else of the first usual one that has one; None without.
 
-    An id is a string or a number, a whole number as an integer (`1.0` is 1). Raises InputError where the
-    named field is missing or holds something else.
+    Raises InputError where the named field is missing or holds something else.
     """
     if id_field is None:
-        return _usual_id(row, _usual_names(tuple(row))[1])
-    value = find_value(row, id_field)
+        return _first_id(row, _usual_names(tuple(row))[1])
+    value = find_value(row, id_field, _MISSING)
     if value is _MISSING:
         raise MissingFieldError(
             f'{origin}: no "{id_field}" field ({describe_fields(row)}).', hint="Name it with --id-field."
         )
-    id = _as_id(value)
+    id = as_id(value)
     if id is None and value not in (None, ""):
         raise InputError(
             f'{origin}: the id "{id_field}" is {json_kind(value)}, not a string or a number '
@@ -104,28 +105,24 @@ def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> Docume
     return id
 
 
-def _usual_id(row: Mapping[str, Any], names: tuple[str, ...]) -> DocumentId | None:
+def _first_id(row: Mapping[str, Any], names: Iterable[str]) -> DocumentId | None:
     for name in names:
-        id = _as_id(row[name])
-        if id is not None:
+        if (id := as_id(row[name])) is not None:
             return id
     return None
 
 
-def missing_id(row: Mapping[str, Any], origin: str) -> InputError:
-    """Return the error for a document without an id where one is needed."""
-    return InputError(
-        f"{origin}: the document has no id ({describe_fields(row)}).", hint="Name its field with --id-field."
-    )
+def as_id(value: object) -> DocumentId | None:
+    """Return an id: a string, or a number, `1.0` as 1; None for any other value."""
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, float) and math.isfinite(value):
+        return int(value) if value.is_integer() else repr(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def has_field(row: Mapping[str, Any], path: str) -> bool:
-    """Whether a row has a field, by its name or by a dotted path."""
-    return find_value(row, path) is not _MISSING
-
-
-def find_value(row: Mapping[str, Any], path: str) -> Any:
-    """Follow a dotted path into nested objects, and into each object of a list.
+def find_value(row: Mapping[str, Any], path: str, default: object = None) -> Any:
+    """Follow a dotted path into nested objects, and into each object of a list; `default` where it ends.
 
     A key that has the dots in it comes first.
     """
@@ -134,11 +131,11 @@ def find_value(row: Mapping[str, Any], path: str) -> Any:
     head, dot, rest = path.partition(".")
     inner = row.get(head) if dot else None
     if isinstance(inner, Mapping):
-        return find_value(inner, rest)
+        return find_value(inner, rest, default)
     if isinstance(inner, list):
-        values = [find_value(item, rest) for item in inner if isinstance(item, Mapping)]
-        return [value for value in values if value is not _MISSING] or _MISSING
-    return _MISSING
+        values = [find_value(item, rest, _MISSING) for item in inner if isinstance(item, Mapping)]
+        return [value for value in values if value is not _MISSING] or default
+    return default
 
 
 def find_number(document: Document, name: str, place: int) -> float:
@@ -148,7 +145,7 @@ def find_number(document: Document, name: str, place: int) -> float:
     """
     value = find_value(document.fields, name.removeprefix("-"))
     try:
-        number = float("nan" if isinstance(value, bool) else value)
+        number = float(value)
     except (TypeError, ValueError):
         number = float("nan")
     if number != number:
@@ -183,14 +180,6 @@ def without_field(value: Any, path: str) -> Any:
         return value
     inner = without_field(value[head], rest)
     return {name: inner if name == head else item for name, item in value.items() if name != head or inner}
-
-
-def _as_id(value: object) -> DocumentId | None:
-    if isinstance(value, str):
-        return value or None
-    if isinstance(value, float) and math.isfinite(value):
-        return int(value) if value.is_integer() else repr(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _text_of(value: object, path: str, row: Mapping[str, Any], origin: str) -> str:
@@ -240,20 +229,21 @@ def _no_text(row: Mapping[str, Any], path: str, origin: str) -> InputError:
 
 def _way_in(value: object) -> str:
     """Return the hint for what holds the rows deeper, as the whole answer of a search engine does."""
-    found = sorted(_inner_rows(value, ""), key=lambda found: (not found[1], -found[2]))
+    found = max(_inner_rows(value, ""), key=lambda found: (found[1] != "", found[2]), default=None)
     if found:
-        path, text_path, size = found[0]
+        path, text_path, size = found
         # A list may be an item of an array itself.
         path = "flatten[]" if isinstance(value, list) else path
         option = f", and give --text-field {text_path}" if text_path and text_path not in TEXT_FIELDS else ""
         if text_path or 2 * size > len(json.dumps(value)):
             return f"Take the rows out of it: jq -c '{path}'{option}."
-    return (
-        _COLUMNS_HINT if isinstance(value, list) or (isinstance(value, dict) and _is_by_column(value)) else ""
-    )
+    return _COLUMNS_HINT if isinstance(value, list) or _is_by_column(value) else ""
 
 
-def _is_by_column(value: Mapping[str, Any]) -> bool:
+def _is_by_column(value: object) -> bool:
+    """Whether an object holds columns, as pandas writes them: lists, objects with the same keys, or split."""
+    if not isinstance(value, dict):
+        return False
     columns = [item for item in value.values() if item is not None]
     are_lists = all(isinstance(column, list) for column in columns)
     are_alike = all(isinstance(column, dict) and column.keys() == columns[0].keys() for column in columns)
@@ -268,16 +258,19 @@ def _inner_rows(value: object, path: str, levels: int = _DEEPEST_SHOWN) -> Itera
         for name, inner in value.items():
             step = f".{name}" if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else f".[{json.dumps(name)}]"
             yield from _inner_rows(inner, path + step, levels - 1)
-        is_of_rows = all(
-            isinstance(row, dict) and not row.keys().isdisjoint(TEXT_FIELDS) for row in value.values()
+        rows = list(value.values())  # pandas: orient="index"
+        are_rows = len(rows) > 1 and all(
+            isinstance(row, dict) and not row.keys().isdisjoint(TEXT_FIELDS) for row in rows
         )
-        if is_of_rows and len(value) > 1:  # pandas: orient="index"
-            yield f"{path or '.'}[]", _text_path(next(iter(value.values()))), len(json.dumps(value))
     elif isinstance(value, list):
-        if all(isinstance(item, dict) for item in value):
-            yield f"{path}[]", _text_path(value[0]), len(json.dumps(value))
-        else:
-            yield from _inner_rows(value[0], f"{path}[]", levels - 1)
+        rows = value
+        are_rows = all(isinstance(row, dict) for row in rows)
+        if not are_rows:
+            yield from _inner_rows(rows[0], f"{path}[]", levels - 1)
+    else:
+        return
+    if are_rows:
+        yield f"{path or '.'}[]", _text_path(rows[0]), len(json.dumps(value))
 
 
 def _text_path(row: dict[str, Any]) -> str:

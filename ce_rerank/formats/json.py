@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import InputError, OutputError
-from .source import BUFFER_BYTES, ROW_BYTES, Lines, LookAhead, Reject, Row, text_blocks, too_large
+from .source import ROW_BYTES, LookAhead, Reject, Row, grown, read_lines, text_blocks, too_large
 
 log = logging.getLogger("ce_rerank")
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+_SPACE_OR_COMMA = re.compile(r"[ \t\n\r,]*")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
-_LIST_LINE_BYTES = 1 << 20  # a longer line that starts with [ is taken for an array of rows
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -24,19 +24,46 @@ def read_json_rows(
 ) -> Iterator[Row]:
     """Read the items of one array, or a row a line, or rows one after another on any lines.
 
-    It is an array if the first value is one and nothing follows it; lines if the first line is a whole value.
-    Where it is neither, and in an array, a broken value ends the reading whatever `reject` does: nothing
-    tells where the next one starts. Lines that `skip` is true for are passed over.
+    It is an array if it starts like one, and values on any lines if the first line is only the beginning of
+    one, or more than one. In both a broken value ends the reading whatever `reject` does: nothing tells where
+    the next one starts. Lines that `skip` is true for are passed over.
     """
-    decoder = JsonDecoder()
-    if _is_lines(stream):
-        yield from _read_lines(stream, name, reject, decoder, skip)
+    decoder = _Decoder()
+    is_array = stream.peek_line(1).startswith(b"[")
+    if is_array or not _is_row(stream.peek_line(ROW_BYTES)):
+        yield from _Values(stream, name, decoder).read(is_array=is_array)
     else:
-        yield from _read_values(stream, name, reject, decoder)
-    decoder.warn_of_mended(name)
+        for line, number, fault in read_lines(stream, name):
+            where = f"{name}:{number}"
+            try:
+                if fault:
+                    raise fault
+                if skip(line):
+                    continue
+                value = decoder.decode(line, where)
+            except InputError as error:
+                reject(error, line.rstrip("\r\n"))
+            else:
+                yield Row(value, where)
+    if decoder.mended:
+        log.warning(
+            "%s: %d values cannot be kept: NaN and Infinity are read as null, half characters as U+FFFD "
+            "(first: %s).", name, decoder.mended, decoder.first_mended,
+        )  # fmt: skip
 
 
-class JsonDecoder:
+def _is_row(line: bytes) -> bool:
+    """Whether the first line is one value, or broken before its end: then each line is a row."""
+    text = line.decode(errors="replace")
+    try:
+        return json.JSONDecoder().raw_decode(text)[1] == len(text)
+    except json.JSONDecodeError as error:
+        return error.pos < len(text)
+    except (RecursionError, ValueError):
+        return True
+
+
+class _Decoder:
     """Decodes values with the standard decoder, and counts what it mends.
 
     `NaN` and `Infinity` become null, half of a surrogate pair, which UTF-8 does not have, becomes U+FFFD.
@@ -44,15 +71,15 @@ class JsonDecoder:
 
     def __init__(self) -> None:
         self._decoder = json.JSONDecoder(parse_constant=self._make_null)
-        self._mended = 0
-        self._first_mended = ""
+        self.mended = 0
+        self.first_mended = ""
 
     def decode(self, text: str, where: str) -> Any:
         """Decode a text that is one value; raises InputError that starts with `where` (`hits.jsonl:17`)."""
+        start = len(text) - len(text.lstrip()) if text[:1].isspace() else 0
         try:
-            value, end = self.decode_at(text, _skip_space(text, 0), where)
-            end = _skip_space(text, end)
-            if end < len(text):
+            value, end = self.decode_at(text, start, where)
+            if text[end:].strip():
                 raise json.JSONDecodeError("Extra data", text, end)
         except json.JSONDecodeError as error:
             raise _broken(error, where) from None
@@ -63,7 +90,7 @@ class JsonDecoder:
 
         Raises JSONDecodeError for what is not JSON, InputError for JSON that Python does not read.
         """
-        mended = self._mended
+        mended = self.mended
         try:
             value, end = self._decoder.raw_decode(text, start)
         except json.JSONDecodeError:
@@ -76,69 +103,19 @@ class JsonDecoder:
             whole, halves = _SURROGATE.subn("\ufffd", json.dumps(value, ensure_ascii=False))
             if halves:
                 value = json.loads(whole)
-                self._mended += halves
-        if self._mended > mended and not self._first_mended:
-            self._first_mended = where
+                self.mended += halves
+        if self.mended > mended and not self.first_mended:
+            self.first_mended = where
         return value, end
 
-    def warn_of_mended(self, name: str) -> None:
-        """Log how much was mended, if anything was."""
-        if self._mended:
-            log.warning(
-                "%s: %d values cannot be kept: NaN and Infinity are read as null, half characters as U+FFFD "
-                "(first: %s).", name, self._mended, self._first_mended,
-            )  # fmt: skip
-
     def _make_null(self, constant: str) -> None:
-        self._mended += 1
-
-
-def _read_lines(
-    stream: LookAhead, name: str, reject: Reject, decoder: JsonDecoder, skip: Callable[[str], bool]
-) -> Iterator[Row]:
-    lines = Lines(stream, name)
-    for number, line in lines:
-        where = f"{name}:{number}"
-        try:
-            if lines.fault:
-                raise lines.fault
-            if skip(line):
-                continue
-            value = decoder.decode(line, where)
-        except InputError as error:
-            reject(error, line.rstrip("\r\n"))
-        else:
-            yield Row(value, where)
-
-
-def _read_values(stream: LookAhead, name: str, reject: Reject, decoder: JsonDecoder) -> Iterator[Row]:
-    values = _Values(stream, name, decoder)
-    is_array = values.next_character() == "["
-    if is_array:
-        values.step()
-    character = values.next_character()
-    while character != ("]" if is_array else ""):
-        values.next_character()
-        row, size = values.next_row()
-        if size > ROW_BYTES:
-            reject(too_large(row.origin), "")
-        else:
-            yield row
-        character = values.next_character()
-        if is_array and character == ",":
-            values.step()
-        elif is_array and character != "]":
-            raise values.not_expected("a comma or ]")
-    if is_array:
-        values.step()
-        if values.next_character():
-            raise values.not_expected("nothing after the array")
+        self.mended += 1
 
 
 class _Values:
     """JSON values in a stream of text, each decoded once all of it has come."""
 
-    def __init__(self, stream: LookAhead, name: str, decoder: JsonDecoder) -> None:
+    def __init__(self, stream: LookAhead, name: str, decoder: _Decoder) -> None:
         self._blocks = text_blocks(stream, name)
         self._name = name
         self._decoder = decoder
@@ -146,93 +123,64 @@ class _Values:
         self._place = 0
         self._line = 1
 
-    def next_character(self) -> str:
-        """Go to the next character that is not white space, and return it; empty at the end."""
+    def read(self, *, is_array: bool) -> Iterator[Row]:
+        """Read the items of an array, or values up to the end."""
+        if not is_array:
+            while self._next_character(_SPACE):
+                yield self._next_row()
+            return
+        self._next_character(_SPACE)
+        self._place += 1
+        while (character := self._next_character(_SPACE_OR_COMMA)) != "]":
+            if not character:
+                raise InputError(
+                    f"{self._where}: broken JSON (the array has no end).", hint="Was it cut off?"
+                )
+            yield self._next_row()
+        self._place += 1
+        if self._next_character(_SPACE):
+            raise InputError(f"{self._where}: broken JSON (something follows the array).")
+
+    @property
+    def _where(self) -> str:
+        return f"{self._name}:{self._line}"
+
+    def _next_character(self, gap: re.Pattern[str]) -> str:
+        """Go past a gap; return the character behind it, none at the end."""
         while True:
-            self.step(_skip_space(self._text, self._place) - self._place)
+            start, self._place = self._place, gap.match(self._text, self._place).end()  # type: ignore[union-attr]
+            self._line += self._text.count("\n", start, self._place)
             if self._place < len(self._text) or not self._read_more():
                 return self._text[self._place : self._place + 1]
 
-    def step(self, characters: int = 1) -> None:
-        """Go past some characters."""
-        self._line += self._text.count("\n", self._place, self._place + characters)
-        self._place += characters
-
-    def next_row(self) -> tuple[Row, int]:
-        """Decode the value that starts here, and go past it; returns it and its size."""
-        where = f"{self._name}:{self._line}"
+    def _next_row(self) -> Row:
         while True:
+            start, where = self._place, self._where
             try:
-                value, end = self._decoder.decode_at(self._text, self._place, where)
+                value, end = self._decoder.decode_at(self._text, start, where)
             except json.JSONDecodeError as error:
                 if _is_cut_off(error) and self._read_more():
                     continue
-                line = self._line + self._text.count("\n", self._place, error.pos)
-                raise _broken(error, f"{self._name}:{line}") from None
+                self._line += self._text.count("\n", start, error.pos)
+                raise _broken(error, self._where) from None
             # A number at the end of the text may go on.
             if end < len(self._text) or self._text[end - 1] in '}]"' or not self._read_more():
-                break
-        size = end - self._place
-        self.step(size)
-        return Row(value, where), size
-
-    def not_expected(self, expected: str) -> InputError:
-        """Return the error for another character than the one that should be here."""
-        found = repr(self._text[self._place]) if self._place < len(self._text) else "the end"
-        return InputError(f"{self._name}:{self._line}: broken JSON ({found} where {expected} should be).")
+                self._line += self._text.count("\n", start, end)
+                self._place = end
+                return Row(value, where)
 
     def _read_more(self) -> bool:
         """Read what comes next, behind what is left; return whether there was more."""
         pieces = [self._text[self._place :]]
         size = left = len(pieces[0])
         if left > ROW_BYTES:
-            raise too_large(f"{self._name}:{self._line}")
-        while size < _grown(left) and (block := next(self._blocks, "")):
+            raise too_large(self._where)
+        while size < grown(left) and (block := next(self._blocks, "")):
             pieces.append(block)
             size += len(block)
-        self._text, self._place = "".join(pieces), 0
+        if size > left:
+            self._text, self._place = "".join(pieces), 0
         return size > left
-
-
-def _is_lines(stream: LookAhead) -> bool:
-    """Whether a line is a row: the first one is a value, or not even the beginning of a longer one."""
-    decoder = json.JSONDecoder()
-    is_list = stream.look_at_line(1).startswith(b"[")
-    line = stream.look_at_line(_LIST_LINE_BYTES if is_list else ROW_BYTES)
-    text = line.decode(errors="replace")
-    try:
-        end = decoder.raw_decode(text)[1]
-    except json.JSONDecodeError:
-        return not is_list and not _begins_value(stream, decoder)
-    except (RecursionError, ValueError):
-        return True
-    if text[end:].strip():
-        return False
-    # A list alone is an array of rows, a list and more are lines that are no rows.
-    return not is_list or len(stream.look(lambda ahead: len(ahead.strip()) > len(line)).strip()) > len(line)
-
-
-def _begins_value(stream: LookAhead, decoder: json.JSONDecoder) -> bool:
-    """Whether the text begins with a value that goes on behind the first line."""
-    size = 1
-    while size <= ROW_BYTES:
-        head = stream.peek(size)
-        try:
-            decoder.raw_decode(head.decode(errors="replace").lstrip())
-        except json.JSONDecodeError as error:
-            if not _is_cut_off(error) or len(head) < size:
-                return False
-        except (RecursionError, ValueError):
-            return False
-        else:
-            return True
-        size = _grown(len(head))
-    return False
-
-
-def _grown(size: int) -> int:
-    """Return the size to try a value at next: whatever comes if it is short, doubled if that is long."""
-    return size + 1 if size < BUFFER_BYTES else 2 * size
 
 
 def _is_cut_off(error: json.JSONDecodeError) -> bool:
@@ -241,15 +189,10 @@ def _is_cut_off(error: json.JSONDecodeError) -> bool:
 
 
 def _broken(error: json.JSONDecodeError, where: str) -> InputError:
-    reason = error.msg[0].lower() + error.msg[1:].removesuffix(" at").removesuffix(" starting")
     rest = error.doc[error.pos : error.pos + 20].rstrip()
-    hint = "" if rest and not reason.startswith("unterminated") else "Was it cut off?"
-    return InputError(f"{where}: broken JSON ({reason} at {rest or 'the end'}).", hint=hint)
-
-
-def _skip_space(text: str, place: int) -> int:
-    found = _SPACE.match(text, place)
-    return found.end() if found else place
+    hint = "" if rest and not error.msg.startswith("Unterminated") else "Was it cut off?"
+    problem = f"{error.msg.removesuffix(' starting at')}: {rest or 'the end'}"
+    return InputError(f"{where}: broken JSON ({problem}).", hint=hint)
 
 
 def refuse_surrogates(text: str, where: str) -> None:
@@ -280,27 +223,9 @@ def encode_json(value: Any) -> str:
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
-def encode_utf8(text: str) -> bytes:
-    """Encode text that is to be written; raises OutputError for half a character (a lone surrogate)."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise OutputError(
-            f"Half of a character, \\u{ord(text[error.start]):04x}, cannot be written.",
-            hint="Mend the text that holds it: a lone surrogate is no character.",
-        ) from None
-
-
 def json_kind(value: object) -> str:
     """Name the kind of a JSON value as a person would: `null`, `a number`, `a list`."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (int, float)):
-        return "a number"
-    if isinstance(value, str):
-        return "a string"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    return "an object" if isinstance(value, dict) else f"of type {type(value).__name__}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    kinds = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return kinds.get(type(value), f"of type {type(value).__name__}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,9 +29,8 @@ def open_output(path: Path) -> Iterator[BinaryIO]:
     target = real_path(path)
     part: Path | None = None
     with told_as_usage_errors(path):
-        if is_written_directly(path):
-            descriptor = _inherited_descriptor(path)
-            raw = OutputFile(path, target if descriptor is None else os.dup(descriptor), "wb")
+        if is_pipe_or_device(path):
+            raw = OutputFile(path, target, "wb")
         else:
             require_writable(target)
             part = target.with_name(f"{target.name}.{os.urandom(4).hex()}.part")
@@ -69,10 +66,7 @@ class OutputFile(io.FileIO):
         size = len(rest)
         try:
             while rest:
-                written = super().write(rest)
-                if written is None:
-                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-                rest = rest[written:]
+                rest = rest[super().write(rest) or 0 :]
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -110,13 +104,8 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path}: cannot be written ({error.strerror or error}).")
 
 
-def is_written_directly(path: Path) -> bool:
-    """Whether a path is not a regular file and will not be: a terminal, a pipe, `/dev/stdout`."""
-    return is_pipe_or_device(path) or _inherited_descriptor(path) is not None
-
-
 def require_writable(target: Path) -> None:
-    """Raise the OSError that writing would end with: a directory is there, or a file that must stay.
+    """Raise the OSError that writing would end with: a folder is there, or a file that must stay.
 
     Raises UsageError for a name that promises compressed data, which is not written.
     """
@@ -125,10 +114,8 @@ def require_writable(target: Path) -> None:
             f"{target.name} is the name of a compressed file, and what is written is not compressed.",
             hint=f"Name it {target.stem}, or write to stdout and compress that: ... | gzip > {target.name}",
         )
-    if target.is_dir():
-        raise IsADirectoryError
-    if target.exists() and not os.access(target, os.W_OK):
-        raise PermissionError
+    if target.exists():
+        os.close(os.open(target, os.O_WRONLY))
 
 
 def require_other_file(path: Path, inputs: Iterable[str]) -> None:
@@ -137,7 +124,7 @@ def require_other_file(path: Path, inputs: Iterable[str]) -> None:
     What is written directly, such as a terminal, may be both.
     """
     target = real_path(path)
-    names = () if is_written_directly(path) else inputs
+    names = () if is_pipe_or_device(path) else inputs
     if any(name != "-" and real_path(Path(name)) == target for name in names):
         raise UsageError(f"{path} is both input and output.", hint="Write to another file.")
 
@@ -154,28 +141,6 @@ def finish_output(stream: BinaryIO, part: Path, path: Path) -> None:
         part.replace(target)
     except OSError as error:
         raise cannot_write(path, error) from None
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # The rename itself is on disk only then; not every system lets a folder be opened for it.
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _inherited_descriptor(path: Path) -> int | None:
-    """Return the descriptor that `/dev/stdout` and its like stand for.
-
-    Opened by name, a file that the shell has opened for appending would be overwritten from its start.
-    """
-    found = re.fullmatch(r"/dev/(?:(stdout)|(stderr)|fd/(\d+))", str(path))
-    if found is None:
-        return None
-    return 1 if found[1] else 2 if found[2] else int(found[3])
 
 
 @contextmanager
@@ -187,9 +152,6 @@ def told_as_usage_errors(path: Path) -> Iterator[None]:
         raise UsageError(
             f"{path}: there is no folder {path.parent} to write to.", hint=f"Make it: mkdir -p {path.parent}"
         ) from None
-    except IsADirectoryError:
-        raise UsageError(f"{path}: a directory, not a file.", hint="Name a file in it.") from None
-    except PermissionError:
-        raise UsageError(f"{path}: no permission to write it.", hint="Name another place.") from None
     except OSError as error:
-        raise UsageError(f"{path}: cannot be opened for writing ({error.strerror or error}).") from None
+        reason = error.strerror or error
+        raise UsageError(f"{path}: cannot be written ({reason}).", hint="Name another place.") from None

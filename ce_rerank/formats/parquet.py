@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import datetime
 import decimal
 import io
 import math
@@ -35,22 +33,22 @@ _OWN_TYPES = {
 def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
     """Read rows as objects of what JSON has; a row's origin is its number, from 1.
 
-    Times become ISO text, bytes their UTF-8 text or else base64; decimals become numbers; NaN, with which
-    pandas writes a missing number, and infinities become null. A file is read a batch of rows at a time; a
-    stream is held whole.
+    Bytes are taken as UTF-8, decimals become numbers, times and other types text; NaN, with which pandas
+    writes a missing number, and infinities become null. A file is read a batch of rows at a time, a stream
+    whole.
     """
     try:
-        file = pq.ParquetFile(stream.file_beneath() or io.BytesIO(b"".join(iter(stream.take, b""))))
+        if stream.file:
+            stream.file.seek(0)
+        file = pq.ParquetFile(stream.file or io.BytesIO(b"".join(iter(stream.take, b""))))
         names = file.schema_arrow.names
-        if len(set(names)) < len(names):
-            twice = next(column for column, times in Counter(names).items() if times > 1)
-            raise InputError(
-                f'{name}: the column "{twice}" is there twice.', hint="Rename one of the columns."
-            )
+        if twice := [column for column, times in Counter(names).items() if times > 1]:
+            problem = f'{name}: the column "{twice[0]}" is there twice.'
+            raise InputError(problem, hint="Rename one of the columns.")
         number = 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             columns = [_plain_column(column) for column in batch.columns]
-            for values in zip(*columns, strict=True) if columns else ():
+            for values in zip(*columns, strict=True):
                 number += 1
                 yield Row(dict(zip(names, values, strict=True)), f"{name}: row {number}")
     except pa.ArrowException as error:
@@ -142,28 +140,20 @@ def _plain_column(column: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(kind):
         # Python's datetime has no nanoseconds; text has them.
         column = pc.cast(column, pa.string())
-    try:
-        values: list[Any] = column.to_pylist()
-    except ValueError as error:  # Python has no durations below a microsecond, for one
-        raise pa.ArrowInvalid(str(error)) from error
+    values: list[Any] = column.to_pylist()
     is_plain = pa.types.is_string(column.type) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
     return values if is_plain else [_plain(value) for value in values]
 
 
 def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int):
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, decimal.Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return base64.b64encode(value).decode()
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, (str, int)) else str(value)
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

@@ -13,7 +13,8 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
@@ -33,12 +34,6 @@ _BOMS = {  # UTF-32 before UTF-16, which begins alike
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_ZEROS_OF: dict[tuple[bool, ...], str] = {  # which of the first four bytes are zero, if ASCII
-    (False, True, False, True): "UTF-16LE",
-    (True, False, True, False): "UTF-16BE",
-    (False, True, True, True): "UTF-32LE",
-    (True, True, True, False): "UTF-32BE",
-}
 
 Reject = Callable[[InputError, str], None]
 """Takes a row that cannot be read: the error and the row's own text."""
@@ -52,7 +47,7 @@ def raise_at_once(error: InputError, text: str) -> NoReturn:
 class Row(NamedTuple):
     """A row as it was read: an object or a bare string, and where (`hits.jsonl:17`)."""
 
-    value: object
+    value: Any
     origin: str
 
 
@@ -62,11 +57,13 @@ class Source:
     A stream can be read once and is left open; a file can be read again.
     """
 
-    def __init__(self, name: str, *, path: Path | None = None, stream: BinaryIO | None = None) -> None:
+    def __init__(
+        self, name: str, *, path: Path | None = None, stream: BinaryIO | Iterable[bytes] = ()
+    ) -> None:
         self.name = name
         self.path = path
         self._stream = stream
-        self._raw: BinaryIO | io.FileIO | None = None
+        self._file: io.FileIO | None = None
 
     @classmethod
     def from_path(cls, path: Path) -> Source:
@@ -83,11 +80,11 @@ class Source:
         return cls.from_stream(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
 
     @classmethod
-    def from_stream(cls, stream: BinaryIO, name: str = "stdin") -> Source:
-        """Name a stream that is open already."""
+    def from_stream(cls, stream: BinaryIO | Iterable[bytes], name: str = "stdin") -> Source:
+        """Name a stream that is open already, or pieces of bytes, none of them empty."""
         # Another process may have made it non-blocking; a read would then take a pause for the end.
         with suppress(OSError, ValueError, AttributeError):
-            os.set_blocking(stream.fileno(), True)
+            os.set_blocking(stream.fileno(), True)  # type: ignore[union-attr]
         return cls(name, stream=stream)
 
     @property
@@ -100,17 +97,28 @@ class Source:
     @property
     def read_bytes(self) -> int:
         """How many bytes of the file were taken from disk so far."""
-        if self._raw is None or self.path is None:
+        if self._file is None:
             return 0
-        return (self.size_bytes or 0) if self._raw.closed else self._raw.tell()
+        return (self.size_bytes or 0) if self._file.closed else self._file.tell()
 
     @contextmanager
     def open(self) -> Iterator[LookAhead]:
         """Yield the source's bytes, decompressed, text as UTF-8; what fails meanwhile is an InputError."""
-        with ExitStack() as stack, _told_as_input_errors(self):
-            raw = self._stream or stack.enter_context(io.FileIO(self.path or ""))
-            self._raw = raw
-            yield _as_utf8(_decompressed(LookAhead(raw), self), self.name)
+        try:
+            if self.path is not None:
+                self._file = io.FileIO(self.path)
+            with self._file or nullcontext():
+                yield _as_utf8(_decompressed(LookAhead(self._file or self._stream), self.name))
+        except OSError as error:
+            hint = "Name its files, or give --whole-files." if isinstance(error, IsADirectoryError) else ""
+            problem = f"cannot be read ({error.strerror or error})"
+            raise InputError(f"{self.name}: {problem}.", hint=hint) from None
+        except EOFError:
+            problem = "the compressed data is cut off"
+            raise InputError(f"{self.name}: {problem}.", hint="Fetch the file again.") from None
+        except (zlib.error, UnicodeDecodeError) as error:
+            problem = f"the data is damaged ({error})"
+            raise InputError(f"{self.name}: {problem}.", hint="Fetch the file again.") from None
 
 
 Readable = Path | Source
@@ -129,43 +137,35 @@ def is_pipe_or_device(path: Path) -> bool:
 
 
 class LookAhead:
-    """A stream whose first bytes can be looked at, and are still there to be read.
+    """A stream, or pieces of bytes, whose first bytes can be looked at, and are still there to be read.
 
-    Made of a stream or of pieces of bytes, none of them empty. It never waits for more than it is asked for,
-    so that a slow pipe is passed on as it comes.
+    It never waits for more than it is asked for, so that a slow pipe is passed on as it comes. `file` is the
+    file that is read here as it is on disk, if it is one.
     """
 
-    def __init__(self, stream: io.IOBase | BinaryIO | Iterable[bytes]) -> None:
-        self._stream = stream
-        self._pieces = _pieces_of(stream) if hasattr(stream, "read") else iter(stream)
+    def __init__(self, stream: BinaryIO | io.RawIOBase | Iterable[bytes]) -> None:
+        self.file = stream if isinstance(stream, io.FileIO) and stream.seekable() else None
+        # `read` of a buffered stream waits until it has everything; `read1` returns what is there.
+        read = getattr(stream, "read1", getattr(stream, "read", None))
+        self._pieces = iter(lambda: read(BUFFER_BYTES), b"") if read else iter(stream)
         self._ahead = bytearray()
-
-    def look(self, enough: Callable[[bytearray], bool]) -> bytes:
-        """Return the first bytes, as many as it takes until `enough` is content or the stream ends."""
-        while not enough(self._ahead) and (piece := next(self._pieces, b"")):
-            self._ahead += piece
-        return bytes(self._ahead)
 
     def peek(self, size: int) -> bytes:
         """Return the first bytes, at least so many if there are."""
-        return self.look(lambda ahead: len(ahead) >= size)
+        while len(self._ahead) < size and (piece := next(self._pieces, b"")):
+            self._ahead += piece
+        return bytes(self._ahead)
 
-    def look_at_line(self, limit: int) -> bytes:
+    def peek_line(self, limit: int) -> bytes:
         """Return the first line that is not blank, without space around it; of one above `limit`, a part."""
-        begin = searched = 0
-
-        def enough(ahead: bytearray) -> bool:
-            nonlocal begin, searched
-            if not searched:
-                begin = len(ahead) - len(ahead.lstrip())
-                if begin == len(ahead):
-                    return False
-            found = _LINE_END.search(ahead, max(begin, searched))
-            searched = len(ahead)
-            return found is not None or len(ahead) - begin >= limit
-
-        head = self.look(enough)
-        return _LINE_END.split(head[begin:], maxsplit=1)[0].strip()
+        size = 1
+        while True:
+            head = self.peek(size)
+            text = head.lstrip()
+            end = _LINE_END.search(text)
+            if end or len(text) >= limit or len(head) < size:
+                return text[: end.start() if end else None].strip()
+            size = grown(len(head))
 
     def skip(self, size: int) -> None:
         """Pass over bytes that were looked at."""
@@ -178,40 +178,27 @@ class LookAhead:
             return taken
         return next(self._pieces, b"")
 
-    def file_beneath(self) -> io.FileIO | None:
-        """Return the file that this reads, at its start; None if it is compressed or not a file."""
-        if not isinstance(self._stream, io.FileIO) or not self._stream.seekable():
-            return None
-        self._stream.seek(0)
-        return self._stream
+
+def grown(size: int) -> int:
+    """Return the size to wait for next: whatever comes if there is little, doubled if there is much."""
+    return size + 1 if size < BUFFER_BYTES else 2 * size
 
 
-def _pieces_of(stream: Any) -> Iterator[bytes]:
-    # `read` of a buffered stream waits until it has everything; `read1` returns what is there.
-    read = getattr(stream, "read1", stream.read)
-    while piece := read(BUFFER_BYTES):
-        yield piece
-
-
-def _decompressed(stream: LookAhead, source: Source) -> LookAhead:
+def _decompressed(stream: LookAhead, name: str) -> LookAhead:
     head = stream.peek(4)
     if head.startswith(b"\x1f\x8b"):
         return LookAhead(_decompress(stream, lambda: zlib.decompressobj(wbits=31), zlib.error))
-    if _ZSTD.match(head):
-        try:
-            import zstandard
-        except ImportError:
-            raise UnavailableError(
-                f"{source.name}: reading zstd needs the zstandard package.",
-                hint="Install it: pip install 'ce-rerank[zstd]'",
-            ) from None
-        zstd = zstandard.ZstdDecompressor()
-        return LookAhead(_decompress(stream, zstd.decompressobj, zstandard.ZstdError))
-    suffix = source.path.suffix.lower() if source.path else ""
-    if suffix in COMPRESSIONS and head:
-        kind = "gzip" if suffix == ".gz" else "zstd"
-        raise InputError(f"{source.name}: not {kind} data, whatever its name says.", hint="Rename it.")
-    return stream
+    if not _ZSTD.match(head):
+        return stream
+    try:
+        import zstandard
+    except ImportError:
+        raise UnavailableError(
+            f"{name}: reading zstd needs the zstandard package.",
+            hint="Install it: pip install 'ce-rerank[zstd]'",
+        ) from None
+    zstd = zstandard.ZstdDecompressor()
+    return LookAhead(_decompress(stream, zstd.decompressobj, zstandard.ZstdError))
 
 
 def _decompress(
@@ -239,94 +226,48 @@ def _decompress(
         raise EOFError
 
 
-def _as_utf8(stream: LookAhead, name: str) -> LookAhead:
+def _as_utf8(stream: LookAhead) -> LookAhead:
     """Recode text that begins with the byte order mark of another encoding, and drop the mark of UTF-8."""
     head = stream.peek(4)
     for bom, encoding in _BOMS.items():
         if head.startswith(bom):
-            return LookAhead(_recoded(stream, encoding, name))
+            texts = codecs.iterdecode(iter(stream.take, b""), encoding)
+            return LookAhead(text.encode() for text in texts)
     if head.startswith(codecs.BOM_UTF8):
         stream.skip(len(codecs.BOM_UTF8))
     return stream
 
 
-def _refuse_unmarked(stream: LookAhead, name: str) -> None:
-    encoding = _ZEROS_OF.get(tuple(byte == 0 for byte in stream.peek(4)[:4]))
-    if encoding:
-        raise InputError(
-            f"{name}: the text is {encoding}.", hint=f"Convert it: iconv -f {encoding} -t UTF-8."
-        )
+def read_lines(stream: LookAhead, name: str) -> Iterator[tuple[str, int, InputError | None]]:
+    r"""Read lines as (text with its end, number from 1, fault); `\n`, `\r\n` or `\r` end one, nothing else.
 
-
-def _recoded(stream: LookAhead, encoding: str, name: str) -> Iterator[bytes]:
-    decoder = codecs.getincrementaldecoder(encoding)()
-    try:
-        while data := stream.take():
-            if text := decoder.decode(data):
-                yield text.encode()
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: damaged {encoding.upper()} ({error.reason}).") from None
-
-
-class Lines:
-    r"""The lines of a stream, as text, with their ends: `\n`, `\r\n` or `\r`; nothing else ends a line.
-
-    Iterating gives (number from 1, line). A line that is not UTF-8 or holds a NUL is given with U+FFFD in
-    place of what cannot be read, one above `ROW_BYTES` is given empty; `fault` is set while it is current,
-    and whoever iterates must look at it.
+    A line that is not UTF-8 or holds a NUL has a fault, and U+FFFD for what cannot be read; so has one above
+    `ROW_BYTES`, which comes empty.
     """
-
-    def __init__(self, stream: LookAhead, name: str) -> None:
-        _refuse_unmarked(stream, name)
-        self._stream = stream
-        self._name = name
-        self.fault: InputError | None = None
-
-    def __iter__(self) -> Iterator[tuple[int, str]]:
-        number = 0
-        for block in _line_blocks(self._stream):
-            text = "" if block is _TOO_LONG else block.decode(errors="replace")
-            if text and "\0" not in text and "\ufffd" not in text:
-                # A universal newline takes twice as long.
-                newline = "" if _LONE_CR.search(text) else "\n"
-                for number, line in enumerate(io.StringIO(text, newline=newline), number + 1):  # noqa: B020
-                    yield number, line
-                continue
-            # bytes.splitlines knows \n, \r and \r\n alone; str.splitlines would cut at U+2028 and U+0085.
-            for raw in [block] if block is _TOO_LONG else block.splitlines(keepends=True):
-                number += 1
-                line, self.fault = _decode_line(raw, f"{self._name}:{number}")
-                yield number, line
-                self.fault = None
-
-
-def _decode_line(raw: bytes, where: str) -> tuple[str, InputError | None]:
-    if raw is _TOO_LONG:
-        return "", too_large(where)
-    try:
-        line = raw.decode()
-    except UnicodeDecodeError as error:
-        return raw.decode(errors="replace"), _not_utf8(where, error)
-    if "\0" in line:
-        return line, InputError(
-            f"{where}: a NUL byte, which text does not have.", hint="Is it a binary file?"
-        )
-    return line, None
-
-
-_TOO_LONG = bytes(bytearray(b"too long"))  # an object of its own, to be known by identity
+    numbers = count(1)
+    for block in _line_blocks(stream):
+        text = block.decode(errors="replace")
+        if text and "\0" not in text and "\ufffd" not in text:
+            # A universal newline takes twice as long.
+            newline = "" if _LONE_CR.search(text) else "\n"
+            yield from zip(io.StringIO(text, newline=newline), numbers, repeat(None))
+            continue
+        # bytes.splitlines knows \n, \r and \r\n alone; str.splitlines would cut at U+2028 and U+0085.
+        for raw in block.splitlines(keepends=True) or [block]:
+            number = next(numbers)
+            where = f"{name}:{number}"
+            yield raw.decode(errors="replace"), number, _find_fault(raw, where) if raw else too_large(where)
 
 
 def _line_blocks(stream: LookAhead) -> Iterator[bytes]:
-    """Cut a stream into blocks of whole lines, as they come; `_TOO_LONG` stands for one above `ROW_BYTES`."""
+    """Cut a stream into blocks of whole lines, as they come; an empty one is a line above `ROW_BYTES`."""
     unfinished: list[bytes] = []
     size = 0
-    while data := stream.take():
+    for data in iter(stream.take, b""):
         # Not at a \r at the end, which may be half of an \r\n.
         cut = data.rfind(b"\n") + 1 or data.rfind(b"\r", 0, len(data) - 1) + 1
         if cut and size > ROW_BYTES:
-            yield _TOO_LONG
+            yield b""
             data = data[(data.find(b"\n") + 1 or cut) :]
             cut = data.rfind(b"\n") + 1
             unfinished, size = [], 0
@@ -339,24 +280,24 @@ def _line_blocks(stream: LookAhead) -> Iterator[bytes]:
         if size > ROW_BYTES:
             unfinished.clear()
     if size:
-        yield b"".join(unfinished) if size <= ROW_BYTES else _TOO_LONG
+        yield b"".join(unfinished)
 
 
 def text_blocks(stream: LookAhead, name: str) -> Iterator[str]:
-    """Read a stream as text, in blocks as they come; raises InputError where it is not UTF-8."""
-    _refuse_unmarked(stream, name)
+    """Read a stream as text, in blocks as they come; raise InputError where it is not UTF-8, or has a NUL."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     line = 1
-    data = b" "
-    try:
-        while data:
-            data = stream.take()
-            line += data.count(b"\n")
-            if text := decoder.decode(data, final=not data):
-                yield text
-    except UnicodeDecodeError as error:
-        line -= error.object.count(b"\n", error.start)
-        raise _not_utf8(f"{name}:{line}", error) from None
+    for data in chain(iter(stream.take, b""), [b""]):
+        try:
+            text = decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            line += error.object.count(b"\n", 0, error.start)
+            raise _not_utf8(f"{name}:{line}", error) from None
+        if "\0" in text:
+            raise _nul(name)
+        line += text.count("\n")
+        if text:
+            yield text
 
 
 def read_whole_text(source: Source) -> str:
@@ -365,8 +306,6 @@ def read_whole_text(source: Source) -> str:
     size = 0
     with source.open() as stream:
         for block in text_blocks(stream, source.name):
-            if "\0" in block:
-                raise _nul(source.name)
             blocks.append(block)
             size += len(block)
             if size > ROW_BYTES:
@@ -380,8 +319,7 @@ def read_query(readable: Readable) -> str:
     Raises InputError when there is nothing but space in it.
     """
     source = as_source(readable)
-    text = read_whole_text(source)
-    query = text.removesuffix("\n").removesuffix("\r")
+    query = read_whole_text(source).removesuffix("\n").removesuffix("\r")
     if not query.strip():
         raise InputError(f"{source.name}: no query in it.", hint="Write the query there, as plain text.")
     return query
@@ -398,8 +336,18 @@ def too_large(where: str) -> InputError:
     return InputError(f"{where}: larger than {ROW_BYTES >> 20} MiB, the most that a row may be.")
 
 
+def _find_fault(line: bytes, where: str) -> InputError | None:
+    try:
+        return _nul(where) if "\0" in line.decode() else None
+    except UnicodeDecodeError as error:
+        return _not_utf8(where, error)
+
+
 def _nul(where: str) -> InputError:
-    return InputError(f"{where}: a NUL byte, which text does not have.", hint="Is it a binary file?")
+    return InputError(
+        f"{where}: a NUL byte, which text does not have.",
+        hint="Is it a binary file? If it is UTF-16, convert it: iconv -f UTF-16LE -t UTF-8.",
+    )
 
 
 def _not_utf8(where: str, error: UnicodeDecodeError) -> InputError:
@@ -407,24 +355,3 @@ def _not_utf8(where: str, error: UnicodeDecodeError) -> InputError:
         f"{where}: not UTF-8 (0x{error.object[error.start]:02X}).",
         hint="Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8.",
     )
-
-
-_AGAIN = "Fetch the file again."
-_PROBLEMS: dict[type[Exception], tuple[str, str]] = {
-    FileNotFoundError: ("no such file.", ""),
-    IsADirectoryError: ("a folder, not a file.", "Name its files, or give --whole-files."),
-    PermissionError: ("no permission to read it.", ""),
-    EOFError: ("the compressed data is cut off.", _AGAIN),
-    zlib.error: ("the compressed data is damaged ({}).", _AGAIN),
-    OSError: ("cannot be read ({}).", ""),
-}
-
-
-@contextmanager
-def _told_as_input_errors(source: Source) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, EOFError, zlib.error) as error:
-        problem, hint = next(told for kind, told in _PROBLEMS.items() if isinstance(error, kind))
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{source.name}: {problem.format(reason)}", hint=hint) from None

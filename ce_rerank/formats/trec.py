@@ -6,23 +6,21 @@ objects, `{"q1": {"d1": 1.5}}`, as pytrec_eval and ranx have them.
 
 from __future__ import annotations
 
+import functools
 import json
-import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import InputError, UsageError
 from ..types import Ranking
 from .documents import InputFormat, row_reader
-from .fields import describe_fields
-from .json import encode_json, encode_utf8, json_kind
+from .fields import as_id, describe_fields
+from .json import encode_json, json_kind
 from .rows import shortest_float32
-from .source import Lines, LookAhead, Readable, Reject, as_source, raise_at_once, text_blocks
-
-log = logging.getLogger("ce_rerank")
+from .source import LookAhead, Readable, Reject, as_source, raise_at_once, read_lines, text_blocks
 
 # In lower case, the first that is there: PyTerrier has qid and query (a text), docno and docid (a number).
 _QUERY_NAMES = ("query_id", "query-id", "qid", "q_id", "topic_id", "topic", "query")
@@ -67,6 +65,9 @@ def read_run(
     null score, that of a blank document, becomes the lowest of the query minus 1. What cannot be read is
     rejected: by default, that raises an InputError naming file and line.
     """
+    if columns and not _RUN.find_names(columns):
+        problem = f"--columns {','.join(columns)} lacks some that a run has."
+        raise UsageError(problem, hint="Name a qid, a pid, and a score or a rank.")
     yield from _read(readable, _RUN, reject, columns)
 
 
@@ -97,16 +98,34 @@ def _as_grade(value: Any) -> float:
 class _Form:
     """What tells a run from judgements: the usual names of the number, what it must be, TREC's columns."""
 
-    noun: str
     number_names: tuple[str, ...]
     convert: Callable[[Any], float]
     wanted: str
     layouts: tuple[tuple[str, ...], ...]
     hint: str
 
+    def find_names(self, names: Sequence[str]) -> tuple[str, str, str] | None:
+        """Return which of the names are those of query, document and number; None if one is missing."""
+        return _find_names(tuple(names), self.number_names)
+
+    def number(self, value: object, name: str) -> float:
+        """Return the number of a field; raise ValueError, which says what is wrong with it."""
+        try:
+            number = self.convert(value)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"the {name} is {json.dumps(value)}, not {self.wanted}.") from None
+        return -number if name == "rank" else number
+
+
+@functools.lru_cache(maxsize=256)
+def _find_names(names: tuple[str, ...], number_names: tuple[str, ...]) -> tuple[str, str, str] | None:
+    by_lower = {name.lower(): name for name in reversed(names)}
+    usual = (_QUERY_NAMES, _DOCUMENT_NAMES, number_names)
+    found = [next((by_lower[name] for name in known if name in by_lower), "") for known in usual]
+    return (found[0], found[1], found[2]) if all(found) else None
+
 
 _RUN = _Form(
-    "a run",
     ("score", "rank"),
     _as_score,
     "a number",
@@ -114,7 +133,6 @@ _RUN = _Form(
     "Name others with --columns, for example qid,pid,rank.",
 )
 _JUDGEMENTS = _Form(
-    "a file of judgements",
     ("relevance", "rel", "label", "grade", "judgement", "judgment", "score"),
     _as_grade,
     "a whole number up to 1,000,000",
@@ -129,23 +147,23 @@ def _read(readable: Readable, form: _Form, reject: Reject, columns: Sequence[str
     with source.open() as stream:
         head = stream.peek(_ENOUGH_TO_TELL).lstrip()
         names = re.split(rb"[\r\n]", head)[0].decode(errors="replace").replace('"', "")
+        format: InputFormat
         if _OBJECT_OF_OBJECTS.match(head):
             yield from _read_object(stream, source.name, form)
             return
-        format: InputFormat
         if head.startswith(b"PAR1"):
             format = "parquet"
         elif _JSON_ROWS.match(head):
             format = "jsonl"
-        elif _find_places(re.split("[,;]", names), form):
+        elif form.find_names(re.split("[,;]", names)):
             format = "csv"
-        elif _find_places(names.split("\t"), form):
+        elif form.find_names(names.split("\t")):
             format = "tsv"
         else:
             yield from _read_columns(stream, source.name, form, columns, reject)
             return
         rows = row_reader(format)(stream, source.name, reject)
-        lines = (line for row, origin in rows for line in _read_row(row, form, origin, reject))
+        lines = (line for value, origin in rows for line in _read_row(value, form, origin, reject))
         yield from _rank(lines) if form is _RUN else lines
 
 
@@ -159,18 +177,11 @@ def _rank(lines: Iterable[RunLine]) -> Iterator[RunLine]:
         yield from (line._replace(score=score) for line, score in zip(ranked, scores, strict=True))
 
 
-def _find_places(names: Sequence[str], form: _Form) -> tuple[int, int, int] | None:
-    """Return where the ids of query and document and the number stand; None if one of them is missing."""
-    usual, lower = (_QUERY_NAMES, _DOCUMENT_NAMES, form.number_names), [name.lower() for name in names]
-    found = [next((lower.index(name) for name in known if name in lower), -1) for known in usual]
-    return None if -1 in found else (found[0], found[1], found[2])
-
-
 def _read_object(stream: LookAhead, name: str, form: _Form) -> Iterator[RunLine]:
     try:
         for query_id, numbers in json.loads("".join(text_blocks(stream, name))).items():
             for doc_id, number in numbers.items():
-                yield RunLine(query_id, doc_id, _number(number, form, form.number_names[0]), 1)
+                yield RunLine(query_id, doc_id, form.number(number, form.number_names[0]), 1)
     except json.JSONDecodeError as error:
         raise InputError(f"{name}: broken JSON ({error}).") from None
     except AttributeError:
@@ -182,35 +193,34 @@ def _read_object(stream: LookAhead, name: str, form: _Form) -> Iterator[RunLine]
 def _read_columns(
     stream: LookAhead, name: str, form: _Form, columns: Sequence[str], reject: Reject
 ) -> Iterator[RunLine]:
-    """Read lines of columns, separated by ASCII white space; a line that starts with # is a comment."""
-    if columns and _find_places(columns, form) is None:
-        problem = f"--columns {','.join(columns)} lacks some that {form.noun} has."
-        raise UsageError(problem, hint="Name a qid, a pid, and a score or a rank.")
+    """Read lines of columns, separated by ASCII white space; a line that starts with # is a comment.
+
+    Columns are named by a header, by `columns`, or by their number in the first line.
+    """
     layouts = [layout for layout in (columns, *form.layouts) if layout]
     names: Sequence[str] = ()
-    lines = Lines(stream, name)
-    for number, line in lines:
+    for line, number, fault in read_lines(stream, name):
         cells = line.split() if line.isascii() else _SPACE.split(line.strip(" \t\r\n"))
-        if lines.fault:
-            reject(lines.fault, line.rstrip("\r\n"))
-            continue
-        if not cells or line[0] == "#":
+        if not fault and (not cells or line[0] == "#"):
             continue
         if not names:
-            header = _find_places(cells, form)
-            names = cells if header else next((known for known in layouts if len(known) == len(cells)), ())
-            layouts = [names] if names else layouts
-            query, document, counted = header or _find_places(names, form) or (0, 0, 0)
-            if header:
+            is_header = form.find_names(cells) is not None
+            names = cells if is_header else next((one for one in layouts if len(one) == len(cells)), ())
+            if found := form.find_names(names):
+                layouts = [names]
+                query, document, counted = map(names.index, found)
+            if is_header:
                 continue
         try:
+            if fault:
+                raise fault
             if len(cells) != len(names):
                 shapes = " or ".join(f"{len(known)} ({' '.join(known)})" for known in layouts)
                 raise ValueError(f"{len(cells)} columns, not {shapes}.")
-            score = _number(cells[counted], form, names[counted], counted + 1)
+            score = form.number(cells[counted], names[counted])
         except ValueError as error:
             hint = "" if names else form.hint
-            reject(InputError(f"{name}:{number}: {error}", hint=hint), line.rstrip("\r\n"))
+            reject(fault or InputError(f"{name}:{number}: {error}", hint=hint), line.rstrip("\r\n"))
         else:
             run_name = cells[-1] if names[-1] == "run_name" else ""
             yield RunLine(cells[query], cells[document], score, number, run_name)
@@ -218,80 +228,48 @@ def _read_columns(
 
 def _read_row(row: object, form: _Form, where: str, reject: Reject) -> list[RunLine]:
     """Read a flat row, or a query's row of results as `batch` writes it; one that is bad is rejected."""
-    lines: list[RunLine] = []
     try:
         if not isinstance(row, dict):
             raise ValueError(f"the row is {json_kind(row)}, not an object.")
-        query_id = _find_id(_lower_names(row), _QUERY_NAMES, "query")
-        results = row.get("results", [row]) if form is _RUN else [row]
+        if form is not _RUN or "results" not in row:
+            return [_read_line(row, form, where)]
+        query = {name: value for name, value in row.items() if name.lower() in _QUERY_NAMES}
+        results = row["results"]
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
             raise ValueError('"results" is not a list of objects.')
-        for result in map(_lower_names, results):
-            doc_id = _find_id(result, _DOCUMENT_NAMES, "document")
-            found = next((name for name in form.number_names if name in result), form.number_names[0])
-            number = _number(result.get(found, ()), form, found)
-            lines.append(RunLine(query_id, doc_id, number, int(re.split("[: ]", where)[-1])))
+        return [_read_line({**query, **result}, form, where) for result in results]
     except ValueError as error:
         reject(InputError(f"{where}: {error}"), encode_json(row))
-    return lines
+        return []
 
 
-def _lower_names(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.lower(): value for name, value in row.items()}
+def _read_line(row: Mapping[str, Any], form: _Form, where: str) -> RunLine:
+    names = form.find_names(tuple(row))
+    if names is None:
+        needed = f"a {_QUERY_NAMES[0]}, a {_DOCUMENT_NAMES[0]} and a {form.number_names[0]}"
+        raise ValueError(f"the row needs {needed} ({describe_fields(row)}).")
+    query_name, document_name, number_name = names
+    query_id, doc_id = as_id(row[query_name]), as_id(row[document_name])
+    if query_id is None or doc_id is None:
+        name = query_name if query_id is None else document_name
+        raise ValueError(f"the {name} is {json_kind(row[name])}, not a string or a number.")
+    number = form.number(row[number_name], number_name)
+    line_number = int(where[max(where.rfind(":"), where.rfind(" ")) + 1 :])
+    return RunLine(str(query_id), str(doc_id), number, line_number)
 
 
-def _find_id(row: Mapping[str, Any], names: Sequence[str], of: str) -> str:
-    for value in map(row.get, names):
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, (str, int)) and not isinstance(value, bool):
-            return str(value)
-    raise ValueError(f"no id of the {of} (one of: {', '.join(names)}).")
+def trec_lines(ranking: Ranking, run_name: str, query_id: str | None = None) -> Iterator[str]:
+    """Yield a line a document: `query_id Q0 doc_id rank score run_name`.
 
-
-def _number(value: object, form: _Form, name: str, column: int = 0) -> float:
-    """Return the number of a column or field; raise ValueError, which says what is wrong with it."""
-    try:
-        number = form.convert(value)
-    except (TypeError, ValueError, OverflowError):
-        shown = "missing" if value == () else json.dumps(value)
-        where = f"column {column}: " if column else ""
-        raise ValueError(f"{where}the {name} is {shown}, not {form.wanted}.") from None
-    return -number if name == "rank" else number
-
-
-class TrecWriter:
-    """A line a document: `query_id Q0 doc_id rank score run_name`.
-
-    `query_id` is used where the query has no id; without it, and for a document without an id, `write`
-    raises InputError. Scores that are equal are written apart, by as little as a float32 can be, so that
-    sorting by them gives our order.
+    `query_id` is used where the query has no id. Raises InputError for an id that is missing or not one word.
+    Equal scores are written apart, by as little as a float32 can be, so that sorting by them gives our order.
     """
-
-    def __init__(self, stream: BinaryIO, run_name: str, query_id: str | None = None) -> None:
-        self._stream = stream
-        self._run_name = run_name
-        self._query_id = query_id
-
-    def write(self, ranking: Ranking) -> None:
-        """Write the ranking's lines; raises InputError for an id that is missing or not one word."""
-        query = ranking.query
-        query_id = require_run_id(
-            self._query_id if query.id is None else query.id, query.origin or "The query"
-        )
-        doc_ids = [
-            require_run_id(ranked.id, ranked.document.origin or f"document {ranked.index}")
-            for ranked in ranking
-        ]
-        scores = separate_ties(ranked.score for ranked in ranking)
-        lines = (
-            f"{query_id} Q0 {doc_id} {ranked.rank} {shortest_float32(score)!r} {self._run_name}\n"
-            for ranked, doc_id, score in zip(ranking, doc_ids, scores, strict=True)
-        )
-        self._stream.write(encode_utf8("".join(lines)))
-
-    def close(self) -> None:
-        """Nothing is left to be written."""
+    query = ranking.query
+    query_id = require_run_id(query_id if query.id is None else query.id, query.origin or "The query")
+    scores = separate_ties(ranked.score for ranked in ranking)
+    for ranked, score in zip(ranking, scores, strict=True):
+        doc_id = require_run_id(ranked.id, ranked.document.origin or f"document {ranked.index}")
+        yield f"{query_id} Q0 {doc_id} {ranked.rank} {shortest_float32(score)!r} {run_name}"
 
 
 def require_run_id(id: str | int | None, where: str, fields: Mapping[str, Any] | None = None) -> str:
@@ -325,10 +303,10 @@ def separate_ties(scores: Iterable[float]) -> Iterator[float]:
     falling = np.array(list(scores), np.float32)
     scored = falling[falling > -np.inf]
     falling[falling == -np.inf] = (scored.min() if len(scored) else 0) - 1
-    previous = float("inf")
-    for score in falling.tolist():
+    previous = np.float32("inf")
+    for score in falling:
         if score >= previous:
             with np.errstate(over="ignore"):  # below the lowest float32 is -inf
-                score = float(np.nextafter(np.float32(previous), np.float32("-inf")))
-        yield score
+                score = np.nextafter(previous, np.float32("-inf"))
+        yield float(score)
         previous = score

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import io
+import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, get_args
 
 from ..errors import UnavailableError, UsageError
 from ..types import RankedDocument, Ranking
-from .delimited import DelimitedWriter
-from .json import encode_json, encode_utf8
-from .rows import RowsOf, WriteOptions, flat_rows, nested_row, own_names, result_row
-from .trec import TrecWriter
+from .json import encode_json
+from .rows import INPUT_NAME, RowsOf, WriteOptions, flat_rows, nested_row, own_names, result_row
+from .trec import trec_lines
+
+log = logging.getLogger("ce_rerank")
 
 OutputFormat = Literal["jsonl", "json", "csv", "tsv", "text", "trec", "parquet"]
 """Of one ranking."""
@@ -23,6 +28,7 @@ OUTPUT_FORMATS: tuple[str, ...] = get_args(OutputFormat)
 BATCH_FORMATS: tuple[str, ...] = get_args(BatchFormat)
 
 _LINE_ENDS = re.compile(r"[\r\n]+")
+_BREAKS = re.compile(r"\r\n|[\t\r\n]")
 
 
 class ResultWriter(Protocol):
@@ -76,25 +82,26 @@ def open_writer(
             return [nested_row(ranking, options)] if format == "jsonl" else flat_rows(ranking, options)
         return (result_row(ranked, options) for ranked in ranking)
 
-    names = own_names(options, with_query=many)
-    match format:
-        case "json":
-            return JsonArrayWriter(stream, rows_of)
-        case "csv" | "tsv":
-            return DelimitedWriter(stream, rows_of, format, names, many=many, columns=columns)
-        case "text":
-            return LineWriter(stream, lambda ranking: map(_text_line, ranking))
-        case "trec":
-            return TrecWriter(stream, options.run_name, None if many else "1")
-        case "parquet":
-            from .parquet import ParquetWriter
+    def lines_of(ranking: Ranking) -> Iterable[str]:
+        if format == "trec":
+            return trec_lines(ranking, options.run_name, None if many else "1")
+        if format == "text":
+            return map(_text_line, ranking)
+        lines = map(encode_json, rows_of(ranking))
+        return _array_lines(list(lines)) if format == "json" else lines
 
-            return ParquetWriter(stream, rows_of, names)
-    return LineWriter(stream, lambda ranking: map(encode_json, rows_of(ranking)))
+    names = own_names(options, with_query=many)
+    if format in ("csv", "tsv"):
+        return DelimitedWriter(stream, rows_of, format, names, many=many, columns=columns)
+    if format == "parquet":
+        from .parquet import ParquetWriter
+
+        return ParquetWriter(stream, rows_of, names)
+    return LineWriter(stream, lines_of)
 
 
 class LineWriter:
-    """Lines of text: an object each, or a text."""
+    """Lines of text: an object each, a text, or a line of a run."""
 
     def __init__(self, stream: BinaryIO, lines_of: Callable[[Ranking], Iterable[str]]) -> None:
         self._stream = stream
@@ -102,29 +109,96 @@ class LineWriter:
 
     def write(self, ranking: Ranking) -> None:
         """Write the ranking's lines."""
-        self._stream.write(encode_utf8("".join(f"{line}\n" for line in self._lines_of(ranking))))
+        self._stream.write("".join(f"{line}\n" for line in self._lines_of(ranking)).encode())
 
     def close(self) -> None:
         """Nothing is left to be written."""
 
 
-class JsonArrayWriter:
-    """One array, an object a line."""
+class DelimitedWriter:
+    """A header and a line a row: strings as they are, null as nothing, anything else as JSON.
 
-    def __init__(self, stream: BinaryIO, rows_of: RowsOf) -> None:
+    In TSV, a tab or a line break within a cell becomes a space; `close` warns of them.
+
+    The columns are `own_names`, as far as they occur, and the other fields in the order in which they are
+    first seen. With `many` rankings they are settled by the first that has rows, `own_names` occur or not,
+    and the last is `input`, where fields that have no column go; `columns` are those of a header that is
+    there already. Without `many`, one ranking can be written.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        rows_of: RowsOf,
+        format: str,
+        own_names: Sequence[str],
+        *,
+        many: bool = False,
+        columns: Sequence[str] | None = None,
+    ) -> None:
         self._stream = stream
         self._rows_of = rows_of
-        self._before = "[\n"
+        self._is_tsv = format == "tsv"
+        self._own_names = own_names
+        self._many = many
+        self._columns = columns
+        self._changed = 0
 
     def write(self, ranking: Ranking) -> None:
-        """Write the ranking's objects as items of the array."""
-        for row in self._rows_of(ranking):
-            self._stream.write(encode_utf8(self._before + encode_json(row)))
-            self._before = ",\n"
+        """Write the ranking's rows, and the header before the first."""
+        rows = list(self._rows_of(ranking))
+        if self._columns is None and (rows or not self._many):
+            self._write_header(rows)
+        columns = self._columns or ()
+        for row in rows:
+            if homeless := {name: value for name, value in row.items() if name not in columns}:
+                row[INPUT_NAME] = {**row.get(INPUT_NAME, {}), **homeless}
+            cells = [row.get(name) for name in columns]
+            self._write_cells(
+                [
+                    cell if isinstance(cell, str) else "" if cell is None else encode_json(cell)
+                    for cell in cells
+                ]
+            )
 
     def close(self) -> None:
-        """End the array."""
-        self._stream.write(b"[]\n" if self._before == "[\n" else b"\n]\n")
+        """Write the header if nothing was written."""
+        if self._columns is None:
+            self._write_header([])
+        if self._changed:
+            log.warning("Tabs and line breaks became spaces, as TSV needs, in %d fields.", self._changed)
+
+    def _write_header(self, rows: list[dict[str, Any]]) -> None:
+        seen = dict.fromkeys(name for row in rows for name in row)
+        own = [name for name in self._own_names if self._many or not rows or name in seen]
+        last = [INPUT_NAME] if self._many or INPUT_NAME in seen else []
+        self._columns = [*own, *(name for name in seen if name not in (*self._own_names, INPUT_NAME)), *last]
+        self._write_cells(self._columns)
+
+    def _write_cells(self, cells: Sequence[str]) -> None:
+        if self._is_tsv:
+            changed = [_BREAKS.subn(" ", cell) for cell in cells]
+            self._changed += sum(count > 0 for _, count in changed)
+            line = "\t".join(cell for cell, _ in changed)
+        else:
+            written = io.StringIO(newline="")
+            # Before Python 3.13, the module quotes a lone \r only where it is part of the line end.
+            csv.writer(written, lineterminator="\r\n").writerow(cells)
+            line = written.getvalue()[:-2]
+        self._stream.write(f"{line}\n".encode())
+
+
+def read_header(path: Path, format: str) -> list[str] | None:
+    """Return the columns of a file that a `DelimitedWriter` wrote; None of an empty one."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        if format == "tsv":
+            line = stream.readline().removesuffix("\n")
+            return line.split("\t") if line else None
+        return next(csv.reader(stream), None)
+
+
+def _array_lines(items: list[str]) -> list[str]:
+    return ["[", *(f"{item}," for item in items[:-1]), items[-1], "]"] if items else ["[]"]
 
 
 def _text_line(ranked: RankedDocument) -> str:

@@ -7,7 +7,7 @@ import pytest
 from batch_files import shape
 
 from ce_rerank import RankOptions, Reranker
-from ce_rerank.batch.ahead import Shard
+from ce_rerank.batch.ahead import parse_shard
 from ce_rerank.batch.first_stage import CorpusCandidates
 from ce_rerank.batch.run import RankedPool, rank_pools
 from ce_rerank.errors import InputError
@@ -191,6 +191,6 @@ def test_rows_that_are_left_out_continue_and_are_shared_out_like_others(
     (whole,) = pools()
     assert len(whole.bad_rows) == whole.progress.tally.bad_rows == 6
     assert pools(after=whole.progress) == []
-    parts = [reasons(pools(shard=Shard(number, 3))) for number in (1, 2, 3)]
+    parts = [reasons(pools(shard=parse_shard(f"{number}/3"))) for number in (1, 2, 3)]
     assert [len(part) for part in parts] == [2, 2, 2]
     assert sorted(reason for part in parts for reason in part) == sorted(reasons([whole]))

@@ -18,7 +18,7 @@ from ce_rerank.batch.units import Unit, find_files
 from ce_rerank.batch.units import cut as cut_files
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
-from ce_rerank.types import Candidates, Coverage
+from ce_rerank.types import Candidates
 
 pq = pytest.importorskip("pyarrow.parquet")
 pa = pytest.importorskip("pyarrow")
@@ -156,7 +156,7 @@ def test_files_that_cannot_be_read_are_bad_input(name: str, tmp_path: Path) -> N
 
 
 def finish_one(folder: PartFolder, unit: Unit) -> Report:
-    report = Report(Tally(1, 1, Coverage(documents=2)), ["a model"], 32)
+    report = Report(Tally(documents=2, queries=1, bad_rows=1), ["a model"], 32)
     with folder.write_whole(f"part-{unit.place}.jsonl") as part:
         part.write(b"{}\n")
     folder.report(unit.place, report, [b"bad\n"])
@@ -196,7 +196,7 @@ def test_a_folder_is_continued_by_the_same_job_alone(tmp_path: Path) -> None:
         folder.begin(job, units[1:], resume=True)
     assert folder.begin(Job(job.inputs, model={"threads": 2}), units, resume=True) is None
     folder.finish({"queries": 40, "bad_rows": 1})
-    assert folder.begin(job, units, resume=True) == Report(Tally(40, 1))
+    assert folder.begin(job, units, resume=True) == Report(Tally(queries=40, bad_rows=1))
 
 
 def test_candidates_are_written_once_and_read_as_they_were(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
     python tests/benchmarks/batches.py kills --documents 20000
     python tests/benchmarks/batches.py memory
     python tests/benchmarks/batches.py speed ../shared/data/scifact
+    python tests/benchmarks/batches.py python
 
 `kills` ends a job by SIGKILL at random moments, continues it each time, and compares its bytes with those of
 a job that ran through. `memory` compares the peaks of jobs over 10,000 and 1,000,000 documents, with an
 engine that does nothing but add up. `speed` compares the documents a second of a whole job with those of the
-engine, given the same pairs at once; it takes a BEIR folder with a first-stage run.trec.
+engine, given the same pairs at once; it takes a BEIR folder with a first-stage run.trec. `python` measures
+what a pair costs in our own Python, with an engine that computes nothing, and apart from the tokenizers
+library, whose answers are kept and given again.
 """
 
 from __future__ import annotations
@@ -21,16 +24,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from ce_rerank import RankOptions, Reranker
+import numpy as np
+from numpy.typing import NDArray
+
+from ce_rerank import Candidates, Document, Query, RankOptions, Reranker
 from ce_rerank.batch.first_stage import CorpusCandidates
 from ce_rerank.batch.output import FileOutput
 from ce_rerank.batch.run import rank_batch
 from ce_rerank.cli.bench import sample_lists
+from ce_rerank.engines.base import Engine
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source, raise_at_once
+from ce_rerank.pipeline import LocalModel
 
 _COMMAND = [sys.executable, "-m", "ce_rerank", "batch"]
 _COUNTING_COMMAND = [sys.executable, str(Path(__file__).parents[1] / "batch_fakes.py"), "batch"]
@@ -53,6 +63,7 @@ def main() -> None:
     speed.add_argument("folder", type=Path)
     speed.add_argument("--queries", type=int, default=100)
     speed.add_argument("--rounds", type=int, default=3)
+    commands.add_parser("python")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if given.command == "kills":
@@ -60,6 +71,8 @@ def main() -> None:
             measure_kills(command, Path(folder), given.documents, given.kills, given.to)
         elif given.command == "memory":
             measure_memory(Path(folder))
+        elif given.command == "python":
+            measure_python()
         else:
             measure_speed(Path(folder), given.folder.resolve(), given.queries, given.rounds)
 
@@ -148,6 +161,70 @@ def measure_speed(folder: Path, collection: Path, queries: int, rounds: int) -> 
             f"{documents:,} documents: {as_job:.1f} a second as a job, {alone:.1f} by the engine alone: "
             f"{as_job / alone - 1:+.1%}"
         )
+
+
+class _IdleEngine:
+    """A real engine's tokenizer, and logits without a model: numbers, since warnings follow equal ones."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.info = engine.info
+        self.tokenizer = engine.tokenizer
+        self.batch_tokens = engine.batch_tokens
+
+    def score_rows(self, rows: Sequence[Any], *others: Any) -> NDArray[np.float32]:
+        return np.arange(len(rows), dtype=np.float32)
+
+    def activate(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        return logits
+
+
+class _Replayed:
+    """A tokenizer of the tokenizers library that gives its answers of the first round again."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.answers: list[Any] = []
+        self.given: Iterator[Any] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.tokenizer, name)
+
+        def replay(*arguments: Any, **options: Any) -> Any:
+            if self.given is None:
+                self.answers.append(method(*arguments, **options))
+                return self.answers[-1]
+            return next(self.given)
+
+        return replay if name.startswith("encode_batch") else method
+
+
+def measure_python(rounds: int = 7) -> None:
+    """Rank 10,000 pairs of 100 tokens without a model, and print the CPU time of a pair, the best of some."""
+    model = Reranker().model
+    assert isinstance(model, LocalModel)
+    replayed = _Replayed(model.engine.tokenizer._tokenizer)
+    model.engine.tokenizer._tokenizer = replayed  # type: ignore[assignment]
+    reranker = Reranker.from_engine(_IdleEngine(model.engine))
+    lists = [
+        Candidates(Query(query), [Document(f"{text} {place}") for place, text in enumerate(texts)])
+        for query, texts in sample_lists(100, 100)
+    ]
+    pairs = [(one.query.text, document.text) for one in lists for document in one.documents]
+    texts = [text for _, text in pairs]
+    reranker.rank_lists(lists, _OPTIONS)
+
+    def measure(name: str, work: Callable[[], object], rounds: int) -> None:
+        seconds = []
+        for _ in range(rounds):
+            replayed.given = iter(replayed.answers)
+            started = time.process_time()
+            work()
+            seconds.append(time.process_time() - started)
+        pair = min(seconds) / len(pairs)
+        print(f"{name}: {1e6 * pair:.1f} microseconds a pair, {1 / pair:,.0f} pairs a second and core")
+
+    measure("the tokenizers library", lambda: replayed.tokenizer.encode_batch_fast(texts), 2)
+    measure("our own Python", lambda: reranker.rank_lists(lists, _OPTIONS), rounds)
 
 
 def _write_rows(folder: Path, queries: int) -> list[str]:

@@ -74,7 +74,7 @@ def main() -> None:
                     unrelated = [corpus[other].text for other in chance.sample(others, 2 * given.around)]
                     texts = [*unrelated[: given.around], *texts, *unrelated[given.around :]]
                 documents.append(Document("\n\n".join(texts), id=doc_id))
-            yield Candidates(Query(queries[query_id], id=query_id), documents)
+            yield Candidates(Query(queries[query_id].text, id=query_id), documents)
 
     judgements = load_judgements(given.folder / "qrels.tsv")
     reranker = Reranker(given.model)

@@ -74,7 +74,7 @@ def measure_speed(folder: Path, queries: int) -> None:
     reader = RowCandidates([Source.from_path(path)], ReadOptions())
     rank_batch(
         Reranker(threads=1), reader, output, RankOptions(),
-        on_pool=lambda pool: clock.tick(pool.progress.tally.coverage.documents),
+        on_pool=lambda pool: clock.tick(pool.progress.tally.documents),
     )  # fmt: skip
     one = clock.rate()
     print(f"one process of one thread: {one:.1f} documents/s")
@@ -84,7 +84,7 @@ def measure_speed(folder: Path, queries: int) -> None:
             Job([str(path)], model={"threads": 1}),
             str(folder / f"out-{workers}"),
             workers=workers,
-            on_report=lambda report, share, clock=clock: clock.tick(report.tally.coverage.documents),
+            on_report=lambda report, share, clock=clock: clock.tick(report.tally.documents),
         )
         print(f"--workers {workers}: {clock.rate():.1f} documents/s, {clock.rate() / one:.2f} times")
 

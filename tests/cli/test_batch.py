@@ -21,7 +21,12 @@ from batch_fakes import FEW_TOKENS, NeighbourEngine, made_lists, make_counting_c
 from marks import posix_only
 from typer.testing import CliRunner, Result
 
+from ce_rerank import RankOptions
+from ce_rerank.batch.ahead import parse_shard
+from ce_rerank.batch.job import Job
 from ce_rerank.cli.app import app
+from ce_rerank.formats.documents import ReadOptions
+from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.types import Candidates, Document, Query
 
 Run = Callable[..., Result]
@@ -82,35 +87,27 @@ def test_nested_rows_come_out_nested_with_all_their_fields(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "expected"),
+    ("format", "suffix", "expected"),
     [
-        ("rows", '{"query_id": "a", "query": "red", "index": 1, "score": 1.0, "id": 2, "lang": "en"}\n'),
-        ("csv", "query_id,query,index,score,id,lang,input\na,red,1,1.0,2,en,\n"),
-        ("tsv", "query_id\tquery\tindex\tscore\tid\tlang\tinput\na\tred\t1\t1.0\t2\ten\t\n"),
-        ("trec", "a Q0 2 1 1.0 ce-rerank\n"),
+        ("rows", "", '{"query_id": "a", "query": "red", "index": 1, "score": 1.0, "id": 2, "lang": "en"}\n'),
+        ("csv", ".csv", "query_id,query,index,score,id,lang,input\na,red,1,1.0,2,en,\n"),
+        ("tsv", ".tsv", "query_id\tquery\tindex\tscore\tid\tlang\tinput\na\tred\t1\t1.0\t2\ten\t\n"),
+        ("trec", ".run", "a Q0 2 1 1.0 ce-rerank\n"),
+        (
+            "jsonl",
+            ".ndjson",
+            '{"query_id": "a", "query": "red", "results": [{"index": 1, "score": 1.0, "id": 2}',
+        ),
     ],
 )
-def test_every_format_can_be_asked_for(run: Run, tmp_path: Path, format: str, expected: str) -> None:
-    result = run("-", "--to", format, "--no-text", "-k", "1", stdin=FEW)
+def test_the_format_is_said_by_an_option_or_by_the_name_of_the_output(
+    run: Run, format: str, suffix: str, expected: str
+) -> None:
+    few = ("-", "--no-text", "-k", "1")
+    result = run(*few, "--to", format, stdin=FEW)
     assert plain(result.stdout).startswith(expected)
-    run("-", "--to", format, "--no-text", "-k", "1", "-o", "out", stdin=FEW)
-    assert Path("out").read_text() == result.stdout
-
-
-@pytest.mark.parametrize(
-    ("name", "start"),
-    [
-        ("out.jsonl", '{"query_id": "a", "query": "red", "results"'),
-        ("out.csv", "query_id,query,index"),
-        ("out.tsv", "query_id\tquery"),
-        ("out.trec", "a Q0 2 1"),
-        ("out.parquet", "PAR1"),
-        ("out", '{"query_id"'),
-    ],
-)
-def test_the_name_of_the_output_tells_its_format(run: Run, name: str, start: str) -> None:
-    assert run("-", "-o", name, stdin=FEW).exit_code == 0
-    assert Path(name).read_bytes().startswith(start.encode())
+    run(*few, *(() if suffix else ("--to", format)), "-o", f"out{suffix}", stdin=FEW)
+    assert Path(f"out{suffix}").read_text() == result.stdout
 
 
 def test_a_run_is_reranked(run: Run, samples: Path) -> None:
@@ -173,25 +170,6 @@ class TestBadRows:
         assert row["row"] == '{"query": "red"}'
         assert len(Path("out.jsonl").read_text().splitlines()) == 3
 
-    def test_are_summed_up_by_a_run_that_has_nothing_else_left_to_do(
-        self, run: Run, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        arguments = ("-", "--on-error", "skip", "-o", "out")
-        with monkeypatch.context() as patched:
-            patched.setattr("ce_rerank.batch.output.finish_output", lambda *_: sys.exit(137))
-            assert run(*arguments, stdin=self.TEXT).exit_code == 137
-        result = run(*arguments, "--resume", stdin=self.TEXT)
-        assert (result.exit_code, result.stderr.count("1 row was left out")) == (5, 1)
-
-    @pytest.mark.skipif(sys.platform != "linux", reason="needs names of any bytes")
-    def test_are_written_down_whatever_the_name_of_the_input_is(self, run: Run) -> None:
-        name = os.fsdecode(b"caf\xe9.jsonl")
-        Path(name).write_text(FEW + '{"bad\n')
-        result = run(name, "--on-error", "skip", "-o", "out")
-        assert result.exit_code == 5
-        (bad,) = Path("out.errors.jsonl").read_text().splitlines()
-        assert json.loads(bad)["reason"].startswith("caf\\xe9.jsonl:4: ")
-
     def test_are_said_where_there_is_no_file(self, run: Run) -> None:
         result = run("-", "--on-error", "skip", stdin=self.TEXT)
         assert (result.exit_code, len(result.stdout.splitlines())) == (5, 3)
@@ -226,10 +204,9 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["hits", "--run", "r"], "There are INPUT and a run or corpus."),
         (["--run", "r", "--corpus", "c"], "there is no --queries."),
         (["--run", "r", "--queries", "q"], "there is no --corpus."),
-        (["--corpus", "c"], "--corpus has documents, and nothing says which are candidates."),
+        (["--corpus", "c"], "Give --run RUN or --bm25 N."),
         (["-", "-"], "stdin is named more than once."),
         (["hits", "--resume"], "--resume goes on with a file."),
-        (["hits", "--resume", "-o", "/dev/null"], "--resume goes on with a file."),
         (["hits", "-o", "./hits"], "hits is both input and output."),
         (["hits", "out.errors.jsonl", "-o", "out"], "out.errors.jsonl is input, and would be written over"),
         (
@@ -238,11 +215,7 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         ),
         (["hits", "--shard", "3/2"], '"3/2" is not a shard.'),
         (["hits", "-o", "no/out"], "no/out: there is no folder no to write to."),
-        (["hits", "-o", "."], ".: a directory, not a file."),
-        (["hits", "-o", "out.trec.gz"], "out.trec.gz: .gz is not a format that is written here."),
         (["hits", "-o", "out.json"], "out.json: .json is not a format that is written here."),
-        (["hits", "-o", "a" * 300], "a: cannot be opened for writing (File name too long)."),
-        (["hits", "--shard", "1/1" + "0" * 5000], "is not a shard."),
         (["hits", "--to", "trec", "--run-name", "a b"], 'The run name "a b" must be one word.'),
     ],
 )
@@ -254,20 +227,12 @@ def test_what_makes_no_sense_is_said(run: Run, arguments: list[str], message: st
     assert sorted(path.name for path in Path().iterdir()) == ["counting", "hits"]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("hits.txt", b"red\n", "hits.txt:1: the row is a string, which has no query."),
-        ("hits.jsonl.gz", b"\x1f\x8b\x08rubbish", "hits.jsonl.gz"),
-        ("hits.json", b'{"query": "red"}', "hits.json:1: no list"),
-    ],
-)
-def test_input_that_is_none_leaves_nothing_behind(run: Run, name: str, content: bytes, message: str) -> None:
-    Path(name).write_bytes(content)
-    result = run(name, "-o", "out")
+def test_input_that_is_none_leaves_nothing_behind(run: Run) -> None:
+    Path("hits.json").write_text('{"query": "red"}')
+    result = run("hits.json", "-o", "out")
     assert result.exit_code == 3
-    assert message in result.stderr
-    assert sorted(path.name for path in Path().iterdir()) == sorted(["counting", name])
+    assert "hits.json:1: no list" in result.stderr
+    assert sorted(path.name for path in Path().iterdir()) == ["counting", "hits.json"]
 
 
 def test_where_nobody_watches_a_line_now_and_then_says_how_far_it_is(
@@ -281,42 +246,26 @@ def test_where_nobody_watches_a_line_now_and_then_says_how_far_it_is(
     assert [match and match.groups() for match in found] == [("3", "150"), ("9", "450")]
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        ["--scores", "sigmoid"], ["--long", "chunk"], ["--min-score", "1"], ["--shard", "1/2"], ["--no-text"],
-        ["--details"], ["--text-field", "text"], ["--id-field", "id"], ["--query-field", "query"],
-        ["--columns", "a,b"], ["--documents-field", "documents"], ["--to", "rows"], ["--from", "jsonl"],
-    ],
-    ids=lambda more: more[0],
-)  # fmt: skip
-def test_a_run_is_not_continued_with_other_options(run: Run, more: list[str]) -> None:
-    cut_off(run)
-    result = run("hits.jsonl", "-o", "out", "--resume", *more)
-    assert result.exit_code == 2
-    assert f"{more[0]} was " in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "name"),
-    [
-        ("precision", "bf16", "--precision"),
-        ("max_length", 31, "--max-length"),
-        ("engine", "x", "--engine"),
-        ("device", "cuda", "--device"),
-        ("activation", "x", "the activation"),
-        ("revision", "r", "--revision"),
-    ],
-)
-def test_a_run_is_not_continued_with_what_runs_otherwise(
-    run: Run, monkeypatch: pytest.MonkeyPatch, field: str, value: Any, name: str
-) -> None:
-    cut_off(run)
-    other = NeighbourEngine()
-    other.info = replace(other.info, **{field: value})
-    monkeypatch.setattr("ce_rerank.engines.load_engine", lambda checkpoint, options: other)
-    result = run("hits.jsonl", "-o", "out", "--resume")
-    assert (result.exit_code, f"{name} was " in result.stderr) == (2, True)
+def test_a_run_is_continued_with_nothing_else_that_changes_a_result(tmp_path: Path) -> None:
+    info = NeighbourEngine().info
+    job = Job(["hits"])
+    others = [
+        *(replace(job, **change) for change in (
+            {"query_field": "q"}, {"documents_field": "d"}, {"shard": parse_shard("1/2")}, {"format": "csv"},
+            {"ranking": RankOptions(scores="sigmoid")}, {"ranking": RankOptions(min_score=1)},
+            {"reading": ReadOptions("csv")}, {"reading": ReadOptions(id_field="i")},
+            {"reading": ReadOptions(text_fields=("t",))}, {"reading": ReadOptions(columns=("a", "b"))},
+            {"writing": WriteOptions(False)}, {"writing": WriteOptions(details=True)}, {"version": "2"},
+        ))
+    ]  # fmt: skip
+    changes: list[dict[str, Any]] = [
+        {"precision": "bf16"}, {"max_length": 31}, {"engine": "x"}, {"device": "cuda"}, {"activation": "x"},
+        {"revision": "r"}, {"model": "m"}, {"instruction": "i"},
+    ]  # fmt: skip
+    settings = [other.settings(info) for other in others]
+    settings += [job.settings(replace(info, **change)) for change in changes]
+    for other in settings:
+        assert sum(other[name] != value for name, value in job.settings(info).items()) == 1
 
 
 def test_a_run_is_not_continued_with_a_model_that_was_changed(run: Run) -> None:
@@ -336,10 +285,8 @@ def test_a_run_is_continued_with_options_that_a_lack_of_memory_asks_for(run: Run
     assert len(Path("out").read_text().splitlines()) == 9
 
 
-@pytest.mark.parametrize("format", ["jsonl", "csv", "trec", "parquet"])
+@pytest.mark.parametrize("format", ["csv", "parquet"])
 def test_input_without_a_row_is_no_error(run: Run, format: str) -> None:
-    if format == "parquet":
-        pytest.importorskip("pyarrow")
     result = run("-", "--to", format)
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "warning: stdin: no queries in it.\n")
     Path("empty.jsonl").touch()
@@ -347,22 +294,14 @@ def test_input_without_a_row_is_no_error(run: Run, format: str) -> None:
     assert run("empty.jsonl", "--to", format, "-o", "out", "--resume").exit_code == 0
 
 
-def test_a_complete_output_is_not_made_again(run: Run) -> None:
-    run("-", "-o", "out", stdin=FEW)
-    result = run("-", "-o", "out", "--resume", stdin=FEW)
-    assert (result.exit_code, result.stderr) == (
-        0,
-        "warning: out is complete already; nothing is left to do. Remove it to make it with other options.\n",
-    )
-
-
-def test_a_complete_output_still_tells_of_what_was_left_out(run: Run) -> None:
-    rows = FEW + '{"query": 5}\n'
-    assert run("-", "-o", "out", "--on-error", "skip", stdin=rows).exit_code == 5
-    result = run("-", "-o", "out", "--on-error", "skip", "--resume", stdin=rows)
-    assert result.exit_code == 5
-    assert "Rows were left out of it; see " in result.stderr
-    assert "out.errors.jsonl.\n" in result.stderr
+@pytest.mark.parametrize(("bad", "code"), [("", 0), ('{"query": 5}\n', 5)], ids=["whole", "bad"])
+def test_a_complete_output_is_not_made_again(run: Run, bad: str, code: int) -> None:
+    command = ("-", "-o", "out", "--on-error", "skip")
+    assert run(*command, stdin=FEW + bad).exit_code == code
+    result = run(*command, "--resume", stdin=FEW + bad)
+    assert result.exit_code == code
+    assert "out is complete already; nothing is left to do." in result.stderr
+    assert ("Rows were left out of it; see " in result.stderr) == bool(bad)
 
 
 class TestProcess:
@@ -557,14 +496,12 @@ def test_qrels_measure_what_bm25_found_before_and_after(
 ) -> None:
     write_collection(tmp_path)
     result = run(*SEARCH, "--qrels", "qrels", "--measure", "P@1", *output)
-    assert "0.0000" in result.stdout.splitlines()[2]
-    assert "1.0000" in result.stdout.splitlines()[3]
+    assert re.findall(r"\d\.\d{4}", result.stdout)[:2] == ["0.0000", "1.0000"]
 
 
 def test_several_blends_are_measured_side_by_side(run: Run, tmp_path: Path) -> None:
     write_collection(tmp_path)
     result = run(*SEARCH, "--qrels", "qrels", "--measure", "P@1", "--blend", "0.1", "--blend", "0.9")
-    lines = {line[:12].strip(): line for line in result.stdout.splitlines()[2:5]}
-    assert "1.0000" in lines["blend 0.1"]
-    assert "0.0000" in lines["blend 0.9"]
+    value_of = dict(re.findall(r"(blend \S+|first stage) +([\d.]+)", result.stdout))
+    assert value_of == {"first stage": "0.0000", "blend 0.1": "1.0000", "blend 0.9": "0.0000"}
     assert run(*SEARCH, "--blend", "0.1", "--blend", "0.9").exit_code == 2

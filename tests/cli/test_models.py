@@ -17,7 +17,6 @@ from ce_rerank.models.catalog import read_catalog
 
 DEFAULT = "cross-encoder/ms-marco-MiniLM-L-6-v2"
 TINY = "me/tiny-reranker"
-TABLE_HEAD = "model params lang tokens scores nDCG here size"
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ class TestList:
         assert (bare.returncode, bare.stderr) == (0, "")
         assert bare.stdout == shell("models", "list").stdout
         lines = table(bare.stdout)
-        assert lines[0] == TABLE_HEAD
+        assert lines[0] == "model params lang tokens scores nDCG here size"
         assert "minilm-l6 22.7M en 512 logit 0.508" in lines
         assert "bge-v2-m3 568M many 8,192 sigmoid 0.553" in lines
         assert "mmarco-minilm — 14 — — —" in lines
@@ -199,42 +198,27 @@ class TestShow:
         assert shell("models", "remove", "./mine", "--yes").returncode == 4
         assert folder.is_dir()
 
-    def test_warns_of_code_that_a_model_brings(self, shell: Shell) -> None:
+    def test_warns_of_code_and_of_pickled_weights(self, shell: Shell) -> None:
         config = json.loads(CROSS_ENCODER_FILES["config.json"]) | {"auto_map": {"AutoModel": "modeling.X"}}
-        files = {"config.json": json.dumps(config).encode(), "modeling.py": b"x = 1\n"}
-        put_in_cache(shell.hub_cache, "me/coded", CROSS_ENCODER_FILES | files)
-        assert shell("models", "show", "me/coded").stdout.endswith(
+        files = {name: content for name, content in CROSS_ENCODER_FILES.items() if "model" not in name}
+        files |= {"config.json": json.dumps(config).encode(), "modeling.py": b"x = 1\n"}
+        put_in_cache(shell.hub_cache, "me/odd", files | {"pytorch_model.bin": b"x"})
+        assert shell("models", "show", "me/odd").stdout.endswith(
             "\nrun here by  torch fp32 on cpu: it is not compiled: it brings Python code of its own\n"
             "\nwarning: It brings Python code of its own, which is run only with --trust-remote-code: "
             "modeling.py (AutoModel: X).\n"
-        )
-
-    def test_warns_of_pickled_weights(self, shell: Shell) -> None:
-        files = {name: content for name, content in CROSS_ENCODER_FILES.items() if "model" not in name}
-        put_in_cache(shell.hub_cache, "me/pickled", files | {"pytorch_model.bin": b"x"})
-        assert shell("models", "show", "me/pickled").stdout.endswith(
             "\nwarning: Its weights are pickled, which can run any code, and are loaded only with "
             "--allow-pickle: pytorch_model.bin.\n"
         )
-        assert shell.json("models", "show", "me/pickled")["checkpoint"]["pickled"] == ["pytorch_model.bin"]
 
     def test_says_what_is_damaged_and_what_mends_it(self, shell: Shell) -> None:
         put_in_cache(shell.hub_cache, DEFAULT, CROSS_ENCODER_FILES | {"config.json": b'{"cut": '})
         done = shell("models", "show", DEFAULT)
         assert (done.returncode, done.stderr) == (0, "")
         (state,) = [line for line in done.stdout.splitlines() if line.startswith("state ")]
-        assert state.startswith("state        is damaged: ")
-        assert "config.json cannot be read: " in state
+        assert state.startswith("state        is damaged: config.json cannot be read: ")
         assert state.endswith(" or `ce-rerank models pull` a model from the hub again.")
         assert "run here by" not in done.stdout
-
-    def test_suggests_the_nearest_for_what_is_unknown(self, shell: Shell) -> None:
-        done = shell("models", "show", "bge-v2m3")
-        assert (done.returncode, done.stdout) == (4, "")
-        assert done.stderr == (
-            "error: bge-v2m3 is not in the catalog, and nothing of it is on this machine.\n"
-            "       Did you mean bge-v2-m3 or BAAI/bge-reranker-v2-m3?\n"
-        )
 
 
 @pytest.mark.slow
@@ -277,18 +261,6 @@ class TestPull:
             f"warning: http://127.0.0.1:9 cannot be reached (Connection refused); keeping {TINY} as it is "
             f"in the cache, at commit {commit}."
         )
-
-    @pytest.mark.usefixtures("compiled_before")
-    def test_takes_the_revision_that_is_pinned(
-        self, hub: LocalHub, shell_at: Shell, tiny_files: dict[str, bytes]
-    ) -> None:
-        model = hub.add(TINY, tiny_files, revisions=("v1",))
-        done = shell_at("models", "pull", TINY, "--revision", "v1", "-v")
-        assert f"{TINY}@{model.commit[:8]}" in done.stderr
-        again = shell_at("models", "pull", TINY, "--revision", "v2")
-        assert (again.returncode, again.stderr.splitlines()[0]) == (
-            4, f"error: {TINY} has no revision 'v2'."
-        )  # fmt: skip
 
     @pytest.mark.usefixtures("compiled_before")
     @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")

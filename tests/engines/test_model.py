@@ -274,6 +274,14 @@ def drop_fast_tokenizer(folder: Path) -> None:
     (folder / "sentencepiece.bpe.model").write_bytes(b"x" * 100)
 
 
+def cut_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text('{"version": ')
+
+
+def name_unknown_type(folder: Path) -> None:
+    change_json(folder / "config.json", model_type="quantum")
+
+
 def enlarge_vocabulary(folder: Path) -> None:
     change_json(folder / "config.json", vocab_size=1000)
 
@@ -285,13 +293,15 @@ def enlarge_vocabulary(folder: Path) -> None:
         (spoil_pickle, r"pytorch_model\.bin is damaged, or holds more than weights", "Copy or fetch"),
         (add_adapter, "cannot be loaded", r"^pip install peft$"),
         (drop_fast_tokenizer, "cannot be loaded", "pip install sentencepiece"),
+        (cut_tokenizer, r"tokenizer\.json is damaged", "Copy or fetch"),
+        (name_unknown_type, "`quantum`", r"^pip install transformers$"),
         (
             enlarge_vocabulary,
-            r"of other sizes .*: roberta\.embeddings\.word",
+            r"of other sizes .* roberta\.embeddings\.word",
             "its config.json",
         ),
     ],
-    ids=["weights", "pickle", "adapter", "tokenizer", "sizes"],
+    ids=["weights", "pickle", "adapter", "tokenizer", "cut tokenizer", "type", "sizes"],
 )
 def test_what_cannot_be_loaded_is_refused_with_what_mends_it(
     tmp_path: Path, spoil: Callable[[Path], None], message: str, hint: str

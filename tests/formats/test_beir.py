@@ -29,7 +29,8 @@ def saved(folder: Path, name: str, data: str) -> Path:
     ],
 )
 def test_queries_are_read_in_every_form(tmp_path: Path, name: str, data: str) -> None:
-    assert read_queries(saved(tmp_path, name, data)) == {"1": "why", "2": '"how"'}
+    queries = read_queries(saved(tmp_path, name, data))
+    assert {query_id: query.text for query_id, query in queries.items()} == {"1": "why", "2": '"how"'}
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,7 @@ def test_a_source_without_documents_is_warned_of(data: bytes, caplog: pytest.Log
 
 
 HEADER = "Name it with --text-field. Line 1 was read as the header; if it is a row, name the columns: --columns id,text"
+NUL = "Is it a binary file? If it is UTF-16, convert it: iconv -f UTF-16LE -t UTF-8."
 ICONV = "Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8."
 
 
@@ -290,12 +291,10 @@ ICONV = "Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8."
     [
         (b"ok\nna\xefve\n", {}, f"stdin:2: not UTF-8 (0xEF). {ICONV}"),
         (b'["ok",\n"na\xefve"]', {}, f"stdin:2: not UTF-8 (0xEF). {ICONV}"),
-        ("one".encode("utf-16-le"), {}, "stdin: the text is UTF-16LE. Convert it: iconv -f UTF-16LE -t UTF-8."),
-        (JSONL.decode().encode("utf-32-be"), {},
-         "stdin: the text is UTF-32BE. Convert it: iconv -f UTF-32BE -t UTF-8."),
-        (b"\xff\xfea\0b", {}, "stdin: damaged UTF-16 (truncated data)."),
-        (b"ok\na\0b\n", {}, "stdin:2: a NUL byte, which text does not have. Is it a binary file?"),
-        (b"id,text\n1,a\0b\n", {}, "stdin:2: a NUL byte, which text does not have. Is it a binary file?"),
+        ("one".encode("utf-16-le"), {}, f"stdin:1: a NUL byte, which text does not have. {NUL}"),
+        (JSONL.decode().encode("utf-32-be"), {}, f"stdin:1: a NUL byte, which text does not have. {NUL}"),
+        (b'["a\0b"]', {}, f"stdin: a NUL byte, which text does not have. {NUL}"),
+        (b"id,text\n1,a\0b\n", {}, f"stdin:2: a NUL byte, which text does not have. {NUL}"),
         (b'{"text": "a"}\n[1]\n', {}, "stdin:2: the row is a list, not an object or a string. "
          'Write the rows as an object each (pandas: orient="records", lines=True).'),
         (b'[{"text": "a"},\n 7]', {}, "stdin:2: the row is a number, not an object or a string."),
@@ -313,10 +312,10 @@ ICONV = "Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8."
          'stdin:1: no "text" field (has: id, t). Name it with --text-field.'),
         (b'id,text\n1,"a\n2,b\n', {},
          "stdin:2: broken quotes (unexpected end of data). A field that starts with a quote ends with one; "
-         'quotes inside it are doubled: "say ""so""".'),
+         'quotes inside are doubled: "say ""so""".'),
         (b'id,text\n1,"a" b\n', {},
          "stdin:2: broken quotes (',' expected after '\"'). A field that starts with a quote ends with one; "
-         'quotes inside it are doubled: "say ""so""".'),
+         'quotes inside are doubled: "say ""so""".'),
         (b"ARROW1\0\0", {}, "stdin: an Arrow file (Feather), which is not read. Save it as Parquet or CSV."),
         (b"FEA1\0\0", {}, "stdin: a Feather file, which is not read. Save it as Parquet or CSV."),
         (gzip.compress(JSONL, mtime=0)[:-12], {}, "stdin: the compressed data is cut off. Fetch the file again."),
@@ -327,21 +326,20 @@ def test_broken_input_is_named_with_its_place(data: bytes, options: dict[str, An
     assert failure(piped(data), **options) == message
 
 
-def test_damaged_compression_is_named() -> None:
+def test_damaged_data_is_named() -> None:
+    assert failure(piped(b"\xff\xfea\0b")).startswith("stdin: the data is damaged (")
     squeezed = bytearray(gzip.compress(JSONL))
     squeezed[-6] ^= 0xFF
-    assert failure(piped(bytes(squeezed))).startswith("stdin: the compressed data is damaged (")
+    assert failure(piped(bytes(squeezed))).startswith("stdin: the data is damaged (")
     frame = bytearray(zstandard.compress(JSONL * 50))
     frame[6:20] = b"\xff" * 14
-    assert failure(piped(bytes(frame))).startswith("stdin: the compressed data is damaged (")
+    assert failure(piped(bytes(frame))).startswith("stdin: the data is damaged (")
 
 
 def test_what_is_no_readable_file_is_named_with_the_way_out(tmp_path: Path) -> None:
-    (tmp_path / "plain.txt.gz").write_bytes(b"plain\n")
-    assert failure(tmp_path / "zzz") == f"{tmp_path}/zzz: no such file."
-    assert failure(tmp_path) == f"{tmp_path}: a folder, not a file. Name its files, or give --whole-files."
-    assert failure(tmp_path / "plain.txt.gz") == (
-        f"{tmp_path}/plain.txt.gz: not gzip data, whatever its name says. Rename it."
+    assert failure(tmp_path / "zzz") == f"{tmp_path}/zzz: cannot be read (No such file or directory)."
+    assert failure(tmp_path) == (
+        f"{tmp_path}: cannot be read (Is a directory). Name its files, or give --whole-files."
     )
 
 
@@ -351,7 +349,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     path.chmod(0)
     if os.access(path, os.R_OK):
         pytest.skip("this user may read everything")
-    assert failure(path) == f"{path}: no permission to read it."
+    assert failure(path) == f"{path}: cannot be read (Permission denied)."
 
 
 def test_zstd_without_its_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

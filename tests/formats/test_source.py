@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ce_rerank.formats import source
-from ce_rerank.formats.source import Lines, LookAhead, Source, text_blocks
+from ce_rerank.formats.source import LookAhead, Source, read_lines, text_blocks
 
 
 class Dripping(io.RawIOBase):
@@ -30,24 +30,17 @@ class Dripping(io.RawIOBase):
 
 
 def numbered_lines(data: bytes, size: int) -> list[tuple[int, bytes, bool]]:
-    lines = Lines(LookAhead(Dripping(data, size)), "f")
-    return [(number, line.encode(), lines.fault is not None) for number, line in lines]
+    lines = read_lines(LookAhead(Dripping(data, size)), "f")
+    return [(number, line.encode(), fault is not None) for line, number, fault in lines]
 
 
 @given(
     text=st.text(st.sampled_from("ab\n\r\u2028\u0085é文\x1c"), max_size=60),
     size=st.integers(min_value=1, max_value=9),
 )
-def test_text_is_the_same_however_the_bytes_arrive(text: str, size: int) -> None:
-    assert "".join(text_blocks(LookAhead(Dripping(text.encode(), size)), "f")) == text
-
-
-@given(
-    text=st.text(st.sampled_from("ab\n\r\u2028\u0085é文\x1c"), max_size=60),
-    size=st.integers(min_value=1, max_value=9),
-)
-def test_lines_are_the_same_however_the_bytes_arrive(text: str, size: int) -> None:
+def test_text_and_lines_are_the_same_however_the_bytes_arrive(text: str, size: int) -> None:
     data = text.encode()
+    assert "".join(text_blocks(LookAhead(Dripping(data, size)), "f")) == text
     expected = [(number, line, False) for number, line in enumerate(data.splitlines(keepends=True), 1)]
     assert numbered_lines(data, size) == expected
 
@@ -96,6 +89,6 @@ def test_the_share_of_a_file_that_is_read_never_falls_back(tmp_path: Path) -> No
 def test_looking_ahead_loses_nothing_and_takes_no_more_than_it_must() -> None:
     dripping = Dripping(b"abcdef", 2)
     ahead = LookAhead(dripping)
-    assert ahead.look(lambda head: len(head) >= 3) == b"abcd"
+    assert ahead.peek(3) == b"abcd"
     assert dripping.rest == b"ef"
     assert b"".join(iter(ahead.take, b"")) == b"abcdef"

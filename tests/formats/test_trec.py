@@ -99,8 +99,8 @@ class TestARun:
         ("line", "problem"),
         [
             ("q1 Q0 d1 1 6.5", "5 columns, not 6 (query_id Q0 doc_id rank score run_name)."),
-            ("q1 Q0 d1 1 six x", 'column 5: the score is "six", not a number.'),
-            ("q1 Q0 d1 1 nan x", 'column 5: the score is "nan", not a number.'),
+            ("q1 Q0 d1 1 six x", 'the score is "six", not a number.'),
+            ("q1 Q0 d1 1 nan x", 'the score is "nan", not a number.'),
         ],
     )
     def test_names_the_column_that_is_wrong(self, line: str, problem: str) -> None:
@@ -172,11 +172,14 @@ class TestResultsAsARun:
     @pytest.mark.parametrize(
         ("row", "problem"),
         [
-            ({"results": []}, "no id of the query"),
-            ({"query_id": True, "results": []}, "no id of the query"),
+            (
+                {"query_id": "q", "score": 1},
+                "the row needs a query_id, a doc_id and a score (has: query_id, score)",
+            ),
+            ({"query_id": True, "id": "a", "score": 1}, "the query_id is true, not a string or a number"),
             ({"query_id": "q", "results": ["a"]}, '"results" is not a list of objects'),
-            (nested("q", (None, 1.0)), "no id of the document"),
-            ({"query_id": "q", "results": [{"id": "a"}]}, "the score is missing"),
+            (nested("q", (None, 1.0)), "the id is null"),
+            ({"query_id": "q", "id": "q", "results": [{"score": 1}]}, "the row needs"),
             ({"query_id": "q", "id": "a", "score": True}, "the score is true"),
             ('"text"', "the row is a string, not an object"),
         ],
@@ -215,14 +218,14 @@ class TestJudgements:
         ("text", "problem"),
         [
             ("q 0 a 1\nq a 1\n", ":2: 3 columns, not 4 (query_id 0 doc_id relevance)."),
-            ("q 0 a high\n", ':1: column 4: the relevance is "high", not a whole number'),
-            ("q 0 a 0.5\n", ':1: column 4: the relevance is "0.5", not a whole number'),
-            ("q 0 a 1000001\n", ':1: column 4: the relevance is "1000001", not a whole number'),
+            ("q 0 a high\n", ':1: the relevance is "high", not a whole number'),
+            ("q 0 a 0.5\n", ':1: the relevance is "0.5", not a whole number'),
+            ("q 0 a 1000001\n", ':1: the relevance is "1000001", not a whole number'),
             ("q a\n", ":1: 2 columns, not 4 (query_id 0 doc_id relevance) or 3 (query_id doc_id relevance)."),
             ('{"q": {"a": 0.5}}', ": 'q': 'a': the relevance is 0.5, not a whole number"),
             ('{"q": {"a": 1}, "r": 2}', ": 'r' is not an object of documents."),
             ('{"q": {"a": 1}', ": broken JSON"),
-            ('{"query-id": "q", "score": 1}\n', ":1: no id of the document"),
+            ('{"query-id": "q", "score": 1}\n', ":1: the row needs a query_id, a doc_id and a relevance"),
         ],
     )
     def test_name_what_is_wrong(self, text: str, problem: str) -> None:

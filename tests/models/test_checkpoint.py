@@ -95,6 +95,7 @@ def test_code_is_selected_when_asked_for() -> None:
             ["config.json", "onnx/model.onnx", "tokenizer.json"],
             "has only weights of a format that cannot be loaded here (onnx/model.onnx)",
         ),
+        (["adapter_config.json"], "holds a PEFT adapter, and no model that it belongs to"),
         ([], "has no config.json"),
     ],
 )
