@@ -9,12 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..models.catalog import COMMON_MEASURE, MULTILINGUAL, KnownModel
+from ..models.catalog import COMMON_MEASURE, MULTILINGUAL
 from ..models.checkpoint import Checkpoint
 from .console import clean_text, describe_count, describe_size, draw_message
 from .inventory import ListedModel
 
-_LEAST_WIDTHS = {"licence": 96, "whole name": 146}  # columns of the terminal from which these are shown
+_COLUMNS = {  # with the width of the terminal from which each is shown
+    "model": 0, "whole name": 146, "params": 0, "lang": 0, "tokens": 0, "licence": 96, "scores": 0, "nDCG": 0,
+    "here": 0, "size": 0,
+}  # fmt: skip
 _NUMBERS = ("params", "tokens", "nDCG", "size")
 _LABEL_WIDTH = 12
 _FACTS = (
@@ -37,15 +40,11 @@ def draw_models(console: Console, models: Sequence[ListedModel]) -> None:
     """Draw a line for each model, and below them what the columns mean."""
     missing = "-" if console.options.ascii_only else "—"
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    rows = [_describe_row(model, missing) for model in models]
-    columns = [
-        name
-        for name in _describe_row(ListedModel(KnownModel(""), False, ()), missing)
-        if console.width >= _LEAST_WIDTHS.get(name, 0)
-    ]
+    columns = [name for name, least_width in _COLUMNS.items() if console.width >= least_width]
     for name in columns:
         table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
-    for row in rows:
+    for model in models:
+        row = _describe_row(model, missing)
         styles = {"here": "yellow" if row["here"] == "part" else "green", "model": "bold" * bool(row["here"])}
         table.add_row(
             *(Text(clean_text(row[name], console.encoding), styles.get(name, "")) for name in columns)

@@ -342,8 +342,9 @@ def _cannot_load(checkpoint: Checkpoint, error: Exception) -> UnavailableError:
     reason, files = first_line(error).rstrip("."), checkpoint.files
     hint = "Give another model; `--debug` shows where it failed."
     package = re.search(r"pip install (?:-\S+ )*(\w[\w.-]*\w)", str(error))
-    if checkpoint.pickled and "weights_only" in str(error):
-        # What torch advises here is to load it without any check.
+    is_unread = isinstance(error, OSError) or re.search("weights_only|PytorchStreamReader", str(error))
+    if checkpoint.pickled and is_unread:
+        # What torch advises here may be to load it without any check.
         reason = f"{checkpoint.pickled[0]} is damaged, or holds more than weights"
         hint = f"Copy or fetch {checkpoint.folder} again, or choose a model with safetensors."
     elif "tokenizer.json" in files and not read_json_object(checkpoint.folder / "tokenizer.json"):

