@@ -24,8 +24,8 @@ Progress = Callable[[int], None]
 
 POOL_TOKENS = 1 << 16
 """A full pool, in tokens, unless batches are large: some seconds of work for a small model on a CPU."""
-POOL_CHARACTERS = 1 << 24
-"""The most characters of a pool: this bounds the memory for long documents, of which little is read."""
+HELD_CHARACTERS_A_TOKEN = 128
+"""So many characters count a token at least, though fewer may be read: they take memory."""
 PASSAGE_TOKENS = 192
 """The default size of a passage: good on every collection tried, see tests/benchmarks/buried.py."""
 
@@ -44,9 +44,10 @@ class PoolPlan:
     """How many queries are scored together, as a pool.
 
     A pool is full at `tokens` tokens; the first pools are smaller. The tokens of a pair are estimated from
-    its characters, as at least 64 and at most `most_of_a_pair`, the number that the model reads. The last
-    digits of a score depend on the other pairs of its batch. So pools are cut by position alone, and a run
-    that was cut off and continued gives the same bytes.
+    its characters, as at least 64 and at most `most_of_a_pair`, the number that the model reads; a very long
+    document counts more, for the memory that it takes. The last digits of a score depend on the other pairs
+    of its batch. So pools are cut by position alone, and a run that was cut off and continued gives the same
+    bytes.
     """
 
     tokens: int
@@ -60,30 +61,26 @@ class PoolPlan:
     def count_tokens(self, candidates: Candidates) -> int:
         """Estimate the tokens of a query's pairs; a query without documents counts as one pair."""
         query_tokens = len(candidates.query.text) // _CHARACTERS_A_TOKEN + _SPECIAL_TOKENS
-        most = self.most_of_a_pair or POOL_CHARACTERS
-        lengths = [len(document.text) for document in candidates.documents] or [0]
-        return sum(
-            min(max(query_tokens + length // _CHARACTERS_A_TOKEN, _LEAST_OF_A_PAIR), most)
-            for length in lengths
-        )
+        count = 0
+        for length in [len(document.text) for document in candidates.documents] or [0]:
+            tokens = max(query_tokens + length // _CHARACTERS_A_TOKEN, _LEAST_OF_A_PAIR)
+            count += max(min(tokens, self.most_of_a_pair or tokens), length // HELD_CHARACTERS_A_TOKEN)
+        return count
 
-    def is_full(self, number: int, tokens: int, characters: int) -> bool:
-        """Whether pool `number`, from 0, is full with so many tokens and characters."""
-        wanted = min(_FIRST_SHARE, 1 << min(number, 16)) * self.tokens // _FIRST_SHARE
-        return tokens >= wanted or characters >= POOL_CHARACTERS
+    def is_full(self, number: int, tokens: int) -> bool:
+        """Whether pool `number`, from 0, is full with so many tokens."""
+        return tokens >= min(_FIRST_SHARE, 1 << min(number, 16)) * self.tokens // _FIRST_SHARE
 
     def cut(self, lists: Iterable[Candidates]) -> Iterator[list[Candidates]]:
         """Yield candidates in pools; read no further than the pool that is asked for."""
         pool: list[Candidates] = []
-        number = tokens = characters = 0
+        number = tokens = 0
         for candidates in lists:
             pool.append(candidates)
             tokens += self.count_tokens(candidates)
-            characters += candidates.characters
-            if self.is_full(number, tokens, characters):
+            if self.is_full(number, tokens):
                 yield pool
-                pool, tokens, characters = [], 0, 0
-                number += 1
+                pool, tokens, number = [], 0, number + 1
         if pool:
             yield pool
 

@@ -261,13 +261,6 @@ class Reranker:
         most = self.info.max_length if options.long == "truncate" else None
         return PoolPlan.of_batches(self.model.batch_tokens, most)
 
-    def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
-        """Raise InputError for a query that leaves no room, or a long document if `long` is `error`.
-
-        A server checks that only when it scores.
-        """
-        self.model.require_scorable(candidates, options)
-
     def take_first_stage(self, candidates: Candidates, options: RankOptions) -> Candidates:
         """Return the documents that BM25 chooses, or all of them with the first scores of a field."""
         if options.first_score_field is not None:

@@ -65,11 +65,6 @@ class Candidates:
     places: Sequence[int] | None = None
     left_out: int = 0
 
-    @property
-    def characters(self) -> int:
-        """How many characters the documents have."""
-        return sum(len(document.text) for document in self.documents)
-
     def only(self, places: Sequence[int]) -> Candidates:
         """Return the candidates at some places; they keep their places in the input."""
         scores, in_input = self.first_scores, self.places

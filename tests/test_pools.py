@@ -3,7 +3,7 @@ from __future__ import annotations
 from fakes import CountingEngine
 
 from ce_rerank import Reranker
-from ce_rerank.pipeline import POOL_CHARACTERS, POOL_TOKENS, PoolPlan
+from ce_rerank.pipeline import HELD_CHARACTERS_A_TOKEN, POOL_TOKENS, PoolPlan
 from ce_rerank.types import Candidates, Document, Query, RankOptions
 
 PLAN = PoolPlan(tokens=8000)
@@ -39,8 +39,8 @@ def test_what_is_not_read_of_a_pair_does_not_count() -> None:
 
 
 def test_very_long_documents_make_small_pools_all_the_same() -> None:
-    plan = PoolPlan(tokens=1 << 40, most_of_a_pair=50)
-    pools = plan.cut(lists_of(1, 1, 1, characters=POOL_CHARACTERS // 2))
+    plan = PoolPlan(tokens=8000, most_of_a_pair=50)
+    pools = plan.cut(lists_of(1, 1, 1, characters=500 * HELD_CHARACTERS_A_TOKEN))
     assert [len(pool) for pool in pools] == [2, 1]
 
 

@@ -10,14 +10,12 @@ import threading
 from collections.abc import Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from ..errors import InputError, UsageError
 from ..formats.source import Reject
+from ..pipeline import HELD_CHARACTERS_A_TOKEN, PoolPlan
 from ..types import Candidates, Coverage
-
-if TYPE_CHECKING:
-    from ..pipeline import PoolPlan
 
 PATIENCE_SECONDS = 2
 """How long to wait for a thread that may hang in a pipe."""
@@ -99,7 +97,6 @@ class Item:
 
     content: Candidates | BadRow
     tokens: int
-    characters: int
     digest: str
 
 
@@ -155,8 +152,8 @@ class ReadAhead(threading.Thread):
     def take_pool(self, number: int) -> tuple[list[Item], End | None]:
         """Wait for pool `number`, from 0. It is shorter where the input pauses or ends; the end comes too."""
         items: list[Item] = []
-        tokens = characters = 0
-        while not self._plan.is_full(number, tokens, characters):
+        tokens = 0
+        while not self._plan.is_full(number, tokens):
             try:
                 item = self._queue.get(timeout=_PAUSE_SECONDS if items and self._reader.may_pause else None)
             except queue.Empty:
@@ -165,7 +162,6 @@ class ReadAhead(threading.Thread):
                 return items, item
             items.append(item)
             tokens += item.tokens
-            characters += item.characters
         return items, None
 
     def stop(self) -> None:
@@ -198,7 +194,7 @@ class ReadAhead(threading.Thread):
         query = candidates.query
         held: list[Any] = [(query.id, query.text, query.fields, list(candidates.first_scores))]
         held += [(document.id, document.text, document.fields) for document in candidates.documents]
-        self._put(candidates, self._plan.count_tokens(candidates), candidates.characters, held)
+        self._put(candidates, self._plan.count_tokens(candidates), held)
 
     def _reject(self, error: InputError, text: str) -> None:
         if not self._skip_bad_rows:
@@ -206,10 +202,11 @@ class ReadAhead(threading.Thread):
         # Every shard comes past every bad row, and one of them is to report it.
         if self._bad_rows in self._shard:
             bad = BadRow(error.with_traceback(None), text)
-            self._put(bad, _TOKENS_OF_A_BAD_ROW, len(text), [(str(error), text)])
+            tokens = max(_TOKENS_OF_A_BAD_ROW, len(text) // HELD_CHARACTERS_A_TOKEN)
+            self._put(bad, tokens, [(str(error), text)])
         self._bad_rows += 1
 
-    def _put(self, content: Candidates | BadRow, tokens: int, characters: int, held: list[Any]) -> None:
+    def _put(self, content: Candidates | BadRow, tokens: int, held: list[Any]) -> None:
         for one in held:
             self._digest.update(repr(one).encode())
         digest = self._digest.hexdigest()
@@ -217,7 +214,7 @@ class ReadAhead(threading.Thread):
         if self._items == self._after.items and digest != self._after.digest:
             raise _changed_input()
         if self._items > self._after.items:
-            self._queue.put(Item(content, tokens, characters, digest))
+            self._queue.put(Item(content, tokens, digest))
         if self._is_stopped:
             raise _StoppedError
 

@@ -187,7 +187,7 @@ def _rank_apart(
     kept, bad = [], []
     for place, document in enumerate(candidates.documents):
         try:
-            reranker.require_scorable(candidates.only([place]), options)
+            reranker.model.require_scorable(candidates.only([place]), options)
             kept.append(place)
         except InputError as error:
             bad.append(BadRow(error.with_traceback(None), encode_json(_as_item(document))))

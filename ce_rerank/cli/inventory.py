@@ -1,4 +1,4 @@
-"""What is known of models, and what of them is on this machine: checkpoints and compiled forms."""
+"""Models: what is known about each, and which checkpoints and compiled forms are on this machine."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ..models.store import find_folder, is_path, offline_checkpoint
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model: what is known of it, from the catalog or its own files, and what of it is here.
+    """A model: what the catalog or its files say about it, and its files on this machine.
 
-    `folder` holds all that is here of it, every revision, and takes `folder_bytes`. `checkpoint` is what is
-    used when no revision is named, None when nothing of it is here. `fault` is why it cannot be used.
-    `forms` are what was compiled of it.
+    `folder` holds all revisions that are here, and takes `folder_bytes` on the disk. `checkpoint` is what is
+    used if no revision is named; it is None if there are no files here. `fault` is why it cannot be used.
+    `forms` are its compiled forms.
     """
 
     known: KnownModel
@@ -34,7 +34,7 @@ class ListedModel:
 
     @property
     def name(self) -> str:
-        """The name that it is listed by."""
+        """The name in the list."""
         return self.known.name
 
     @property
@@ -56,7 +56,7 @@ class ListedModel:
 
     @property
     def removable(self) -> list[tuple[str, Path, int]]:
-        """What of it lies in a cache: what it is, its folder, its size in bytes."""
+        """What of it is in a cache: a description, the folder, and the size in bytes of each part."""
         found = [("compiled form", form.folder, form.size_bytes) for form in self.forms]
         is_own = self.checkpoint is not None and self.checkpoint.source in ("folder", "compiled")
         if self.folder is not None and not is_own:
@@ -64,7 +64,7 @@ class ListedModel:
         return found
 
     def remove(self) -> None:
-        """Remove all that is in a cache of it. Raises OSError for what cannot be removed."""
+        """Remove everything `removable`. Raises OSError if something cannot be removed."""
         for _, folder, _ in self.removable:
             if folder.parent == hub.hub_cache_folder():
                 hub.remove_cached(folder)
@@ -93,11 +93,11 @@ def find_model(name: str) -> ListedModel:
     known = find_known(whole)
     if known is None and is_path(whole):
         found = find_folder(whole)
-        return _describe(found.name, None, found.folder, [found], forms)
+        return _look_up(name, None, forms, found)
     names = dict.fromkeys([whole, *((known.name, *known.other_names) if known else ())])
     models = [_look_up(one, known, forms) for one in names]
     model = next((one for one in models if one.folder), models[0])
-    # Its checkpoint may be gone, and its compiled form still be here.
+    # There may be a compiled form without a checkpoint.
     if known is None and model.folder is None and not model.forms:
         suggested = " or ".join(suggest_names(name, hub.list_cached_names()))
         raise UnavailableError(
@@ -107,22 +107,17 @@ def find_model(name: str) -> ListedModel:
     return model
 
 
-def _look_up(name: str, known: KnownModel | None, forms: list[CompiledForm]) -> ListedModel:
-    """Find what is here of a model, by its whole name."""
-    if name == OFFLINE_NAME:
-        offline = offline_checkpoint()
-        return _describe(name, known, offline.folder, [offline], forms)
-    return _describe(name, known, hub.repository_folder(name), hub.list_snapshots(name), forms)
-
-
-def _describe(
-    name: str,
-    known: KnownModel | None,
-    folder: Path,
-    candidates: list[Checkpoint],
-    forms: list[CompiledForm],
+def _look_up(
+    name: str, known: KnownModel | None, forms: list[CompiledForm], own: Checkpoint | None = None
 ) -> ListedModel:
-    """Describe a model of which the first candidate without a fault is used."""
+    """Find what is here of a model, by its whole name, or what its `own` folder holds.
+
+    Of the revisions in the hub's cache, the first without a fault is used.
+    """
+    if name == OFFLINE_NAME:
+        own = offline_checkpoint()
+    candidates = [own] if own else hub.list_snapshots(name)
+    folder = own.folder if own else hub.repository_folder(name)
     published = known or KnownModel(name, languages=())
     names = {one.lower() for one in (name, published.name, *published.other_names)}
     own_forms = tuple(form for form in forms if form.name.lower() in names)

@@ -1,4 +1,4 @@
-"""`ce-rerank models`: which models there are, which of them are here, and fetching and removing them."""
+"""`ce-rerank models`: list, show, fetch, remove and export models."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def list_models(
         from . import inventory
         from .models_table import draw_models
 
-        # What is not known of a model does not fulfil a condition.
+        # A model of which something is unknown does not meet a condition about it.
         listed = [
             model
             for model in inventory.list_models()
@@ -113,7 +113,7 @@ def list_models(
 
 
 def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
-    """Show everything known of a model: what is published, what its files say, how it would be run here."""
+    """Show all about a model: what is published, what its files say, and what would run it here."""
     with show_messages(messages):
         from .inventory import find_model
         from .models_table import describe_checkpoint, draw_model
@@ -129,9 +129,9 @@ def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
 
 
 def pull(name: _Name, *, fetch: FetchOptions, messages: MessageOptions) -> None:
-    """Fetch a model, or what is new of it, and make it ready: only the files it needs, compiled and checked.
+    """Fetch a model or its newest files, check them, and compile the model.
 
-    A download that was cut off continues where it stopped, file by file.
+    Only the files that it needs are fetched. A download that was cut off goes on where it stopped.
     """
     with show_messages(messages) as activity:
         from ..models.store import resolve_checkpoint
@@ -154,7 +154,7 @@ def remove(
     yes: Annotated[bool, option("--yes", "-y", help="Do not ask.")] = False,
     messages: MessageOptions,
 ) -> None:
-    """Remove a model from this machine: its folder in the hub's cache, and what was made of it in ours."""
+    """Remove a model from this machine: its files in the hub's cache, and its compiled forms."""
     from .inventory import find_model
 
     model, console = find_model(name), stderr_console()
@@ -194,7 +194,7 @@ def export(
     fetch: FetchOptions,
     messages: MessageOptions,
 ) -> None:
-    """Write a compiled model as a folder that -m FOLDER runs on a machine without a hub."""
+    """Write a compiled model into a folder, for -m FOLDER on a machine without a hub."""
     with show_messages(messages) as activity:
         from ..models.store import resolve_checkpoint
 
@@ -205,7 +205,7 @@ def export(
         activity.stage(f"Exporting {checkpoint.name}")
         export_model(checkpoint, folder)
     size = describe_size(sum(file.stat().st_size for file in folder.iterdir()))
-    # Written so that it cannot be taken for a model on the hub.
+    # With a dot, so that it is not taken for a model on the hub.
     argument = folder if folder.is_absolute() else f".{os.sep}{folder}"
     _tell(f"{size} in {folder}; run it with -m {argument}", messages)
 
@@ -222,13 +222,13 @@ for _command_name, _command in _COMMANDS.items():
 
 
 def _tell(message: str, messages: MessageOptions) -> None:
-    """Say what was done to a person who watches, or asked to hear of everything."""
+    """Print what was done if a person watches, or asked for it."""
     if messages.verbose or (sys.stderr.isatty() and not messages.quiet):
         draw_message(stderr_console(), message)
 
 
 def _foresee_use(checkpoint: Checkpoint) -> dict[str, str]:
-    """Return what would run a model here, and why; or why nothing would."""
+    """Return what would run a model here, and why; or why it cannot be run."""
     from ..engines import choose_engine
     from ..engines.base import EngineOptions
 
@@ -239,7 +239,7 @@ def _foresee_use(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _show_bytes(activity: Activity, name: str) -> Callable[[int, int], None]:
-    """Return what counts a download on the terminal, in megabytes."""
+    """Return a function that shows how much of a download has come, in megabytes."""
     shown = 0
 
     def show(done_bytes: int, total_bytes: int) -> None:
@@ -263,7 +263,7 @@ def _parse_count(text: str) -> float:
 
 
 def _as_json(model: ListedModel) -> dict[str, Any]:
-    """Return all that is known of a model, flat, and what is here of it."""
+    """Return all about a model, as one flat object."""
     checkpoint = model.checkpoint
     folder = checkpoint.folder if checkpoint and model.is_ready else model.folder
     return {

@@ -1,4 +1,4 @@
-"""Models drawn: a line each, or one at length."""
+"""Draw models: each on a line, or all about one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..models.catalog import COMMON_MEASURE, MULTILINGUAL, KnownModel
+from ..models.catalog import COMMON_MEASURE, MULTILINGUAL
 from ..models.checkpoint import Checkpoint
 from .console import clean_text, describe_count, describe_size, draw_message
 from .inventory import ListedModel
 
-_LEAST_WIDTHS = {"licence": 96, "whole name": 146}  # columns of the terminal from which these are shown
+_COLUMNS = {  # with the width of the terminal from which each is shown
+    "model": 0, "whole name": 146, "params": 0, "lang": 0, "tokens": 0, "licence": 96, "scores": 0, "nDCG": 0,
+    "here": 0, "size": 0,
+}  # fmt: skip
 _NUMBERS = ("params", "tokens", "nDCG", "size")
 _LABEL_WIDTH = 12
 _FACTS = (
@@ -34,18 +37,14 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def draw_models(console: Console, models: Sequence[ListedModel]) -> None:
-    """Draw a line for each model, and below what the columns mean."""
+    """Draw a line for each model, and below them what the columns mean."""
     missing = "-" if console.options.ascii_only else "—"
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    rows = [_describe_row(model, missing) for model in models]
-    columns = [
-        name
-        for name in _describe_row(ListedModel(KnownModel(""), False, ()), missing)
-        if console.width >= _LEAST_WIDTHS.get(name, 0)
-    ]
+    columns = [name for name, least_width in _COLUMNS.items() if console.width >= least_width]
     for name in columns:
         table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
-    for row in rows:
+    for model in models:
+        row = _describe_row(model, missing)
         styles = {"here": "yellow" if row["here"] == "part" else "green", "model": "bold" * bool(row["here"])}
         table.add_row(
             *(Text(clean_text(row[name], console.encoding), styles.get(name, "")) for name in columns)
@@ -86,7 +85,7 @@ def draw_model(
 ) -> None:
     """Draw all that is known of one model.
 
-    `facts` are what its files say and `use` is what would run it here, both None when it cannot be used.
+    `facts` are what its files say, and `use` is what would run it here; both are None if it cannot be used.
     """
     known = model.known
     alias = f"  {known.alias}" if known.alias else ""
@@ -144,7 +143,7 @@ def _draw_warning(console: Console, warning: str) -> None:
 
 
 def _draw_facts(console: Console, facts: Mapping[str, Any]) -> None:
-    """Draw names and values in two columns, a line for each value of a list; what is empty is left out."""
+    """Draw names and values in two columns, a line for each value of a list; leave out empty values."""
     given = {name: value for name, value in facts.items() if value}
     if given:
         console.print()

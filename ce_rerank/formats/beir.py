@@ -11,7 +11,15 @@ from typing import Any
 from ..errors import InputError
 from ..types import Document, Query
 from .documents import InputFormat, ReadOptions, RowReader, read_as, row_reader
-from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, find_id, missing_id, without_texts
+from .fields import (
+    ID_FIELDS,
+    QUERY_ID_FIELDS,
+    TEXT_FIELDS,
+    FieldRules,
+    describe_fields,
+    find_id,
+    without_texts,
+)
 from .json import read_json_rows
 from .source import ROW_BYTES, LookAhead, Readable, Reject, as_source, raise_at_once
 
@@ -28,8 +36,8 @@ def read_queries(
 ) -> dict[str, Query]:
     """Read queries by id, with their other fields, in the order of the file; all, or those that are wanted.
 
-    A row that cannot be read, has no id or no text, or an id that is there already, is rejected: by default,
-    that raises an InputError naming file and line. Raises InputError for a file without queries.
+    A row is rejected if it cannot be read, has no id or no text, or has an id that came before; by default
+    that raises an InputError with file and line. Raises InputError for a file without queries.
     """
     queries: dict[str, Query] = {}
 
@@ -58,8 +66,8 @@ def read_corpus(
 ) -> Iterator[Document]:
     """Read the documents whose ids are wanted (None: all), in the order of the files.
 
-    Their `fields` are without those that the text was made from, except a title, so that no text is held
-    twice. A row that cannot be read is rejected: by default, that raises an InputError naming file and line.
+    Their `fields` do not have the text again, except a title, to save memory. A row that cannot be read is
+    rejected; by default that raises an InputError with file and line.
     """
     rules = options.field_rules
 
@@ -67,7 +75,8 @@ def read_corpus(
         fields = row if isinstance(row, dict) else {}
         doc_id = find_id(fields, options.id_field, origin)
         if doc_id is None:
-            raise missing_id(fields, origin)
+            problem = f"{origin}: the document has no id ({describe_fields(fields)})."
+            raise InputError(problem, hint="Name its field with --id-field.")
         if wanted is not None and str(doc_id) not in wanted:
             return None
         document = rules.document(row, origin)
@@ -105,9 +114,9 @@ def _choose_reader(
 
 
 def _is_unwanted(line: str, wanted: Container[str]) -> bool:
-    """Whether the start of a line, as BEIR's files have it, tells that its document is not wanted.
+    """Whether the start of a line, as in BEIR's files, has the id of a document that is not wanted.
 
-    Looking is ten times as fast as decoding, and of a large corpus little else is done.
+    This is ten times as fast as decoding the line, and most lines of a large corpus are not wanted.
     """
     found = _ID_AT_START.match(line)
     if found is None:

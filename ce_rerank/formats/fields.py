@@ -61,7 +61,9 @@ class FieldRules:
             )
         used, usual_ids = _usual_names(tuple(value))
         if self.text_fields:
-            used = tuple([path for path in self.text_fields if has_field(value, path)])
+            used = tuple(
+                [path for path in self.text_fields if find_value(value, path, _MISSING) is not _MISSING]
+            )
         if not used:
             raise _no_text(value, (*self.text_fields, *TEXT_FIELDS)[0], origin)
         texts = [
@@ -117,18 +119,6 @@ def as_id(value: object) -> DocumentId | None:
     if isinstance(value, float) and math.isfinite(value):
         return int(value) if value.is_integer() else repr(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def missing_id(row: Mapping[str, Any], origin: str) -> InputError:
-    """Return the error for a document without an id where one is needed."""
-    return InputError(
-        f"{origin}: the document has no id ({describe_fields(row)}).", hint="Name its field with --id-field."
-    )
-
-
-def has_field(row: Mapping[str, Any], path: str) -> bool:
-    """Whether a row has a field, by its name or by a dotted path."""
-    return find_value(row, path, _MISSING) is not _MISSING
 
 
 def find_value(row: Mapping[str, Any], path: str, default: object = None) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import datetime
 import decimal
 import io
 import math
@@ -29,30 +27,28 @@ _OWN_TYPES = {
     "score": pa.float32(),
     "truncated": pa.bool_(),
 }
-"""The columns of our own that are never strings; ids are integers where all of the first group are."""
+"""Our own columns that are never strings. Ids are integers if all in the first group are."""
 
 
 def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
-    """Read rows as objects of what JSON has; a row's origin is its number, from 1.
+    """Read rows as objects with the types of JSON; a row's origin is its number, from 1.
 
-    Times become ISO text, bytes their UTF-8 text or else base64; decimals become numbers; NaN, with which
-    pandas writes a missing number, and infinities become null. A file is read a batch of rows at a time; a
-    stream is held whole.
+    Bytes are read as UTF-8, decimals become numbers, times and other types become text. NaN, which pandas
+    writes for a missing number, and infinities become null. A file is read in batches of rows, a stream as a
+    whole.
     """
     try:
         if stream.file:
             stream.file.seek(0)
         file = pq.ParquetFile(stream.file or io.BytesIO(b"".join(iter(stream.take, b""))))
         names = file.schema_arrow.names
-        if len(set(names)) < len(names):
-            twice = next(column for column, times in Counter(names).items() if times > 1)
-            raise InputError(
-                f'{name}: the column "{twice}" is there twice.', hint="Rename one of the columns."
-            )
+        if twice := [column for column, times in Counter(names).items() if times > 1]:
+            problem = f'{name}: the column "{twice[0]}" is there twice.'
+            raise InputError(problem, hint="Rename one of the columns.")
         number = 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             columns = [_plain_column(column) for column in batch.columns]
-            for values in zip(*columns, strict=True) if columns else ():
+            for values in zip(*columns, strict=True):
                 number += 1
                 yield Row(dict(zip(names, values, strict=True)), f"{name}: row {number}")
     except pa.ArrowException as error:
@@ -60,11 +56,11 @@ def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[
 
 
 class ParquetWriter:
-    """A table of the rows, in row groups of some thousands.
+    """Writes a table, in row groups of some thousands of rows.
 
-    The columns are `own_names`, then the other fields of the first row group: of strings, integers, floats
-    or booleans where all of a field's values are that, else of JSON, but of strings for ids; then `input`:
-    as JSON, what has no column or does not fit it.
+    The columns are `own_names`, then the other fields of the first row group, and last `input`. A column has
+    strings, integers, floats or booleans if all values of the first row group are of that type; otherwise it
+    has JSON, or strings if it is for ids. `input` has, as JSON, the fields that have no column or do not fit.
     """
 
     def __init__(self, stream: BinaryIO, rows_of: RowsOf, own_names: Sequence[str]) -> None:
@@ -76,11 +72,11 @@ class ParquetWriter:
         self._table: pq.ParquetWriter | None = None
 
     def write(self, ranking: Ranking) -> None:
-        """Take the ranking's rows."""
+        """Write the ranking's rows."""
         self.write_rows(self._rows_of(ranking))
 
     def write_rows(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Take rows, and write a row group whenever there are enough."""
+        """Collect rows, and write a row group when there are enough."""
         for row in rows:
             self._rows.append(row)
             if len(self._rows) >= GROUP_ROWS:
@@ -104,7 +100,7 @@ class ParquetWriter:
         self._rows = []
 
     def _find_type(self, name: str) -> pa.DataType | None:
-        """Return the type of a column; None for JSON."""
+        """Return the type of a column; None means JSON."""
         if name in _OWN_TYPES:
             return _OWN_TYPES[name]
         found = _common_type([row[name] for row in self._rows if name in row])
@@ -130,7 +126,7 @@ class ParquetWriter:
 
 
 def _common_type(values: Sequence[Any]) -> pa.DataType | None:
-    """Return the one simple type that the values have, nulls aside; None when there is no such type."""
+    """Return the one simple type of all values that are not null; None if there is no such type."""
     present = [value for value in values if value is not None]
     kinds = {type(value) for value in present}
     if kinds == {int} and any(not -(2**63) <= value < 2**63 for value in present):
@@ -142,7 +138,7 @@ def _common_type(values: Sequence[Any]) -> pa.DataType | None:
 def _plain_column(column: pa.Array) -> list[Any]:
     kind = column.type
     if pa.types.is_timestamp(kind):
-        # Python's datetime has no nanoseconds; text has them.
+        # As text, since Python's datetime has no nanoseconds.
         column = pc.cast(column, pa.string())
     values: list[Any] = column.to_pylist()
     is_plain = pa.types.is_string(column.type) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
@@ -150,19 +146,14 @@ def _plain_column(column: pa.Array) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int):
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, decimal.Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return base64.b64encode(value).decode()
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, (str, int)) else str(value)
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

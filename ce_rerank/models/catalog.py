@@ -1,9 +1,8 @@
-"""Known models, with what has been published about them, and the short names that stand for them.
+"""Known models: what has been published about them, and short names for them.
 
-Every figure in catalog.json is as its publisher gives it, on the page that stands beside it. What no page
-says is missing there. Figures of different measures cannot be compared, so most models carry the one that was
-measured for nearly all of them in the same way. The list helps to choose and is no fence: any cross-encoder
-can be used.
+Every figure in catalog.json is its publisher's, with the page that it comes from. Figures of different
+measures cannot be compared, so most models have the figure of one measure that was applied to nearly all of
+them in the same way. The list helps to choose; any other cross-encoder can be used, too.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ COMMON_MEASURE = "nDCG@10, MTEB(eng, v2) retrieval, the top 100 of six embedders
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """A published figure between 0 and 1, what it measures, and the page that it stands on."""
+    """A published figure between 0 and 1, what it measures, and the page that it comes from."""
 
     figure: float
     measure: str
@@ -34,12 +33,12 @@ class Quality:
 class KnownModel:
     """A model and what its publishers say about it.
 
-    `alias` is the short name that stands for it. `parameters` counts weights; `context_length` is in tokens
-    of query and document together. `languages` are ISO 639-1 codes, or `multilingual` where many are
-    claimed. `score_scale` is that of the scores as the model gives them. `family` is the architecture as
-    transformers names it, None for one that comes as Python code. An `encoder` has a head with one label; a
-    `causal` model is asked for a word, and its score is how much likelier yes is than no. `source` is the
-    page with all of this except the quality. `other_names` are other spellings that the hub knows.
+    `alias` is its short name. `parameters` is how many weights it has; `context_length` is in tokens of query
+    and document together. `languages` are ISO 639-1 codes, or `multilingual`. `score_scale` is the scale of
+    the model's own scores. `family` is transformers' name of the architecture, None for one that comes as
+    Python code. An `encoder` has a head with one label; a `causal` model answers yes or no, and its score is
+    how much likelier yes is. `source` is the page that says all this, except the quality. `other_names` are
+    the model's other names on the hub.
     """
 
     name: str
@@ -59,11 +58,11 @@ class KnownModel:
 
     @property
     def common_quality(self) -> float | None:
-        """The figure of the measure that nearly all models have, for comparing them."""
+        """The figure of the one measure that nearly all models have."""
         return next((one.figure for one in self.quality if one.measure == COMMON_MEASURE), None)
 
     def reads(self, language: str) -> bool:
-        """Whether a language is among its own; a multilingual model is taken to read any."""
+        """Whether it reads a language; a multilingual model counts as reading any."""
         return language in self.languages or MULTILINGUAL in self.languages
 
 
@@ -79,7 +78,7 @@ def read_catalog() -> tuple[KnownModel, ...]:
 
 
 def find_known(name: str) -> KnownModel | None:
-    """Find a model by its name, another name that the hub has for it, or its alias, in any case."""
+    """Return the model of this name, other name or alias; upper and lower case are the same."""
     wanted = name.lower()
     return next(
         (
@@ -92,21 +91,21 @@ def find_known(name: str) -> KnownModel | None:
 
 
 def resolve_alias(name: str) -> str:
-    """Return the whole name that an alias stands for, and anything else as it is.
+    """Return the whole name that an alias stands for; return anything else unchanged.
 
-    Only an alias is replaced: another name for a model on the hub may be the one under which it is cached.
+    Other names on the hub stay: the model may be cached under one of them.
     """
     known = find_known(name)
     return known.name if known is not None and known.alias == name.lower() else name
 
 
 def suggest_names(name: str, others: Iterable[str] = ()) -> list[str]:
-    """Return at most three known models, or of `others`, that a mistyped name was probably meant for."""
+    """Return at most three names, of known models or `others`, that a mistyped name may stand for."""
     from difflib import get_close_matches
 
     candidates: dict[str, str] = {}
     for whole in (*others, *(known.name for known in read_catalog())):
-        # With and without the owner: one that is missing or wrong does not hide what is right.
+        # With and without the owner, which may be missing or wrong.
         candidates |= {whole.lower(): whole, whole.rpartition("/")[2].lower(): whole}
     candidates |= {known.alias: known.alias for known in read_catalog()}
     wanted = name.lower()

@@ -1,10 +1,10 @@
-"""A checkpoint: which files it takes, what they say, and whether it can be used to rank.
+"""A checkpoint: which files it needs, what they say, and whether it can rank.
 
 A checkpoint is `config.json`, a tokenizer and weights, as transformers names them. A model that
-sentence-transformers saved in several modules has folders beside them (`1_Dense`). The same weights are often
-there in several formats: safetensors are taken, and pickled files only where they are allowed.
+sentence-transformers saved in several modules has folders, too (`1_Dense`). Models often have their weights
+in several formats: we use safetensors, and pickled files only if they are allowed.
 
-Nothing here loads a model or imports a library that is slow to import.
+Nothing here loads a model or imports a slow library.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..errors import UnavailableError
 from .catalog import DEFAULT_NAME, MULTILINGUAL
 
 LONGEST = 2**31 - 1
-"""Tokens; a limit that is not below it stands for none."""
+"""The longest limit in tokens; a larger number in a configuration means that there is no limit."""
 LEGAL_NAMES = ("LICENSE", "LICENCE", "NOTICE")
 ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "identity",
@@ -30,15 +30,17 @@ ACTIVATIONS = {
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
     "torch.nn.Sigmoid": "sigmoid",
 }
-"""The names that we give activations, by the dotted names that configurations have."""
+"""Our names for the activations that configurations name."""
 
 _TEXT_SUFFIXES = (".json", ".txt", ".jinja", ".tiktoken", ".model", ".spm", ".md")
 _TOKENIZER = re.compile(
     r"tokenizer\.(json|model)|vocab\.(txt|json)|(spiece|spm|sentencepiece\.bpe)\.model|.*\.tiktoken"
 )
-# Folders that sentence-transformers makes: the place of a module and its class.
+# A folder that sentence-transformers makes for a module: its place and its class.
 _MODULE_FOLDER = re.compile(r"(?:\d+_\w+|additional_chat_templates)/[^/]+")
-_WEIGHTS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
+# Whole, or in shards beside an index; of the model, or of a module.
+_SAFETENSORS = re.compile(r"(\d+_\w+/)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+_PICKLED = re.compile(r"(\d+_\w+/)?pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
 _OTHER_FORMATS = (".gguf", ".onnx", "openvino_model.xml", "flax_model.msgpack", "tf_model.h5")
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -51,9 +53,9 @@ _RANKING_HINT = f"Choose a cross-encoder with one label, such as {DEFAULT_NAME}.
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What keeps a checkpoint from being used: `cause` continues a sentence after its name.
+    """Why a checkpoint cannot be used: `cause` continues a sentence that begins with its name.
 
-    `by_fetching` is whether fetching the model again may mend it.
+    `by_fetching` is whether fetching the model again may help.
     """
 
     cause: str
@@ -61,29 +63,29 @@ class Fault:
     by_fetching: bool = True
 
     def as_error(self, name: str) -> UnavailableError:
-        """Return the error that says so about the checkpoint of this name."""
+        """Return the error for the checkpoint of this name."""
         return UnavailableError(f"{name} {self.cause}.", hint=self.hint)
 
 
 def select_files(listed: Collection[str], *, with_code: bool) -> list[str]:
-    """Select the files of a published model that it takes to run it, `config.json` last.
+    """Select the files that running a published model needs, `config.json` last.
 
-    `listed` are the paths of all its files. Pickled weights are selected only where there are no safetensors
-    beside them; Python files only `with_code`.
+    `listed` are the paths of all its files. Pickled weights are selected only if there are no safetensors
+    beside them, and Python files only `with_code`.
     """
-    selected = [name for names in _select_weights(listed) for name in names]
-    for name in sorted(listed):
+    selected = {name for names in _select_weights(listed) for name in names}
+    for name in listed:
         is_text = name.endswith(_TEXT_SUFFIXES) or name.rpartition("/")[2].startswith(LEGAL_NAMES)
         in_place = "/" not in name or _MODULE_FOLDER.fullmatch(name)
-        is_other_index = name.endswith(".index.json")
-        if (is_text and in_place and not is_other_index) or (with_code and name.endswith(".py")):
-            selected.append(name)
+        is_index = name.endswith(".index.json")
+        if (is_text and in_place and not is_index) or (with_code and name.endswith(".py")):
+            selected.add(name)
     # A folder with a config.json is then complete, wherever a download was cut off.
-    return sorted(selected, key="config.json".__eq__)
+    return sorted(selected, key=lambda name: (name == "config.json", name))
 
 
 def find_missing(names: Collection[str], *, allow_pickle: bool) -> Fault | None:
-    """Return what a model with these files lacks or must not have; None when nothing."""
+    """Return what a model with these files lacks, or must not have; None if all is well."""
     safetensors, pickled = _select_weights(names)
     if "config.json" not in names or all("/" in name for name in safetensors + pickled):
         if "adapter_config.json" in names:
@@ -107,11 +109,11 @@ class Checkpoint:
     """Weights as published, in an ordinary folder on this machine.
 
     `name` is what the user called it. `revision` is the commit of the hub, None for a folder. `notes` are
-    facts that its user should know, as short phrases. The source `compiled` is a folder that was exported: it
-    holds a compiled model and no weights as published.
+    short phrases that its user should know. The source `compiled` is an exported folder: it holds a compiled
+    model instead of weights as published.
 
-    The properties are what its files say. They raise ValueError, TypeError or the like for a file that is
-    damaged, which `find_fault` reports.
+    The properties are what its files say. They raise ValueError, TypeError or the like for a damaged file,
+    which `find_fault` reports.
     """
 
     name: str
@@ -122,9 +124,9 @@ class Checkpoint:
 
     @cached_property
     def files(self) -> Mapping[str, int]:
-        """The files of the folder, and of the folders in it, that hold something: names to sizes in bytes.
+        """The files of the folder and of the folders in it: names to sizes in bytes.
 
-        Links that lead nowhere are left out: interrupted downloads and moved caches leave those.
+        Empty files, and links that lead nowhere, are left out: interrupted downloads leave them.
         """
         found = {}
         for pattern in ("*", "*/*"):
@@ -140,43 +142,43 @@ class Checkpoint:
 
     @cached_property
     def library_config(self) -> dict[str, Any]:
-        """The configuration of sentence-transformers; empty where there is none."""
+        """The configuration of sentence-transformers; empty if there is none."""
         return self._read_json("config_sentence_transformers.json", {})
 
     @cached_property
     def tokenizer_config(self) -> dict[str, Any]:
-        """The configuration of the tokenizer; empty where there is none."""
+        """The configuration of the tokenizer; empty if there is none."""
         return self._read_json("tokenizer_config.json", {})
 
     @cached_property
     def modules(self) -> list[dict[str, Any]]:
-        """The modules that sentence-transformers saved it in; none where it lists none."""
+        """The modules in which sentence-transformers saved it; empty if it lists none."""
         return self._read_json("modules.json", [])
 
     @property
     def architecture(self) -> str:
-        """The class of transformers that it was saved from; empty where none is named."""
+        """The class of transformers that it was saved from; empty if none is named."""
         named = self.config.get("architectures")
         return str(named[0]) if isinstance(named, list) and named else ""
 
     @property
     def family(self) -> str:
-        """The type of model, as transformers names it; empty where none is named."""
+        """The type of model, as transformers names it; empty if none is named."""
         return str(self.config.get("model_type") or "")
 
     @property
     def is_cross_encoder(self) -> bool:
-        """Whether it says that it was saved by sentence-transformers as a cross-encoder."""
+        """Whether sentence-transformers saved it as a cross-encoder."""
         return self.library_config.get("model_type") == "CrossEncoder"
 
     @property
     def is_causal(self) -> bool:
-        """Whether it is a causal language model, which is asked for a word."""
+        """Whether it is a causal language model, whose answer (yes or no) is the score."""
         return self.architecture.endswith("ForCausalLM")
 
     @property
     def declares_reranker(self) -> bool:
-        """Whether it says itself that it scores pairs; a causal model may do so without saying it."""
+        """Whether its files say that it scores pairs; a causal model may be a reranker without saying so."""
         try:
             is_classifier = self.architecture.endswith("ForSequenceClassification")
             return self.is_cross_encoder or (is_classifier and len(self.labels) == 1)
@@ -185,7 +187,7 @@ class Checkpoint:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels of its head, of which a reranker has one."""
+        """The labels of its head; a reranker has one."""
         named = self.config.get("id2label") or {}
         if not isinstance(named, dict):
             raise ValueError(f'id2label in config.json is {named!r}, and must be {{"0": "LABEL_0"}}')
@@ -194,14 +196,14 @@ class Checkpoint:
 
     @property
     def instruction(self) -> str | None:
-        """The task that the model is given by default; None where it takes none."""
+        """The task that the model is given by default; None if it takes no task."""
         prompts, name = (self.library_config.get(key) for key in ("prompts", "default_prompt_name"))
         found = prompts.get(name) if isinstance(prompts, dict) else None
         return found if isinstance(found, str) and found else None
 
     @property
     def _named_activations(self) -> list[str]:
-        """The dotted names of activations, the one that sentence-transformers takes first."""
+        """The dotted names of activations; sentence-transformers uses the first."""
         named = (
             self.library_config.get("activation_fn"),
             (self.config.get("sentence_transformers") or {}).get("activation_fn"),
@@ -211,24 +213,24 @@ class Checkpoint:
 
     @property
     def activation(self) -> str:
-        """`identity`, `sigmoid` or a dotted name: what sentence-transformers puts on the score.
+        """What sentence-transformers applies to the logit: `identity`, `sigmoid` or a dotted name.
 
-        Where none is named, it takes a sigmoid for a model with one label.
+        If none is named, it applies a sigmoid.
         """
         named = next(iter(self._named_activations), "torch.nn.Sigmoid")
         return ACTIVATIONS.get(named, named)
 
     @property
     def foreign_activation(self) -> str | None:
-        """The dotted name of an activation that is code outside torch; None when there is none.
+        """The dotted name of an activation that is not torch's; None if there is none.
 
-        sentence-transformers replaces such an activation, unless remote code is trusted, and scores change.
+        Unless remote code is trusted, sentence-transformers replaces such an activation, and scores change.
         """
         return next((name for name in self._named_activations if not name.startswith("torch.")), None)
 
     @property
     def max_length(self) -> int | None:
-        """The smallest of the limits that are declared, in tokens of a pair; None where there is none."""
+        """The smallest limit that is declared, in tokens of a pair; None if there is none."""
         declared = (
             self._read_json("sentence_bert_config.json", {}).get("max_seq_length"),
             self.tokenizer_config.get("model_max_length"),
@@ -239,14 +241,14 @@ class Checkpoint:
 
     @property
     def pickled(self) -> list[str]:
-        """The pickled weights that would be loaded: those with no safetensors in the same folder."""
+        """The pickled weights that would be loaded: those without safetensors in the same folder."""
         return _select_weights(self.files)[1]
 
     @property
     def code(self) -> list[str]:
-        """The Python code that it brings along and would have run, a phrase for each piece.
+        """The model's own Python code that loading it would run, a phrase for each piece.
 
-        That is what transformers takes by `auto_map`, modules of no known library, and an activation.
+        That is: classes in `auto_map`, modules of no known library, and an activation.
         """
         code = []
         for role, (repository, file, named) in self._auto_map().items():
@@ -261,7 +263,7 @@ class Checkpoint:
 
     @property
     def tensors(self) -> dict[str, list[int]]:
-        """The names and shapes of the weights in its safetensors files; empty where one cannot be read."""
+        """The names and shapes of the weights in its safetensors files; empty if one cannot be read."""
         from safetensors import SafetensorError, safe_open
 
         found: dict[str, list[int]] = {}
@@ -277,12 +279,12 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int | None:
-        """How many weights its safetensors files hold; None where that is unknown."""
+        """How many weights its safetensors files hold; None if that is unknown."""
         return sum(map(math.prod, self.tensors.values())) or None
 
     @cached_property
     def card(self) -> dict[str, Any]:
-        """The head of its README.md; empty where there is none that can be read."""
+        """The metadata of its README.md; empty if there is none that can be read."""
         from huggingface_hub import metadata_load
         from yaml import YAMLError
 
@@ -303,16 +305,16 @@ class Checkpoint:
         return tuple(name for name in named if re.fullmatch(f"[a-z]{{2,3}}|{MULTILINGUAL}", name))
 
     def require_usable(self, *, allow_pickle: bool = False, with_code: bool = False) -> None:
-        """Raise UnavailableError, with what is wrong, where `find_fault` finds something."""
+        """Raise UnavailableError if `find_fault` finds something."""
         fault = self.find_fault(allow_pickle=allow_pickle, with_code=with_code)
         if fault is not None:
             raise fault.as_error(self.name)
 
     def find_fault(self, *, allow_pickle: bool = False, with_code: bool = False) -> Fault | None:
-        """Return what keeps it from being used to rank; None when nothing in its files does.
+        """Return why it cannot be used to rank; None if its files show no reason.
 
-        `with_code` asks for the Python files that its configuration names. A compiled model is checked when
-        it is opened.
+        `with_code` looks for the Python files that its configuration names, too. A compiled model is checked
+        when it is opened.
         """
         if self.source == "compiled":
             return None
@@ -326,7 +328,7 @@ class Checkpoint:
             return Fault(f"is damaged: {error}", _DAMAGE_HINT)
 
     def _find_incomplete(self, *, with_code: bool) -> Fault | None:
-        """Return which weights, modules or code are missing, and which weights are pointers."""
+        """Return what is missing of weights, modules and code, or which weights are only Git LFS pointers."""
         weights = self._list_weights()
         missing = sorted(weights - self.files.keys())
         if with_code:
@@ -334,7 +336,7 @@ class Checkpoint:
             missing += sorted(own - self.files.keys())
         for module in self.modules:
             path = str(module.get("path", "")).strip("/")
-            # Elsewhere its weights would be loaded without a look at their format.
+            # In any other folder weights would be loaded without a check of their format.
             if path and not _MODULE_FOLDER.fullmatch(f"{path}/x"):
                 raise ValueError(f"{path!r} in modules.json is no folder of a module")
             # Normalize has nothing to save, and git keeps no empty folders.
@@ -352,23 +354,25 @@ class Checkpoint:
 
     def _list_weights(self) -> set[str]:
         """List the weights that are loaded: files that hold all, and the shards that indices name."""
-        selected = {name for names in _select_weights(self.files) for name in names}
-        for index in [name for name in selected if name.endswith(".index.json")]:
-            folder, _, own_name = index.rpartition("/")
-            suffix = own_name.removesuffix(".index.json").rpartition(".")[2]
+        weights = {name for names in _select_weights(self.files) for name in names}
+        for index in [name for name in weights if name.endswith(".index.json")]:
+            whole = index.removesuffix(".index.json")
+            if whole in weights:
+                continue
             shards = self._read_json(index, {}).get("weight_map")
             if not isinstance(shards, dict):
                 raise ValueError(f"{index} has no weight_map")
+            suffix = whole.rpartition(".")[2]
             for shard in shards.values():
                 if not re.fullmatch(rf"[^/\\]+\.{suffix}", str(shard)):
                     raise ValueError(f"{index} names {shard}, and must name files that end in .{suffix}")
-                selected.add(f"{folder}/{shard}".lstrip("/"))
-        return selected
+                weights.add(f"{index.rpartition('/')[0]}/{shard}".lstrip("/"))
+        return weights
 
     def _find_other_kind(self) -> Fault | None:
-        """Return what it is instead of a model that gives one score for a pair.
+        """Return what it is, if it is not a model that gives one score for a pair.
 
-        Such models load without an error, with a head of random weights or with classes for scores.
+        Such models load without an error, but with random weights in their head or with several labels.
         """
         architecture, own_classes = self.architecture, self._auto_map()
         kind = "ForSequenceClassification"
@@ -376,7 +380,7 @@ class Checkpoint:
         if not is_classifier and (self.is_cross_encoder or self.is_causal):
             return None
         named = architecture or "model of no named architecture"
-        # Under whatever name: transformers takes the head that it finds among the weights.
+        # Whatever its name is: transformers uses the head that it finds among the weights.
         if is_classifier or (not own_classes and self._has_score_head()):
             if len(self.labels) == 1:
                 return None
@@ -392,16 +396,16 @@ class Checkpoint:
         return Fault(cause, _RANKING_HINT, by_fetching=False)
 
     def _has_score_head(self) -> bool:
-        """Whether a matrix among its weights makes one number of a vector."""
+        """Whether one of its weights is a matrix that maps a vector to one number."""
         return any(
             len(shape) == 2 and shape[0] == 1 and "embed" not in name for name, shape in self.tensors.items()
         )
 
     def _auto_map(self) -> dict[str, tuple[str, str, str]]:
-        """Return the classes that it brings: transformers' class for each, to repository, file and class.
+        """Return its own classes, by the class of transformers that each stands for: repository, file, class.
 
-        The repository is empty for its own. A tokenizer may name two classes, slow and fast, of which either
-        may be null.
+        The repository is empty if it is the model's own. A tokenizer may name two classes, slow and fast, and
+        either may be null.
         """
         classes = {}
         for config in (self.config, self.tokenizer_config):
@@ -414,7 +418,7 @@ class Checkpoint:
         return classes
 
     def _read_json(self, name: str, absent: _Json) -> _Json:
-        """Read a value of the kind of `absent`, which is returned where there is no such file."""
+        """Read a JSON file that holds the type of `absent`; return `absent` if there is no file."""
         try:
             value = json.loads((self.folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -427,26 +431,14 @@ class Checkpoint:
 
 
 def _select_weights(names: Collection[str]) -> tuple[list[str], list[str]]:
-    """Select the weights that are loaded, of the model and its modules: safetensors, and pickled ones.
-
-    transformers names them whole (`model.safetensors`), or in shards beside an index.
-    """
-    folders = {name.rpartition("/")[0] + "/" for name in names if _MODULE_FOLDER.fullmatch(name)}
-    selected: tuple[list[str], list[str]] = ([], [])
-    for folder in ("", *sorted(folders)):
-        for found, (stem, suffix) in zip(selected, _WEIGHTS, strict=True):
-            whole = f"{folder}{stem}{suffix}"
-            if whole in names:
-                found.append(whole)
-                break
-            if (index := f"{whole}.index.json") in names:
-                shard = re.compile(rf"{re.escape(folder + stem)}-\d+-of-\d+{re.escape(suffix)}")
-                found += [*sorted(filter(shard.fullmatch, names)), index]
-                break
-    return selected
+    """Select the weights of the model and its modules: safetensors, and pickled ones where there are none."""
+    safetensors = sorted(filter(_SAFETENSORS.fullmatch, names))
+    folders = {name.rpartition("/")[0] for name in safetensors}
+    pickled = sorted(filter(_PICKLED.fullmatch, names))
+    return safetensors, [name for name in pickled if name.rpartition("/")[0] not in folders]
 
 
 def _list_texts(value: Any) -> list[str]:
-    """Return as texts what a card may say once or several times; people write all sorts of things there."""
+    """Return the texts that a card gives, whether as a list or as one value; values of any type are found."""
     values = value if isinstance(value, list) else [value]
     return [str(one) for one in values if one is not None]

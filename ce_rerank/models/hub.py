@@ -1,8 +1,9 @@
-"""The hub: its cache on this machine, how what is missing of a model is fetched, and what its refusals mean.
+"""The hub: read its cache on this machine, fetch models, and explain its errors.
 
-The cache is huggingface_hub's own, read by its documented layout: `models--OWNER--NAME/refs/REVISION` holds a
-commit, and `snapshots/COMMIT` its files, as links to `blobs`. Reading it that way costs a few milliseconds,
-where the library's functions import an HTTP client first. What changes the cache is left to the library.
+The cache is huggingface_hub's own, and we read it by its documented layout:
+`models--OWNER--NAME/refs/REVISION` holds a commit, and `snapshots/COMMIT` its files, as links to `blobs`.
+That takes a few milliseconds; the library's functions would import an HTTP client first. Only the library
+changes the cache.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ce_rerank")
 
-# The first answer must come within this: a name server may hang longer than any timeout of HTTP.
+# For the first answer. A name server may hang for longer than any timeout of HTTP.
 _ANSWER_SECONDS = 6
 _LOGIN_HINT = "log in with `hf auth login`, or set HF_TOKEN"
 _TOKEN_HINT = "Log in again with `hf auth login`, or mend or unset HF_TOKEN."
@@ -39,7 +40,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PREFIX = "models--"
 
 DownloadProgress = Callable[[int, int], None]
-"""Is told how many bytes have come, and how many there are."""
+"""Called with the number of bytes that have come, and their total."""
 
 
 class HubUnreachableError(Exception):
@@ -54,12 +55,12 @@ def hub_cache_folder() -> Path:
 
 
 def repository_folder(name: str) -> Path:
-    """Return the folder of the hub's cache that holds all of a model; it may not exist."""
+    """Return a model's folder in the hub's cache; it may not exist."""
     return hub_cache_folder() / f"{_PREFIX}{name.replace('/', '--')}"
 
 
 def find_snapshot(name: str, revision: str | None) -> Checkpoint | None:
-    """Find a model's files in the cache, for the default revision or a branch, tag or whole commit.
+    """Return what the cache has of a revision: a branch, a tag or a whole commit; None is the default.
 
     Some of its files may be missing.
     """
@@ -82,15 +83,15 @@ def list_snapshots(name: str) -> list[Checkpoint]:
 
 
 def list_cached_names() -> list[str]:
-    """List the models in the cache, whole or not, of whatever kind."""
+    """List the models in the cache, complete or not, of any kind."""
     folders = sorted(path.name for path in hub_cache_folder().glob(f"{_PREFIX}*"))
     return [folder.removeprefix(_PREFIX).replace("--", "/") for folder in folders]
 
 
 def remove_cached(folder: Path) -> None:
-    """Remove a model's folder of the cache. Raises OSError for what cannot be removed.
+    """Remove a model's folder from the cache. Raises OSError if something cannot be removed.
 
-    Through the library, which knows what models share with each other.
+    The library does it, since it knows what models share.
     """
     from huggingface_hub import scan_cache_dir
 
@@ -105,21 +106,21 @@ def remove_cached(folder: Path) -> None:
 
 
 def hub_endpoint() -> str:
-    """Return the hub's address, HF_ENDPOINT or the public one, as it may be shown: without a password."""
+    """Return the hub's address, HF_ENDPOINT or the public one, without a password."""
     from huggingface_hub import constants
 
     return _without_password(constants.ENDPOINT)
 
 
 def name_ban(*, offline: bool) -> str | None:
-    """Return what forbids the network, the option or the variable HF_HUB_OFFLINE; None where nothing does."""
+    """Return what forbids the network: `--offline`, `HF_HUB_OFFLINE` or None."""
     from huggingface_hub import constants
 
     return "--offline" if offline else "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else None
 
 
 def check_hub(answer_seconds: float) -> None:
-    """Ask the hub for anything; raise HubUnreachableError when no hub answers in time."""
+    """Ask the hub for a model; raise HubUnreachableError if no hub answers in time."""
     with _quiet_hub(), suppress(UnavailableError):
         _ask_hub(DEFAULT_NAME, None, answer_seconds)
 
@@ -132,11 +133,11 @@ def fetch_snapshot(
     with_code: bool,
     on_progress: DownloadProgress | None = None,
 ) -> Checkpoint:
-    """Fetch what is not yet in the cache of the files that it takes to run a model, and check them all.
+    """Fetch the files that a model needs and the cache lacks, and check all of them.
 
-    A file that is not what the hub lists, by its SHA-256, is fetched again. Raises HubUnreachableError when
-    there is no first answer within 6 seconds, and UnavailableError when the answer is no, when the disk is
-    full, or when a file arrives damaged twice.
+    A file whose SHA-256 is not the one that the hub lists is fetched again. Raises HubUnreachableError if
+    there is no first answer within 6 seconds, and UnavailableError if the hub refuses, the disk is full, or a
+    file arrives damaged twice.
     """
     from huggingface_hub import HfApi, hf_hub_download
 
@@ -164,7 +165,7 @@ def fetch_snapshot(
                     break
                 for file in damaged:
                     (folder / file).resolve().unlink()
-            # Under the name of its revision, only now that all of it is there: this writes `refs`.
+            # This writes `refs`, and so comes last: the revision is found only when it is complete.
             hf_hub_download(name, "config.json", revision=revision or _DEFAULT_REVISION, tqdm_class=bar)
         except Exception as error:
             if isinstance(error, OSError) and error.errno is not None:
@@ -182,7 +183,7 @@ def fetch_snapshot(
 
 
 def _ask_hub(name: str, revision: str | None, answer_seconds: float) -> ModelInfo:
-    """Ask for a model's commit and the list of its files, in a thread that is left behind when it is late."""
+    """Return a model's commit and the list of its files; a thread asks, and is left behind if it is late."""
     from huggingface_hub import HfApi
 
     answer: Future[ModelInfo] = Future()
@@ -200,7 +201,7 @@ def _ask_hub(name: str, revision: str | None, answer_seconds: float) -> ModelInf
     except TimeoutError:
         raise HubUnreachableError(f"no answer within {answer_seconds:g} seconds{_name_proxy()}") from None
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        # A proxy's login page, or another server behind HF_ENDPOINT, taken by the library for a model.
+        # The library takes a proxy's login page, or another server, for the answer of a hub.
         raise HubUnreachableError("what answers there is not a hub") from error
     except Exception as error:
         raise _explain(name, revision, error) from error
@@ -227,7 +228,7 @@ def _count_bytes(size: int, on_progress: DownloadProgress) -> Any:
 
 
 def _explain(name: str, revision: str | None, error: Exception) -> Exception:
-    """Return what an error of huggingface_hub means, in our words."""
+    """Return our error for one of huggingface_hub's."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
@@ -260,7 +261,7 @@ def _explain(name: str, revision: str | None, error: Exception) -> Exception:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of an error's text without its number, and the setting that may be at fault."""
+    """Return the first line of an error without its number, and the setting that may be wrong."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     text = _without_password(re.sub(r"^\[Errno -?\d+\] ", "", lines[0]).rstrip("."))
     if isinstance(error, FileNotFoundError) or "CERTIFICATE" in text.upper():
@@ -270,7 +271,7 @@ def _reason(error: Exception) -> str:
 
 
 def _name_proxy() -> str:
-    """Return a clause that names the proxy which stands before the hub; empty where there is none."""
+    """Return a clause that names the proxy for the hub; empty if there is none."""
     from urllib.parse import urlsplit
     from urllib.request import getproxies, proxy_bypass
 
@@ -289,7 +290,7 @@ def _without_password(address: str) -> str:
 
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Keep huggingface_hub's warnings off the terminal meanwhile."""
+    """Hide huggingface_hub's warnings during this block."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     with warnings.catch_warnings():

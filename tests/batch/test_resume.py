@@ -296,7 +296,7 @@ class TestBadRows:
 @pytest.mark.parametrize("name", ["out", "real", "real.part", "real.part.json.new", "real.errors.jsonl"])
 def test_no_input_may_have_a_name_that_is_written_beside_the_output(tmp_path: Path, name: str) -> None:
     (tmp_path / "out").symlink_to("real")
-    with pytest.raises(UsageError, match=r"is both input and output|would be written over"):
+    with pytest.raises(UsageError, match=r"is both input and output|would overwrite it"):
         require_other_files(tmp_path / "out", [str(tmp_path / name)])
     require_other_files(tmp_path / "out", [str(tmp_path / "realm")])
 
