@@ -61,9 +61,8 @@ class FieldRules:
             )
         used, usual_ids = _usual_names(tuple(value))
         if self.text_fields:
-            used = tuple(
-                [path for path in self.text_fields if find_value(value, path, _MISSING) is not _MISSING]
-            )
+            present = [path for path in self.text_fields if find_value(value, path, _MISSING) is not _MISSING]
+            used = tuple(present)
         if not used:
             raise _no_text(value, (*self.text_fields, *TEXT_FIELDS)[0], origin)
         texts = [
