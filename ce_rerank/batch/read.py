@@ -27,7 +27,7 @@ from ..types import Candidates, Document, DocumentId, Query
 
 _ROW_ID_FIELDS = ("id", "_id")
 _NESTED_ID_FIELDS = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS)
-_MSMARCO_TEXT = "passage_text"  # among lists, as MS MARCO has them on the Hugging Face hub
+_MSMARCO_TEXT = "passage_text"  # in the object of lists that MS MARCO has on the Hugging Face hub
 _SHAPES = (
     'Give a row a query, {"query": "...", "documents": ["...", ...]}, '
     'or a row a document, {"query": "...", "text": "..."}.'
@@ -38,11 +38,11 @@ class RowCandidates:
     """The candidates of files and streams, read a row at a time.
 
     A nested row holds all documents of a query: a list of strings or objects, or an object of lists, one for
-    each field. Flat rows have one document each, and those of a query stand together: consecutive rows with
-    one query id, or one query text where there are no ids. `query_field` and `documents_field` name the
-    fields of a row that hold them, dotted paths among them. A row without the text of its query has it from
-    the file `queries`, by its id. `for_trec` refuses what a TREC run cannot hold: a query or document without
-    an id, ids with space in them, and a query id that comes back in another row.
+    each field. A flat row holds one document; consecutive rows with the same query id, or the same query text
+    if there are no ids, belong to one query. `query_field` and `documents_field` name the fields of a row
+    that hold the query and the documents; a name may be a dotted path. If a row has only the id of its query,
+    the text is in the file `queries`. `for_trec` refuses what a TREC run cannot hold: a query or document
+    without an id, an id with a space, and a query id that comes again in another row.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class RowCandidates:
 
     @property
     def may_pause(self) -> bool:
-        """Whether the input may come slowly: not all of it is files."""
+        """Whether the input may come slowly: a part of it is no file."""
         return None in self._sizes
 
     @property
     def share_read(self) -> float | None:
-        """The share of the files that was read so far, from 0 to 1; None when not all are files."""
+        """The share of the files that has been read, from 0 to 1; None if a part of the input is no file."""
         sizes = [size or 0 for size in self._sizes]
         if None in self._sizes or not any(sizes):
             return None
@@ -88,7 +88,7 @@ class RowCandidates:
         """
         if self._queries_source is not None:
             self._queries = read_queries(self._queries_source, reject=reject)
-        flat: Candidates | None = None  # more rows of its query may follow
+        flat: Candidates | None = None  # the query of flat rows, of which more may follow
         for value, origin in self._rows(reject):
             try:
                 if not isinstance(value, dict):
@@ -150,7 +150,7 @@ class RowCandidates:
         id = None if id_name is None else row[id_name]
         fields = [path] if id_name is None or id_name in _ROW_ID_FIELDS else [path, id_name]
         if isinstance(value, dict):
-            fields = fields[1:]  # the object stays a field of the row, with what else it holds
+            fields = fields[1:]  # the object stays a field of the row, for its other values
             if id is None:
                 id = next((value[name] for name in _NESTED_ID_FIELDS if name in value), None)
             value = value.get("text", value.get(path))
@@ -188,7 +188,7 @@ class RowCandidates:
 
     def _query(self, named: _NamedQuery, origin: str, fields: Mapping[str, Any]) -> Query:
         query = Query(named.text or "", named.id, fields, origin)
-        # A row of a table has a cell for the query even where it gives none.
+        # A row of a table has a cell for the query, which may be empty.
         if named.text is None or (named.text == "" and named.id is not None and self._queries_source):
             if self._queries_source is None:
                 raise InputError(
@@ -206,7 +206,7 @@ class RowCandidates:
         return query
 
     def _require_first(self, query: Query, hint: str) -> None:
-        """Raise InputError for a query that was here before, by its id, or its text if it has none."""
+        """Raise InputError for a query whose id, or whose text if it has none, came before."""
         shown, name = ("its query", query.text) if query.id is None else (f'the query "{query.id}"', query.id)
         hashed = hashlib.blake2b(f"{query.id is None} {name}".encode(), digest_size=8).digest()
         if hashed in self._seen:
@@ -215,7 +215,7 @@ class RowCandidates:
 
 
 class _Items(NamedTuple):
-    """The documents of a nested row, the path of the field that holds them, and what makes their text."""
+    """The documents of a nested row, the path of the field that holds them, and the rules for their text."""
 
     path: str
     values: Sequence[object]
@@ -223,7 +223,7 @@ class _Items(NamedTuple):
 
 
 class _NamedQuery(NamedTuple):
-    """What a row says of its query, and in which fields."""
+    """What a row says about its query, and in which fields."""
 
     id: DocumentId | None
     text: str | None
@@ -231,7 +231,7 @@ class _NamedQuery(NamedTuple):
 
 
 def _is_of(query: Query, named: _NamedQuery, origin: str) -> bool:
-    """Return whether a row belongs to a query; raise InputError when its query's id and text disagree."""
+    """Whether a row belongs to a query; raise InputError if it has the id and another text."""
     if named.id is None:
         return named.text == query.text
     if query.id is None or str(named.id) != str(query.id):

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..errors import CeRerankError, InputError, UnavailableError, UsageError
-from ..formats.documents import InputFormat, ReadOptions, read_documents
+from ..formats.documents import InputFormat, read_documents
 from ..formats.source import Source
 from .commands import option
 from .console import Activity, show_messages, stdout_console
@@ -87,7 +87,13 @@ def bench(
         if file is None:
             lists = sample_lists(_QUERIES, _SAMPLE_DOCUMENTS)
         else:
-            lists = split_documents(_read_texts(Source.from_name(file), reading))
+            texts = [document.text for document in read_documents(Source.from_name(file), reading)]
+            if len(texts) < _START_DOCUMENTS:
+                raise InputError(
+                    f"{file}: {len(texts)} documents are too few to measure with.",
+                    hint="Give a hundred or so.",
+                )
+            lists = split_documents(texts)
         results = _measure(model, lists, rounds, activity)
     if to == "json" or (to is None and not sys.stdout.isatty()):
         json.dump(results, sys.stdout, indent=2)
@@ -120,73 +126,6 @@ def _begin(text: str) -> str:
     return " ".join(text[: 10 * _QUERY_CHARACTERS].split()[:_QUERY_WORDS])[:_QUERY_CHARACTERS]
 
 
-def _read_texts(source: Source, reading: ReadOptions) -> list[str]:
-    texts = [document.text for document in read_documents(source, reading)]
-    if len(texts) < _START_DOCUMENTS:
-        raise InputError(
-            f"{source.name}: {len(texts)} documents are too few to measure with.",
-            hint="Give a hundred or so.",
-        )
-    return texts
-
-
-def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity) -> list[dict[str, Any]]:
-    """Measure every choice that works here, the reference first; in turns, so that all meet one noise."""
-    from ..engines.hardware import find_device
-
-    device = find_device(model.device)
-    measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        inputs = _write_inputs(Path(folder), lists)
-        keywords = {
-            choice: as_keywords(model) | {"engine": choice[0], "precision": choice[1], "device": device}
-            for choice in choose(model, device)
-        }
-        for choice in keywords:
-            activity.stage(f"Loading {' '.join(choice)}")
-            try:
-                # What is compiled at its first use is compiled here, and not measured.
-                time_start([*inputs, *as_arguments(keywords[choice])])
-            except CeRerankError as error:
-                if choice == _REFERENCE:
-                    raise
-                log.warning("%s %s is left out: %s", *choice, error.message)
-                continue
-            measured[choice] = []
-        activity.start(total=rounds * len(measured))
-        for _ in range(rounds):
-            for choice, answers in measured.items():
-                setting = {"reranker": keywords[choice], "lists": lists}
-                answer = run_part(__spec__.name, "score", setting)
-                if isinstance(answer, str):
-                    raise CeRerankError(f"{' '.join(choice)} cannot be measured: {answer}")
-                answer["start_seconds"] = time_start([*inputs, *as_arguments(keywords[choice])])
-                answers.append(answer)
-                activity.advance(1)
-    reference = measured[_REFERENCE][0]["scores"]
-    return [summarise(*choice, answers, reference) for choice, answers in measured.items()]
-
-
-def summarise(
-    engine: str, precision: str, answers: list[dict[str, Any]], reference: list[list[float]]
-) -> dict[str, Any]:
-    """Return the medians of the rounds, and how far the scores are from the reference's."""
-    differences, agreements = compare_scores(answers[0]["scores"], reference)
-    elapsed_seconds = statistics.median(answer["elapsed_seconds"] for answer in answers)
-    return {
-        "engine": engine,
-        "precision": precision,
-        "device": answers[0]["device"],
-        "packed": answers[0]["packed"],
-        "start_seconds": statistics.median(answer["start_seconds"] for answer in answers),
-        "documents_per_second": len(differences) / elapsed_seconds,
-        "peak_memory_bytes": answers[-1]["peak_memory_bytes"],
-        "largest_difference": max(differences),
-        "mean_difference": statistics.fmean(differences),
-        "rank_agreement": statistics.fmean(agreements) if agreements else None,
-    }
-
-
 def choose(model: ModelOptions, device: str) -> list[tuple[str, str]]:
     """Return the engines and precisions to measure: the reference, and those of the others asked for."""
     from ..engines.hardware import has_int8, has_native_bf16
@@ -210,13 +149,46 @@ def choose(model: ModelOptions, device: str) -> list[tuple[str, str]]:
     return [_REFERENCE, *(choice for choice in asked if choice != _REFERENCE)]
 
 
-def _write_inputs(folder: Path, lists: Lists) -> list[str]:
-    """Write a query and a few documents; return the arguments that rank them."""
-    documents = [text for _, texts in lists for text in texts][:_START_DOCUMENTS]
-    query, file = folder / "query", folder / "documents.jsonl"  # an argument has no room for a long document
-    query.write_text(lists[0][0], encoding="utf-8")
-    file.write_text("".join(json.dumps(text) + "\n" for text in documents), encoding="utf-8")
-    return ["--query-file", str(query), "-f", str(file)]
+def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity) -> list[dict[str, Any]]:
+    """Measure every choice that works here, the reference first; in turns, so that all meet one noise."""
+    from ..engines.hardware import find_device
+
+    device = find_device(model.device)
+    answers: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        # In files, since an argument has no room for a long document.
+        query, file = Path(folder, "query"), Path(folder, "documents.jsonl")
+        query.write_text(lists[0][0], encoding="utf-8")
+        texts = [text for _, texts in lists for text in texts][:_START_DOCUMENTS]
+        file.write_text("".join(json.dumps(text) + "\n" for text in texts), encoding="utf-8")
+
+        def time_choice(choice: tuple[str, str]) -> float:
+            return time_start(["--query-file", str(query), "-f", str(file), *as_arguments(keywords[choice])])
+
+        keywords = {
+            choice: {**as_keywords(model), "engine": choice[0], "precision": choice[1], "device": device}
+            for choice in choose(model, device)
+        }
+        for choice in keywords:
+            activity.stage(f"Loading {' '.join(choice)}")
+            try:
+                time_choice(choice)  # what is compiled at its first use is compiled here, and not measured
+                answers[choice] = []
+            except CeRerankError as error:
+                if choice == _REFERENCE:
+                    raise
+                log.warning("%s %s is left out: %s", *choice, error.message)
+        activity.start(total=rounds * len(answers))
+        for _ in range(rounds):
+            for choice, of_choice in answers.items():
+                setting = {"reranker": keywords[choice], "lists": lists}
+                answer = run_part(__spec__.name, "score", setting)
+                if isinstance(answer, str):
+                    raise CeRerankError(f"{' '.join(choice)} cannot be measured: {answer}")
+                of_choice.append({**answer, "start_seconds": time_choice(choice)})
+                activity.advance(1)
+    reference = answers[_REFERENCE][0]["scores"]
+    return [_summarise(*choice, of_choice, reference) for choice, of_choice in answers.items()]
 
 
 def time_start(arguments: Sequence[str]) -> float:
@@ -231,6 +203,29 @@ def time_start(arguments: Sequence[str]) -> float:
         message, _, hint = ended.stderr.rpartition("error: ")[2].partition("\n")
         raise UnavailableError(message, hint=textwrap.dedent(hint).strip())
     return seconds
+
+
+def _summarise(
+    engine: str, precision: str, answers: list[dict[str, Any]], reference: list[list[float]]
+) -> dict[str, Any]:
+    """Return the medians of the rounds, and how far the scores are from the reference's."""
+    differences, agreements = compare_scores(answers[0]["scores"], reference)
+    medians = {
+        name: statistics.median(answer[name] for answer in answers)
+        for name in ("start_seconds", "elapsed_seconds")
+    }
+    return {
+        "engine": engine,
+        "precision": precision,
+        "device": answers[0]["device"],
+        "packed": answers[0]["packed"],
+        "start_seconds": medians["start_seconds"],
+        "documents_per_second": len(differences) / medians["elapsed_seconds"],
+        "peak_memory_bytes": answers[-1]["peak_memory_bytes"],
+        "largest_difference": max(differences),
+        "mean_difference": statistics.fmean(differences),
+        "rank_agreement": statistics.fmean(agreements) if agreements else None,
+    }
 
 
 def compare_scores(
@@ -309,14 +304,12 @@ def peak_memory_bytes() -> int | None:
     # Of Linux's other figure, `ru_maxrss`, the least is what the process held that started this one.
     with suppress(OSError):
         found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-        if found:
-            return 1024 * int(found[1])
-    try:
+        return 1024 * int(found[1]) if found else None
+    with suppress(ImportError):
         import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+    return None
 
 
 if __name__ == "__main__":

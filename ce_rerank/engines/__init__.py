@@ -33,7 +33,7 @@ def choose_engine(checkpoint: Checkpoint, options: EngineOptions) -> Choice:
     """Decide what runs a checkpoint, without loading it; torch is loaded only where there may be a GPU.
 
     Raises UnavailableError, saying what the model is, for one that cannot rank, and for a device or an engine
-    that cannot be had; raises UsageError for options that contradict each other.
+    that is unavailable; raises UsageError for options that contradict each other.
     """
     checkpoint.require_usable(allow_pickle=True)
     is_compiled = checkpoint.source == "compiled"
@@ -45,9 +45,8 @@ def choose_engine(checkpoint: Checkpoint, options: EngineOptions) -> Choice:
         )
     device = "cpu" if is_compiled else find_device(options.device)
     if options.precision == "int8" and (device != "cpu" or options.engine == "torch"):
-        there = "torch" if options.engine == "torch" else device
         raise UnavailableError(
-            f"int8 is a precision of openvino on the CPU, not of {there}.",
+            f"int8 is a precision of openvino on the CPU, not of {'torch' if device == 'cpu' else device}.",
             hint="Give --precision bf16 or fp32, or --device cpu with --engine auto.",
         )
     if device != "cpu":
@@ -85,19 +84,28 @@ def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
     """Load a checkpoint into the engine that the options name, or the best one for the device.
 
     Torch serves, and that is logged, where a model turns out not to compile or its compiled form does not
-    give its reference scores. Raises UnavailableError when the device, the engine or the model cannot be had
+    give its reference scores. Raises UnavailableError when the device, the engine or the model is unavailable
     in the form asked for.
     """
     try:
         choice = choose_engine(checkpoint, options)
         if choice.engine == "openvino":
-            engine = _load_compiled(checkpoint, options, choice)
+            engine = _load_compiled(checkpoint, options, choice.precision)
             if engine is not None:
                 return engine
             choice = _choose_torch(options, "the compiled form cannot be used")
         else:
             log.info("Torch runs %s on %s: %s.", checkpoint.name, choice.device, choice.reason)
-        return _load_torch(checkpoint, replace(options, device=choice.device, precision=choice.precision))
+        try:
+            from .torch import load_torch_engine
+        except IMPORT_FAILURES as error:
+            raise UnavailableError(
+                f"torch, which would run {checkpoint.name}, cannot be loaded: {error}.",
+                hint="`ce-rerank doctor` says what is wrong here.",
+            ) from error
+        return load_torch_engine(
+            checkpoint, replace(options, device=choice.device, precision=choice.precision)
+        )
     finally:
         # A signal may have been lost in the imports, and an engine or an error be here in its place.
         raise_if_interrupted()
@@ -109,20 +117,21 @@ def _choose_torch(options: EngineOptions, reason: str) -> Choice:
 
 def _require_other_way(checkpoint: Checkpoint, options: EngineOptions, obstacle: str) -> None:
     """Raise UnavailableError where openvino was asked for, or nothing else can serve."""
-    if options.engine == "openvino" or options.precision == "int8" or checkpoint.source == "compiled":
-        hint = "Give --engine torch, or leave --engine out."
-        if options.precision == "int8":
-            hint = "Give --precision fp32."
-        raise UnavailableError(f"Openvino cannot run {checkpoint.name}: {obstacle}.", hint=hint)
+    is_int8 = options.precision == "int8"
+    if options.engine == "openvino" or is_int8 or checkpoint.source == "compiled":
+        raise UnavailableError(
+            f"Openvino cannot run {checkpoint.name}: {obstacle}.",
+            hint="Give --precision fp32." if is_int8 else "Give --engine torch, or leave --engine out.",
+        )
 
 
-def _load_compiled(checkpoint: Checkpoint, options: EngineOptions, choice: Choice) -> Engine | None:
+def _load_compiled(checkpoint: Checkpoint, options: EngineOptions, precision: Precision) -> Engine | None:
     """Load the compiled form; None, which is logged, when torch must serve."""
     from .openvino.engine import load_openvino_engine
     from .openvino.runtime import CannotCompileError
 
-    precisions = [choice.precision]
-    if options.precision == "auto" and choice.precision != "fp32":
+    precisions = [precision]
+    if options.precision == "auto" and precision != "fp32":
         precisions.append("fp32")
     try:
         return load_openvino_engine(checkpoint, options, precisions)
@@ -131,14 +140,3 @@ def _load_compiled(checkpoint: Checkpoint, options: EngineOptions, choice: Choic
         level = logging.WARNING if error.passing else logging.INFO
         log.log(level, "Torch runs %s; openvino cannot: %s.", checkpoint.name, error)
     return None
-
-
-def _load_torch(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
-    try:
-        from .torch import load_torch_engine
-    except IMPORT_FAILURES as error:
-        raise UnavailableError(
-            f"torch, which would run {checkpoint.name}, cannot be loaded: {error}.",
-            hint="`ce-rerank doctor` says what is wrong here.",
-        ) from error
-    return load_torch_engine(checkpoint, options)

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,6 @@ IMPORT_FAILURES = (ImportError, OSError, RuntimeError, AttributeError, MemoryErr
 _CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 _NATIVE_BF16 = {"amx_bf16", "avx512_bf16"}
 _INT8 = {"avx_vnni", "avx512_vnni", "amx_int8"}
-_FLAG_LINES = ("flags", "Features")
 
 
 def parse_device(device: str) -> str:
@@ -46,9 +46,13 @@ def find_device(device: str) -> str:
     if name == "cuda" and any(other.startswith("cuda") for other in there):
         return "cuda"
     if name not in there:
+        import torch
+
+        is_without = name.startswith("cuda") and torch.version.cuda is None and torch.version.hip is None
         raise UnavailableError(
             f"The device {name} is not available here.",
-            hint=f"Give --device {' or '.join(there)}." + _missing_cuda_hint(name),
+            hint=f"Give --device {' or '.join(there)}."
+            + " The torch that is installed is a build without CUDA." * is_without,
         )
     return name
 
@@ -85,40 +89,22 @@ def _may_have_accelerator() -> bool:
     """Ask the driver, not torch: False is certain, True is a reason to ask torch."""
     if sys.platform == "darwin":
         return platform.machine() == "arm64"
-    return _cuda_device_count() > 0 or Path("/dev/kfd").exists()
-
-
-def _cuda_device_count() -> int:
     for driver in _CUDA_DRIVERS:
-        try:
-            cuda = ctypes.CDLL(driver)
-        except OSError:
-            continue
-        count = ctypes.c_int(0)
-        if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return count.value
-    return 0
-
-
-def _missing_cuda_hint(name: str) -> str:
-    import torch
-
-    if name.startswith("cuda") and torch.version.cuda is None and torch.version.hip is None:
-        return " The torch that is installed is a build without CUDA."
-    return ""
+        with suppress(OSError):
+            cuda, count = ctypes.CDLL(driver), ctypes.c_int(0)
+            if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value:
+                return True
+    return Path("/dev/kfd").exists()
 
 
 @cache
 def cpu_flags() -> frozenset[str]:
     """Return the names of the instruction sets of the first CPU, as Linux lists them; elsewhere none."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
-            for line in file:
-                name, _, value = line.partition(":")
-                if name.strip() in _FLAG_LINES:
-                    return frozenset(value.split())
-    except OSError:
-        pass
+    with suppress(OSError), Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return frozenset(value.split())
     return frozenset()
 
 

@@ -10,13 +10,14 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Dense, Transformer
@@ -81,10 +82,11 @@ class Model:
     for a model that takes none.
     """
 
-    def __init__(self, cross_encoder: CrossEncoder, precision: str, max_length: int) -> None:
+    def __init__(self, cross_encoder: CrossEncoder, precision: str, max_length: int | None) -> None:
         self.cross_encoder = cross_encoder
         self.precision = precision
-        self.max_length = max_length
+        longest = longest_pair(cross_encoder)
+        self.max_length = min(longest, max_length or longest)
         self.activation_fn = _take_activation(cross_encoder)
         dotted = f"{type(self.activation_fn).__module__}.{type(self.activation_fn).__qualname__}"
         self.activation = ACTIVATIONS.get(dotted, dotted)
@@ -100,16 +102,17 @@ class Model:
         types = fed["token_type_ids"][0].tolist() if self.with_type_ids else []
         if [*row.input_ids] != fed["input_ids"][0].tolist() or [*row.token_type_ids] != types:
             raise ValueError("its tokens are made by preprocessing that is not known here")
-        self.tokenizer = self.make_tokenizer(max_length)
-        cross_encoder.max_seq_length = max_length
+        self.tokenizer = self.make_tokenizer(self.max_length)
+        cross_encoder.max_seq_length = self.max_length
         self.padding = Padding(
             token_id=hugging_face.pad_token_id,
             type_id=hugging_face.pad_token_type_id,
             left=hugging_face.padding_side == "left",
         )
         self._whole = Whole(cross_encoder, fed)
-        self.network: torch.nn.Module
-        self._choose_network()
+        self.network: torch.nn.Module = self._whole
+        # Not by `max_length`, which may be too short for our pairs.
+        self._choose_network(self.make_tokenizer(longest).encode([PROBE, LONGER]))
 
     def make_tokenizer(self, max_length: int, layout: Layout | None = None) -> PairTokenizer:
         """Return a tokenizer that gives what the model's own preprocessing does, and cuts documents alone."""
@@ -148,9 +151,8 @@ class Model:
         """Return the logit of a row by itself, as sentence-transformers works it out."""
         return self._run(self._whole, pad_rows([row], self.padding)).item()
 
-    def _choose_network(self) -> None:
+    def _choose_network(self, rows: Sequence[PairTokens]) -> None:
         """Take the model apart if that gives the same score, and find which pairs can share a batch."""
-        rows = self.tokenizer.encode([PROBE, LONGER])
         alone = pad_rows(rows[:1], self.padding)
         logits = self._run(self._whole, alone)
         if logits.numel() != 1:
@@ -166,9 +168,10 @@ class Model:
                 if self.is_near(self._run(network, alone).item(), logits.item()):
                     self.network = network
                     return
-        self.network = self._whole
-        if self.precision != "fp32":
-            _keep_score_in_fp32(self.cross_encoder)
+        # Rounded to bf16 steps, scores tie that are not equal.
+        layer = find_score_layer(self.cross_encoder)
+        if self.precision != "fp32" and layer is not None:
+            self.cross_encoder.set_keep_in_fp32_modules([layer])
 
     def is_near(self, logit: float, expected: float) -> bool:
         """Whether a logit is another but for rounding, as far as this precision rounds."""
@@ -223,22 +226,18 @@ def load_model(
             f"{', '.join(sorted(mismatched)[:3])}.",
             hint="Its config.json belongs to another model. Fetch both again.",
         )
-    _require_fast_tokenizer(name, model)
-    _require_known_ids(name, model)
-    _require_answers(name, model)
-    _complete_padding(model)
     try:
         with quiet_libraries():
-            return Model(model, precision, min(longest_pair(model), max_length or LONGEST))
-    except (ValueError, LookupError, RuntimeError) as error:
-        if "chat template" in str(error):
-            raise UnavailableError(
-                f"{name} has a chat template that leaves out query or document.", hint=_RERANKER_HINT
-            ) from error
-        reason = "its modules give no scores" if isinstance(error, KeyError) else first_line(error)
-        raise UnavailableError(
-            f"{name} cannot score a pair: {reason}.", hint="Give another model."
-        ) from error
+            _require_fast_tokenizer(name, model)
+            _require_known_ids(name, model)
+            _require_answers(name, model)
+            _complete_padding(model)
+            return Model(model, precision, max_length)
+    except UnavailableError:
+        raise
+    except Exception as error:  # any of those that a forward pass or a template may raise
+        hint = _RERANKER_HINT if "chat template" in str(error) else "Give another model."
+        raise UnavailableError(f"{name} cannot score a pair: {first_line(error)}.", hint=hint) from error
 
 
 def _read_layouts(model: CrossEncoder, prompt: str | None) -> tuple[Layout, Layout | None]:
@@ -255,7 +254,7 @@ def _read_layouts(model: CrossEncoder, prompt: str | None) -> tuple[Layout, Layo
 def _render_layout(transformer: Transformer, prompt: str | None) -> Layout:
     """Read off what a chat template makes of a pair.
 
-    Raises ValueError for one that does not put query and document, once each, into a text.
+    Raise ValueError for one that does not put query and document, once each, into a text.
     """
     formatter, query, document = transformer.input_formatter, "\ue000query\ue000", "\ue000document\ue000"
     settings = {
@@ -268,7 +267,10 @@ def _render_layout(transformer: Transformer, prompt: str | None) -> Layout:
         messages = [formatter.pair_to_messages((query, document))]
         if prompt:
             messages = formatter.prepend_prompt_to_messages(messages, prompt)
-        return str(transformer.processor.apply_chat_template(messages[0], tokenize=False, **settings))
+        try:
+            return str(transformer.processor.apply_chat_template(messages[0], tokenize=False, **settings))
+        except TemplateError as error:
+            raise ValueError(f"its chat template takes no query and document ({error})") from error
 
     before, _, rest = render(query, document).partition(query)
     between, _, after = rest.partition(document)
@@ -309,7 +311,7 @@ def first_line(error: Exception) -> str:
 def _made_up_weights() -> Iterator[tuple[set[str], set[str]]]:
     """Collect the names of the weights that transformers makes up while it loads, by its own account.
 
-    Those that are missing, and those that have other sizes.
+    They are those that are missing, and those that have other sizes.
     """
     missing: set[str] = set()
     mismatched: set[str] = set()
@@ -330,35 +332,37 @@ def _made_up_weights() -> Iterator[tuple[set[str], set[str]]]:
 
 
 def _cannot_load(checkpoint: Checkpoint, error: Exception) -> UnavailableError:
-    if "trust_remote_code" in str(error):
+    name, said = checkpoint.name, str(error)
+    if "trust_remote_code" in said:
         return UnavailableError(
-            f"{checkpoint.name} comes with Python code of its own, which would run on this machine.",
+            f"{name} comes with Python code of its own, which would run on this machine.",
             hint="Read that code; when you trust it, give --trust-remote-code.",
         )
-    if "LogitScore" in str(error):
+    if "LogitScore" in said:
         return UnavailableError(
-            f"{checkpoint.name} cannot answer: its vocabulary has no yes or no no.", hint=_RERANKER_HINT
+            f"{name} cannot answer: its vocabulary has no yes or no no.", hint=_RERANKER_HINT
         )
     reason, files = first_line(error).rstrip("."), checkpoint.files
-    hint = "Give another model; `--debug` shows where it failed."
-    package = re.search(r"pip install (?:-\S+ )*(\w[\w.-]*\w)", str(error))
-    is_unread = isinstance(error, OSError) or re.search("weights_only|PytorchStreamReader", str(error))
+    again = f"Copy or fetch {checkpoint.folder} again"
+    is_unread = isinstance(error, OSError) or re.search("weights_only|PytorchStreamReader", said)
     if checkpoint.pickled and is_unread:
         # What torch advises here may be to load it without any check.
         reason = f"{checkpoint.pickled[0]} is damaged, or holds more than weights"
-        hint = f"Copy or fetch {checkpoint.folder} again, or choose a model with safetensors."
+        hint = f"{again}, or choose a model with safetensors."
     elif "tokenizer.json" in files and not read_json_object(checkpoint.folder / "tokenizer.json"):
-        reason, hint = "tokenizer.json is damaged", f"Copy or fetch {checkpoint.folder} again."
+        reason, hint = "tokenizer.json is damaged", f"{again}."
     elif isinstance(error, SafetensorError):
-        hint = f"Copy or fetch {checkpoint.folder} again."
-    elif package:
+        hint = f"{again}."
+    elif package := re.search(r"pip install (?:-\S+ )*(\w[\w.-]*\w)", said):
         hint = f"pip install {package[1]}"
-    elif "tokenizer.json" not in files and any(name.endswith(".model") for name in files):
-        # To make a fast tokenizer of what SentencePiece wrote, transformers takes that library.
+    elif "tokenizer.json" not in files and any(one.endswith(".model") for one in files):
+        # transformers makes a fast tokenizer of it by that library.
         hint = "pip install sentencepiece, or convert its tokenizer to a tokenizer.json."
     elif checkpoint.code:
         hint = "Its own Python code may have been written for another version of transformers."
-    return UnavailableError(f"{checkpoint.name} cannot be loaded: {reason}.", hint=hint)
+    else:
+        hint = "Give another model; `--debug` shows where it failed."
+    return UnavailableError(f"{name} cannot be loaded: {reason}.", hint=hint)
 
 
 def _require_fast_tokenizer(name: str, model: CrossEncoder) -> None:
@@ -433,10 +437,3 @@ def _take_activation(model: CrossEncoder) -> Any:
     if isinstance(own, torch.nn.Identity):
         return activation
     return own if isinstance(activation, torch.nn.Identity) else torch.nn.Sequential(own, activation)
-
-
-def _keep_score_in_fp32(model: CrossEncoder) -> None:
-    """Let the last layer answer in float32: rounded to bf16 steps, scores tie that are not equal."""
-    layer = find_score_layer(model)
-    if layer is not None:
-        model.set_keep_in_fp32_modules([layer])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,11 +14,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-_POOLINGS: dict[str, Literal["first", "last", "mean"]] = {
-    "cls": "first",
-    "lasttoken": "last",
-    "mean": "mean",
-}
+_POOLINGS: dict[str, Literal["first", "last", "mean"]] = {"cls": "first", "lasttoken": "last", "mean": "mean"}
 
 
 class Network(torch.nn.Module):
@@ -86,7 +82,10 @@ class Whole(torch.nn.Module):
         """Return the scores of a batch, before the activation."""
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         features = {**self.constants, "input_ids": input_ids, "attention_mask": attention_mask, **types}
-        scores: torch.Tensor = self.cross_encoder(features)["scores"]
+        found = self.cross_encoder(features)
+        if "scores" not in found:
+            raise ValueError("none of its modules gives a score")
+        scores: torch.Tensor = found["scores"]
         return scores
 
 
@@ -105,19 +104,17 @@ class _Answer(torch.nn.Module):
         self.offset = torch.nn.Parameter((biases[:1] - biases[1:].sum()).to(weights.device))
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return the logits, of shape (pairs, 1), of vectors of shape (pairs, width)."""
         return (vectors * self.vector).sum(-1, keepdim=True) + self.offset
 
 
 class _Modules(torch.nn.Module):
     """The modules of sentence-transformers behind its pooling."""
 
-    def __init__(self, modules: Iterable[torch.nn.Module]) -> None:
+    def __init__(self, modules: list[torch.nn.Module]) -> None:
         super().__init__()
         self.modules_behind = torch.nn.ModuleList(modules)
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return the logits, of shape (pairs, 1), of vectors of shape (pairs, width)."""
         features = {"sentence_embedding": vectors}
         for module in self.modules_behind:
             features = module(features)
@@ -134,9 +131,20 @@ class _Classifier(torch.nn.Module):
         self.classifier._modules = {**classifier._modules, classifier.base_model_prefix: given}
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return the logits, of shape (pairs, 1), of vectors of shape (pairs, width)."""
         logits: torch.Tensor = self.classifier(inputs_embeds=vectors[:, None]).logits
         return logits
+
+
+class _Given(torch.nn.Module):
+    """Stands in the place of a backbone, and returns the vectors that it is given as hidden states."""
+
+    def __init__(self, pooler: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+        super().__init__()
+        self.pooler = pooler
+
+    def forward(self, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> BaseModelOutputWithPooling:
+        pooled = None if self.pooler is None else self.pooler(inputs_embeds)
+        return _Output(last_hidden_state=inputs_embeds, pooler_output=pooled)
 
 
 @dataclass
@@ -145,19 +153,6 @@ class _Output(BaseModelOutputWithPooling):  # type: ignore[misc]
 
     past_key_values: Any = None
     cache: Any = None
-
-
-class _Given(torch.nn.Module):
-    """In the place of a backbone, which gives the vectors that it is handed, as if they were of one token."""
-
-    def __init__(self, pooler: torch.nn.Module | None) -> None:
-        super().__init__()
-        self.pooler = pooler
-
-    def forward(self, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> BaseModelOutputWithPooling:
-        """Return the vectors as hidden states."""
-        pooled = None if self.pooler is None else self.pooler(inputs_embeds)
-        return _Output(last_hidden_state=inputs_embeds, pooler_output=pooled)
 
 
 def find_networks(model: CrossEncoder, pads_left: bool) -> Iterator[Network]:

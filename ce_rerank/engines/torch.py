@@ -19,7 +19,7 @@ from ..models.checkpoint import Checkpoint
 from ..types import Precision
 from .base import EngineInfo, EngineOptions
 from .batching import Float32s, PairTokens, end_of_batch, pad_rows, sort_longest_first
-from .model import Model, load_model
+from .model import Model, first_line, load_model
 from .openvino.runtime import says_out_of_memory
 from .tokenizer import instruct
 
@@ -150,9 +150,12 @@ class TorchEngine:
         """Start scoring rows; return None when memory does not suffice."""
         try:
             return self._start(rows)
-        except (RuntimeError, MemoryError) as error:  # for the CPU, torch has no kind of its own
+        except Exception as error:  # whatever a model's forward pass may raise
             if not says_out_of_memory(error):
-                raise
+                raise UnavailableError(
+                    f"{self.info.model} cannot score a batch: {first_line(error)}.",
+                    hint="`--debug` shows where it failed.",
+                ) from error
         torch.cuda.empty_cache()  # not above, where the error holds the tensors that did fit
         return None
 

@@ -312,7 +312,7 @@ def test_no_input_may_have_a_name_that_is_written_beside_the_output(
     seen.update(names(tmp_path))
     assert len(seen) > 5
     for name in seen:
-        with pytest.raises(UsageError, match=r"is both input and output|would be written over"):
+        with pytest.raises(UsageError, match=r"is both input and output|would overwrite it"):
             require_other_files(tmp_path / "out", [str(tmp_path / name)])
     require_other_files(tmp_path / "out", [str(tmp_path / "realm")])
 

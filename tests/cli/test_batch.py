@@ -208,7 +208,7 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["-", "-"], "stdin is named more than once."),
         (["hits", "--resume"], "--resume goes on with a file."),
         (["hits", "-o", "./hits"], "hits is both input and output."),
-        (["hits", "out.errors.jsonl", "-o", "out"], "out.errors.jsonl is input, and would be written over"),
+        (["hits", "out.errors.jsonl", "-o", "out"], "out.errors.jsonl is input, and writing"),
         (
             ["--run", "r", "--queries", "q", "--corpus", "c", "--query-field", "q"],
             "are about rows, and there are none.",

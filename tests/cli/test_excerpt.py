@@ -47,10 +47,6 @@ def test_punctuation_and_patterns_in_a_query_are_not_patterns() -> None:
     assert marked("anything", "?!") == marked("anything", "") == []
 
 
-def test_words_with_an_apostrophe_are_one_word() -> None:
-    assert marked("The rivers' mouth, a river's mouth, a river.", "river's") == ["river's"]
-
-
 def test_words_of_other_alphabets_are_whole_words_too() -> None:
     assert marked("Über Flüsse und Flüssen", "FLÜSSE über") == ["Über", "Flüsse"]
     assert marked("Подъём и подъёмник", "подъём") == ["Подъём"]
@@ -72,10 +68,6 @@ def test_a_short_text_is_shown_from_its_start() -> None:
     assert excerpt("", "commit") == ""
 
 
-def test_a_long_text_is_shown_from_its_start_when_the_query_is_not_in_it() -> None:
-    assert excerpt(STORY, "badminton") == STORY
-
-
 def test_a_long_text_is_shown_from_the_sentence_that_has_most_of_the_query() -> None:
     text = "Nobody knew. " * 50 + STORY
     assert excerpt(text, "should dry seams be caulked").startswith("Never caulk dry seams, since")
@@ -83,10 +75,6 @@ def test_a_long_text_is_shown_from_the_sentence_that_has_most_of_the_query() -> 
 
 def test_the_end_of_a_long_text_fills_the_excerpt() -> None:
     assert 150 < len(excerpt(STORY, "March")) < 300
-
-
-def test_a_text_without_spaces_is_cut_anywhere() -> None:
-    assert "番茄苗" in excerpt("月" * 999 + "番茄苗" + "月" * 999, "番茄苗")[:300]
 
 
 @pytest.mark.parametrize(("before", "line"), [("", 1), ("a\n\n", 3), ("word\n" * 400, 401)])

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 import transformers
 from engines.families import (
     MAX_LENGTH,
+    QUERY_AND_DOCUMENT,
     change_json,
     make_causal_reranker,
     make_checkpoint,
@@ -23,8 +25,10 @@ from engines.families import (
 )
 from safetensors.numpy import load_file, save_file
 from sentence_transformers import CrossEncoder
+from typer.testing import CliRunner, Result
 
 from ce_rerank import Reranker, UnavailableError
+from ce_rerank.cli.app import app
 from ce_rerank.engines import load_engine
 from ce_rerank.engines.base import EngineOptions
 from ce_rerank.models.checkpoint import Checkpoint
@@ -115,12 +119,59 @@ def test_a_special_token_without_a_vector_is_text(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(checkpoint).score(PAIRS), expected)
 
 
-def make_unscored(folder: Path) -> Checkpoint:
-    """Write a modular model that lacks its last module, which makes the score."""
-    made = make_modular_reranker(folder, last=torch.nn.Identity())
-    path = made.folder / "modules.json"
-    path.write_text(json.dumps(json.loads(path.read_text())[:-1]))
-    return made
+def make_template(template: str) -> Callable[[Path], Checkpoint]:
+    return lambda folder: make_causal_reranker(folder, chat_template=QUERY_AND_DOCUMENT + template)
+
+
+def make_two_outputs(folder: Path) -> Checkpoint:
+    checkpoint = make_modular_reranker(folder, last=torch.nn.Identity())
+    dense = checkpoint.folder / "4_Dense"
+    change_json(dense / "config.json", out_features=2)
+    weights = load_file(dense / "model.safetensors")
+    twice = {name: np.concatenate([weight, weight]) for name, weight in weights.items()}
+    save_file(twice, dense / "model.safetensors", metadata={"format": "pt"})
+    return checkpoint
+
+
+def make_no_score(folder: Path) -> Checkpoint:
+    checkpoint = make_modular_reranker(folder, last=torch.nn.Identity())
+    modules = checkpoint.folder / "modules.json"
+    modules.write_text(json.dumps(json.loads(modules.read_text())[:-1]))
+    return checkpoint
+
+
+def make_short(tokens: int) -> Callable[[Path], Checkpoint]:
+    def make(folder: Path) -> Checkpoint:
+        checkpoint = make_checkpoint("roberta", folder)
+        change_json(folder / "tokenizer_config.json", model_max_length=tokens)
+        return checkpoint
+
+    return make
+
+
+def make_end_counter(kind: str, **config: Any) -> Callable[[Path], Checkpoint]:
+    """Write a model that reads its last end token, and refuses a batch in which their numbers differ."""
+
+    def make(folder: Path) -> Checkpoint:
+        checkpoint = make_checkpoint("roberta", folder)
+        vocabulary = len(transformers.AutoTokenizer.from_pretrained(folder))
+        ids = {"pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+        torch.manual_seed(0)
+        settings = getattr(transformers, f"{kind}Config")(
+            vocab_size=vocabulary, d_model=32, num_labels=1, **ids, **config
+        )
+        getattr(transformers, f"{kind}ForSequenceClassification")(settings).save_pretrained(folder)
+        return checkpoint
+
+    return make
+
+
+make_bart = make_end_counter(
+    "Bart", encoder_layers=1, decoder_layers=1, encoder_attention_heads=4, decoder_attention_heads=4,
+    encoder_ffn_dim=48, decoder_ffn_dim=48, init_std=0.25, max_position_embeddings=MAX_LENGTH, bos_token_id=0,
+    forced_eos_token_id=2,
+)  # fmt: skip
+make_t5 = make_end_counter("T5", d_kv=8, d_ff=48, num_layers=1, num_decoder_layers=1, num_heads=4)
 
 
 @pytest.mark.parametrize(
@@ -130,30 +181,46 @@ def make_unscored(folder: Path) -> Checkpoint:
         (make_embedding_model, "an embedding model"),
         (lambda folder: make_causal_reranker(folder, words=()), "no yes or no no"),
         (lambda folder: make_causal_reranker(folder, words=(), unk_token="<|pad|>"), "no two tokens for"),
+        (lambda folder: make_causal_reranker(folder, chat_template=None), "nothing between query and"),
+        (make_template("{{ query }}"), "its chat template changes query or document, or leaves one out"),
         (
-            lambda folder: make_causal_reranker(folder, chat_template=None),
-            "nothing between query and",
+            make_template("{{ raise_exception('No query!') }}"),
+            "its chat template takes no query and",
         ),
-        (
-            lambda folder: make_causal_reranker(
-                folder, chat_template="{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
-            ),
-            "leaves out query or document",
-        ),
+        (make_template("{{ messages[3].content }}"), "its chat template takes no query and"),
         (lambda folder: make_checkpoint("bert", folder, type_vocab_size=1), "cannot score a pair: index out"),
-        (make_unscored, "cannot score a pair: its modules give no scores"),
+        (make_two_outputs, "it gives 2 scores for a pair"),
+        (make_no_score, "none of its modules gives a score"),
+        (make_short(8), "leaves no room for a document within 8 tokens"),
     ],
 )
 def test_what_cannot_rank_is_refused_by_what_it_lacks(
     make: Callable[[Path], Checkpoint], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UnavailableError, match=message):
-        load(make(tmp_path / "model"))
+    result = rank(make(tmp_path / "model"))
+    assert result.exit_code == 4
+    assert message in " ".join(result.stderr.split())
+
+
+def rank(checkpoint: Checkpoint, *options: str) -> Result:
+    documents = [document for _, document in PAIRS]
+    given = ["-m", str(checkpoint.folder), "--precision", "fp32", "-q", "a", *documents, *options]
+    return CliRunner().invoke(app, ["rank", *given])
+
+
+@pytest.mark.parametrize("make", [make_checkpoint, make_short(16), make_bart, make_t5])
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+def test_a_limit_too_short_for_our_own_texts_and_end_tokens_in_a_text_are_no_obstacle(
+    make: Callable[..., Checkpoint], engine: str, tmp_path: Path
+) -> None:
+    checkpoint = make("bert", tmp_path) if make is make_checkpoint else make(tmp_path)
+    assert rank(checkpoint, "--engine", engine).exit_code == 0
+    assert rank(checkpoint, "--engine", engine, "--max-length", "8").exit_code == 0
 
 
 def test_a_model_that_names_no_padding_is_padded_all_the_same(tmp_path: Path) -> None:
     checkpoint = make_causal_reranker(tmp_path / "model")
-    change_json(checkpoint.folder / "tokenizer_config.json", pad_token=None)
+    change_json(checkpoint.folder / "tokenizer_config.json", pad_token=None, eos_token=None)
     change_json(checkpoint.folder / "config.json", pad_token_id=None)
     expected = alone(make_causal_reranker(tmp_path / "padded").folder)
     np.testing.assert_allclose(load(checkpoint).score(PAIRS), expected, atol=1e-4)
@@ -168,19 +235,12 @@ def test_a_score_does_not_depend_on_its_neighbours_where_padding_would_change_it
     np.testing.assert_allclose(load(checkpoint, engine).score(PAIRS), alone(checkpoint.folder), atol=1e-4)
 
 
-def test_pairs_that_cannot_share_a_batch_are_scored_one_at_a_time(tmp_path: Path) -> None:
-    """BART reads the last of its end tokens, and refuses a batch in which their numbers differ."""
-    bert = make_checkpoint("roberta", tmp_path / "model")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(bert.folder)
-    torch.manual_seed(0)
-    config = transformers.BartConfig(
-        vocab_size=len(tokenizer), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
-        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, init_std=0.25, num_labels=1,
-        max_position_embeddings=MAX_LENGTH, pad_token_id=1, bos_token_id=0, eos_token_id=2,
-        decoder_start_token_id=2, forced_eos_token_id=2,
-    )  # fmt: skip
-    transformers.BartForSequenceClassification(config).save_pretrained(bert.folder)
-    np.testing.assert_allclose(load(bert).score(PAIRS), alone(bert.folder), atol=1e-4)
+@pytest.mark.parametrize("make", [make_bart, make_t5])
+def test_pairs_that_cannot_share_a_batch_are_scored_one_at_a_time(
+    make: Callable[[Path], Checkpoint], tmp_path: Path
+) -> None:
+    checkpoint = make(tmp_path / "model")
+    np.testing.assert_allclose(load(checkpoint).score(PAIRS), alone(checkpoint.folder), atol=1e-4)
 
 
 def test_a_sigmoid_inside_the_last_layer_is_the_models_activation(tmp_path: Path) -> None:

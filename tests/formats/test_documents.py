@@ -64,7 +64,10 @@ def test_every_format_reads_the_same_by_its_suffix(tmp_path: Path, suffix: str, 
     data = DATA[suffix]
     path = tmp_path / f"hits.{suffix}{compression}"
     path.write_bytes({"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[compression](data))
-    assert [(id, text) for id, text, _ in read(path)] == list(zip("abc", TEXTS, strict=True))
+    lines = {"json": [2, 6, 10], "csv": [2, 3, 4], "tsv": [2, 3, 4]}.get(suffix, [1, 2, 3])
+    assert read(path) == [
+        (id, text, f"{path}:{line}") for id, text, line in zip("abc", TEXTS, lines, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("suffix", sorted(DATA))
@@ -75,7 +78,6 @@ def test_every_format_reads_the_same_by_its_suffix(tmp_path: Path, suffix: str, 
         gzip.compress,
         zstandard.compress,
         b"\xef\xbb\xbf".__add__,
-        lambda data: data.decode().encode("utf-16"),
         lambda data: b"\xfe\xff" + data.decode().encode("utf-16-be"),
         lambda data: data.decode().encode("utf-32"),
         lambda data: gzip.compress(data.decode().encode("utf-16")),
@@ -85,14 +87,6 @@ def test_every_format_is_recognised_in_a_stream_of_any_compression_and_encoding(
     suffix: str, change: Any
 ) -> None:
     assert texts(change(DATA[suffix])) == TEXTS
-
-
-def test_origins_name_file_and_line(tmp_path: Path) -> None:
-    lines = {"json": [2, 6, 10], "csv": [2, 3, 4], "tsv": [2, 3, 4], "jsonl": [1, 2, 3]}
-    for suffix, numbers in lines.items():
-        path = tmp_path / f"h.{suffix}"
-        path.write_bytes(DATA[suffix])
-        assert [origin for _, _, origin in read(path)] == [f"{path}:{number}" for number in numbers]
 
 
 def test_a_text_file_is_a_document_a_line_without_the_blank_ones() -> None:
@@ -110,10 +104,7 @@ def test_any_line_ending_ends_a_line_and_nothing_else_does(end: str) -> None:
     assert texts(f"id\ttext{end}1\t{odd}{end}2\ty".encode()) == [odd, "y"]
 
 
-def test_the_format_named_goes_before_suffix_and_first_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "lines.json"
-    path.write_bytes(b"one\n")
-    assert [text for _, text, _ in read(path, format="text")] == ["one"]
+def test_the_format_named_goes_before_the_first_bytes() -> None:
     assert texts(b'{"text": "x"}\n', format="text") == ['{"text": "x"}']
 
 
@@ -157,25 +148,18 @@ def test_tables_as_people_have_them(data: bytes, options: Any, documents: list[t
     ("data", "hint"),
     [
         (b"id,description\n1,Rain\n", "--from csv"),
-        (b"id;description\n1;Rain\n", "--from csv"),
         (b" id | text \n----+-----\n  1 | Rain\n", "psql --csv"),
-        (b"+----+------+\n| id | text |\n+----+------+\n", "psql --csv"),
-        (b"| id | text |\n|----|:----:|\n| 1 | Rain |\n", "psql --csv"),
         ("┌────┬──────┐\n│ id │ text │\n".encode(), "psql --csv"),
         (b"Rain\n----\nfalls\n", ""),
         (b"Rain falls\t1\nSnow falls\t2\n", "--from tsv"),
         (b"Rain, and more\nSnow, of course\n", ""),
-        (b"Rain\nSnow\tand ice\n", ""),
         (b"Rain,snow\nIce\n", ""),
     ],
 )
-@pytest.mark.parametrize("name", ["-", "notes.txt"])
 def test_what_looks_like_a_table_is_text_with_a_warning(
-    data: bytes, hint: str, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    data: bytes, hint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "notes.txt").write_bytes(data)
-    source = piped(data) if name == "-" else tmp_path / name
-    assert [text for _, text, _ in read(source)] == data.decode().splitlines()
+    assert texts(data) == data.decode().splitlines()
     assert [hint in message for message in caplog.messages] == ([True] if hint else [])
 
 
@@ -204,19 +188,11 @@ def test_options_that_mean_nothing_are_usage_errors(options: Any) -> None:
         (b"{{Infobox}}\n", "text"),
         (b'"Quoted," he said.\n', "text"),
         (b"this has text, and more\n", "text"),
-        (b"text\nsingle column\n", "csv"),
-        (b"this is the text\n", "text"),
-        (b"id|text\n", "csv"),
-        (b"id;text\n", "csv"),
-        (b"[[{\n", "json"),
         (b'"A \\"quoted\\" string"\n', "jsonl"),
         (b'\n \n{"a": 1}\n', "jsonl"),
-        (b'{"broken\n', "jsonl"),
         (b"{\n", "jsonl"),
         (b'[\n{"a": 1}', "json"),
-        (b"[]", "json"),
         (b"id,text,url\n", "csv"),
-        (b'"id","text"\n', "csv"),
         (b"id\tpassage\n", "tsv"),
         (b"id,title\n", "text"),
         (b"PAR1\x15\x04", "parquet"),
@@ -224,10 +200,6 @@ def test_options_that_mean_nothing_are_usage_errors(options: Any) -> None:
 )
 def test_formats_are_told_by_their_first_line(head: bytes, format: str) -> None:
     assert sniff_format(head) == format
-
-
-def test_a_named_text_field_makes_a_header_recognisable() -> None:
-    assert sniff_format(b"id,title\n", ("title",)) == "csv"
 
 
 def test_a_format_that_was_guessed_is_told_under_verbose(caplog: pytest.LogCaptureFixture) -> None:
@@ -281,59 +253,32 @@ def test_a_source_without_documents_is_warned_of(data: bytes, caplog: pytest.Log
     assert caplog.messages == ["stdin: no documents in it."]
 
 
-HEADER = "Name it with --text-field. Line 1 was read as the header; if it is a row, name the columns: --columns id,text"
-NUL = "Is it a binary file? If it is UTF-16, convert it: iconv -f UTF-16LE -t UTF-8."
-ICONV = "Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8."
-
-
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        (b"ok\nna\xefve\n", {}, f"stdin:2: not UTF-8 (0xEF). {ICONV}"),
-        (b'["ok",\n"na\xefve"]', {}, f"stdin:2: not UTF-8 (0xEF). {ICONV}"),
-        ("one".encode("utf-16-le"), {}, f"stdin:1: a NUL byte, which text does not have. {NUL}"),
-        (JSONL.decode().encode("utf-32-be"), {}, f"stdin:1: a NUL byte, which text does not have. {NUL}"),
-        (b'["a\0b"]', {}, f"stdin: a NUL byte, which text does not have. {NUL}"),
-        (b"id,text\n1,a\0b\n", {}, f"stdin:2: a NUL byte, which text does not have. {NUL}"),
-        (b'{"text": "a"}\n[1]\n', {}, "stdin:2: the row is a list, not an object or a string. "
-         'Write the rows as an object each (pandas: orient="records", lines=True).'),
-        (b'[{"text": "a"},\n 7]', {}, "stdin:2: the row is a number, not an object or a string."),
-        (b'{"hits": [{"text": "a"}]}', {},
-         "stdin:1: no \"text\" field (has: hits.text). Take the rows out of it: jq -c '.hits[]'."),
-        (b"id,text\n1,a,b\n", {},
-         "stdin:2: 3 fields, not 2 (id, text). Quote fields that hold the delimiter."),
-        (b"id\ttext\n1\ta\n2\n", {},
-         "stdin:3: 1 fields, not 2 (id, text). Put one tab between two fields."),
-        (b"id,text,id\n1,a,2\n", {},
-         'stdin:1: the header has "id" twice. Rename one of the columns, or name all with --columns.'),
-        (b"id,body_html\n1,a\n", {"format": "csv"}, f'stdin:2: no "text" field (has: id, body_html). {HEADER}'),
-        (b"Rain is water\nSnow\n", {"format": "csv"}, f'stdin:2: no "text" field (has: "Rain is water"). {HEADER}'),
-        (b"1,a\n", {"columns": ("id", "t")},
-         'stdin:1: no "text" field (has: id, t). Name it with --text-field.'),
-        (b'id,text\n1,"a\n2,b\n', {},
-         "stdin:2: broken quotes (unexpected end of data). A field that starts with a quote ends with one; "
-         'quotes inside are doubled: "say ""so""".'),
-        (b'id,text\n1,"a" b\n', {},
-         "stdin:2: broken quotes (',' expected after '\"'). A field that starts with a quote ends with one; "
-         'quotes inside are doubled: "say ""so""".'),
+        (b"ok\nna\xefve\n", {}, "stdin:2: not UTF-8 (0xEF). Convert it, for example: iconv"),
+        (b'["ok",\n"na\xefve"]', {}, "stdin:2: not UTF-8 (0xEF). Convert it, for example: iconv"),
+        ("one".encode("utf-16-le"), {}, "stdin:1: a NUL byte, which text does not have."),
+        (b'["a\0b"]', {}, "stdin: a NUL byte, which text does not have."),
+        (b"id,text\n1,a\0b\n", {}, "stdin:2: a NUL byte, which text does not have."),
+        (b'{"text": "a"}\n[1]\n', {}, "stdin:2: the row is a list, not an object or a string."),
+        (b"id,text\n1,a,b\n", {}, "stdin:2: 3 fields, not 2 (id, text). Quote fields that hold"),
+        (b"id\ttext\n1\ta\n2\n", {}, "stdin:3: 1 fields, not 2 (id, text). Put one tab between"),
+        (b"id,text,id\n1,a,2\n", {}, 'stdin:1: the header has "id" twice.'),
+        (b"id,html\n1,a\n", {"format": "csv"}, 'stdin:2: no "text" field (has: id, html). Name it with --text-field. Line 1 was read as the header'),
+        (b"1,a\n", {"columns": ("id", "t")}, 'stdin:1: no "text" field (has: id, t). Name it with --text-field.'),
+        (b'id,text\n1,"a\n2,b\n', {}, "stdin:2: broken quotes (unexpected end of data)."),
+        (b'id,text\n1,"a" b\n', {}, "stdin:2: broken quotes (',' expected after '\"')."),
         (b"ARROW1\0\0", {}, "stdin: an Arrow file (Feather), which is not read. Save it as Parquet or CSV."),
-        (b"FEA1\0\0", {}, "stdin: a Feather file, which is not read. Save it as Parquet or CSV."),
-        (gzip.compress(JSONL, mtime=0)[:-12], {}, "stdin: the compressed data is cut off. Fetch the file again."),
-        (zstandard.compress(JSONL)[:-5], {}, "stdin: the compressed data is cut off. Fetch the file again."),
+        (gzip.compress(JSONL, mtime=0)[:-12], {}, "stdin: the compressed data is cut off."),
+        (zstandard.compress(JSONL)[:-5], {}, "stdin: the compressed data is cut off."),
+        (zstandard.compress(JSONL * 50)[:6] + b"\xff" * 99, {}, "stdin: the data is damaged ("),
+        (gzip.compress(JSONL)[:-6] + bytes(6), {}, "stdin: the data is damaged ("),
+        (b"\xff\xfea\0b", {}, "stdin: the data is damaged ("),
     ],
 )  # fmt: skip
 def test_broken_input_is_named_with_its_place(data: bytes, options: dict[str, Any], message: str) -> None:
-    assert failure(piped(data), **options) == message
-
-
-def test_damaged_data_is_named() -> None:
-    assert failure(piped(b"\xff\xfea\0b")).startswith("stdin: the data is damaged (")
-    squeezed = bytearray(gzip.compress(JSONL))
-    squeezed[-6] ^= 0xFF
-    assert failure(piped(bytes(squeezed))).startswith("stdin: the data is damaged (")
-    frame = bytearray(zstandard.compress(JSONL * 50))
-    frame[6:20] = b"\xff" * 14
-    assert failure(piped(bytes(frame))).startswith("stdin: the data is damaged (")
+    assert failure(piped(data), **options).startswith(message)
 
 
 def test_what_is_no_readable_file_is_named_with_the_way_out(tmp_path: Path) -> None:
@@ -341,15 +286,6 @@ def test_what_is_no_readable_file_is_named_with_the_way_out(tmp_path: Path) -> N
     assert failure(tmp_path) == (
         f"{tmp_path}: cannot be read (Is a directory). Name its files, or give --whole-files."
     )
-
-
-def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "secret.txt"
-    path.write_text("x")
-    path.chmod(0)
-    if os.access(path, os.R_OK):
-        pytest.skip("this user may read everything")
-    assert failure(path) == f"{path}: cannot be read (Permission denied)."
 
 
 def test_zstd_without_its_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,11 +382,3 @@ def test_a_query_file_loses_one_line_end(tmp_path: Path, data: bytes, query: str
     path = tmp_path / "query.txt"
     path.write_bytes(data)
     assert read_query(path) == query
-
-
-def test_a_blank_query_file_is_an_input_error(tmp_path: Path) -> None:
-    path = tmp_path / "query.txt"
-    path.write_bytes(b" \n")
-    with pytest.raises(InputError) as caught:
-        read_query(path)
-    assert str(caught.value) == f"{path}: no query in it. Write the query there, as plain text."

@@ -135,15 +135,6 @@ def test_an_array_is_read_while_it_comes() -> None:
     assert [next(rows).value, next(rows).value] == ["one", "two"]
 
 
-def test_values_on_several_lines_are_read_while_they_come() -> None:
-    def pieces() -> Any:
-        yield from (b"{", b'\n"a": 1\n', b"}\n", b'{\n"a": 2', b"\n}")
-        raise AssertionError("read too far")
-
-    rows = read_json_rows(LookAhead(pieces()), "f", raise_at_once)
-    assert [next(rows).value, next(rows).value] == [{"a": 1}, {"a": 2}]
-
-
 def test_characters_are_written_as_they_are_and_infinite_numbers_as_null() -> None:
     ((value, _),) = read('{"t": "naïve 文\u2028", "n": 1e999, "m": 1.10}')
     assert value["n"] == math.inf

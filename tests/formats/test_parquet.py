@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ce_rerank.errors import InputError, UnavailableError
-from ce_rerank.formats.documents import ReadOptions, read_documents, read_rows
+from ce_rerank.formats.documents import read_documents, read_rows
 from ce_rerank.formats.json import encode_json
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
@@ -140,26 +140,11 @@ def test_what_does_not_fit_a_column_goes_into_input(monkeypatch: pytest.MonkeyPa
     assert table.column("input").to_pylist() == [None, '{"score": 3, "n": "two", "new": [1]}']
 
 
-def test_integers_that_no_column_holds_are_json() -> None:
-    table = written(rank(Document("a", fields={"n": 2**70})))
-    assert table.column("n").to_pylist() == [str(2**70)]
-
-
 def test_a_table_without_results_has_its_columns() -> None:
     options = WriteOptions(details=True, with_text=False)
     assert written(options=options, many=False).schema.names == [
         "index", "score", "id", "rank", "tokens", "truncated", "passage", "start", "end", "line", "input",
     ]  # fmt: skip
-
-
-def test_a_table_that_was_written_can_be_read_as_documents() -> None:
-    stream = io.BytesIO()
-    writer = open_writer("parquet", stream, WriteOptions())
-    writer.write(rank(Document("a", "x"), Document("b", "y")))
-    writer.close()
-    stream.seek(0)
-    read = read_documents(Source.from_stream(stream), ReadOptions(format="parquet"))
-    assert [(document.id, document.text) for document in read] == [("x", "a"), ("y", "b")]
 
 
 def test_parquet_without_pyarrow_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,14 +36,6 @@ def test_an_input_field_with_one_of_our_names_goes_under_input() -> None:
     }  # fmt: skip
 
 
-def test_a_name_of_ours_is_taken_only_where_it_is_written() -> None:
-    document = Document("t", fields={"rank": 3, "tokens": 1})
-    assert result_row(ranked(document, tokens=7), DETAILS) == {
-        "index": 4, "score": 0.5, "text": "t", "rank": 1, "tokens": 7, "truncated": False,
-        "input": {"rank": 3, "tokens": 1},
-    }  # fmt: skip
-
-
 def test_the_same_value_is_not_said_twice_but_one_is_not_true() -> None:
     document = RankedDocument(Document("t", 1, {"id": 1.0, "text": "t", "index": True}), 1, 1, 0.5)
     assert result_row(document, PLAIN) == {
@@ -80,10 +72,6 @@ def test_a_query_holds_its_results_and_its_other_fields() -> None:
         ("query_id", 7), ("query", "why"), ("results", [{"index": 4, "score": 0.5, "text": "t"}]),
         ("topic", "x"), ("input", {"results": 3}),
     ]  # fmt: skip
-
-
-def test_a_query_without_an_id_has_none_and_may_have_no_results() -> None:
-    assert nested_row(Ranking(Query("why"), ()), PLAIN) == {"query": "why", "results": []}
 
 
 def test_flat_rows_start_with_the_query() -> None:

@@ -55,9 +55,3 @@ def test_separated_scores_fall_strictly_as_float32(scores: list[float]) -> None:
 def test_blank_documents_are_placed_one_below_the_lowest_score() -> None:
     assert list(separate_ties([2.0, -1.5, -math.inf])) == [2.0, -1.5, -2.5]
     assert list(separate_ties([-math.inf])) == [-1.0]
-
-
-def test_ties_are_separated_by_one_step_of_a_float32() -> None:
-    tied = [1.0, 1.0, 0.0, 0.0, -2.0, -2.0]
-    below = [float(np.nextafter(np.float32(score), np.float32(-math.inf))) for score in (1.0, 0.0, -2.0)]
-    assert list(separate_ties(tied)) == [1.0, below[0], 0.0, below[1], -2.0, below[2]]

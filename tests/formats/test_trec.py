@@ -15,7 +15,7 @@ import pytest
 from ce_rerank.errors import InputError, UsageError
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
-from ce_rerank.formats.trec import Judgement, RunLine, read_judgements, read_run
+from ce_rerank.formats.trec import RunLine, read_judgements, read_run
 from ce_rerank.formats.writers import open_writer
 from ce_rerank.types import Document, Query, RankedDocument, Ranking
 
@@ -70,10 +70,7 @@ class TestARun:
         text = "2\t10\t1\n2\t11\t2\n"
         assert run_of(text, columns=("qid", "pid", "rank")) == [("2", "10", -1.0, 1), ("2", "11", -2.0, 2)]
         assert run_of(text, columns=("query_id", "doc_id", "score"))[1] == ("2", "11", 2.0, 2)
-
-    def test_in_trec_form_is_read_beside_one_whose_columns_are_named(self) -> None:
-        columns = ("qid", "pid", "rank")
-        assert run_of("2 Q0 10 1 6.5 x\n", columns=columns) == [("2", "10", 6.5, 1)]
+        assert run_of("2 Q0 10 1 6.5 x\n", columns=("qid", "pid", "rank")) == [("2", "10", 6.5, 1)]
 
     def test_needs_columns_for_the_ids_and_the_order(self) -> None:
         with pytest.raises(UsageError, match="--columns qid,text lacks some"):
@@ -100,7 +97,6 @@ class TestARun:
         [
             ("q1 Q0 d1 1 6.5", "5 columns, not 6 (query_id Q0 doc_id rank score run_name)."),
             ("q1 Q0 d1 1 six x", 'the score is "six", not a number.'),
-            ("q1 Q0 d1 1 nan x", 'the score is "nan", not a number.'),
         ],
     )
     def test_names_the_column_that_is_wrong(self, line: str, problem: str) -> None:
@@ -209,17 +205,11 @@ class TestJudgements:
     def test_are_read_in_every_form(self, text: str) -> None:
         assert judgements_of(text) == [("q1", "d1", 2), ("q1", "d2", 0), ("q2", "d1", -1)]
 
-    def test_have_the_lines_that_they_stand_in(self) -> None:
-        assert list(read_judgements(stdin("\nq 0 a 1\n\nq 0 b 0\n"))) == [
-            Judgement("q", "a", 1, 2), Judgement("q", "b", 0, 4)
-        ]  # fmt: skip
-
     @pytest.mark.parametrize(
         ("text", "problem"),
         [
             ("q 0 a 1\nq a 1\n", ":2: 3 columns, not 4 (query_id 0 doc_id relevance)."),
             ("q 0 a high\n", ':1: the relevance is "high", not a whole number'),
-            ("q 0 a 0.5\n", ':1: the relevance is "0.5", not a whole number'),
             ("q 0 a 1000001\n", ':1: the relevance is "1000001", not a whole number'),
             ("q a\n", ":1: 2 columns, not 4 (query_id 0 doc_id relevance) or 3 (query_id doc_id relevance)."),
             ('{"q": {"a": 0.5}}', ": 'q': 'a': the relevance is 0.5, not a whole number"),

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from typing import Any
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ce_rerank.errors import InputError, UsageError
-from ce_rerank.formats.documents import ReadOptions, read_documents, read_rows
+from ce_rerank.formats.documents import ReadOptions, read_documents
 from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
 from ce_rerank.formats.writers import open_writer, require_format
@@ -105,11 +104,6 @@ def test_a_table_without_results_is_its_header() -> None:
     assert written("csv", rank(), WriteOptions(with_text=False)) == "index,score,id\n"
 
 
-def test_ids_that_only_some_documents_have_keep_their_column() -> None:
-    ranking = rank(Document("a", fields={"url": "u"}), Document("b", 7))
-    assert written("csv", ranking) == "index,score,text,id,url\n0,0.0,a,,u\n1,-1.0,b,7,\n"
-
-
 def test_text_is_a_text_a_line() -> None:
     assert written("text", rank(Document(" one\r\ntwo\n"), Document("three"))) == " one two\nthree\n"
 
@@ -185,13 +179,6 @@ def test_a_batch_table_can_be_continued_under_its_header() -> None:
     assert head + batch_written("tsv", second, columns=columns) == whole
 
 
-def test_an_empty_batch_table_is_its_header() -> None:
-    options = WriteOptions(details=True, with_text=False)
-    assert batch_written("csv", rank(), options=options) == (
-        "query_id,query,index,score,id,rank,tokens,truncated,passage,start,end,line,input\n"
-    )
-
-
 any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 
 
@@ -210,22 +197,3 @@ def test_tsv_reads_back_with_spaces_for_breaks(texts: list[str]) -> None:
     source = Source.from_stream(io.BytesIO(written("tsv", rank(*map(Document, texts))).encode()))
     read = [document.text for document in read_documents(source, ReadOptions(format="tsv"))]
     assert read == [re.sub(r"\r\n|[\t\r\n]", " ", text) for text in texts]
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | any_text,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(st.dictionaries(any_text, json_values, max_size=5))
-def test_what_was_read_is_written_back_the_same(fields: dict[str, Any]) -> None:
-    fields = {f"x{name}": value for name, value in fields.items()} | {"text": "t"}
-    source = Source.from_stream(io.BytesIO(json.dumps(fields).encode()))
-    (row,) = read_rows(source, ReadOptions(format="jsonl"))
-    (document,) = read_documents(
-        Source.from_stream(io.BytesIO(json.dumps(row.value).encode())), ReadOptions(format="jsonl")
-    )
-    output = json.loads(written("jsonl", rank(document)))
-    assert {name: output[name] for name in fields} == fields

@@ -14,8 +14,7 @@ import hashlib
 import json
 import logging
 import re
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,21 +46,9 @@ _LONGEST_WAIT_SECONDS = 1800  # for another process that compiles the same model
 
 # As transformers names them in `model_type`; the tests convert and compare each, at several shapes.
 FAMILIES = (
-    "albert",
-    "bert",
-    "camembert",
-    "deberta-v2",
-    "distilbert",
-    "electra",
-    "gemma",
-    "llama",
-    "modernbert",
-    "mpnet",
-    "qwen2",
-    "qwen3",
-    "roberta",
-    "xlm-roberta",
-)
+    "albert", "bert", "camembert", "deberta-v2", "distilbert", "electra", "gemma", "llama", "modernbert",
+    "mpnet", "qwen2", "qwen3", "roberta", "xlm-roberta",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +65,7 @@ class CompiledModel:
 
 @dataclass(frozen=True, slots=True)
 class CompiledForm:
-    """What was compiled of a model, or what is left of trying: then `declined` is why it could not be."""
+    """What was compiled of a model. Where that failed, `declined` is the reason."""
 
     folder: Path
     size_bytes: int
@@ -140,16 +127,18 @@ def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledMod
             name=checkpoint.name,
             revision=checkpoint.revision,
             place=_place(checkpoint),
-            content_sha256=_content_digest(checkpoint),
             versions=maker_versions(),
             form=form,
         )
         _compile(checkpoint, full, origin, folder)
+        for other, facts in _list_origins():
+            # Made from what was at the same place before, or by other libraries.
+            if other != folder and (facts.get("place"), facts.get("form")) == (origin.place, form):
+                remove_folder(other)
         found = find_compiled(checkpoint, form)
-        if found is None:
-            raise CannotCompileError("its files changed while it was compiled", passing=True)
-        _remove_superseded(origin, folder)
-        return found
+    if found is None:
+        raise CannotCompileError("its files changed while it was compiled", passing=True)
+    return found
 
 
 def list_compiled() -> list[CompiledForm]:
@@ -210,52 +199,40 @@ def _find_damaged(folder: Path, manifest: Manifest) -> str | None:
 
 
 def _compile(checkpoint: Checkpoint, full: CompiledModel | None, origin: Origin, folder: Path) -> None:
+    """Fill the folder with the compiled model, or with the reason why it cannot be compiled, and raise."""
     log.info("Compiling %s for the CPU, once", checkpoint.name, extra={"stage": True})
-    failure = None
     try:
         with make_folder_whole(folder) as unfinished:
-            try:
-                _fill(checkpoint, full, origin, unfinished)
-            except CannotCompileError as error:
-                raise_if_interrupted()  # the model is then not to blame
-                if error.passing:
-                    raise
-                failure = error
-                shutil.rmtree(unfinished)
-                unfinished.mkdir()
+            if full is not None:
+                from .int8 import quantize_model
+
+                quantize_model(full, origin, unfinished)
+            else:
+                _load_compiler()(checkpoint, origin, unfinished)
+    except CannotCompileError as error:
+        raise_if_interrupted()  # the model is then not to blame
+        if not error.passing:
+            with make_folder_whole(folder) as unfinished:
                 declined = {"reason": str(error), **asdict(origin)}
                 write_whole(unfinished / DECLINED_NAME, json.dumps(declined, indent=1))
+        raise
     except OSError as error:
         problem = f"the cache cannot hold it ({error.strerror or error})"
         raise CannotCompileError(problem, passing=True) from error
-    if failure is not None:
-        raise failure
 
 
-def _fill(checkpoint: Checkpoint, full: CompiledModel | None, origin: Origin, folder: Path) -> None:
-    if full is not None:
-        from .int8 import quantize_model
-
-        quantize_model(full, origin, folder)
-        return
+def _load_compiler() -> Callable[[Checkpoint, Origin, Path], None]:
     try:
         from .convert import compile_checkpoint
     except IMPORT_FAILURES as error:
         raise_if_interrupted()
         raise CannotCompileError(f"torch cannot be loaded ({error})", passing=True) from error
-    compile_checkpoint(checkpoint, origin, folder)
-
-
-def _remove_superseded(origin: Origin, folder: Path) -> None:
-    """Remove what was compiled at the same place before, of other content or by other libraries."""
-    for other, facts in _list_origins():
-        if other != folder and (facts.get("place"), facts.get("form")) == (origin.place, origin.form):
-            remove_folder(other)
+    return compile_checkpoint
 
 
 def _list_origins() -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield each folder of the cache, and what its compiled model, or the failed try, was made from."""
-    for folder in sorted(path for path in (find_cache_folder(COMPILED_FOLDER)).glob("*") if path.is_dir()):
+    for folder in sorted(path for path in find_cache_folder(COMPILED_FOLDER).glob("*") if path.is_dir()):
         # Not checked any further: what is damaged or outdated must be found, to be removed.
         facts = read_json_object(folder / MANIFEST_NAME).get("origin") or read_json_object(
             folder / DECLINED_NAME
@@ -294,15 +271,14 @@ def _digest(value: object) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from a folder of the cache."""
     with ExitStack() as held:
         try:
             make_cache_folder(COMPILED_FOLDER)
             held.enter_context(lock(folder, timeout_seconds=_LONGEST_WAIT_SECONDS))
-        except TimeoutError as error:
-            raise CannotCompileError(f"another process holds {folder}.lock", passing=True) from error
         except UnavailableError as error:
-            raise CannotCompileError(error.message, passing=True) from error
-        except OSError as error:
+            raise CannotCompileError(error.message.rstrip("."), passing=True) from error
+        except OSError as error:  # or a TimeoutError, where another process is at it all the time
             problem = f"the cache cannot be written ({error.strerror or error})"
             raise CannotCompileError(problem, passing=True) from error
         yield

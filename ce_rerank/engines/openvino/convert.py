@@ -74,10 +74,7 @@ def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> 
             activation=model.activation,
             with_type_ids=model.with_type_ids,
             split_special_tokens=model.split_special_tokens,
-            pad_token_id=model.padding.token_id,
-            pad_type_id=model.padding.type_id,
-            pad_left=model.padding.left,
-            companions=model.padding.companions,
+            padding=model.padding,
             layout=model.layout,
             instructed=model.instructed,
             instruction=model.instruction,
@@ -120,10 +117,7 @@ def _make_golden_pairs(model: Model) -> tuple[GoldenPair, ...]:
     """Take the reference: what sentence-transformers gives in float32 for our own pairs, one at a time."""
     pairs = [pair for pair in GOLDEN_TEXTS if model.tokenizer.document_room(pair[0]) > 0]
     rows = model.tokenizer.encode(pairs)
-    return tuple(
-        GoldenPair(*pair, tuple(row.input_ids), tuple(row.token_type_ids), model.reference(row))
-        for pair, row in zip(pairs, rows, strict=True)
-    )
+    return tuple(GoldenPair(*pair, model.reference(row)) for pair, row in zip(pairs, rows, strict=True))
 
 
 def _convert(model: Model, example: dict[str, torch.Tensor], path: Path) -> None:

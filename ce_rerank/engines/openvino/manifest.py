@@ -1,4 +1,4 @@
-"""What a compiled model says of itself: what it was made from, how it is fed, and what proves its scores.
+"""The manifest of a compiled model: what it was made from, how it is fed, and what proves its scores.
 
 A compiled model is a folder: `manifest.json` beside the graph, the weights and the tokenizer. The manifest
 carries the digest of every other file and one of itself, so that nothing in the folder can change unnoticed.
@@ -19,6 +19,7 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ...files import read_json_object, write_whole
+from ..batching import Padding
 from ..tokenizer import Layout
 
 MANIFEST_NAME = "manifest.json"
@@ -27,8 +28,8 @@ WEIGHTS_NAME = "model.bin"
 TOKENIZER_NAME = "tokenizer.json"
 OWN_NAMES = (GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME)
 
-_FORMAT = 4  # of the manifest
-_RECIPE = "4"  # of `convert.py` and `int8.py`: what was compiled by another is compiled anew
+_FORMAT = 5  # of the manifest
+_RECIPE = "4"  # of `convert.py` and `int8.py`: what was compiled by another is compiled again
 _LIBRARIES = ("openvino", "torch", "transformers", "sentence-transformers", "tokenizers")
 
 Form = Literal["full", "int8"]
@@ -37,12 +38,10 @@ Form = Literal["full", "int8"]
 
 @dataclass(frozen=True, slots=True)
 class GoldenPair:
-    """A pair, the ids that sentence-transformers feeds for it and the logit that torch gives in float32."""
+    """A pair and the logit that sentence-transformers gives for it in float32."""
 
     query: str
     document: str
-    input_ids: tuple[int, ...]
-    token_type_ids: tuple[int, ...]
     logit: float
 
 
@@ -50,15 +49,14 @@ class GoldenPair:
 class Origin:
     """What a compiled model was made from.
 
-    `content_sha256` is of the files of the checkpoint, `place` a digest of where they were: what is compiled
-    at the same place later takes its room. `versions` are of all that made it.
+    `place` is a digest of where that was: what is compiled from there later replaces this. `versions` are of
+    all that made it.
     """
 
     source: str
     name: str
     revision: str | None
     place: str
-    content_sha256: str
     versions: Mapping[str, str]
     form: Form = "full"
 
@@ -68,8 +66,8 @@ class ModelFacts:
     """How a model is fed and read.
 
     `inputs` are what its graph takes, and `max_length` is the most tokens that a pair may have. The
-    `activation` is identity or sigmoid. `companions` says which pairs may share a batch. `layout` is what
-    surrounds query and document, `instructed` the same for any instruction, `instruction` the model's own.
+    `activation` is identity or sigmoid. `layout` is what surrounds query and document, `instructed` the same
+    for any instruction, `instruction` the model's own.
     """
 
     inputs: tuple[str, ...]
@@ -77,10 +75,7 @@ class ModelFacts:
     activation: str
     with_type_ids: bool
     split_special_tokens: bool
-    pad_token_id: int
-    pad_type_id: int
-    pad_left: bool
-    companions: Literal["any", "equal", "none"]
+    padding: Padding
     layout: Layout
     instructed: Layout | None
     instruction: str | None
@@ -88,7 +83,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All that there is to know about a compiled model without loading it.
+    """All that is known about a compiled model without loading it.
 
     `files` are the names of the other files in its folder, and the SHA-256 of each, in hexadecimal.
     """
@@ -131,29 +126,18 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def maker_versions() -> dict[str, str]:
-    """Return the versions of all that makes a compiled model: the libraries, and what is done with them."""
+    """Return the versions of all that makes a compiled model: the libraries, and our recipe."""
     return {**library_versions(), "recipe": _RECIPE}
 
 
 @cache
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that a compiled model is made by and made for."""
-    # importlib.metadata knows best, but importing it takes longer than all else that a warm start reads.
-    listed = "\n".join(path.name for entry in sys.path for path in Path(entry).glob("*.dist-info"))
-    return {library: _find_version(library, listed) for library in _LIBRARIES}
-
-
-def _find_version(library: str, listed: str) -> str:
-    escaped = re.escape(library.replace("-", "_"))
-    found = re.search(rf"^{escaped}-([^-\n]+)\.dist-info$", listed, flags=re.MULTILINE | re.IGNORECASE)
-    if found:
-        return found[1]
-    from importlib import metadata
-
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return "missing"  # a model that was compiled elsewhere runs without what compiled it
+    # By the names of folders: to import importlib.metadata takes longer than all that a warm start reads.
+    listed = [path.name for entry in reversed(sys.path) for path in Path(entry).glob("*.dist-info")]
+    found = dict(name.removesuffix(".dist-info").lower().split("-")[:2] for name in listed if "-" in name)
+    # A model that was compiled elsewhere runs without what compiled it.
+    return {library: found.get(library.replace("-", "_"), "missing") for library in _LIBRARIES}
 
 
 def _read_as(kind: Any, value: Any) -> Any:

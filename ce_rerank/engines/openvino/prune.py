@@ -16,23 +16,14 @@ from .runtime import load_runtime
 Cut = Mapping[int, int]
 """Of an operation, the inputs of which one token is enough, each with the axis of its tokens."""
 
-_ELEMENTWISE = frozenset(
-    (
-        "Add",
-        "Convert",
-        "Divide",
-        "Erf",
-        "Gelu",
-        "Multiply",
-        "Power",
-        "Relu",
-        "Sigmoid",
-        "Sqrt",
-        "Subtract",
-        "Swish",
-        "Tanh",
-    )
-)
+_ELEMENTWISE = {
+    "Add", "Convert", "Divide", "Erf", "Gelu", "Multiply", "Power", "Relu", "Sigmoid", "Sqrt", "Subtract",
+    "Swish", "Tanh",
+}  # fmt: skip
+# Operations that work along some axes, and which input tells them; where none does, an attribute.
+_WORK_ALONG = {
+    "Concat": None, "MVN": 1, "ReduceMean": 1, "Slice": 4, "Softmax": None, "Split": 1, "VariadicSplit": 1,
+}  # fmt: skip
 _TOKEN_AXIS = 1  # of the hidden states, whose shape is (pairs, tokens, width)
 
 
@@ -99,24 +90,11 @@ def _cut_inputs(operation: Any, axis: int) -> Cut | None:
         return None
     if kind in _ELEMENTWISE:
         return _cut_broadcast(inputs, axis, rank)
-    if kind == "MVN":
-        reduced = _constant(inputs[1])
-        return {0: axis} if reduced and axis not in [one % rank for one in reduced] else None
-    if kind == "ReduceMean":
-        reduced = _constant(inputs[1])
-        keeps = operation.get_attributes()["keep_dims"]
-        return {0: axis} if keeps and reduced and axis not in [one % rank for one in reduced] else None
-    if kind == "Concat":
-        along = operation.get_attributes()["axis"] % rank
-        return dict.fromkeys(range(len(inputs)), axis) if along != axis else None
-    if kind == "Slice":
-        axes = _constant(inputs[4]) if len(inputs) > 4 else None
-        return {0: axis} if axes and axis not in [one % rank for one in axes] else None
-    if kind in ("Split", "VariadicSplit"):
-        along = _constant(inputs[1])
-        return {0: axis} if along and along[0] % rank != axis else None
-    if kind == "Softmax":
-        return {0: axis} if operation.get_attributes()["axis"] % rank != axis else None
+    if kind in _WORK_ALONG:
+        # Each place along the other axes is worked out by itself.
+        along = _axes_worked_along(operation)
+        safe = along and axis not in [one % rank for one in along]
+        return dict.fromkeys(range(len(inputs) if kind == "Concat" else 1), axis) if safe else None
     if kind == "MatMul":
         is_row = axis == rank - 2 and _rank(inputs[0]) == rank
         return {0: axis} if is_row and not operation.get_attributes()["transpose_a"] else None
@@ -133,6 +111,15 @@ def _cut_inputs(operation: Any, axis: int) -> Cut | None:
         mask = _cut_broadcast(inputs[3:4], axis, rank)
         return None if mask is None else {0: axis, **{place + 3: along for place, along in mask.items()}}
     return None
+
+
+def _axes_worked_along(operation: Any) -> list[int] | None:
+    place = _WORK_ALONG[operation.get_type_name()]
+    if place is None:
+        return [operation.get_attributes()["axis"]]
+    if operation.get_attributes().get("keep_dims") is False:
+        return None
+    return _constant(operation.input_value(place)) if operation.get_input_size() > place else None
 
 
 def _cut_broadcast(inputs: Iterable[Any], axis: int, rank: int) -> Cut | None:

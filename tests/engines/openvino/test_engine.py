@@ -28,7 +28,6 @@ from engines.families import (
     make_one_label_sigmoid,
     make_uncompilable,
 )
-from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
 
 from ce_rerank.engines import load_engine
@@ -37,7 +36,7 @@ from ce_rerank.engines.batching import Float32s, TokenBatch, pad_rows
 from ce_rerank.engines.hardware import has_int8, has_native_bf16
 from ce_rerank.engines.model import longest_pair
 from ce_rerank.engines.openvino.cache import find_compiled, prepare_compiled
-from ce_rerank.engines.openvino.engine import OpenVinoEngine
+from ce_rerank.engines.openvino.engine import TOLERANCES, OpenVinoEngine
 from ce_rerank.engines.openvino.runtime import load_runtime
 from ce_rerank.errors import UnavailableError
 from ce_rerank.models.checkpoint import Checkpoint
@@ -150,7 +149,7 @@ def test_every_family_is_fed_the_tokens_of_sentence_transformers(
             assert list(row.token_type_ids) == (
                 fed["token_type_ids"][0].tolist() if "token_type_ids" in fed else []
             )
-        padding = replace(engine._running.padding, multiple=1)
+        padding = replace(engine.padding, multiple=1)
         batch, fed = pad_rows(rows, padding), model.preprocess([list(pair) for pair in pairs])
         assert batch.input_ids.tolist() == fed["input_ids"].tolist()
         assert batch.attention_mask.tolist() == fed["attention_mask"].tolist()
@@ -233,7 +232,7 @@ def test_a_run_that_is_given_up_harms_no_other(checkpoints: Callable[[str], Chec
     expected = score(engine, batch_tokens=100)
     rows = engine.tokenizer.encode(PAIRS)
     for _ in range(5):
-        given_up = engine._running.infer(pad_rows([row], engine._running.padding) for row in rows)
+        given_up = engine.infer(pad_rows([row], engine.padding) for row in rows)
         next(given_up)
         given_up.close()
     assert score(engine, batch_tokens=100).tobytes() == expected.tobytes()
@@ -247,9 +246,9 @@ def test_batches_are_drawn_only_a_few_ahead(checkpoints: Callable[[str], Checkpo
     def batches() -> Iterator[TokenBatch]:
         for number in range(100):
             drawn.append(number)
-            yield pad_rows([row], engine._running.padding)
+            yield pad_rows([row], engine.padding)
 
-    results = engine._running.infer(batches())
+    results = engine.infer(batches())
     next(results)
     assert len(drawn) <= 12
     assert len(list(results)) == 99
@@ -262,7 +261,7 @@ def test_fewer_threads_give_the_same_scores(precision: str, checkpoints: Callabl
     options = EngineOptions(precision=precision)  # type: ignore[arg-type]
     everywhere = load(checkpoints("bert"), options)
     one = load(checkpoints("bert"), replace(options, threads=1))
-    for model in (one._running.load(1),):
+    for model in (one.load(1),):
         assert model.get_property("INFERENCE_NUM_THREADS") == 1
         assert model.get_property("NUM_STREAMS") == 1
     assert score(one) == pytest.approx(score(everywhere), abs=2e-2 if precision == "bf16" else 1e-4)
@@ -352,7 +351,7 @@ def test_a_batch_that_could_not_be_scored_is_no_fault_of_ours(tiny: Checkpoint) 
             raise RuntimeError("Exception from src/infer.cpp:9:\nTranspose can't alloc")
 
     engine = load(tiny)
-    engine._running._idle[1].append(Failing())
+    engine._idle[1].append(Failing())
     with pytest.raises(UnavailableError, match=r"could not score a batch \(Transpose can't alloc\)"):
         score(engine, PAIRS[:2])
     assert len(score(engine, PAIRS[:2])) == 2
@@ -401,25 +400,19 @@ def test_torch_has_no_int8(checkpoints: Callable[[str], Checkpoint]) -> None:
 
 
 @needs_native_bf16
-def test_what_is_true_in_fp32_alone_runs_in_fp32(tiny: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
-    weights = load_file(tiny.folder / "model.safetensors")
-    weights["classifier.weight"] *= 100
-    save_file(weights, tiny.folder / "model.safetensors", metadata={"format": "pt"})
+def test_what_is_true_in_fp32_alone_runs_in_fp32(
+    tiny: Checkpoint, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TOLERANCES, "bf16", 1e-9)
+    for folder in tiny.folder.with_name("cache").rglob("machine"):
+        shutil.rmtree(folder)
     for _ in range(2):
         caplog.clear()
         engine = load(tiny, EngineOptions())
         assert engine.info.precision == "fp32"
         (message,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
         assert message.startswith("tiny runs in fp32: in bf16 it gives ")
-    assert score(engine) == pytest.approx(reference(tiny), abs=1e-2)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def zero(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
+    assert score(engine) == pytest.approx(reference(tiny), abs=1e-4)
 
 
 def flip(path: Path) -> None:
@@ -431,23 +424,21 @@ def flip(path: Path) -> None:
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-@pytest.mark.parametrize("damage", [truncate, zero, flip, Path.unlink])
-@pytest.mark.parametrize("pattern", ["model.bin", "model.xml", "manifest.json", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["model.bin", "model.xml", "manifest.json", "tokenizer.json"])
 def test_what_is_damaged_is_never_scored_with(
-    tiny: Checkpoint, pattern: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+    tiny: Checkpoint, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = score(load(tiny))
     compiled = find_compiled(tiny)
     assert compiled is not None
-    damage(compiled.folder / pattern)
+    flip(compiled.folder / name)
     caplog.clear()
     assert score(load(tiny)).tobytes() == expected.tobytes()
-    if (pattern, damage) != ("manifest.json", Path.unlink):
-        assert "The compiled form of tiny was damaged on disk; compiling it again." in caplog.messages
+    assert "The compiled form of tiny was damaged on disk; compiling it again." in caplog.messages
     assert find_compiled(tiny) is not None
 
 
-@pytest.mark.parametrize("damage", [truncate, zero, flip, Path.unlink])
+@pytest.mark.parametrize("damage", [flip, Path.unlink])
 @pytest.mark.parametrize("pattern", ["fp32-1-*/*.blob", "*/*.blob", "*/*.json"])
 def test_what_openvino_keeps_is_made_again_when_it_is_damaged(
     tiny: Checkpoint, pattern: str, damage: Callable[[Path], None]
@@ -464,17 +455,6 @@ def test_what_openvino_keeps_is_made_again_when_it_is_damaged(
         engine = load(tiny, TWO_THREADS)
         assert score(engine, batch_tokens=200).tobytes() == expected[0].tobytes()
         assert score(engine, batch_tokens=4096).tobytes() == expected[1].tobytes()
-
-
-def test_a_model_that_is_fed_other_tokens_than_it_was_made_with_is_refused(tiny: Checkpoint) -> None:
-    load(tiny)
-    compiled = find_compiled(tiny)
-    assert compiled is not None
-    first, *others = compiled.manifest.golden
-    replace(compiled.manifest, golden=(replace(first, query="another"), *others)).write(compiled.folder)
-    shutil.rmtree(compiled.machine_folder)
-    with pytest.raises(UnavailableError, match="is fed to it in other tokens"):
-        load(tiny, replace(FP32, engine="openvino"))
 
 
 def test_a_folder_that_cannot_be_written_serves_what_is_in_it(tiny: Checkpoint) -> None:

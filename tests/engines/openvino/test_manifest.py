@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from marks import posix_only
 
+from ce_rerank.engines.batching import Padding
 from ce_rerank.engines.openvino.manifest import (
     MANIFEST_NAME,
     GoldenPair,
@@ -25,22 +26,19 @@ from ce_rerank.engines.openvino.manifest import (
 from ce_rerank.engines.tokenizer import Layout
 
 MANIFEST = Manifest(
-    origin=Origin("hub", "owner/name", "0123abc", "7" * 64, "5" * 64, {"openvino": "2026.0"}),
+    origin=Origin("hub", "owner/name", "0123abc", "7" * 64, {"openvino": "2026.0"}),
     model=ModelFacts(
         inputs=("input_ids", "attention_mask"),
         max_length=512,
         activation="sigmoid",
         with_type_ids=False,
         split_special_tokens=False,
-        pad_token_id=1,
-        pad_type_id=0,
-        pad_left=False,
-        companions="any",
+        padding=Padding(token_id=1),
         layout=Layout(before="task: ", between=" document: ", after="\n", trims=True),
         instructed=None,
         instruction="task: ",
     ),
-    golden=(GoldenPair("a query", "ein Döcument 🌊", (0, 5, 2), (), -11.283199310302734),),
+    golden=(GoldenPair("a query", "ein Döcument 🌊", -11.283199310302734),),
     files={"model.xml": "a" * 64, "model.bin": "b" * 64, "tokenizer.json": "c" * 64},
 )
 
@@ -108,8 +106,8 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
         lambda facts: facts["model"].update(max_length=0),
         lambda facts: facts["model"].update(inputs=["pixel_values"]),
         lambda facts: facts["model"].update(inputs=None),
-        lambda facts: facts["model"].update(pad_left="no"),
-        lambda facts: facts["model"].update(companions="some"),
+        lambda facts: facts["model"]["padding"].update(left="no"),
+        lambda facts: facts["model"]["padding"].update(companions="some"),
         lambda facts: facts["model"].update(layout={"before": 1}),
         lambda facts: facts["model"].update(layout={"surprise": "1"}),
         lambda facts: facts["model"].update(instruction=1),
@@ -118,7 +116,7 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
         lambda facts: facts.update(golden=[1]),
         lambda facts: facts["golden"][0].update(logit=None),
         lambda facts: facts["golden"][0].update(logit=float("nan")),
-        lambda facts: facts["golden"][0].update(input_ids=["1"]),
+        lambda facts: facts["golden"][0].update(query=["1"]),
         lambda facts: facts.update(files=[]),
         lambda facts: facts["files"].pop("model.bin"),
         lambda facts: facts["files"].update({"../outside": "d" * 64}),
