@@ -1,7 +1,7 @@
-"""Results as objects: the one shape that every format writes in its own way.
+"""Results as objects, which every format writes in its own way.
 
-Our names stand. What the input had under one of them goes under `"input"`, so that nothing is lost; where it
-is the same value, nothing is said twice.
+If a field of the input has one of our names, it goes into the object `"input"`, so that nothing is lost; if
+it has the same value, it is left out.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from ..types import RankedDocument, Ranking
 from .fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD, without_texts
 
 RowsOf = Callable[[Ranking], Iterable[dict[str, Any]]]
-"""Returns the objects that a ranking is written as."""
+"""Returns the objects that are written for a ranking."""
 
 INPUT_NAME = "input"
-"""Holds the fields of a document's, or a query's, input that have one of our names."""
+"""Holds the fields of a document's or a query's input that have one of our names."""
 QUERY_INPUT_NAME = "query_input"
-"""Holds, in flat rows, the fields of a query's input whose names are taken."""
+"""Holds, in flat rows, the fields of a query's input whose names are in use already."""
 QUERY_NAMES = ("query_id", "query")
 _DOCUMENT_NAMES = (*ID_FIELDS, *TEXT_FIELDS, TITLE_FIELD, "index", "score")
 DETAIL_NAMES = ("rank", "tokens", "truncated", "passage", "start", "end", "line")
@@ -31,8 +31,8 @@ class WriteOptions:
     """What is written of a result.
 
     Without `with_text` the text and the fields that it was made from are left out, except a title. `details`
-    adds `DETAIL_NAMES`, and `model`, what the scores come from. `run_name` is the last column of a TREC run.
-    `first_stage_names` are the columns that a first stage adds to a table.
+    adds `DETAIL_NAMES` and `model`, the description of what scored. `run_name` is the last column of a TREC
+    run. `first_stage_names` are the columns that a first stage adds to a table.
     """
 
     with_text: bool = True
@@ -43,7 +43,7 @@ class WriteOptions:
 
 
 def own_names(options: WriteOptions, *, with_query: bool = False) -> tuple[str, ...]:
-    """Return the names of our own that a row may have, in their order: the first columns of a table."""
+    """Return our own names in a row, in their order: the first columns of a table."""
     return (
         *(QUERY_NAMES if with_query else ()),
         *(("index", "score", "text", "id") if options.with_text else ("index", "score", "id")),
@@ -68,8 +68,8 @@ def nested_row(ranking: Ranking, options: WriteOptions) -> dict[str, Any]:
 def flat_rows(ranking: Ranking, options: WriteOptions) -> Iterable[dict[str, Any]]:
     """Return each result of a query as an object that starts with query_id and query.
 
-    The query's other fields follow the document's; under `"query_input"` where their names are taken, or
-    would say of the document what the query's say of the query: its id, its text.
+    The query's other fields come after the document's. If the name of one is in use, or would look like the
+    document's id or text, it goes into the object `"query_input"`.
     """
     query = _query_fields(ranking)
     others = [
@@ -83,10 +83,7 @@ def flat_rows(ranking: Ranking, options: WriteOptions) -> Iterable[dict[str, Any
 
 
 def shortest_float32(score: float) -> float:
-    """Return the double whose `repr` has the fewest digits that read back to the same float32.
-
-    `score` is a float32, widened.
-    """
+    """Return the float with the fewest digits that is the same float32 as `score`."""
     import numpy as np
 
     return float(str(np.float32(score)))
