@@ -49,10 +49,7 @@ class Judgements:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a system gave for the judged queries: scores by query and document.
-
-    `unjudged_queries` counts the queries that were left out.
-    """
+    """What a system gave: scores by query and document; `unjudged_queries` more queries were left out."""
 
     name: str
     scores: Mapping[str, Mapping[str, float]]
@@ -233,7 +230,7 @@ def _measure_run(
         values[str(measure)] = float(found.aggregated[measure])
     judged = [metric.value for metric in ir_measures.iter_calc([ir_measures.Judged @ 10], grades, scores)]
     share = 1 - sum(judged) / len(scores) if scores else 0.0
-    missing = len(query_ids) - len(run.scores)
+    missing = sum(query_id not in run.scores for query_id in query_ids)
     if missing:
         log.warning(
             "%s: %d of %d judged queries missing; each counts as 0.", run.name, missing, len(query_ids)

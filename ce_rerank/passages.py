@@ -17,9 +17,9 @@ from .types import Passage
 TokenSpan = tuple[int, int]
 """The offsets of a token in its text: its first character, and the one after its last."""
 
-# There is no break before what belongs to the character before it, such as a combining accent.
+# There is no break before what belongs to the character before it: a combining accent, the LF of a CRLF.
 _BELONGS_BEFORE = r"\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}"
-_END = f"(?![{_BELONGS_BEFORE}])"
+_END = rf"(?![{_BELONGS_BEFORE}]|(?<=\r)\n)"
 _NO_WORD_GOES_ON = r"(?!\p{Ll})"  # a small letter follows "e.g.", and goes on in a wrapped line
 _CLOSERS = r"[\p{Pe}\p{Pf}\"']*"
 _BREAKS = tuple(

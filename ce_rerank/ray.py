@@ -1,6 +1,6 @@
 """Many GPUs and many machines: ranking by Ray Data (extra `ray`).
 
-`RankBatches` and `ScorePairs` are for pipelines of one's own:
+`RankBatches` and `ScorePairs` are for your own pipelines:
 
     import ray
     from ce_rerank.ray import RankBatches
@@ -13,10 +13,10 @@
     ranked.write_parquet("s3://bucket/ranked/")
 
 On CPUs, let the actors leave a CPU free (`num_cpus=0.4` for each of two on two CPUs): Ray's own tasks, which
-read and write, wait for ever where actors have asked for all of them.
+read and write, would else wait for ever.
 
-`rank_files` is the job behind `ce-rerank batch --ray`: a task ranks a unit of the input (`batch.units`) by
-the reader and the writers of `batch`, and is done again where its worker died. The driver loads no model.
+`rank_files` is the job behind `ce-rerank batch --ray`: each task ranks a unit of the input (`batch.units`)
+with the reader and the writers of `batch`. A task whose worker dies is done again. The driver loads no model.
 
 Importing this module imports neither Ray nor pyarrow.
 """
@@ -52,10 +52,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("ce_rerank")
 
 SECONDS_TO_SCHEDULE = 60
-"""A job stops when its workers have not been started for so long."""
+"""How long a job waits for its workers to start."""
 SECONDS_TO_CONNECT = 10
 ATTEMPTS = 4
-"""How often a unit is tried whose worker dies, as for lack of memory."""
+"""How often a unit is tried when its worker dies, for example for lack of memory."""
 
 _RANK_NAMES = {*(one.name for one in fields(RankOptions)), "text_field", "id_field"}
 
@@ -64,9 +64,9 @@ class RankBatches:
     """Rank nested rows, for `Dataset.map_batches`; one object holds one `Reranker`.
 
     A batch is an Arrow table, or columns by their names, whose rows are what `Reranker.rank_many` takes: a
-    query and a list of documents. It comes back with one column more, `results`: for each row a list, best
+    query and a list of documents. It is returned with one more column, `results`: for each row a list, best
     first, of `index` (the document's place in the row's list, from 0), `score` (null for a blank document)
-    and `text`. `options` are the arguments of `Reranker` and of its `rank_many`. Raises as they do.
+    and `text`. `options` are the arguments of `Reranker` and of its `rank_many`, and errors are theirs.
     """
 
     def __init__(self, model: str | None = None, **options: Any) -> None:
@@ -88,8 +88,8 @@ class ScorePairs:
     """Score flat rows, for `Dataset.map_batches`; one object holds one `Reranker`.
 
     A batch is an Arrow table, or columns by their names, with strings in the columns `query_field` and
-    `text_field`. It comes back with one column more: `score`, float32, on the scale that `scores` names.
-    `options` are the other arguments of `Reranker`. Raises as `Reranker.score` does.
+    `text_field`. It is returned with one more column, `score`: float32, on the scale that `scores` names.
+    `options` are the other arguments of `Reranker`. Errors are those of `Reranker.score`.
     """
 
     def __init__(
@@ -133,18 +133,18 @@ def rank_files(
     on_report: Callable[[Report, float], None] = lambda report, share: None,
     open_reranker: Callable[..., Reranker] = Reranker,
 ) -> Report:
-    """Rank a job by Ray Data into part files of a folder; return the sum of all reports, earlier runs' too.
+    """Rank a job by Ray Data into the part files of a folder; return the sum of the reports of all runs.
 
     `output` is a folder, and the `inputs` of the job are files, folders and globs; each is a path or a URL.
-    Rows of one query in two files are two queries, and a query that comes again in another unit is not
-    noticed. What is more than files of rows (stdin, a run, a corpus) is read here first, whole.
+    Rows of the same query in two files are two queries, and a query id that comes again in another unit is
+    not noticed. Other input than files of rows (stdin, a run, a corpus) is read here first, as a whole.
 
     `address` is that of a Ray cluster; None starts one on this machine, and ends it. `workers` defaults to
-    the GPUs, or to one a machine where there are none. `on_report` is called after each unit with the sum so
-    far and the share of the units that are done. `open_reranker` is called by each worker with `job.model`.
+    the number of GPUs, or of machines if there are no GPUs. `on_report` is called after each unit with the
+    sum so far and the share of the units that are done. Each worker calls `open_reranker` with `job.model`.
 
-    Raises UsageError for a folder that this job cannot be written into, InputError for a row that cannot be
-    ranked, UnavailableError where Ray is not installed or has no room for the workers.
+    Raises UsageError for a folder that cannot be used, InputError for a row that cannot be ranked, and
+    UnavailableError if Ray is not installed or has no room for the workers.
     """
     try:
         import ray.data  # noqa: F401
@@ -188,7 +188,7 @@ def _run(
     workers: int | None,
     open_reranker: Callable[..., Reranker],
 ) -> Iterator[Report]:
-    """Yield the report of each unit, as they are done; raise the first error."""
+    """Yield the report of each unit when it is done; raise the first error."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
@@ -211,7 +211,7 @@ def _run(
         fn_constructor_args=[job, folder, open_reranker],
         batch_size=1,
         compute=ActorPoolStrategy(size=workers),
-        # A CPU of each node stays for Ray's own tasks: where actors ask for all, those wait for ever.
+        # One CPU of each node stays for Ray's own tasks, which would else wait for ever.
         num_cpus=round(0.8 * max(0, cpus - 1) / workers_a_node, 2),
         num_gpus=1 if on_gpus else 0,
     )
@@ -231,7 +231,7 @@ def _run(
 
 
 class _RankUnits:
-    """Ranks units in a worker; the model is loaded with the first, so that a worker starts in no time."""
+    """Ranks units in a worker; the model is loaded for the first unit, so that the worker starts quickly."""
 
     def __init__(self, job: Job, folder: PartFolder, open_reranker: Callable[..., Reranker]) -> None:
         self._job = job
@@ -308,9 +308,9 @@ def _running_ray(address: str | None) -> Iterator[None]:
 
 @contextmanager
 def _without_log_of_ray() -> Iterator[None]:
-    """Keep what Ray's C++ parts log off stderr: they call the actors that Ray Data makes an error.
+    """Hide what Ray's C++ parts log: they take the actors that Ray Data makes for an error.
 
-    The level is read once, and a line says that it was read: stderr leads nowhere until then.
+    They read the level once, and print a line about it: until then stderr is the null device.
     """
     if "RAY_BACKEND_LOG_LEVEL" in os.environ:
         yield

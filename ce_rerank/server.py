@@ -4,8 +4,9 @@
     POST /score, /v1/score                 vLLM
     GET  /health /info /v1/models /metrics
 
-Requests that wait are scored together, in pools of about a second's work, to which they contribute in turn, a
-part each: many small requests cost what one large one does, and none waits for another's thousand documents.
+Waiting requests are scored together, in pools of about a second's work. Each request in turn puts a part of
+its documents into the pool. So many small requests cost as much as a large one, and no request waits for all
+documents of another.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from .types import Candidates, RankedDocument, Ranking, RankOptions, ScoreScale
 
 log = logging.getLogger("ce_rerank.server")
 
-_POOL_BATCHES = 32  # of the engine's own size: as many fill batches nearly without padding
+_POOL_BATCHES = 32  # enough to fill batches of the engine's size almost without padding
 _PARTS_OF_A_POOL = 8
 _OPEN_PATHS = ("/health", "/metrics")  # answered without a key and while the model loads
 
@@ -59,7 +60,7 @@ _ERROR_TYPES = {
 
 @request_body(frozen=True, kw_only=True)
 class RerankRequest(RankOptions):
-    """A query and documents, as Jina, Cohere and vLLM take them, with the ranking options by their names.
+    """A query and documents, as in the APIs of Jina, Cohere and vLLM, with our ranking options.
 
     A document is a string or an object. `top_n` is these APIs' name for `top_k`.
     """
@@ -76,7 +77,7 @@ class RerankRequest(RankOptions):
 
 @request_body(frozen=True, kw_only=True)
 class TextsRequest:
-    """A query and texts, as text-embeddings-inference takes them."""
+    """A query and texts, as in the API of text-embeddings-inference."""
 
     query: str
     texts: list[str]
@@ -88,7 +89,7 @@ class TextsRequest:
 
 @request_body(frozen=True, kw_only=True)
 class ScoreRequest:
-    """Pairs of texts, as vLLM takes them: one with each of the others, or each with its own."""
+    """Pairs of texts, as in vLLM's API: one text with each of several, or two lists of equal length."""
 
     text_1: str | list[str]
     text_2: str | list[str]
@@ -108,7 +109,7 @@ EitherRequest = Annotated[
 
 @dataclass(eq=False)
 class _Waiting:
-    """A request whose documents wait to be scored; `scored` are the tables of those that are, in order."""
+    """A request that waits; `scored` has the tables of the documents that are scored, in their order."""
 
     candidates: Candidates
     options: RankOptions
@@ -118,9 +119,9 @@ class _Waiting:
 
 
 class RequestPools:
-    """Ranks the requests of one event loop by a `Reranker`: those that wait are scored together.
+    """Ranks the requests of one event loop by a `Reranker`; waiting requests are scored together.
 
-    At most `max_queue` requests wait. `run` scores them for as long as it is not cancelled.
+    At most `max_queue` requests wait. `run` scores them until it is cancelled.
     """
 
     def __init__(self, reranker: Reranker, *, max_queue: int) -> None:
@@ -132,7 +133,7 @@ class RequestPools:
         self.waiting: deque[_Waiting] = deque()
 
     async def rank(self, candidates: Candidates, options: RankOptions) -> Ranking:
-        """Rank a query's documents. Raises as `Reranker.rank` does, and HTTPException when too many wait."""
+        """Rank a query's documents. Raises as `Reranker.rank` does, and HTTPException if too many wait."""
         await asyncio.to_thread(self._reranker.model.require_scorable, candidates, options)
         candidates = await asyncio.to_thread(self._reranker.take_first_stage, candidates, options)
         if len(self.waiting) >= self._max_queue:
@@ -150,7 +151,7 @@ class RequestPools:
         return self._reranker.make_ranking(request.candidates, joined, request.options)
 
     async def run(self) -> None:
-        """Score what waits, pool after pool."""
+        """Score waiting requests, pool after pool."""
         while True:
             await self._arrived.wait()
             for options, parts in self._take_pool().items():
@@ -159,7 +160,7 @@ class RequestPools:
                 self._arrived.clear()
 
     def _take_pool(self) -> dict[RankOptions, list[tuple[_Waiting, Candidates]]]:
-        """Take a part of each request in turn until the pool is full, by the options of scoring."""
+        """Take a part of each request in turn until the pool is full; group the parts by scoring options."""
         pool: dict[RankOptions, list[tuple[_Waiting, Candidates]]] = {}
         tokens = 0
         while self.waiting and tokens < self._pool_tokens:
@@ -174,7 +175,7 @@ class RequestPools:
             if request.taken < len(documents):
                 self.waiting.append(request)
             asked = request.options
-            # The other options are for the ranking, which is made when all of the request is scored.
+            # The other options matter later, when all of the request is scored and its ranking is made.
             options = RankOptions(
                 long=asked.long,
                 chunk_tokens=asked.chunk_tokens,
@@ -186,7 +187,7 @@ class RequestPools:
         return pool
 
     async def _score(self, parts: Sequence[tuple[_Waiting, Candidates]], options: RankOptions) -> None:
-        """Score parts together; where that fails, each by itself, so that only the one at fault fails."""
+        """Score parts together; if that fails, score each by itself, so that only the bad one fails."""
         lists = [part for _, part in parts]
         try:
             scored = await asyncio.to_thread(self._reranker.model.score_lists, lists, options)
@@ -215,10 +216,10 @@ def create_app(
 ) -> FastAPI:
     """Return the ASGI application that ranks by `reranker`, for uvicorn or another server.
 
-    A function in place of a `Reranker` is called in a thread when the server starts; until it returns,
-    requests are answered 503. `served_names` are what clients may call the model besides its own name. With
-    an `api_key`, requests need `Authorization: Bearer KEY`. `max_documents` bounds a request's documents,
-    `max_body_bytes` its body, and `max_queue` how many requests wait before the next is answered 429.
+    If `reranker` is a function, it is called in a thread when the server starts, to load the model; until it
+    returns, answers are 503. `served_names` are other names of the model for clients. With an `api_key`,
+    requests need `Authorization: Bearer KEY`. `max_documents` is the most documents of a request,
+    `max_body_bytes` its largest body. If more than `max_queue` requests wait, the answer is 429.
     """
     service = _Service(reranker, served_names, max_documents, max_queue)
     app = FastAPI(
@@ -244,7 +245,7 @@ def create_app(
 
 
 class _Service:
-    """The model, its pools and its counters, which all requests share, and the answers."""
+    """The endpoints, with the model, the pools and the counters that all requests share."""
 
     def __init__(
         self,
@@ -272,7 +273,7 @@ class _Service:
 
     @asynccontextmanager
     async def run(self, app: FastAPI) -> AsyncIterator[None]:
-        """Load the model beside the running server, and rank by it until the server ends."""
+        """Load the model while the server runs, and then rank until it ends."""
         working = asyncio.create_task(self._work())
         try:
             yield
@@ -290,7 +291,7 @@ class _Service:
             await self._pools.run()
 
     def refuse(self) -> Response | None:
-        """Return the answer while there is no model; None once it is loaded."""
+        """Return the answer to give as long as there is no model; None when it is loaded."""
         if self._failure is not None:
             return _error(503, f"The model cannot be loaded: {self._failure}")
         return None if self._pools else _error(503, "The model is loading.", {"Retry-After": "5"})
@@ -300,11 +301,11 @@ class _Service:
         return self.refuse() or JSONResponse({"status": "ok"})
 
     async def measure(self) -> Response:
-        """Answer with the counters, as Prometheus reads them."""
+        """Answer with the counters in the format of Prometheus."""
         return Response(generate_latest(self._registry), media_type="text/plain; version=0.0.4")
 
     async def list_models(self) -> dict[str, Any]:
-        """Answer with the names of the model, in the shape of OpenAI's list."""
+        """Answer with the names of the model, in the format of OpenAI's list."""
         entries = [{"id": name, "object": "model", "owned_by": "ce-rerank"} for name in self._names]
         return {"object": "list", "data": entries}
 
@@ -391,7 +392,7 @@ class _Service:
     async def _rank(
         self, request: Request, candidates: Candidates, options: RankOptions, model: str | None
     ) -> Ranking:
-        assert self._pools is not None  # the gate lets nobody pass before
+        assert self._pools is not None  # else `_Gate` has answered
         if model is not None and model not in self._names:
             raise HTTPException(404, f"There is no model {model!r} here, but {self._names[0]!r}.")
         self._require_few(candidates.documents)
@@ -417,18 +418,18 @@ class _Service:
 
     @property
     def _names(self) -> list[str]:
-        """What the model is called: the names to serve it by, then its own."""
+        """The names of the model: the served names, then its own."""
         return list(dict.fromkeys([*self._served_names, self._reranker.info.model]))
 
     def _written(self, score: float, scale: ScoreScale) -> float | None:
-        """Return a score as JSON has it: that of a blank document is 0 from 0 to 1, null elsewhere."""
+        """Return a score for JSON. A blank document has 0 on a scale from 0 to 1, and null on others."""
         if math.isfinite(score):
             return shortest_float32(score)
         return 0.0 if "sigmoid" in (scale, scale == "model" and self._reranker.info.activation) else None
 
 
 class _Gate:
-    """Checks the key, the size and that the model is loaded; counts, times and logs each request."""
+    """Checks the key, the size and whether the model is loaded; counts, times and logs each request."""
 
     def __init__(self, app: ASGIApp, service: _Service, api_key: str | None, max_body_bytes: int) -> None:
         self._app = app

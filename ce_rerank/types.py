@@ -200,16 +200,6 @@ class RankedDocument:
         """The document's id, if it has one."""
         return self.document.id
 
-    @property
-    def start(self) -> int | None:
-        """Where the best passage starts in `text`, in characters; None without passages."""
-        return self.passage.start if self.passage else None
-
-    @property
-    def end(self) -> int | None:
-        """Where the best passage ends in `text`, in characters; None without passages."""
-        return self.passage.end if self.passage else None
-
 
 @dataclass(frozen=True, slots=True)
 class Coverage:

@@ -92,20 +92,6 @@ def test_values_are_those_of_ir_measures_own_command(tmp_path: Path) -> None:
     assert values_of(ours) == pytest.approx(theirs, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["scifact", "cranfield"])
-def test_published_collections_have_ir_measures_values_too(
-    tmp_path: Path, collections: Path, name: str
-) -> None:
-    folder = collections / name
-    judged = load_judgements(folder / "qrels.tsv")
-    ours = evaluate([load_run(folder / "run.trec", judged)], judged, EIGHT_MEASURES)
-    in_trec_form = tmp_path / "qrels.trec"
-    rows = [line.split() for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]]
-    in_trec_form.write_text("".join(f"{row[0]} 0 {row[1]} {row[2]}\n" for row in rows), encoding="utf-8")
-    theirs = ir_measures_command(folder / "run.trec", in_trec_form, EIGHT_MEASURES)
-    assert values_of(ours) == pytest.approx(theirs, rel=1e-12)
-
-
 def test_gdeval_measures_take_query_ids_that_are_no_numbers() -> None:
     judged = judgements(what={"a": 1}, **{"MARCO-1": {"a": 1}, "TREC-1": {"b": 1}})
     found = run("run", what="ba", **{"MARCO-1": "ab", "TREC-1": "ab"})
@@ -140,15 +126,6 @@ def test_a_shuffled_run_is_significantly_worse() -> None:
     assert comparison.worse > 30
 
 
-def test_a_comparison_counts_what_got_better_worse_and_stayed() -> None:
-    judged = judgements(q1={"a": 1}, q2={"a": 1}, q3={"a": 1}, q4={"a": 1})
-    before = run("before", q1="ba", q2="ba", q3="ab", q4="ab")
-    after = run("after", q1="ab", q2="ab", q3="ba", q4="ab")
-    comparison = evaluate([before, after], judged, ["RR"]).runs[1].comparisons["RR"]
-    assert (comparison.better, comparison.worse, comparison.same) == (2, 1, 1)
-    assert comparison.delta == pytest.approx(0.125)
-
-
 def test_several_runs_have_p_values_after_holms_correction_too() -> None:
     judged = judgements(**{f"q{number}": {"a": 1} for number in range(20)})
     first = run("first", **{f"q{number}": "ba" for number in range(20)})
@@ -170,18 +147,8 @@ def test_the_p_value_of_few_queries_is_exact() -> None:
     # Of the 16 ways to give four differences of one half a sign, those as far from 0 as three against one.
     sums = [abs(sum(signs)) for signs in product((1, -1), repeat=4)]
     assert comparison.p_value == sum(total >= 2 for total in sums) / 16
-
-
-def test_query_ids_that_are_numbers_are_sorted_as_numbers() -> None:
-    judged = judgements(**{query_id: {"a": 1} for query_id in ("q10", "10", "9", "q9")})
-    assert evaluate([run("run", q9="a")], judged, ["RR"]).query_ids == ("9", "10", "q9", "q10")
-
-
-def test_a_query_for_which_a_measure_is_not_defined_is_in_no_comparison() -> None:
-    judged = judgements(q1={"a": 1}, q2={"z": 1})
-    evaluation = evaluate([run("one", q1="ba", q2="ab"), run("two", q1="ab", q2="ab")], judged, ["Accuracy"])
-    comparison = evaluation.runs[1].comparisons["Accuracy"]
-    assert (comparison.better, comparison.worse, comparison.same) == (1, 0, 0)
+    assert (comparison.better, comparison.worse, comparison.same) == (3, 1, 1)
+    assert comparison.delta == pytest.approx(0.2)
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:

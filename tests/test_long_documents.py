@@ -31,17 +31,10 @@ def test_chunk_scores_the_best_passage_and_says_where_it_is(counting_reranker: R
     (hit,) = counting_reranker.rank("red", [BURIED], long="chunk", scores="logit")
     assert hit.score == 18.0
     assert hit.passage is not None
-    assert hit.text[hit.start : hit.end] == hit.passage.text
+    assert hit.text[hit.passage.start : hit.passage.end] == hit.passage.text
     assert "nine nine" in hit.passage.text
     assert hit.tokens <= 32
     assert not hit.truncated
-
-
-def test_the_passages_line_is_counted_from_one(counting_reranker: Reranker) -> None:
-    text = "zero " * 27 + "\n" + "zero " * 26 + "\n" + "nine " * 10
-    (hit,) = counting_reranker.rank("red", [text], long="chunk", chunk_overlap=0)
-    assert hit.passage is not None
-    assert (hit.passage.line, hit.passage.text.split()) == (3, ["nine"] * 10)
 
 
 def test_the_first_passage_alone_is_not_the_whole_document(
@@ -49,7 +42,8 @@ def test_the_first_passage_alone_is_not_the_whole_document(
 ) -> None:
     text = "one " * 56
     (hit,) = counting_reranker.rank("red", [text], long="chunk", pool="first")
-    assert (hit.truncated, hit.characters_read) == (True, hit.end)
+    assert hit.passage is not None
+    assert (hit.truncated, hit.characters_read) == (True, hit.passage.end)
     assert hit.characters_read < len(text)
     assert caplog.messages == [
         "1 of 1 documents were read in one passage alone, and 50% of their text was not read. "
@@ -71,13 +65,6 @@ def test_passages_overlap_by_a_quarter_unless_told_otherwise(counting_reranker: 
     options = RankOptions(long="chunk", chunk_tokens=20)
     passages = read_passages(counting_reranker, "one " * 100, options)
     assert [passage.start for passage in passages[:3]] == [0, 15 * len("one "), 30 * len("one ")]
-
-
-def test_passages_may_be_smaller_than_the_model(counting_reranker: Reranker) -> None:
-    options = RankOptions(long="chunk", chunk_tokens=5, chunk_overlap=0)
-    texts = [passage.text.split() for passage in read_passages(counting_reranker, "one " * 12, options)]
-    assert [word for words in texts for word in words] == ["one"] * 12
-    assert max(len(words) for words in texts) == 5
 
 
 def test_pools(counting_reranker: Reranker) -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trained_tokenizers import KINDS, texts, trained_tokenizer
 
@@ -104,6 +104,8 @@ def test_no_passage_has_more_tokens_than_it_may(
 
 @pytest.mark.parametrize("tokenize", SEPARABLE)
 @given(text=texts(), size=sizes)
+@example(text=". \u200d", size=(1, 0))
+@example(text="\r\n\r\né", size=(3, 0))
 def test_borders_are_in_no_word_and_in_no_character_that_would_fit(
     tokenize: Callable[[str], list[TokenSpan]], text: str, size: tuple[int, int]
 ) -> None:
@@ -142,15 +144,6 @@ def passages_of(text: str, chunk: int, overlap: int = 0) -> list[str]:
 )
 def test_passages_end_with_a_paragraph_a_sentence_or_a_word(text: str, first: str) -> None:
     assert passages_of(text, 9) == [first, text[len(first) :]]
-
-
-def test_text_without_spaces_is_cut_behind_its_marks() -> None:
-    text = "这是一个很长的文档。它有很多，很多的句子！每一句都不同吗？"
-    assert [passage.text for passage in cut(text, characters(text), 13, 0)] == [
-        "这是一个很长的文档。",
-        "它有很多，很多的句子！",
-        "每一句都不同吗？",
-    ]
 
 
 def test_a_long_word_is_cut_only_when_it_is_longer_than_a_window() -> None:

@@ -75,14 +75,6 @@ def test_the_default_scale_is_the_models_own(counting_reranker: Reranker) -> Non
     assert counting_reranker.rank("red", ["zero"], scores="sigmoid")[0].score == 0.5
 
 
-def test_a_mapping_is_read_by_the_usual_field_names_and_kept(counting_reranker: Reranker) -> None:
-    hit = counting_reranker.rank(
-        "red", [{"_id": 7, "title": "one", "body": "two", "lang": "en"}], scores="logit"
-    )[0]
-    assert (hit.id, hit.text, hit.score) == (7, "one two", 3.0)
-    assert hit.document.fields["lang"] == "en"
-
-
 def test_a_long_document_is_cut_marked_counted_and_said(
     counting_reranker: Reranker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -483,9 +475,3 @@ def test_results_can_be_members_of_sets(counting_reranker: Reranker) -> None:
     ranking = counting_reranker.rank(Query("red", "q", {"n": [1]}), [{"id": 1, "text": "one"}, "two"])
     assert len({*ranking, ranking[0]}) == 2
     assert {ranking: 1}[ranking] == 1
-
-
-@pytest.mark.parametrize("query", [" ", "caf\udce9"])
-def test_a_list_is_held_to_what_its_parts_are(counting_reranker: Reranker, query: str) -> None:
-    with pytest.raises(InputError):
-        list(counting_reranker.rank_many([Candidates(Query(query), [Document("one")])]))

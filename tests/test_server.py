@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import httpx
 import pytest
 import uvicorn
 from fakes import CountingEngine
+from waiting import wait_until
 
 from ce_rerank import Reranker
 from ce_rerank.engines.batching import Float32s
@@ -39,22 +40,49 @@ class SlowEngine(CountingEngine):
 
 
 @contextmanager
-def serving(reranker: Any, **options: Any) -> Iterator[httpx.Client]:
-    """A server on loopback, and a client of it."""
+def serving(reranker: Any, *, loaded: bool = True, **options: Any) -> Iterator[httpx.Client]:
+    """A server on loopback, and a client of it; once the model is `loaded`, or before."""
     server = uvicorn.Server(uvicorn.Config(create_app(reranker, **options), port=0, log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    wait_until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            while client.get("/health").status_code != 200:
-                time.sleep(0.01)
+            if loaded:
+                wait_until(lambda: client.get("/health").status_code == 200)
             yield client
     finally:
         server.should_exit = True
         thread.join()
+
+
+class Busy:
+    """A server whose engine is held up by a first request; requests of one word wait behind it."""
+
+    def __init__(self, client: httpx.Client, engine: SlowEngine, threads: ThreadPoolExecutor) -> None:
+        self.client = client
+        self.engine = engine
+        self._threads = threads
+        self.first = self.post("one")
+        wait_until(lambda: engine.sizes)
+
+    def post(self, *documents: str, **options: Any) -> Future[httpx.Response]:
+        body = {"query": "cat", "documents": documents, **options}
+        return self._threads.submit(self.client.post, "/rerank", json=body)
+
+    def wait_for_queue(self, length: int) -> None:
+        wait_until(lambda: f"ce_rerank_queue {length}.0" in self.client.get("/metrics").text)
+
+
+@contextmanager
+def busy(**options: Any) -> Iterator[Busy]:
+    engine = SlowEngine()
+    with serving(Reranker.from_engine(engine), **options) as client, ThreadPoolExecutor(6) as threads:
+        try:
+            yield Busy(client, engine, threads)
+        finally:
+            engine.free.set()
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +161,10 @@ def test_ranking_options_and_objects_are_taken_by_name(client: httpx.Client) -> 
         ("/rerank", {"query": "cat"}, 400),
         ("/rerank", {"query": " ", "documents": ["one"]}, 400),
         ("/rerank", {"query": "cat", "documents": [{"title": 1}]}, 400),
+        ("/rerank", {"query": "cat", "texts": ["one"], "truncate": "perhaps"}, 400),
         ("/rerank", {"query": "cat", "documents": ["one"], "top_n": 0}, 400),
         ("/rerank", {"query": "cat", "documents": ["one"], "chunk_tokens": 5}, 400),
+        ("/rerank", 3, 400),
         ("/rerank", {"query": "cat", "documents": ["one"], "blend": 0.5}, 400),
         ("/rerank", {"query": "cat", "documents": ["one"], "model": "another"}, 404),
         ("/rerank", {"query": "cat", "documents": ["one"] * 1001}, 413),
@@ -178,117 +208,64 @@ def test_requests_are_refused_until_the_model_is_loaded() -> None:
         body = {"query": "cat", "documents": ["one"]}
         return client.get("/health").status_code, client.post("/rerank", json=body).status_code
 
-    threading.Timer(0.3, loaded.set).start()
-    server = uvicorn.Server(uvicorn.Config(create_app(load), port=0, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with serving(load, loaded=False) as client:
         assert statuses(client) == (503, 503)
         loaded.set()
-        while client.get("/health").status_code == 503:
-            time.sleep(0.01)
+        wait_until(lambda: client.get("/health").status_code == 200)
         assert statuses(client) == (200, 200)
-    server.should_exit = True
-    thread.join()
 
 
 def test_requests_that_wait_are_scored_together_and_a_full_queue_is_429() -> None:
-    engine = SlowEngine()
-    with serving(Reranker.from_engine(engine), max_queue=3) as client, ThreadPoolExecutor(5) as threads:
-
-        def post() -> httpx.Response:
-            return client.post("/rerank", json={"query": "cat", "documents": ["one", "two"]})
-
-        first = threads.submit(post)
-        while not engine.sizes:
-            time.sleep(0.01)
-        waiting = [threads.submit(post) for _ in range(3)]
-        while b"ce_rerank_queue 3.0" not in client.get("/metrics").content:
-            time.sleep(0.01)
-        refused = post()
+    with busy(max_queue=3) as server:
+        waiting = [server.post("one", "two") for _ in range(3)]
+        server.wait_for_queue(3)
+        refused = server.post("one").result()
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-        engine.free.set()
-        assert [one.result().status_code for one in (first, *waiting)] == [200] * 4
-        assert engine.sizes == [2, 6]
+        server.engine.free.set()
+        assert [one.result().status_code for one in (server.first, *waiting)] == [200] * 4
+        assert server.engine.sizes == [1, 6]
 
 
 def test_a_small_request_does_not_wait_for_all_of_a_large_one() -> None:
-    engine = SlowEngine()
-    done: list[str] = []
-    with (
-        serving(Reranker.from_engine(engine), max_documents=5000) as client,
-        ThreadPoolExecutor(3) as threads,
-    ):
-
-        def post(name: str, count: int) -> None:
-            client.post("/rerank", json={"query": "cat", "documents": ["one"] * count})
-            done.append(name)
-
-        large = threads.submit(post, "large", 3000)
-        while not engine.sizes:
-            time.sleep(0.01)
-        small = threads.submit(post, "small", 2)
-        while b"ce_rerank_queue 2.0" not in client.get("/metrics").content:
-            time.sleep(0.01)
-        engine.free.set()
-        large.result()
-        small.result()
-    assert done == ["small", "large"]
+    with busy(max_documents=5000) as server:
+        large = server.post(*["one"] * 3000)
+        server.wait_for_queue(1)
+        small = server.post("one", "two")
+        server.wait_for_queue(2)
+        done: list[str] = []
+        large.add_done_callback(lambda _: done.append("large"))
+        small.add_done_callback(lambda _: done.append("small"))
+        server.engine.free.set()
+        assert [small.result().status_code, large.result().status_code] == [200, 200]
+        assert done == ["small", "large"]
 
 
 def test_a_client_that_leaves_is_dropped() -> None:
-    engine = SlowEngine()
-    with serving(Reranker.from_engine(engine)) as client, ThreadPoolExecutor(2) as threads:
-        body = {"query": "cat", "documents": ["one"]}
-        first = threads.submit(client.post, "/rerank", json=body)
-        while not engine.sizes:
-            time.sleep(0.01)
+    with busy() as server:
         with pytest.raises(httpx.ReadTimeout):
-            client.post("/rerank", json={**body, "documents": ["two"] * 7}, timeout=0.2)
+            server.client.post("/rerank", json={"query": "cat", "documents": ["two"] * 7}, timeout=0.2)
         time.sleep(0.1)
-        engine.free.set()
-        assert first.result().status_code == 200
-        assert ask(client, **body)["results"][0]["index"] == 0
-        assert 7 not in engine.sizes
+        server.engine.free.set()
+        assert server.first.result().status_code == 200
+        assert server.post("one").result().status_code == 200
+        assert 7 not in server.engine.sizes
 
 
 def test_one_bad_request_does_not_spoil_those_that_are_scored_with_it() -> None:
-    engine = SlowEngine()
-    with serving(Reranker.from_engine(engine)) as client, ThreadPoolExecutor(3) as threads:
-
-        def post(text: str) -> int:
-            return client.post("/rerank", json={"query": "cat", "documents": [text]}).status_code
-
-        first = threads.submit(post, "one")
-        while not engine.sizes:
-            time.sleep(0.01)
-        others = [threads.submit(post, text) for text in ("two", "nan")]
-        while b"ce_rerank_queue 2.0" not in client.get("/metrics").content:
-            time.sleep(0.01)
-        engine.free.set()
-        assert [one.result() for one in (first, *others)] == [200, 200, 500]
+    with busy() as server:
+        others = [server.post(text) for text in ("two", "nan")]
+        server.wait_for_queue(2)
+        server.engine.free.set()
+        assert [one.result().status_code for one in (server.first, *others)] == [200, 200, 500]
 
 
 def test_options_that_fail_at_the_end_do_not_score_the_others_twice() -> None:
-    engine = SlowEngine()
-    reranker = Reranker.from_engine(engine)
-    with serving(reranker, max_documents=5000) as client, ThreadPoolExecutor(3) as threads:
-
-        def post(documents: list[str], **options: Any) -> httpx.Response:
-            return client.post("/rerank", json={"query": "cat", "documents": documents, **options})
-
-        first = threads.submit(post, ["one"])
-        while not engine.sizes:
-            time.sleep(0.01)
-        large = threads.submit(post, ["one", "two", "three"] * 1000, scores="logit")
-        bad = threads.submit(post, ["one"], blend=0.5)
-        while b"ce_rerank_queue 2.0" not in client.get("/metrics").content:
-            time.sleep(0.01)
-        engine.free.set()
-        assert [first.result().status_code, bad.result().status_code] == [200, 400]
+    with busy(max_documents=5000) as server:
+        large = server.post(*["one", "two", "three"] * 1000, scores="logit")
+        bad = server.post("one", blend=0.5)
+        server.wait_for_queue(2)
+        server.engine.free.set()
+        assert [server.first.result().status_code, bad.result().status_code] == [200, 400]
         results = large.result().json()["results"]
         assert {hit["index"]: hit["relevance_score"] for hit in results} == {
             place: float(place % 3 + 1) for place in range(3000)

@@ -1,7 +1,7 @@
 """The candidates that a first stage chooses from a corpus: a TREC run, or BM25.
 
-The documents that the first stage may name are kept in a temporary file, and the rows of a run in arrays, so
-that a corpus of millions needs little memory.
+Documents are kept in a temporary file and the rows of a run in arrays, so that a corpus of millions needs
+little memory.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ log = logging.getLogger("ce_rerank")
 
 
 class CorpusCandidates:
-    """The candidates of the queries of a file, in a corpus.
+    """The candidates of the queries of a file, from a corpus.
 
-    With a run: its queries in the order in which they first come, each with its documents as they stand; rows
-    of one query need not stand together. Without: the queries in the order of their file, each with the
-    documents that BM25 finds, `ranking.bm25` of them. A document that is in a query's list twice, or an id
-    that is in the corpus twice, counts where it comes first; a warning says how many there are. Rows of the
-    run whose query or document is missing are rejected, each for itself.
+    With a run: its queries in the order of their first rows, each with its documents in the order of the run;
+    the rows of a query need not be together. Without a run: the queries in the order of their file, each with
+    the `ranking.bm25` documents that BM25 finds. If a document is twice in a query's list, or an id twice in
+    the corpus, the first counts, and a warning says how many there are. Rows of the run whose query or
+    document is missing are rejected one by one.
     """
 
     may_pause = False
@@ -53,7 +53,7 @@ class CorpusCandidates:
 
     @property
     def share_read(self) -> float | None:
-        """The share of the run's rows, or of the queries, that was made into candidates, from 0 to 1."""
+        """The share of the run's rows, or of the queries, that has been read, from 0 to 1."""
         return self._done / self._all if self._all else None
 
     def read(self, reject: Reject) -> Generator[Candidates, None, None]:
@@ -77,12 +77,12 @@ class CorpusCandidates:
             name = line.run_name
         self._all = sum(len(rows.places) for rows in rows_of.values())
         queries = read_queries(self._queries, rows_of, reject)
-        # The columns that are named are the run's.
+        # --columns names the columns of the run.
         for document in read_corpus(self._corpus, places, replace(self._options, columns=()), reject):
             documents.put(places[str(document.id)], document)
         documents.warn_of_repeats()
         repeats = sum(len(rows.places) - len(set(rows.places)) for rows in rows_of.values())
-        _warn_of_repeats(f"rows of {source.name} name a document that its query has", repeats)
+        _warn_of_repeats(f"rows of {source.name} name a document that its query has already", repeats)
         doc_ids = list(places)
         for query_id, rows in rows_of.items():
             self._done += len(rows.places)
@@ -141,7 +141,7 @@ class _Rows:
 
 
 class _Documents:
-    """Documents by their places, from 0, kept in a file; of several at one place the first counts."""
+    """Documents by their places, from 0, kept in a file; at each place the first one counts."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -152,7 +152,7 @@ class _Documents:
         return place < len(self._starts) and self._starts[place] >= 0
 
     def put(self, place: int, document: Document) -> bool:
-        """Keep a document; return False for a place that has one."""
+        """Keep a document; return False if the place has one already."""
         if place in self:
             self._repeats += 1
             return False
@@ -163,15 +163,15 @@ class _Documents:
         return True
 
     def get(self, place: int) -> Document:
-        """Return the document that is there."""
+        """Return the document at a place."""
         self._file.seek(self._starts[place])
         return Document(*pickle.load(self._file))
 
     def warn_of_repeats(self) -> None:
-        """Say how many documents had an id that was there."""
-        _warn_of_repeats("documents of the corpus have an id that is there", self._repeats)
+        """Warn of documents with an id that came before."""
+        _warn_of_repeats("documents of the corpus have an id that came before", self._repeats)
 
 
 def _warn_of_repeats(what: str, repeats: int) -> None:
     if repeats:
-        log.warning("%s %s again; the first counts.", f"{repeats:,}", what)
+        log.warning("%s %s; the first counts.", f"{repeats:,}", what)

@@ -1,4 +1,4 @@
-"""What a batch is to do: where the candidates come from, how they are ranked, what is written."""
+"""A batch job: where the candidates come from, how they are ranked, what is written."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _MODEL_OPTIONS = ("revision", "device", "engine", "precision", "max_length", "in
 
 @dataclass(frozen=True)
 class Job:
-    """What a batch is to do. Names are of files, `-` of stdin; `model` has the arguments of `Reranker`.
+    """A batch job. `-` is the name of stdin; `model` has the arguments of `Reranker`.
 
-    Candidates are rows of `inputs`, or documents of `corpus`: those of a TREC `run`, or those that BM25 finds
-    where there is none. Raises UsageError for a combination that means nothing.
+    Candidates are the rows of `inputs`, or documents of `corpus`: those that a TREC `run` names or, without a
+    run, those that BM25 finds. Raises UsageError for fields that contradict each other.
     """
 
     inputs: Sequence[str] = ()
@@ -70,13 +70,13 @@ class Job:
 
     @property
     def names(self) -> list[str]:
-        """The names of all that is read."""
+        """The names of all files that are read."""
         return [*self.inputs, *filter(None, (self.run, self.queries, *self.corpus))]
 
     def open_reader(self, *, with_ids: bool = False) -> CandidateReader:
-        """Return what reads the candidates; raise InputError for a file that cannot be opened.
+        """Return a reader of the candidates; raise InputError for a file that cannot be opened.
 
-        TREC output, and `with_ids`, need the ids of queries and documents.
+        With TREC output, or `with_ids`, a query or document without an id is refused.
         """
         inputs, corpus = (list(map(Source.from_name, names)) for names in (self.inputs, self.corpus))
         run, queries = (None if name is None else Source.from_name(name) for name in (self.run, self.queries))
@@ -93,10 +93,10 @@ class Job:
         )  # fmt: skip
 
     def settings(self, info: EngineInfo | None = None) -> dict[str, Any]:
-        """Return what the bytes of the output depend on besides the input, by the names that a user knows.
+        """Return what the bytes of the output depend on besides the input, with the names that a user knows.
 
-        With `info`, that of the model once it is loaded. Not --batch-tokens and --threads: another value is
-        what a run that lacks memory needs.
+        `info` describes the loaded model. --batch-tokens and --threads are not here: a run that lacked memory
+        is continued with other values.
         """
         model = self.model if info is None else asdict(info)
         return {

@@ -1,4 +1,4 @@
-"""Where the results of a batch go: a stream, or a file that may be cut off at any moment and continued."""
+"""Where the results of a batch go: a stream, or a file that another run can continue."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def encode_bad_row(reason: str, row: str) -> bytes:
 
 
 class StreamOutput:
-    """Results to a stream, called `name`, that its caller opened and closes; bad rows are logged.
+    """Writes results to a stream that its caller opens and closes; errors call it `name`.
 
-    Given a list for bad rows, they go there, and the stream is taken for a file: without input it gets what
-    the format has at its end, where nothing is written otherwise.
+    Bad rows are logged. With a list for `bad_rows` they go there instead, and the stream counts as a file:
+    then the end of the format is written even if there was no input.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class StreamOutput:
         options: WriteOptions,
         bad_rows: list[BadRow] | None = None,
     ) -> None:
-        # Not buffered: a buffer has a lock, which the end of the program would wait for if a write hangs.
+        # Not buffered: if a write hangs, the end of the program would wait for the buffer's lock.
         self._stream = getattr(stream, "raw", stream)
         self._name = Path(name)
         self._pending = io.BytesIO()
@@ -54,7 +54,7 @@ class StreamOutput:
         self.progress = START
 
     def write(self, pool: RankedPool) -> None:
-        """Write a pool's results, and pass them on at once."""
+        """Write a pool's results at once."""
         if self._bad_rows is not None:
             self._bad_rows += pool.bad_rows
         for bad in pool.bad_rows if self._bad_rows is None else ():
@@ -65,7 +65,7 @@ class StreamOutput:
         self._pass_on()
 
     def complete(self) -> None:
-        """Write what the format has at its end."""
+        """Write the end of the format."""
         if self.progress.items or self._bad_rows is not None:
             self._writer.close()
             self._pass_on()
@@ -83,19 +83,19 @@ class StreamOutput:
 
 
 class FileOutput:
-    """Results to `OUT`, and bad rows to `OUT.errors.jsonl`; a context manager.
+    """Writes results to `OUT` and bad rows to `OUT.errors.jsonl`; a context manager.
 
-    `OUT` is written as `OUT.part`, and after each pool `OUT.part.json` says how far both files are. What lies
-    behind that is cut off when another run continues, with `resume`; `is_complete` then says that nothing is
-    left to do. An existing `OUT` is kept until the new one is complete; a part beside it, even an empty one,
-    says that it is not what the last run was to make.
+    Results are written to `OUT.part`, and after each pool `OUT.part.json` says how long both files are. With
+    `resume` another run continues: it cuts off what was written after that. `is_complete` is whether nothing
+    is left to do. An existing `OUT` is kept until the new one is complete. As long as there is a part beside
+    it, even an empty one, `OUT` is of an earlier run.
 
-    Parquet has its table of contents at its end, and cannot be continued: it is made, last, from a part of
-    one row a line.
+    Parquet has its table of contents at its end, and cannot be continued: it is made at the end, from a part
+    with a row on each line.
 
-    Entering raises UsageError when `path` cannot be written, when another run is writing there or has left
-    results that `resume` does not ask for, and OutputError when what is there is damaged. Leaving keeps what
-    is safe.
+    Entering raises UsageError if `path` cannot be written, or another run is writing there or has left
+    results and `resume` is False; it raises OutputError if those are damaged. Leaving keeps what is on the
+    disk.
     """
 
     _writer: ResultWriter
@@ -114,7 +114,7 @@ class FileOutput:
 
     @property
     def progress(self) -> Progress:
-        """How far the file is, as far as it is safe."""
+        """How far the file on the disk is."""
         return self._state.progress if self._state else START
 
     def __enter__(self) -> FileOutput:
@@ -139,7 +139,7 @@ class FileOutput:
         state = State.load(self._state_path, self.part_path)
         has_part = os.path.lexists(self.part_path)
         if not has_part and state and state.is_complete and self.path.exists():
-            # Killed when the output had its name already.
+            # The run was killed after the part became the output.
             self._state_path.unlink()
             state = None
         if has_part and state is None and self.part_path.lstat().st_size:
@@ -158,10 +158,10 @@ class FileOutput:
             self._state = state
 
     def begin(self, options: WriteOptions, settings: Mapping[str, Any]) -> None:
-        """Get ready to write, for a run with these settings; `progress` is where to go on from.
+        """Prepare to write with these settings; `progress` is where to continue.
 
-        Raises UsageError when the run that is to be continued was another, OutputError when a byte of what
-        it wrote was changed.
+        Raises UsageError if the unfinished output is of a different run, and OutputError if a byte of it was
+        changed.
         """
         require_format(self._format, options, many=True)
         with told_as_usage_errors(self.path):
@@ -183,35 +183,40 @@ class FileOutput:
         self._names = own_names(options, with_query=True)
 
     def write(self, pool: RankedPool) -> None:
-        """Write a pool; what it holds is safe when this returns, except one that is not whole."""
+        """Write a pool. It is on the disk when this returns, unless the pool is not whole."""
         for ranking in pool.rankings:
             self._writer.write(ranking)
         if pool.is_whole:
             self._commit(pool.progress, pool.bad_rows)
 
     def complete(self) -> None:
-        """Write what the format has at its end, and give the file its name."""
+        """Write the end of the format, and rename the part to the output."""
         self._writer.close()
         self._commit(self.progress, is_complete=True)
         assert self._part is not None
         if self._format == "parquet":
-            # Under a name that another try uses again, should this one be killed.
+            from ..formats.parquet import ParquetWriter
+
+            # Its name is always the same: if this run is killed, the next one overwrites it.
             made_path = _beside(self.path, f"{PART}.made")
             with PartFile(made_path, self.path) as made:
-                self._write_parquet(made)
+                parquet = ParquetWriter(made, lambda ranking: (), self._names)
+                with self.part_path.open(encoding="utf-8", newline="\n") as lines:
+                    parquet.write_rows(map(json.loads, lines))
+                parquet.close()
                 finish_output(made, made_path, self.path)
             self._part.close()
             self.part_path.unlink()
         else:
             finish_output(self._part, self.part_path, self.path)
         self._part = None
-        # Without a part, a state that is complete says that the output is: so it goes last.
+        # Last: a complete state without a part says that the output is complete.
         self._state_path.unlink()
 
     def _commit(
         self, progress: Progress, bad_rows: Sequence[BadRow] = (), *, is_complete: bool = False
     ) -> None:
-        """Make safe all that was written, up to here."""
+        """Bring everything written so far to the disk, and save the state."""
         assert self._state is not None
         try:
             for bad in bad_rows:
@@ -224,26 +229,18 @@ class FileOutput:
             raise cannot_write(self.path, error) from None
         self._state = state
 
-    def _write_parquet(self, stream: BinaryIO) -> None:
-        from ..formats.parquet import ParquetWriter
-
-        writer = ParquetWriter(stream, lambda ranking: (), self._names)
-        with self.part_path.open(encoding="utf-8", newline="\n") as lines:
-            writer.write_rows(map(json.loads, lines))
-        writer.close()
-
     def __exit__(self, *error: object) -> None:
         with self._held:
             is_empty = self._part is not None and not self.progress.items and not self._part.tell()
             for file in (self._part, self._errors):
                 if file is not None:
-                    # What is buffered behind the last commit may be what could not be written.
+                    # It may be impossible to write what is still buffered.
                     with suppress(OutputError, OSError):
                         file.close()
             if is_empty:
                 with suppress(OSError):
                     self._state_path.unlink(missing_ok=True)
-                    if not self.path.exists():  # else the part says that it is an earlier run's
+                    if not self.path.exists():  # else the part says that the output is of an earlier run
                         self.part_path.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""The folder of part files that units are ranked into, and what is written of the job beside them."""
+"""The folder of part files, one for each unit of a job, and the files beside them that tell how far it is."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _JOB, _REPORTS, _CANDIDATES, _ATTEMPTS = (
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a unit, or of several: counts, what scored it, and what was warned of."""
+    """The result of a unit, or of several: counts, the models that scored, and the warnings."""
 
     tally: Tally = field(default_factory=Tally)
     scored_by: list[str] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Report:
 
 
 def open_unit(job: Job, unit: Unit) -> CandidateReader:
-    """Return what reads the candidates of a unit."""
+    """Return a reader of a unit's candidates."""
     return _WrittenCandidates(unit) if unit.has_candidates else unit.open_rows(job)
 
 
@@ -74,10 +74,10 @@ def _as_mapping(noun: Any) -> dict[str, Any]:
 
 
 class PartFolder:
-    """Where the parts are; a file in it is whole or not there.
+    """The folder of the parts; a file in it is complete or not there.
 
-    `_SUCCESS.json` is written last. Until then a folder beside the parts holds what the job is, the files of
-    candidates, and a report for each unit that is done, which is written after its part.
+    `_SUCCESS.json` is written last. Until then a folder in it holds the settings of the job, the files of
+    candidates, and a report of each unit that is done. A report is written after its part.
     """
 
     def __init__(self, name: str) -> None:
@@ -85,20 +85,20 @@ class PartFolder:
         self._files, self._path = open_file_system(name)
 
     def begin(self, job: Job, files: Sequence[Unit], *, resume: bool) -> Report | None:
-        """Get ready for a job, or for the rest of it; return a report if nothing is left to do.
+        """Prepare the folder for a job, or for the rest of one; return a report if nothing is left to do.
 
-        Raises UsageError for a folder with files in it that are not to be continued, or are another job's.
+        Raises UsageError if there are files in it and `resume` is False, or they are of another job.
         """
-        names = set(self._names())
+        names = {*self._names()} - {_WORK}
         is_begun = "job.json" in self._names(_WORK)
-        if names and not (resume and (_SUCCESS in names or is_begun)):
+        if (names or is_begun) and not (resume and (_SUCCESS in names or is_begun)):
             raise UsageError(
                 f"{self.name} is not empty.", hint="Give --resume to go on with it, or name another folder."
             )
         if _SUCCESS in names:
             summary = json.loads(self._read(_SUCCESS))
             return Report(Tally(queries=summary["queries"], bad_rows=summary["bad_rows"]))
-        # What is written into files of candidates is read once, so that its size does not matter.
+        # Only the units of files depend on the sizes of files; other input is read once.
         described = [[absolute(name) for name in job.names], [(file.name, file.end) for file in files]]
         digest = hashlib.blake2b(json.dumps(described).encode(), digest_size=8).hexdigest()
         settings = {**job.settings(), "the input": digest}
@@ -115,7 +115,7 @@ class PartFolder:
         return None
 
     def write_candidates(self, job: Job) -> list[Unit]:
-        """Write the candidates of a job into files of the folder, unless they are there; return units."""
+        """Write the candidates of a job into files, unless they are there; return their units."""
         if "candidates.json" not in self._names(_REPORTS):
             errors: list[bytes] = []
 
@@ -143,7 +143,7 @@ class PartFolder:
         ]
 
     def reports(self) -> dict[str, Report]:
-        """Return the reports of the units that are done, by their places; of written candidates, too."""
+        """Return the reports of the units that are done, by their places, and that of `write_candidates`."""
         reports = {}
         for name in self._names(_REPORTS):
             content = json.loads(self._read(f"{_REPORTS}/{name}"))
@@ -152,26 +152,26 @@ class PartFolder:
         return reports
 
     def report(self, place: str, report: Report, errors: Sequence[bytes]) -> None:
-        """Write the lines of bad rows, and then that the unit at a place is done."""
+        """Write the lines of bad rows, and then the report of a unit that is done."""
         if errors:
             self._write(f"errors-{place}.jsonl", b"".join(errors))
         self._write(f"{_REPORTS}/{place}.json", json.dumps(asdict(report)).encode())
 
     def count_attempts(self, place: str) -> int:
-        """Return how often the unit at a place was begun in this run, this time included."""
+        """Return how often a unit was begun in this run, including this time."""
         self._write(f"{_ATTEMPTS}/{place}.{os.urandom(8).hex()}", b"")
         return sum(name.startswith(f"{place}.") for name in self._names(_ATTEMPTS))
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write the summary, which says that the folder is complete, and remove what only the job needed."""
+        """Write the summary, which marks the folder as complete, and remove the files of the job."""
         self._write(_SUCCESS, (json.dumps(summary, indent=1) + "\n").encode())
         with suppress(OSError):
             self._files.delete_dir(f"{self._path}/{_WORK}")
 
     @contextmanager
     def write_whole(self, name: str) -> Iterator[Any]:
-        """Open a file that has its name when the block has ended well, and is gone otherwise."""
-        # A task that is done again may find the one before it still at work.
+        """Open a file for writing that gets its name when the block ends without an error."""
+        # At random: when a task is done again, the first try may still be running.
         unfinished = f"{self._path}/{_WORK}/{os.urandom(8).hex()}"
         try:
             with self._files.open_output_stream(unfinished) as stream:

@@ -23,11 +23,11 @@ from ..formats.fields import (
 from ..formats.json import encode_json, json_kind
 from ..formats.source import Reject, Row, Source
 from ..formats.trec import require_run_id
-from ..types import Candidates, Document, DocumentId, Query
+from ..types import Candidates, Document, Query
 
 _ROW_ID_FIELDS = ("id", "_id")
 _NESTED_ID_FIELDS = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS)
-_MSMARCO_TEXT = "passage_text"  # among lists, as MS MARCO has them on the Hugging Face hub
+_MSMARCO_TEXT = "passage_text"  # in the object of lists that MS MARCO has on the Hugging Face hub
 _SHAPES = (
     'Give a row a query, {"query": "...", "documents": ["...", ...]}, '
     'or a row a document, {"query": "...", "text": "..."}.'
@@ -38,11 +38,11 @@ class RowCandidates:
     """The candidates of files and streams, read a row at a time.
 
     A nested row holds all documents of a query: a list of strings or objects, or an object of lists, one for
-    each field. Flat rows have one document each, and those of a query stand together: consecutive rows with
-    one query id, or one query text where there are no ids. `query_field` and `documents_field` name the
-    fields of a row that hold them, dotted paths among them. A row without the text of its query has it from
-    the file `queries`, by its id. `for_trec` refuses what a TREC run cannot hold: a query or document without
-    an id, ids with space in them, and a query id that comes back in another row.
+    each field. A flat row holds one document; consecutive rows with the same query id, or the same query text
+    if there are no ids, belong to one query. `query_field` and `documents_field` name the fields of a row
+    that hold the query and the documents; a name may be a dotted path. If a row has only the id of its query,
+    the text is in the file `queries`. `for_trec` refuses what a TREC run cannot hold: a query or document
+    without an id, an id with a space, and a query id that comes again in another row.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class RowCandidates:
 
     @property
     def may_pause(self) -> bool:
-        """Whether the input may come slowly: not all of it is files."""
+        """Whether the input may come slowly: a part of it is no file."""
         return None in self._sizes
 
     @property
     def share_read(self) -> float | None:
-        """The share of the files that was read so far, from 0 to 1; None when not all are files."""
+        """The share of the files that has been read, from 0 to 1; None if a part of the input is no file."""
         sizes = [size or 0 for size in self._sizes]
         if None in self._sizes or not any(sizes):
             return None
@@ -88,22 +88,22 @@ class RowCandidates:
         """
         if self._queries_source is not None:
             self._queries = read_queries(self._queries_source, reject=reject)
-        flat: Candidates | None = None  # more rows of its query may follow
+        flat: Candidates | None = None  # the query of flat rows, of which more may follow
         for value, origin in self._rows(reject):
             try:
                 if not isinstance(value, dict):
                     problem = f"the row is {json_kind(value)}, which has no query."
                     raise InputError(f"{origin}: {problem}", hint=_SHAPES)
                 items = self._find_documents(value, origin)
-                named = self._name_query(value, items is not None, origin)
+                query, own_fields = self._name_query(value, items is not None, origin)
                 if items is not None:
-                    complete, starting = self._read_nested(value, items, named, origin, reject), None
+                    complete, starting = self._read_nested(value, items, query, own_fields, reject), None
                 else:
-                    document = self._document(self._rules, _without(value, named.fields), origin)
-                    if flat is not None and _is_of(flat.query, named, origin):
+                    document = self._document(self._rules, _without(value, own_fields), origin)
+                    if flat is not None and _is_same(flat.query, query):
                         cast(list[Document], flat.documents).append(document)
                         continue
-                    complete, starting = None, Candidates(self._query(named, origin, {}), [document])
+                    complete, starting = None, Candidates(self._complete(query), [document])
                     hint = "Let the rows of a query stand together: sort the input by query."
                     self._require_first(starting.query, hint)
             except InputError as error:
@@ -142,7 +142,8 @@ class RowCandidates:
             raise InputError(f"{origin}: {problem}", hint=f"{_SHAPES} --documents-field names another field.")
         return None
 
-    def _name_query(self, row: Mapping[str, Any], is_nested: bool, origin: str) -> _NamedQuery:
+    def _name_query(self, row: Mapping[str, Any], is_nested: bool, origin: str) -> tuple[Query, list[str]]:
+        """Return what a row says about its query, and in which fields; the text may be empty."""
         path = next((path for path in self._query_fields if find_value(row, path) is not None), "")
         value = find_value(row, path)
         id_fields = _NESTED_ID_FIELDS if is_nested else QUERY_ID_FIELDS
@@ -150,7 +151,7 @@ class RowCandidates:
         id = None if id_name is None else row[id_name]
         fields = [path] if id_name is None or id_name in _ROW_ID_FIELDS else [path, id_name]
         if isinstance(value, dict):
-            fields = fields[1:]  # the object stays a field of the row, with what else it holds
+            fields = fields[1:]  # the object stays a field of the row, for its other values
             if id is None:
                 id = next((value[name] for name in _NESTED_ID_FIELDS if name in value), None)
             value = value.get("text", value.get(path))
@@ -163,18 +164,36 @@ class RowCandidates:
         if value is None and id is None:
             problem = f'no "{self._query_fields[0]}" field ({describe_fields(row)}).'
             raise InputError(f"{origin}: {problem}", hint=f"{_SHAPES} --query-field names another field.")
-        return _NamedQuery(id, value, fields)
+        return Query(value or "", id, {}, origin), fields
+
+    def _complete(self, query: Query) -> Query:
+        """Return a query with what the file of queries has of it; raise InputError for one without a text."""
+        if not query.text and query.id is not None and self._queries_source is not None:
+            known = self._queries.get(str(query.id))
+            if known is None:
+                name = self._queries_source.name
+                raise InputError(f'{query.origin}: the query "{query.id}" is not in {name}.')
+            query = replace(query, text=known.text, fields={**known.fields, **query.fields})
+        if not query.text.strip():
+            raise InputError(
+                f"{query.origin}: the query is empty.",
+                hint="Give the queries with --queries FILE, or name the field with --query-field.",
+            )
+        if self._for_trec:
+            require_run_id(query.id, f"{query.origin}: the query")
+        return query
 
     def _read_nested(
-        self, row: Mapping[str, Any], items: _Items, named: _NamedQuery, origin: str, reject: Reject
+        self, row: Mapping[str, Any], items: _Items, query: Query, own_fields: Sequence[str], reject: Reject
     ) -> Candidates:
-        query = self._query(named, origin, _without(row, (*named.fields, items.path)))
+        query = self._complete(replace(query, fields=_without(row, (*own_fields, items.path))))
         if self._for_trec:
             self._require_first(query, "Give each query an id of its own, or use --to jsonl.")
         documents, places = [], []
         for place, item in enumerate(items.values):
             try:
-                documents.append(self._document(items.rules, item, f"{origin}: {items.path}[{place}]"))
+                origin = f"{query.origin}: {items.path}[{place}]"
+                documents.append(self._document(items.rules, item, origin))
                 places.append(place)
             except InputError as error:
                 reject(error, encode_json(item))
@@ -186,27 +205,8 @@ class RowCandidates:
             require_run_id(document.id, origin, document.fields)
         return document
 
-    def _query(self, named: _NamedQuery, origin: str, fields: Mapping[str, Any]) -> Query:
-        query = Query(named.text or "", named.id, fields, origin)
-        # A row of a table has a cell for the query even where it gives none.
-        if named.text is None or (named.text == "" and named.id is not None and self._queries_source):
-            if self._queries_source is None:
-                raise InputError(
-                    f'{origin}: no "{self._query_fields[0]}" field.',
-                    hint="Give the queries with --queries FILE, or name the field with --query-field.",
-                )
-            known = self._queries.get(str(query.id))
-            if known is None:
-                raise InputError(f'{origin}: the query "{query.id}" is not in {self._queries_source.name}.')
-            query = replace(query, text=known.text, fields={**known.fields, **fields})
-        if not query.text.strip():
-            raise InputError(f"{origin}: the query is empty.")
-        if self._for_trec:
-            require_run_id(query.id, f"{origin}: the query")
-        return query
-
     def _require_first(self, query: Query, hint: str) -> None:
-        """Raise InputError for a query that was here before, by its id, or its text if it has none."""
+        """Raise InputError for a query whose id, or whose text if it has none, came before."""
         shown, name = ("its query", query.text) if query.id is None else (f'the query "{query.id}"', query.id)
         hashed = hashlib.blake2b(f"{query.id is None} {name}".encode(), digest_size=8).digest()
         if hashed in self._seen:
@@ -215,30 +215,22 @@ class RowCandidates:
 
 
 class _Items(NamedTuple):
-    """The documents of a nested row, the path of the field that holds them, and what makes their text."""
+    """The documents of a nested row, the path of the field that holds them, and the rules for their text."""
 
     path: str
     values: Sequence[object]
     rules: FieldRules
 
 
-class _NamedQuery(NamedTuple):
-    """What a row says of its query, and in which fields."""
-
-    id: DocumentId | None
-    text: str | None
-    fields: Sequence[str]
-
-
-def _is_of(query: Query, named: _NamedQuery, origin: str) -> bool:
-    """Return whether a row belongs to a query; raise InputError when its query's id and text disagree."""
-    if named.id is None:
-        return named.text == query.text
-    if query.id is None or str(named.id) != str(query.id):
+def _is_same(query: Query, other: Query) -> bool:
+    """Whether a row has the query of the row before; raise InputError if it has the id and another text."""
+    if other.id is None:
+        return other.text == query.text
+    if query.id is None or str(other.id) != str(query.id):
         return False
-    if named.text not in (None, "", query.text):
+    if other.text not in ("", query.text):
         raise InputError(
-            f'{origin}: the query "{named.id}" has another text than in {query.origin}.',
+            f'{other.origin}: the query "{other.id}" has another text than in {query.origin}.',
             hint="Give each query an id of its own.",
         )
     return True

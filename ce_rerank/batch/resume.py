@@ -1,6 +1,6 @@
-"""What is beside an output that is not complete: its part, and a state from which another run goes on.
+"""The files beside an incomplete output: its part, and the state from which another run continues.
 
-No link that lies at one of these names is followed: whoever may write in the folder could have put it there.
+A link at one of these names is not followed: another user of the folder could have put it there.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from ..models.checkpoint import Checkpoint, select_files
 from .ahead import START, Progress, Tally
 
 PART, ERRORS = ".part", ".errors.jsonl"
-"""What the names of an unfinished output, and of the bad rows, have behind that of the output."""
+"""The ends of the names of an unfinished output, and of the file with its bad rows."""
 _BUFFER_BYTES = 1 << 16
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much of a file on disk counts: so many bytes from its start, and their BLAKE2b digest."""
+    """How many bytes of a file, from its start, are known to be on the disk, and their BLAKE2b digest."""
 
     bytes: int = 0
     digest: str = hashlib.blake2b(digest_size=16).hexdigest()
 
 
 class PartFile(io.BufferedWriter):
-    """A file that keeps a digest of what was written to it; errors call it `name`.
+    """A file that computes a digest of what is written to it; errors call it `name`.
 
-    It goes on behind `extent`, or is made in place of one that is there. Raises OutputError where the file is
-    not what was written.
+    With an `extent`, an existing file is cut there and continued; without one, the file is made anew. Raises
+    OutputError if the file does not have what was written.
     """
 
     def __init__(self, path: Path, name: Path, extent: Extent | None = None) -> None:
@@ -71,7 +71,7 @@ class PartFile(io.BufferedWriter):
         return super().write(data)
 
     def sync(self) -> Extent:
-        """Make safe what was written, and return how much it is."""
+        """Write everything to the disk, and return how much that is."""
         self.flush()
         os.fsync(self.fileno())
         return Extent(self.tell(), self._digest.hexdigest())
@@ -81,7 +81,7 @@ class PartFile(io.BufferedWriter):
 class State:
     """How far an output is, and what it is made from.
 
-    `settings` say what its bytes depend on besides the input, by the names that a user knows.
+    `settings` has what its bytes depend on besides the input, with the names that a user knows.
     """
 
     settings: Mapping[str, Any]
@@ -91,7 +91,7 @@ class State:
     is_complete: bool = False
 
     def save(self, path: Path) -> None:
-        """Write this in place of an earlier state, on the disk when it returns."""
+        """Write this to the disk in the place of an earlier state."""
         content = asdict(self)
         new = path.with_name(f"{path.name}.new")
         with PartFile(new, path) as file:
@@ -101,7 +101,7 @@ class State:
 
     @classmethod
     def load(cls, path: Path, part: Path) -> State | None:
-        """Read what was saved; None where there is nothing. Raise OutputError for what was changed since."""
+        """Read what was saved; None if nothing was. Raise OutputError if it was changed since."""
         try:
             with io.FileIO(os.open(path, os.O_RDONLY | _NO_LINKS)) as file:
                 content = json.loads(file.read())
@@ -121,7 +121,7 @@ class State:
 
 
 def require_same(name: str | Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise UsageError that says in what a run differs from the one that `name` is to be continued from."""
+    """Raise UsageError, with the differences, if a run is not like the one that `name` is from."""
     differences = [
         f"{setting} was {_show(was.get(setting))}, and is {_show(now.get(setting))}"
         for setting in dict.fromkeys((*was, *now))
@@ -136,7 +136,7 @@ def require_same(name: str | Path, was: Mapping[str, Any], now: Mapping[str, Any
 
 
 def require_other_files(path: Path, inputs: Iterable[str]) -> None:
-    """Raise UsageError for an input that is the output at `path`, or would be written over beside it."""
+    """Raise UsageError for an input that is the output, or one of the files beside it."""
     names = list(inputs)
     require_other_file(path, names)
     target = real_path(path)
@@ -145,12 +145,12 @@ def require_other_files(path: Path, inputs: Iterable[str]) -> None:
         input = real_path(Path(name))
         if name != "-" and input.parent == target.parent and f"{input.name}.".startswith(beside):
             raise UsageError(
-                f"{name} is input, and would be written over beside {path}.", hint="Write to another file."
+                f"{name} is input, and writing {path} would overwrite it.", hint="Write to another file."
             )
 
 
 def digest_folder(folder: Path) -> str | None:
-    """Return a digest of the files of a model, those of its modules among them; None if it is no folder."""
+    """Return a digest of a model's files, including those of its modules; None if it is no folder."""
     if not folder.is_dir():
         return None
     digest = hashlib.sha256()
@@ -173,5 +173,5 @@ def _show(value: Any) -> str:
 def _damaged(path: Path) -> OutputError:
     return OutputError(
         f"{path} is missing or not as it was written, and the unfinished output cannot be continued.",
-        hint="Remove what there is of it to begin again.",
+        hint="Remove the unfinished files to begin again.",
     )

@@ -1,7 +1,6 @@
-"""Files cut into units of work, each of which is ranked by itself.
+"""Cut files into units of work, each ranked by itself.
 
-A unit ends at the border of a query. Files are local, or on a file system that pyarrow knows (extra
-`parquet`).
+A unit ends where a query ends. Files are local, or on a file system that pyarrow knows (extra `parquet`).
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ _PIECE_BYTES = 1 << 17
 
 @dataclass(frozen=True)
 class Unit:
-    """What is ranked by itself: a stretch of a file, in rows of Parquet, in bytes of anything else.
+    """A part of a file that is ranked by itself: rows of a Parquet file, bytes of any other.
 
-    `name` is that of the file in messages, `place` that of the part in the folder. A unit that
+    `name` is what messages call the file, and `place` is in the name of the part that is written. A unit that
     `has_candidates` is a file that `PartFolder.write_candidates` has written.
     """
 
@@ -50,7 +49,7 @@ class Unit:
 
     @contextmanager
     def open(self) -> Iterator[io.BufferedReader]:
-        """Open the file where the unit begins; what fails meanwhile is an InputError."""
+        """Open the file where the unit begins; errors of reading are InputErrors."""
         import pyarrow as pa
 
         try:
@@ -90,7 +89,7 @@ class Unit:
         return job.reading.format or (None if named == "text" else named)
 
     def open_rows(self, job: Job, stream: io.BufferedReader | None = None) -> RowCandidates:
-        """Return what reads the candidates, of the stream given if there is one."""
+        """Return a reader of the candidates, from `stream` if it is given."""
         format = self.format_in(job)
         pieces = stream or (io.BytesIO(self.parquet_bytes()) if format == "parquet" else self.pieces())
         return _UnitCandidates(
@@ -102,7 +101,7 @@ class Unit:
         )
 
     def with_places(self, text: str) -> str:
-        """Correct the places in a message of the reader, which counts lines and rows from `begin`."""
+        """Correct the line and row numbers in a message of the reader, which counts from `begin`."""
         return re.sub(
             rf"({re.escape(self.name)}:( row )?)(\d+)",
             lambda found: f"{found[1]}{int(found[3]) + (self.begin if found[2] else self._lines_before)}",
@@ -115,7 +114,7 @@ class Unit:
 
 
 class _UnitCandidates(RowCandidates):
-    """The candidates of a unit: they never pause, so that pools are cut as those of a file."""
+    """The candidates of a unit; they never pause, so that pools are cut as for a file."""
 
     @property
     def may_pause(self) -> bool:
@@ -123,12 +122,12 @@ class _UnitCandidates(RowCandidates):
 
 
 def absolute(name: str) -> str:
-    """Return a path that means the same in another process; a URL does."""
+    """Return a path or URL that means the same in another process."""
     return name if "://" in name else str(Path(name).absolute())
 
 
 def open_file_system(name: str) -> tuple[Any, str]:
-    """Return the pyarrow file system of a path or URL, and the path in it; raise UsageError for neither."""
+    """Return the pyarrow file system of a path or URL, and the path in it; raise UsageError for others."""
     from pyarrow.fs import FileSystem, LocalFileSystem
 
     if "://" not in name:
@@ -141,9 +140,9 @@ def open_file_system(name: str) -> tuple[Any, str]:
 
 
 def find_files(names: Sequence[str]) -> list[Unit]:
-    """Return a unit for each file that is named, for those in a folder, and for those that fit a glob.
+    """Return a unit for each file that is named, is in a folder that is named, or matches a glob.
 
-    In folders, names that begin with `.` or `_` are left out. Raises InputError where there is nothing.
+    In folders, names that begin with `.` or `_` are left out. Raises InputError for a name without files.
     """
     from pyarrow.fs import FileSelector, FileType
 
@@ -175,7 +174,7 @@ def find_files(names: Sequence[str]) -> list[Unit]:
 
 
 def cut(job: Job, files: Sequence[Unit]) -> list[Unit]:
-    """Cut files into units, in their order; the same for the same files. Raises InputError."""
+    """Cut files into units, in their order, always in the same way. Raises InputError."""
     unit_bytes = sum(file.end for file in files) // _UNITS_OF_A_JOB
     unit_bytes = max(_LEAST_BYTES, min(_MOST_BYTES, unit_bytes))
 
@@ -194,14 +193,14 @@ def cut(job: Job, files: Sequence[Unit]) -> list[Unit]:
             for part, (begin, end) in enumerate(pairwise(borders))
         ]
 
-    # The warnings come again from whoever ranks, with their true places.
+    # The worker that ranks a unit gives the warnings again, with their true places.
     with kept_warnings(), ThreadPoolExecutor(16) as pool:
         return [unit for units in pool.map(cut_one, range(len(files)), files) for unit in units]
 
 
 @contextmanager
 def kept_warnings() -> Iterator[list[str]]:
-    """Keep the program's warnings in a list, in place of logging them."""
+    """Collect the program's warnings in a list instead of logging them."""
     warnings: list[str] = []
 
     def keep(record: logging.LogRecord) -> bool:
@@ -217,7 +216,7 @@ def kept_warnings() -> Iterator[list[str]]:
 
 
 def _has_lines(file: Unit) -> bool:
-    """Whether the first line that is not blank is an object: a file of JSON lines."""
+    """Whether the first line that is not blank is an object, as in a file of JSON lines."""
     with file.open() as stream:
         line = next(filter(bytes.strip, stream), b"")
     try:
@@ -227,7 +226,7 @@ def _has_lines(file: Unit) -> bool:
 
 
 def _next_query(job: Job, rest: Unit) -> int:
-    """Return the offset of a query's first line, behind the first whole row of `rest`; else its end."""
+    """Return the offset of the first line of a query, after the first whole row of `rest`; else its end."""
     with rest.open() as stream:
         stream.readline()
         start = stream.tell()
@@ -237,7 +236,7 @@ def _next_query(job: Job, rest: Unit) -> int:
 
 
 def _second_query(job: Job, unit: Unit, stream: io.BufferedReader | None = None) -> int | None:
-    """Return the number, from 1, of the row in which the second query begins; None if there is none."""
+    """Return the number, from 1, of the row where the second query begins; None if there is none."""
     lists = unit.open_rows(job, stream).read(lambda error, text: None)
     next(lists, None)
     second = next(lists, None)
@@ -246,7 +245,7 @@ def _second_query(job: Job, unit: Unit, stream: io.BufferedReader | None = None)
 
 
 def _parquet_borders(job: Job, file: Unit, unit_bytes: int) -> list[int]:
-    """Return where a Parquet file is cut, in rows: at row groups or, in flat rows, at the next query."""
+    """Return the rows where a Parquet file is cut: at row groups or, for flat rows, at the next query."""
     import pyarrow.parquet as pq
 
     with file.open() as stream, pq.ParquetFile(stream.raw) as parquet:
@@ -264,6 +263,6 @@ def _parquet_borders(job: Job, file: Unit, unit_bytes: int) -> list[int]:
 
 
 def group_starts(parquet: Any) -> list[int]:
-    """Return the numbers, from 0, of the first rows of a Parquet file's row groups, and of the row behind."""
+    """Return the first row, from 0, of each row group of a Parquet file, and the number of its rows."""
     groups = map(parquet.metadata.row_group, range(parquet.metadata.num_row_groups))
     return list(accumulate((group.num_rows for group in groups), initial=0))

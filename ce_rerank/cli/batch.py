@@ -134,7 +134,7 @@ def batch(
 ) -> int:
     """Rank the documents of many queries.
 
-    Results go to stdout as they are made, or to --output, which can be continued when it was cut off.
+    Results go to stdout as they are made, or to --output, which --resume continues after a crash.
     """
     path, run, qrels = output.output, sources.run, options.qrels
     is_stream = path is None or is_pipe_or_device(path)
@@ -150,7 +150,10 @@ def batch(
         if sources.shard is not None:
             raise UsageError("--ray shares the work out by itself.", hint="Leave out --shard.")
         if qrels is not None:
-            raise UsageError("--qrels does not go with --ray.", hint="Give the parts to evaluate.")
+            raise UsageError(
+                "--qrels measures one file, and --ray writes many.",
+                hint="Put the parts together, and give them to ce-rerank evaluate.",
+            )
     elif qrels is not None:
         if run is not None and (run == "-" or is_pipe_or_device(Path(run))):
             raise UsageError(
@@ -169,7 +172,7 @@ def batch(
         inputs = ["-"]
     weights = selection.blend or []
     if len(weights) > 1 and qrels is not None and path is None:
-        # Each is blended in by itself, into logits that are computed once.
+        # Logits are computed once, and each weight is applied to them.
         selection = replace(selection, blend=None, scores="logit", top_k=None, min_score=None)
     job = Job(
         inputs or (),
@@ -284,7 +287,7 @@ def _rank_by_ray(job: Job, options: JobOptions, folder: str, activity: Activity)
 
 
 def _sum_up(job: Job, tally: Tally, max_length: int, errors: str | None) -> int:
-    """Log what was not read; return the exit code."""
+    """Warn of what was not read; return the exit code."""
     for sentence in tally.describe(max_length, job.ranking.long):
         log.warning("%s", sentence)
     if not tally.queries and not tally.bad_rows:
@@ -307,7 +310,7 @@ def _say_complete(file: FileOutput) -> int:
 
 
 class _Meter:
-    """Shows how far a batch is: beside the spinner, or in a line now and then where there is none."""
+    """Shows how far a batch is: beside the spinner or, without a terminal, in a line now and then."""
 
     def __init__(self, activity: Activity, before: Tally) -> None:
         self._activity = activity

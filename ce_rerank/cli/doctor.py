@@ -117,8 +117,8 @@ def examine(keywords: dict[str, Any], announce: Callable[[str], None]) -> dict[s
         "versions": find_versions,
         "cpu": find_cpu,
         "gpu": lambda: Finding("green", f"{'; '.join(gpus)}; {_GPU_USE}" if gpus else "none of NVIDIA's"),
-        "torch": lambda: find_torch(has_gpu=bool(gpus)),
-        "openvino": find_openvino,
+        "torch": lambda: find_library("torch", {"has_gpu": bool(gpus)}),
+        "openvino": lambda: find_library("openvino", {}),
         "cache": lambda: find_cache(cache_folder(), CACHE_VARIABLE),
         "hub's cache": lambda: find_cache(hub_cache_folder(), "HF_HUB_CACHE"),
         "hub": lambda: find_hub(offline=keywords["offline"]),
@@ -175,32 +175,13 @@ def list_gpus() -> list[str]:
     return [line.strip() for line in asked.stdout.splitlines() if line.strip()]
 
 
-def find_torch(*, has_gpu: bool) -> Finding:
-    """Find what torch can do here, and whether it can use the GPUs."""
-    answer = run_part(__spec__.name, "torch", {}, _LOAD_SECONDS)
+def find_library(library: str, setting: dict[str, Any]) -> Finding:
+    """Find what a library can do here, in a process of its own: loading it may crash."""
+    answer = run_part(__spec__.name, library, setting, _LOAD_SECONDS)
     if isinstance(answer, str):
-        return Finding("yellow", f"It cannot be loaded: {answer}", "pip install --force-reinstall torch")
-    text = f"any model that sentence-transformers loads; on {', '.join(answer['names'])}"
-    if has_gpu and not any(name.startswith("cuda") for name in answer["devices"]):
-        reason = "its CUDA does not suit the driver" if answer["built_for"] else "it is a build without CUDA"
-        remedy = "Install a build for this GPU: https://pytorch.org/get-started/locally"
-        return Finding("yellow", f"{text}; not on the GPU: {reason}", remedy)
-    return Finding("green", text)
-
-
-def find_openvino() -> Finding:
-    """Find what OpenVINO can do here."""
-    from ..engines.hardware import has_int8, has_native_bf16
-
-    answer = run_part(__spec__.name, "openvino", {}, _LOAD_SECONDS)
-    if isinstance(answer, str):
-        return Finding("yellow", f"It cannot be loaded: {answer}", "pip install --force-reinstall openvino")
-    precisions = ["fp32"]
-    if "BF16" in answer["capabilities"] and has_native_bf16():
-        precisions.append("bf16")
-    if has_int8():
-        precisions.append("int8")
-    return Finding("green", f"encoders with one label, compiled; on cpu in {', '.join(precisions)}")
+        remedy = f"pip install --force-reinstall {library}"
+        return Finding("yellow", f"It cannot be loaded: {answer}", remedy)
+    return Finding(**answer)
 
 
 def find_cache(folder: Path, variable: str) -> Finding:
@@ -272,12 +253,7 @@ def try_ranking(keywords: dict[str, Any], model: Finding) -> Finding:
     answer = run_part(__spec__.name, "rank", {**keywords, "offline": True}, _RANK_SECONDS)
     if isinstance(answer, str):
         return Finding("red", f"Ranking fails: {answer}", "Run `ce-rerank -v QUERY DOCUMENT` to see more.")
-    if answer["fault"] is not None:
-        text = f"{answer['description']}: {answer['fault']}."
-        return Finding("red", text, "Run `ce-rerank models pull` on it again.")
-    what = "order and golden scores are" if answer["is_golden"] else "the order is"
-    text = f"Three documents in {answer['seconds']:.1f} s by {answer['description']}; {what} right."
-    return Finding("green", text)
+    return Finding(**answer)
 
 
 def run_part(
@@ -307,37 +283,47 @@ def answer_part(parts: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]])
         sys.exit(str(error))
 
 
-def _load_torch(keywords: dict[str, Any]) -> dict[str, Any]:
+def _examine_torch(setting: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from ..engines.hardware import available_devices, describe_device
 
     devices = available_devices()
-    names = [describe_device(device) for device in devices]
-    return {"devices": devices, "names": names, "built_for": torch.version.cuda or torch.version.hip}
+    text = "any model that sentence-transformers loads; on " + ", ".join(map(describe_device, devices))
+    if setting["has_gpu"] and not any(name.startswith("cuda") for name in devices):
+        is_built_for_gpus = torch.version.cuda or torch.version.hip
+        reason = "its CUDA does not suit the driver" if is_built_for_gpus else "it is a build without CUDA"
+        remedy = "Install a build for this GPU: https://pytorch.org/get-started/locally"
+        return Finding("yellow", f"{text}; not on the GPU: {reason}", remedy)._asdict()
+    return Finding("green", text)._asdict()
 
 
-def _load_openvino(keywords: dict[str, Any]) -> dict[str, Any]:
+def _examine_openvino(setting: dict[str, Any]) -> dict[str, Any]:
+    from ..engines.hardware import has_int8, has_native_bf16
     from ..engines.openvino.runtime import load_runtime
 
-    core = load_runtime().Core()
-    return {"capabilities": list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))}
+    capabilities = load_runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    has_bf16 = "BF16" in capabilities and has_native_bf16()
+    precisions = ["fp32", *["bf16"] * has_bf16, *["int8"] * has_int8()]
+    text = f"encoders with one label, compiled; on cpu in {', '.join(precisions)}"
+    return Finding("green", text)._asdict()
 
 
 def _rank(keywords: dict[str, Any]) -> dict[str, Any]:
-    """Rank the three documents, without `max_length`, as for the golden scores."""
+    """Rank the three documents whole, whatever `max_length` is, as they were for the golden scores."""
     from ..reranker import Reranker
 
     started = time.perf_counter()
     reranker = Reranker(**{**keywords, "max_length": None})
     scores = reranker.score([(_QUERY, document) for document in _DOCUMENTS], scores="logit")
-    info = reranker.info
-    return {
-        "description": info.description,
-        "seconds": time.perf_counter() - started,
-        "is_golden": info.model in _GOLDEN,
-        "fault": find_wrong_scores(scores, info.model, info.precision),
-    }
+    seconds, info = time.perf_counter() - started, reranker.info
+    fault = find_wrong_scores(scores, info.model, info.precision)
+    if fault is not None:
+        remedy = "Run `ce-rerank models pull` on it again."
+        return Finding("red", f"{info.description}: {fault}.", remedy)._asdict()
+    right = "order and golden scores are" if info.model in _GOLDEN else "the order is"
+    text = f"Three documents in {seconds:.1f} s by {info.description}; {right} right."
+    return Finding("green", text)._asdict()
 
 
 def find_wrong_scores(scores: NDArray[np.float32], model: str, precision: str) -> str | None:
@@ -355,4 +341,4 @@ def find_wrong_scores(scores: NDArray[np.float32], model: str, precision: str) -
 
 
 if __name__ == "__main__":
-    answer_part({"torch": _load_torch, "openvino": _load_openvino, "rank": _rank})
+    answer_part({"torch": _examine_torch, "openvino": _examine_openvino, "rank": _rank})

@@ -31,7 +31,8 @@ from ..formats.beir import read_queries
 from ..formats.json import encode_json
 from ..formats.output import open_output, require_other_file
 from ..formats.source import Reject, Source
-from ..ranking import blend
+from ..formats.trec import separate_ties
+from ..ranking import blend, select_top
 from ..types import Candidates
 from .commands import option, option_field
 from .console import show_messages, stdout_console
@@ -179,7 +180,7 @@ class Gains:
     weights: list[float]
     before: Run | None
     progress: Progress = START
-    found: dict[str, dict[str, float]] = field(default_factory=dict)
+    first: dict[str, dict[str, float]] = field(default_factory=dict)
     after: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     @classmethod
@@ -201,35 +202,23 @@ class Gains:
         return cls(judgements, names, weights if len(weights) > 1 else [], before)
 
     def watch(self, reader: CandidateReader) -> CandidateReader:
-        """Return a reader of the same candidates; where there is no run, what it reads is the first stage."""
-        return reader if self.before else _Watched(reader, self)
-
-    def note(self, candidates: Candidates) -> None:
-        """Keep a first stage's scores; where it has none, its order."""
-        query_id = str(candidates.query.id)
-        if query_id in self.judgements.grades:
-            ids = [str(document.id) for document in candidates.documents]
-            scores = candidates.first_scores or range(len(ids), 0, -1)
-            self.found[query_id] = dict(zip(ids, map(float, scores), strict=True))
+        """Return a reader of the same candidates; without a run, what it reads is the first stage."""
+        return reader if self.before else _Watched(reader, self.first)
 
     def write(self, pool: RankedPool) -> None:
         """Take a pool's results."""
         import numpy as np
 
         for ranking in pool.rankings:
-            query_id = str(ranking.query.id)
-            if query_id not in self.judgements.grades:
-                continue
             logits = np.array([hit.score for hit in ranking], np.float32)
             first_scores = [hit.first_score or 0.0 for hit in ranking]
             for weight in self.weights or [0.0]:
                 scores = blend(logits, first_scores, weight) if weight else logits
-                is_scored = np.isfinite(scores)
-                lowest = scores[is_scored].min() - 1 if is_scored.any() else 0.0
-                values = np.where(is_scored, scores, lowest).tolist()
+                order = select_top(scores)
                 name = f"blend {weight:g}" if self.weights else "reranked"
-                ids = [str(hit.id) for hit in ranking]
-                self.after.setdefault(name, {})[query_id] = dict(zip(ids, values, strict=True))
+                ids = [str(ranking[place].id) for place in order]
+                values = zip(ids, separate_ties(scores[order]), strict=True)
+                self.after.setdefault(name, {})[str(ranking.query.id)] = dict(values)
         self.progress = pool.progress
 
     def complete(self) -> None:
@@ -242,16 +231,19 @@ class Gains:
         runs = [Run(name, scores) for name, scores in self.after.items()]
         if output is not None:
             runs = [replace(load_run(Source.from_path(output), self.judgements), name=str(output))]
-        before = self.before or Run("first stage", self.found)
+        judged = {
+            query_id: self.first[query_id] for query_id in self.judgements.grades if query_id in self.first
+        }
+        before = self.before or Run("first stage", judged)
         draw_evaluation(stdout_console(), evaluate_runs([before, *runs], self.judgements, self.measures))
 
 
 @dataclass(frozen=True)
 class _Watched:
-    """A reader whose candidates `gains` notes as they come."""
+    """A reader that notes a first stage's scores; where it has none, its order."""
 
     reader: CandidateReader
-    gains: Gains
+    first: dict[str, dict[str, float]]
 
     @property
     def may_pause(self) -> bool:
@@ -263,5 +255,7 @@ class _Watched:
 
     def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         for candidates in self.reader.read(reject):
-            self.gains.note(candidates)
+            ids = [str(document.id) for document in candidates.documents]
+            scores = candidates.first_scores or range(len(ids), 0, -1)
+            self.first[str(candidates.query.id)] = dict(zip(ids, map(float, scores), strict=True))
             yield candidates

@@ -59,7 +59,7 @@ def _step_back(text: str, start: int) -> int:
 
 def line_of_excerpt(hit: RankedDocument, start: int) -> int:
     """Return the line of the document, from 1, at which an excerpt of its best passage starts."""
-    text, place = hit.text, start + (hit.start or 0)
+    text, place = hit.text, start + (hit.passage.start if hit.passage else 0)
     place += len(text[place:]) - len(text[place:].lstrip())
     return text.count("\n", 0, place) + 1
 

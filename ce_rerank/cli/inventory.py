@@ -93,7 +93,7 @@ def find_model(name: str) -> ListedModel:
     known = find_known(whole)
     if known is None and is_path(whole):
         found = find_folder(whole)
-        return _describe(found.name, None, found.folder, [found], forms)
+        return _look_up(name, None, forms, found)
     names = dict.fromkeys([whole, *((known.name, *known.other_names) if known else ())])
     models = [_look_up(one, known, forms) for one in names]
     model = next((one for one in models if one.folder), models[0])
@@ -107,22 +107,17 @@ def find_model(name: str) -> ListedModel:
     return model
 
 
-def _look_up(name: str, known: KnownModel | None, forms: list[CompiledForm]) -> ListedModel:
-    """Return the model of this whole name, with what is here."""
-    if name == OFFLINE_NAME:
-        offline = offline_checkpoint()
-        return _describe(name, known, offline.folder, [offline], forms)
-    return _describe(name, known, hub.repository_folder(name), hub.list_snapshots(name), forms)
-
-
-def _describe(
-    name: str,
-    known: KnownModel | None,
-    folder: Path,
-    candidates: list[Checkpoint],
-    forms: list[CompiledForm],
+def _look_up(
+    name: str, known: KnownModel | None, forms: list[CompiledForm], own: Checkpoint | None = None
 ) -> ListedModel:
-    """Return a model; the first candidate without a fault is its checkpoint."""
+    """Find what is here of a model, by its whole name, or what its `own` folder holds.
+
+    Of the revisions in the hub's cache, the first without a fault is used.
+    """
+    if name == OFFLINE_NAME:
+        own = offline_checkpoint()
+    candidates = [own] if own else hub.list_snapshots(name)
+    folder = own.folder if own else hub.repository_folder(name)
     published = known or KnownModel(name, languages=())
     names = {one.lower() for one in (name, published.name, *published.other_names)}
     own_forms = tuple(form for form in forms if form.name.lower() in names)

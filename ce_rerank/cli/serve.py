@@ -1,4 +1,4 @@
-"""`ce-rerank serve`: the model kept warm behind an HTTP API."""
+"""`ce-rerank serve`: a warm model behind an HTTP API."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ log = logging.getLogger("ce_rerank")
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Where to listen, and what is let in."""
+    """Where to listen, and which requests to accept."""
 
     panel: ClassVar = "Server"
     host: str = option_field("127.0.0.1", metavar="ADDRESS", help="Listen on this address.")
-    port: int = option_field(8787, metavar="N", min=0, help="0: any that is free.")
+    port: int = option_field(8787, metavar="N", min=0, help="Listen on this port; 0 is any free one.")
     served_name: list[str] | None = option_field(
-        None, metavar="NAME", help="What clients may call the model, besides its own name. Repeatable."
+        None, metavar="NAME", help="Another name of the model, for clients. Repeatable."
     )
     api_key_file: Path | None = option_field(
-        None, metavar="PATH", help=f"Require the key in this file of every client, or in {_KEY_VARIABLE}."
+        None, metavar="PATH", help=f"Require the key in this file, or in {_KEY_VARIABLE}, from clients."
     )
-    max_documents: int = option_field(1000, metavar="N", min=1, help="In a request.")
-    max_body_bytes: int = option_field(32 << 20, metavar="N", min=1, help="Of a request.")
-    max_queue: int = option_field(1024, metavar="N", min=1, help="Requests that wait; more get 429.")
+    max_documents: int = option_field(1000, metavar="N", min=1, help="The most documents of a request.")
+    max_body_bytes: int = option_field(32 << 20, metavar="N", min=1, help="The largest request.")
+    max_queue: int = option_field(1024, metavar="N", min=1, help="If more requests wait, answer 429.")
 
 
 def serve(*, server: ServerOptions, model: ModelOptions, messages: MessageOptions) -> None:
     """Answer rerank requests over HTTP from one warm model.
 
-    It speaks the APIs of Jina, Cohere, vLLM and text-embeddings-inference. `-m http://HOST:PORT` makes the
-    other commands its clients.
+    It has the APIs of Jina, Cohere, vLLM and text-embeddings-inference. Other commands use it with
+    `-m http://HOST:PORT`.
     """
     try:
         import uvicorn
@@ -80,9 +80,9 @@ def serve(*, server: ServerOptions, model: ModelOptions, messages: MessageOption
                 app, log_config=None, access_log=False, timeout_graceful_shutdown=_SHUTDOWN_SECONDS
             )
         )
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what goes wrong, the server says itself
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # our server logs its errors itself
         log.warning("Listening on http://%s:%d", server.host, listening.getsockname()[1])
-        # uvicorn raises the signal that ended it again; what was accepted is then finished, and all is well.
+        # When it has finished all requests, uvicorn raises the signal again; that is no error.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         running.run(sockets=[listening])
@@ -96,7 +96,7 @@ def _read_key(path: Path | None) -> str | None:
     try:
         key = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: no key can be read there ({error}).") from None
+        raise UsageError(f"{path}: the key cannot be read ({error}).") from None
     if not key:
         raise UsageError(f"{path}: no key in it.")
     return key
@@ -108,6 +108,6 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         raise UnavailableError(
-            f"{host}:{port} cannot be listened on ({getattr(error, 'strerror', None) or error}).",
+            f"Cannot listen on {host}:{port} ({getattr(error, 'strerror', None) or error}).",
             hint="Give another --port or --host.",
         ) from None

@@ -36,8 +36,8 @@ def read_queries(
 ) -> dict[str, Query]:
     """Read queries by id, with their other fields, in the order of the file; all, or those that are wanted.
 
-    A row that cannot be read, has no id or no text, or an id that is there already, is rejected: by default,
-    that raises an InputError naming file and line. Raises InputError for a file without queries.
+    A row is rejected if it cannot be read, has no id or no text, or has an id that came before; by default
+    that raises an InputError with file and line. Raises InputError for a file without queries.
     """
     queries: dict[str, Query] = {}
 
@@ -66,8 +66,8 @@ def read_corpus(
 ) -> Iterator[Document]:
     """Read the documents whose ids are wanted (None: all), in the order of the files.
 
-    Their `fields` are without those that the text was made from, except a title, so that no text is held
-    twice. A row that cannot be read is rejected: by default, that raises an InputError naming file and line.
+    Their `fields` do not have the text again, except a title, to save memory. A row that cannot be read is
+    rejected; by default that raises an InputError with file and line.
     """
     rules = options.field_rules
 
@@ -114,9 +114,9 @@ def _choose_reader(
 
 
 def _is_unwanted(line: str, wanted: Container[str]) -> bool:
-    """Whether the start of a line, as BEIR's files have it, tells that its document is not wanted.
+    """Whether the start of a line, as in BEIR's files, has the id of a document that is not wanted.
 
-    Looking is ten times as fast as decoding, and of a large corpus little else is done.
+    This is ten times as fast as decoding the line, and most lines of a large corpus are not wanted.
     """
     found = _ID_AT_START.match(line)
     if found is None:

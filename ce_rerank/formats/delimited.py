@@ -1,4 +1,4 @@
-"""Tables: CSV, quoted as Excel and Python's csv module do, and TSV, a row a line."""
+"""Tables: CSV, with the quotes of Excel and Python's csv module, and TSV, with a row on each line."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def read_table_rows(
 ) -> Iterator[Row]:
     """Read rows as objects of strings, named by the header or by `columns`; blank lines are skipped.
 
-    In CSV a quoted field may hold line ends; the origin of a row is its first line. Without a `delimiter` it
-    is that of a `sep=` line, else the one that cuts the first line into as many cells as there are `columns`,
-    else into the most. In TSV a line is a row, and a quote is a character like any other. In columns named
-    in `ids` (lower case) `1.0` is read as `1`. Raises InputError for a header that cannot be read; a row with
-    another number of cells, or broken quotes, is rejected.
+    In CSV a quoted field may hold line ends; the origin of a row is its first line. The delimiter is the
+    argument, or that of a `sep=` line, or the one that cuts the first line into as many cells as there are
+    `columns`, or else into the most cells. In TSV a line is a row, and a quote is a character like any other.
+    In columns named in `ids` (lower case) `1.0` is read as `1`. Raises InputError for a header that cannot be
+    read; a row with another number of cells, or with broken quotes, is rejected.
     """
     if format == "tsv":
         hint = "Put one tab between two fields."
@@ -66,7 +66,7 @@ def _split_lines(stream: LookAhead, name: str, delimiter: str) -> Iterator[_CutR
 
 
 def _read_csv(stream: LookAhead, name: str, delimiter: str | None, columns: int) -> Iterator[_CutRow]:
-    csv.field_size_limit(ROW_BYTES)  # of the process; the module's own, 128 KiB, is less than some documents
+    csv.field_size_limit(ROW_BYTES)  # for the whole process; the default of 128 KiB is too small
     first_line = stream.peek_line(ROW_BYTES).decode(errors="replace")
     numbered = read_lines(stream, name)
     skipped = 0

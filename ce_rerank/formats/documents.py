@@ -1,4 +1,4 @@
-"""What `rank` reads: the format of a source, its rows, and the documents that are made of them."""
+"""Read a source: find its format, read its rows, and make documents of them."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ _NOT_READ = {
 }
 _HEADER = re.compile(r"[A-Za-z_][\w.-]*(?:([,;]| ?\| ?)[A-Za-z_][\w.-]*)+")
 _BORDER = re.compile(r"(?=.*[+|\u2500-\u257f])[\s|+=:\u2500-\u257f-]{3,}")  # ----+-----, or box drawing
-_LOOK_BYTES = 1 << 16  # without a line end in them, it is a long line of text or the only line of an array
+_LOOK_BYTES = 1 << 16  # enough for a header; a longer line is text, or an array on one line
 _HEADER_HINT = " Line 1 was read as the header; if it is a row, name the columns: --columns id,text"
 
 Made = TypeVar("Made")
 RowReader = Callable[[LookAhead, str, Reject], Iterator[Row]]
-"""Reads the rows of one format from decompressed bytes that are called by a name."""
+"""Reads the rows of one format from decompressed bytes, whose name is for messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How documents are to be read; by default the format and the fields are found by looking.
+    """How documents are read; by default the format and the fields are detected.
 
-    `format` is an `InputFormat`. `text_fields` and `id_field` name fields, dotted paths among them; see
-    `FieldRules`. With `whole_files` a source is one document, whatever is in it. `columns` are the names of a
-    table's columns that has no header, `delimiter` is the character between its cells. `header_names` are
-    further names by which a header is recognised.
+    `format` is an `InputFormat`. `text_fields` and `id_field` name fields, or are dotted paths; see
+    `FieldRules`. With `whole_files` a source is one document, whatever is in it. `columns` names the columns
+    of a table without a header, and `delimiter` is the character between its cells. A header is recognised by
+    the usual names of fields and by `header_names`.
     """
 
     format: str | None = None
@@ -97,9 +97,9 @@ class ReadOptions:
 def read_documents(
     readable: Readable, options: ReadOptions = ReadOptions(), reject: Reject = raise_at_once
 ) -> Iterator[Document]:
-    """Read the documents of a file or stream, one at a time; warn if there is none.
+    """Read the documents of a file or stream, one at a time; warn if there are none.
 
-    What cannot be read is rejected: as a default, that raises an InputError naming file and line.
+    Rows that cannot be read are given to `reject`, which by default raises an InputError with file and line.
     """
     source = as_source(readable)
     if options.whole_files:
@@ -122,10 +122,10 @@ def read_documents(
 def read_rows(
     readable: Readable, options: ReadOptions = ReadOptions(), reject: Reject = raise_at_once
 ) -> Iterator[Row]:
-    """Read the rows of a file or stream as they are, one at a time; there may be none.
+    """Read the rows of a file or stream, one at a time; there may be none.
 
-    A row that cannot be read raises InputError. `reject` is given the error and the row's own text instead,
-    and the reading goes on, unless nothing tells where the next row starts.
+    For a row that cannot be read, `reject` gets the error and the row's text; by default it raises the error.
+    After that the next row is read, if it can be found.
     """
     return read_as(Row, readable, options, reject)
 
@@ -137,7 +137,7 @@ def read_as(
     reject: Reject = raise_at_once,
     choose_reader: Callable[[InputFormat, LookAhead], RowReader] | None = None,
 ) -> Iterator[Made]:
-    """Read rows, and yield what `make` makes of each value and its origin; see `read_rows`.
+    """Read rows as `read_rows` does, and yield `make(value, origin)` for each.
 
     A row for which `make` raises InputError is rejected. `choose_reader` replaces `row_reader`.
     """
@@ -158,7 +158,7 @@ def read_as(
 
 
 def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> InputFormat:
-    """Return the format that the options name, else the one of the suffix, else that of the first bytes."""
+    """Return the format that the options name, or else the suffix, or else the first bytes."""
     if options.format is not None:
         return cast(InputFormat, options.format)
     suffix = suffix_without_compression(source.path) if source.path else ""
@@ -184,8 +184,8 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
 def sniff_format(head: bytes, names: Collection[str] = ()) -> InputFormat:
     """Return the format that the first bytes show, up to the end of the first line that is not blank.
 
-    What starts like JSON is JSON, even if broken: better an error than braces scored as text. A header is
-    recognised by a column with one of the usual names for text, or one of `names`.
+    What starts like JSON is JSON, even if it is broken: an error is better than scores of braces. A header is
+    recognised by a column with a usual name for text, or one of `names`.
     """
     if head.startswith(b"PAR1"):
         return "parquet"
@@ -197,16 +197,16 @@ def sniff_format(head: bytes, names: Collection[str] = ()) -> InputFormat:
         return "jsonl"
     for delimiter in "\t,;|":
         cells = [cell.removeprefix('"').removesuffix('"') for cell in line.split(delimiter)]
-        # A line of prose may well hold the word "text" between commas, but not without a space around it.
+        # Prose may have the word "text" between commas, but then with spaces around it.
         if all(cell == cell.strip() for cell in cells) and not {*TEXT_FIELDS, *names}.isdisjoint(cells):
             return "tsv" if "\t" in line else "csv"
     return "text"
 
 
 def _table_hint(head: bytes) -> str:
-    """Return how lines of text that seem to be a table can be read as one; empty for other lines.
+    """Return a hint if lines of text look like a table; empty if they do not.
 
-    They do with tabs in all of them, a header of plain names, or the borders of a table drawn for people.
+    They do if all have tabs, if the first is a header of plain names, or if there are drawn borders.
     """
     lines = [line.strip() for line in re.split(r"[\r\n]+", head.decode(errors="replace")) if line.strip()]
     if any(map(_BORDER.fullmatch, lines[:2])):
@@ -221,7 +221,7 @@ def _table_hint(head: bytes) -> str:
 
 
 def row_reader(format: InputFormat, options: ReadOptions = ReadOptions()) -> RowReader:
-    """Return what reads the rows of a format; raises UnavailableError when its package is missing."""
+    """Return the reader of a format's rows; raise UnavailableError if its package is missing."""
     if format == "parquet":
         try:
             from .parquet import read_parquet_rows
@@ -253,7 +253,7 @@ def read_text_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row
 
 
 def read_file_names(source: Source) -> list[str]:
-    """Read names of files: one a line or, where there is a NUL (`find -print0`), one before each NUL."""
+    """Read names of files: one on each line or, if there are NULs (`find -print0`), one before each NUL."""
     with source.open() as stream:
         data = b"".join(iter(stream.take, b""))
     names = data.split(b"\0") if b"\0" in data else data.splitlines()
@@ -261,7 +261,7 @@ def read_file_names(source: Source) -> list[str]:
 
 
 def walk_folders(names: Sequence[str]) -> list[str]:
-    """Replace folders by the text files in them; hidden and binary ones are left out, and counted.
+    """Replace folders by the text files in them; warn how many hidden and binary files are left out.
 
     Raises InputError for a folder that cannot be read.
     """
@@ -292,4 +292,4 @@ def _is_text(path: Path) -> bool:
         with Source.from_path(path).open() as stream:
             return b"\0" not in stream.peek(1 << 12)
     except InputError:
-        return True  # and an error when it is read
+        return True  # reading it will raise the error

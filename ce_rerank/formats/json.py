@@ -1,4 +1,4 @@
-"""JSON in and out, by the standard library: one array of rows, a row a line, or rows one after another."""
+"""JSON in and out, by the standard library: an array of rows, a row on each line, or a stream of rows."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def read_json_rows(
     stream: LookAhead, name: str, reject: Reject, *, skip: Callable[[str], bool] = str.isspace
 ) -> Iterator[Row]:
-    """Read the items of one array, or a row a line, or rows one after another on any lines.
+    """Read the items of an array, or a row on each line, or rows one after another on any lines.
 
-    It is an array if it starts like one, and values on any lines if the first line is only the beginning of
-    one, or more than one. In both a broken value ends the reading whatever `reject` does: nothing tells where
-    the next one starts. Lines that `skip` is true for are passed over.
+    It is an array if it starts with a bracket. If the first line is one value, each line is a row; otherwise
+    values may begin and end anywhere. In an array, and in values on any lines, a broken value ends the
+    reading whatever `reject` does, since the next value cannot be found. Lines for which `skip` is true are
+    left out.
     """
     decoder = _Decoder()
     is_array = stream.peek_line(1).startswith(b"[")
@@ -53,7 +54,7 @@ def read_json_rows(
 
 
 def _is_row(line: bytes) -> bool:
-    """Whether the first line is one value, or broken before its end: then each line is a row."""
+    """Whether each line is a row: the first line is one value, or broken before its end."""
     text = line.decode(errors="replace")
     try:
         return json.JSONDecoder().raw_decode(text)[1] == len(text)
@@ -64,9 +65,9 @@ def _is_row(line: bytes) -> bool:
 
 
 class _Decoder:
-    """Decodes values with the standard decoder, and counts what it mends.
+    """Decodes values with the standard decoder, and counts what it replaces.
 
-    `NaN` and `Infinity` become null, half of a surrogate pair, which UTF-8 does not have, becomes U+FFFD.
+    `NaN` and `Infinity` become null. Half of a surrogate pair, which UTF-8 does not have, becomes U+FFFD.
     """
 
     def __init__(self) -> None:
@@ -75,7 +76,7 @@ class _Decoder:
         self.first_mended = ""
 
     def decode(self, text: str, where: str) -> Any:
-        """Decode a text that is one value; raises InputError that starts with `where` (`hits.jsonl:17`)."""
+        """Decode a text that is one value; an InputError starts with `where` (`hits.jsonl:17`)."""
         start = len(text) - len(text.lstrip()) if text[:1].isspace() else 0
         try:
             value, end = self.decode_at(text, start, where)
@@ -86,9 +87,9 @@ class _Decoder:
         return value
 
     def decode_at(self, text: str, start: int, where: str) -> tuple[Any, int]:
-        """Decode the value that starts at a place; returns it and its end.
+        """Return the value that starts at a place, and its end.
 
-        Raises JSONDecodeError for what is not JSON, InputError for JSON that Python does not read.
+        Raises JSONDecodeError for broken JSON, and InputError for JSON that Python cannot read.
         """
         mended = self.mended
         try:
@@ -113,7 +114,7 @@ class _Decoder:
 
 
 class _Values:
-    """JSON values in a stream of text, each decoded once all of it has come."""
+    """JSON values in a stream of text; each is decoded when all of it has come."""
 
     def __init__(self, stream: LookAhead, name: str, decoder: _Decoder) -> None:
         self._blocks = text_blocks(stream, name)
@@ -146,7 +147,7 @@ class _Values:
         return f"{self._name}:{self._line}"
 
     def _next_character(self, gap: re.Pattern[str]) -> str:
-        """Go past a gap; return the character behind it, none at the end."""
+        """Skip a gap; return the character after it, or an empty string at the end."""
         while True:
             start, self._place = self._place, gap.match(self._text, self._place).end()  # type: ignore[union-attr]
             self._line += self._text.count("\n", start, self._place)
@@ -170,7 +171,7 @@ class _Values:
                 return Row(value, where)
 
     def _read_more(self) -> bool:
-        """Read what comes next, behind what is left; return whether there was more."""
+        """Append what comes next to the rest of the text; return whether there was more."""
         pieces = [self._text[self._place :]]
         size = left = len(pieces[0])
         if left > ROW_BYTES:
@@ -184,7 +185,7 @@ class _Values:
 
 
 def _is_cut_off(error: json.JSONDecodeError) -> bool:
-    """Whether more text might mend it; nothing but a string is broken far before the end of a text."""
+    """Whether more text might complete the value; only a string can be unfinished far before the end."""
     return error.msg.startswith("Unterminated string") or error.pos >= len(error.doc) - len("-Infinity")
 
 
@@ -202,14 +203,14 @@ def refuse_surrogates(text: str, where: str) -> None:
     except UnicodeEncodeError as error:
         raise InputError(
             f"{where}: \\u{ord(text[error.start]):04x} is half of a character (a lone surrogate).",
-            hint="The text was cut in the middle of a character; mend or drop it.",
+            hint="The text was cut in the middle of a character; repair or remove it.",
         ) from None
 
 
 def encode_json(value: Any) -> str:
-    """Encode a value on one line, characters as they are; numbers that JSON does not have become null.
+    """Encode a value on one line, without escapes; NaN and infinities become null.
 
-    Raises OutputError for other things that JSON does not have.
+    Raises OutputError for other values that JSON does not have.
     """
     try:
         try:
@@ -224,7 +225,7 @@ _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def json_kind(value: object) -> str:
-    """Name the kind of a JSON value as a person would: `null`, `a number`, `a list`."""
+    """Return the kind of a JSON value, for messages: `null`, `a number`, `a list`."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     kinds = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}

@@ -1,4 +1,4 @@
-"""Output files: whole or not there."""
+"""Output files that are complete or not there."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ BUFFER_BYTES = 1 << 16
 
 @contextmanager
 def open_output(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears under its name when it is complete, and not otherwise.
+    """Open a file for writing; it gets its name only when it is complete.
 
-    It is written beside its place, under its name with `.part` at the end, and renamed when the block ends
-    well; when it does not, an existing file stays as it was. A file that is replaced leaves its mode, a
-    symbolic link stays one. What is not a regular file (a terminal, a pipe, `/dev/null`) is written directly.
+    It is written under a name that ends with `.part`, and renamed when the block ends without an error;
+    otherwise an existing file stays. The new file has the mode of the one that it replaces, and a symbolic
+    link stays one. A terminal, a pipe or a device is written directly.
 
-    Raises UsageError when it cannot be opened and OutputError when it cannot be written to.
+    Raises UsageError if it cannot be opened, and OutputError if it cannot be written.
     """
     target = real_path(path)
     part: Path | None = None
@@ -42,7 +42,7 @@ def open_output(path: Path) -> Iterator[BinaryIO]:
             finish_output(stream, part, path)
         stream.close()
     except BaseException:
-        # What is still buffered is of no use, and may be what could not be written.
+        # It may be impossible to write what is still buffered, and nobody needs it.
         with suppress(OutputError, OSError):
             stream.close()
         if part is not None:
@@ -51,9 +51,9 @@ def open_output(path: Path) -> Iterator[BinaryIO]:
 
 
 class OutputFile(io.FileIO):
-    """A file whose failures to be written are OutputErrors that name it as the user did.
+    """A file that raises OutputErrors, with the user's name for it, if it cannot be written.
 
-    A pipe that its reader has closed stays a BrokenPipeError.
+    For a closed pipe it raises BrokenPipeError.
     """
 
     def __init__(self, name: Path, file: Path | int, mode: str, *, closefd: bool = True) -> None:
@@ -61,7 +61,7 @@ class OutputFile(io.FileIO):
         self._name = name
 
     def write(self, data: Any) -> int:
-        """Write all of it, where the operating system may take a part: not all callers buffer."""
+        """Write all of the data; the operating system may take it in parts."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         try:
@@ -75,9 +75,9 @@ class OutputFile(io.FileIO):
 
 
 def tell_failures(stream: TextIO, name: str) -> TextIO:
-    """Return a standard stream whose failures to be written are OutputErrors that call it `name`.
+    """Return a standard stream that raises OutputErrors, with a name, if it cannot be written.
 
-    One without a file beneath it, such as a console on Windows, is returned as it is.
+    A stream that is no file, such as a console on Windows, is returned as it is.
     """
     buffer = getattr(stream, "buffer", None)
     raw = getattr(buffer, "raw", buffer)
@@ -95,7 +95,7 @@ def tell_failures(stream: TextIO, name: str) -> TextIO:
 
 
 def real_path(path: Path) -> Path:
-    """Follow the links of a path as far as they lead; raises nothing, whatever is there."""
+    """Follow the links of a path; no error is raised, whatever is there."""
     return Path(os.path.realpath(path))
 
 
@@ -105,9 +105,9 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
 
 
 def require_writable(target: Path) -> None:
-    """Raise the OSError that writing would end with: a folder is there, or a file that must stay.
+    """Raise the OSError that writing would raise: for a folder, or a file without write permission.
 
-    Raises UsageError for a name that promises compressed data, which is not written.
+    Raises UsageError for the name of a compressed file, since output is not compressed.
     """
     if target.suffix.lower() in COMPRESSIONS:
         raise UsageError(
@@ -119,9 +119,9 @@ def require_writable(target: Path) -> None:
 
 
 def require_other_file(path: Path, inputs: Iterable[str]) -> None:
-    """Raise UsageError when one of the files named as input (`-` is stdin) is the one to be written.
+    """Raise UsageError if one of the input files (`-` is stdin) is the output file.
 
-    What is written directly, such as a terminal, may be both.
+    A terminal, a pipe or a device may be both.
     """
     target = real_path(path)
     names = () if is_pipe_or_device(path) else inputs
@@ -130,7 +130,7 @@ def require_other_file(path: Path, inputs: Iterable[str]) -> None:
 
 
 def finish_output(stream: BinaryIO, part: Path, path: Path) -> None:
-    """Put what was written as `part` in its place; raise OutputError when that fails."""
+    """Rename `part` to the output; raise OutputError if that fails."""
     target = real_path(path)
     stream.flush()
     try:
@@ -145,7 +145,7 @@ def finish_output(stream: BinaryIO, part: Path, path: Path) -> None:
 
 @contextmanager
 def told_as_usage_errors(path: Path) -> Iterator[None]:
-    """Raise UsageError for what keeps a file from being opened for writing."""
+    """Raise UsageError for an OSError in this block, which opens a file for writing."""
     try:
         yield
     except FileNotFoundError:

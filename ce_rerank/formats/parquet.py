@@ -27,14 +27,14 @@ _OWN_TYPES = {
     "score": pa.float32(),
     "truncated": pa.bool_(),
 }
-"""The columns of our own that are never strings; ids are integers where all of the first group are."""
+"""Our own columns that are never strings. Ids are integers if all in the first group are."""
 
 
 def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
-    """Read rows as objects of what JSON has; a row's origin is its number, from 1.
+    """Read rows as objects with the types of JSON; a row's origin is its number, from 1.
 
-    Bytes are taken as UTF-8, decimals become numbers, times and other types text; NaN, with which pandas
-    writes a missing number, and infinities become null. A file is read a batch of rows at a time, a stream
+    Bytes are read as UTF-8, decimals become numbers, times and other types become text. NaN, which pandas
+    writes for a missing number, and infinities become null. A file is read in batches of rows, a stream as a
     whole.
     """
     try:
@@ -56,11 +56,11 @@ def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[
 
 
 class ParquetWriter:
-    """A table of the rows, in row groups of some thousands.
+    """Writes a table, in row groups of some thousands of rows.
 
-    The columns are `own_names`, then the other fields of the first row group: of strings, integers, floats
-    or booleans where all of a field's values are that, else of JSON, but of strings for ids; then `input`:
-    as JSON, what has no column or does not fit it.
+    The columns are `own_names`, then the other fields of the first row group, and last `input`. A column has
+    strings, integers, floats or booleans if all values of the first row group are of that type; otherwise it
+    has JSON, or strings if it is for ids. `input` has, as JSON, the fields that have no column or do not fit.
     """
 
     def __init__(self, stream: BinaryIO, rows_of: RowsOf, own_names: Sequence[str]) -> None:
@@ -72,11 +72,11 @@ class ParquetWriter:
         self._table: pq.ParquetWriter | None = None
 
     def write(self, ranking: Ranking) -> None:
-        """Take the ranking's rows."""
+        """Write the ranking's rows."""
         self.write_rows(self._rows_of(ranking))
 
     def write_rows(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Take rows, and write a row group whenever there are enough."""
+        """Collect rows, and write a row group when there are enough."""
         for row in rows:
             self._rows.append(row)
             if len(self._rows) >= GROUP_ROWS:
@@ -100,7 +100,7 @@ class ParquetWriter:
         self._rows = []
 
     def _find_type(self, name: str) -> pa.DataType | None:
-        """Return the type of a column; None for JSON."""
+        """Return the type of a column; None means JSON."""
         if name in _OWN_TYPES:
             return _OWN_TYPES[name]
         found = _common_type([row[name] for row in self._rows if name in row])
@@ -126,7 +126,7 @@ class ParquetWriter:
 
 
 def _common_type(values: Sequence[Any]) -> pa.DataType | None:
-    """Return the one simple type that the values have, nulls aside; None when there is no such type."""
+    """Return the one simple type of all values that are not null; None if there is no such type."""
     present = [value for value in values if value is not None]
     kinds = {type(value) for value in present}
     if kinds == {int} and any(not -(2**63) <= value < 2**63 for value in present):
@@ -138,7 +138,7 @@ def _common_type(values: Sequence[Any]) -> pa.DataType | None:
 def _plain_column(column: pa.Array) -> list[Any]:
     kind = column.type
     if pa.types.is_timestamp(kind):
-        # Python's datetime has no nanoseconds; text has them.
+        # As text, since Python's datetime has no nanoseconds.
         column = pc.cast(column, pa.string())
     values: list[Any] = column.to_pylist()
     is_plain = pa.types.is_string(column.type) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)

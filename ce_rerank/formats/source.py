@@ -1,7 +1,6 @@
-"""Where bytes come from: files and streams, decompressed, as UTF-8, in lines or in blocks of text.
+"""Files and streams: decompress them, and read them as UTF-8, in lines or in blocks of text.
 
-What can go wrong with a file whatever its format (it is missing, a folder, cut off, not UTF-8) is an
-InputError from here that starts with the file's name.
+If a file is missing, a folder, cut off or not UTF-8, an InputError from here starts with its name.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from ..errors import InputError, UnavailableError
 
 BUFFER_BYTES = 1 << 17
 ROW_BYTES = 1 << 28
-"""A row, or a whole file that is one document, is refused above this size."""
+"""The largest row, or file that is one document."""
 COMPRESSIONS = (".gz", ".zst")
 _ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one without data before it
-_PIECE_BYTES = 1 << 10  # zstd makes 32 MiB of them at most, gzip one
+_PIECE_BYTES = 1 << 10  # decompressed they are at most 32 MiB (zstd) or 1 MiB (gzip)
 _LONE_CR = re.compile(r"\r(?!\n)")
 _LINE_END = re.compile(rb"[\r\n]")
 _BOMS = {  # UTF-32 before UTF-16, which begins alike
@@ -36,7 +35,7 @@ _BOMS = {  # UTF-32 before UTF-16, which begins alike
 }
 
 Reject = Callable[[InputError, str], None]
-"""Takes a row that cannot be read: the error and the row's own text."""
+"""Called for a row that cannot be read, with the error and the row's text."""
 
 
 def raise_at_once(error: InputError, text: str) -> NoReturn:
@@ -45,14 +44,14 @@ def raise_at_once(error: InputError, text: str) -> NoReturn:
 
 
 class Row(NamedTuple):
-    """A row as it was read: an object or a bare string, and where (`hits.jsonl:17`)."""
+    """A row: an object or a string, and where it was read (`hits.jsonl:17`)."""
 
     value: Any
     origin: str
 
 
 class Source:
-    """A file, or a stream that is open already, with the name that messages call it by.
+    """A file, or an open stream, with its name for messages.
 
     A stream can be read once and is left open; a file can be read again.
     """
@@ -67,43 +66,43 @@ class Source:
 
     @classmethod
     def from_path(cls, path: Path) -> Source:
-        """Name a file; it is opened when it is read."""
-        # A name on Linux may hold any byte; what is not UTF-8 is shown as \xE9.
+        """Make a source of a file; it is opened when it is read."""
+        # A file name on Linux may hold any byte; bytes that are not UTF-8 are shown as \xE9.
         return cls(os.fsencode(path).decode(errors="backslashreplace"), path=path)
 
     @classmethod
     def from_name(cls, name: str) -> Source:
-        """Take a name as a command line has it: `-` is stdin, anything else a file."""
+        """Make a source of a name on the command line: `-` is stdin, anything else a file."""
         if name != "-":
             return cls.from_path(Path(name))
-        # Buffered, it has a lock, which a thread that still waits for input would hold when the program ends.
+        # Not buffered: the end of the program would wait for the lock of a thread that waits for input.
         return cls.from_stream(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
 
     @classmethod
     def from_stream(cls, stream: BinaryIO | Iterable[bytes], name: str = "stdin") -> Source:
-        """Name a stream that is open already, or pieces of bytes, none of them empty."""
-        # Another process may have made it non-blocking; a read would then take a pause for the end.
+        """Make a source of an open stream, or of pieces of bytes, none of them empty."""
+        # If another process made it non-blocking, a pause would look like the end.
         with suppress(OSError, ValueError, AttributeError):
             os.set_blocking(stream.fileno(), True)  # type: ignore[union-attr]
         return cls(name, stream=stream)
 
     @property
     def size_bytes(self) -> int | None:
-        """The size of the file on disk; None for a stream and for what is not a regular file."""
+        """The size of the file on disk; None for a stream, a pipe or a device."""
         with suppress(OSError):
             return self.path.stat().st_size if self.path is not None and self.path.is_file() else None
         return None
 
     @property
     def read_bytes(self) -> int:
-        """How many bytes of the file were taken from disk so far."""
+        """How many bytes of the file have been read from the disk."""
         if self._file is None:
             return 0
         return (self.size_bytes or 0) if self._file.closed else self._file.tell()
 
     @contextmanager
     def open(self) -> Iterator[LookAhead]:
-        """Yield the source's bytes, decompressed, text as UTF-8; what fails meanwhile is an InputError."""
+        """Yield the source's bytes, decompressed, text as UTF-8; errors of reading are InputErrors."""
         try:
             if self.path is not None:
                 self._file = io.FileIO(self.path)
@@ -125,22 +124,22 @@ Readable = Path | Source
 
 
 def as_source(readable: Readable) -> Source:
-    """Take a path or a source as a source."""
+    """Return a source for a path or a source."""
     return readable if isinstance(readable, Source) else Source.from_path(readable)
 
 
 def is_pipe_or_device(path: Path) -> bool:
-    """Whether something has this name that is neither a file nor a folder."""
+    """Whether a path exists and is neither a file nor a folder."""
     with suppress(OSError):
         return path.exists() and not path.is_dir() and not path.is_file()
     return False
 
 
 class LookAhead:
-    """A stream, or pieces of bytes, whose first bytes can be looked at, and are still there to be read.
+    """A stream, or pieces of bytes, of which the next bytes can be seen before they are taken.
 
-    It never waits for more than it is asked for, so that a slow pipe is passed on as it comes. `file` is the
-    file that is read here as it is on disk, if it is one.
+    It never waits for more than it is asked for, so that what a slow pipe gives is used at once. `file` is
+    the file on disk, if the stream is one that is not compressed or recoded.
     """
 
     def __init__(self, stream: BinaryIO | io.RawIOBase | Iterable[bytes]) -> None:
@@ -151,13 +150,13 @@ class LookAhead:
         self._ahead = bytearray()
 
     def peek(self, size: int) -> bytes:
-        """Return the first bytes, at least so many if there are."""
+        """Return the next bytes, at least `size` unless the end comes first."""
         while len(self._ahead) < size and (piece := next(self._pieces, b"")):
             self._ahead += piece
         return bytes(self._ahead)
 
     def peek_line(self, limit: int) -> bytes:
-        """Return the first line that is not blank, without space around it; of one above `limit`, a part."""
+        """Return the first line that is not blank, stripped; only a part if it is longer than `limit`."""
         size = 1
         while True:
             head = self.peek(size)
@@ -168,11 +167,11 @@ class LookAhead:
             size = grown(len(head))
 
     def skip(self, size: int) -> None:
-        """Pass over bytes that were looked at."""
+        """Drop bytes that were seen."""
         del self._ahead[:size]
 
     def take(self) -> bytes:
-        """Take the bytes that are there next; none at the end."""
+        """Take the next bytes; empty at the end."""
         if self._ahead:
             taken, self._ahead = bytes(self._ahead), bytearray()
             return taken
@@ -180,7 +179,7 @@ class LookAhead:
 
 
 def grown(size: int) -> int:
-    """Return the size to wait for next: whatever comes if there is little, doubled if there is much."""
+    """Return the size to wait for next: one byte more if there is little, twice as much if there is a lot."""
     return size + 1 if size < BUFFER_BYTES else 2 * size
 
 
@@ -206,8 +205,8 @@ def _decompress(
 ) -> Iterator[bytes]:
     """Decompress frames one after another, in bounded memory.
 
-    The libraries' own files read whole blocks, of which a few bytes may become gigabytes, and zstandard's
-    takes a file that is cut off for one that ends.
+    The file objects of the libraries decompress whole blocks, which may become gigabytes, and zstandard's
+    does not notice that a file is cut off.
     """
     frame: Any = None
     try:
@@ -227,7 +226,7 @@ def _decompress(
 
 
 def _as_utf8(stream: LookAhead) -> LookAhead:
-    """Recode text that begins with the byte order mark of another encoding, and drop the mark of UTF-8."""
+    """Recode text that begins with the byte order mark of UTF-16 or UTF-32; drop the mark of UTF-8."""
     head = stream.peek(4)
     for bom, encoding in _BOMS.items():
         if head.startswith(bom):
@@ -239,10 +238,10 @@ def _as_utf8(stream: LookAhead) -> LookAhead:
 
 
 def read_lines(stream: LookAhead, name: str) -> Iterator[tuple[str, int, InputError | None]]:
-    r"""Read lines as (text with its end, number from 1, fault); `\n`, `\r\n` or `\r` end one, nothing else.
+    r"""Read lines as (text with its end, number from 1, fault); only `\n`, `\r\n` and `\r` end a line.
 
-    A line that is not UTF-8 or holds a NUL has a fault, and U+FFFD for what cannot be read; so has one above
-    `ROW_BYTES`, which comes empty.
+    A line that is not UTF-8 or has a NUL has a fault, and U+FFFD for bytes that cannot be read. A line above
+    `ROW_BYTES` has a fault, too, and its text is empty.
     """
     numbers = count(1)
     for block in _line_blocks(stream):
@@ -260,11 +259,11 @@ def read_lines(stream: LookAhead, name: str) -> Iterator[tuple[str, int, InputEr
 
 
 def _line_blocks(stream: LookAhead) -> Iterator[bytes]:
-    """Cut a stream into blocks of whole lines, as they come; an empty one is a line above `ROW_BYTES`."""
+    """Yield blocks of whole lines as they come; an empty block stands for a line above `ROW_BYTES`."""
     unfinished: list[bytes] = []
     size = 0
     for data in iter(stream.take, b""):
-        # Not at a \r at the end, which may be half of an \r\n.
+        # Not after a \r at the end, which may be half of an \r\n.
         cut = data.rfind(b"\n") + 1 or data.rfind(b"\r", 0, len(data) - 1) + 1
         if cut and size > ROW_BYTES:
             yield b""
@@ -284,7 +283,7 @@ def _line_blocks(stream: LookAhead) -> Iterator[bytes]:
 
 
 def text_blocks(stream: LookAhead, name: str) -> Iterator[str]:
-    """Read a stream as text, in blocks as they come; raise InputError where it is not UTF-8, or has a NUL."""
+    """Read a stream as text, in blocks as they come; raise InputError for a NUL or what is not UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     line = 1
     for data in chain(iter(stream.take, b""), [b""]):
@@ -301,7 +300,7 @@ def text_blocks(stream: LookAhead, name: str) -> Iterator[str]:
 
 
 def read_whole_text(source: Source) -> str:
-    """Read all of a source as text, its line ends as they are."""
+    """Read all of a source as text; line ends are kept."""
     blocks: list[str] = []
     size = 0
     with source.open() as stream:
@@ -314,9 +313,9 @@ def read_whole_text(source: Source) -> str:
 
 
 def read_query(readable: Readable) -> str:
-    """Read a query from a file: all of it, less one line end at its end.
+    """Read a query from a file: all of its text, without the last line end.
 
-    Raises InputError when there is nothing but space in it.
+    Raises InputError if there is only white space in it.
     """
     source = as_source(readable)
     query = read_whole_text(source).removesuffix("\n").removesuffix("\r")

@@ -1,4 +1,4 @@
-"""Results to bytes, in any format, a ranking at a time."""
+"""Write results in any format, one ranking after another."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .trec import trec_lines
 log = logging.getLogger("ce_rerank")
 
 OutputFormat = Literal["jsonl", "json", "csv", "tsv", "text", "trec", "parquet"]
-"""Of one ranking."""
+"""For one ranking."""
 BatchFormat = Literal["jsonl", "rows", "csv", "tsv", "trec", "parquet"]
-"""Of many: `jsonl` is a line a query, `rows` a line a document."""
+"""For many: `jsonl` has a line for each query, `rows` one for each document."""
 
 OUTPUT_FORMATS: tuple[str, ...] = get_args(OutputFormat)
 BATCH_FORMATS: tuple[str, ...] = get_args(BatchFormat)
@@ -38,13 +38,13 @@ class ResultWriter(Protocol):
         """Write one ranking."""
 
     def close(self) -> None:
-        """Write what the format has at its end; not to be called when the writing failed."""
+        """Write the end of the format. Do not call it after an error."""
 
 
 def require_format(format: str, options: WriteOptions, *, many: bool = False) -> None:
-    """Raise UsageError for a format, or options with it, that cannot be written.
+    """Raise UsageError for a format that cannot be written, or not with these options.
 
-    Raises UnavailableError where the package that it needs is not installed.
+    Raises UnavailableError if a package that it needs is not installed.
     """
     formats = BATCH_FORMATS if many else OUTPUT_FORMATS
     if format not in formats:
@@ -69,11 +69,11 @@ def open_writer(
     many: bool = False,
     columns: Sequence[str] | None = None,
 ) -> ResultWriter:
-    """Write the results of one query in one of `OUTPUT_FORMATS`, or of `many` in one of `BATCH_FORMATS`.
+    """Return a writer for one query, in one of `OUTPUT_FORMATS`, or for `many`, in one of `BATCH_FORMATS`.
 
-    CSV and TSV of many take their columns from the first ranking that has results, and put what later ones
-    have besides, as JSON, into the last column, `input`. To continue a file, give its header as `columns`:
-    those are used, and no header is written. Raises what `require_format` raises.
+    With many, CSV and TSV have the columns of the first ranking with results; other fields of later ones go
+    into the last column, `input`, as JSON. To continue a file, give its header as `columns`: no header is
+    then written. Raises as `require_format` does.
     """
     require_format(format, options, many=many)
 
@@ -101,7 +101,7 @@ def open_writer(
 
 
 class LineWriter:
-    """Lines of text: an object each, a text, or a line of a run."""
+    """Writes lines: objects, texts, or lines of a run."""
 
     def __init__(self, stream: BinaryIO, lines_of: Callable[[Ranking], Iterable[str]]) -> None:
         self._stream = stream
@@ -112,18 +112,18 @@ class LineWriter:
         self._stream.write("".join(f"{line}\n" for line in self._lines_of(ranking)).encode())
 
     def close(self) -> None:
-        """Nothing is left to be written."""
+        """Do nothing: all is written."""
 
 
 class DelimitedWriter:
-    """A header and a line a row: strings as they are, null as nothing, anything else as JSON.
+    """Writes a header and a line for each row: strings as they are, null as nothing, anything else as JSON.
 
     In TSV, a tab or a line break within a cell becomes a space; `close` warns of them.
 
-    The columns are `own_names`, as far as they occur, and the other fields in the order in which they are
-    first seen. With `many` rankings they are settled by the first that has rows, `own_names` occur or not,
-    and the last is `input`, where fields that have no column go; `columns` are those of a header that is
-    there already. Without `many`, one ranking can be written.
+    For one ranking, the columns are those of `own_names` that occur, and then the other fields in the order
+    in which they are first seen. With `many`, all of `own_names` are columns, then the other fields of the
+    first ranking that has rows, and last `input`, for fields without a column. `columns` is the header of a
+    file that is continued.
     """
 
     def __init__(
@@ -182,14 +182,14 @@ class DelimitedWriter:
             line = "\t".join(cell for cell, _ in changed)
         else:
             written = io.StringIO(newline="")
-            # Before Python 3.13, the module quotes a lone \r only where it is part of the line end.
+            # Before Python 3.13, the module quotes a lone \r only if it is a part of the line end.
             csv.writer(written, lineterminator="\r\n").writerow(cells)
             line = written.getvalue()[:-2]
         self._stream.write(f"{line}\n".encode())
 
 
 def read_header(path: Path, format: str) -> list[str] | None:
-    """Return the columns of a file that a `DelimitedWriter` wrote; None of an empty one."""
+    """Return the columns of a file that a `DelimitedWriter` wrote; None if it is empty."""
     with path.open(encoding="utf-8", newline="") as stream:
         if format == "tsv":
             line = stream.readline().removesuffix("\n")
@@ -202,7 +202,7 @@ def _array_lines(items: list[str]) -> list[str]:
 
 
 def _text_line(ranked: RankedDocument) -> str:
-    """Return a document's text on one line; `id:line: passage` where a passage won, as grep has it."""
+    """Return a document's text on one line; with passages `id:line: passage`, as grep prints it."""
     if ranked.passage is None:
         return _LINE_ENDS.sub(" ", ranked.text.strip("\r\n"))
     name = ranked.index if ranked.id is None else ranked.id

@@ -38,7 +38,9 @@ _TOKENIZER = re.compile(
 )
 # A folder that sentence-transformers makes for a module: its place and its class.
 _MODULE_FOLDER = re.compile(r"(?:\d+_\w+|additional_chat_templates)/[^/]+")
-_WEIGHTS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
+# Whole, or in shards beside an index; of the model, or of a module.
+_SAFETENSORS = re.compile(r"(\d+_\w+/)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+_PICKLED = re.compile(r"(\d+_\w+/)?pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
 _OTHER_FORMATS = (".gguf", ".onnx", "openvino_model.xml", "flax_model.msgpack", "tf_model.h5")
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -71,15 +73,15 @@ def select_files(listed: Collection[str], *, with_code: bool) -> list[str]:
     `listed` are the paths of all its files. Pickled weights are selected only if there are no safetensors
     beside them, and Python files only `with_code`.
     """
-    selected = [name for names in _select_weights(listed) for name in names]
-    for name in sorted(listed):
+    selected = {name for names in _select_weights(listed) for name in names}
+    for name in listed:
         is_text = name.endswith(_TEXT_SUFFIXES) or name.rpartition("/")[2].startswith(LEGAL_NAMES)
         in_place = "/" not in name or _MODULE_FOLDER.fullmatch(name)
-        is_other_index = name.endswith(".index.json")
-        if (is_text and in_place and not is_other_index) or (with_code and name.endswith(".py")):
-            selected.append(name)
-    # So a folder with a config.json is complete, even after a download that was cut off.
-    return sorted(selected, key="config.json".__eq__)
+        is_index = name.endswith(".index.json")
+        if (is_text and in_place and not is_index) or (with_code and name.endswith(".py")):
+            selected.add(name)
+    # A folder with a config.json is then complete, wherever a download was cut off.
+    return sorted(selected, key=lambda name: (name == "config.json", name))
 
 
 def find_missing(names: Collection[str], *, allow_pickle: bool) -> Fault | None:
@@ -351,19 +353,21 @@ class Checkpoint:
         return None
 
     def _list_weights(self) -> set[str]:
-        """Return the names of the weights that are loaded: whole files, and shards that an index names."""
-        selected = {name for names in _select_weights(self.files) for name in names}
-        for index in [name for name in selected if name.endswith(".index.json")]:
-            folder, _, own_name = index.rpartition("/")
-            suffix = own_name.removesuffix(".index.json").rpartition(".")[2]
+        """List the weights that are loaded: files that hold all, and the shards that indices name."""
+        weights = {name for names in _select_weights(self.files) for name in names}
+        for index in [name for name in weights if name.endswith(".index.json")]:
+            whole = index.removesuffix(".index.json")
+            if whole in weights:
+                continue
             shards = self._read_json(index, {}).get("weight_map")
             if not isinstance(shards, dict):
                 raise ValueError(f"{index} has no weight_map")
+            suffix = whole.rpartition(".")[2]
             for shard in shards.values():
                 if not re.fullmatch(rf"[^/\\]+\.{suffix}", str(shard)):
                     raise ValueError(f"{index} names {shard}, and must name files that end in .{suffix}")
-                selected.add(f"{folder}/{shard}".lstrip("/"))
-        return selected
+                weights.add(f"{index.rpartition('/')[0]}/{shard}".lstrip("/"))
+        return weights
 
     def _find_other_kind(self) -> Fault | None:
         """Return what it is, if it is not a model that gives one score for a pair.
@@ -427,23 +431,11 @@ class Checkpoint:
 
 
 def _select_weights(names: Collection[str]) -> tuple[list[str], list[str]]:
-    """Return the weights that are loaded, of the model and its modules: safetensors, and pickled ones.
-
-    They are one file (`model.safetensors`), or shards beside an index.
-    """
-    folders = {name.rpartition("/")[0] + "/" for name in names if _MODULE_FOLDER.fullmatch(name)}
-    selected: tuple[list[str], list[str]] = ([], [])
-    for folder in ("", *sorted(folders)):
-        for found, (stem, suffix) in zip(selected, _WEIGHTS, strict=True):
-            whole = f"{folder}{stem}{suffix}"
-            if whole in names:
-                found.append(whole)
-                break
-            if (index := f"{whole}.index.json") in names:
-                shard = re.compile(rf"{re.escape(folder + stem)}-\d+-of-\d+{re.escape(suffix)}")
-                found += [*sorted(filter(shard.fullmatch, names)), index]
-                break
-    return selected
+    """Select the weights of the model and its modules: safetensors, and pickled ones where there are none."""
+    safetensors = sorted(filter(_SAFETENSORS.fullmatch, names))
+    folders = {name.rpartition("/")[0] for name in safetensors}
+    pickled = sorted(filter(_PICKLED.fullmatch, names))
+    return safetensors, [name for name in pickled if name.rpartition("/")[0] not in folders]
 
 
 def _list_texts(value: Any) -> list[str]:

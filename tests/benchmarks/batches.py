@@ -1,16 +1,13 @@
-"""What `ce-rerank batch` promises of long jobs, measured: kills, memory, and speed beside the engine alone.
+"""What `ce-rerank batch` promises of long jobs, and what a pair costs in our own Python, measured.
 
     python tests/benchmarks/batches.py kills --documents 20000
     python tests/benchmarks/batches.py memory
-    python tests/benchmarks/batches.py speed ../shared/data/scifact
     python tests/benchmarks/batches.py python
 
 `kills` ends a job by SIGKILL at random moments, continues it each time, and compares its bytes with those of
 a job that ran through. `memory` compares the peaks of jobs over 10,000 and 1,000,000 documents, with an
-engine that does nothing but add up. `speed` compares the documents a second of a whole job with those of the
-engine, given the same pairs at once; it takes a BEIR folder with a first-stage run.trec. `python` measures
-what a pair costs in our own Python, with an engine that computes nothing, and apart from the tokenizers
-library, whose answers are kept and given again.
+engine that does nothing but add up. `python` ranks with an engine that computes nothing, and measures the
+tokenizers library apart: its answers are kept and given again.
 """
 
 from __future__ import annotations
@@ -32,14 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_rerank import Candidates, Document, Query, RankOptions, Reranker
-from ce_rerank.batch.first_stage import CorpusCandidates
-from ce_rerank.batch.output import FileOutput
-from ce_rerank.batch.run import rank_batch
 from ce_rerank.cli.bench import sample_lists
 from ce_rerank.engines.base import Engine
-from ce_rerank.formats.documents import ReadOptions
-from ce_rerank.formats.rows import WriteOptions
-from ce_rerank.formats.source import Source, raise_at_once
 from ce_rerank.pipeline import LocalModel
 
 _COMMAND = [sys.executable, "-m", "ce_rerank", "batch"]
@@ -59,10 +50,6 @@ def main() -> None:
     kills.add_argument("--to", default="jsonl")
     kills.add_argument("--counting", action="store_true", help="with an engine that adds up, and sleeps")
     commands.add_parser("memory")
-    speed = commands.add_parser("speed")
-    speed.add_argument("folder", type=Path)
-    speed.add_argument("--queries", type=int, default=100)
-    speed.add_argument("--rounds", type=int, default=3)
     commands.add_parser("python")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -71,10 +58,8 @@ def main() -> None:
             measure_kills(command, Path(folder), given.documents, given.kills, given.to)
         elif given.command == "memory":
             measure_memory(Path(folder))
-        elif given.command == "python":
-            measure_python()
         else:
-            measure_speed(Path(folder), given.folder.resolve(), given.queries, given.rounds)
+            measure_python()
 
 
 def measure_kills(command: list[str], folder: Path, documents: int, kills: int, format: str) -> None:
@@ -125,42 +110,6 @@ def measure_memory(folder: Path) -> None:
                 f"{kind}: {100 * queries:,} documents in {queries:,} queries: {peak:,.0f} MB, {seconds:.0f} s"
             )
         print(f"{kind}: {peaks[1] - peaks[0]:+,.0f} MB")
-
-
-def measure_speed(folder: Path, collection: Path, queries: int, rounds: int) -> None:
-    """Rank the first queries of a run as a job and by the engine alone, in turns."""
-    run = folder / "run.trec"
-    seen: dict[str, None] = {}
-    with (collection / "run.trec").open() as lines, run.open("w") as stream:
-        for line in lines:
-            seen.setdefault(line.split()[0])
-            if len(seen) > queries:
-                break
-            stream.write(line)
-    reranker = Reranker()
-    print(reranker.info.description)
-
-    def candidates() -> CorpusCandidates:
-        sources = [Source.from_path(collection / f"{name}.jsonl") for name in ("queries", "corpus")]
-        return CorpusCandidates(Source.from_path(run), sources[0], sources[1:], ReadOptions(), _OPTIONS)
-
-    lists = list(candidates().read(raise_at_once))
-    documents = sum(len(one.documents) for one in lists)
-    reranker.rank_lists(lists[:2], _OPTIONS)
-    for _ in range(rounds):
-        ready = candidates()
-        started = time.perf_counter()
-        with FileOutput(folder / "out.jsonl") as output:
-            output.begin(WriteOptions(), {})
-            rank_batch(reranker, ready, output, _OPTIONS)
-        as_job = documents / (time.perf_counter() - started)
-        started = time.perf_counter()
-        reranker.rank_lists(lists, _OPTIONS)
-        alone = documents / (time.perf_counter() - started)
-        print(
-            f"{documents:,} documents: {as_job:.1f} a second as a job, {alone:.1f} by the engine alone: "
-            f"{as_job / alone - 1:+.1%}"
-        )
 
 
 class _IdleEngine:

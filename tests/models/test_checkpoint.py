@@ -265,7 +265,6 @@ class TestKind:
         [
             ({}, {}, True),
             ({"id2label": {"0": 0, "1": 1}}, {}, False),
-            ({"id2label": ["L"]}, {}, False),
             ({"architectures": ["LlamaForCausalLM"]}, {}, False),
             (
                 {"architectures": ["Qwen3ForCausalLM"]},
