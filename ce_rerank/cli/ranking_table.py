@@ -117,7 +117,7 @@ def _draw_bars(scores: Sequence[float], width: int, console: Console) -> list[st
 
     A blank document, which has no score, has no bar.
     """
-    full, half = ("\u2501", "\u2578") if _can_show("\u2501\u2578", console) else ("=", "=")
+    full, half = ("=", "=") if console.options.ascii_only else ("\u2501", "\u2578")
     scored = [score for score in scores if score > -math.inf] or [0.0]
     lowest, spread = min(scored), max(scored) - min(scored)
     bars = []
@@ -128,25 +128,14 @@ def _draw_bars(scores: Sequence[float], width: int, console: Console) -> list[st
     return bars
 
 
-def _can_show(characters: str, console: Console) -> bool:
-    """Whether the terminal's encoding and font have the characters."""
-    try:
-        characters.encode(console.encoding)
-    except UnicodeEncodeError:
-        return False
-    return not console.legacy_windows
-
-
 def _make_name(hit: RankedDocument, start: int, encoding: str) -> str:
     """Name a document by its id and, where it was read in passages, the line of what is shown."""
     name = "" if hit.id is None else clean_text(str(hit.id), encoding)
-    if hit.passage is None:
-        return name
-    line = line_of_excerpt(hit, start)
-    if name:
+    line = line_of_excerpt(hit, start) if hit.passage else 0
+    if name and line:
         return f"{name}:{line}"
     # The line is the document's own: a document of one line has no other.
-    return f"line {line}" if line > 1 else ""
+    return f"line {line}" if line > 1 else name
 
 
 def _read_text(hit: RankedDocument) -> str:
@@ -160,7 +149,7 @@ def _draw_excerpt(text: str, start: int, words: re.Pattern[str], console: Consol
     """Return the lines of a text's excerpt, with an ellipsis where something is left out."""
     from rich.text import Text
 
-    ellipsis = "\u2026" if _can_show("\u2026", console) else "..."
+    ellipsis = "..." if console.options.ascii_only else "\u2026"
     style = "bold underline" if console.no_color else "bold magenta"
     max_lines = max(2, min(5, 300 // width))
     end = start + 2 * max_lines * width  # more than fits, so that a long text costs no more than a short one

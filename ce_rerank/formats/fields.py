@@ -61,9 +61,8 @@ class FieldRules:
             )
         used, usual_ids = _usual_names(tuple(value))
         if self.text_fields:
-            used = tuple(
-                [path for path in self.text_fields if find_value(value, path, _MISSING) is not _MISSING]
-            )
+            present = [path for path in self.text_fields if find_value(value, path, _MISSING) is not _MISSING]
+            used = tuple(present)
         if not used:
             raise _no_text(value, (*self.text_fields, *TEXT_FIELDS)[0], origin)
         texts = [
@@ -237,17 +236,14 @@ def _way_in(value: object) -> str:
         option = f", and give --text-field {text_path}" if text_path and text_path not in TEXT_FIELDS else ""
         if text_path or 2 * size > len(json.dumps(value)):
             return f"Take the rows out of it: jq -c '{path}'{option}."
-    return _COLUMNS_HINT if isinstance(value, list) or _is_by_column(value) else ""
+    is_by_column = isinstance(value, dict) and _is_by_column(value) and not _text_path(value)
+    return _COLUMNS_HINT if is_by_column or isinstance(value, list) else ""
 
 
-def _is_by_column(value: object) -> bool:
-    """Whether an object holds columns, as pandas writes them: lists, objects with the same keys, or split."""
-    if not isinstance(value, dict):
-        return False
-    columns = [item for item in value.values() if item is not None]
-    are_lists = all(isinstance(column, list) for column in columns)
-    are_alike = all(isinstance(column, dict) and column.keys() == columns[0].keys() for column in columns)
-    return {"columns", "data"} <= value.keys() or (len(columns) > 1 and (are_lists or are_alike))
+def _is_by_column(row: Mapping[str, Any]) -> bool:
+    """Whether an object holds columns, as pandas and Chroma write them."""
+    columns = [item for item in row.values() if item is not None]
+    return len(columns) > 1 and all(isinstance(column, list | dict) for column in columns)
 
 
 def _inner_rows(value: object, path: str, levels: int = _DEEPEST_SHOWN) -> Iterator[tuple[str, str, int]]:

@@ -7,7 +7,7 @@ it has the same value, it is left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,50 +53,12 @@ def own_names(options: WriteOptions, *, with_query: bool = False) -> tuple[str, 
     )
 
 
-def result_row(ranked: RankedDocument, options: WriteOptions) -> dict[str, Any]:
-    """Return a result as an object: index, score, text, id, details, then the fields of its input."""
-    return _with_input(_own_fields(ranked, options), _kept_fields(ranked, options))
-
-
-def nested_row(ranking: Ranking, options: WriteOptions) -> dict[str, Any]:
-    """Return a query with its results as one object: query_id, query, results, the query's other fields."""
-    row = _query_fields(ranking)
-    row["results"] = [result_row(ranked, options) for ranked in ranking]
-    return _with_input(row, ranking.query.fields.items())
-
-
-def flat_rows(ranking: Ranking, options: WriteOptions) -> Iterable[dict[str, Any]]:
-    """Return each result of a query as an object that starts with query_id and query.
-
-    The query's other fields come after the document's. If the name of one is in use, or would look like the
-    document's id or text, it goes into the object `"query_input"`.
-    """
-    query = _query_fields(ranking)
-    others = [
-        (name, value)
-        for name, value in ranking.query.fields.items()
-        if name not in ID_FIELDS or value != ranking.query.id  # which is the query_id
-    ]
-    for ranked in ranking:
-        row = _with_input({**query, **_own_fields(ranked, options)}, _kept_fields(ranked, options))
-        yield _with_input(row, others, QUERY_INPUT_NAME, taken=_DOCUMENT_NAMES)
-
-
-def shortest_float32(score: float) -> float:
-    """Return the float with the fewest digits that is the same float32 as `score`."""
-    import numpy as np
-
-    return float(str(np.float32(score)))
-
-
-def _query_fields(ranking: Ranking) -> dict[str, Any]:
-    query = ranking.query
-    return {"query": query.text} if query.id is None else {"query_id": query.id, "query": query.text}
-
-
-def _own_fields(ranked: RankedDocument, options: WriteOptions) -> dict[str, Any]:
+def result_row(
+    ranked: RankedDocument, options: WriteOptions, query: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a result as an object: query, index, score, text, id, details, then the fields of its input."""
     score = None if ranked.score == -math.inf else shortest_float32(ranked.score)  # None: a blank document
-    row: dict[str, Any] = {"index": ranked.index, "score": score}
+    row: dict[str, Any] = {**(query or {}), "index": ranked.index, "score": score}
     if ranked.model_score is not None and ranked.first_score is not None:
         model_score = None if score is None else shortest_float32(ranked.model_score)
         row |= {"model_score": model_score, "first_score": ranked.first_score}
@@ -113,27 +75,59 @@ def _own_fields(ranked: RankedDocument, options: WriteOptions) -> dict[str, Any]
             row |= {"start": passage.start, "end": passage.end, "line": passage.line}
         if options.model:
             row["model"] = options.model
-    return row
-
-
-def _kept_fields(ranked: RankedDocument, options: WriteOptions) -> Iterable[tuple[str, Any]]:
     document = ranked.document
-    return document.fields.items() if options.with_text else without_texts(document).items()
+    return _add_fields(row, document.fields if options.with_text else without_texts(document))
 
 
-def _with_input(
+def nested_row(ranking: Ranking, options: WriteOptions) -> dict[str, Any]:
+    """Return a query with its results as one object: query_id, query, results, the query's other fields."""
+    row = _query_fields(ranking)
+    row["results"] = [result_row(ranked, options) for ranked in ranking]
+    return _add_fields(row, ranking.query.fields)
+
+
+def flat_rows(ranking: Ranking, options: WriteOptions) -> Iterable[dict[str, Any]]:
+    """Return each result of a query as an object that starts with query_id and query.
+
+    The query's other fields come after the document's. If the name of one is in use, or would look like the
+    document's id or text, it goes into the object `"query_input"`.
+    """
+    query = ranking.query
+    others = {
+        name: value
+        for name, value in query.fields.items()
+        if name not in ID_FIELDS or value != query.id  # which is the query_id
+    }
+    for ranked in ranking:
+        row = result_row(ranked, options, _query_fields(ranking))
+        yield _add_fields(row, others, QUERY_INPUT_NAME, _DOCUMENT_NAMES)
+
+
+def shortest_float32(score: float) -> float:
+    """Return the float with the fewest digits that is the same float32 as `score`."""
+    import numpy as np
+
+    return float(str(np.float32(score)))
+
+
+def _query_fields(ranking: Ranking) -> dict[str, Any]:
+    query = ranking.query
+    return {"query": query.text} if query.id is None else {"query_id": query.id, "query": query.text}
+
+
+def _add_fields(
     row: dict[str, Any],
-    fields: Iterable[tuple[str, Any]],
+    fields: Mapping[str, Any],
     displaced_name: str = INPUT_NAME,
-    *,
     taken: Iterable[str] = (),
 ) -> dict[str, Any]:
+    """Add fields to a row; those whose name is taken by another value go into an object of their own."""
     displaced: dict[str, Any] = {}
     taken = {*row, *taken, INPUT_NAME, QUERY_INPUT_NAME}
-    for name, value in fields:
+    for name, value in fields.items():
         if name not in taken:
             row[name] = value
-        elif name not in row or row[name] != value or isinstance(row[name], bool) != isinstance(value, bool):
+        elif name not in row or row[name] != value:
             displaced[name] = value
     if displaced:
         row[displaced_name] = displaced

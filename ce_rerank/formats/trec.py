@@ -10,7 +10,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -77,29 +77,11 @@ def read_judgements(readable: Readable, reject: Reject = raise_at_once) -> Itera
         yield Judgement(line.query_id, line.doc_id, int(line.score), line.line_number)
 
 
-def _as_score(value: Any) -> float:
-    """Return a score, -inf for null and an empty cell (of a blank document); raise ValueError for others."""
-    if value is None or value == "":
-        return -math.inf
-    score = float(value)
-    if score != score or isinstance(value, bool):
-        raise ValueError
-    return score
-
-
-def _as_grade(value: Any) -> float:
-    grade = float(value)
-    if isinstance(value, bool) or not grade.is_integer() or abs(grade) > _HIGHEST_GRADE:
-        raise ValueError
-    return grade
-
-
 @dataclass(frozen=True, slots=True)
 class _Form:
     """What tells a run from judgements: the usual names of the number, what it must be, TREC's columns."""
 
     number_names: tuple[str, ...]
-    convert: Callable[[Any], float]
     wanted: str
     layouts: tuple[tuple[str, ...], ...]
     hint: str
@@ -109,11 +91,18 @@ class _Form:
         return _find_names(tuple(names), self.number_names)
 
     def number(self, value: object, name: str) -> float:
-        """Return the number of a field; raise ValueError, which says what is wrong with it."""
+        """Return the number of a field, -inf for the null score of a blank document.
+
+        Raises ValueError, which says what is wrong with it.
+        """
+        is_run = self is _RUN
         try:
-            number = self.convert(value)
+            number = -math.inf if is_run and value in (None, "") else float(value)  # type: ignore[arg-type]
+            is_good = number == number if is_run else number.is_integer() and abs(number) <= _HIGHEST_GRADE
         except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"the {name} is {json.dumps(value)}, not {self.wanted}.") from None
+            is_good = False
+        if not is_good or isinstance(value, bool):
+            raise ValueError(f"the {name} is {json.dumps(value)}, not {self.wanted}.")
         return -number if name == "rank" else number
 
 
@@ -127,14 +116,12 @@ def _find_names(names: tuple[str, ...], number_names: tuple[str, ...]) -> tuple[
 
 _RUN = _Form(
     ("score", "rank"),
-    _as_score,
     "a number",
     (("query_id", "Q0", "doc_id", "rank", "score", "run_name"),),
     "Name others with --columns, for example qid,pid,rank.",
 )
 _JUDGEMENTS = _Form(
     ("relevance", "rel", "label", "grade", "judgement", "judgment", "score"),
-    _as_grade,
     "a whole number up to 1,000,000",
     (("query_id", "0", "doc_id", "relevance"), ("query_id", "doc_id", "relevance")),
     "Give it a header, for example: query_id doc_id relevance",

@@ -175,8 +175,8 @@ def test_without_colour_they_are_picked_out_all_the_same(monkeypatch: pytest.Mon
     ("encoding", "bar", "text", "end"),
     [
         ("ascii", "==========", "caf? and t?a", " on ..."),
-        ("cp1252", "==========", "café and t?a", " on on …"),
-        ("gb18030", "━━━━━━━━━━", "café and t茶a", " on on …"),
+        ("cp1252", "==========", "café and t?a", " on ..."),
+        ("gb18030", "==========", "café and t茶a", " on ..."),
     ],
 )
 def test_an_encoding_without_our_signs_gets_others(encoding: str, bar: str, text: str, end: str) -> None:
