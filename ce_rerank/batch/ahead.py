@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import InputError, UsageError
@@ -17,7 +17,7 @@ from ..formats.source import Reject
 from ..pipeline import HELD_CHARACTERS_A_TOKEN, PoolPlan
 from ..types import Candidates, Coverage
 
-PATIENCE_SECONDS = 1
+PATIENCE_SECONDS = 2
 """How long to wait for a thread that may hang in a pipe."""
 _PAUSE_SECONDS = 0.25  # a pipe that gives nothing for so long pauses: what it has given is ranked
 _TOKENS_OF_A_BAD_ROW = 64  # it takes no work, but memory: a pool of bad rows ends, too
@@ -64,11 +64,6 @@ class Tally(Coverage):
 
     queries: int = 0
     bad_rows: int = 0
-
-    @classmethod
-    def of(cls, coverage: Coverage, queries: int, bad_rows: int) -> Tally:
-        """Return the tally of so many queries, with what was read of their documents."""
-        return cls(**asdict(coverage), queries=queries, bad_rows=bad_rows)
 
 
 @dataclass(frozen=True, slots=True)

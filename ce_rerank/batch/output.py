@@ -195,10 +195,15 @@ class FileOutput:
         self._commit(self.progress, is_complete=True)
         assert self._part is not None
         if self._format == "parquet":
+            from ..formats.parquet import ParquetWriter
+
             # Its name is always the same: if this run is killed, the next one overwrites it.
             made_path = _beside(self.path, f"{PART}.made")
             with PartFile(made_path, self.path) as made:
-                self._write_parquet(made)
+                parquet = ParquetWriter(made, lambda ranking: (), self._names)
+                with self.part_path.open(encoding="utf-8", newline="\n") as lines:
+                    parquet.write_rows(map(json.loads, lines))
+                parquet.close()
                 finish_output(made, made_path, self.path)
             self._part.close()
             self.part_path.unlink()
@@ -223,14 +228,6 @@ class FileOutput:
         except OSError as error:
             raise cannot_write(self.path, error) from None
         self._state = state
-
-    def _write_parquet(self, stream: BinaryIO) -> None:
-        from ..formats.parquet import ParquetWriter
-
-        writer = ParquetWriter(stream, lambda ranking: (), self._names)
-        with self.part_path.open(encoding="utf-8", newline="\n") as lines:
-            writer.write_rows(map(json.loads, lines))
-        writer.close()
 
     def __exit__(self, *error: object) -> None:
         with self._held:

@@ -89,9 +89,9 @@ class PartFolder:
 
         Raises UsageError if there are files in it and `resume` is False, or they are of another job.
         """
-        names = set(self._names())
+        names = {*self._names()} - {_WORK}
         is_begun = "job.json" in self._names(_WORK)
-        if names and not (resume and (_SUCCESS in names or is_begun)):
+        if (names or is_begun) and not (resume and (_SUCCESS in names or is_begun)):
             raise UsageError(
                 f"{self.name} is not empty.", hint="Give --resume to go on with it, or name another folder."
             )

@@ -23,7 +23,7 @@ from ..formats.fields import (
 from ..formats.json import encode_json, json_kind
 from ..formats.source import Reject, Row, Source
 from ..formats.trec import require_run_id
-from ..types import Candidates, Document, DocumentId, Query
+from ..types import Candidates, Document, Query
 
 _ROW_ID_FIELDS = ("id", "_id")
 _NESTED_ID_FIELDS = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS)
@@ -95,15 +95,15 @@ class RowCandidates:
                     problem = f"the row is {json_kind(value)}, which has no query."
                     raise InputError(f"{origin}: {problem}", hint=_SHAPES)
                 items = self._find_documents(value, origin)
-                named = self._name_query(value, items is not None, origin)
+                query, own_fields = self._name_query(value, items is not None, origin)
                 if items is not None:
-                    complete, starting = self._read_nested(value, items, named, origin, reject), None
+                    complete, starting = self._read_nested(value, items, query, own_fields, reject), None
                 else:
-                    document = self._document(self._rules, _without(value, named.fields), origin)
-                    if flat is not None and _is_of(flat.query, named, origin):
+                    document = self._document(self._rules, _without(value, own_fields), origin)
+                    if flat is not None and _is_same(flat.query, query):
                         cast(list[Document], flat.documents).append(document)
                         continue
-                    complete, starting = None, Candidates(self._query(named, origin, {}), [document])
+                    complete, starting = None, Candidates(self._complete(query), [document])
                     hint = "Let the rows of a query stand together: sort the input by query."
                     self._require_first(starting.query, hint)
             except InputError as error:
@@ -142,7 +142,8 @@ class RowCandidates:
             raise InputError(f"{origin}: {problem}", hint=f"{_SHAPES} --documents-field names another field.")
         return None
 
-    def _name_query(self, row: Mapping[str, Any], is_nested: bool, origin: str) -> _NamedQuery:
+    def _name_query(self, row: Mapping[str, Any], is_nested: bool, origin: str) -> tuple[Query, list[str]]:
+        """Return what a row says about its query, and in which fields; the text may be empty."""
         path = next((path for path in self._query_fields if find_value(row, path) is not None), "")
         value = find_value(row, path)
         id_fields = _NESTED_ID_FIELDS if is_nested else QUERY_ID_FIELDS
@@ -163,18 +164,36 @@ class RowCandidates:
         if value is None and id is None:
             problem = f'no "{self._query_fields[0]}" field ({describe_fields(row)}).'
             raise InputError(f"{origin}: {problem}", hint=f"{_SHAPES} --query-field names another field.")
-        return _NamedQuery(id, value, fields)
+        return Query(value or "", id, {}, origin), fields
+
+    def _complete(self, query: Query) -> Query:
+        """Return a query with what the file of queries has of it; raise InputError for one without a text."""
+        if not query.text and query.id is not None and self._queries_source is not None:
+            known = self._queries.get(str(query.id))
+            if known is None:
+                name = self._queries_source.name
+                raise InputError(f'{query.origin}: the query "{query.id}" is not in {name}.')
+            query = replace(query, text=known.text, fields={**known.fields, **query.fields})
+        if not query.text.strip():
+            raise InputError(
+                f"{query.origin}: the query is empty.",
+                hint="Give the queries with --queries FILE, or name the field with --query-field.",
+            )
+        if self._for_trec:
+            require_run_id(query.id, f"{query.origin}: the query")
+        return query
 
     def _read_nested(
-        self, row: Mapping[str, Any], items: _Items, named: _NamedQuery, origin: str, reject: Reject
+        self, row: Mapping[str, Any], items: _Items, query: Query, own_fields: Sequence[str], reject: Reject
     ) -> Candidates:
-        query = self._query(named, origin, _without(row, (*named.fields, items.path)))
+        query = self._complete(replace(query, fields=_without(row, (*own_fields, items.path))))
         if self._for_trec:
             self._require_first(query, "Give each query an id of its own, or use --to jsonl.")
         documents, places = [], []
         for place, item in enumerate(items.values):
             try:
-                documents.append(self._document(items.rules, item, f"{origin}: {items.path}[{place}]"))
+                origin = f"{query.origin}: {items.path}[{place}]"
+                documents.append(self._document(items.rules, item, origin))
                 places.append(place)
             except InputError as error:
                 reject(error, encode_json(item))
@@ -185,25 +204,6 @@ class RowCandidates:
         if self._for_trec:
             require_run_id(document.id, origin, document.fields)
         return document
-
-    def _query(self, named: _NamedQuery, origin: str, fields: Mapping[str, Any]) -> Query:
-        query = Query(named.text or "", named.id, fields, origin)
-        # A row of a table has a cell for the query, which may be empty.
-        if named.text is None or (named.text == "" and named.id is not None and self._queries_source):
-            if self._queries_source is None:
-                raise InputError(
-                    f'{origin}: no "{self._query_fields[0]}" field.',
-                    hint="Give the queries with --queries FILE, or name the field with --query-field.",
-                )
-            known = self._queries.get(str(query.id))
-            if known is None:
-                raise InputError(f'{origin}: the query "{query.id}" is not in {self._queries_source.name}.')
-            query = replace(query, text=known.text, fields={**known.fields, **fields})
-        if not query.text.strip():
-            raise InputError(f"{origin}: the query is empty.")
-        if self._for_trec:
-            require_run_id(query.id, f"{origin}: the query")
-        return query
 
     def _require_first(self, query: Query, hint: str) -> None:
         """Raise InputError for a query whose id, or whose text if it has none, came before."""
@@ -222,23 +222,15 @@ class _Items(NamedTuple):
     rules: FieldRules
 
 
-class _NamedQuery(NamedTuple):
-    """What a row says about its query, and in which fields."""
-
-    id: DocumentId | None
-    text: str | None
-    fields: Sequence[str]
-
-
-def _is_of(query: Query, named: _NamedQuery, origin: str) -> bool:
-    """Whether a row belongs to a query; raise InputError if it has the id and another text."""
-    if named.id is None:
-        return named.text == query.text
-    if query.id is None or str(named.id) != str(query.id):
+def _is_same(query: Query, other: Query) -> bool:
+    """Whether a row has the query of the row before; raise InputError if it has the id and another text."""
+    if other.id is None:
+        return other.text == query.text
+    if query.id is None or str(other.id) != str(query.id):
         return False
-    if named.text not in (None, "", query.text):
+    if other.text not in ("", query.text):
         raise InputError(
-            f'{origin}: the query "{named.id}" has another text than in {query.origin}.',
+            f'{other.origin}: the query "{other.id}" has another text than in {query.origin}.',
             hint="Give each query an id of its own.",
         )
     return True

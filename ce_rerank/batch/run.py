@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError
@@ -157,12 +157,12 @@ def rank_pools(
                     end = End(error)
             fault = None if end is None else end.error
             if rankings or bad_rows:
-                coverage = sum((ranking.coverage for ranking in rankings), Coverage())
+                read = asdict(sum((ranking.coverage for ranking in rankings), Coverage()))
                 reached = Progress(
                     reached.pools + 1,
                     reached.items + len(items),
                     items[-1].digest,
-                    reached.tally + Tally.of(coverage, len(rankings), len(bad_rows)),
+                    reached.tally + Tally(**read, queries=len(rankings), bad_rows=len(bad_rows)),
                 )
                 yield RankedPool(rankings, bad_rows, reached, fault is None, ahead.expected_documents)
             if fault is not None:

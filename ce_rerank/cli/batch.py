@@ -150,7 +150,10 @@ def batch(
         if sources.shard is not None:
             raise UsageError("--ray shares the work out by itself.", hint="Leave out --shard.")
         if qrels is not None:
-            raise UsageError("--qrels does not go with --ray.", hint="Give the parts to evaluate.")
+            raise UsageError(
+                "--qrels measures one file, and --ray writes many.",
+                hint="Put the parts together, and give them to ce-rerank evaluate.",
+            )
     elif qrels is not None:
         if run is not None and (run == "-" or is_pipe_or_device(Path(run))):
             raise UsageError(

@@ -6,10 +6,8 @@ from typing import Any
 import pytest
 from batch_files import shape
 
-from ce_rerank import RankOptions, Reranker
-from ce_rerank.batch.ahead import parse_shard
+from ce_rerank import RankOptions
 from ce_rerank.batch.first_stage import CorpusCandidates
-from ce_rerank.batch.run import RankedPool, rank_pools
 from ce_rerank.errors import InputError
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
@@ -29,12 +27,14 @@ CORPUS = """\
 """
 
 
-def opened(folder: Path, run: str = RUN, queries: str = QUERIES, corpus: str = CORPUS) -> CorpusCandidates:
+def opened(
+    folder: Path, run: str = RUN, queries: str = QUERIES, corpus: str = CORPUS, columns: tuple[str, ...] = ()
+) -> CorpusCandidates:
     sources = []
     for name, text in (("run.trec", run), ("queries.jsonl", queries), ("corpus.jsonl", corpus)):
         (folder / name).write_text(text, encoding="utf-8")
         sources.append(Source.from_path(folder / name))
-    return CorpusCandidates(sources[0], sources[1], [sources[2]], ReadOptions(), RankOptions())
+    return CorpusCandidates(sources[0], sources[1], [sources[2]], ReadOptions(columns=columns), RankOptions())
 
 
 def read_skipping(*arguments: Any) -> tuple[list[Candidates], list[tuple[str, str]]]:
@@ -55,29 +55,12 @@ def test_a_run_gives_its_queries_as_they_first_come_with_their_documents(tmp_pat
     ]
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        "2\tb\t1\n2\tc\t2\n1\ta\t1\n",
-        '{"2": {"b": 9.5, "c": 9}, "1": {"a": 3}}',
-        "qid,docno,score\n2,b,3\n2,c,2\n1,a,3\n",
-    ],
-)
-def test_a_run_may_have_other_forms_and_columns(tmp_path: Path, run: str) -> None:
-    for name, text in (
-        ("run", run),
-        ("queries.tsv", "1\tred\n2\tblue\n"),
-        ("corpus.tsv", "a\tone\nb\ttwo\nc\tthree\n"),
-    ):
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    sources = [Source.from_path(tmp_path / name) for name in ("run", "queries.tsv", "corpus.tsv")]
-    reader = CorpusCandidates(
-        sources[0], sources[1], sources[2:], ReadOptions(columns=("qid", "pid", "rank")), RankOptions()
-    )
-    found = {
-        one.query.text: [document.text for document in one.documents] for one in reader.read(raise_at_once)
-    }
-    assert found == {"blue": ["two", "three"], "red": ["one"]}
+def test_columns_that_are_named_are_those_of_the_run(tmp_path: Path) -> None:
+    reader = opened(tmp_path, "2\tb\t1\n2\tc\t2\n1\ta\t1\n", columns=("qid", "pid", "rank"))
+    found = shape(list(reader.read(raise_at_once)))
+    assert [(query, [id for id, _ in documents]) for query, _, documents in found] == [
+        ("2", ["b", "c"]), ("1", ["a"])
+    ]  # fmt: skip
 
 
 def test_bm25_finds_the_candidates_of_each_query_of_the_file(
@@ -176,21 +159,3 @@ def test_what_cannot_be_ranked_is_named(
     with pytest.raises(InputError) as caught:
         list(opened(tmp_path, run, queries, corpus).read(raise_at_once))
     assert message in str(caught.value)
-
-
-def test_rows_that_are_left_out_continue_and_are_shared_out_like_others(
-    tmp_path: Path, counting_reranker: Reranker
-) -> None:
-    def pools(**more: Any) -> list[RankedPool]:
-        reader = opened(tmp_path, BROKEN_RUN, QUERIES, BROKEN_CORPUS)
-        return list(rank_pools(counting_reranker, reader, RankOptions(), skip_bad_rows=True, **more))
-
-    def reasons(pools: list[RankedPool]) -> list[str]:
-        return [str(bad.error) for pool in pools for bad in pool.bad_rows]
-
-    (whole,) = pools()
-    assert len(whole.bad_rows) == whole.progress.tally.bad_rows == 6
-    assert pools(after=whole.progress) == []
-    parts = [reasons(pools(shard=parse_shard(f"{number}/3"))) for number in (1, 2, 3)]
-    assert [len(part) for part in parts] == [2, 2, 2]
-    assert sorted(reason for part in parts for reason in part) == sorted(reasons([whole]))

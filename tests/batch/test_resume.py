@@ -237,15 +237,13 @@ def test_an_output_that_is_made_again_is_not_complete_until_it_is(tmp_path: Path
 
 
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])
-@pytest.mark.parametrize("earlier", [False, True], ids=["new", "again"])
 def test_a_run_killed_while_the_output_gets_its_name_is_ended_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, earlier: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
     job: dict[str, Any] = {"items": WITH_BAD_ROWS, "skip_bad_rows": True}
     whole, path = tmp_path / "whole", tmp_path / "out"
     write(whole, format, **job)
-    if earlier:
-        write(path, format, items=LISTS[:3])
+    write(path, format, items=LISTS[:3])
     replace = Path.replace
 
     def rename_and_be_killed(file: Path, target: Path) -> Path:
@@ -295,25 +293,11 @@ class TestBadRows:
 
 
 @posix_only
-@pytest.mark.parametrize("format", ["jsonl", "parquet"])
-def test_no_input_may_have_a_name_that_is_written_beside_the_output(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
-) -> None:
+@pytest.mark.parametrize("name", ["out", "real", "real.part", "real.part.json.new", "real.errors.jsonl"])
+def test_no_input_may_have_a_name_that_is_written_beside_the_output(tmp_path: Path, name: str) -> None:
     (tmp_path / "out").symlink_to("real")
-    seen: set[str] = set()
-    replace = Path.replace
-
-    def look_and_replace(part: Path, target: Path) -> Path:
-        seen.update(names(tmp_path))
-        return replace(part, target)
-
-    monkeypatch.setattr(Path, "replace", look_and_replace)
-    write(tmp_path / "out", format, items=WITH_BAD_ROWS, skip_bad_rows=True)
-    seen.update(names(tmp_path))
-    assert len(seen) > 5
-    for name in seen:
-        with pytest.raises(UsageError, match=r"is both input and output|would overwrite it"):
-            require_other_files(tmp_path / "out", [str(tmp_path / name)])
+    with pytest.raises(UsageError, match=r"is both input and output|would overwrite it"):
+        require_other_files(tmp_path / "out", [str(tmp_path / name)])
     require_other_files(tmp_path / "out", [str(tmp_path / "realm")])
 
 

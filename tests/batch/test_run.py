@@ -191,12 +191,6 @@ class TestBadRows:
             "hits.jsonl:2: the que",
         ]
 
-    def test_are_counted_on_by_another_run(self, counting_reranker: Reranker) -> None:
-        whole = ranked(counting_reranker, self.items(), skip_bad_rows=True)
-        rest = ranked(counting_reranker, self.items(), skip_bad_rows=True, after=whole[0].progress)
-        assert [pool.progress for pool in rest] == [pool.progress for pool in whole[1:]]
-        assert [len(pool.bad_rows) for pool in rest] == [1]
-
 
 def test_a_fault_of_the_model_ends_the_run_after_what_came_before(counting_reranker: Reranker) -> None:
     lists = [*made_lists(2, 64), Candidates(Query("red"), [Document("nan", origin="hits.jsonl:3")])]

@@ -3,9 +3,10 @@
     python tests/benchmarks/ray_workers.py speed --queries 200
     python tests/benchmarks/ray_workers.py memory --rows 10000 100000
 
-`speed` compares one process of one thread with 1 and 2 workers of one thread each, with the default model;
-the start is left out: what is measured begins with the first part, or pool, that is done. `memory` ranks
-files of so many rows with an engine that adds up, each in a process of its own, whose peak it shows.
+`speed` compares one process of one thread with 1 and 2 workers of one thread each, in turns, with the
+default model; the start is left out: what is measured begins with the first part, or pool, that is done.
+`memory` ranks files of so many rows with an engine that adds up, each in a process of its own, whose peak it
+shows.
 """
 
 from __future__ import annotations
@@ -31,12 +32,9 @@ from ce_rerank import RankOptions, Reranker  # noqa: E402
 from ce_rerank.batch import units  # noqa: E402
 from ce_rerank.batch.job import Job  # noqa: E402
 from ce_rerank.batch.output import StreamOutput  # noqa: E402
-from ce_rerank.batch.read import RowCandidates  # noqa: E402
 from ce_rerank.batch.run import rank_batch  # noqa: E402
 from ce_rerank.cli.bench import sample_lists  # noqa: E402
-from ce_rerank.formats.documents import ReadOptions  # noqa: E402
 from ce_rerank.formats.rows import WriteOptions  # noqa: E402
-from ce_rerank.formats.source import Source  # noqa: E402
 from ce_rerank.ray import rank_files  # noqa: E402
 
 
@@ -47,6 +45,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     speed = commands.add_parser("speed")
     speed.add_argument("--queries", type=int, default=200)
+    speed.add_argument("--rounds", type=int, default=3)
     memory = commands.add_parser("memory")
     memory.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000])
     memory.add_argument("--child", type=Path, help=argparse.SUPPRESS)
@@ -57,36 +56,36 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         if given.command == "speed":
-            measure_speed(Path(folder), given.queries)
+            measure_speed(Path(folder), given.queries, given.rounds)
         else:
             measure_memory(Path(folder), given.rows)
 
 
-def measure_speed(folder: Path, queries: int) -> None:
-    """Show the documents a second of one process, of one worker, and of two."""
+def measure_speed(folder: Path, queries: int, rounds: int) -> None:
+    """Show the documents a second of one process, of one worker, and of two, in turns."""
     path = folder / "hits.jsonl"
     with path.open("w", encoding="utf-8") as stream:
         for query, texts in sample_lists(queries, 50):
             stream.write(json.dumps({"query": query, "documents": texts}) + "\n")
     units._LEAST_BYTES = path.stat().st_size // 24
-    clock = _Clock()
-    output = StreamOutput(io.BytesIO(), "out", "jsonl", WriteOptions())
-    reader = RowCandidates([Source.from_path(path)], ReadOptions())
-    rank_batch(
-        Reranker(threads=1), reader, output, RankOptions(),
-        on_pool=lambda pool: clock.tick(pool.progress.tally.documents),
-    )  # fmt: skip
-    one = clock.rate()
-    print(f"one process of one thread: {one:.1f} documents/s")
-    for workers in (1, 2):
-        clock = _Clock()
-        rank_files(
-            Job([str(path)], model={"threads": 1}),
-            str(folder / f"out-{workers}"),
-            workers=workers,
-            on_report=lambda report, share, clock=clock: clock.tick(report.tally.documents),
-        )
-        print(f"--workers {workers}: {clock.rate():.1f} documents/s, {clock.rate() / one:.2f} times")
+    job = Job([str(path)], model={"threads": 1})
+    reranker = Reranker(threads=1)
+    for number in range(rounds):
+        alone = _Clock()
+        output = StreamOutput(io.BytesIO(), "out", "jsonl", WriteOptions())
+        rank_batch(
+            reranker, job.open_reader(), output, RankOptions(),
+            on_pool=lambda pool, clock=alone: clock.tick(pool.progress.tally.documents),
+        )  # fmt: skip
+        shown = [f"one process of one thread: {alone.rate():.1f} documents/s"]
+        for workers in (1, 2):
+            clock = _Clock()
+            rank_files(
+                job, str(folder / f"out-{number}-{workers}"), workers=workers,
+                on_report=lambda report, share, clock=clock: clock.tick(report.tally.documents),
+            )  # fmt: skip
+            shown.append(f"--workers {workers}: {clock.rate():.1f}, {clock.rate() / alone.rate():.2f} times")
+        print("; ".join(shown), flush=True)
 
 
 class _Clock:

