@@ -127,8 +127,9 @@ class RequestPools:
     def __init__(self, reranker: Reranker, *, max_queue: int) -> None:
         self._reranker = reranker
         self._max_queue = max_queue
-        self._pool_tokens = _POOL_BATCHES * reranker.model.batch_tokens
         self._plan = reranker.plan_pools(RankOptions())
+        # A model of another server does not say how large its batches are.
+        self._pool_tokens = _POOL_BATCHES * reranker.model.batch_tokens or self._plan.tokens
         self._arrived = asyncio.Event()
         self.waiting: deque[_Waiting] = deque()
 
@@ -192,11 +193,14 @@ class RequestPools:
         try:
             scored = await asyncio.to_thread(self._reranker.model.score_lists, lists, options)
         except Exception as error:
-            if len(parts) > 1:
-                for part in parts:
+            for part in parts:
+                request = part[0]
+                if request.answer.done():
+                    continue
+                if len(parts) == 1:
+                    request.answer.set_exception(error)
+                else:
                     await self._score([part], options)
-            elif not parts[0][0].answer.done():
-                parts[0][0].answer.set_exception(error)
             return
         for (request, _), table in zip(parts, scored, strict=True):
             request.scored.append(table)
