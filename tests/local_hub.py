@@ -238,6 +238,14 @@ class Resolver:
         return self.finish(self.start(name, **arguments))
 
 
+def write_checkpoint(folder: Path) -> Path:
+    """Write a cross-encoder into a new folder."""
+    folder.mkdir(parents=True)
+    for name, content in CROSS_ENCODER_FILES.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
 def put_in_cache(
     cache: Path,
     name: str,

@@ -87,8 +87,7 @@ def doctor(
     if to == "json":
         listed = [{"area": area, **finding._asdict()} for area, finding in findings.items()]
         report = {"ranking_works": works, "findings": listed}
-        json.dump(report, sys.stdout, indent=2, ensure_ascii=False)
-        sys.stdout.write("\n")
+        print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
         for area, finding in findings.items():
             mark = _MARKS[finding.status][console.options.ascii_only]

@@ -61,12 +61,18 @@ models = typer.Typer(
     help="List known models and those on this machine; fetch, remove, export them.",
 )
 
+
+def _command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return lambda function: models.command(name, cls=Command)(with_option_groups(function))
+
+
 _Name = Annotated[
     str, typer.Argument(metavar="NAME", help="A model's name, alias or folder.", show_default=False)
 ]
 _To = Annotated[Literal["table", "json"], option("--to", help="The format.")]
 
 
+@_command("list")
 def list_models(
     text: Annotated[
         str, typer.Argument(metavar="[TEXT]", help="Only models with this in their name.", show_default=False)
@@ -107,11 +113,12 @@ def list_models(
         if not listed:
             log.warning("None of the known or cached models matches.")
     if to == "json":
-        _write_json([_as_json(model) for model in listed])
+        print(json.dumps([_as_json(model) for model in listed], indent=2, ensure_ascii=False))
     else:
         draw_models(stdout_console(), listed)
 
 
+@_command("show")
 def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
     """Show all about a model: what is published, what its files say, and what would run it here."""
     with show_messages(messages):
@@ -123,11 +130,13 @@ def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
         if model.is_ready and model.checkpoint:
             facts, use = describe_checkpoint(model.checkpoint), _foresee_use(model.checkpoint)
     if to == "json":
-        _write_json({**_as_json(model), "checkpoint": facts, "use": use})
+        told = {**_as_json(model), "checkpoint": facts, "use": use}
+        print(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         draw_model(stdout_console(), model, facts, use)
 
 
+@_command("pull")
 def pull(name: _Name, *, fetch: FetchOptions, messages: MessageOptions) -> None:
     """Fetch a model or its newest files, check them, and compile the model.
 
@@ -148,6 +157,7 @@ def pull(name: _Name, *, fetch: FetchOptions, messages: MessageOptions) -> None:
     _tell(f"Ready: {engine.info.description}. {size} in {checkpoint.folder}", messages)
 
 
+@_command("remove")
 def remove(
     name: _Name,
     *,
@@ -185,6 +195,7 @@ def remove(
         )
 
 
+@_command("export")
 def export(
     name: _Name,
     folder: Annotated[
@@ -208,17 +219,6 @@ def export(
     # With a dot, so that it is not taken for a model on the hub.
     argument = folder if folder.is_absolute() else f".{os.sep}{folder}"
     _tell(f"{size} in {folder}; run it with -m {argument}", messages)
-
-
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "list": list_models,
-    "show": show,
-    "pull": pull,
-    "remove": remove,
-    "export": export,
-}
-for _command_name, _command in _COMMANDS.items():
-    models.command(_command_name, cls=Command)(with_option_groups(_command))
 
 
 def _tell(message: str, messages: MessageOptions) -> None:
@@ -277,8 +277,3 @@ def _as_json(model: ListedModel) -> dict[str, Any]:
         "compiled_folders": [str(form.folder) for form in model.forms],
         "size_bytes": model.size_bytes,
     }
-
-
-def _write_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from local_hub import CROSS_ENCODER_FILES, put_in_cache
+from local_hub import CROSS_ENCODER_FILES, put_in_cache, write_checkpoint
 
 from ce_rerank.cli.inventory import ListedModel, find_model, list_models
 from ce_rerank.errors import UnavailableError
@@ -20,13 +20,6 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     (tmp_path / "hub").mkdir()
     return tmp_path / "hub"
-
-
-def write_files(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    for name, content in CROSS_ENCODER_FILES.items():
-        (folder / name).write_bytes(content)
-    return folder
 
 
 def others() -> list[ListedModel]:
@@ -82,7 +75,7 @@ def test_a_whole_revision_is_taken_where_the_newest_is_cut_off(hub_cache: Path) 
 
 
 def test_a_folder_is_known_and_never_removed(tmp_path: Path) -> None:
-    folder = write_files(tmp_path / "model")
+    folder = write_checkpoint(tmp_path / "model")
     model = find_model(str(folder))
     assert (model.is_ready, model.folder, model.removable) == (True, folder, [])
     model.remove()
@@ -112,7 +105,7 @@ def test_a_model_is_removed_and_nothing_else(hub_cache: Path, damaged: bool) -> 
 
 
 def test_offline_weights_that_were_made_ready_are_removed() -> None:
-    folder = write_files(offline_checkpoint().folder)
+    folder = write_checkpoint(offline_checkpoint().folder)
     model = find_model(OFFLINE_NAME)
     assert (model.is_ready, model.folder) == (True, folder)
     model.remove()

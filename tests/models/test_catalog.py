@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from local_hub import LocalHub, Resolver
 
 from ce_rerank.errors import UnavailableError
 from ce_rerank.models.catalog import (
@@ -107,9 +106,3 @@ def test_an_alias_comes_before_a_folder_of_that_name(
     with pytest.raises(UnavailableError, match=r"^cross-encoder/ms-marco-MiniLM-L-6-v2 "):
         resolve_checkpoint("minilm-l6", offline=True)
     assert caplog.messages == ["minilm-l6 stands for cross-encoder/ms-marco-MiniLM-L-6-v2."]
-
-
-def test_a_name_that_the_hub_does_not_have_gets_the_nearest_one(hub: LocalHub, resolve: Resolver) -> None:
-    resolve.environment["HF_ENDPOINT"] = hub.url
-    answer = resolve("cross-encoder/ms-marco-electra")
-    assert answer["hint"].startswith("Did you mean cross-encoder/ms-marco-electra-base")

@@ -151,6 +151,7 @@ class TestFetching:
 
 class TestRefusal:
     def test_of_a_name_that_is_not_there(self, hub: LocalHub, resolve_at: Resolver) -> None:
+        assert "Did you mean BAAI/bge-reranker-v2-m3 or" in resolve_at("BAAI/bge-reranker-v2-m4")["hint"]
         answer = resolve_at("owner/nothing")
         assert (answer["kind"], answer["message"], answer["hint"]) == (
             "UnavailableError",

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from local_hub import CROSS_ENCODER_FILES, Resolver
+from local_hub import CROSS_ENCODER_FILES, Resolver, write_checkpoint
 from marks import posix_only
 from waiting import wait_until
 
@@ -42,13 +42,6 @@ def without_offline_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offline, "PACKAGE", "no_such_package")
 
 
-def make_checkpoint(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    for name, content in CROSS_ENCODER_FILES.items():
-        (folder / name).write_bytes(content)
-    return folder
-
-
 def refusal_of(name: str | None, **arguments: object) -> tuple[str, str]:
     with pytest.raises(UnavailableError) as caught:
         resolve_checkpoint(name, **arguments)  # type: ignore[arg-type]
@@ -69,26 +62,20 @@ class TestDefault:
     def test_is_not_what_lies_in_the_working_folder(
         self, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        make_checkpoint(cache / OFFLINE_FOLDER)
-        make_checkpoint(tmp_path / OFFLINE_NAME)
+        write_checkpoint(cache / OFFLINE_FOLDER)
+        write_checkpoint(tmp_path / OFFLINE_NAME)
         monkeypatch.chdir(tmp_path)
         assert resolve_checkpoint(None).source == "offline"
 
 
 class TestFolder:
-    def test_is_taken_as_it_is(self, tmp_path: Path) -> None:
-        folder = make_checkpoint(tmp_path / "model")
-        found = resolve_checkpoint(str(folder))
-        assert (found.name, found.folder, found.source, found.revision) == (
-            str(folder), folder, "folder", None
-        )  # fmt: skip
-
     @pytest.mark.parametrize("name", ["model", "./model", "a/b/model"])
     def test_may_be_relative(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        make_checkpoint(tmp_path / name)
+        write_checkpoint(tmp_path / name)
         monkeypatch.chdir(tmp_path)
         found = resolve_checkpoint(name)
         assert (found.name, found.folder) == (name, tmp_path / name)
+        assert (found.source, found.revision) == ("folder", None)
 
     @pytest.mark.parametrize("name", ["./nowhere", "/no/where", "~/nowhere", "a/b/c"])
     def test_that_is_not_there_is_named(self, name: str) -> None:
@@ -100,7 +87,7 @@ class TestFolder:
     def test_with_code_of_its_own_says_what_will_run_where_that_is_trusted(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        folder = make_checkpoint(tmp_path / "model")
+        folder = write_checkpoint(tmp_path / "model")
         config = json.loads(CROSS_ENCODER_FILES["config.json"])
         (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "modeling.X"}}))
         (folder / "modeling.py").write_text("class X: ...")
@@ -111,13 +98,8 @@ class TestFolder:
             f"{folder} brings Python code, which will run here: modeling.py (AutoModel: X)."
         ]
 
-    def test_that_was_exported_is_a_compiled_model(self, tmp_path: Path) -> None:
-        for name in ("manifest.json", "model.xml"):
-            (tmp_path / name).write_text("x")
-        assert resolve_checkpoint(str(tmp_path)).source == "compiled"
-
     def test_has_no_revisions(self, tmp_path: Path) -> None:
-        folder = make_checkpoint(tmp_path / "model")
+        folder = write_checkpoint(tmp_path / "model")
         for name in (str(folder), OFFLINE_NAME):
             with pytest.raises(UsageError, match="has no revisions"):
                 resolve_checkpoint(name, revision="main")
