@@ -108,14 +108,13 @@ def load_judgements(readable: Readable) -> Judgements:
     """
     source = as_source(readable)
     grades: dict[str, dict[str, int]] = {}
-    again = 0
+    lines = 0
     for row in read_judgements(source):
-        judged = grades.setdefault(row.query_id, {})
-        again += row.doc_id in judged
-        judged[row.doc_id] = row.relevance
+        lines += 1
+        grades.setdefault(row.query_id, {})[row.doc_id] = row.relevance
     if not grades:
         raise InputError(f"{source.name}: no judgements in it.")
-    if again:
+    if again := lines - sum(map(len, grades.values())):
         log.warning("%s: documents judged twice: %d; the last grade counts.", source.name, again)
     return Judgements(source.name, grades)
 
@@ -129,14 +128,13 @@ def load_run(readable: Readable, judgements: Judgements, columns: Sequence[str] 
     source = as_source(readable)
     scores: dict[str, dict[str, float]] = {}
     unjudged: set[str] = set()
-    again = 0
+    lines = 0
     for row in read_run(source, columns=columns):
-        if row.query_id not in judgements.grades:
+        if row.query_id in judgements.grades:
+            lines += 1
+            scores.setdefault(row.query_id, {}).setdefault(row.doc_id, row.score)
+        else:
             unjudged.add(row.query_id)
-            continue
-        scored = scores.setdefault(row.query_id, {})
-        again += row.doc_id in scored
-        scored.setdefault(row.doc_id, row.score)
     if not scores and not unjudged:
         raise InputError(f"{source.name}: no results in it.")
     if not scores:
@@ -144,7 +142,7 @@ def load_run(readable: Readable, judgements: Judgements, columns: Sequence[str] 
             f"{source.name}: none of its queries is judged in {judgements.name}.",
             hint=f"Are the ids the same? It has {min(unjudged)!r}, they have {min(judgements.grades)!r}.",
         )
-    if again:
+    if again := lines - sum(map(len, scores.values())):
         log.warning("%s: documents that a query has twice: %d; the first counts.", source.name, again)
     return Run(source.name, scores, len(unjudged))
 

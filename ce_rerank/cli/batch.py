@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from contextlib import ExitStack
@@ -175,27 +176,29 @@ def batch(
         # Logits are computed once, and each weight is applied to them.
         selection = replace(selection, blend=None, scores="logit", top_k=None, min_score=None)
     job = Job(
-        inputs or (),
-        run,
-        sources.queries,
-        sources.corpus or (),
-        sources.query_field,
-        sources.documents_field,
-        WHOLE if sources.shard is None else parse_shard(sources.shard),
-        sources.on_error == "skip",
-        fields.read_options(sources.source_format),
-        selection.rank_options(),
-        WriteOptions(
+        inputs=inputs or (),
+        run=run,
+        queries=sources.queries,
+        corpus=sources.corpus or (),
+        query_field=sources.query_field,
+        documents_field=sources.documents_field,
+        shard=WHOLE if sources.shard is None else parse_shard(sources.shard),
+        skip_bad_rows=sources.on_error == "skip",
+        reading=fields.read_options(sources.source_format),
+        ranking=selection.rank_options(),
+        writing=WriteOptions(
             not output.no_text, output.details, options.run_name,
             first_stage_names=selection.first_stage_names(details=output.details),
         ),
-        options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl"),
-        as_keywords(model),
-        __version__,
+        format=options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl"),
+        model=as_keywords(model),
+        version=__version__,
     )  # fmt: skip
     with show_messages(messages) as activity:
         if options.ray:
-            return _rank_by_ray(job, options, str(path), activity)
+            # A path has lost one slash of a URL's two.
+            folder = re.sub(r"^(?!file:)(\w\w+):/", r"\1://", str(path))
+            return _rank_by_ray(job, options, folder, activity)
         if qrels is None:
             return _rank(job, path, activity, resume=options.resume)
         from .evaluate import Gains

@@ -41,15 +41,20 @@ def read_json_rows(
                     raise fault
                 if skip(line):
                     continue
-                value = decoder.decode(line, where)
+                text = line.strip()
+                value, end = decoder.decode(text, where)
+                if end < len(text):
+                    raise json.JSONDecodeError("Extra data", text, end)
+            except json.JSONDecodeError as error:
+                reject(_broken(error, where), line.rstrip("\r\n"))
             except InputError as error:
                 reject(error, line.rstrip("\r\n"))
             else:
                 yield Row(value, where)
     if decoder.mended:
         log.warning(
-            "%s: %d values cannot be kept: NaN and Infinity are read as null, half characters as U+FFFD "
-            "(first: %s).", name, decoder.mended, decoder.first_mended,
+            "%s: %d values cannot be kept (first: %s): NaN and Infinity are read as null, half characters as "
+            "U+FFFD.", name, decoder.mended, decoder.first_mended,
         )  # fmt: skip
 
 
@@ -71,27 +76,17 @@ class _Decoder:
     """
 
     def __init__(self) -> None:
-        self._decoder = json.JSONDecoder(parse_constant=self._make_null)
+        self._decoder = json.JSONDecoder(parse_constant=lambda constant: self._count(1))
+        self._where = ""
         self.mended = 0
         self.first_mended = ""
 
-    def decode(self, text: str, where: str) -> Any:
-        """Decode a text that is one value; an InputError starts with `where` (`hits.jsonl:17`)."""
-        start = len(text) - len(text.lstrip()) if text[:1].isspace() else 0
-        try:
-            value, end = self.decode_at(text, start, where)
-            if text[end:].strip():
-                raise json.JSONDecodeError("Extra data", text, end)
-        except json.JSONDecodeError as error:
-            raise _broken(error, where) from None
-        return value
-
-    def decode_at(self, text: str, start: int, where: str) -> tuple[Any, int]:
-        """Return the value that starts at a place, and its end.
+    def decode(self, text: str, where: str, start: int = 0) -> tuple[Any, int]:
+        """Return the value that starts at a place, and its end; an InputError starts with `where`.
 
         Raises JSONDecodeError for broken JSON, and InputError for JSON that Python cannot read.
         """
-        mended = self.mended
+        self._where = where
         try:
             value, end = self._decoder.raw_decode(text, start)
         except json.JSONDecodeError:
@@ -102,15 +97,14 @@ class _Decoder:
             raise InputError(f"{where}: a number in the JSON has more than 4,300 digits.") from None
         if _SURROGATE_ESCAPE.search(text, start, end):
             whole, halves = _SURROGATE.subn("\ufffd", json.dumps(value, ensure_ascii=False))
-            if halves:
-                value = json.loads(whole)
-                self.mended += halves
-        if self.mended > mended and not self.first_mended:
-            self.first_mended = where
+            value = json.loads(whole)
+            self._count(halves)
         return value, end
 
-    def _make_null(self, constant: str) -> None:
-        self.mended += 1
+    def _count(self, mended: int) -> None:
+        self.mended += mended
+        if mended and not self.first_mended:
+            self.first_mended = self._where
 
 
 class _Values:
@@ -158,7 +152,7 @@ class _Values:
         while True:
             start, where = self._place, self._where
             try:
-                value, end = self._decoder.decode_at(self._text, start, where)
+                value, end = self._decoder.decode(self._text, where, start)
             except json.JSONDecodeError as error:
                 if _is_cut_off(error) and self._read_more():
                     continue

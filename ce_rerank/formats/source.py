@@ -112,9 +112,6 @@ class Source:
             hint = "Name its files, or give --whole-files." if isinstance(error, IsADirectoryError) else ""
             problem = f"cannot be read ({error.strerror or error})"
             raise InputError(f"{self.name}: {problem}.", hint=hint) from None
-        except EOFError:
-            problem = "the compressed data is cut off"
-            raise InputError(f"{self.name}: {problem}.", hint="Fetch the file again.") from None
         except (zlib.error, UnicodeDecodeError) as error:
             problem = f"the data is damaged ({error})"
             raise InputError(f"{self.name}: {problem}.", hint="Fetch the file again.") from None
@@ -222,7 +219,7 @@ def _decompress(
     except damaged as error:
         raise zlib.error(str(error)) from None
     if frame is not None:
-        raise EOFError
+        raise zlib.error("it is cut off")
 
 
 def _as_utf8(stream: LookAhead) -> LookAhead:

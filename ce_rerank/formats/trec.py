@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ..errors import InputError, UsageError
 from ..types import Ranking
-from .documents import InputFormat, row_reader
+from .documents import row_reader, sniff_format
 from .fields import as_id, describe_fields
 from .json import encode_json, json_kind
 from .rows import shortest_float32
@@ -31,7 +31,6 @@ _DOCUMENT_NAMES = (
 _HIGHEST_GRADE = 1_000_000
 _ENOUGH_TO_TELL = 1 << 12
 _OBJECT_OF_OBJECTS = re.compile(rb'\{\s*("(?:[^"\\]|\\.)*"\s*:\s*\{|\}\s*$)')
-_JSON_ROWS = re.compile(rb"\{|\[\s*[{\]]")
 _SPACE = re.compile("[ \t\n\r\v\f]+")  # str.split() also splits at a no-break space, which an id may hold
 
 
@@ -133,20 +132,11 @@ def _read(readable: Readable, form: _Form, reject: Reject, columns: Sequence[str
     source = as_source(readable)
     with source.open() as stream:
         head = stream.peek(_ENOUGH_TO_TELL).lstrip()
-        names = re.split(rb"[\r\n]", head)[0].decode(errors="replace").replace('"', "")
-        format: InputFormat
         if _OBJECT_OF_OBJECTS.match(head):
             yield from _read_object(stream, source.name, form)
             return
-        if head.startswith(b"PAR1"):
-            format = "parquet"
-        elif _JSON_ROWS.match(head):
-            format = "jsonl"
-        elif form.find_names(re.split("[,;]", names)):
-            format = "csv"
-        elif form.find_names(names.split("\t")):
-            format = "tsv"
-        else:
+        format = "parquet" if head.startswith(b"PAR1") else sniff_format(head.lower(), _DOCUMENT_NAMES)
+        if format == "text":
             yield from _read_columns(stream, source.name, form, columns, reject)
             return
         rows = row_reader(format)(stream, source.name, reject)

@@ -153,13 +153,7 @@ class DelimitedWriter:
         for row in rows:
             if homeless := {name: value for name, value in row.items() if name not in columns}:
                 row[INPUT_NAME] = {**row.get(INPUT_NAME, {}), **homeless}
-            cells = [row.get(name) for name in columns]
-            self._write_cells(
-                [
-                    cell if isinstance(cell, str) else "" if cell is None else encode_json(cell)
-                    for cell in cells
-                ]
-            )
+            self._write_cells([row.get(name) for name in columns])
 
     def close(self) -> None:
         """Write the header if nothing was written."""
@@ -175,15 +169,18 @@ class DelimitedWriter:
         self._columns = [*own, *(name for name in seen if name not in (*self._own_names, INPUT_NAME)), *last]
         self._write_cells(self._columns)
 
-    def _write_cells(self, cells: Sequence[str]) -> None:
+    def _write_cells(self, cells: Sequence[Any]) -> None:
+        texts = [
+            cell if isinstance(cell, str) else "" if cell is None else encode_json(cell) for cell in cells
+        ]
         if self._is_tsv:
-            changed = [_BREAKS.subn(" ", cell) for cell in cells]
+            changed = [_BREAKS.subn(" ", text) for text in texts]
             self._changed += sum(count > 0 for _, count in changed)
-            line = "\t".join(cell for cell, _ in changed)
+            line = "\t".join(text for text, _ in changed)
         else:
             written = io.StringIO(newline="")
             # Before Python 3.13, the module quotes a lone \r only if it is a part of the line end.
-            csv.writer(written, lineterminator="\r\n").writerow(cells)
+            csv.writer(written, lineterminator="\r\n").writerow(texts)
             line = written.getvalue()[:-2]
         self._stream.write(f"{line}\n".encode())
 

@@ -86,11 +86,7 @@ class TestARun:
         lists = {"q1": {"d1": 1.5, "d2": -2}, "q2": {"d1": 1}}
         expected = [("q1", "d1", 1.5, 1), ("q1", "d2", -2.0, 1), ("q2", "d1", 1.0, 1)]
         assert run_of(json.dumps(lists)) == run_of(json.dumps(lists, indent=2)) == expected
-        assert run_of("{}") == []
-
-    @pytest.mark.parametrize("data", ["", "\n \n"])
-    def test_may_be_empty(self, data: str) -> None:
-        assert run_of(data) == []
+        assert run_of("{}") == run_of("\n \n") == []
 
     @pytest.mark.parametrize(
         ("line", "problem"),
