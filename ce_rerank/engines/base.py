@@ -1,4 +1,4 @@
-"""What an engine is: a loaded model that turns rows of token ids into logits, and nothing else."""
+"""The engine protocol: a loaded model that maps rows of token ids to logits, and does nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What runs, where and how: all that a score depends on besides the text.
+    """What runs, where and how; scores depend on this and on the text.
 
     `max_length` is the most tokens that a pair may have, special tokens included. `activation` is the
     function that the model's configuration applies to its logit: `identity`, `sigmoid`, or the dotted name of
@@ -63,13 +63,13 @@ class EngineOptions:
 
 
 class Engine(Protocol):
-    """A loaded model that scores rows. Safe to use from several threads."""
+    """A loaded model that scores rows. Threads may share it."""
 
     info: EngineInfo
     tokenizer: PairTokenizer
-    """What turns pairs into the ids that this model was trained on."""
+    """Makes the ids of pairs for this model."""
     batch_tokens: int
-    """The token budget of a batch, padding included where it pads, that this engine runs best with."""
+    """The best token budget of a batch, padding included."""
 
     def score_rows(
         self,
@@ -79,10 +79,9 @@ class Engine(Protocol):
     ) -> Float32s:
         """Return the float32 logits of rows, shape (rows,), in their order.
 
-        The engine plans its batches, and pads or packs them, by itself. `batch_tokens` is the budget of a
-        batch, the engine's own by default; `on_progress` is called with the number of rows just finished.
-        NaN is handed on: what to do about it is the caller's to say. Raises UnavailableError when memory
-        does not suffice.
+        The engine plans its batches, and pads or packs them. `batch_tokens` is the budget of a batch, by
+        default the engine's own; `on_progress` is called with the number of rows just finished. A NaN is
+        returned as it is. Raises UnavailableError if there is not enough memory.
         """
         ...
 

@@ -27,11 +27,11 @@ Companions = Literal["any", "equal", "none"]
 
 @dataclass(frozen=True, slots=True)
 class PairTokens:
-    """One pair as the model takes it, special tokens included, not yet padded.
+    """One pair as the model reads it, special tokens included, without padding.
 
-    `token_type_ids` has a byte for each token, and none for models that take none. `characters_read` is how
-    much of the document is in `input_ids`, in characters from its start; `truncated` says that there was
-    more. `unknown` says that the vocabulary has nothing of it: each of its tokens is the unknown one.
+    `token_type_ids` has a byte for each token; it is empty for models that take none. `characters_read` is
+    how many characters of the document, from its start, are in `input_ids`, and `truncated` is whether it has
+    more. `unknown` is whether each token of the document is the unknown token.
     """
 
     input_ids: Sequence[int]
@@ -92,7 +92,7 @@ def end_of_batch(
 
 
 def pad_rows(rows: Sequence[PairTokens], padding: Padding) -> TokenBatch:
-    """Pad rows to the longest of them, or somewhat more."""
+    """Pad rows to the length of the longest, or a little more."""
     lengths = np.array([len(row.input_ids) for row in rows])
     width = int(lengths.max())
     if padding.companions == "any":

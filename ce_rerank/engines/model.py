@@ -1,6 +1,7 @@
-"""A checkpoint as sentence-transformers loads it, once it is known to give the scores that it was made for.
+"""Load a checkpoint by sentence-transformers, and check that its scores are right.
 
-What would be random, what cannot be fed and what cannot answer is refused here, for every engine.
+For every engine, models with random weights, with inputs that cannot be made, or that cannot answer are
+refused here.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ _RERANKER_HINT = (
 )
 
 PROBE: Pair = ("what is it?", "Ça, c'est 一 «test» — of [SEP] “this” </s> <s>\tmodel's ids [CLS] 🙂. ")
-"""A pair that tells tokenizers apart, special tokens of several families included."""
+"""A pair for which different tokenizers give different tokens, with special tokens of several families."""
 LONGER: Pair = ("how do tides work", "Tides rise and fall because the moon pulls the oceans. " * 8)
 
-# How far a score may move when its pair is padded, by precision: what rounding does, and no more.
+# How much padding may change a score, by precision: as much as rounding does.
 _MOVES = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 2e-2}
 
 _lock = threading.RLock()
@@ -53,10 +54,10 @@ _lock = threading.RLock()
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep what the model libraries log and warn off the terminal meanwhile.
+    """Hide the log and the warnings of model libraries in this block.
 
-    One thread at a time: what is switched is the whole process's. Progress bars of transformers are off from
-    the first call on: they are switches of the library, not of a call.
+    One thread at a time, since these settings are those of the whole process. The progress bars of
+    transformers stay off after the first call.
     """
     transformers_logging.disable_progress_bar()
     loggers = [logging.getLogger(name) for name in _CHATTERING]
@@ -74,7 +75,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 class Model:
-    """A cross-encoder that was loaded and tried. It is only read, so threads may share it.
+    """A cross-encoder that was loaded and tried. Threads may share it.
 
     `network` gives the float32 logits, of shape (pairs, 1), of the tensors of a batch. `tokenizer` cuts at
     the model's own limit.
@@ -124,7 +125,7 @@ class Model:
         return self.facts.make_tokenizer(tokenizer, self.name, max_length, instruction)
 
     def preprocess(self, pair: Pair) -> dict[str, Any]:
-        """Return what sentence-transformers feeds the model for one pair, its prompt included."""
+        """Return the inputs that sentence-transformers makes of one pair, with the model's prompt."""
         return dict(self.cross_encoder.preprocess([list(pair)], prompt=self._prompt))
 
     def tensors(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
@@ -142,11 +143,11 @@ class Model:
             return logits.float()
 
     def reference(self, row: PairTokens) -> float:
-        """Return the logit of a row by itself, as sentence-transformers works it out."""
+        """Return the logit of a row by itself, as sentence-transformers computes it."""
         return self._run(self._whole, pad_rows([row], self.facts.padding)).item()
 
     def _choose_network(self) -> None:
-        """Take the model apart if that gives the same score, and find which pairs can share a batch."""
+        """Use backbone and head if they give the same score; find which pairs can share a batch."""
         rows, padding = self.tokenizer.encode([PROBE, LONGER]), self.facts.padding
         alone = pad_rows(rows[:1], padding)
         logits = self._run(self._whole, alone)
@@ -164,13 +165,13 @@ class Model:
                 if self.is_near(self._run(network, alone).item(), logits.item()):
                     self.network = network
                     return
-        # Rounded to bf16 steps, scores tie that are not equal.
+        # Scores that are rounded to bf16 would be equal when they are not.
         layer = find_score_layer(self.cross_encoder)
         if self.precision != "fp32" and layer is not None:
             self.cross_encoder.set_keep_in_fp32_modules([layer])
 
     def is_near(self, logit: float, expected: float) -> bool:
-        """Whether a logit is another but for rounding, as far as this precision rounds."""
+        """Whether two logits differ only by the rounding of this precision."""
         return abs(logit - expected) <= _MOVES[self.precision] * max(1, abs(expected))
 
 
@@ -182,17 +183,17 @@ def load_model(
     trust_remote_code: bool = False,
     offline: bool = True,
 ) -> Model:
-    """Load a checkpoint onto a device that is there, and try it.
+    """Load a checkpoint onto a device, and try it.
 
-    The hub is asked for nothing, except for code that is trusted, which may lie in another repository; and
-    not for that, when `offline`. Raises UnavailableError when it cannot be loaded whole, needs code that is
-    not trusted, or cannot score a pair.
+    Only trusted code is fetched from the hub, where it may be in another repository; with `offline` it is
+    not. Raises UnavailableError if the model is incomplete, needs code that is not trusted, or cannot score a
+    pair.
     """
     name = checkpoint.name
     if not trust_remote_code and (activation := checkpoint.foreign_activation):
         raise UnavailableError(
             f"{name} names its own code, {activation}, as the activation of its scores.",
-            hint="Read that code; when you trust it, give --trust-remote-code.",
+            hint="Read that code; if you trust it, give --trust-remote-code.",
         )
     try:
         with quiet_libraries(), _made_up_weights() as (missing, mismatched):
@@ -236,7 +237,7 @@ def load_model(
 
 
 def _read_layouts(model: CrossEncoder, prompt: str | None) -> tuple[Layout, Layout | None]:
-    """Return what a model puts around query and document, and the same for any instruction."""
+    """Return the layout of a model's input, and the same for any instruction."""
     transformer = model[0]
     if "message" not in transformer.modality_config:
         return Layout(before=prompt or ""), Layout(before=INSTRUCTION) if prompt else None
@@ -247,9 +248,9 @@ def _read_layouts(model: CrossEncoder, prompt: str | None) -> tuple[Layout, Layo
 
 
 def _render_layout(transformer: Transformer, prompt: str | None) -> Layout:
-    """Read off what a chat template makes of a pair.
+    """Return the layout of a chat template, found by filling it.
 
-    Raise ValueError for one that does not put query and document, once each, into a text.
+    Raise ValueError for a template that does not have query and document once each.
     """
     formatter, query, document = transformer.input_formatter, "\ue000query\ue000", "\ue000document\ue000"
     settings = {
@@ -279,7 +280,7 @@ def _render_layout(transformer: Transformer, prompt: str | None) -> Layout:
 
 
 def longest_pair(model: Any) -> int:
-    """Return the most tokens that a model takes: its tokenizer's limit, within its table of positions."""
+    """Return the most tokens that a model takes: the limit of its tokenizer and of its positions."""
     limit = min(model.max_seq_length or LONGEST, LONGEST)
     for module in model.modules():
         positions = getattr(getattr(module, "position_embeddings", None), "num_embeddings", None)
@@ -289,7 +290,7 @@ def longest_pair(model: Any) -> int:
 
 
 def first_position(model: torch.nn.Module) -> int:
-    """Return the position of a first token: 0; in RoBERTa's family, the one after the padding token's id."""
+    """Return the position of the first token: 0 or, in RoBERTa's family, the padding token's id plus 1."""
     for module in model.modules():
         padding_place = getattr(module, "padding_idx", None)
         if hasattr(module, "position_embeddings") and isinstance(padding_place, int):
@@ -298,15 +299,15 @@ def first_position(model: torch.nn.Module) -> int:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what a library's error says; its kind, when it says nothing."""
+    """Return the first line of a library's error, or its class if it has no text."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager
 def _made_up_weights() -> Iterator[tuple[set[str], set[str]]]:
-    """Collect the names of the weights that transformers makes up while it loads, by its own account.
+    """Collect the names of the weights that transformers fills with random numbers while it loads.
 
-    They are those that are missing, and those that have other sizes.
+    They are the missing ones, and those of other sizes.
     """
     missing: set[str] = set()
     mismatched: set[str] = set()
@@ -331,7 +332,7 @@ def _cannot_load(checkpoint: Checkpoint, error: Exception) -> UnavailableError:
     if "trust_remote_code" in said:
         return UnavailableError(
             f"{name} comes with Python code of its own, which would run on this machine.",
-            hint="Read that code; when you trust it, give --trust-remote-code.",
+            hint="Read that code; if you trust it, give --trust-remote-code.",
         )
     if "LogitScore" in said:
         return UnavailableError(
@@ -341,7 +342,7 @@ def _cannot_load(checkpoint: Checkpoint, error: Exception) -> UnavailableError:
     again = f"Copy or fetch {checkpoint.folder} again"
     is_unread = isinstance(error, OSError) or re.search("weights_only|PytorchStreamReader", said)
     if checkpoint.pickled and is_unread:
-        # What torch advises here may be to load it without any check.
+        # Torch's own advice may be to load it without any check.
         reason = f"{checkpoint.pickled[0]} is damaged, or holds more than weights"
         hint = f"{again}, or choose a model with safetensors."
     elif "tokenizer.json" in files and not read_json_object(checkpoint.folder / "tokenizer.json"):
@@ -351,7 +352,7 @@ def _cannot_load(checkpoint: Checkpoint, error: Exception) -> UnavailableError:
     elif package := re.search(r"pip install (?:-\S+ )*(\w[\w.-]*\w)", said):
         hint = f"pip install {package[1]}"
     elif "tokenizer.json" not in files and any(one.endswith(".model") for one in files):
-        # transformers makes a fast tokenizer of it by that library.
+        # transformers needs that library to make a fast tokenizer of it.
         hint = "pip install sentencepiece, or convert its tokenizer to a tokenizer.json."
     elif checkpoint.code:
         hint = "Its own Python code may have been written for another version of transformers."
@@ -363,39 +364,39 @@ def _cannot_load(checkpoint: Checkpoint, error: Exception) -> UnavailableError:
 def _require_fast_tokenizer(name: str, model: CrossEncoder) -> None:
     if not getattr(model.tokenizer, "is_fast", False):
         raise UnavailableError(
-            f"{name} has a tokenizer without a fast form, which alone tells where tokens are.",
+            f"{name} has no fast tokenizer, and only that tells where tokens are.",
             hint="Convert it to a tokenizer.json, or give another model.",
         )
 
 
 def _count_vectors(model: CrossEncoder) -> int:
-    """Return how many tokens a model has vectors for: those with the ids below."""
+    """Return for how many tokens a model has vectors: for all ids below that number."""
     embeddings = model[0].model.get_input_embeddings()
     return int(getattr(embeddings, "num_embeddings", LONGEST))
 
 
 def _require_known_ids(name: str, model: CrossEncoder) -> None:
-    """Refuse a tokenizer with a token that the model has no vector for, unless no text needs it."""
+    """Refuse a tokenizer with a token that has no vector, unless it is an unneeded special token."""
     vectors, tokenizer = _count_vectors(model), model.tokenizer
     needed = set(tokenizer("a", "b").input_ids)
     for token, last in tokenizer.get_vocab().items():
         if last >= vectors and (last in needed or last not in tokenizer.all_special_ids):
             raise UnavailableError(
-                f"{name} has the token {token!r} with id {last}, and vectors for ids below {vectors} alone: "
+                f"{name} has the token {token!r} with id {last}, and vectors only for ids below {vectors}: "
                 "its tokenizer is of another model.",
                 hint="Fetch the model again; or resize its embeddings and train it.",
             )
 
 
 def _without_unknown_specials(model: CrossEncoder) -> str:
-    """Return a tokenizer as JSON; special tokens that the model has no vector for become text."""
+    """Return a tokenizer as JSON; special tokens without a vector become text."""
     vectors, tokenizer = _count_vectors(model), json.loads(model.tokenizer.backend_tokenizer.to_str())
     tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < vectors]
     return json.dumps(tokenizer, ensure_ascii=False)
 
 
 def _require_answers(name: str, model: CrossEncoder) -> None:
-    """Refuse a causal model that cannot tell relevant from not, or a query from its document."""
+    """Refuse a causal model without two answers, or without a border between query and document."""
     scores = list(model)[-1]
     if not isinstance(scores, LogitScore):
         return
@@ -415,7 +416,7 @@ def _require_answers(name: str, model: CrossEncoder) -> None:
 
 
 def _complete_padding(model: CrossEncoder) -> None:
-    """Name a token to pad with where a model names none; no score is made of it."""
+    """Choose a padding token for a model that names none; scores do not depend on it."""
     tokenizer, config = model.tokenizer, model[0].model.config
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
@@ -424,7 +425,7 @@ def _complete_padding(model: CrossEncoder) -> None:
 
 
 def _take_activation(model: CrossEncoder) -> Any:
-    """Take the activation off the end of a model, which then gives logits, and return it."""
+    """Remove the activation from the end of a model, which then gives logits, and return it."""
     activation, last = model.activation_fn, list(model)[-1]
     if not isinstance(last, Dense) or last.use_residual:
         return activation

@@ -1,6 +1,6 @@
-"""Pairs to token ids: exactly those that the model was trained on, and what had to be left out.
+"""Make the token ids of pairs, exactly as the model was trained, and cut documents that are too long.
 
-Both engines feed what this module gives, so their scores differ by arithmetic alone.
+All engines read the ids of this module, so their scores differ only by arithmetic.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ INSTRUCTION = "\ue000instruction\ue000"
 """Stands for the task instruction in the texts of a layout."""
 
 _IN_NO_VOCABULARY = "\U000f0000"
-_FEWEST_CHARACTERS = 3  # a token, in a document that hardly needs to be cut
-_MOST_CHARACTERS = 6  # more than a token has on average in any language, so that one try nearly always does
+_FEWEST_CHARACTERS = 3  # of a token: with fewer for each token of the limit, a document is hardly ever cut
+_MOST_CHARACTERS = 6  # of a token, more than the average of any language: one try is nearly always enough
 _REACH_GROWTH = 4
-# A cut changes the tokens next to it. So it is made this far behind all that is read, at a space; or, in a
-# text without spaces, farther behind.
+# A cut changes the tokens near it. So it is this many characters after all that is read, at a space, or
+# farther in a text without spaces.
 _NEAR = 256
 _FAR = 4096
-_PIECE_CHARACTERS = 4096  # small enough for all threads of a large machine to have a part of one document
+_PIECE_CHARACTERS = 4096  # small, so that all threads of a large machine get a part of a document
 _PIECES_AT_ONCE = 64
 _SPACE = re.compile(r"\s")
 _LONGEST_CHARACTER = 64
@@ -36,11 +36,11 @@ _LONGEST_CHARACTER = 64
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What surrounds query and document in what a model reads.
+    """The text around query and document in the input of a model.
 
-    Two texts, between which the tokenizer puts its own separator: `before` comes before the query. Or, where
-    there is a `between`, one text: `before`, query, `between`, document, `after`, which is all that a chat
-    template makes of a pair; special tokens stand in it as text. With `trims`, white space around query and
+    If `between` is None, the input is two texts, and the tokenizer puts its separator between them: `before`
+    with the query, and the document. Otherwise it is one text, as a chat template makes it: `before`, query,
+    `between`, document, `after`; special tokens are in it as text. With `trims`, white space around query and
     document is left out.
     """
 
@@ -66,7 +66,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """How a model is fed and read.
+    """The inputs and limits of a model.
 
     `inputs` are what its network takes, and `max_length` is the most tokens that a pair may have.
     `activation` is identity, sigmoid or the dotted name of another. With `split_special_tokens`, special
@@ -86,10 +86,10 @@ class ModelFacts:
     def make_tokenizer(
         self, tokenizer: Tokenizer, name: str, max_length: int | None = None, instruction: str | None = None
     ) -> PairTokenizer:
-        """Return what feeds the model of this name; `max_length` lowers its limit.
+        """Return the tokenizer of the model `name`; `max_length` lowers its limit.
 
-        `tokenizer` is its checkpoint's, to be kept and changed. Raises UsageError for an instruction where
-        the model takes none.
+        `tokenizer` is that of the checkpoint, and is changed. Raises UsageError for an instruction if the
+        model takes none.
         """
         layout = self.layout
         if instruction is not None:
@@ -136,11 +136,10 @@ class PairTokenizer:
             self._find_frame()
 
     def encode(self, pairs: Sequence[Pair]) -> list[PairTokens]:
-        """Tokenize pairs, cutting documents at `max_length`; the query must leave room (`document_room`).
+        """Tokenize pairs, and cut documents at `max_length`; the query must leave room (`document_room`).
 
-        The ids are those of documents tokenized whole, though no more of one is tokenized than could matter;
-        those of a word of more than 4,096 characters may be others. Raises ValueError when a query leaves no
-        room.
+        Only the beginning of a long document is tokenized, but the ids are those of the whole document,
+        except in a word of more than 4,096 characters. Raises ValueError if a query leaves no room.
         """
         rows: dict[int, PairTokens] = {} if self._is_one_text else self._encode_short(pairs)
         reach = self.max_length * _MOST_CHARACTERS
@@ -167,10 +166,10 @@ class PairTokenizer:
         return self.max_length - self._specials - len(self._query_ids(query))
 
     def token_spans(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield the place of each of a text's own tokens, in order, as half-open ranges of characters.
+        """Yield the first character of each token of a text, and the one after its last, in order.
 
-        A long text is tokenized in pieces, as the spans are drawn, in memory that does not grow with it.
-        Where two pieces meet, a token can be another than in the whole text.
+        A long text is tokenized in pieces, when their spans are asked for, in bounded memory. At the border
+        of two pieces a token may differ from that in the whole text.
         """
         pieces = _cut_into_pieces(text)
         while batch := list(islice(pieces, _PIECES_AT_ONCE)):
@@ -189,7 +188,7 @@ class PairTokenizer:
         return self._tokenize(self._layout.before + query)
 
     def _encode_short(self, pairs: Sequence[Pair]) -> dict[int, PairTokens]:
-        """Tokenize the documents that are not long, without asking where their tokens are: that is faster."""
+        """Tokenize the documents that are not long; without the places of tokens that is faster."""
         most = self.max_length * _FEWEST_CHARACTERS
         short = [place for place, (_, document) in enumerate(pairs) if len(document) <= most]
         encodings = self._tokenizer.encode_batch_fast(
@@ -204,7 +203,7 @@ class PairTokenizer:
         return rows
 
     def _read_document(self, encoding: Encoding, query: str, document: str) -> PairTokens:
-        """Return the row of a pair, of whose document the encoding is; cut the document where it must be."""
+        """Return the row of a pair from the encoding of its document; cut the document if it is too long."""
         ids, query_ids = encoding.ids, self._query_ids(query)
         room = self.max_length - self._specials - len(query_ids)
         if len(ids) <= room:
@@ -214,7 +213,7 @@ class PairTokenizer:
         return self._join(query_ids, ids[:room], True, characters_read)
 
     def _join(self, query_ids: list[int], ids: list[int], truncated: bool, characters: int) -> PairTokens:
-        """Put the tokenizer's own tokens around those of query and document."""
+        """Add the tokenizer's special tokens to those of query and document."""
         (before, between, after), types = self._frame
         type_ids = b""
         if self._with_type_ids:
@@ -234,7 +233,7 @@ class PairTokenizer:
         )
 
     def _read_in_one_text(self, encoding: Encoding, query: str, document: str) -> PairTokens:
-        """Return the row of a pair, of which the encoding is; cut it at the end where it must be."""
+        """Return the row of a pair from the encoding of all its text; cut the document if it is too long."""
         left_out, characters_read = 0, len(document)
         if self._layout.trims:
             left_out = len(document) - len(document.lstrip())
@@ -248,7 +247,7 @@ class PairTokenizer:
         ]
         truncated = len(ids) > self.max_length
         if truncated:
-            # What the template ends with is written over the last tokens that fit.
+            # The end of the template replaces the last tokens that fit.
             kept = self.max_length - len(self._suffix)
             ids = ids[:kept] + self._suffix
             places = [place for place in places if place < kept]
@@ -263,7 +262,7 @@ class PairTokenizer:
             raise ValueError(f"a query leaves no room for a document within {self.max_length} tokens")
 
     def _find_frame(self) -> None:
-        """Find the tokens that the tokenizer puts before, between and behind two texts, and all types."""
+        """Find the tokens that the tokenizer puts before, between and after two texts, and all types."""
         encoding = self._tokenizer.encode("a", "b")
         sequences, ids, types = encoding.sequence_ids, encoding.ids, bytes(encoding.type_ids)
         first, second = sequences.index(0), sequences.index(1)
@@ -281,9 +280,9 @@ class PairTokenizer:
         self._specials = sequences.count(None)
 
     def _find_suffix(self) -> list[int]:
-        """Return the tokens that the template ends with, as sentence-transformers finds them.
+        """Return the tokens at the end of the template, found as sentence-transformers finds them.
 
-        They are those at the end of two pairs that have no other token in common there.
+        They are the tokens that two different pairs have in common at their ends.
         """
         first, second = (self._tokenize(self._layout.fill(text, text)) for text in ("0", "1 2 3 4"))
         common = 0
@@ -293,7 +292,7 @@ class PairTokenizer:
 
 
 def _begin(document: str, reach: int) -> str:
-    """Return the beginning of a document, to so far behind `reach` that the cut does no harm before it."""
+    """Return the beginning of a document, cut so far after `reach` that no token before it changes."""
     if len(document) <= reach + _NEAR:
         return document
     space = _SPACE.search(document, reach + _NEAR, reach + _FAR)
@@ -301,13 +300,13 @@ def _begin(document: str, reach: int) -> str:
 
 
 def _cut_into_pieces(text: str) -> Iterator[tuple[int, int]]:
-    """Cut a text into pieces to tokenize by themselves, at spaces where there are some."""
+    """Cut a text into pieces that are tokenized by themselves, at spaces if there are some."""
     start = 0
     while len(text) - start > _PIECE_CHARACTERS:
         stop = start + _PIECE_CHARACTERS
         if space := _SPACE.search(text, stop, stop + _PIECE_CHARACTERS):
             stop = space.start()
-        else:  # at least not through what a reader sees as one character
+        else:  # but not inside of what a reader sees as one character
             import regex  # which takes a while to load, and is hardly ever needed
 
             around = regex.finditer(
