@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import sys
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -159,9 +160,7 @@ class Reranker:
     def model(self) -> LocalModel | RemoteModel:
         """What scores. In a forked process it is loaded again when it is first asked for."""
         if self._model is None:
-            if self.info.engine == "torch":
-                import torch
-
+            if self.info.engine == "torch" and (torch := sys.modules.get("torch")):
                 torch.set_num_threads(1)  # with more, torch waits for threads that are not here
                 log.warning(
                     "This process was forked after the model was loaded, so that torch has one thread here. "
@@ -240,8 +239,8 @@ class Reranker:
         tables = self.model.score_lists(lists, RankOptions(), with_blanks=True)
         scored = np.concatenate([unscored([]), *tables])
         self._warn_of_unread(measure_coverage(scored))
-        for one, table in zip(lists, tables, strict=True):
-            self._warn_of_long_query(one, table)
+        for place in scored["truncated"].nonzero()[0]:  # each list is one document
+            self._warn_of_long_query(lists[place].query.text)
         self._warn_of_equal_logits([document for one in lists for document in one.documents], scored)
         return self._to_scale(scored["logit"].copy(), scores)
 
@@ -285,8 +284,8 @@ class Reranker:
         """Rank a query's documents by what was scored: scale, order, threshold and number of results."""
         documents, first_scores, places = candidates.documents, candidates.first_scores, candidates.places
         self._warn_of_equal_logits(documents, scored)
-        if options.long == "truncate":
-            self._warn_of_long_query(candidates, scored)
+        if options.long == "truncate" and scored["truncated"].any():
+            self._warn_of_long_query(candidates.query.text)
         logits = scored["logit"].copy()  # a column by itself, which engines take
         values = model_values = self._to_scale(logits, options.scores)
         if options.blend:
@@ -335,8 +334,8 @@ class Reranker:
         for sentence in coverage.describe(self.info.max_length, long):
             log.warning("%s", as_python(sentence))
 
-    def _warn_of_long_query(self, candidates: Candidates, scored: Scored) -> None:
-        if scored["truncated"].any() and self.model.crowds_documents(candidates.query.text):
+    def _warn_of_long_query(self, query: str) -> None:
+        if self.model.crowds_documents(query):
             self._warn_once(
                 f"A query takes more than half of the model's {self.info.max_length:,} tokens. Documents are "
                 "cut to the rest; sentence-transformers would cut the query, too, and give other scores."

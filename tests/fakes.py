@@ -55,10 +55,11 @@ class CountingEngine:
         values[len(_SPECIAL) : len(_SPECIAL) + 10] = range(10)
         values[-2:] = np.nan, np.inf
         for batch in batches:
-            self.batch_shapes.append(batch.input_ids.shape)
-            assert batch.token_type_ids is not None
-            of_document = (batch.token_type_ids == 1) & (batch.attention_mask == 1)
-            yield np.where(of_document, values[batch.input_ids], np.float32(0)).sum(axis=1, dtype=np.float32)
+            self.batch_shapes.append(batch["input_ids"].shape)
+            of_document = (batch["token_type_ids"] == 1) & (batch["attention_mask"] == 1)
+            yield np.where(of_document, values[batch["input_ids"]], np.float32(0)).sum(
+                axis=1, dtype=np.float32
+            )
 
     def activate(self, logits: Float32s) -> Float32s:
         return logits / np.float32(2)

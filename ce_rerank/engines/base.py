@@ -66,20 +66,11 @@ class EngineOptions:
 class Engine(Protocol):
     """A loaded model that scores rows. Safe to use from several threads."""
 
-    @property
-    def info(self) -> EngineInfo:
-        """What runs, where and how."""
-        ...
-
-    @property
-    def tokenizer(self) -> PairTokenizer:
-        """What turns pairs into the ids that this model was trained on."""
-        ...
-
-    @property
-    def batch_tokens(self) -> int:
-        """The token budget of a batch, padding included where it pads, that this engine runs best with."""
-        ...
+    info: EngineInfo
+    tokenizer: PairTokenizer
+    """What turns pairs into the ids that this model was trained on."""
+    batch_tokens: int
+    """The token budget of a batch, padding included where it pads, that this engine runs best with."""
 
     def score_rows(
         self,

@@ -16,6 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float32s = NDArray[np.float32]
+TokenBatch = dict[str, NDArray[np.int64]]
+"""Pairs padded to one length: `input_ids`, `attention_mask` and, for models that take them, `token_type_ids`.
+
+The arrays are of shape (pairs, tokens).
+"""
 Companions = Literal["any", "equal", "none"]
 """Which rows may share a batch: any; those of the same length alone; or none."""
 
@@ -37,18 +42,6 @@ class PairTokens:
 
     def __len__(self) -> int:
         return len(self.input_ids)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenBatch:
-    """Pairs padded to one length; the arrays are int64 of shape (pairs, tokens).
-
-    `token_type_ids` is None for models that take none.
-    """
-
-    input_ids: NDArray[np.int64]
-    attention_mask: NDArray[np.int64]
-    token_type_ids: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +93,7 @@ def end_of_batch(
 
 
 def pad_rows(rows: Sequence[PairTokens], padding: Padding) -> TokenBatch:
-    """Pad rows to the longest of them or somewhat more; the arrays are int64 of shape (rows, tokens)."""
+    """Pad rows to the longest of them, or somewhat more."""
     lengths = np.array([len(row.input_ids) for row in rows])
     width = int(lengths.max())
     if padding.companions == "any":
@@ -115,11 +108,10 @@ def pad_rows(rows: Sequence[PairTokens], padding: Padding) -> TokenBatch:
         return padded
 
     ids, types = join_rows(rows)
-    return TokenBatch(
-        input_ids=fill(ids, padding.token_id),
-        attention_mask=filled.astype(np.int64),
-        token_type_ids=None if types is None else fill(types, padding.type_id),
-    )
+    batch = {"input_ids": fill(ids, padding.token_id), "attention_mask": filled.astype(np.int64)}
+    if types is not None:
+        batch["token_type_ids"] = fill(types, padding.type_id)
+    return batch
 
 
 def join_rows(rows: Sequence[PairTokens]) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None]:

@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -30,9 +30,9 @@ from ..errors import UnavailableError
 from ..files import read_json_object
 from ..models.checkpoint import ACTIVATIONS, LONGEST, Checkpoint
 from ..types import Pair
-from .batching import Padding, PairTokens, TokenBatch, pad_rows
+from .batching import Companions, Padding, PairTokens, TokenBatch, pad_rows
 from .network import Whole, find_networks, find_score_layer
-from .tokenizer import INSTRUCTION, Layout, PairTokenizer
+from .tokenizer import INSTRUCTION, Layout, ModelFacts, PairTokenizer
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CHATTERING = ("transformers", "sentence_transformers", "huggingface_hub", "torch", "openvino", "nncf")
@@ -76,67 +76,61 @@ def quiet_libraries() -> Iterator[None]:
 class Model:
     """A cross-encoder that was loaded and tried. It is only read, so threads may share it.
 
-    `network` gives the float32 logits, of shape (pairs, 1), of the tensors of a batch. `activation` is
-    `identity`, `sigmoid` or the dotted name of another. `layout` is what the checkpoint puts around query and
-    document, its own instruction included; `instructed` is the same with INSTRUCTION in its place, or None
-    for a model that takes none.
+    `network` gives the float32 logits, of shape (pairs, 1), of the tensors of a batch. `tokenizer` cuts at
+    the model's own limit.
     """
 
-    def __init__(self, cross_encoder: CrossEncoder, precision: str, max_length: int | None) -> None:
+    def __init__(self, name: str, cross_encoder: CrossEncoder, precision: str) -> None:
+        self.name = name
         self.cross_encoder = cross_encoder
         self.precision = precision
-        longest = longest_pair(cross_encoder)
-        self.max_length = min(longest, max_length or longest)
         self.activation_fn = _take_activation(cross_encoder)
-        dotted = f"{type(self.activation_fn).__module__}.{type(self.activation_fn).__qualname__}"
-        self.activation = ACTIVATIONS.get(dotted, dotted)
-        hugging_face = cross_encoder.tokenizer
-        self.split_special_tokens: bool = hugging_face.split_special_tokens
         self.tokenizer_json = _without_unknown_specials(cross_encoder)
-        self.instruction: str | None = cross_encoder._resolve_prompt(None, None)
-        self.layout, self.instructed = _read_layouts(cross_encoder, self.instruction)
+        dotted = f"{type(self.activation_fn).__module__}.{type(self.activation_fn).__qualname__}"
+        tokenizer, longest = cross_encoder.tokenizer, longest_pair(cross_encoder)
+        self._prompt: str | None = cross_encoder._resolve_prompt(None, None)
+        layout, instructed = _read_layouts(cross_encoder, self._prompt)
         cross_encoder.max_seq_length = LONGEST
         fed = self.preprocess(PROBE)
-        self.with_type_ids = "token_type_ids" in fed
-        (row,) = self.make_tokenizer(LONGEST).encode([PROBE])
-        types = fed["token_type_ids"][0].tolist() if self.with_type_ids else []
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        self.facts = ModelFacts(
+            inputs=tuple(name for name in names if name in fed),
+            max_length=LONGEST,
+            activation=ACTIVATIONS.get(dotted, dotted),
+            split_special_tokens=tokenizer.split_special_tokens,
+            padding=Padding(
+                token_id=tokenizer.pad_token_id,
+                type_id=tokenizer.pad_token_type_id,
+                left=tokenizer.padding_side == "left",
+            ),
+            layout=layout,
+            instructed=instructed,
+            instruction=self._prompt,
+        )
+        (row,) = self.make_tokenizer().encode([PROBE])
+        types = fed["token_type_ids"][0].tolist() if "token_type_ids" in fed else []
         if [*row.input_ids] != fed["input_ids"][0].tolist() or [*row.token_type_ids] != types:
             raise ValueError("its tokens are made by preprocessing that is not known here")
-        self.tokenizer = self.make_tokenizer(self.max_length)
-        cross_encoder.max_seq_length = self.max_length
-        self.padding = Padding(
-            token_id=hugging_face.pad_token_id,
-            type_id=hugging_face.pad_token_type_id,
-            left=hugging_face.padding_side == "left",
-        )
+        cross_encoder.max_seq_length = longest
+        self.facts = replace(self.facts, max_length=longest)
+        self.tokenizer = self.make_tokenizer()
         self._whole = Whole(cross_encoder, fed)
         self.network: torch.nn.Module = self._whole
-        # Not by `max_length`, which may be too short for our pairs.
-        self._choose_network(self.make_tokenizer(longest).encode([PROBE, LONGER]))
+        self._choose_network()
 
-    def make_tokenizer(self, max_length: int, layout: Layout | None = None) -> PairTokenizer:
+    def make_tokenizer(self, max_length: int | None = None, instruction: str | None = None) -> PairTokenizer:
         """Return a tokenizer that gives what the model's own preprocessing does, and cuts documents alone."""
-        return PairTokenizer(
-            Tokenizer.from_str(self.tokenizer_json),
-            max_length=max_length,
-            with_type_ids=self.with_type_ids,
-            split_special_tokens=self.split_special_tokens,
-            layout=layout or self.layout,
-        )
+        tokenizer = Tokenizer.from_str(self.tokenizer_json)
+        return self.facts.make_tokenizer(tokenizer, self.name, max_length, instruction)
 
     def preprocess(self, pair: Pair) -> dict[str, Any]:
         """Return what sentence-transformers feeds the model for one pair, its prompt included."""
-        return dict(self.cross_encoder.preprocess([list(pair)], prompt=self.instruction))
+        return dict(self.cross_encoder.preprocess([list(pair)], prompt=self._prompt))
 
     def tensors(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
         """Return a batch on the model's device, by the names of the network's inputs."""
-        named = {name: getattr(batch, name) for name in ("input_ids", "attention_mask", "token_type_ids")}
         device = self.cross_encoder.device
-        return {
-            name: torch.from_numpy(ids).to(device, non_blocking=True)
-            for name, ids in named.items()
-            if ids is not None
-        }
+        return {name: torch.from_numpy(ids).to(device, non_blocking=True) for name, ids in batch.items()}
 
     def score(self, batch: TokenBatch) -> torch.Tensor:
         """Return the float32 logits of a batch, shape (pairs,), on the model's device."""
@@ -149,21 +143,23 @@ class Model:
 
     def reference(self, row: PairTokens) -> float:
         """Return the logit of a row by itself, as sentence-transformers works it out."""
-        return self._run(self._whole, pad_rows([row], self.padding)).item()
+        return self._run(self._whole, pad_rows([row], self.facts.padding)).item()
 
-    def _choose_network(self, rows: Sequence[PairTokens]) -> None:
+    def _choose_network(self) -> None:
         """Take the model apart if that gives the same score, and find which pairs can share a batch."""
-        alone = pad_rows(rows[:1], self.padding)
+        rows, padding = self.tokenizer.encode([PROBE, LONGER]), self.facts.padding
+        alone = pad_rows(rows[:1], padding)
         logits = self._run(self._whole, alone)
         if logits.numel() != 1:
             raise ValueError(f"it gives {logits.numel()} scores for a pair")
+        companions: Companions = "equal"
         try:
-            padded = self._run(self._whole, pad_rows(rows, self.padding))[0].item()
-            near = self.is_near(padded, logits.item())
-            self.padding = replace(self.padding, companions="any" if near else "equal")
+            if self.is_near(self._run(self._whole, pad_rows(rows, padding))[0].item(), logits.item()):
+                companions = "any"
         except (ValueError, IndexError):
-            self.padding = replace(self.padding, companions="none")
-        for network in find_networks(self.cross_encoder, self.padding.left):
+            companions = "none"
+        self.facts = replace(self.facts, padding=replace(padding, companions=companions))
+        for network in find_networks(self.cross_encoder, padding.left):
             with suppress(RuntimeError, ValueError, TypeError, AttributeError, IndexError):
                 if self.is_near(self._run(network, alone).item(), logits.item()):
                     self.network = network
@@ -183,15 +179,14 @@ def load_model(
     *,
     device: str = "cpu",
     precision: str = "fp32",
-    max_length: int | None = None,
     trust_remote_code: bool = False,
     offline: bool = True,
 ) -> Model:
     """Load a checkpoint onto a device that is there, and try it.
 
-    `max_length` lowers the model's own limit, in tokens. The hub is asked for nothing, except for code that
-    is trusted, which may lie in another repository; and not for that, when `offline`. Raises UnavailableError
-    when it cannot be loaded whole, needs code that is not trusted, or cannot score a pair.
+    The hub is asked for nothing, except for code that is trusted, which may lie in another repository; and
+    not for that, when `offline`. Raises UnavailableError when it cannot be loaded whole, needs code that is
+    not trusted, or cannot score a pair.
     """
     name = checkpoint.name
     if not trust_remote_code and (activation := checkpoint.foreign_activation):
@@ -232,7 +227,7 @@ def load_model(
             _require_known_ids(name, model)
             _require_answers(name, model)
             _complete_padding(model)
-            return Model(model, precision, max_length)
+            return Model(name, model, precision)
     except UnavailableError:
         raise
     except Exception as error:  # any of those that a forward pass or a template may raise

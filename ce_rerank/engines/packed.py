@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -34,32 +33,22 @@ class CannotPackError(Exception):
     """A model whose sequences cannot lie end to end; its text is the reason, as a clause."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pack:
-    """Rows end to end: int64 arrays of shape (tokens,), int32 `borders` of shape (rows + 1,).
+def pack_rows(
+    rows: Sequence[PairTokens], first_position: int = 0
+) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int32], int]:
+    """Lay rows end to end; the positions of each count from the model's first.
 
-    `token_type_ids` is None for models that take none; `longest` is the tokens of the longest row.
+    Return the inputs of a model by their names, of shape (1, tokens); the borders of the rows, of shape
+    (rows + 1,); and the tokens of the longest.
     """
-
-    input_ids: NDArray[np.int64]
-    position_ids: NDArray[np.int64]
-    token_type_ids: NDArray[np.int64] | None
-    borders: NDArray[np.int32]
-    longest: int
-
-
-def pack_rows(rows: Sequence[PairTokens], first_position: int = 0) -> Pack:
-    """Lay rows end to end; the positions of each count from the model's first."""
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     borders = np.concatenate([[0], np.cumsum(lengths)])
+    positions = np.arange(borders[-1]) - np.repeat(borders[:-1], lengths) + first_position
     ids, types = join_rows(rows)
-    return Pack(
-        input_ids=ids,
-        position_ids=np.arange(borders[-1]) - np.repeat(borders[:-1], lengths) + first_position,
-        token_type_ids=None if types is None else types.astype(np.int64),
-        borders=borders.astype(np.int32),
-        longest=int(lengths.max()),
-    )
+    inputs = {"input_ids": ids[None], "position_ids": positions[None]}
+    if types is not None:
+        inputs["token_type_ids"] = types[None].astype(np.int64)
+    return inputs, borders.astype(np.int32), int(lengths.max())
 
 
 def attend(
@@ -170,7 +159,7 @@ class PackedModel:
     def _take_over(self, model: Model) -> None:
         """Give the backbone our attention, if pairs keep the scores that they get alone and padded."""
         rows = model.tokenizer.encode([_LONGEST, PROBE, LONGER])
-        alone = [model.score(pad_rows([row], model.padding)).item() for row in rows]
+        alone = [model.score(pad_rows([row], model.facts.padding)).item() for row in rows]
         before = self._backbone.config._attn_implementation
         try:
             self._backbone.set_attn_implementation(_ATTENTION)
@@ -185,19 +174,16 @@ class PackedModel:
 
     def score(self, rows: Sequence[PairTokens]) -> torch.Tensor:
         """Return the float32 logits of rows, of shape (rows,), on the device; they may still be computed."""
-        pack = pack_rows(rows, self._first_position)
-        borders = self._send(pack.borders)
-        inputs = {"input_ids": pack.input_ids, "position_ids": pack.position_ids}
-        if pack.token_type_ids is not None:
-            inputs["token_type_ids"] = pack.token_type_ids
+        inputs, starts, longest = pack_rows(rows, self._first_position)
+        borders = self._send(starts)
         with torch.inference_mode():
             hidden = self._backbone(
-                **{name: self._send(ids)[None] for name, ids in inputs.items()},
+                **{name: self._send(ids) for name, ids in inputs.items()},
                 **self._constants,
                 cu_seq_lens_q=borders,
                 cu_seq_lens_k=borders,
-                max_length_q=pack.longest,
-                max_length_k=pack.longest,
+                max_length_q=longest,
+                max_length_k=longest,
             )[0][0]
             logits: torch.Tensor = self._network.head(self._pool(hidden, borders))
             return logits.float().squeeze(-1)

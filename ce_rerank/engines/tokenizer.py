@@ -16,7 +16,7 @@ from tokenizers import Encoding, Tokenizer
 
 from ..errors import UsageError
 from ..types import Pair
-from .batching import PairTokens
+from .batching import Padding, PairTokens
 
 INSTRUCTION = "\ue000instruction\ue000"
 """Stands for the task instruction in the texts of a layout."""
@@ -66,18 +66,52 @@ class Layout:
         return Layout(before or "", between, after or "", self.trims)
 
 
-def instruct(layout: Layout | None, instruction: str, name: str) -> Layout:
-    """Return a layout with an instruction in its place; raise UsageError for a model that takes none."""
-    if layout is None:
-        raise UsageError(f"{name} takes no instruction.", hint="Leave --instruction out.")
-    return layout.with_instruction(instruction)
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """How a model is fed and read.
+
+    `inputs` are what its network takes, and `max_length` is the most tokens that a pair may have.
+    `activation` is identity, sigmoid or the dotted name of another. With `split_special_tokens`, special
+    tokens in a text are text. `layout` is what surrounds query and document; `instructed` is the same with
+    INSTRUCTION in place of `instruction`, which is the model's own, or None for a model that takes none.
+    """
+
+    inputs: tuple[str, ...]
+    max_length: int
+    activation: str
+    split_special_tokens: bool
+    padding: Padding
+    layout: Layout
+    instructed: Layout | None
+    instruction: str | None
+
+    def make_tokenizer(
+        self, tokenizer: Tokenizer, name: str, max_length: int | None = None, instruction: str | None = None
+    ) -> PairTokenizer:
+        """Return what feeds the model of this name; `max_length` lowers its limit.
+
+        `tokenizer` is its checkpoint's, to be kept and changed. Raises UsageError for an instruction where
+        the model takes none.
+        """
+        layout = self.layout
+        if instruction is not None:
+            if self.instructed is None:
+                raise UsageError(f"{name} takes no instruction.", hint="Leave --instruction out.")
+            layout = self.instructed.with_instruction(instruction)
+        tokenizer.encode_special_tokens = self.split_special_tokens  # which its file does not say
+        return PairTokenizer(
+            tokenizer,
+            max_length=min(self.max_length, max_length or self.max_length),
+            with_type_ids="token_type_ids" in self.inputs,
+            layout=layout,
+        )
 
 
 class PairTokenizer:
     """Turns pairs into ids, by the fast tokenizers library. Safe to use from several threads.
 
     `tokenizer` becomes this object's own; its truncation and padding are set here. With `with_type_ids`,
-    rows carry token type ids. With `split_special_tokens`, special tokens in a text are text.
+    rows carry token type ids.
     """
 
     def __init__(
@@ -86,7 +120,6 @@ class PairTokenizer:
         *,
         max_length: int,
         with_type_ids: bool,
-        split_special_tokens: bool = False,
         layout: Layout = Layout(),
     ) -> None:
         self.max_length = max_length
@@ -95,7 +128,6 @@ class PairTokenizer:
         self._is_one_text = layout.between is not None
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        tokenizer.encode_special_tokens = split_special_tokens  # which its file does not say
         self._tokenizer = tokenizer
         pieces = tokenizer.model.tokenize(_IN_NO_VOCABULARY)
         self._unknown = pieces[0].id if len(pieces) == 1 else None

@@ -21,7 +21,6 @@ from .base import EngineInfo, EngineOptions
 from .batching import Float32s, PairTokens, end_of_batch, pad_rows, sort_longest_first
 from .model import Model, first_line, load_model
 from .openvino.runtime import says_out_of_memory
-from .tokenizer import instruct
 
 if TYPE_CHECKING:
     from .packed import PackedModel
@@ -44,7 +43,6 @@ def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions) -> TorchEn
         checkpoint,
         device=options.device,
         precision=options.precision,
-        max_length=options.max_length,
         trust_remote_code=options.trust_remote_code,
         offline=options.offline,
     )
@@ -72,30 +70,27 @@ class TorchEngine:
         kind = options.device.partition(":")[0]
         self.model = model
         self.batch_tokens = packed.batch_tokens if packed else _BATCH_TOKENS[kind]
-        self.tokenizer = model.tokenizer
-        if options.instruction is not None:
-            layout = instruct(model.instructed, options.instruction, checkpoint.name)
-            self.tokenizer = model.make_tokenizer(model.max_length, layout)
+        self.tokenizer = model.make_tokenizer(options.max_length, options.instruction)
         self.info = EngineInfo(
             engine="torch",
             device=options.device,
             precision=model.precision,
             model=checkpoint.name,
             revision=checkpoint.revision,
-            max_length=model.max_length,
-            activation=model.activation,
-            instruction=model.instruction if options.instruction is None else options.instruction,
+            max_length=self.tokenizer.max_length,
+            activation=model.facts.activation,
+            instruction=model.facts.instruction if options.instruction is None else options.instruction,
             notes=checkpoint.notes,
             packed=packed is not None,
         )
         self._start: Callable[[Sequence[PairTokens]], torch.Tensor] = packed.score if packed else self._score
-        self._padding = model.padding
+        self._padding = model.facts.padding
         self._limit: int | None = None  # tokens of a batch, once one was too large for the memory
         # On MPS two threads in one model abort the process, and every new shape takes memory for good.
         self._has_few_shapes = kind == "mps"
         self._turn = threading.Lock() if kind == "mps" else nullcontext()
         if kind == "mps":
-            self._padding = replace(model.padding, multiple=0, most=model.max_length)
+            self._padding = replace(self._padding, multiple=0, most=model.facts.max_length)
 
     def score_rows(
         self,

@@ -132,7 +132,7 @@ def make_pairs(count: int, tokens: int) -> Pairs:
 
 def load_engine(checkpoint: Checkpoint, device: str, precision: str, packed: bool) -> Engine:
     options = EngineOptions(engine="torch", device=device, precision=precision, max_length=512)  # type: ignore[arg-type]
-    model = load_model(checkpoint, device=device, precision=precision, max_length=512)
+    model = load_model(checkpoint, device=device, precision=precision)
     return TorchEngine(model, checkpoint, options, PackedModel(model) if packed else None)
 
 

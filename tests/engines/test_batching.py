@@ -67,26 +67,25 @@ def test_where_padding_changes_scores_nothing_is_padded() -> None:
     batch = pad_rows(
         [PairTokens([5, 6, 7], b"", False, 1)], Padding(multiple=16, most=32, companions="equal")
     )
-    assert batch.input_ids.tolist() == [[5, 6, 7]]
+    assert batch["input_ids"].tolist() == [[5, 6, 7]]
 
 
 def test_rows_are_padded_on_the_right_to_the_longest() -> None:
     batch = pad_rows(
         [PairTokens([5, 6, 7], bytes([0, 0, 1]), False, 1), PairTokens([8], bytes(1), False, 1)], Padding()
     )
-    assert batch.input_ids.tolist() == [[5, 6, 7], [8, 0, 0]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert batch.token_type_ids is not None
-    assert batch.token_type_ids.tolist() == [[0, 0, 1], [0, 0, 0]]
-    assert batch.input_ids.dtype == np.int64
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["token_type_ids"].tolist() == [[0, 0, 1], [0, 0, 0]]
+    assert batch["input_ids"].dtype == np.int64
 
 
 def test_rows_are_padded_on_the_left_for_models_that_read_the_last_token() -> None:
     padding = Padding(token_id=9, left=True)
     batch = pad_rows([PairTokens([5, 6], b"", False, 1), PairTokens([8], b"", False, 1)], padding)
-    assert batch.input_ids.tolist() == [[5, 6], [9, 8]]
-    assert batch.attention_mask.tolist() == [[1, 1], [0, 1]]
-    assert batch.token_type_ids is None
+    assert batch["input_ids"].tolist() == [[5, 6], [9, 8]]
+    assert batch["attention_mask"].tolist() == [[1, 1], [0, 1]]
+    assert "token_type_ids" not in batch
 
 
 @pytest.mark.parametrize(
@@ -99,5 +98,5 @@ def test_rows_are_padded_on_the_left_for_models_that_read_the_last_token() -> No
 def test_rows_are_padded_to_a_multiple_or_few_lengths_within_what_the_model_has_positions_for(
     padding: Padding, widths: dict[int, int]
 ) -> None:
-    shapes = {tokens: pad_rows(rows_of([tokens]), padding).input_ids.shape for tokens in widths}
+    shapes = {tokens: pad_rows(rows_of([tokens]), padding)["input_ids"].shape for tokens in widths}
     assert shapes == {tokens: (1, width) for tokens, width in widths.items()}

@@ -46,7 +46,7 @@ def train_head(checkpoint: Checkpoint) -> None:
     seen: list[torch.Tensor] = []
     layer = model.network.head if behind is None else behind[-1].linear
     layer.register_forward_pre_hook(lambda _, vectors: seen.append(vectors[0]))
-    model.score(pad_rows(rows, model.padding))
+    model.score(pad_rows(rows, model.facts.padding))
     vectors = seen[0] - seen[0].mean(0)
     _, widths, directions = torch.linalg.svd(vectors, full_matrices=False)
     weight = directions[0] * 0.6 * len(rows) ** 0.5 / widths[0]

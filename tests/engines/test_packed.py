@@ -182,12 +182,13 @@ def test_no_rows_have_no_logits(engine: TorchEngine) -> None:
 
 def test_rows_lie_end_to_end_with_positions_of_their_own() -> None:
     rows = [PairTokens([5, 6, 7], bytes([0, 0, 1]), False, 0), PairTokens([8, 9], bytes([0, 1]), False, 0)]
-    pack = pack_rows(rows, first_position=2)
-    assert pack.input_ids.tolist() == [5, 6, 7, 8, 9]
-    assert pack.position_ids.tolist() == [2, 3, 4, 2, 3]
-    assert pack.token_type_ids is not None
-    assert pack.token_type_ids.tolist() == [0, 0, 1, 0, 1]
-    assert (pack.borders.tolist(), pack.longest) == ([0, 3, 5], 3)
+    inputs, borders, longest = pack_rows(rows, first_position=2)
+    assert {name: ids.tolist() for name, ids in inputs.items()} == {
+        "input_ids": [[5, 6, 7, 8, 9]],
+        "position_ids": [[2, 3, 4, 2, 3]],
+        "token_type_ids": [[0, 0, 1, 0, 1]],
+    }
+    assert (borders.tolist(), longest) == ([0, 3, 5], 3)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_on_mps_threads_take_turns_and_batches_have_few_shapes(
     def watch(batch: TokenBatch) -> torch.Tensor:
         running.append(1)
         most.append(len(running))
-        shapes.add(batch.input_ids.shape)
+        shapes.add(batch["input_ids"].shape)
         try:
             return score(batch)
         finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ import torch
 from ...errors import UnavailableError
 from ...files import digest_file
 from ...models.checkpoint import ACTIVATIONS, Checkpoint
-from ..batching import pad_rows
+from ..batching import PairTokens, pad_rows
 from ..model import Model, first_line, load_model, quiet_libraries
 from ..network import find_score_layer
-from .manifest import GRAPH_NAME, OWN_NAMES, TOKENIZER_NAME, GoldenPair, Manifest, ModelFacts, Origin
+from .manifest import GRAPH_NAME, OWN_NAMES, TOKENIZER_NAME, GoldenPair, Manifest, Origin
 from .prune import keep_pooled_token
 from .runtime import CannotCompileError, load_converter, load_runtime, says_out_of_memory
 
@@ -64,26 +65,23 @@ def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> 
     another kind than its configuration promised or its graph cannot be converted, and OSError when the folder
     cannot hold it.
     """
-    model = _load(checkpoint)
+    try:
+        model = load_model(checkpoint)
+    except UnavailableError as error:
+        if isinstance(error.__cause__, Exception):
+            _raise_if_out_of_memory(error.__cause__)
+        raise
+    if model.facts.activation not in ACTIVATIONS.values():
+        raise CannotCompileError(f"its activation is {model.facts.activation}")
     with quiet_libraries():
-        # Two rows of different lengths: with nothing padded, the trace could leave the mask out.
-        example = model.tensors(pad_rows(model.tokenizer.encode(GOLDEN_TEXTS[:2]), model.padding))
-        facts = ModelFacts(
-            inputs=tuple(example),
-            max_length=model.max_length,
-            activation=model.activation,
-            with_type_ids=model.with_type_ids,
-            split_special_tokens=model.split_special_tokens,
-            padding=model.padding,
-            layout=model.layout,
-            instructed=model.instructed,
-            instruction=model.instruction,
-        )
-        golden = _make_golden_pairs(model)
+        # The reference: what sentence-transformers gives in float32, one pair at a time.
+        pairs = [pair for pair in GOLDEN_TEXTS if model.tokenizer.document_room(pair[0]) > 0]
+        rows = model.tokenizer.encode(pairs)
+        golden = tuple(GoldenPair(*pair, model.reference(row)) for pair, row in zip(pairs, rows, strict=True))
         (folder / TOKENIZER_NAME).write_text(model.tokenizer_json, encoding="utf-8")
-        _convert(model, example, folder / GRAPH_NAME)
+        _convert(model, rows[-2:], folder / GRAPH_NAME)
         files = {name: digest_file(folder / name) for name in OWN_NAMES}
-        Manifest(origin, facts, golden, files).write(folder)
+        Manifest(origin, model.facts, golden, files).write(folder)
         del model
     gc.collect()  # the weights are large, and what serves next has its own
 
@@ -96,34 +94,19 @@ class _Float32Score(torch.nn.Module):
         self.weight, self.bias = layer.weight, layer.bias
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Give the logits, of shape (pairs, 1), of vectors of shape (pairs, width)."""
         logits = (vectors * self.weight).sum(-1, keepdim=True)
         return logits if self.bias is None else logits + self.bias
 
 
-def _load(checkpoint: Checkpoint) -> Model:
-    try:
-        model = load_model(checkpoint)
-    except UnavailableError as error:
-        if isinstance(error.__cause__, Exception):
-            _raise_if_out_of_memory(error.__cause__)
-        raise
-    if model.activation not in ACTIVATIONS.values():
-        raise CannotCompileError(f"its activation is {model.activation}")
-    return model
-
-
-def _make_golden_pairs(model: Model) -> tuple[GoldenPair, ...]:
-    """Take the reference: what sentence-transformers gives in float32 for our own pairs, one at a time."""
-    pairs = [pair for pair in GOLDEN_TEXTS if model.tokenizer.document_room(pair[0]) > 0]
-    rows = model.tokenizer.encode(pairs)
-    return tuple(GoldenPair(*pair, model.reference(row)) for pair, row in zip(pairs, rows, strict=True))
-
-
-def _convert(model: Model, example: dict[str, torch.Tensor], path: Path) -> None:
-    # With the others, a row whose window holds nothing but padding (ModernBERT) comes out as NaN.
+def _convert(model: Model, rows: Sequence[PairTokens], path: Path) -> None:
+    """Write the graph of a model, which is traced with rows of different lengths."""
+    # With nothing padded, the trace could leave the mask out.
+    example = model.tensors(pad_rows(rows, model.facts.padding))
+    # With others, a row whose window holds nothing but padding (ModernBERT) comes out as NaN.
     model.cross_encoder[0].model.set_attn_implementation("eager")
-    _keep_score_in_float32(model.network)
+    if name := find_score_layer(model.network):
+        layer: Any = model.network.get_submodule(name)
+        model.network.set_submodule(name, _Float32Score(layer))
     convert_model = load_converter()
     try:
         with torch.inference_mode():
@@ -132,7 +115,7 @@ def _convert(model: Model, example: dict[str, torch.Tensor], path: Path) -> None
     except Exception as error:  # any of OpenVINO's many: what it cannot convert is served by torch
         _raise_if_out_of_memory(error)
         raise CannotCompileError(f"OpenVINO cannot convert it ({first_line(error)})") from error
-    if tuple(name for entry in graph.inputs for name in entry.get_names()) != tuple(example):
+    if tuple(name for entry in graph.inputs for name in entry.get_names()) != model.facts.inputs:
         raise CannotCompileError("its graph takes other inputs than it is fed")
     try:
         load_runtime().save_model(graph, path, compress_to_fp16=False)
@@ -144,10 +127,3 @@ def _convert(model: Model, example: dict[str, torch.Tensor], path: Path) -> None
 def _raise_if_out_of_memory(error: Exception) -> None:
     if says_out_of_memory(error):
         raise CannotCompileError("there is too little memory to compile it", passing=True) from error
-
-
-def _keep_score_in_float32(network: torch.nn.Module) -> None:
-    name = find_score_layer(network)
-    if name is not None:
-        layer: Any = network.get_submodule(name)
-        network.set_submodule(name, _Float32Score(layer))

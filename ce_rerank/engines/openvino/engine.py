@@ -31,7 +31,7 @@ from ...types import Precision
 from ..base import EngineInfo, EngineOptions
 from ..batching import Float32s, PairTokens, TokenBatch, score_in_batches
 from ..hardware import count_cpus, cpu_identity, has_amx, has_native_bf16, vector_width
-from ..tokenizer import PairTokenizer, instruct
+from ..tokenizer import PairTokenizer
 from .cache import CompiledModel, prepare_compiled
 from .manifest import GRAPH_NAME, TOKENIZER_NAME, library_versions
 from .runtime import CannotCompileError, last_line, load_runtime
@@ -249,7 +249,7 @@ class OpenVinoEngine:
                     if len(started) == streams + 1:
                         yield finish()
                     request = idle.pop() if idle else model.create_infer_request()
-                    request.start_async({name: getattr(batch, name) for name in inputs})
+                    request.start_async({name: batch[name] for name in inputs})
                     started.append(request)
                 while started:
                     yield finish()
@@ -260,17 +260,9 @@ class OpenVinoEngine:
                     request.wait()
 
     def _load_tokenizer(self, max_length: int | None, instruction: str | None) -> PairTokenizer:
-        model = self._compiled.manifest.model
-        layout = model.layout
-        if instruction is not None:
-            layout = instruct(model.instructed, instruction, self._compiled.manifest.origin.name)
-        return PairTokenizer(
-            Tokenizer.from_file(str(self._compiled.folder / TOKENIZER_NAME)),
-            max_length=min(model.max_length, max_length or model.max_length),
-            with_type_ids=model.with_type_ids,
-            split_special_tokens=model.split_special_tokens,
-            layout=layout,
-        )
+        manifest = self._compiled.manifest
+        tokenizer = Tokenizer.from_file(str(self._compiled.folder / TOKENIZER_NAME))
+        return manifest.model.make_tokenizer(tokenizer, manifest.origin.name, max_length, instruction)
 
 
 def find_infidelity(reference: Float32s, logits: Float32s, precision: str) -> str | None:

@@ -19,8 +19,7 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ...files import read_json_object, write_whole
-from ..batching import Padding
-from ..tokenizer import Layout
+from ..tokenizer import ModelFacts
 
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAME = "model.xml"
@@ -28,8 +27,8 @@ WEIGHTS_NAME = "model.bin"
 TOKENIZER_NAME = "tokenizer.json"
 OWN_NAMES = (GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME)
 
-_FORMAT = 5  # of the manifest
-_RECIPE = "4"  # of `convert.py` and `int8.py`: what was compiled by another is compiled again
+_FORMAT = 6  # of the manifest
+_RECIPE = "5"  # of `convert.py` and `int8.py`: what was compiled by another is compiled again
 _LIBRARIES = ("openvino", "torch", "transformers", "sentence-transformers", "tokenizers")
 
 Form = Literal["full", "int8"]
@@ -59,26 +58,6 @@ class Origin:
     place: str
     versions: Mapping[str, str]
     form: Form = "full"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """How a model is fed and read.
-
-    `inputs` are what its graph takes, and `max_length` is the most tokens that a pair may have. The
-    `activation` is identity or sigmoid. `layout` is what surrounds query and document, `instructed` the same
-    for any instruction, `instruction` the model's own.
-    """
-
-    inputs: tuple[str, ...]
-    max_length: int
-    activation: str
-    with_type_ids: bool
-    split_special_tokens: bool
-    padding: Padding
-    layout: Layout
-    instructed: Layout | None
-    instruction: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,10 +151,10 @@ def test_every_family_is_fed_the_tokens_of_sentence_transformers(
             )
         padding = replace(engine.padding, multiple=1)
         batch, fed = pad_rows(rows, padding), model.preprocess([list(pair) for pair in pairs])
-        assert batch.input_ids.tolist() == fed["input_ids"].tolist()
-        assert batch.attention_mask.tolist() == fed["attention_mask"].tolist()
-        if batch.token_type_ids is not None:
-            assert batch.token_type_ids.tolist() == fed["token_type_ids"].tolist()
+        assert batch["input_ids"].tolist() == fed["input_ids"].tolist()
+        assert batch["attention_mask"].tolist() == fed["attention_mask"].tolist()
+        if "token_type_ids" in batch:
+            assert batch["token_type_ids"].tolist() == fed["token_type_ids"].tolist()
 
 
 @pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "mpnet", "camembert"])

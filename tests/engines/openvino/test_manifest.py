@@ -17,13 +17,12 @@ from ce_rerank.engines.openvino.manifest import (
     MANIFEST_NAME,
     GoldenPair,
     Manifest,
-    ModelFacts,
     Origin,
     library_versions,
     maker_versions,
     read_manifest,
 )
-from ce_rerank.engines.tokenizer import Layout
+from ce_rerank.engines.tokenizer import Layout, ModelFacts
 
 MANIFEST = Manifest(
     origin=Origin("hub", "owner/name", "0123abc", "7" * 64, {"openvino": "2026.0"}),
@@ -31,7 +30,6 @@ MANIFEST = Manifest(
         inputs=("input_ids", "attention_mask"),
         max_length=512,
         activation="sigmoid",
-        with_type_ids=False,
         split_special_tokens=False,
         padding=Padding(token_id=1),
         layout=Layout(before="task: ", between=" document: ", after="\n", trims=True),
