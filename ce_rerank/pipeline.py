@@ -136,7 +136,7 @@ class LocalModel:
         last = -1
         for group in _group_rows(reads, ahead=self.info.device != "cpu"):
             table = _describe_rows(group)
-            documents = len(np.unique(table["place"])) - (table["place"][0] == last)
+            documents = len(np.unique(table["place"])) - int(table["place"][0] == last)
             last = table["place"][-1]
             report = on_progress and _in_documents(on_progress, documents, len(group))
             rows = [row for _, row, _ in group]

@@ -160,7 +160,7 @@ def test_the_command_ranks_flat_parquet_into_parts(
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "flat.parquet", row_group_size=10)
     monkeypatch.setattr("ce_rerank.ray.rank_files", partial(rank_files, **FAKE))
     folder = tmp_path / "out"
-    command = ["batch", f"{tmp_path}/flat.parquet", "--ray", "-o", str(folder), "--to", "parquet"]
+    command = ["batch", f"{tmp_path}/flat.parquet", "--ray", "-o", f"file://{folder}", "--to", "parquet"]
     result = CliRunner().invoke(app, [*command, "-k", "1", "-d", "cpu"])
     assert result.exit_code == 0, result.stderr
     (part,) = folder.glob("part-*")

@@ -58,12 +58,18 @@ class CorpusCandidates:
 
     def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         """Read all files, and yield the candidates; reject rows that cannot be read or ranked."""
-        with tempfile.TemporaryFile() as file:
-            documents = _Documents(file)
-            if self._run is None:
-                yield from self._search(documents, reject)
-            else:
-                yield from self._read_run(self._run, documents, reject)
+        try:
+            with tempfile.TemporaryFile() as file:
+                documents = _Documents(file)
+                if self._run is None:
+                    yield from self._search(documents, reject)
+                else:
+                    yield from self._read_run(self._run, documents, reject)
+        except OSError as error:
+            raise UnavailableError(
+                f"The corpus cannot be kept in {tempfile.gettempdir()} ({error.strerror}).",
+                hint="Set TMPDIR to a folder with more room.",
+            ) from None
 
     def _read_run(self, source: Source, documents: _Documents, reject: Reject) -> Iterator[Candidates]:
         rows_of: dict[str, _Rows] = {}

@@ -29,6 +29,7 @@ log = logging.getLogger("ce_rerank")
 _UNITS_OF_A_JOB = 64
 _LEAST_BYTES, _MOST_BYTES = 1 << 18, 1 << 25  # of a unit
 _PIECE_BYTES = 1 << 17
+_URL = re.compile(r"\w\w+:/")  # no drive of Windows
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Unit:
         """Return the rows from `begin` to `end` as a Parquet file of their own."""
         import pyarrow.parquet as pq
 
-        with replace(self, begin=0).open() as stream, pq.ParquetFile(stream.raw) as parquet:
+        with self.open() as stream, pq.ParquetFile(stream.raw) as parquet:
             starts = group_starts(parquet)
             stretches = enumerate(pairwise(starts))
             groups = [i for i, (start, end) in stretches if start < self.end and self.begin < end]
@@ -123,14 +124,14 @@ class _UnitCandidates(RowCandidates):
 
 def absolute(name: str) -> str:
     """Return a path or URL that means the same in another process."""
-    return name if "://" in name else str(Path(name).absolute())
+    return name if _URL.match(name) else str(Path(name).absolute())
 
 
 def open_file_system(name: str) -> tuple[Any, str]:
     """Return the pyarrow file system of a path or URL, and the path in it; raise UsageError for others."""
     from pyarrow.fs import FileSystem, LocalFileSystem
 
-    if "://" not in name:
+    if not _URL.match(name):
         return LocalFileSystem(), absolute(name)
     try:
         file_system, path = FileSystem.from_uri(name)

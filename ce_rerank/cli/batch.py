@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from contextlib import ExitStack
@@ -175,27 +176,29 @@ def batch(
         # Logits are computed once, and each weight is applied to them.
         selection = replace(selection, blend=None, scores="logit", top_k=None, min_score=None)
     job = Job(
-        inputs or (),
-        run,
-        sources.queries,
-        sources.corpus or (),
-        sources.query_field,
-        sources.documents_field,
-        WHOLE if sources.shard is None else parse_shard(sources.shard),
-        sources.on_error == "skip",
-        fields.read_options(sources.source_format),
-        selection.rank_options(),
-        WriteOptions(
+        inputs=inputs or (),
+        run=run,
+        queries=sources.queries,
+        corpus=sources.corpus or (),
+        query_field=sources.query_field,
+        documents_field=sources.documents_field,
+        shard=WHOLE if sources.shard is None else parse_shard(sources.shard),
+        skip_bad_rows=sources.on_error == "skip",
+        reading=fields.read_options(sources.source_format),
+        ranking=selection.rank_options(),
+        writing=WriteOptions(
             not output.no_text, output.details, options.run_name,
             first_stage_names=selection.first_stage_names(details=output.details),
         ),
-        options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl"),
-        as_keywords(model),
-        __version__,
+        format=options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl"),
+        model=as_keywords(model),
+        version=__version__,
     )  # fmt: skip
     with show_messages(messages) as activity:
         if options.ray:
-            return _rank_by_ray(job, options, str(path), activity)
+            # A path has lost one slash of a URL's two.
+            folder = re.sub(r"^(?!file:)(\w\w+):/", r"\1://", str(path))
+            return _rank_by_ray(job, options, folder, activity)
         if qrels is None:
             return _rank(job, path, activity, resume=options.resume)
         from .evaluate import Gains
@@ -221,7 +224,13 @@ def _rank(
         if path is not None and not is_pipe_or_device(path):
             file = stack.enter_context(FileOutput(path, job.format, resume=resume))
             if file.is_complete:
-                return _say_complete(file)
+                log.warning(
+                    "%s is complete already; nothing is left to do. Remove it to make it again.", path
+                )
+                if not file.errors_path.exists():
+                    return 0
+                log.warning("Rows were left out of it; see %s.", file.errors_path)
+                return ROWS_LEFT_OUT
         reader = job.open_reader(with_ids=gains is not None)
         activity.stage("Loading the model")
         reranker = Reranker(**job.model)
@@ -297,16 +306,6 @@ def _sum_up(job: Job, tally: Tally, max_length: int, errors: str | None) -> int:
         rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
         log.warning("%s left out%s.", rows, "" if errors is None else f"; see {errors}")
     return ROWS_LEFT_OUT if tally.bad_rows else 0
-
-
-def _say_complete(file: FileOutput) -> int:
-    log.warning(
-        "%s is complete already; nothing is left to do. Remove it to make it with other options.", file.path
-    )
-    if not file.errors_path.exists():
-        return 0
-    log.warning("Rows were left out of it; see %s.", file.errors_path)
-    return ROWS_LEFT_OUT
 
 
 class _Meter:
