@@ -5,8 +5,8 @@
     evaluation = evaluate(runs, judgements, ["nDCG@10"])
     evaluation.runs[1].comparisons["nDCG@10"].p_value
 
-What a measure means, how ties are broken and how queries are averaged is decided by ir_measures, so that the
-values are those of its own command.
+ir_measures decides what a measure means, how ties are broken and how queries are averaged, so that values are
+those of its own command.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Judgements:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a system gave: scores by query and document; `unjudged_queries` more queries were left out."""
+    """Scores by query and document; `unjudged_queries` is how many other queries were left out."""
 
     name: str
     scores: Mapping[str, Mapping[str, float]]
@@ -58,11 +58,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A run against the first one, in one measure.
+    """A run compared with the first one, in one measure.
 
-    `delta` is how much higher the run's value is. `p_value` is two-sided, of the paired randomisation test;
-    `corrected_p_value` is it after Holm's correction over all runs that are compared with the first. The
-    counts are of queries.
+    `delta` is how much higher the run's value is. `p_value` is that of the two-sided paired randomisation
+    test, and `corrected_p_value` the same after Holm's correction for all runs that are compared with the
+    first. `better`, `worse` and `same` count queries.
     """
 
     delta: float
@@ -75,11 +75,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRun:
-    """A run's value in every measure, over all queries and (`by_query`) for each, as `query_ids` has them.
+    """A run's value in every measure, over all queries and for each (`by_query`, in the evaluation's order).
 
-    A query is NaN where a measure is not defined for it. `missing_queries` are judged, not in the run, and
-    counted as if nothing was found. `unjudged_share` is the mean share of documents without a judgement in
-    the first ten places of a query. `comparisons` is empty for the first run.
+    The value of a query is NaN if a measure is not defined for it. `missing_queries` are judged but not in
+    the run, and count as if nothing was found. `unjudged_share` is the mean share of documents without a
+    judgement among the first ten of a query. `comparisons` is empty for the first run.
     """
 
     name: str
@@ -102,9 +102,9 @@ class Evaluation:
 
 
 def load_judgements(readable: Readable) -> Judgements:
-    """Read judgements in any form, see `read_judgements`; raise InputError when there are none.
+    """Read judgements in any form, see `read_judgements`; raise InputError if there are none.
 
-    A document that is judged twice for a query has its last grade, as in ir_measures, with a warning.
+    If a document is judged twice for a query, the last grade counts, as in ir_measures; a warning says so.
     """
     source = as_source(readable)
     grades: dict[str, dict[str, int]] = {}
@@ -122,7 +122,7 @@ def load_judgements(readable: Readable) -> Judgements:
 def load_run(readable: Readable, judgements: Judgements, columns: Sequence[str] = ()) -> Run:
     """Read the judged queries of a run in any form, see `read_run`.
 
-    A document that is there twice for a query has its first score, with a warning. Raises InputError when no
+    If a query has a document twice, the first score counts, and a warning says so. Raises InputError if no
     query of the run is judged.
     """
     source = as_source(readable)
@@ -148,10 +148,10 @@ def load_run(readable: Readable, judgements: Judgements, columns: Sequence[str] 
 
 
 def parse_measures(names: Iterable[str]) -> list[Measure]:
-    """Parse names as ir_measures has them, such as `nDCG@10` or `P(rel=2)@5`, each measure once.
+    """Parse names of ir_measures, such as `nDCG@10` or `P(rel=2)@5`; each measure is returned once.
 
-    Every measure is tried on a tiny example, so that one that cannot be calculated is refused before long
-    files are read. Raises UsageError for it, and UnavailableError when ir_measures is not installed.
+    Every measure is tried on a tiny example, before long files are read. Raises UsageError for one that
+    cannot be calculated, and UnavailableError if ir_measures is not installed.
     """
     try:
         import ir_measures
@@ -185,12 +185,12 @@ def evaluate(
 ) -> Evaluation:
     """Measure runs, and compare each with the first.
 
-    `measures` are names as ir_measures has them. What does not fit is logged as warnings. Raises UsageError
-    for a measure that means nothing, UnavailableError when ir_measures is not installed, and InputError for
-    what a measure cannot be calculated from.
+    `measures` are names of ir_measures. Queries and documents without judgements, and missing queries, are
+    logged as warnings. Raises UsageError for an unknown measure, UnavailableError if ir_measures is not
+    installed, and InputError for a run from which a measure cannot be calculated.
     """
     parsed = parse_measures(measures)
-    # Numbers, and numbers behind one prefix, in their order. Sorted at all, so that no file's order matters.
+    # Sorted, so that the order of files does not matter; by length first, so that q2 comes before q10.
     query_ids = tuple(sorted(judgements.grades, key=lambda query_id: (len(query_id), query_id)))
     measured = tuple(_measure_run(run, judgements, parsed, query_ids) for run in runs)
     names = tuple(map(str, parsed))
@@ -205,7 +205,7 @@ def _measure_run(
     import ir_measures
     import numpy as np
 
-    # Called by their places: gdeval, one of the programs behind ir_measures, takes only numbers as ids.
+    # With their places for ids: gdeval, one of the programs behind ir_measures, takes only numbers.
     grades = {str(place): judgements.grades[query_id] for place, query_id in enumerate(query_ids)}
     scores = {
         str(place): run.scores[query_id]
@@ -244,7 +244,7 @@ def _measure_run(
 
 
 def _compare(first: MeasuredRun, others: Sequence[MeasuredRun], name: str) -> None:
-    """Add to runs how each compares with the first in one measure."""
+    """Compare runs with the first in one measure, and add the comparisons to the runs."""
     import numpy as np
 
     differences = [run.by_query[name] - first.by_query[name] for run in others]
@@ -265,9 +265,10 @@ def _compare(first: MeasuredRun, others: Sequence[MeasuredRun], name: str) -> No
 def _p_value(differences: NDArray[np.float64]) -> float:
     """Return the two-sided p-value of the paired randomisation test.
 
-    Were the two runs equally good, each query's difference could as well have had the other sign. All signs
-    are tried where that takes no more than `PERMUTATIONS`, else as many by chance. After Smucker, Allan and
-    Carterette, "A comparison of statistical significance tests for information retrieval evaluation", 2007.
+    If both runs were equally good, the difference of each query could have the other sign just as well. All
+    combinations of signs are tried if there are at most `PERMUTATIONS`, or else that many random ones. After
+    Smucker, Allan and Carterette, "A comparison of statistical significance tests for information retrieval
+    evaluation", 2007.
     """
     import numpy as np
     from scipy.stats import permutation_test
@@ -287,10 +288,10 @@ def _p_value(differences: NDArray[np.float64]) -> float:
 
 
 def correct_holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values of several comparisons for their number, after Holm (1979), in the order given.
+    """Return p-values corrected for the number of comparisons, after Holm (1979), in the same order.
 
-    The smallest is multiplied by how many there are, the next by one less, and so on; none falls below a
-    smaller one, none exceeds 1.
+    The smallest is multiplied by their number, the next by one less, and so on; each is at least as large as
+    the one before, and at most 1.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Reading ahead: a thread reads candidates while others are ranked, and counts what it has read."""
+"""Read ahead: a thread reads candidates while others are ranked, and counts what it has read."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..types import Candidates, Coverage
 
 PATIENCE_SECONDS = 2
 """How long to wait for a thread that may hang in a pipe."""
-_PAUSE_SECONDS = 0.25  # a pipe that gives nothing for so long pauses: what it has given is ranked
-_TOKENS_OF_A_BAD_ROW = 64  # it takes no work, but memory: a pool of bad rows ends, too
+_PAUSE_SECONDS = 0.25  # if a pipe gives nothing for so long, what it has given is ranked
+_TOKENS_OF_A_BAD_ROW = 64  # in a pool: it takes no work, but memory
 
 
 class CandidateReader(Protocol):
@@ -32,7 +32,7 @@ class CandidateReader(Protocol):
 
     @property
     def share_read(self) -> float | None:
-        """The share of the input that was read so far, from 0 to 1; None where its size is not known."""
+        """The share of the input that has been read, from 0 to 1; None if its size is unknown."""
 
     def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         """Yield candidates in input order; pass rows without candidates to `reject`, which may raise."""
@@ -43,7 +43,7 @@ WHOLE = range(sys.maxsize)
 
 
 def parse_shard(text: str) -> range:
-    """Return the places of every N-th query from the I-th on, for `I/N`; raise UsageError if it is not."""
+    """Return the places of every N-th query from the I-th on, for `I/N`; raise UsageError otherwise."""
     found = re.fullmatch(r"(\d{1,18})/(\d{1,18})", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         raise UsageError(f'"{text}" is not a shard.', hint="Give I/N with I from 1 to N: 1/4, 2/4, 3/4, 4/4.")
@@ -52,7 +52,7 @@ def parse_shard(text: str) -> range:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that was left out: why, starting with where it is, and its own text."""
+    """A row that was left out: the error, which starts with its place, and its text."""
 
     error: InputError
     text: str
@@ -68,9 +68,9 @@ class Tally(Coverage):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch has come, so that another run can go on from there.
+    """How far a batch is, so that another run can continue there.
 
-    `items` counts queries and bad rows as they were read, and `digest` is of what they held.
+    `items` counts the queries and bad rows that were read, and `digest` is of their content.
     """
 
     pools: int = 0
@@ -80,7 +80,7 @@ class Progress:
 
 
 START = Progress()
-"""Where a batch begins that continues no other."""
+"""Where a batch begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Item:
 
 
 class _TokenQueue(queue.Queue["Item | End"]):
-    """A queue whose size is the tokens of what is in it."""
+    """A queue whose size is the number of tokens in it."""
 
     _tokens = 0
 
@@ -119,13 +119,13 @@ class _TokenQueue(queue.Queue["Item | End"]):
 
 
 class _StoppedError(Exception):
-    """Nobody takes more from the queue."""
+    """The queue is not read any more."""
 
 
 class ReadAhead(threading.Thread):
-    """Reads, leaves out what is for other shards or done already, and gives out the rest by the pool.
+    """Reads candidates for one shard, except those that are done already, and gives them out in pools.
 
-    It holds no more than a pool. Where the input up to `after` is not what it was, UsageError is its end.
+    It holds at most one pool. If the input up to `after` has changed, it ends with UsageError.
     """
 
     def __init__(
@@ -145,12 +145,12 @@ class ReadAhead(threading.Thread):
 
     @property
     def expected_documents(self) -> int | None:
-        """The documents of the whole input, estimated by those that were read; None if nothing is known."""
+        """An estimate of the documents of the whole input; None if it is unknown."""
         share = 1.0 if self._is_read else self._reader.share_read
         return round(self._documents / share) if share else None
 
     def take_pool(self, number: int) -> tuple[list[Item], End | None]:
-        """Wait for pool `number`, from 0. It is shorter where the input pauses or ends; the end comes too."""
+        """Wait for pool `number`, from 0; it is shorter if the input pauses or ends. Return the end, too."""
         items: list[Item] = []
         tokens = 0
         while not self._plan.is_full(number, tokens):
@@ -165,7 +165,7 @@ class ReadAhead(threading.Thread):
         return items, None
 
     def stop(self) -> None:
-        """Read no more; a thread that hangs in a pipe is left behind."""
+        """Stop reading; a thread that hangs in a pipe is left behind."""
         self._is_stopped = True
         with suppress(queue.Empty):
             while True:
@@ -173,7 +173,7 @@ class ReadAhead(threading.Thread):
         self.join(PATIENCE_SECONDS)
 
     def run(self) -> None:
-        """Read; the thread's own function."""
+        """Read, as the function of the thread."""
         error: BaseException | None = None
         try:
             with closing(self._reader.read(self._reject)) as lists:
@@ -199,7 +199,7 @@ class ReadAhead(threading.Thread):
     def _reject(self, error: InputError, text: str) -> None:
         if not self._skip_bad_rows:
             raise error
-        # Every shard comes past every bad row, and one of them is to report it.
+        # All shards read every bad row, and only one reports it.
         if self._bad_rows in self._shard:
             bad = BadRow(error.with_traceback(None), text)
             tokens = max(_TOKENS_OF_A_BAD_ROW, len(text) // HELD_CHARACTERS_A_TOKEN)

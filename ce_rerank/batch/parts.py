@@ -133,7 +133,8 @@ class PartFolder:
                 if size > _CANDIDATES_CHARACTERS:
                     self._write(f"{_CANDIDATES}/{number:05}", "".join(lines).encode())
                     lines, number, size = [], number + 1, 0
-            self._write(f"{_CANDIDATES}/{number:05}", "".join(lines).encode())
+            if lines or not number:
+                self._write(f"{_CANDIDATES}/{number:05}", "".join(lines).encode())
             self.report("candidates", Report(Tally(bad_rows=len(errors))), errors)
         path = f"{self._path}/{_CANDIDATES}"
         infos = [self._files.get_file_info(f"{path}/{name}") for name in sorted(self._names(_CANDIDATES))]

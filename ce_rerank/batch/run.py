@@ -1,7 +1,7 @@
-"""Many queries: a bounded pool of them is ranked while the next are read and the last are written.
+"""Rank many queries: a pool of them is ranked while the next ones are read and the last ones are written.
 
-One thread reads ahead, the calling thread ranks a pool at a time, and a third thread writes. Memory does not
-depend on the length of the input.
+One thread reads ahead, the calling thread ranks one pool after another, and a third thread writes. Memory
+does not depend on the length of the input.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 class RankedPool:
     """The rankings of a pool, and the rows that were left out of it.
 
-    `progress` is how far the batch has come with it. A pool that an error cut short is not `is_whole`:
-    another run must rank it again, to its full length. `expected_documents` estimates the documents of the
-    whole input; None while nothing is known of it.
+    `progress` is how far the batch is after this pool. If an error cut the pool short, `is_whole` is False,
+    and another run must rank all of it again. `expected_documents` estimates the documents of the whole
+    input; None if that is unknown.
     """
 
     rankings: Sequence[Ranking]
@@ -53,10 +53,10 @@ class BatchOutput(Protocol):
 
     @property
     def progress(self) -> Progress:
-        """How far the output is: where to go on from."""
+        """How far the output is, and so where to continue."""
 
     def write(self, pool: RankedPool) -> None:
-        """Take a pool's results and bad rows; they are safe when this returns."""
+        """Write a pool's results and bad rows; they are safe when this returns."""
 
     def complete(self) -> None:
         """Do what comes at the end, after the last pool."""
@@ -73,10 +73,10 @@ def rank_batch(
     on_documents: Callable[[int], None] = lambda documents: None,
     on_pool: Callable[[RankedPool], None] = lambda pool: None,
 ) -> Tally:
-    """Rank all that `reader` reads, from where `output` stands, and write it; return what was done in all.
+    """Rank what `reader` reads, continue where `output` is, and write the results; return the total.
 
-    A reader over a part of the rows and an output to a file of its own make one task of many. See
-    `rank_pools` for the arguments and errors. `on_pool` is called after each pool.
+    A task of a larger job has a reader of some rows and an output of its own. See `rank_pools` for the
+    arguments and errors. `on_pool` is called after each pool.
     """
     tally = output.progress.tally
     written: Future[None] = Future()  # of the pool that is written while the next is ranked
@@ -107,7 +107,7 @@ def rank_batch(
 
 
 def _start_writing(output: BatchOutput, pool: RankedPool) -> Future[None]:
-    """Write a pool in a thread that does not keep the program from ending."""
+    """Write a pool in a thread, for which the program does not wait when it ends."""
     written: Future[None] = Future()
 
     def write() -> None:
@@ -131,12 +131,12 @@ def rank_pools(
     after: Progress = START,
     on_progress: Callable[[int], None] | None = None,
 ) -> Generator[RankedPool, None, None]:
-    """Rank what `reader` reads, lazily and in order, and yield a pool at a time; close it to stop reading.
+    """Rank what `reader` reads, lazily and in order, and yield pool after pool; close it to stop reading.
 
-    Of the queries those of `shard` are ranked. A row that cannot be ranked ends the run with its InputError,
-    after what came before it, or is left out with `skip_bad_rows`. What was done until `after` is only read
-    again; UsageError is raised if it is not what was there then. `on_progress` is called with the number of
-    documents just scored.
+    Only the queries of `shard` are ranked. A row that cannot be ranked is left out with `skip_bad_rows`;
+    otherwise its InputError is raised after the rows before it. What was done up to `after` is only read
+    again; UsageError is raised if it has changed. `on_progress` is called with the number of documents just
+    scored.
     """
     ahead = ReadAhead(reader, reranker.plan_pools(options), shard, skip_bad_rows, after)
     reached = after
@@ -201,7 +201,7 @@ def _rank_apart(
 
 
 def _as_row(candidates: Candidates) -> dict[str, Any]:
-    """Return candidates as a nested row that would be read as them."""
+    """Return candidates as a nested row that can be read again."""
     query = candidates.query
     documents = [_as_item(document) for document in candidates.documents]
     return {**query.fields, "query_id": query.id, "query": query.text, "documents": documents}

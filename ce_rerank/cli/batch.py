@@ -224,7 +224,13 @@ def _rank(
         if path is not None and not is_pipe_or_device(path):
             file = stack.enter_context(FileOutput(path, job.format, resume=resume))
             if file.is_complete:
-                return _say_complete(file)
+                log.warning(
+                    "%s is complete already; nothing is left to do. Remove it to make it again.", path
+                )
+                if not file.errors_path.exists():
+                    return 0
+                log.warning("Rows were left out of it; see %s.", file.errors_path)
+                return ROWS_LEFT_OUT
         reader = job.open_reader(with_ids=gains is not None)
         activity.stage("Loading the model")
         reranker = Reranker(**job.model)
@@ -300,16 +306,6 @@ def _sum_up(job: Job, tally: Tally, max_length: int, errors: str | None) -> int:
         rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
         log.warning("%s left out%s.", rows, "" if errors is None else f"; see {errors}")
     return ROWS_LEFT_OUT if tally.bad_rows else 0
-
-
-def _say_complete(file: FileOutput) -> int:
-    log.warning(
-        "%s is complete already; nothing is left to do. Remove it to make it with other options.", file.path
-    )
-    if not file.errors_path.exists():
-        return 0
-    log.warning("Rows were left out of it; see %s.", file.errors_path)
-    return ROWS_LEFT_OUT
 
 
 class _Meter:

@@ -79,8 +79,8 @@ def bench(
 ) -> None:
     """Measure every engine and precision of this machine, side by side.
 
-    All score the same documents, taking turns, each in a process of its own; figures are medians. Score
-    differences are from torch in fp32, on logits. --engine and --precision choose what is measured beside it.
+    All score the same documents, in turns, each in a process of its own; figures are medians. Logits are
+    compared with those of torch in fp32. --engine and --precision choose what else is measured.
     """
     with show_messages(messages) as activity:
         reading = fields.read_options(source_format)
@@ -103,7 +103,7 @@ def bench(
 
 
 def sample_lists(queries: int, documents: int) -> Lists:
-    """Make queries with documents each, of about 95 tokens; the same ones every time."""
+    """Return made-up queries and documents of about 95 tokens, always the same."""
     chance = random.Random(20)
 
     def make_passage() -> str:
@@ -116,7 +116,7 @@ def sample_lists(queries: int, documents: int) -> Lists:
 
 
 def split_documents(texts: Sequence[str]) -> Lists:
-    """Make queries of a person's own documents: the beginnings of some of them, each with its share."""
+    """Return queries for a person's own documents: the beginnings of some, each with a part of them."""
     share = -(-len(texts) // _QUERIES)
     shares = [list(texts[start : start + share]) for start in range(0, len(texts), share)]
     return [(_begin(share[0]) or "?", share) for share in shares]
@@ -143,14 +143,14 @@ def choose(model: ModelOptions, device: str) -> list[tuple[str, str]]:
     ]
     if not asked:
         raise UsageError(
-            f"Nothing on {device} goes by --engine {model.engine} --precision {model.precision}.",
+            f"{device} has no --engine {model.engine} --precision {model.precision}.",
             hint=f"There are {', '.join(' '.join(choice) for choice in choices)}.",
         )
     return [_REFERENCE, *(choice for choice in asked if choice != _REFERENCE)]
 
 
 def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity) -> list[dict[str, Any]]:
-    """Measure every choice that works here, the reference first; in turns, so that all meet one noise."""
+    """Measure every choice that works here, the reference first; in turns, so that noise affects all."""
     from ..engines.hardware import find_device
 
     device = find_device(model.device)
@@ -172,7 +172,7 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
         for choice in keywords:
             activity.stage(f"Loading {' '.join(choice)}")
             try:
-                time_choice(choice)  # what is compiled at its first use is compiled here, and not measured
+                time_choice(choice)  # not measured: the first use compiles the model
                 answers[choice] = []
             except CeRerankError as error:
                 if choice == _REFERENCE:
@@ -274,7 +274,7 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
 
 
 def _score(setting: dict[str, Any]) -> dict[str, Any]:
-    """Score some of the lists to warm up and then all by the clock, on the logit scale."""
+    """Score some of the lists to warm up, and then all while the time is taken; return logits."""
     from ..engines.hardware import describe_device
     from ..reranker import Reranker
     from ..types import Candidates, Document, Query, RankOptions
@@ -301,7 +301,7 @@ def _score(setting: dict[str, Any]) -> dict[str, Any]:
 
 def peak_memory_bytes() -> int | None:
     """Return the most memory that this process has held; None where that is unknown."""
-    # Of Linux's other figure, `ru_maxrss`, the least is what the process held that started this one.
+    # On Linux `ru_maxrss` is at least what the parent process held.
     with suppress(OSError):
         found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
         return 1024 * int(found[1]) if found else None

@@ -1,4 +1,4 @@
-"""Draws how runs compare: the table of measures, and which queries gained and lost."""
+"""Draw how runs compare: the table of measures, and the queries that gained and lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LABEL_WIDTH = 6  # +1.00, and a space
 
 
 class Gain(NamedTuple):
-    """How much better a run does on one query than the first run; negative when it does worse."""
+    """How much better a run is than the first run for one query; negative if it is worse."""
 
     delta: float
     query_id: str
@@ -83,7 +83,7 @@ def _compared(run: MeasuredRun, measure: str) -> list[Text]:
 def draw_gains(
     console: Console, evaluation: Evaluation, run: MeasuredRun, measure: str, texts: Mapping[str, str]
 ) -> None:
-    """Draw a run's gains over the first run: all as a chart, the largest as a list with `texts` by id."""
+    """Draw a run's gains over the first run: all as a chart, the largest as a list with `texts`."""
     first, name = short_names([evaluation.runs[0].name, run.name])
     title = f"{measure} by query: {name} against {first}"
     console.print(Text(clean_text(title, console.encoding), style="bold"))
@@ -103,26 +103,26 @@ def draw_gains(
 
 
 def list_gains(evaluation: Evaluation, run: MeasuredRun, measure: str) -> list[Gain]:
-    """Return the gains on the queries for which the measure is defined in both runs, the largest first."""
+    """Return the gains of the queries for which the measure is defined in both runs, the largest first."""
     before, after = evaluation.runs[0].by_query[measure], run.by_query[measure]
     rows = zip((after - before).tolist(), evaluation.query_ids, before.tolist(), after.tolist(), strict=True)
     return sorted((Gain(*row) for row in rows if not math.isnan(row[0])), key=lambda gain: -gain.delta)
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return the file names alone, unless two of them are then the same."""
+    """Return the names without folders, unless two would be the same then."""
     short = [Path(name).name or name for name in names]
     return short if len(set(short)) == len(set(names)) else list(names)
 
 
 def _draw_chart(console: Console, deltas: Sequence[float]) -> None:
-    """Draw gains, the largest first, as columns up and losses as columns down, half a row fine."""
+    """Draw gains, the largest first, as columns up and losses as columns down, in steps of half a row."""
     full, upper, lower, axis = "###-" if console.options.ascii_only else "█▀▄─"
     width = max(1, min(len(deltas), console.width - _LABEL_WIDTH))
     cuts = [place * len(deltas) // width for place in range(width + 1)]
     means = [sum(deltas[start:stop]) / (stop - start) for start, stop in pairwise(cuts)]
     largest = max(map(abs, means)) or 1.0
-    # Counted in half rows; what differs at all is to be seen.
+    # In half rows; the smallest difference has one.
     heights = [
         math.copysign(max(1, round(abs(mean) / largest * 2 * _CHART_ROWS)), mean) if mean else 0
         for mean in means
@@ -144,7 +144,7 @@ def _draw_chart(console: Console, deltas: Sequence[float]) -> None:
 
 
 def _gain_table(gains: Sequence[Gain], style: str, texts: Mapping[str, str], console: Console) -> Table:
-    """Lay out queries with their gains, the values before and after, and as much of a text as fits."""
+    """Return a table of queries: gain, the values before and after, and as much of the text as fits."""
     ascii_only = console.options.ascii_only
     arrow = "->" if ascii_only else "→"
     table = Table.grid(padding=(0, 2, 0, 0), expand=bool(texts))

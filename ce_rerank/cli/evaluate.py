@@ -81,7 +81,7 @@ def evaluate(
     options: EvaluationOptions,
     messages: MessageOptions,
 ) -> None:
-    """Measure runs against judgements, and tell what is better from what is luck.
+    """Measure runs against judgements, and test whether differences are real.
 
     Each run is compared with the first, with the p-value of a paired randomisation test.
     """
@@ -93,14 +93,14 @@ def evaluate(
         require_other_file(output, read)
     format = options.to or format_of_output(output, _FORMATS, "table")
     if queries is not None and not per_query:
-        raise UsageError("--queries gives texts to --per-query, which is not there.", hint="Add --per-query.")
+        raise UsageError("--queries gives texts for --per-query, which is missing.", hint="Add --per-query.")
     if per_query and format == "table" and len(runs) == 1:
         raise UsageError(
             "--per-query shows what a second run gains over the first, and there is one run.",
             hint="Name another run, or see the values of this one with --to json.",
         )
     with show_messages(messages) as activity:
-        # Before long files are read: a measure that is misspelt, an output that cannot be opened.
+        # A misspelt measure, or an output that cannot be opened, is found before long files are read.
         measures = [str(parsed) for parsed in parse_measures(options.measure or DEFAULT_MEASURES)]
         with nullcontext(sys.stdout.buffer) if output is None else open_output(output) as stream:
             known = {} if queries is None else read_queries(Source.from_name(queries))
@@ -222,7 +222,7 @@ class Gains:
         self.progress = pool.progress
 
     def complete(self) -> None:
-        """Nothing comes at the end."""
+        """Do nothing: there is nothing to write."""
 
     def draw(self, output: Path | None) -> None:
         """Draw the measures before and after on stdout; `output` is the file that was written, if one was."""
@@ -240,7 +240,7 @@ class Gains:
 
 @dataclass(frozen=True)
 class _Watched:
-    """A reader that notes a first stage's scores; where it has none, its order."""
+    """A reader that records a first stage's scores or, without scores, its order."""
 
     reader: CandidateReader
     first: dict[str, dict[str, float]]

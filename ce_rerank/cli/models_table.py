@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..engines.openvino.cache import CompiledForm
 from ..models.catalog import COMMON_MEASURE, MULTILINGUAL
 from ..models.checkpoint import Checkpoint
 from .console import clean_text, describe_count, describe_size, draw_message
@@ -103,23 +104,14 @@ def draw_model(
             "published at": known.source,
         }
         _draw_facts(console, published)
-    here = "nothing; `ce-rerank models pull` fetches it"
-    if model.folder is not None:
-        here = f"{describe_size(model.folder_bytes)} in {model.folder}"
-    _draw_facts(
-        console,
-        {
-            "here": here,
-            "state": model.fault and f"{model.fault.cause}. {model.fault.hint}",
-            "revision": model.checkpoint and model.checkpoint.revision,
-            "compiled": [
-                f"not possible: {form.declined}"
-                if form.declined
-                else f"{describe_size(form.size_bytes)} in {form.folder}"
-                for form in model.forms
-            ],
-        },
-    )
+    size = f"{describe_size(model.folder_bytes)} in {model.folder}"
+    here = {
+        "here": size if model.folder else "nothing; `ce-rerank models pull` fetches it",
+        "state": model.fault and f"{model.fault.cause}. {model.fault.hint}",
+        "revision": model.checkpoint and model.checkpoint.revision,
+        "compiled": [_describe_form(form) for form in model.forms],
+    }
+    _draw_facts(console, here)
     if facts is not None:
         names = ("architecture", "labels", "activation", "instruction", "max_length", "parameters", "licence")
         told = {name.replace("_", " "): facts[name] for name in names}
@@ -129,17 +121,20 @@ def draw_model(
         runs = "{engine} {precision} on {device}: {reason}".format_map(use) if "engine" in use else ""
         _draw_facts(console, {"run here by": runs, "refused": use.get("refused")})
     code, pickled = (facts["code"], facts["pickled"]) if facts else ((), ())
+    warnings = []
     if known.needs_remote_code or code:
         message = "It brings Python code of its own, which is run only with --trust-remote-code"
-        _draw_warning(console, f"{message}: {', '.join(code) or 'read it first'}.")
+        warnings.append(f"{message}: {', '.join(code) or 'read it first'}.")
     if pickled:
         message = "Its weights are pickled, which can run any code, and are loaded only with --allow-pickle"
-        _draw_warning(console, f"{message}: {', '.join(pickled)}.")
+        warnings.append(f"{message}: {', '.join(pickled)}.")
+    _draw_facts(console, {"warning": warnings})
 
 
-def _draw_warning(console: Console, warning: str) -> None:
-    console.print()
-    draw_message(console, warning, label="warning:", label_style="yellow")
+def _describe_form(form: CompiledForm) -> str:
+    if form.declined:
+        return f"not possible: {form.declined}"
+    return f"{describe_size(form.size_bytes)} in {form.folder}"
 
 
 def _draw_facts(console: Console, facts: Mapping[str, Any]) -> None:
@@ -148,8 +143,8 @@ def _draw_facts(console: Console, facts: Mapping[str, Any]) -> None:
     if given:
         console.print()
     for name, value in given.items():
-        label = name
-        for one in value if isinstance(value, list) else [value]:
+        style = "yellow" if name == "warning" else "dim"
+        for place, one in enumerate(value if isinstance(value, list) else [value]):
             text = f"{one:,}" if isinstance(one, int) else one
-            draw_message(console, text, label=label.ljust(_LABEL_WIDTH), label_style="dim")
-            label = ""
+            label = ("" if place else name).ljust(_LABEL_WIDTH)
+            draw_message(console, text, label=label, label_style=style)

@@ -1,4 +1,4 @@
-"""What a ranking looks like on a terminal: few lines, no boxes, and nothing that a document could break."""
+"""Draw a ranking as a table for a terminal; nothing in a document can break it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _GAP = "  "
 def draw_ranking(
     ranking: Ranking, console: Console, *, details: bool = False, with_text: bool = True
 ) -> None:
-    """Draw a ranking: rank, score, a bar for where it lies among those shown, the id, the text.
+    """Draw a ranking: rank, score, a bar that compares the score with the others, the id, the text.
 
-    Of a long text the part that says most about the query is shown, with the query's words picked out; of a
-    chunked document a part of the best passage, and `id:line` of that part. `details` adds how many tokens
-    the model was fed and which texts were cut. Without room for the text beside the rest, it goes below.
+    Of a long text the part with most of the query's words is shown, and these are marked. With passages it is
+    a part of the best passage, with `id:line`. `details` adds how many tokens the model read and which texts
+    were cut. If there is no room for the text beside the other columns, it is drawn below them.
     """
     from rich.text import Text
 
@@ -104,7 +104,7 @@ def _pad_column(header: str, cells: Sequence[str], style: str = "", *, right: bo
 
 
 def _format_scores(scores: Sequence[float]) -> list[str]:
-    """Write scores with as few decimals, from three to six, as show that different neighbours differ."""
+    """Write scores with the fewest decimals, from three to six, that show which neighbours differ."""
     for decimals in range(3, 7):
         written = ["-" if score == -math.inf else f"{score:.{decimals}f}" for score in scores]
         if all(a != b or one == two for (a, one), (b, two) in pairwise(zip(written, scores, strict=True))):
@@ -113,7 +113,7 @@ def _format_scores(scores: Sequence[float]) -> list[str]:
 
 
 def _draw_bars(scores: Sequence[float], width: int, console: Console) -> list[str]:
-    """Draw a bar for each score, in half cells: one half for the lowest, all of `width` for the highest.
+    """Draw a bar for each score, in half cells: one half for the lowest score, `width` cells for the highest.
 
     A blank document, which has no score, has no bar.
     """
@@ -129,30 +129,30 @@ def _draw_bars(scores: Sequence[float], width: int, console: Console) -> list[st
 
 
 def _make_name(hit: RankedDocument, start: int, encoding: str) -> str:
-    """Name a document by its id and, where it was read in passages, the line of what is shown."""
+    """Return a document's id and, with passages, the line of what is shown."""
     name = "" if hit.id is None else clean_text(str(hit.id), encoding)
     line = line_of_excerpt(hit, start) if hit.passage else 0
     if name and line:
         return f"{name}:{line}"
-    # The line is the document's own: a document of one line has no other.
+    # Without an id, the first line goes without saying.
     return f"line {line}" if line > 1 else name
 
 
 def _read_text(hit: RankedDocument) -> str:
-    """Return what of a document the model has read: the best passage, or all until it was cut."""
+    """Return what the model has read: the best passage, or the document up to where it was cut."""
     if hit.passage is not None:
         return hit.passage.text
     return hit.text[: hit.characters_read] if hit.truncated else hit.text
 
 
 def _draw_excerpt(text: str, start: int, words: re.Pattern[str], console: Console, width: int) -> list[Text]:
-    """Return the lines of a text's excerpt, with an ellipsis where something is left out."""
+    """Return the lines of a text's excerpt, with an ellipsis if something is left out."""
     from rich.text import Text
 
     ellipsis = "..." if console.options.ascii_only else "\u2026"
     style = "bold underline" if console.no_color else "bold magenta"
     max_lines = max(2, min(5, 300 // width))
-    end = start + 2 * max_lines * width  # more than fits, so that a long text costs no more than a short one
+    end = start + 2 * max_lines * width  # more than fits; the rest of a long text need not be cleaned
     shown = Text((f"{ellipsis} " if start else "") + clean_text(text[start:end], console.encoding))
     shown.highlight_regex(words, style)
     lines = list(shown.wrap(console, width))

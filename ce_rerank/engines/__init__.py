@@ -30,10 +30,10 @@ class Choice:
 
 
 def choose_engine(checkpoint: Checkpoint, options: EngineOptions) -> Choice:
-    """Decide what runs a checkpoint, without loading it; torch is loaded only where there may be a GPU.
+    """Decide what runs a checkpoint, without loading it; torch is loaded only if there may be a GPU.
 
-    Raises UnavailableError, saying what the model is, for one that cannot rank, and for a device or an engine
-    that is unavailable; raises UsageError for options that contradict each other.
+    Raises UnavailableError for a model that cannot rank and for a device or engine that is unavailable, and
+    UsageError for options that contradict each other.
     """
     checkpoint.require_usable(allow_pickle=True)
     is_compiled = checkpoint.source == "compiled"
@@ -83,9 +83,8 @@ def choose_engine(checkpoint: Checkpoint, options: EngineOptions) -> Choice:
 def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
     """Load a checkpoint into the engine that the options name, or the best one for the device.
 
-    Torch serves, and that is logged, where a model turns out not to compile or its compiled form does not
-    give its reference scores. Raises UnavailableError when the device, the engine or the model is unavailable
-    in the form asked for.
+    If the model cannot be compiled, or its compiled form does not give the reference scores, torch runs it,
+    and that is logged. Raises UnavailableError if the device, the engine or the model is unavailable.
     """
     try:
         choice = choose_engine(checkpoint, options)
@@ -107,7 +106,7 @@ def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
             checkpoint, replace(options, device=choice.device, precision=choice.precision)
         )
     finally:
-        # A signal may have been lost in the imports, and an engine or an error be here in its place.
+        # An import may have lost a signal; then neither the engine nor an error counts.
         raise_if_interrupted()
 
 
@@ -116,7 +115,7 @@ def _choose_torch(options: EngineOptions, reason: str) -> Choice:
 
 
 def _require_other_way(checkpoint: Checkpoint, options: EngineOptions, obstacle: str) -> None:
-    """Raise UnavailableError where openvino was asked for, or nothing else can serve."""
+    """Raise UnavailableError if openvino was asked for, or nothing else can run the model."""
     is_int8 = options.precision == "int8"
     if options.engine == "openvino" or is_int8 or checkpoint.source == "compiled":
         raise UnavailableError(
@@ -126,7 +125,7 @@ def _require_other_way(checkpoint: Checkpoint, options: EngineOptions, obstacle:
 
 
 def _load_compiled(checkpoint: Checkpoint, options: EngineOptions, precision: Precision) -> Engine | None:
-    """Load the compiled form; None, which is logged, when torch must serve."""
+    """Load the compiled form; log why and return None if torch must run the model."""
     from .openvino.engine import load_openvino_engine
     from .openvino.runtime import CannotCompileError
 

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 class EngineInfo:
     """What runs, where and how: all that a score depends on besides the text.
 
-    `max_length` is the most tokens that a pair may have, special tokens included. `activation` is what the
-    model's own configuration puts on its logit: `identity`, `sigmoid`, or the dotted name of another.
-    `notes` are facts about the model that its user should know, as short phrases. `instruction` is the task
-    that the model was given, None where there is none or it is the model's own. `packed` says that
-    sequences lie end to end, without padding.
+    `max_length` is the most tokens that a pair may have, special tokens included. `activation` is the
+    function that the model's configuration applies to its logit: `identity`, `sigmoid`, or the dotted name of
+    another. `notes` are short phrases that the model's user should know. `instruction` is the task that the
+    model is given; None if it takes none. `packed` is whether sequences are end to end, without padding.
     """
 
     engine: str
@@ -37,7 +36,7 @@ class EngineInfo:
 
     @property
     def description(self) -> str:
-        """What scores come from, in a line: `NAME@REVISION (notes), ENGINE PRECISION [packed] on DEVICE`."""
+        """One line: `NAME@REVISION (notes), ENGINE PRECISION [packed] on DEVICE`."""
         name = self.model if self.revision is None else f"{self.model}@{self.revision[:8]}"
         told = [*self.notes, *([f'instruction "{self.instruction.strip()}"'] if self.instruction else [])]
         notes = f" ({'; '.join(told)})" if told else ""
@@ -46,11 +45,11 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How a model is to be run. The defaults choose what is best on this machine.
+    """How to run a model. The defaults choose what is best on this machine.
 
     `device` is auto, cpu, cuda, cuda:N or mps. `max_length` lowers the model's own limit, in tokens.
-    `threads` is how many CPU threads may work, all of them by default. With `offline`, code that is trusted
-    is not fetched either. `instruction` is the task of models that take one, by default their own.
+    `threads` is how many CPU threads may run, by default all. With `offline`, trusted code is not fetched
+    either. `instruction` is the task for models that take one, by default their own.
     """
 
     engine: EngineName = "auto"

@@ -1,8 +1,8 @@
-"""Rows of token ids to batches, and batches' logits back to the order of the rows. Pure.
+"""Make batches of rows of token ids, and put the logits of batches back into the order of the rows. Pure.
 
-Batches are made of tokens, not of documents: padding is work that counts for nothing. Pairs sorted by their
-length in tokens and cut under a token budget pad about 1%; sorted by characters and cut every 32 documents,
-the same pairs padded 63%.
+Batches have a budget of tokens, not of documents, since padding is wasted work. Pairs that are sorted by
+their length in tokens and cut by a token budget have about 1% of padding; the same pairs, sorted by
+characters and cut every 32 documents, had 63%.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TokenBatch = dict[str, NDArray[np.int64]]
 The arrays are of shape (pairs, tokens).
 """
 Companions = Literal["any", "equal", "none"]
-"""Which rows may share a batch: any; those of the same length alone; or none."""
+"""Which rows may share a batch: any; only those of the same length; or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ class PairTokens:
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """What fills a row: the ids and the side, as the model's tokenizer is configured.
+    """How rows are padded: the ids and the side, as the model's tokenizer is configured.
 
-    Rows are filled up to a `multiple` of tokens, but to no more than `most`, which is what the model has
-    positions for; a multiple of 0 stands for few lengths at all (32, 64, 96, 128, 192, 256, 384 and so on).
-    `companions` says which rows may share a batch without changing each other's scores.
+    Rows are padded to a `multiple` of tokens, but to no more than `most`, the number of positions that the
+    model has. A multiple of 0 means a few fixed lengths (32, 64, 96, 128, 192, 256, 384 and so on).
+    `companions` is which rows may share a batch without changing each other's scores.
     """
 
     token_id: int = 0
@@ -62,10 +62,10 @@ class Padding:
 
 
 def sort_longest_first(rows: Sequence[PairTokens]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Return the places of rows, and their lengths in tokens, with the longest first.
+    """Return the places of rows, and their lengths in tokens, the longest first.
 
-    What does not fit in memory then fails at the start, and the last batches, on which idle workers wait, are
-    the short ones. Equal lengths keep their order, so that batches depend on nothing but the rows.
+    So what does not fit in memory fails at the start, and the last batches, for which idle workers wait, are
+    short. Equal lengths keep their order, so that batches depend only on the rows.
     """
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")
@@ -75,10 +75,9 @@ def sort_longest_first(rows: Sequence[PairTokens]) -> tuple[NDArray[np.intp], ND
 def end_of_batch(
     lengths: NDArray[np.int64], start: int, batch_tokens: int, companions: Companions | Literal["packed"]
 ) -> int:
-    """Return where a batch ends that begins at `start`, of rows with these lengths, the longest first.
+    """Return where the batch that begins at `start` ends; `lengths` are those of rows, the longest first.
 
-    It has at most `batch_tokens` tokens, padding included, unless it is one row. What is `packed` is not
-    padded.
+    It has at most `batch_tokens` tokens, padding included, unless it is one row. `packed` means no padding.
     """
     if companions == "none":
         return start + 1
@@ -115,7 +114,7 @@ def pad_rows(rows: Sequence[PairTokens], padding: Padding) -> TokenBatch:
 
 
 def join_rows(rows: Sequence[PairTokens]) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None]:
-    """Return the ids of all rows end to end, and their token type ids, None for models that take none."""
+    """Return the ids of all rows end to end, and their token type ids; None for models that take none."""
     ids = np.fromiter(chain.from_iterable([row.input_ids for row in rows]), dtype=np.int64)
     types = np.frombuffer(b"".join([row.token_type_ids for row in rows]), dtype=np.uint8)
     return ids, types if len(types) else None
@@ -128,10 +127,10 @@ def score_in_batches(
     batch_tokens: int,
     on_progress: Callable[[int], None] | None = None,
 ) -> Float32s:
-    """Score rows with as little padding as possible; returns their logits, shape (rows,), in their order.
+    """Score rows with as little padding as possible; return their logits, shape (rows,), in their order.
 
-    `infer` draws batches as it needs them and yields the float32 logits of each, in order. `on_progress` is
-    called with the number of pairs just finished.
+    `infer` takes batches when it needs them, and yields the float32 logits of each, in order. `on_progress`
+    is called with the number of pairs just finished.
     """
     order, lengths = sort_longest_first(rows)
     batches = []

@@ -1,4 +1,4 @@
-"""What this machine can compute with: its devices, its CPU's instructions and how many threads may work."""
+"""What this machine can compute with: devices, instructions of the CPU, and how many threads may run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import UnavailableError, UsageError
 
 IMPORT_FAILURES = (ImportError, OSError, RuntimeError, AttributeError, MemoryError)
-"""What importing a large library may end with: a part is missing or does not fit, or memory is short."""
+"""The errors of importing a large library: a part is missing or does not fit, or memory is short."""
 
 _CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 _NATIVE_BF16 = {"amx_bf16", "avx512_bf16"}
@@ -22,7 +22,7 @@ _INT8 = {"avx_vnni", "avx512_vnni", "amx_int8"}
 
 
 def parse_device(device: str) -> str:
-    """Return a device's name in lower case; raises UsageError for one that is none of ours."""
+    """Return a device's name in lower case; raise UsageError for an unknown one."""
     name = device.strip().lower()
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise UsageError(
@@ -34,8 +34,8 @@ def parse_device(device: str) -> str:
 def find_device(device: str) -> str:
     """Return the device to run on: cpu, cuda, cuda:N or mps; `auto` picks cuda, then mps, then cpu.
 
-    Loads torch only where there may be another device than the CPU. Raises UnavailableError, naming the
-    devices that are here, for one that is not.
+    Loads torch only if there may be another device than the CPU. Raises UnavailableError, with the devices
+    that are here, for one that is not.
     """
     name = parse_device(device)
     if name == "cpu" or (name == "auto" and not _may_have_accelerator()):
@@ -60,7 +60,7 @@ def find_device(device: str) -> str:
 def available_devices() -> list[str]:
     """List the devices that torch can use here, the best first; the last is always cpu.
 
-    Loads torch; raises UnavailableError when it cannot be loaded.
+    Loads torch; raises UnavailableError if it cannot be loaded.
     """
     try:
         import torch
@@ -99,7 +99,7 @@ def _may_have_accelerator() -> bool:
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """Return the names of the instruction sets of the first CPU, as Linux lists them; elsewhere none."""
+    """Return the names of the CPU's instruction sets, as Linux lists them; empty on other systems."""
     with suppress(OSError), Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
         for line in file:
             name, _, value = line.partition(":")
@@ -109,39 +109,39 @@ def cpu_flags() -> frozenset[str]:
 
 
 def has_native_bf16() -> bool:
-    """Whether bf16 products are instructions here; where that cannot be told, they count as emulated."""
+    """Whether the CPU has instructions for bf16 products; False if that is unknown."""
     return bool(cpu_flags() & _NATIVE_BF16)
 
 
 def has_int8() -> bool:
-    """Whether the CPU has the instructions without which OpenVINO builds no int8 layers."""
+    """Whether the CPU has the instructions that OpenVINO needs for int8 layers."""
     return bool(cpu_flags() & _INT8)
 
 
 def has_amx() -> bool:
-    """Whether the CPU multiplies bf16 in tiles, an order of magnitude faster than in vectors."""
+    """Whether the CPU multiplies bf16 in tiles, which is ten times as fast as in vectors."""
     return "amx_bf16" in cpu_flags()
 
 
 def vector_width() -> int:
-    """Return how many float32s the widest registers that are used hold; where that cannot be told, 16."""
+    """Return how many float32s a vector register holds; 16 if that is unknown."""
     return 8 if "avx2" in cpu_flags() and "avx512f" not in cpu_flags() else 16
 
 
 def cpu_identity() -> str:
-    """Return what tells apart CPUs that may compute differently."""
+    """Return a text that differs between CPUs that may compute differently."""
     return " ".join([platform.system(), platform.machine(), *sorted(cpu_flags())])
 
 
 def count_cpus() -> int:
-    """Count the CPUs that this process may use, at least 1: those it may run on, within its group's quota."""
+    """Count the CPUs that this process may use, at least 1: those it may run on, within its quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
     return allowed if quota is None else max(1, min(allowed, round(quota)))
 
 
 def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return how many CPUs' time a container grants this process (cgroup v2 or v1); None for no limit."""
+    """Return how many CPUs a container grants this process (cgroup v2 or v1); None without a limit."""
     try:
         limit, period = (root / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The one shape that rerankers have: a backbone, the token whose vector is pooled, and a float32 head."""
+"""The one shape of all rerankers: a backbone, the token whose vector is pooled, and a float32 head."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _POOLINGS: dict[str, Literal["first", "last", "mean"]] = {"cls": "first", "lastt
 
 
 class Network(torch.nn.Module):
-    """A reranker in the one shape that all have: a backbone, the token whose vector is pooled, and a head.
+    """A reranker as a backbone, the token whose vector is pooled, and a head.
 
-    `pooling` is `first`, `last` or `mean`. The head makes one float32 number of a float32 vector.
+    `pooling` is `first`, `last` or `mean`. The head maps a float32 vector to one float32 number.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Network(torch.nn.Module):
         return logits
 
     def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return the float32 vectors, of shape (pairs, width), that the scores are made of."""
+        """Return the float32 vectors that the head reads, of shape (pairs, width)."""
         if self.pooling == "mean":
             weights = mask[:, :, None].float()
             return (hidden * weights).sum(1) / weights.sum(1)
@@ -66,7 +66,7 @@ class Network(torch.nn.Module):
 
 
 class Whole(torch.nn.Module):
-    """A model as sentence-transformers runs it, with what it wants beside the ids (the modality, for one)."""
+    """A model as sentence-transformers runs it, with its inputs besides the ids, such as the modality."""
 
     def __init__(self, cross_encoder: CrossEncoder, fed: Mapping[str, Any]) -> None:
         super().__init__()
@@ -90,9 +90,10 @@ class Whole(torch.nn.Module):
 
 
 class _Answer(torch.nn.Module):
-    """The head of a causal model: how much more one token is expected next than another, as one vector.
+    """The head of a causal model as one vector: how much likelier one token is next than another.
 
-    sentence-transformers subtracts two logits of the model's precision, in steps of 1/16 near 18.
+    sentence-transformers subtracts two logits in the model's precision; in bf16 logits near 18 have steps of
+    1/16.
     """
 
     def __init__(self, words: torch.nn.Linear, score: LogitScore) -> None:
@@ -108,7 +109,7 @@ class _Answer(torch.nn.Module):
 
 
 class _Modules(torch.nn.Module):
-    """The modules of sentence-transformers behind its pooling."""
+    """The modules of sentence-transformers after its pooling."""
 
     def __init__(self, modules: list[torch.nn.Module]) -> None:
         super().__init__()
@@ -122,7 +123,7 @@ class _Modules(torch.nn.Module):
 
 
 class _Classifier(torch.nn.Module):
-    """What a classifier of transformers makes of the vectors of its backbone."""
+    """The head of a classifier of transformers, which reads the vectors of its backbone."""
 
     def __init__(self, classifier: PreTrainedModel) -> None:
         super().__init__()
@@ -136,7 +137,7 @@ class _Classifier(torch.nn.Module):
 
 
 class _Given(torch.nn.Module):
-    """Stands in the place of a backbone, and returns the vectors that it is given as hidden states."""
+    """Stands for a backbone: it returns the vectors that it is given as hidden states."""
 
     def __init__(self, pooler: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
         super().__init__()
@@ -172,7 +173,7 @@ def find_networks(model: CrossEncoder, pads_left: bool) -> Iterator[Network]:
 
 
 def find_score_layer(module: torch.nn.Module) -> str | None:
-    """Return the name of the last layer that makes a vector into one number; None when there is none."""
+    """Return the name of the last layer that maps a vector to one number; None if there is none."""
     names = [
         name
         for name, layer in module.named_modules()

@@ -1,7 +1,7 @@
-"""Packing: the sequences of a batch lie end to end on the GPU, and no token is padding.
+"""Packing: on the GPU the sequences of a batch are end to end, without padding.
 
-A function of our own, registered with transformers' attention interface, keeps every sequence to itself:
-torch's kernel for sequences of different lengths on CUDA, one attention after the other elsewhere.
+Our function, registered with transformers' attention interface, lets every sequence attend only to itself: by
+torch's kernel for sequences of different lengths on CUDA, and one sequence after another elsewhere.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .network import Network
 
 _ATTENTION = "ce_rerank_packed"
 _BATCH_TOKENS = 65_536
-_BYTES = 64  # for a token and a unit of the model's width: about twice what the layers of an encoder hold
-# Longer than the windows of attention that encoders have: a model that is given none must not pass.
+_BYTES = 64  # for a token and a unit of the model's width: about twice what the layers of an encoder need
+# Longer than encoders' windows of attention, so that a model whose window gets lost is refused.
 _LONGEST: Pair = (LONGER[0], LONGER[1] * 12)
 
 
 class CannotPackError(Exception):
-    """A model whose sequences cannot lie end to end; its text is the reason, as a clause."""
+    """A model cannot be packed; the text is the reason, as a clause."""
 
 
 def pack_rows(
@@ -65,7 +65,7 @@ def attend(
     is_causal: bool | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Let every sequence of a pack attend to itself; the tensors are of shape (1, heads, tokens, size)."""
+    """Let every sequence of a pack attend only to itself; the tensors have shape (1, heads, tokens, size)."""
     if any(others.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise ValueError("its attention adds something of its own")
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
@@ -92,7 +92,7 @@ AttentionMaskInterface.register(_ATTENTION, lambda *_, **__: None)
 
 
 def _find_kernel(on_cuda: bool) -> Callable[..., torch.Tensor]:
-    """Return the attention for sequences of different lengths. Before torch 2.13 it takes other options."""
+    """Return the attention for sequences of different lengths; before torch 2.13 it has other options."""
     if not on_cuda:
         return _attend_in_turn
     from torch.nn.attention.varlen import varlen_attn
@@ -114,7 +114,7 @@ def _attend_in_turn(
     enable_gqa: bool,
     num_splits: int,
 ) -> torch.Tensor:
-    """Do what torch's kernel does by ordinary attention, one sequence after the other, on any device."""
+    """Do the same as torch's kernel by ordinary attention, one sequence after another, on any device."""
     places = torch.arange(longest, device=query.device)
     back = places[:, None] - places
     left, right = (longest if reach < 0 else reach for reach in window_size)
@@ -131,10 +131,10 @@ def _attend_in_turn(
 
 
 class PackedModel:
-    """A model whose rows are scored without padding. It takes the model over, which is not padded any more.
+    """Scores rows by a model without padding. After that the model itself cannot be used padded any more.
 
-    `batch_tokens` is the usual budget of a batch, or what half of the memory that is free holds. Raises
-    CannotPackError, and leaves the model as it was, where rows would not get their scores in this way.
+    `batch_tokens` is the usual budget of a batch, or less if half of the free memory has no room for it.
+    Raises CannotPackError, and leaves the model unchanged, if rows would get other scores.
     """
 
     def __init__(self, model: Model) -> None:
@@ -157,7 +157,7 @@ class PackedModel:
                 self.batch_tokens //= 2
 
     def _take_over(self, model: Model) -> None:
-        """Give the backbone our attention, if pairs keep the scores that they get alone and padded."""
+        """Give our attention to the backbone, if pairs get the same scores as alone and padded."""
         rows = model.tokenizer.encode([_LONGEST, PROBE, LONGER])
         alone = [model.score(pad_rows([row], model.facts.padding)).item() for row in rows]
         before = self._backbone.config._attn_implementation
@@ -189,7 +189,7 @@ class PackedModel:
             return logits.float().squeeze(-1)
 
     def _pool(self, hidden: torch.Tensor, borders: torch.Tensor) -> torch.Tensor:
-        """Return the float32 vectors, of shape (rows, width), that the scores are made of."""
+        """Return the float32 vectors that the head reads, of shape (rows, width)."""
         if self._network.pooling == "mean":
             lengths = borders.diff().long()
             return torch.segment_reduce(hidden.float(), "mean", lengths=lengths)

@@ -1,4 +1,4 @@
-"""The torch engine: any device, any model that sentence-transformers can load with one label."""
+"""The torch engine: any device, and any model with one label that sentence-transformers can load."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
 def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions) -> TorchEngine:
     """Load a checkpoint by sentence-transformers; the options name a device and a precision (no auto).
 
-    On CUDA it is packed where that is possible; why not is logged. Raises UnavailableError as `load_model`
-    does.
+    On CUDA it is packed if that is possible; if not, the reason is logged. Raises UnavailableError as
+    `load_model` does.
     """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -86,7 +86,7 @@ class TorchEngine:
         self._start: Callable[[Sequence[PairTokens]], torch.Tensor] = packed.score if packed else self._score
         self._padding = model.facts.padding
         self._limit: int | None = None  # tokens of a batch, once one was too large for the memory
-        # On MPS two threads in one model abort the process, and every new shape takes memory for good.
+        # On MPS two threads in one model abort the process, and memory for a new shape is never freed.
         self._has_few_shapes = kind == "mps"
         self._turn = threading.Lock() if kind == "mps" else nullcontext()
         if kind == "mps":
@@ -100,8 +100,8 @@ class TorchEngine:
     ) -> Float32s:
         """Return the float32 logits of rows, in their order.
 
-        What does not fit in memory is tried again in halves. One batch is on its way while the one before is
-        waited for.
+        A batch that does not fit in memory is tried again in halves. The next batch is started before the
+        scores of the last one are read.
         """
         wanted = batch_tokens or self.batch_tokens
         order, lengths = sort_longest_first(rows)
@@ -142,7 +142,7 @@ class TorchEngine:
         return self.model.score(pad_rows(rows, self._padding))[:count]
 
     def _try(self, rows: Sequence[PairTokens]) -> torch.Tensor | None:
-        """Start scoring rows; return None when memory does not suffice."""
+        """Start scoring rows; return None if there is not enough memory."""
         try:
             return self._start(rows)
         except Exception as error:  # whatever a model's forward pass may raise
@@ -151,7 +151,7 @@ class TorchEngine:
                     f"{self.info.model} cannot score a batch: {first_line(error)}.",
                     hint="`--debug` shows where it failed.",
                 ) from error
-        torch.cuda.empty_cache()  # not above, where the error holds the tensors that did fit
+        torch.cuda.empty_cache()  # here the error is gone, and with it the tensors that it held
         return None
 
     def _halve(self, lengths: NDArray[np.int64]) -> None:

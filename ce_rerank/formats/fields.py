@@ -1,7 +1,4 @@
-"""Rows to documents: which fields make the text, and which is the id.
-
-The rules are those of the command line's `--text-field` and `--id-field`, and the same for every format.
-"""
+"""Make documents of rows: find the fields of the text and of the id, in the same way for every format."""
 
 from __future__ import annotations
 
@@ -38,20 +35,20 @@ _PLAIN_NAME = re.compile(r"[\w.$@/:-]+")
 
 
 class MissingFieldError(InputError):
-    """A row without the field that is needed of it."""
+    """A row lacks a field that is needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldRules:
-    """Which fields make a document; empty and None mean to look for the usual names."""
+    """Which fields make a document; empty and None mean the usual names."""
 
     text_fields: tuple[str, ...] = ()
     id_field: str | None = None
 
     def document(self, value: object, origin: str) -> Document:
-        """Make a document of a row: an object, or a bare string, which is all text.
+        """Return the document of a row: an object, or a string, which is then the text.
 
-        Raises InputError that starts with `origin` when the row is neither, or has no text.
+        Raises InputError that starts with `origin` if the row is neither, or has no text.
         """
         if isinstance(value, str):
             return Document(value, origin=origin)
@@ -75,7 +72,7 @@ class FieldRules:
 
 @functools.lru_cache(maxsize=256)
 def _usual_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the usual names among those of a row: of the title and the text, and of ids."""
+    """Return the usual names that a row has: those of the title and the text, and those of ids."""
     texts = [name for name in TEXT_FIELDS if name in names][:1]
     title = [TITLE_FIELD] if texts and TITLE_FIELD in names else []
     by_lower = {name.lower(): name for name in reversed(names)}
@@ -83,9 +80,9 @@ def _usual_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ..
 
 
 def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> DocumentId | None:
-    """Return a row's id: of the named field, else of the first usual one that has one; None without.
+    """Return a row's id, from the named field or from the first usual field that has one; None without.
 
-    Raises InputError where the named field is missing or holds something else.
+    Raises InputError if the named field is missing or holds something else.
     """
     if id_field is None:
         return _first_id(row, _usual_names(tuple(row))[1])
@@ -112,7 +109,7 @@ def _first_id(row: Mapping[str, Any], names: Iterable[str]) -> DocumentId | None
 
 
 def as_id(value: object) -> DocumentId | None:
-    """Return an id: a string, or a number, `1.0` as 1; None for any other value."""
+    """Return a value as an id: a string or a number, `1.0` as 1; None for any other value."""
     if isinstance(value, str):
         return value or None
     if isinstance(value, float) and math.isfinite(value):
@@ -121,9 +118,9 @@ def as_id(value: object) -> DocumentId | None:
 
 
 def find_value(row: Mapping[str, Any], path: str, default: object = None) -> Any:
-    """Follow a dotted path into nested objects, and into each object of a list; `default` where it ends.
+    """Follow a dotted path into nested objects and the objects of lists; `default` if it leads nowhere.
 
-    A key that has the dots in it comes first.
+    A key that has the dots in its name comes first.
     """
     if path in row:
         return row[path]
@@ -166,7 +163,7 @@ def without_texts(document: Document) -> dict[str, Any]:
 
 
 def without_field(value: Any, path: str) -> Any:
-    """Return a row without what `find_value` finds, and without objects that held nothing else."""
+    """Return a row without what `find_value` finds, and without objects that are empty then."""
     if isinstance(value, list):
         left = [without_field(item, path) for item in value]
         return [item for item, before in zip(left, value, strict=True) if item or not before]
@@ -182,7 +179,7 @@ def without_field(value: Any, path: str) -> Any:
 
 
 def _text_of(value: object, path: str, row: Mapping[str, Any], origin: str) -> str:
-    """Return a text, a number or a list of them as text; null is an empty one."""
+    """Return a text, a number or a list of them as text; null is an empty text."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -199,7 +196,7 @@ def _text_of(value: object, path: str, row: Mapping[str, Any], origin: str) -> s
 
 
 def describe_fields(row: Mapping[str, Any], prefix: str = "") -> str:
-    """Say which fields a row has, with the paths of those that are nested; quoted where spaces matter."""
+    """Return a clause with the fields of a row, and the paths of nested ones, for messages."""
     names = [
         name if _PLAIN_NAME.fullmatch(name) else json.dumps(name, ensure_ascii=False)
         for name in _paths(row, prefix)
@@ -227,7 +224,7 @@ def _no_text(row: Mapping[str, Any], path: str, origin: str) -> InputError:
 
 
 def _way_in(value: object) -> str:
-    """Return the hint for what holds the rows deeper, as the whole answer of a search engine does."""
+    """Return a hint for a value that has the rows inside, as the answer of a search engine has."""
     found = max(_inner_rows(value, ""), key=lambda found: (found[1] != "", found[2]), default=None)
     if found:
         path, text_path, size = found
@@ -247,7 +244,7 @@ def _is_by_column(row: Mapping[str, Any]) -> bool:
 
 
 def _inner_rows(value: object, path: str, levels: int = _DEEPEST_SHOWN) -> Iterator[tuple[str, str, int]]:
-    """Find the arrays of objects in a value: jq's path of the items, that of a text in one, their size."""
+    """Find the arrays of objects in a value: jq's path of the items, the path of their text, their size."""
     if not levels or not value:
         return
     if isinstance(value, dict):
@@ -270,6 +267,6 @@ def _inner_rows(value: object, path: str, levels: int = _DEEPEST_SHOWN) -> Itera
 
 
 def _text_path(row: dict[str, Any]) -> str:
-    """Return the path of a text in a row, under one of the usual names; empty without."""
+    """Return the path of a text with a usual name in a row; empty if there is none."""
     paths = list(_paths(row, ""))
     return next((path for name in TEXT_FIELDS for path in paths if path.rpartition(".")[2] == name), "")

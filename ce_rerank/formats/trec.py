@@ -1,7 +1,7 @@
-"""Runs and judgements: read in the forms that people have them in, runs written in TREC's form.
+"""Runs and judgements: read them in many forms, and write runs in TREC's form.
 
-Each is lines of columns (TREC's, or named by a header), rows (JSON, CSV, Parquet), or one JSON object of
-objects, `{"q1": {"d1": 1.5}}`, as pytrec_eval and ranx have them.
+They are lines of columns (TREC's, or named by a header), rows (JSON, CSV, Parquet), or one JSON object of
+objects, `{"q1": {"d1": 1.5}}`, as in pytrec_eval and ranx.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SPACE = re.compile("[ \t\n\r\v\f]+")  # str.split() also splits at a no-break s
 
 
 class RunLine(NamedTuple):
-    """The score that a run gives a document for a query; `run_name` is empty where the run has none."""
+    """The score that a run gives a document for a query; `run_name` is empty if the run has no name."""
 
     query_id: str
     doc_id: str
@@ -45,7 +45,7 @@ class RunLine(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """How relevant a document was judged to be for a query; 0 and less is not at all."""
+    """How relevant a document was judged for a query; 0 and less mean not relevant."""
 
     query_id: str
     doc_id: str
@@ -60,9 +60,9 @@ def read_run(
 
     `columns` names the columns of lines without a header that are not TREC's six, for example
     `("qid", "pid", "rank")`: without a score, the rank gives the order. The rows of JSON, CSV and Parquet are
-    ranked by score query by query, and equal scores lowered a little to keep the order in which they stand; a
-    null score, that of a blank document, becomes the lowest of the query minus 1. What cannot be read is
-    rejected: by default, that raises an InputError naming file and line.
+    ranked by score for each query; equal scores are lowered a little, to keep their order. A null score, that
+    of a blank document, becomes the lowest of the query minus 1. Lines that cannot be read are rejected; by
+    default that raises an InputError with file and line.
     """
     if columns and not _RUN.find_names(columns):
         problem = f"--columns {','.join(columns)} lacks some that a run has."
@@ -78,7 +78,7 @@ def read_judgements(readable: Readable, reject: Reject = raise_at_once) -> Itera
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What tells a run from judgements: the usual names of the number, what it must be, TREC's columns."""
+    """How a run or judgements look: the usual names of the number, its kind, and TREC's columns."""
 
     number_names: tuple[str, ...]
     wanted: str
@@ -86,13 +86,13 @@ class _Form:
     hint: str
 
     def find_names(self, names: Sequence[str]) -> tuple[str, str, str] | None:
-        """Return which of the names are those of query, document and number; None if one is missing."""
+        """Return the names of query, document and number among these; None if one is missing."""
         return _find_names(tuple(names), self.number_names)
 
     def number(self, value: object, name: str) -> float:
-        """Return the number of a field, -inf for the null score of a blank document.
+        """Return the number of a field; -inf for the null score of a blank document.
 
-        Raises ValueError, which says what is wrong with it.
+        Raises ValueError that says what is wrong.
         """
         is_run = self is _RUN
         try:
@@ -128,7 +128,7 @@ _JUDGEMENTS = _Form(
 
 
 def _read(readable: Readable, form: _Form, reject: Reject, columns: Sequence[str] = ()) -> Iterator[RunLine]:
-    """Read queries, documents and numbers; what kind of file it is, its first bytes tell."""
+    """Read queries, documents and numbers; the first bytes show what kind of file it is."""
     source = as_source(readable)
     with source.open() as stream:
         head = stream.peek(_ENOUGH_TO_TELL).lstrip()
@@ -204,7 +204,7 @@ def _read_columns(
 
 
 def _read_row(row: object, form: _Form, where: str, reject: Reject) -> list[RunLine]:
-    """Read a flat row, or a query's row of results as `batch` writes it; one that is bad is rejected."""
+    """Read a flat row, or a query with its results as `batch` writes it; reject a bad one."""
     try:
         if not isinstance(row, dict):
             raise ValueError(f"the row is {json_kind(row)}, not an object.")
@@ -236,10 +236,10 @@ def _read_line(row: Mapping[str, Any], form: _Form, where: str) -> RunLine:
 
 
 def trec_lines(ranking: Ranking, run_name: str, query_id: str | None = None) -> Iterator[str]:
-    """Yield a line a document: `query_id Q0 doc_id rank score run_name`.
+    """Yield a line for each document: `query_id Q0 doc_id rank score run_name`.
 
-    `query_id` is used where the query has no id. Raises InputError for an id that is missing or not one word.
-    Equal scores are written apart, by as little as a float32 can be, so that sorting by them gives our order.
+    `query_id` is used if the query has no id. Raises InputError for an id that is missing or not one word.
+    Equal scores are written with the smallest difference of a float32, so that sorting gives our order.
     """
     query = ranking.query
     query_id = require_run_id(query_id if query.id is None else query.id, query.origin or "The query")
@@ -252,7 +252,7 @@ def trec_lines(ranking: Ranking, run_name: str, query_id: str | None = None) -> 
 def require_run_id(id: str | int | None, where: str, fields: Mapping[str, Any] | None = None) -> str:
     """Return an id as a column of a run.
 
-    Raises InputError, which names `where` and the `fields` that are there, for none and for several words.
+    Raises InputError, with `where` and the `fields` of the row, if it is missing or not one word.
     """
     if id is None:
         has = f" ({describe_fields(fields)})" if fields else ""
@@ -270,10 +270,10 @@ def require_run_id(id: str | int | None, where: str, fields: Mapping[str, Any] |
 
 
 def separate_ties(scores: Iterable[float]) -> Iterator[float]:
-    """Lower falling scores by as little as makes each less than the one before it, as float32.
+    """Lower falling scores, as little as possible, so that each float32 is less than the one before.
 
-    trec_eval holds scores as float32, sorts by them, and breaks ties by document id: an order that is to
-    survive it must not have any. -inf, the score of blank documents, becomes the lowest score minus 1.
+    trec_eval sorts by scores as float32 and orders equal ones by document id, so an order without ties is
+    kept. -inf, the score of blank documents, becomes the lowest score minus 1.
     """
     import numpy as np
 

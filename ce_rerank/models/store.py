@@ -178,10 +178,11 @@ def _unwritable_cache(error: OSError) -> UnavailableError:
 def _check_hub_name(name: str) -> None:
     if _HUB_NAME.fullmatch(name):
         return
-    suggested = " or ".join(suggest_names(name, hub.list_cached_names())) or f"OWNER/NAME ({DEFAULT_NAME})"
+    suggested = " or ".join(suggest_names(name, hub.list_cached_names()))
+    advice = f"Did you mean {suggested}?" if suggested else f"Give OWNER/NAME, such as {DEFAULT_NAME}."
     raise UnavailableError(
         f"{name!r} is neither a folder nor a known model.",
-        hint=f"Did you mean {suggested}? `ce-rerank models` lists what is known.",
+        hint=f"{advice} `ce-rerank models` lists what is known.",
     )
 
 

@@ -191,6 +191,36 @@ class TestBadRows:
             "hits.jsonl:2: the que",
         ]
 
+    def test_are_queries_that_a_server_refuses(
+        self, counting_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rank_lists = counting_reranker.rank_lists
+
+        def refuse(lists: list[Candidates], *more: Any, **options: Any) -> Any:
+            if any(candidates.query.id == "q1" for candidates in lists):
+                raise InputError("refused")
+            return rank_lists(lists, *more, **options)
+
+        monkeypatch.setattr(counting_reranker, "rank_lists", refuse)
+        (pool,) = ranked(counting_reranker, made_lists(3, 2), skip_bad_rows=True)
+        assert ids([pool]) == [["q0", "q2"]]
+        assert [str(bad.error) for bad in pool.bad_rows] == ["refused"]
+
+
+def test_documents_that_may_not_be_cut_are_tokenized_once(
+    counting_engine: CountingEngine, counting_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = counting_engine.tokenizer.encode
+    seen: list[Any] = []
+
+    def count(pairs: Any) -> Any:
+        seen.extend(pairs)
+        return encode(pairs)
+
+    monkeypatch.setattr(counting_engine.tokenizer, "encode", count)
+    ranked(counting_reranker, made_lists(3, 4), options=RankOptions(long="error"))
+    assert len(seen) == 12
+
 
 def test_a_fault_of_the_model_ends_the_run_after_what_came_before(counting_reranker: Reranker) -> None:
     lists = [*made_lists(2, 64), Candidates(Query("red"), [Document("nan", origin="hits.jsonl:3")])]

@@ -66,7 +66,7 @@ def test_what_this_device_has_not_is_refused(run: Run) -> None:
     result = run("--precision", "fp16")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(
-        "error: Nothing on cpu goes by --engine auto --precision fp16.\n"
+        "error: cpu has no --engine auto --precision fp16.\n"
         "       There are torch fp32, openvino fp32, openvino bf16"
     )
 

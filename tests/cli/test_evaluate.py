@@ -162,7 +162,7 @@ def test_a_run_comes_from_stdin(evaluate: Evaluate) -> None:
     [
         (["bm25.trec"], 2, "Missing option '--qrels'."),
         (["--qrels", "qrels.tsv"], 2, "Missing argument 'RUN...'."),
-        (["bm25.trec", "--qrels", "qrels.tsv", "--queries", "queries.jsonl"], 2, "--queries gives texts to "),
+        (["bm25.trec", "--qrels", "qrels.tsv", "--queries", "queries.jsonl"], 2, "--queries gives texts"),
         (["bm25.trec", "--qrels", "qrels.tsv", "--per-query"], 2, "--per-query shows what a second run "),
         (["-", "--qrels", "-"], 2, "stdin is named more than once.\n"),
         (["bm25.trec", "--qrels", "qrels.tsv", "-o", "no/where.json"], 2, "no/where.json: there is no"),

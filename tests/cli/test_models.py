@@ -205,9 +205,9 @@ class TestShow:
         put_in_cache(shell.hub_cache, "me/odd", files | {"pytorch_model.bin": b"x"})
         assert shell("models", "show", "me/odd").stdout.endswith(
             "\nrun here by  torch fp32 on cpu: it is not compiled: it brings Python code of its own\n"
-            "\nwarning: It brings Python code of its own, which is run only with --trust-remote-code: "
+            "\nwarning      It brings Python code of its own, which is run only with --trust-remote-code: "
             "modeling.py (AutoModel: X).\n"
-            "\nwarning: Its weights are pickled, which can run any code, and are loaded only with "
+            "             Its weights are pickled, which can run any code, and are loaded only with "
             "--allow-pickle: pytorch_model.bin.\n"
         )
 

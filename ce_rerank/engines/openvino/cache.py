@@ -1,11 +1,11 @@
-"""Compiled models on disk: found by all that they depend on, made once however many processes want them.
+"""Compiled models on disk: each is in a folder named by all that it depends on, and is made once.
 
 <cache>/compiled/<name>-<digest>/   the digest is of the checkpoint's content, the libraries and the recipe
     manifest.json  model.xml  model.bin  tokenizer.json
-    declined.json  alone, in place of all that: it was tried, and why it failed
-    machine/       what the machines that use this cache found out about it (`engine.py`)
-<cache>/exported/<digest>/          like `machine`, for a folder that was exported, which nobody writes to
-<cache>/digests.json                of files, good for as long as their sizes, times and inodes are the same
+    declined.json  instead of these files: why the model could not be compiled
+    machine/       what is found out on each machine that uses this cache (`engine.py`)
+<cache>/exported/<digest>/          like `machine`, for an exported folder, which is never changed
+<cache>/digests.json                digests of files, valid while their sizes, times and inodes are the same
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ FAMILIES = (
 
 @dataclass(frozen=True, slots=True)
 class CompiledModel:
-    """A compiled model on disk, all of it known to be as it was written.
+    """A compiled model on disk, of which every file was checked.
 
     `machine_folder` is for what is found out about it on this machine; it may not exist yet.
     """
@@ -65,7 +65,7 @@ class CompiledModel:
 
 @dataclass(frozen=True, slots=True)
 class CompiledForm:
-    """What was compiled of a model. Where that failed, `declined` is the reason."""
+    """A compiled form of a model or, if it could not be compiled, the reason (`declined`)."""
 
     folder: Path
     size_bytes: int
@@ -75,10 +75,10 @@ class CompiledForm:
 
 
 def find_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel | None:
-    """Find what was compiled from a checkpoint as it is now, by the libraries that are here now.
+    """Return the compiled model of a checkpoint, made from the same files by the same libraries; else None.
 
-    Loads nothing heavy, and reads whole only files that are new or have changed. Raises UnavailableError for
-    a damaged folder that was exported: it cannot be compiled again here.
+    Loads nothing heavy, and reads only the files that are new or have changed. Raises UnavailableError for a
+    damaged exported folder, which cannot be compiled again.
     """
     if checkpoint.source == "compiled" and form == "full":
         return _open_exported(checkpoint.folder)
@@ -90,7 +90,7 @@ def find_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel 
 
 
 def find_obstacle(checkpoint: Checkpoint) -> str | None:
-    """Return what keeps a checkpoint from being compiled, as a clause; None when nothing is known to."""
+    """Return why a checkpoint cannot be compiled, as a clause; None if no reason is known."""
     if checkpoint.source == "compiled":
         return None
     if checkpoint.code:
@@ -104,9 +104,9 @@ def find_obstacle(checkpoint: Checkpoint) -> str | None:
 
 
 def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel:
-    """Find what was compiled from a checkpoint, or compile it, once, however many processes ask.
+    """Return the compiled model of a checkpoint; compile it if need be, once, however many processes ask.
 
-    Raises CannotCompileError when it cannot be compiled.
+    Raises CannotCompileError if it cannot be compiled.
     """
     found = find_compiled(checkpoint, form)
     if found is not None:
@@ -132,7 +132,7 @@ def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledMod
         )
         _compile(checkpoint, full, origin, folder)
         for other, facts in _list_origins():
-            # Made from what was at the same place before, or by other libraries.
+            # It was made of other files at the same place, or by other libraries.
             if other != folder and (facts.get("place"), facts.get("form")) == (origin.place, form):
                 remove_folder(other)
         found = find_compiled(checkpoint, form)
@@ -142,7 +142,7 @@ def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledMod
 
 
 def list_compiled() -> list[CompiledForm]:
-    """List what was compiled on this machine, of whatever model."""
+    """List the compiled forms of all models on this machine."""
     return [
         CompiledForm(
             folder, measure_folder(folder), facts["name"], facts.get("revision"), facts.get("reason")
@@ -152,10 +152,10 @@ def list_compiled() -> list[CompiledForm]:
 
 
 def digest_files(paths: Iterable[Path]) -> list[str]:
-    """Return the SHA-256 of files, in hexadecimal; those that did not change are not read again.
+    """Return the SHA-256 of files, in hexadecimal; files that did not change are not read again.
 
-    A file counts as unchanged with the size, the times and the inode with which it was read before. Raises
-    OSError for one that cannot be read.
+    A file with the same size, times and inode counts as unchanged. Raises OSError for a file that cannot be
+    read.
     """
     book_path = find_cache_folder(COMPILED_FOLDER).with_name(_DIGESTS_NAME)
     book = read_json_object(book_path)
@@ -189,7 +189,7 @@ def _open_exported(folder: Path) -> CompiledModel:
 
 
 def _find_damaged(folder: Path, manifest: Manifest) -> str | None:
-    """Return the name of a file that is not as it was written; None when all are."""
+    """Return the name of a file that has changed since it was written; None if there is none."""
     try:
         found = digest_files(folder / name for name in manifest.files)
     except OSError as error:
@@ -199,7 +199,7 @@ def _find_damaged(folder: Path, manifest: Manifest) -> str | None:
 
 
 def _compile(checkpoint: Checkpoint, full: CompiledModel | None, origin: Origin, folder: Path) -> None:
-    """Fill the folder with the compiled model, or with the reason why it cannot be compiled, and raise."""
+    """Write the compiled model, or write why it cannot be compiled and raise CannotCompileError."""
     log.info("Compiling %s for the CPU, once", checkpoint.name, extra={"stage": True})
     try:
         with make_folder_whole(folder) as unfinished:
@@ -231,9 +231,9 @@ def _load_compiler() -> Callable[[Checkpoint, Origin, Path], None]:
 
 
 def _list_origins() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield each folder of the cache, and what its compiled model, or the failed try, was made from."""
+    """Yield each folder of the cache, and what its compiled model was made from, or should have been."""
     for folder in sorted(path for path in find_cache_folder(COMPILED_FOLDER).glob("*") if path.is_dir()):
-        # Not checked any further: what is damaged or outdated must be found, to be removed.
+        # No more is checked: damaged and outdated folders must be found, too, to be removed.
         facts = read_json_object(folder / MANIFEST_NAME).get("origin") or read_json_object(
             folder / DECLINED_NAME
         )
@@ -255,7 +255,7 @@ def _content_digest(checkpoint: Checkpoint) -> str:
         names = select_files(checkpoint.files, with_code=False)
     paths = [checkpoint.folder / name for name in names]
     if checkpoint.source == "hub" and all(path.is_symlink() for path in paths):
-        # What the hub's cache links to is named by its content.
+        # The hub's cache names files by their content.
         return _digest([names, [path.readlink().name for path in paths]])
     return _digest([names, digest_files(paths)])
 
@@ -271,7 +271,7 @@ def _digest(value: object) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from a folder of the cache."""
+    """Lock a folder of the cache against other processes."""
     with ExitStack() as held:
         try:
             make_cache_folder(COMPILED_FOLDER)

@@ -1,9 +1,9 @@
-"""A checkpoint made into a compiled model: torch to OpenVINO's graph, with proof of what it must give.
+"""Compile a checkpoint: convert torch to OpenVINO's graph, and record the scores that it must give.
 
-The graph takes batches of any shape and keeps float32 weights, whatever it is run in: saved with smaller
-ones, its logits come out rounded. Its last layer is written out as products and a sum, which OpenVINO leaves
-in float32 when it runs matrix products in bf16. Of the last layer no more is worked out than the score is
-made of (`prune.py`).
+The graph takes batches of any shape and keeps float32 weights, whatever precision it runs in: with smaller
+weights its logits are rounded. Its score layer is written as products and a sum, which OpenVINO leaves in
+float32 when it runs matrix products in bf16. The last layer of the backbone is pruned to what the score reads
+(`prune.py`).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _LONG_DOCUMENT = " ".join(
     for number in range(1, 24)
 )
 
-# Pairs whose reference scores a compiled model must give before it may serve: our own sentences of several
-# lengths, relevant and not, in several scripts, one longer than what most models read. To change them, raise
-# the recipe.
+# A compiled model is used only if it gives the reference scores of these pairs: our own sentences of several
+# lengths, relevant and not, in several scripts, one longer than most models read. To change them, raise the
+# recipe.
 GOLDEN_TEXTS: tuple[tuple[str, str], ...] = (
     ("how do tides work", "Tides rise and fall because the moon's gravity pulls the oceans."),
     ("how do tides work", "Bread needs flour, water, salt and time."),
@@ -61,9 +61,8 @@ GOLDEN_TEXTS: tuple[tuple[str, str], ...] = (
 def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> None:
     """Write the compiled model of a checkpoint, with its manifest, into an empty folder.
 
-    Loads torch. Raises UnavailableError when no engine can use the model, CannotCompileError when it is of
-    another kind than its configuration promised or its graph cannot be converted, and OSError when the folder
-    cannot hold it.
+    Loads torch. Raises UnavailableError if no engine can use the model, CannotCompileError if it is not what
+    its configuration says or its graph cannot be converted, and OSError if the folder cannot be written.
     """
     try:
         model = load_model(checkpoint)
@@ -74,7 +73,7 @@ def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> 
     if model.facts.activation not in ACTIVATIONS.values():
         raise CannotCompileError(f"its activation is {model.facts.activation}")
     with quiet_libraries():
-        # The reference: what sentence-transformers gives in float32, one pair at a time.
+        # The reference scores are those of sentence-transformers in float32, one pair at a time.
         pairs = [pair for pair in GOLDEN_TEXTS if model.tokenizer.document_room(pair[0]) > 0]
         rows = model.tokenizer.encode(pairs)
         golden = tuple(GoldenPair(*pair, model.reference(row)) for pair, row in zip(pairs, rows, strict=True))
@@ -83,11 +82,11 @@ def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> 
         files = {name: digest_file(folder / name) for name in OWN_NAMES}
         Manifest(origin, model.facts, golden, files).write(folder)
         del model
-    gc.collect()  # the weights are large, and what serves next has its own
+    gc.collect()  # frees the weights: the compiled model has its own
 
 
 class _Float32Score(torch.nn.Module):
-    """The last layer, from a vector to one number, without a matrix product that would be run in bf16."""
+    """The layer from a vector to one number, without a matrix product, which would be run in bf16."""
 
     def __init__(self, layer: torch.nn.Linear) -> None:
         super().__init__()
@@ -100,9 +99,9 @@ class _Float32Score(torch.nn.Module):
 
 def _convert(model: Model, rows: Sequence[PairTokens], path: Path) -> None:
     """Write the graph of a model, which is traced with rows of different lengths."""
-    # With nothing padded, the trace could leave the mask out.
+    # Without padding, the trace could leave out the mask.
     example = model.tensors(pad_rows(rows, model.facts.padding))
-    # With others, a row whose window holds nothing but padding (ModernBERT) comes out as NaN.
+    # With other attention, a row whose window has only padding (ModernBERT) becomes NaN.
     model.cross_encoder[0].model.set_attn_implementation("eager")
     if name := find_score_layer(model.network):
         layer: Any = model.network.get_submodule(name)
@@ -112,14 +111,14 @@ def _convert(model: Model, rows: Sequence[PairTokens], path: Path) -> None:
         with torch.inference_mode():
             graph = convert_model(model.network, example_input=example)
         keep_pooled_token(graph)
-    except Exception as error:  # any of OpenVINO's many: what it cannot convert is served by torch
+    except Exception as error:  # whatever OpenVINO raises: torch then runs the model
         _raise_if_out_of_memory(error)
         raise CannotCompileError(f"OpenVINO cannot convert it ({first_line(error)})") from error
     if tuple(name for entry in graph.inputs for name in entry.get_names()) != model.facts.inputs:
         raise CannotCompileError("its graph takes other inputs than it is fed")
     try:
         load_runtime().save_model(graph, path, compress_to_fp16=False)
-    except RuntimeError as error:  # OpenVINO's, of whatever keeps it from writing
+    except RuntimeError as error:  # OpenVINO's, whatever the reason
         _raise_if_out_of_memory(error)
         raise OSError(f"OpenVINO could not write it: {first_line(error)}") from error
 

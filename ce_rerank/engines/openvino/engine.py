@@ -1,8 +1,8 @@
 """The compiled engine: the CPU, by OpenVINO, without torch.
 
-OpenVINO keeps how it runs a graph, on one kind of CPU, in one precision and number of streams, in a cache of
-its own, so that the next start is quicker. That cache counts only with a verdict beside it, written when the
-golden scores came out: its being there, unchanged, is the proof.
+OpenVINO has a cache of its own for what it makes of a graph on one kind of CPU, in one precision and with one
+number of streams; with it the next start is quicker. We write a verdict beside that cache when the golden
+scores are right. The cache is used only as long as it is unchanged since the verdict.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ log = logging.getLogger("ce_rerank")
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.15, "int8": 0.35}
 """The most that a logit may differ from torch's in float32, by precision, for logits within 12 of 0.
 
-Two within it keep their order wherever the reference gap is over twice as much.
+Two scores keep their order if their reference scores are more than twice that apart.
 """
-_USUAL_LOGIT = 12  # the tolerances were measured with models whose logits go so far from 0
-_LOW_BITS = np.uint32(0xFFFF)  # those of a float32 that bf16 does not have
-_FEW_BATCHES = 8  # are done before several streams are ready
+_USUAL_LOGIT = 12  # the largest logit of the models with which the tolerances were measured
+_LOW_BITS = np.uint32(0xFFFF)  # the bits of a float32 that bf16 does not have
+_FEW_BATCHES = 8  # are scored before several streams would be ready
 _MOST_STREAMS = 4
 _MOST_BATCH_TOKENS = 2048
 _GROUP_SIZE = 128  # of 32, 64 and 128 the fastest, and hardly less exact
@@ -57,8 +57,8 @@ def load_openvino_engine(
 ) -> OpenVinoEngine:
     """Load the compiled form of a checkpoint; compile it first if need be.
 
-    It runs in the first of the precisions in which it gives its reference scores; that one does not is logged
-    as a warning. Raises CannotCompileError when it cannot be compiled, or no precision gives the scores.
+    It runs in the first of the precisions that gives the reference scores; a warning is logged for one that
+    does not. Raises CannotCompileError if it cannot be compiled, or no precision gives the scores.
     """
     compiled = prepare_compiled(checkpoint, "int8" if "int8" in precisions else "full")
     core = load_runtime().Core()
@@ -73,9 +73,8 @@ def load_openvino_engine(
 class OpenVinoEngine:
     """A compiled model in one precision, behind the engine protocol.
 
-    It is loaded with one stream for a few batches, and again with several for many. Safe to use from several
-    threads: each run has requests of its own while it lasts. Raises CannotCompileError when it does not give
-    its golden scores.
+    It is loaded with one stream for a few batches, and again with several streams for many. Threads may share
+    it: each call has its own requests. Raises CannotCompileError if it does not give its golden scores.
     """
 
     def __init__(
@@ -86,9 +85,9 @@ class OpenVinoEngine:
         self._precision = options.precision
         self._threads = options.threads
         model, origin = compiled.manifest.model, compiled.manifest.origin
-        # Over a length that is no multiple of the CPU's vectors, sums are made up in another order than over
-        # the next: in bf16 the same pair then scores up to 0.03 apart, padded more or less. Over multiples
-        # it scores the same to the bit, and no slower.
+        # If a length is no multiple of the CPU's vectors, more padding changes the order in which numbers are
+        # added: in bf16 the score of a pair then changes by up to 0.03. With multiples it stays exactly the
+        # same, and takes no longer.
         self.padding = replace(model.padding, multiple=vector_width(), most=model.max_length)
         cpus = options.threads or count_cpus()
         self._most_streams = min(_MOST_STREAMS, cpus)
@@ -131,14 +130,15 @@ class OpenVinoEngine:
         """Apply the model's own activation, float32 in and out."""
         if self.info.activation == "identity":
             return logits
-        # exp of a large number is infinite, and one over that is the 0 that it should be.
+        # exp of a large number is infinite, and 1 / (1 + infinity) is 0, as it should be.
         with np.errstate(over="ignore"):
             return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
 
     def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
-        """Yield the float32 logits of each batch, in order: of a few soonest, of many fastest.
+        """Yield the float32 logits of each batch, in order.
 
-        Batches are drawn as they are needed, a few ahead of the results.
+        A few batches are scored with one stream, which is ready sooner; many with several, which is faster.
+        Batches are taken when they are needed, a few ahead of the results.
         """
         rest = iter(batches)
         first = list(islice(rest, _FEW_BATCHES + 1))
@@ -153,15 +153,15 @@ class OpenVinoEngine:
         yield from self._run(model, self._idle[streams], streams, chain(first, rest))
 
     def load(self, streams: int) -> Any:
-        """Load the model with a number of streams, unless it is; return OpenVINO's `CompiledModel`.
+        """Load the model with a number of streams, once; return OpenVINO's `CompiledModel`.
 
-        Whether it gives its golden scores is tried once for each kind of machine, and kept. Raises
-        CannotCompileError when it does not.
+        Its golden scores are checked once for each kind of machine. Raises CannotCompileError if they are
+        wrong.
         """
         with self._lock:
             if streams not in self._loaded:
                 if not self._idle[1]:
-                    self._loaded.pop(1, None)  # what was not used gives its memory back to what is
+                    self._loaded.pop(1, None)  # it was not used; its memory is needed
                 versions = library_versions()["openvino"]
                 key = [cpu_identity(), self._precision, streams, self._threads, versions]
                 name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
@@ -170,17 +170,17 @@ class OpenVinoEngine:
             return self._loaded[streams]
 
     def _load(self, streams: int, folder: Path) -> Any:
-        # What int8 leaves to floating point goes by what the CPU has.
+        # With int8, the rest is computed in what the CPU has.
         in_bf16 = self._precision == "bf16" or (self._precision == "int8" and has_native_bf16())
         hint = "bf16" if in_bf16 else "f32"
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": hint,
-            # Of activations; 0 quantises none, and then weights in 8 bits are not faster.
+            # Groups of activations. With 0 they are not quantised, and 8-bit weights are not faster.
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP_SIZE if self._precision == "int8" else 0,
             "NUM_STREAMS": streams,
-            # Processes that share a machine would all be pinned to its first CPUs.
+            # Else all processes on a machine would be pinned to its first CPUs.
             "ENABLE_CPU_PINNING": False,
-            "CACHE_MODE": "OPTIMIZE_SIZE",  # what is kept leaves the weights out
+            "CACHE_MODE": "OPTIMIZE_SIZE",  # without the weights
             "CACHE_DIR": str(folder),
         }
         if self._threads is not None:
@@ -200,7 +200,7 @@ class OpenVinoEngine:
         try:
             model = self._core.compile_model(self._compiled.folder / GRAPH_NAME, "CPU", settings)
         except RuntimeError as error:
-            # One that was compiled elsewhere may be of a release that this one cannot read.
+            # An exported model may be of a release that this one cannot read.
             raise CannotCompileError(f"OpenVINO cannot load it ({last_line(error)})", passing=True) from error
         if is_proven:
             return model
@@ -216,7 +216,7 @@ class OpenVinoEngine:
         return model
 
     def _find_fault(self, model: Any) -> str | None:
-        """Return how a loaded model fails its golden pairs, as a clause; None when it gives their scores."""
+        """Return what is wrong with the golden scores of a loaded model, as a clause; None if nothing is."""
         golden = self._compiled.manifest.golden
         rows = self._load_tokenizer(None, None).encode([(pair.query, pair.document) for pair in golden])
 
@@ -231,7 +231,7 @@ class OpenVinoEngine:
     def _run(
         self, model: Any, idle: list[Any], streams: int, batches: Iterable[TokenBatch]
     ) -> Iterator[Float32s]:
-        # Not by AsyncInferQueue: its callbacks into Python abort the process, now and then, when it ends.
+        # Not by AsyncInferQueue: its callbacks into Python sometimes abort the process when it ends.
         started: deque[Any] = deque()
         inputs = self._compiled.manifest.model.inputs
 
@@ -245,7 +245,7 @@ class OpenVinoEngine:
         try:
             with _told_as_unavailable():
                 for batch in batches:
-                    # One more than work at a time, so that a stream never waits for us to pad its next batch.
+                    # One more than there are streams, so that no stream waits while we pad the next batch.
                     if len(started) == streams + 1:
                         yield finish()
                     request = idle.pop() if idle else model.create_infer_request()
@@ -254,7 +254,7 @@ class OpenVinoEngine:
                 while started:
                     yield finish()
         finally:
-            # Not cancelled: that leaves a stream in a state in which its next run fails.
+            # Not cancelled: the next run of a cancelled stream fails.
             for request in started:
                 with suppress(RuntimeError, MemoryError):
                     request.wait()
@@ -266,10 +266,10 @@ class OpenVinoEngine:
 
 
 def find_infidelity(reference: Float32s, logits: Float32s, precision: str) -> str | None:
-    """Return how logits fail their reference, as a clause; None when they are true to it.
+    """Return how logits differ from their reference, as a clause; None if they are close enough.
 
     They must be within the precision's tolerance, which grows with the largest logit, as rounding does. And
-    they must not all be rounded to bf16 steps: that would make ties of scores that are not equal.
+    they must not all be rounded to bf16: then scores that differ would be equal.
     """
     if not np.isfinite(logits).all():
         return "it gives scores that are no numbers"
@@ -283,7 +283,7 @@ def find_infidelity(reference: Float32s, logits: Float32s, precision: str) -> st
 
 
 def choose_batch_tokens(threads_a_stream: int, *, with_tiles: bool) -> int:
-    """Return the token budget of a batch with which a CPU gets most done.
+    """Return the token budget of a batch that is fastest on a CPU.
 
     Measured with 12 layers of width 384. Two threads with vectors, a stream each: 512 tokens; 2,048 were 10%
     (bf16) to 15% (fp32) slower, and took a quarter more memory. With tiles: 2,048; 512 were 20% slower.
@@ -301,7 +301,7 @@ def _digest_cache(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def _told_as_unavailable() -> Iterator[None]:
-    """Say why OpenVINO could not score a batch, which for a model that loads is mostly want of memory."""
+    """Raise UnavailableError if OpenVINO cannot score a batch, mostly for lack of memory."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

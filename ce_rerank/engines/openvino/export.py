@@ -21,10 +21,10 @@ _CARRIED = ("config.json", "README.md")
 
 
 def export_model(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write the compiled model of a checkpoint, whole or not at all, into a folder that is new or empty.
+    """Write the compiled model of a checkpoint, complete or not at all, into a new or empty folder.
 
-    Compiles it first if need be. Raises UsageError for a folder that holds something, UnavailableError for a
-    model that cannot be compiled, and OutputError when the folder cannot be written.
+    Compiles it first if need be. Raises UsageError for a folder with files in it, UnavailableError for a
+    model that cannot be compiled, and OutputError if the folder cannot be written.
     """
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -50,7 +50,7 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _carry_papers(checkpoint: Checkpoint, folder: Path) -> None:
-    """Copy the configuration, the card and the licence; where there is no licence, say where it is told."""
+    """Copy the configuration, the card and the licence; without a licence, write where to find it."""
     names = [name for name in checkpoint.files if name in _CARRIED or name.startswith(LEGAL_NAMES)]
     for name in names:
         shutil.copyfile(checkpoint.folder / name, folder / name)

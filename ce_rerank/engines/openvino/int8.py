@@ -1,7 +1,8 @@
-"""A compiled model with its weights in 8 bits: a quarter of the size, and about twice as fast as float32.
+"""Make a compiled model with weights in 8 bits: a quarter of the size, and about twice as fast as float32.
 
-Weights are symmetric, with a scale for each output channel; activations are quantised as they come, in small
-groups (OpenVINO's dynamic quantisation), which errs five times less than the usual scale for a whole tensor.
+Weights are symmetric, with a scale for each output channel. Activations are quantised while the model runs,
+in small groups (OpenVINO's dynamic quantisation): the error is a fifth of that with one scale for a whole
+tensor.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def quantize_model(full: CompiledModel, origin: Origin, folder: Path) -> None:
 
 
 def quantize_weights(graph: Any) -> None:
-    """Put int8 constants and their scales in place of the matrices of a graph.
+    """Replace the matrices of a graph by int8 constants and their scales.
 
-    Those are the second inputs of matrix products and the tables that tokens are looked up in.
+    The matrices are the second inputs of matrix products, and the tables of embeddings.
     """
     from openvino import opset13
 
@@ -54,7 +55,7 @@ def quantize_weights(graph: Any) -> None:
         weights = constant.get_data()
         if weights.dtype != np.float32 or weights.ndim != 2:
             continue
-        # Of a matrix, each output channel has a scale; of a table, each token.
+        # A matrix has a scale for each output channel, a table one for each token.
         is_column = kind == "MatMul" and not operation.get_attributes()["transpose_b"]
         largest = np.abs(weights).max(axis=0 if is_column else 1, keepdims=True)
         scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)

@@ -1,7 +1,7 @@
-"""The manifest of a compiled model: what it was made from, how it is fed, and what proves its scores.
+"""The manifest of a compiled model: its origin, its inputs, and the golden scores that prove it.
 
 A compiled model is a folder: `manifest.json` beside the graph, the weights and the tokenizer. The manifest
-carries the digest of every other file and one of itself, so that nothing in the folder can change unnoticed.
+has the digest of every other file and one of itself, so that every change in the folder is noticed.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class GoldenPair:
 class Origin:
     """What a compiled model was made from.
 
-    `place` is a digest of where that was: what is compiled from there later replaces this. `versions` are of
-    all that made it.
+    `place` is a digest of where that was: a later compiled model from the same place replaces this one.
+    `versions` are those of the libraries and the recipe that made it.
     """
 
     source: str
@@ -62,9 +62,9 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All that is known about a compiled model without loading it.
+    """What is known about a compiled model without loading it.
 
-    `files` are the names of the other files in its folder, and the SHA-256 of each, in hexadecimal.
+    `files` has the names of the other files in its folder, and the SHA-256 of each, in hexadecimal.
     """
 
     origin: Origin
@@ -73,13 +73,13 @@ class Manifest:
     files: Mapping[str, str]
 
     def write(self, folder: Path) -> None:
-        """Write the manifest, whole or not at all."""
+        """Write the manifest, complete or not at all."""
         facts = {"format": _FORMAT, **asdict(self)}
         write_whole(folder / MANIFEST_NAME, json.dumps({**facts, "sha256": _digest_json(facts)}, indent=1))
 
     @property
     def is_sound(self) -> bool:
-        """Whether a model can be run and proven by it; a file's name must not lead out of the folder."""
+        """Whether its values are possible; the name of a file must not lead out of the folder."""
         return (
             bool(self.golden)
             and all(math.isfinite(pair.logit) for pair in self.golden)
@@ -92,7 +92,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Read the manifest of a compiled model; None when there is none that is whole, sound and ours."""
+    """Read the manifest of a compiled model; None if there is none, or it is damaged or of another format."""
     path = folder / MANIFEST_NAME
     facts = read_json_object(path) if path.is_file() else {}
     if facts.pop("sha256", None) != _digest_json(facts) or facts.pop("format", None) != _FORMAT:
@@ -105,22 +105,22 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def maker_versions() -> dict[str, str]:
-    """Return the versions of all that makes a compiled model: the libraries, and our recipe."""
+    """Return the versions of what makes a compiled model: the libraries, and our recipe."""
     return {**library_versions(), "recipe": _RECIPE}
 
 
 @cache
 def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that a compiled model is made by and made for."""
-    # By the names of folders: to import importlib.metadata takes longer than all that a warm start reads.
+    """Return the versions of the libraries that make a compiled model, and run it."""
+    # By the names of folders, since importing importlib.metadata takes too long.
     listed = [path.name for entry in reversed(sys.path) for path in Path(entry).glob("*.dist-info")]
     found = dict(name.removesuffix(".dist-info").lower().split("-")[:2] for name in listed if "-" in name)
-    # A model that was compiled elsewhere runs without what compiled it.
+    # An exported model runs without the libraries that compiled it.
     return {library: found.get(library.replace("-", "_"), "missing") for library in _LIBRARIES}
 
 
 def _read_as(kind: Any, value: Any) -> Any:
-    """Return a JSON value as what an annotation says; raises TypeError or ValueError for one that is not."""
+    """Return a JSON value as the type of an annotation; raise TypeError or ValueError for other values."""
     origin, parts = get_origin(kind), get_args(kind)
     if hasattr(kind, "__dataclass_fields__") and isinstance(value, dict):
         hints = get_type_hints(kind)

@@ -1,9 +1,9 @@
-"""Prune the last layer of a graph to the one token that the score is made of, the first or the last.
+"""Prune the last layer of a graph to the one token that the score reads, the first or the last.
 
-A cross-encoder's score is made of one token's vector, and its last layer works out those of all. The tokens
-must still be looked at, as keys and values of that layer's attention; but queries, the products behind the
-attention, and what lies between are needed for one token only. Nothing else changes: every number that is
-still worked out is made of the same numbers as before.
+The score of a cross-encoder reads the vector of one token, but its last layer computes those of all tokens.
+The other tokens are needed as keys and values of that layer's attention. Queries, the products after the
+attention and everything between them are needed for one token only. The numbers that are still computed stay
+the same.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 from .runtime import load_runtime
 
 Cut = Mapping[int, int]
-"""Of an operation, the inputs of which one token is enough, each with the axis of its tokens."""
+"""The inputs of an operation that need one token only, each with the axis of its tokens."""
 
 _ELEMENTWISE = {
     "Add", "Convert", "Divide", "Erf", "Gelu", "Multiply", "Power", "Relu", "Sigmoid", "Sqrt", "Subtract",
     "Swish", "Tanh",
 }  # fmt: skip
-# Operations that work along some axes, and which input tells them; where none does, an attribute.
+# Operations that work along some axes, and the number of the input that has the axes; None: an attribute.
 _WORK_ALONG = {
     "Concat": None, "MVN": 1, "ReduceMean": 1, "Slice": 4, "Softmax": None, "Split": 1, "VariadicSplit": 1,
 }  # fmt: skip
@@ -28,9 +28,9 @@ _TOKEN_AXIS = 1  # of the hidden states, whose shape is (pairs, tokens, width)
 
 
 def keep_pooled_token(graph: Any) -> int:
-    """Let an OpenVINO graph drop the other tokens as early as it can; return how many operations that spares.
+    """Let an OpenVINO graph drop the other tokens as early as possible; return how many operations need one.
 
-    They are 0, and the graph stays as it is, where the score is made of another token, or of several.
+    If the score reads another token, or several, the graph stays as it is, and 0 is returned.
     """
     operations = graph.get_ordered_ops()
     index = next((index for index in map(_pooled_index, operations) if index is not None), 0)
@@ -51,7 +51,7 @@ def keep_pooled_token(graph: Any) -> int:
 
 
 def _find_cuts(operations: Iterable[Any]) -> dict[str, tuple[Any, Cut]]:
-    """Find, from the end, the operations of which the pooled token alone is read, and what they need."""
+    """Find, from the end, the operations of which only the pooled token is read, and what they need."""
     cuts: dict[str, tuple[Any, Cut]] = {}
     for operation in reversed(list(operations)):
         axis = _axis_of_pooled(operation, cuts)
@@ -62,7 +62,7 @@ def _find_cuts(operations: Iterable[Any]) -> dict[str, tuple[Any, Cut]]:
 
 
 def _axis_of_pooled(operation: Any, cuts: Mapping[str, tuple[Any, Cut]]) -> int | None:
-    """Return the axis along which all that read an operation read the pooled token alone, if they do."""
+    """Return the axis of tokens if all readers of an operation read only the pooled token; else None."""
     axes = set()
     for reader in (reader for output in operation.outputs() for reader in output.get_target_inputs()):
         node = reader.get_node()
@@ -75,7 +75,7 @@ def _axis_of_pooled(operation: Any, cuts: Mapping[str, tuple[Any, Cut]]) -> int 
 
 
 def _pooled_index(operation: Any) -> int | None:
-    """Return which token's vectors an operation takes out of hidden states, 0 or -1; None for another one."""
+    """Return the token, 0 or -1, whose vectors an operation takes out of hidden states; else None."""
     if operation.get_type_name() != "Gather" or _rank(operation.input_value(0)) != 3:
         return None
     indices, axis = _constant(operation.input_value(1)), _constant(operation.input_value(2))
@@ -83,7 +83,7 @@ def _pooled_index(operation: Any) -> int | None:
 
 
 def _cut_inputs(operation: Any, axis: int) -> Cut | None:
-    """Say which inputs can be cut when the output is, along `axis`; None when nothing is known to be safe."""
+    """Return the inputs that can be cut if the output is cut along `axis`; None if no cut is safe."""
     inputs, kind = operation.input_values(), operation.get_type_name()
     rank = _rank(operation.output(0)) if operation.get_output_size() else None
     if rank is None:
@@ -91,7 +91,7 @@ def _cut_inputs(operation: Any, axis: int) -> Cut | None:
     if kind in _ELEMENTWISE:
         return _cut_broadcast(inputs, axis, rank)
     if kind in _WORK_ALONG:
-        # Each place along the other axes is worked out by itself.
+        # Each place along the other axes is computed by itself.
         along = _axes_worked_along(operation)
         safe = along and axis not in [one % rank for one in along]
         return dict.fromkeys(range(len(inputs) if kind == "Concat" else 1), axis) if safe else None
@@ -102,12 +102,12 @@ def _cut_inputs(operation: Any, axis: int) -> Cut | None:
         order = _constant(inputs[1])
         return {0: order[axis]} if order else None
     if kind == "Reshape":
-        # 0 stands for a length as it was: those up to the tokens must not change.
+        # 0 means an unchanged length; lengths up to the axis of tokens must not change.
         pattern = _constant(inputs[1])
         keeps = operation.get_attributes()["special_zero"] and pattern and not any(pattern[: axis + 1])
         return {0: axis} if keeps else None
     if kind == "ScaledDotProductAttention" and axis == rank - 2:
-        # The query, and the mask where it has a row for each token of the query.
+        # The query, and the mask if it has a row for each token of the query.
         mask = _cut_broadcast(inputs[3:4], axis, rank)
         return None if mask is None else {0: axis, **{place + 3: along for place, along in mask.items()}}
     return None
@@ -123,7 +123,7 @@ def _axes_worked_along(operation: Any) -> list[int] | None:
 
 
 def _cut_broadcast(inputs: Iterable[Any], axis: int, rank: int) -> Cut | None:
-    """Cut inputs that are broadcast to `rank` dimensions, but for those that have one token for all."""
+    """Cut inputs that are broadcast to `rank` dimensions, except those that have one value for all tokens."""
     cut = {}
     for place, value in enumerate(inputs):
         own = _rank(value)

@@ -1,7 +1,7 @@
-"""OpenVINO, loaded without what it would do besides, and the error of all that keeps it from serving.
+"""Load OpenVINO without its conversion tools and its telemetry.
 
-`import openvino` also loads its conversion tools, a third of the time that it takes, and those tell Google
-Analytics of the import unless somebody has refused on this machine. Here neither happens.
+`import openvino` also loads conversion tools, which take a third of its time, and report the import to Google
+Analytics unless the user of this machine has refused. Here neither happens.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _lock = threading.Lock()
 
 
 class CannotCompileError(Exception):
-    """Why a checkpoint is not run in its compiled form; the message is the reason, as a clause.
+    """Why a checkpoint cannot be run in its compiled form; the message is the reason, as a clause.
 
-    What lies in the model is remembered. A `passing` reason (a broken library, memory, the disk, scores that
-    this machine gets wrong) is not, and users are warned of it.
+    If the reason is in the model, it is remembered. A `passing` reason (a broken library, memory, the disk,
+    wrong scores on this machine) is not remembered, and is logged as a warning.
     """
 
     def __init__(self, reason: str, *, passing: bool = False) -> None:
@@ -35,20 +35,20 @@ class CannotCompileError(Exception):
 
 
 def says_out_of_memory(error: Exception) -> bool:
-    """Whether an error is for want of memory; on the CPU torch and OpenVINO have no kind for it."""
-    # torch's own kind for devices says it in its message, too.
+    """Whether an error is a lack of memory; torch and OpenVINO have no class for it on the CPU."""
+    # torch's class for other devices has it in its message, too.
     return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def last_line(error: Exception) -> str:
-    """Return the last line of what OpenVINO says, which is the cause; before it come places in its source."""
+    """Return the last line of OpenVINO's error, which is the cause; before it are places in its source."""
     return next(reversed(str(error).strip().splitlines()), type(error).__name__)
 
 
 def load_runtime() -> Any:
-    """Import `openvino`, for running models; it lacks `convert_model` unless that was loaded before.
+    """Import `openvino`, for running models; it has no `convert_model` unless that was loaded before.
 
-    Raises CannotCompileError when it is missing or broken.
+    Raises CannotCompileError if it is missing or broken.
     """
     with _lock, _hidden(_TELEMETRY, _TOOLS):
         try:
@@ -69,7 +69,7 @@ def load_converter() -> Callable[..., Any]:
 
 @contextmanager
 def _hidden(*names: str) -> Iterator[None]:
-    """Let modules that are not loaded yet look as if they were not installed."""
+    """Make modules that are not loaded yet look as if they were not installed."""
     hidden = [name for name in names if name not in sys.modules]
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]
