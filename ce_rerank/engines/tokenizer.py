@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
-import regex
 from tokenizers import Encoding, Tokenizer
 
 from ..errors import UsageError
@@ -32,7 +31,6 @@ _FAR = 4096
 _PIECE_CHARACTERS = 4096  # small enough for all threads of a large machine to have a part of one document
 _PIECES_AT_ONCE = 64
 _SPACE = re.compile(r"\s")
-_CHARACTER = regex.compile(r"\X")
 _LONGEST_CHARACTER = 64
 
 
@@ -310,7 +308,11 @@ def _cut_into_pieces(text: str) -> Iterator[tuple[int, int]]:
         if space := _SPACE.search(text, stop, stop + _PIECE_CHARACTERS):
             stop = space.start()
         else:  # at least not through what a reader sees as one character
-            around = _CHARACTER.finditer(text, stop - _LONGEST_CHARACTER, stop + _LONGEST_CHARACTER)
+            import regex  # which takes a while to load, and is hardly ever needed
+
+            around = regex.finditer(
+                r"\X", text, pos=stop - _LONGEST_CHARACTER, endpos=stop + _LONGEST_CHARACTER
+            )
             stop = max(match.start() for match in around if match.start() <= stop)
         yield start, stop
         start = stop
