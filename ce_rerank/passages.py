@@ -39,24 +39,17 @@ _LOOKAHEAD = 16  # characters after a border, which decide whether it is one
 
 
 def cut_passages(
-    text: str,
-    spans: Iterable[TokenSpan],
-    *,
-    chunk_tokens: int,
-    overlap_tokens: int,
-    start: int = 0,
-    stop: int | None = None,
+    text: str, spans: Iterable[TokenSpan], *, chunk_tokens: int, overlap_tokens: int
 ) -> Iterator[Passage]:
     """Cut a text into passages of at most `chunk_tokens` tokens that overlap by about `overlap_tokens`.
 
-    `spans` are the places of the tokens of `text[start:stop]`, the part to be cut, in their order. They may
-    be empty or overlap, and need not cover the text. A part of at most `chunk_tokens` tokens is one passage.
+    `spans` are the places of the text's tokens, in their order. They may be empty or overlap, and need not
+    cover the text. A text of at most `chunk_tokens` tokens is one passage.
 
     Every character is in a passage. A border is inside a word only if that word is longer than a passage, and
     inside what a reader sees as one character only if that character is. `overlap_tokens` is less than
     `chunk_tokens`.
     """
-    stop = len(text) if stop is None else stop
     # Where tokens begin, without the space before a word that some tokenizers count as the word's.
     heads = np.fromiter(
         (head + (end - head > 1 and text[head].isspace()) for head, end in spans if head < end), np.int64
@@ -64,8 +57,8 @@ def cut_passages(
     # However far its borders are moved, a passage starts at least a third of a stride after the last.
     stride = chunk_tokens - overlap_tokens
     end_slack, start_slack = stride // 3, min(overlap_tokens, stride) // 3
-    line = 1 + _count_lines(text, 0, start)
-    read = counted = start
+    start = read = counted = 0
+    line = 1
     while (last := int(np.searchsorted(heads, start)) + chunk_tokens) < len(heads):
         limit = int(heads[last])
         end = _last_break(text, max(read, int(heads[last - end_slack - 1])), limit)
@@ -77,7 +70,7 @@ def cut_passages(
         line += _count_lines(text, counted, start)
         counted = start
         yield _make_passage(text, start, end, line)
-        if end == stop:
+        if end == len(text):
             return
         read = end
         goal = int(np.searchsorted(heads, end)) - overlap_tokens
@@ -88,7 +81,7 @@ def cut_passages(
             )
         else:
             start = end
-    yield _make_passage(text, start, stop, line + _count_lines(text, counted, start))
+    yield _make_passage(text, start, len(text), line + _count_lines(text, counted, start))
 
 
 def whole_passage(text: str) -> Passage:

@@ -177,14 +177,14 @@ class LocalModel:
         if options.pool == "first":
             passages = islice(passages, 1)
         while some := list(islice(passages, _PASSAGES_AT_A_TIME)):
-            yield from self._fit(place, query, text, some)
+            yield from self._fit(place, query, some)
 
-    def _fit(self, place: int, query: str, text: str, passages: Sequence[Passage]) -> Iterator[Read]:
+    def _fit(self, place: int, query: str, passages: Sequence[Passage]) -> Iterator[Read]:
         """Tokenize passages with their query, and cut those that are too long for the model.
 
         A passage by itself can have a few tokens more than it had within the document.
         """
-        from .passages import cut_passages
+        from .passages import cut_passages, whole_passage
 
         tokenizer = self.engine.tokenizer
         rows = tokenizer.encode([(query, passage.text) for passage in passages])
@@ -193,15 +193,15 @@ class LocalModel:
             if len(spans) < 2:
                 yield place, row, passage
                 continue
-            parts = cut_passages(
-                text,
-                [(passage.start + begin, passage.start + end) for begin, end in spans],
-                chunk_tokens=-(-len(spans) * 5 // 8),
-                overlap_tokens=len(spans) // 4,
-                start=passage.start,
-                stop=passage.end,
-            )
-            yield from self._fit(place, query, text, list(parts))
+            start, line = passage.start, passage.line - whole_passage(passage.text).line
+            parts = [
+                Passage(part.text, start + part.start, start + part.end, line + part.line)
+                for part in cut_passages(
+                    passage.text, spans,
+                    chunk_tokens=-(-len(spans) * 5 // 8), overlap_tokens=len(spans) // 4,
+                )
+            ]  # fmt: skip
+            yield from self._fit(place, query, parts)
 
     def _require_room(self, candidates: Candidates) -> None:
         """Refuse a query that leaves too few tokens for documents: a query is never cut."""

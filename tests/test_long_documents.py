@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -127,6 +128,9 @@ def test_passages_are_read_whole_beside_their_query(
     assert all(after.start <= before.end for before, after in pairwise(passages))
     for (_, row, _), passage in zip(reads, passages, strict=True):
         assert passage.text == text[passage.start : passage.end]
+        first_word = passage.start + len(passage.text) - len(passage.text.lstrip())
+        if passage.text.strip():
+            assert passage.line == 1 + len(re.findall(r"\r\n|\n|\r", text[:first_word]))
         assert not row.truncated or len(passage.text) == 1
         assert row == model.engine.tokenizer.encode([(query, passage.text)])[0]
 

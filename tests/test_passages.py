@@ -176,19 +176,6 @@ def test_blank_lines_before_a_passages_first_word_count() -> None:
     assert whole_passage(" \n \n") == Passage(" \n \n", 0, 4, 1)
 
 
-def test_a_part_of_a_text_is_cut_in_its_place() -> None:
-    text = "one two\nthree four\nfive six\nseven"
-    passages = cut_passages(
-        text,
-        [(8 + a, 8 + b) for a, b in characters(text[8:27])],
-        chunk_tokens=12,
-        overlap_tokens=0,
-        start=8,
-        stop=27,
-    )
-    assert list(passages) == [Passage("three four\n", 8, 19, 2), Passage("five six", 19, 27, 3)]
-
-
 @pytest.mark.parametrize("text", ["the lazy dog sleeps. ", "word", "文", "a,", "word\n\n", "\u0301"])
 def test_work_grows_with_the_text_and_no_faster(text: str) -> None:
     def count_calls(length: int) -> int:

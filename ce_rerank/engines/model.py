@@ -222,9 +222,13 @@ def load_model(
             f"{', '.join(sorted(mismatched)[:3])}.",
             hint="Its config.json belongs to another model. Fetch both again.",
         )
+    if not getattr(model.tokenizer, "is_fast", False):
+        raise UnavailableError(
+            f"{name} has no fast tokenizer, and only that tells where tokens are.",
+            hint="Convert it to a tokenizer.json, or give another model.",
+        )
     try:
         with quiet_libraries():
-            _require_fast_tokenizer(name, model)
             _require_known_ids(name, model)
             _require_answers(name, model)
             _complete_padding(model)
@@ -359,14 +363,6 @@ def _cannot_load(checkpoint: Checkpoint, error: Exception) -> UnavailableError:
     else:
         hint = "Give another model; `--debug` shows where it failed."
     return UnavailableError(f"{name} cannot be loaded: {reason}.", hint=hint)
-
-
-def _require_fast_tokenizer(name: str, model: CrossEncoder) -> None:
-    if not getattr(model.tokenizer, "is_fast", False):
-        raise UnavailableError(
-            f"{name} has no fast tokenizer, and only that tells where tokens are.",
-            hint="Convert it to a tokenizer.json, or give another model.",
-        )
 
 
 def _count_vectors(model: CrossEncoder) -> int:

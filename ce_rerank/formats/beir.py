@@ -42,10 +42,16 @@ def read_queries(
     queries: dict[str, Query] = {}
 
     def make(row: Any, origin: str) -> Query:
-        query = _query_of(row, origin)
+        fields = row if isinstance(row, dict) else {}
+        id_name = next((name for name in _QUERY_IDS if fields.get(name) is not None), None)
+        text_name = next((name for name in _QUERY_TEXTS if name in fields), _QUERY_TEXTS[0])
+        query = FieldRules((text_name,), id_name).document(row, origin)
+        if id_name is None:
+            raise InputError(f"{origin}: the query has no id.", hint='Give it one in a field "_id".')
         if str(query.id) in queries:
             raise InputError(f'{origin}: the query "{query.id}" is there twice.')
-        return query
+        others = {name: value for name, value in fields.items() if name not in (id_name, text_name)}
+        return Query(query.text, query.id, others, origin)
 
     source = as_source(readable)
     is_empty = True
@@ -86,17 +92,6 @@ def read_corpus(
     choose_reader = functools.partial(_choose_reader, options, wanted=by_usual_names)
     for readable in readables:
         yield from filter(None, read_as(make, readable, options, reject, choose_reader))
-
-
-def _query_of(row: object, origin: str) -> Query:
-    fields = row if isinstance(row, dict) else {}
-    id_name = next((name for name in _QUERY_IDS if fields.get(name) is not None), None)
-    text_name = next((name for name in _QUERY_TEXTS if name in fields), _QUERY_TEXTS[0])
-    query = FieldRules((text_name,), id_name).document(row, origin)
-    if id_name is None:
-        raise InputError(f"{origin}: the query has no id.", hint='Give it one in a field "_id".')
-    others = {name: value for name, value in fields.items() if name not in (id_name, text_name)}
-    return Query(query.text, query.id, others, origin)
 
 
 def _choose_reader(

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, cast, get_args
+from typing import Any, Literal, NoReturn, TypeVar, cast
 
 from ..errors import InputError, UnavailableError, UsageError
-from ..types import Document, require_choice
+from ..types import Document
 from .delimited import read_table_rows
 from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
 from .json import encode_json, read_json_rows
@@ -72,8 +72,6 @@ class ReadOptions:
     header_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.format is not None:
-            require_choice("format", self.format, get_args(InputFormat))
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
             raise UsageError(f"The delimiter is {self.delimiter!r}.", hint="Give one character.")
         if len(set(self.columns)) < len(self.columns) or "" in self.columns:

@@ -135,8 +135,10 @@ def _read(readable: Readable, form: _Form, reject: Reject, columns: Sequence[str
         if _OBJECT_OF_OBJECTS.match(head):
             yield from _read_object(stream, source.name, form)
             return
+        line = re.split(rb"[\r\n]", head)[0].decode(errors="replace").replace('"', "")
         format = "parquet" if head.startswith(b"PAR1") else sniff_format(head.lower(), _DOCUMENT_NAMES)
-        if format == "text":
+        has_header = form.find_names(re.split(r"[,;|\t]", line)) is not None
+        if format == "text" or (format in ("csv", "tsv") and not has_header):
             yield from _read_columns(stream, source.name, form, columns, reject)
             return
         rows = row_reader(format)(stream, source.name, reject)

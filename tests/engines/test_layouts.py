@@ -135,8 +135,8 @@ def test_bf16_gives_distinct_scores_in_nearly_the_same_order(
     exact = load(checkpoints(layout), engine).score(pairs)
     rounded = load(checkpoints(layout), engine, precision="bf16").score(pairs)
     assert len(set(rounded.tolist())) == len(DOCUMENTS) == 200
-    # What rounding weights and activations leaves of the order, in models as narrow as these.
-    assert kendalltau(exact, rounded).statistic >= 0.98
+    # Narrow random models: to round no more than the inputs of matrix products leaves 0.9935 to 0.9961.
+    assert kendalltau(exact, rounded).statistic >= 0.983
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -16,20 +16,10 @@ def test_a_pair_is_the_query_a_separator_and_the_document() -> None:
     assert (row.truncated, row.characters_read) == (False, len("two three"))
 
 
-def test_models_without_token_types_get_none() -> None:
-    (row,) = encoder(with_type_ids=False).encode([("one", "two")])
-    assert list(row.token_type_ids) == []
-
-
 def test_the_document_is_cut_and_the_query_is_not() -> None:
     (row,) = encoder(max_length=8).encode([("one two three", "four five six seven")])
     assert list(row.input_ids) == [2, 5, 6, 7, 3, 8, 9, 3]
     assert (row.truncated, row.characters_read) == (True, len("four five"))
-
-
-def test_a_document_that_just_fits_is_not_cut() -> None:
-    (row,) = encoder(max_length=8).encode([("one two three", "four five")])
-    assert (len(row), row.truncated) == (8, False)
 
 
 def test_document_room_is_what_the_query_and_the_special_tokens_leave() -> None:

@@ -95,16 +95,3 @@ def test_code_of_a_model_does_not_run_unless_it_is_trusted(tmp_path: Path) -> No
     with suppress(UnavailableError):
         load(checkpoint, trust_remote_code=True)
     assert ran.exists()
-
-
-def test_weights_that_are_cut_short_are_named(tmp_path: Path) -> None:
-    checkpoint = make_checkpoint("bert", tmp_path)
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UnavailableError, match="cannot be loaded"):
-        load(checkpoint)
-
-
-def test_fp16_is_no_precision_of_the_cpu(tmp_path: Path) -> None:
-    with pytest.raises(UnavailableError, match="fp16 is not a precision of the CPU"):
-        load(make_checkpoint("bert", tmp_path), precision="fp16")

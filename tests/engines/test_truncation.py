@@ -74,12 +74,6 @@ def test_the_search_goes_on_where_long_stretches_give_no_token(kind: str, filler
     assert row == encode_whole(kind, 24, "the", document)
 
 
-def test_documents_of_all_lengths_keep_their_places() -> None:
-    documents = ["dog", LONG_TEXTS["english"] * 50, "", " " * 5000 + "fox", LONG_TEXTS["chinese"] * 50, "the"]
-    rows = ENCODERS["wordpiece", 24].encode([("the", document) for document in documents])
-    assert rows == [encode_whole("wordpiece", 24, "the", document) for document in documents]
-
-
 def test_a_query_that_leaves_no_room_is_no_reason_to_cut_it() -> None:
     with pytest.raises(ValueError, match="no room for a document"):
         ENCODERS["wordpiece", 12].encode([("the " * 12, "dog")])

@@ -161,7 +161,6 @@ def test_what_looks_like_a_table_is_text_with_a_warning(
 @pytest.mark.parametrize(
     "options",
     [
-        {"format": "xml"},
         {"format": "text", "text_fields": ("text",)},
         {"delimiter": ";;"},
         {"columns": ("a", "")},

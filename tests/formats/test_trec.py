@@ -63,6 +63,7 @@ class TestARun:
         ]
 
     def test_may_have_ranks_like_1_0_comments_and_ids_with_a_no_break_space(self) -> None:
+        assert run_of("q\tQ0\td\t1\t2.0\ttext\n") == [("q", "d", 2.0, 1)]
         text = "# made by hand\nq\u00a01 Q0 d\u00a01 1.0 2.0 r\n[1] Q0 d 2.0 1.0 r\n"
         assert run_of(text) == [("q\u00a01", "d\u00a01", 2.0, 2), ("[1]", "d", 1.0, 3)]
 

@@ -122,18 +122,13 @@ def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledMod
             return found
         if (folder / MANIFEST_NAME).exists():
             log.warning("The compiled form of %s was damaged on disk; compiling it again.", checkpoint.name)
-        origin = Origin(
-            source=checkpoint.source,
-            name=checkpoint.name,
-            revision=checkpoint.revision,
-            place=_place(checkpoint),
-            versions=maker_versions(),
-            form=form,
-        )
+        name, revision, source = checkpoint.name, checkpoint.revision, checkpoint.source
+        place = _digest([name, revision] if source == "hub" else str(checkpoint.folder.resolve()))
+        origin = Origin(source, name, revision, place, maker_versions(), form)
         _compile(checkpoint, full, origin, folder)
         for other, facts in _list_origins():
             # It was made of other files at the same place, or by other libraries.
-            if other != folder and (facts.get("place"), facts.get("form")) == (origin.place, form):
+            if other != folder and (facts.get("place"), facts.get("form")) == (place, form):
                 remove_folder(other)
         found = find_compiled(checkpoint, form)
     if found is None:
@@ -258,11 +253,6 @@ def _content_digest(checkpoint: Checkpoint) -> str:
         # The hub's cache names files by their content.
         return _digest([names, [path.readlink().name for path in paths]])
     return _digest([names, digest_files(paths)])
-
-
-def _place(checkpoint: Checkpoint) -> str:
-    is_hub = checkpoint.source == "hub"
-    return _digest([checkpoint.name, checkpoint.revision] if is_hub else str(checkpoint.folder.resolve()))
 
 
 def _digest(value: object) -> str:

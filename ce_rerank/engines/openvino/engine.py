@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -243,18 +243,22 @@ class OpenVinoEngine:
             return logits
 
         try:
-            with _told_as_unavailable():
-                for batch in batches:
-                    # One more than there are streams, so that no stream waits while we pad the next batch.
-                    if len(started) == streams + 1:
-                        yield finish()
-                    request = idle.pop() if idle else model.create_infer_request()
-                    request.start_async({name: batch[name] for name in inputs})
-                    started.append(request)
-                while started:
+            for batch in batches:
+                # One more than work at a time, so that a stream never waits for us to pad its next batch.
+                if len(started) == streams + 1:
                     yield finish()
+                request = idle.pop() if idle else model.create_infer_request()
+                request.start_async({name: batch[name] for name in inputs})
+                started.append(request)
+            while started:
+                yield finish()
+        except (RuntimeError, MemoryError) as error:  # mostly for want of memory, in a model that loads
+            raise UnavailableError(
+                f"OpenVINO could not score a batch ({last_line(error)}).",
+                hint="Where memory is short, give fewer --batch-tokens; or give --engine torch.",
+            ) from error
         finally:
-            # Not cancelled: the next run of a cancelled stream fails.
+            # Not cancelled: that leaves a stream in a state in which its next run fails.
             for request in started:
                 with suppress(RuntimeError, MemoryError):
                     request.wait()
@@ -297,15 +301,3 @@ def _is_rounded(logits: Float32s) -> bool:
 
 def _digest_cache(folder: Path) -> dict[str, str]:
     return {path.name: digest_file(path) for path in sorted(folder.glob("*.blob"))}
-
-
-@contextmanager
-def _told_as_unavailable() -> Iterator[None]:
-    """Raise UnavailableError if OpenVINO cannot score a batch, mostly for lack of memory."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        raise UnavailableError(
-            f"OpenVINO could not score a batch ({last_line(error)}).",
-            hint="Where memory is short, give fewer --batch-tokens; or give --engine torch.",
-        ) from error

@@ -40,7 +40,7 @@ from ce_rerank.engines.openvino.engine import TOLERANCES, OpenVinoEngine
 from ce_rerank.engines.openvino.runtime import load_runtime
 from ce_rerank.errors import UnavailableError
 from ce_rerank.models.checkpoint import Checkpoint
-from ce_rerank.types import Pair
+from ce_rerank.types import EngineName, Pair
 
 pytestmark = pytest.mark.slow
 
@@ -182,10 +182,6 @@ def test_a_lower_limit_is_kept_from_the_first_start_on(tiny: Checkpoint) -> None
     assert [row.truncated for row in rows].count(True) >= 3
 
 
-def test_a_higher_limit_than_the_model_has_is_not_given(checkpoints: Callable[[str], Checkpoint]) -> None:
-    assert load(checkpoints("bert"), replace(FP32, max_length=4096)).info.max_length == MAX_LENGTH
-
-
 def test_it_says_what_runs(checkpoints: Callable[[str], Checkpoint]) -> None:
     checkpoint = replace(checkpoints("bert"), notes=("a note",))
     info = load(checkpoint).info
@@ -206,10 +202,6 @@ def test_the_activation_is_the_models_own(tmp_path: Path, checkpoints: Callable[
     assert extremes.tolist() == [0.0, 0.5, 1.0]
     plain = load(checkpoints("bert"))
     assert plain.activate(extremes).tolist() == [0.0, 0.5, 1.0]
-
-
-def test_nothing_to_score_gives_nothing(checkpoints: Callable[[str], Checkpoint]) -> None:
-    assert load(checkpoints("bert")).score_rows([]).shape == (0,)
 
 
 def test_runs_repeat_to_the_byte(checkpoints: Callable[[str], Checkpoint]) -> None:
@@ -386,17 +378,18 @@ def test_int8_that_misses_its_golden_scores_is_refused_and_said_to_be(tiny: Chec
     assert raised.value.hint == "Give --precision fp32."
 
 
-def test_int8_is_refused_where_the_cpu_has_none(
-    checkpoints: Callable[[str], Checkpoint], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("engine", "message"), [("auto", "This CPU has no int8"), ("torch", "on the CPU, not of torch")]
+)
+def test_int8_is_refused_where_there_is_none(
+    engine: EngineName,
+    message: str,
+    checkpoints: Callable[[str], Checkpoint],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("ce_rerank.engines.has_int8", lambda: False)
-    with pytest.raises(UnavailableError, match="This CPU has no int8"):
-        load_engine(checkpoints("bert"), INT8)
-
-
-def test_torch_has_no_int8(checkpoints: Callable[[str], Checkpoint]) -> None:
-    with pytest.raises(UnavailableError, match="int8 is a precision of openvino on the CPU, not of torch"):
-        load_engine(checkpoints("bert"), replace(INT8, engine="torch"))
+    with pytest.raises(UnavailableError, match=message):
+        load_engine(checkpoints("bert"), replace(INT8, engine=engine))
 
 
 @needs_native_bf16
