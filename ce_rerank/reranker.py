@@ -364,7 +364,7 @@ _loaded: weakref.WeakSet[Reranker] = weakref.WeakSet()
 
 
 def _leave_models_behind() -> None:
-    """Give up models in a forked process, where their threads are gone."""
+    """Forget the models in a forked process, where their threads are gone."""
     for reranker in _loaded:
         # Freed, it would wait for its threads and end the process.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(reranker._model))

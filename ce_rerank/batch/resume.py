@@ -38,7 +38,7 @@ class Extent:
 class PartFile(io.BufferedWriter):
     """A file that computes a digest of what is written to it; errors call it `name`.
 
-    With an `extent`, an existing file is cut there and continued; without one, the file is made anew. Raises
+    With an `extent`, an existing file is cut there and continued; without one, a new file is made. Raises
     OutputError if the file does not have what was written.
     """
 

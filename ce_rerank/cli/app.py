@@ -54,7 +54,7 @@ class Application(DefaultCommandGroup):
         args = sys.argv[1:] if args is None else list(args)
         try:
             code = super().main(args, standalone_mode=False, **extra) or 0
-            sys.stdout.flush()  # as long as it can be told that this fails
+            sys.stdout.flush()  # now, so that a failure can be reported
         except (KeyboardInterrupt, typer.Abort):
             code = _INTERRUPTED
         except SystemExit as end:
@@ -115,7 +115,7 @@ def _load_command(name: str) -> Any:
 
 
 def _report(error: Exception) -> int:
-    """Print what went wrong on stderr, and return the exit code that it stands for."""
+    """Print an error on stderr, and return its exit code."""
     console = stderr_console()
     if isinstance(error, CeRerankError):
         draw_error(console, error.message, error.hint)
@@ -139,7 +139,7 @@ def main() -> NoReturn:
     """Run the command line of this process, and end it."""
     _open_missing_streams()
     sys.stdout = tell_failures(sys.stdout, "stdout")
-    # A killed run must take its unfinished files along, as an interrupted one does.
+    # SIGTERM must remove unfinished files, as SIGINT does.
     end_on_signals()
     code: Any = _INTERRUPTED
     try:
@@ -148,7 +148,7 @@ def main() -> NoReturn:
         pass
     except SystemExit as end:
         code = end.code
-    # At once: to tear the libraries down takes a sixth of a second.
+    # Exit at once: the usual clean-up of libraries takes a sixth of a second.
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, CeRerankError):
             stream.flush()
@@ -161,4 +161,4 @@ def _open_missing_streams() -> None:
         if getattr(sys, name) is None:
             stream = Path(os.devnull).open("r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115
             setattr(sys, name, stream)
-            setattr(sys, f"__{name}__", stream)  # or it is closed once another takes its place
+            setattr(sys, f"__{name}__", stream)  # else it is closed when `sys.stdout` is replaced

@@ -1,6 +1,6 @@
-"""Where we print, and how: the two streams, messages, progress, and text that is safe on a terminal.
+"""How we print: the two streams, messages, progress, and text that is safe on a terminal.
 
-Rich takes a while to import, so nothing here imports it before something is drawn with it.
+Rich is slow to import, so it is imported only when something is drawn.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def clean_text(text: str, encoding: str = "utf-8") -> str:
 
 def _stand_in(character: str) -> str:
     """Return what is shown in the place of a character: the character itself if it is harmless."""
-    # Joiners make families of emoji, and Persian letters, what they are.
+    # Joiners are a part of some emoji, and of Persian words.
     if character.isprintable() or character in "\u200c\u200d":
         return character
     code = ord(character)
@@ -178,7 +178,7 @@ class Activity:
 
     @property
     def console(self) -> Console:
-        """The console that it is shown on; what is printed there meanwhile appears above it."""
+        """The console; what is printed there appears above the progress."""
         with self._lock:
             if self._console is None:
                 self._console = stderr_console()
@@ -205,14 +205,14 @@ class Activity:
         self.expect(total, stage)
 
     def expect(self, total: int | None, stage: str) -> None:
-        """Change what is counted towards, when more is known of it, and what it is called."""
+        """Change the total and the stage, when more is known."""
         self._stage = self._counted = stage
         self._total = total
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more things as done."""
         self._done += count
-        self._stage = self._counted  # another stage in between, such as checking the model, is over
+        self._stage = self._counted  # another stage, such as checking the model, is over
 
     def stop(self) -> None:
         """Erase what is shown and show nothing more; may be called again."""
@@ -251,7 +251,7 @@ class Activity:
 
         parts = [clean_text(self._stage, self.console.encoding)]
         if self._since is not None:
-            # Of long documents the passages are counted, and they can be more than was foreseen.
+            # With passages, more may be counted than was expected.
             total = self._total if self._total and self._done <= self._total else None
             parts.append(describe_progress(self._done, total, time.monotonic() - self._since))
         return Text("  ".join(parts), no_wrap=True, overflow="crop")

@@ -127,7 +127,7 @@ def rank(
                 reranker = Reranker(**as_keywords(model))
                 writing = replace(writing, model=reranker.info.description)
                 activity.start(total=len(documents))
-                # All scores are asked for, so that the best is known where --min-score keeps none.
+                # Without --min-score, so that the best score is known if it keeps none.
                 everything = replace(options, min_score=None)
                 candidates = Candidates(query, documents)
                 (ranking,) = reranker.rank_lists([candidates], everything, on_progress=activity.advance)
@@ -240,7 +240,7 @@ def _read_documents(
 
 
 def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:
-    """Leave out what is below `min_score`; where that is everything, say what the best score is."""
+    """Leave out results below `min_score`; if none is left, warn with the best score."""
     if options.min_score is None:
         return ranking
     scores = [hit.score for hit in ranking]

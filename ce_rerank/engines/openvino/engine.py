@@ -48,7 +48,7 @@ _LOW_BITS = np.uint32(0xFFFF)  # the bits of a float32 that bf16 does not have
 _FEW_BATCHES = 8  # are scored before several streams would be ready
 _MOST_STREAMS = 4
 _MOST_BATCH_TOKENS = 2048
-_GROUP_SIZE = 128  # of 32, 64 and 128 the fastest, and hardly less exact
+_GROUP_SIZE = 128  # the fastest of 32, 64 and 128, and nearly as exact
 _VERDICT_NAME = "verdict.json"
 
 
