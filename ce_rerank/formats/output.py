@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -66,7 +67,10 @@ class OutputFile(io.FileIO):
         size = len(rest)
         try:
             while rest:
-                rest = rest[super().write(rest) or 0 :]
+                written = super().write(rest)
+                if written is None:  # a pipe that does not block, and is full
+                    select.select([], [self], [])
+                rest = rest[written or 0 :]
         except BrokenPipeError:
             raise
         except OSError as error:
