@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -65,39 +66,49 @@ def attend(
     is_causal: bool | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Let every sequence of a pack attend only to itself; the tensors have shape (1, heads, tokens, size)."""
+    """Let every sequence of a pack attend only to itself; the tensors have shape (1, heads, tokens, size).
+
+    The kernel of torch 2.10 has no options for scale, windows and shared keys; later versions added them.
+    """
     if any(others.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise ValueError("its attention adds something of its own")
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
-    reach = -1 if sliding_window is None else sliding_window - 1
-    attended = _find_kernel(query.is_cuda)(
-        query,
-        key,
-        value,
-        cu_seq_lens_q,
-        cu_seq_lens_q,
-        max_length_q,
-        max_length_q,
-        scale=scaling,
-        window_size=(reach, 0 if causal else reach),
-        enable_gqa=query.shape[1] != key.shape[1],
-        num_splits=1,  # with more, a sequence's result depends on its neighbours
-    )
-    return attended[None], None
+    usual, groups = query.shape[-1] ** -0.5, query.shape[1] // key.shape[1]
+    kernel, takes = _find_kernel(query.is_cuda)
+    options: dict[str, Any] = {}
+    if "num_splits" in takes:
+        options["num_splits"] = 1  # with more, a sequence's result depends on its neighbours
+    if "scale" in takes:
+        options["scale"] = scaling
+    elif scaling is not None:
+        query = query * (scaling / usual)
+    if "window_size" in takes:
+        reach = -1 if sliding_window is None else sliding_window - 1
+        options["window_size"] = (reach, 0 if causal else reach)
+    elif sliding_window is None:
+        options["is_causal"] = causal
+    else:
+        raise ValueError(f"torch {torch.__version__} has no kernel for attention with a window")
+    if "enable_gqa" in takes:
+        options["enable_gqa"] = groups > 1
+    else:
+        key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
+    borders, longest = cu_seq_lens_q, max_length_q
+    return kernel(query, key, value, borders, borders, longest, longest, **options)[None], None
 
 
 AttentionInterface.register(_ATTENTION, attend)
 AttentionMaskInterface.register(_ATTENTION, lambda *_, **__: None)
 
 
-def _find_kernel(on_cuda: bool) -> Callable[..., torch.Tensor]:
-    """Return the attention for sequences of different lengths; before torch 2.13 it has other options."""
-    if not on_cuda:
-        return _attend_in_turn
-    from torch.nn.attention.varlen import varlen_attn
-
-    return varlen_attn  # type: ignore[return-value]  # a tensor, unless asked for more
+@cache
+def _find_kernel(on_cuda: bool) -> tuple[Callable[..., torch.Tensor], frozenset[str]]:
+    """Return the attention for sequences of different lengths, and the options of this torch's version."""
+    kernel: Any = _attend_in_turn
+    if on_cuda:
+        from torch.nn.attention.varlen import varlen_attn as kernel
+    return kernel, frozenset(inspect.signature(kernel).parameters)
 
 
 def _attend_in_turn(
@@ -112,7 +123,6 @@ def _attend_in_turn(
     scale: float | None,
     window_size: tuple[int, int],
     enable_gqa: bool,
-    num_splits: int,
 ) -> torch.Tensor:
     """Do the same as torch's kernel by ordinary attention, one sequence after another, on any device."""
     places = torch.arange(longest, device=query.device)

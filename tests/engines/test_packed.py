@@ -120,12 +120,12 @@ def test_a_model_that_packing_would_score_differently_is_not_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     padded = load_torch_engine(make("modernbert", tmp_path), OPTIONS)
-    kernel = packed._find_kernel(False)
+    kernel, takes = packed._find_kernel(False)
 
     def without_window(*tensors: torch.Tensor, **options: Any) -> torch.Tensor:
         return kernel(*tensors, **{**options, "window_size": (-1, -1)})
 
-    monkeypatch.setattr(packed, "_find_kernel", lambda on_cuda: without_window)
+    monkeypatch.setattr(packed, "_find_kernel", lambda on_cuda: (without_window, takes))
     with pytest.raises(CannotPackError, match="a pair's logit would be"):
         PackedModel(padded.model)
 
@@ -191,20 +191,33 @@ def test_rows_lie_end_to_end_with_positions_of_their_own() -> None:
     assert (borders.tolist(), longest) == ([0, 3, 5], 3)
 
 
+NEWEST = frozenset({"scale", "window_size", "enable_gqa", "num_splits"})
+
+
 @pytest.mark.parametrize(
-    ("causal", "window", "expected"),
-    [(False, None, (-1, -1)), (True, None, (-1, 0)), (False, 65, (64, 64)), (True, 65, (64, 0))],
+    ("takes", "causal", "window", "expected"),
+    [
+        (NEWEST, False, None, {"window_size": (-1, -1)}),
+        (NEWEST, True, None, {"window_size": (-1, 0)}),
+        (NEWEST, False, 65, {"window_size": (64, 64)}),
+        (NEWEST, True, 65, {"window_size": (64, 0)}),
+        (frozenset({"is_causal"}), True, None, {"is_causal": True}),
+    ],
 )
-def test_the_kernel_is_given_scale_window_and_groups(
-    causal: bool, window: int | None, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+def test_the_kernel_is_given_what_its_version_takes(
+    takes: frozenset[str],
+    causal: bool,
+    window: int | None,
+    expected: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given: dict[str, object] = {}
 
     def kernel(query: torch.Tensor, key: torch.Tensor, *others: object, **options: object) -> torch.Tensor:
-        given.update(options, shapes=(query.shape, key.shape))
+        given.update(options, heads=key.shape[1], largest=query.max().item())
         return query
 
-    monkeypatch.setattr(packed, "_find_kernel", lambda on_cuda: kernel)
+    monkeypatch.setattr(packed, "_find_kernel", lambda on_cuda: (kernel, takes))
     query, key = torch.ones(1, 4, 7, 16), torch.ones(1, 2, 7, 16)
     result, _ = attend(
         SimpleNamespace(is_causal=causal), query, key, key, None,
@@ -212,10 +225,11 @@ def test_the_kernel_is_given_scale_window_and_groups(
         sliding_window=window,
     )  # type: ignore[arg-type]  # fmt: skip
     assert result.shape == (1, 7, 4, 16)
-    assert given == {
-        "shapes": ((7, 4, 16), (7, 2, 16)), "scale": 0.5, "window_size": expected, "enable_gqa": True,
-        "num_splits": 1,
-    }  # fmt: skip
+    if takes == NEWEST:
+        options = {"scale": 0.5, "num_splits": 1, "enable_gqa": True, "heads": 2, "largest": 1}
+    else:  # the query makes up for the scale, and keys are repeated
+        options = {"heads": 4, "largest": 2}
+    assert given == {**expected, **options}
 
 
 def test_on_cuda_a_16_bit_model_is_packed_and_a_float32_one_is_padded(
