@@ -145,6 +145,8 @@ class RankOptions:
             raise UsageError(f"blend is {self.blend!r}.", hint="Give a number from 0 to 1.")
         if self.bm25 is not None and self.first_score_field is not None:
             raise UsageError("Both --bm25 and --first-score-field are given.", hint="Give one of them.")
+        if self.bm25 is None and self.bm25_language != "english":
+            raise UsageError("--bm25-language is about --bm25.", hint="Give --bm25 N, or leave it out.")
         if self.long != "chunk" and (self.chunk_tokens, self.chunk_overlap, self.pool) != (None, None, "max"):
             raise UsageError(
                 f"--chunk-tokens, --chunk-overlap and --pool are about passages, and --long is {self.long}.",

@@ -148,6 +148,11 @@ def batch(
     if options.ray:
         if path is None:
             raise UsageError("--ray needs a folder to write to.", hint="Name it with --output.")
+        if path.suffix.lower() in _FORMATS:
+            raise UsageError(
+                f"With --ray OUTPUT is a folder, and {path} is the name of a file.",
+                hint="Name a folder, and give the format with --to.",
+            )
         if sources.shard is not None:
             raise UsageError("--ray shares the work out by itself.", hint="Leave out --shard.")
         if qrels is not None:
@@ -224,9 +229,7 @@ def _rank(
         if path is not None and not is_pipe_or_device(path):
             file = stack.enter_context(FileOutput(path, job.format, resume=resume))
             if file.is_complete:
-                log.warning(
-                    "%s is complete already; nothing is left to do. Remove it to make it again.", path
-                )
+                log.warning("%s is complete; nothing was ranked. Leave --resume out to rank again.", path)
                 if not file.errors_path.exists():
                     return 0
                 log.warning("Rows were left out of it; see %s.", file.errors_path)

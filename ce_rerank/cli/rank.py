@@ -49,6 +49,7 @@ log = logging.getLogger("ce_rerank")
 OutputFormat = Literal["table", "jsonl", "json", "csv", "tsv", "text", "trec"]
 
 _FORMATS = {**FORMAT_OF_SUFFIX, ".trec": "trec", ".run": "trec"}
+del _FORMATS[".parquet"]  # many queries make a table, see batch
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,8 @@ class Source:
             with self._file or nullcontext():
                 yield _as_utf8(_decompressed(LookAhead(self._file or self._stream), self.name))
         except OSError as error:
-            hint = "Name its files, or give --whole-files." if isinstance(error, IsADirectoryError) else ""
+            is_folder = isinstance(error, IsADirectoryError)
+            hint = "Name its files; only rank takes a folder, with --whole-files." if is_folder else ""
             problem = f"cannot be read ({error.strerror or error})"
             raise InputError(f"{self.name}: {problem}.", hint=hint) from None
         except (zlib.error, UnicodeDecodeError) as error:

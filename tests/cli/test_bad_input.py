@@ -63,15 +63,17 @@ CASES = [
     Case("rules for rows without rows", ["q", "a", "--text-field", "t"], USAGE, "An option is about the rows of a file, and no document is a row"),
     Case("a query that is no text", ["caf\udce9", "a"], USAGE, r"The argument 'caf\\udce9' is not UTF-8"),
     Case("a document that is no text", ["q", "a", "caf\udce9"], USAGE, r"The argument 'caf\\udce9' is not UTF-8"),
+    Case("a language without BM25", ["q", "a", "--bm25-language", "german"], USAGE, "--bm25-language is about --bm25"),
     # What holds the output.
     Case("a suffix of no format", ["q", "a", "-o", "{folder}/out.xyz"], USAGE, r"\.xyz is not a format that is written here\. .*--to"),
+    Case("a suffix of another command", ["q", "a", "-o", "{folder}/out.parquet"], USAGE, r"\.parquet is not a format that is written here\."),
     Case("output in no folder", ["q", "a", "-o", "{folder}/none/out.jsonl"], USAGE, "none"),
     Case("output is a folder", ["q", "a", "-o", "{folder}"], USAGE, "folder|directory"),
     Case("output with too long a name", ["q", "a", "-o", "a" * 300], USAGE, "File name too long"),
     # Files.
     Case("no such file", ["q", "-f", "{folder}/hit.jsonl"], INPUT, r"hit\.jsonl: cannot be read \(No such file or directory\)\."),
     Case("blank query file", ["--query-file", "{folder}/q.txt", "a"], INPUT, r"q\.txt: no query in it", {"q.txt": b"\n"}),
-    Case("a directory", ["q", "-f", "{folder}"], INPUT, "Name its files, or give --whole-files"),
+    Case("a directory", ["q", "-f", "{folder}"], INPUT, "Name its files; only rank takes a folder, with --whole-files"),
     from_file("cut gzip", gzip.compress(GOOD * 999)[:-20], INPUT, "data is damaged .it is cut off", file="hits.jsonl.gz"),
     # Rows.
     from_file("no text field", b'{"id": 1, "body_html": "x"}\n', INPUT, r'hits\.jsonl:1: no "text" field \(has: id, body_html\)\. Name it with --text-field\.'),

@@ -270,7 +270,7 @@ def test_broken_input_is_named_with_its_place(data: bytes, options: dict[str, An
 def test_what_is_no_readable_file_is_named_with_the_way_out(tmp_path: Path) -> None:
     assert failure(tmp_path / "zzz") == f"{tmp_path}/zzz: cannot be read (No such file or directory)."
     assert failure(tmp_path) == (
-        f"{tmp_path}: cannot be read (Is a directory). Name its files, or give --whole-files."
+        f"{tmp_path}: cannot be read (Is a directory). Name its files; only rank takes a folder, with --whole-files."
     )
 
 
