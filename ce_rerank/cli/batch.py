@@ -196,6 +196,9 @@ def batch(
     )  # fmt: skip
     with show_messages(messages) as activity:
         if options.ray:
+            from ..models.store import require_local
+
+            require_local(model.model)
             # A path has lost one slash of a URL's two.
             folder = re.sub(r"^(?!file:)(\w\w+):/", r"\1://", str(path))
             return _rank_by_ray(job, options, folder, activity)
