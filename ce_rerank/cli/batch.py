@@ -300,6 +300,9 @@ def _rank_by_ray(job: Job, options: JobOptions, folder: str, activity: Activity)
 
 def _sum_up(job: Job, tally: Tally, max_length: int, errors: str | None) -> int:
     """Warn of what was not read; return the exit code."""
+    if tally.left_out:
+        everything = tally.documents + tally.left_out
+        log.info("BM25 left out %s of %s documents.", f"{tally.left_out:,}", f"{everything:,}")
     for sentence in tally.describe(max_length, job.ranking.long):
         log.warning("%s", sentence)
     if not tally.queries and not tally.bad_rows:

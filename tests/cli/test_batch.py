@@ -454,6 +454,11 @@ def test_bm25_searches_a_corpus_for_the_candidates_of_each_query(run: Run, tmp_p
     assert "1 queries share no word" in result.stderr
 
 
+def test_what_bm25_leaves_out_is_counted(run: Run) -> None:
+    result = run("-", "--bm25", "2", "-v", stdin='{"query": "cat", "documents": ["cat", "dog", "fish"]}')
+    assert "BM25 left out 2 of 3 documents." in result.stderr
+
+
 @pytest.mark.parametrize("output", [(), ("-o", "out.jsonl")])
 def test_qrels_measure_what_bm25_found_before_and_after(
     run: Run, tmp_path: Path, output: tuple[str, ...]
