@@ -201,6 +201,9 @@ def batch(
     )  # fmt: skip
     with show_messages(messages) as activity:
         if options.ray:
+            from ..models.store import require_local
+
+            require_local(model.model)
             # A path has lost one slash of a URL's two.
             folder = re.sub(r"^(?!file:)(\w\w+):/", r"\1://", str(path))
             return _rank_by_ray(job, options, folder, activity)
@@ -300,6 +303,9 @@ def _rank_by_ray(job: Job, options: JobOptions, folder: str, activity: Activity)
 
 def _sum_up(job: Job, tally: Tally, max_length: int, errors: str | None) -> int:
     """Warn of what was not read; return the exit code."""
+    if tally.left_out:
+        everything = tally.documents + tally.left_out
+        log.info("BM25 left out %s of %s documents.", f"{tally.left_out:,}", f"{everything:,}")
     for sentence in tally.describe(max_length, job.ranking.long):
         log.warning("%s", sentence)
     if not tally.queries and not tally.bad_rows:

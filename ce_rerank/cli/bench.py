@@ -82,6 +82,9 @@ def bench(
     All score the same documents, in turns, each in a process of its own; figures are medians. Logits are
     compared with those of torch in fp32. --engine and --precision choose what else is measured.
     """
+    from ..models.store import require_local
+
+    require_local(model.model)
     with show_messages(messages) as activity:
         reading = fields.read_options(source_format)
         if file is None:

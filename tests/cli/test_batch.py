@@ -467,6 +467,11 @@ def test_a_row_of_a_run_without_a_text_can_be_left_out_and_the_error_says_how(
     assert run(*command, "--on-error", "skip").exit_code == 5
 
 
+def test_what_bm25_leaves_out_is_counted(run: Run) -> None:
+    result = run("-", "--bm25", "2", "-v", stdin='{"query": "cat", "documents": ["cat", "dog", "fish"]}')
+    assert "BM25 left out 2 of 3 documents." in result.stderr
+
+
 @pytest.mark.parametrize("output", [(), ("-o", "out.jsonl")])
 def test_qrels_measure_what_bm25_found_before_and_after(
     run: Run, tmp_path: Path, output: tuple[str, ...]
