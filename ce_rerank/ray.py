@@ -156,20 +156,24 @@ def rank_files(
     files = find_files(job.inputs) if is_cut else []
     folder = PartFolder(output)
     if complete := folder.begin(job, files, resume=resume):
-        log.warning("%s is complete already; nothing is left to do.", output)
+        log.warning("%s is complete; nothing was ranked. Remove it to rank again.", output)
         return complete
     units = cut(job, files) if is_cut else folder.write_candidates(job)
     reports = folder.reports()
     left = [unit for unit in units if unit.place not in reports]
     done = sum(reports.values(), Report())
     if left:
-        with _running_ray(address):
-            for count, report in enumerate(_run(job, folder, left, workers, open_reranker), 1):
-                for warning in report.warnings:
-                    if warning not in done.warnings:
-                        log.warning("%s", warning)
-                done += report
-                on_report(done, 1 - (len(left) - count) / len(units))
+        try:
+            with _running_ray(address):
+                for count, report in enumerate(_run(job, folder, left, workers, open_reranker), 1):
+                    for warning in report.warnings:
+                        if warning not in done.warnings:
+                            log.warning("%s", warning)
+                    done += report
+                    on_report(done, 1 - (len(left) - count) / len(units))
+        except BaseException:
+            log.warning("%s is not complete. To go on, give the same command with --resume.", output)
+            raise
     folder.finish(
         {
             **asdict(done.tally),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -141,6 +142,7 @@ class RemoteModel:
         """Return the server's answer; ask again, after a while, if it is busy or starting."""
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
         for wait_seconds in (*_WAITS_SECONDS, None):
+            hint = ""
             try:
                 with self._open(
                     Request(self.url + path, content, self._headers), timeout=_ANSWER_SECONDS
@@ -149,9 +151,17 @@ class RemoteModel:
             except HTTPError as error:
                 status, message = error.code, _read_message(error)
                 reason = f"answered {status}: {message}"
+                if status == 404 and urlsplit(self.url).path:
+                    hint = "Give its URL without a path."
             except (OSError, HTTPException) as error:
                 cause = getattr(error, "reason", error)
                 status, reason = 503, f"did not answer ({cause or type(cause).__name__})"
+                if isinstance(cause, ssl.SSLCertVerificationError):
+                    break
+                if isinstance(cause, ssl.SSLError):
+                    reason, hint = f"speaks no TLS ({cause.reason})", "Try http://."
+                    break
+                hint = "Start one: ce-rerank serve."
                 if isinstance(cause, ConnectionRefusedError) and body is None:
                     break  # at the start: there is no work yet that waiting could save
             except ValueError:
@@ -163,7 +173,7 @@ class RemoteModel:
             raise InputError(f"{self.url}: {message}")
         if status == 401:
             raise UnavailableError(f"{self.url} refuses the key.", hint=f"Set {KEY_VARIABLE}.")
-        raise UnavailableError(f"The server {self.url} {reason}.", hint="Start one: ce-rerank serve.")
+        raise UnavailableError(f"The server {self.url} {reason}.", hint=hint)
 
 
 def _read_message(answer: HTTPError) -> str:

@@ -95,6 +95,7 @@ class Reranker:
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         from .engines.hardware import parse_device
+        from .models.store import is_url
 
         texts = {
             "model": (model, str | Path | None),
@@ -111,7 +112,7 @@ class Reranker:
         require_choice("precision", precision, get_args(Precision))
         device = parse_device(device)
         self._arguments = arguments
-        if str(model).startswith(("http://", "https://")):
+        if is_url(str(model)):
             given = [device, engine, precision, revision, max_length, batch_tokens, threads, instruction]
             if given != ["auto", "auto", "auto", *[None] * 5]:
                 raise UsageError(
@@ -195,7 +196,7 @@ class Reranker:
         Raises UsageError for a wrong argument, InputError for a document or query that cannot be scored, and
         UnavailableError if the model gives no number for one.
         """
-        asked = RankOptions(**options)
+        asked = RankOptions.from_keywords(options)
         if on_progress is not None and not callable(on_progress):
             raise UsageError(f"on_progress is {on_progress!r}.", hint="Give a function of one number.")
         candidates = as_candidates(query, documents, rules=as_field_rules(text_field, id_field))
@@ -218,7 +219,7 @@ class Reranker:
         logged. Arguments and errors are those of `rank`.
         """
         with for_python():
-            asked = RankOptions(**options)
+            asked = RankOptions.from_keywords(options)
             lists = read_candidates(queries, as_field_rules(text_field, id_field))
             for pool in self.plan_pools(asked).cut(lists):
                 yield from self.rank_lists(pool, asked)
@@ -272,7 +273,7 @@ class Reranker:
             from .retrieval import choose
         except ImportError as error:
             raise UnavailableError(
-                f"bm25 needs {error.name}.", hint="Install it: pip install 'ce-rerank[bm25]'"
+                f"--bm25 needs {error.name}.", hint="Install it: pip install 'ce-rerank[bm25]'"
             ) from None
         chosen = choose(candidates, options)
         if candidates.documents and not chosen.documents:
@@ -291,8 +292,8 @@ class Reranker:
         if options.blend:
             if len(first_scores) != len(documents):
                 raise UsageError(
-                    "blend mixes in a first stage's score, and there is none.",
-                    hint="Give bm25 or first_score_field.",
+                    "--blend mixes in a first stage's score, and there is none.",
+                    hint="Give --bm25 or --first-score-field.",
                 )
             values = blend(logits, first_scores, options.blend)
         first_ranks: dict[int, int] = {}

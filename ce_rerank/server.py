@@ -34,7 +34,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import __version__
-from .errors import CeRerankError, InputError, UsageError, as_python
+from .errors import CeRerankError, InputError, UsageError, as_python, told_from
 from .formats.rows import shortest_float32
 from .inputs import as_candidates, as_field_rules
 from .ranking import Scored
@@ -97,12 +97,15 @@ class ScoreRequest:
     model: str | None = None
 
 
+_FIELDS = {one.name for kind in (RerankRequest, TextsRequest, ScoreRequest) for one in fields(kind)}
+
+
 def _name_shape(body: Any) -> str:
-    return "texts" if isinstance(body, dict) and "texts" in body else "documents"
+    return "TextsRequest" if isinstance(body, dict) and "texts" in body else "RerankRequest"
 
 
 EitherRequest = Annotated[
-    Annotated[RerankRequest, Tag("documents")] | Annotated[TextsRequest, Tag("texts")],
+    Annotated[RerankRequest, Tag("RerankRequest")] | Annotated[TextsRequest, Tag("TextsRequest")],
     Discriminator(_name_shape),
 ]
 
@@ -502,9 +505,15 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException):
         return _error(error.status_code, error.detail, error.headers)
     if isinstance(error, RequestValidationError):
+        if isinstance(error.body, bytes):  # FastAPI has not read it as JSON
+            return _error(400, "Send the header Content-Type: application/json.")
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        return _error(400, f"{place}: {first['msg'].removeprefix('Value error, ')}")
+        if first["type"] == "json_invalid":
+            return _error(400, f"The body is not JSON: {first['ctx']['error']}.")
+        message = first["msg"].removeprefix("Value error, ").partition(" or an instance of ")[0]
+        # The other parts name the kinds of a union.
+        place = ".".join(str(part) for part in first["loc"] if part in _FIELDS or isinstance(part, int))
+        return _error(400, told_from(place, message))
     if isinstance(error, UsageError | InputError):
         return _error(400, str(error))
     is_ours = not isinstance(error, CeRerankError)

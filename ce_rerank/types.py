@@ -134,17 +134,27 @@ class RankOptions:
     first_score_field: str | None = None
     blend: float = 0.0
 
+    @classmethod
+    def from_keywords(cls, keywords: Mapping[str, Any]) -> Self:
+        """Return the options of these keywords; raise UsageError for one that does not exist."""
+        known = RankKeywords.__annotations__
+        if unknown := next((name for name in keywords if name not in known), None):
+            raise UsageError(f"There is no argument {unknown}.", hint=f"There are {', '.join(known)}.")
+        return cls(**keywords)
+
     def __post_init__(self) -> None:
         for name, least in (("top_k", 1), ("chunk_tokens", 1), ("chunk_overlap", 0), ("bm25", 1)):
             require_whole_number(name, getattr(self, name), least=least)
         for name, kind in (("scores", ScoreScale), ("long", LongPolicy), ("pool", PoolName)):
             require_choice(name, getattr(self, name), get_args(kind))
         if not isinstance(self.min_score, Real | None) or self.min_score != self.min_score:
-            raise UsageError(f"min_score is {self.min_score!r}.", hint="Give a number.")
+            raise UsageError(f"--min-score is {self.min_score!r}.", hint="Give a number.")
         if not isinstance(self.blend, Real) or not 0 <= self.blend <= 1:
-            raise UsageError(f"blend is {self.blend!r}.", hint="Give a number from 0 to 1.")
+            raise UsageError(f"--blend is {self.blend!r}.", hint="Give a number from 0 to 1.")
         if self.bm25 is not None and self.first_score_field is not None:
             raise UsageError("Both --bm25 and --first-score-field are given.", hint="Give one of them.")
+        if self.bm25 is None and self.bm25_language != "english":
+            raise UsageError("--bm25-language is about --bm25.", hint="Give --bm25 N, or leave it out.")
         if self.long != "chunk" and (self.chunk_tokens, self.chunk_overlap, self.pool) != (None, None, "max"):
             raise UsageError(
                 f"--chunk-tokens, --chunk-overlap and --pool are about passages, and --long is {self.long}.",

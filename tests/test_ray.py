@@ -241,6 +241,7 @@ def test_pairs_get_scores(counting: None) -> None:
         (["--workers", "2", "-o", "out"], "--workers"),
         (["--ray-address", "127.0.0.1:1", "-o", "out"], "--ray-address"),
         (["--ray"], "--output"),
+        (["--ray", "-o", "out.jsonl"], "OUTPUT is a folder"),
         (["--ray", "-o", "out", "--shard", "1/2"], "--shard"),
         (["--ray", "-o", "out", "--qrels", "qrels"], "--qrels"),
     ],
@@ -253,11 +254,14 @@ def test_options_that_mean_nothing_together_are_refused(
     assert named in result.stderr
 
 
-def test_a_cluster_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_not_there_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(pytest.importorskip("ray"), "is_initialized", lambda: False)
     hits = write_nested(tmp_path / "hits.jsonl", made_lists(2, 2))
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:9"):
         rank_files(job_of(hits), f"{tmp_path}/out", address="127.0.0.1:9")
+    assert "out is not complete. To go on, give the same command with --resume." in caplog.text
 
 
 def test_without_ray_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,7 @@ def test_a_score_that_is_no_number_stops_the_run_and_names_the_document(
             r'documents\[0\]: no "text" field \(has: headline\). Name it with text_field',
         ),
         ({"top_k": 0}, "top_k is 0"),
+        ({"topk": 1}, "There is no argument topk. There are top_k, "),
         ({"min_score": float("nan")}, "min_score is nan"),
         ({"scores": "softmax"}, "scores is 'softmax'"),
         ({"pool": "first"}, 'pool are about passages, and long is truncate. Give long="chunk", or leave'),

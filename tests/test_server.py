@@ -178,6 +178,37 @@ def test_bad_requests_say_what_is_wrong(client: httpx.Client, path: str, body: A
     assert set(answer.json()["error"]) == {"message", "type"}
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/rerank", {"documents": ["one"]}, "query: Field required"),
+        ("/rerank", {"query": "cat"}, "documents: Field required"),
+        ("/rerank", {"query": "cat", "documents": [1]}, "documents.0: Input should be a valid string"),
+        ("/rerank", {"query": "cat", "texts": [1]}, "texts.0: Input should be a valid string"),
+        ("/score", {"text_1": 1, "text_2": "a"}, "text_1: Input should be a valid string"),
+        ("/rerank", 3, "Input should be a dictionary"),
+    ],
+)
+def test_what_is_wrong_in_a_body_is_named_as_the_client_knows_it(
+    client: httpx.Client, path: str, body: Any, message: str
+) -> None:
+    assert client.post(path, json=body).json()["error"]["message"] == message
+
+
+@pytest.mark.parametrize(
+    ("content", "header", "message"),
+    [
+        (b'{"query": "cat"}', "text/plain", "Send the header Content-Type: application/json."),
+        (b'{"query": ', "application/json", "The body is not JSON: Expecting value."),
+    ],
+)
+def test_a_body_that_is_not_read_as_json_is_refused(
+    client: httpx.Client, content: bytes, header: str, message: str
+) -> None:
+    answer = client.post("/rerank", content=content, headers={"Content-Type": header})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, message)
+
+
 def test_a_query_without_documents_has_no_results(client: httpx.Client) -> None:
     assert ask(client, query="cat", documents=[])["results"] == []
 
@@ -342,5 +373,11 @@ class TestRemote:
     def test_a_server_that_is_gone_or_another_is_unavailable(self, client: httpx.Client) -> None:
         with pytest.raises(UnavailableError):
             Reranker("http://127.0.0.1:9")
-        with pytest.raises(UnavailableError):
+        with pytest.raises(UnavailableError, match="Give its URL without a path"):
             Reranker(f"{client.base_url}/nowhere")
+
+    def test_a_server_without_tls_is_not_asked_again(self, client: httpx.Client) -> None:
+        started = time.monotonic()
+        with pytest.raises(UnavailableError, match=r"speaks no TLS .*Try http://"):
+            Reranker(str(client.base_url).replace("http:", "https:"))
+        assert time.monotonic() - started < 10

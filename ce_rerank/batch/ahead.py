@@ -46,7 +46,7 @@ def parse_shard(text: str) -> range:
     """Return the places of every N-th query from the I-th on, for `I/N`; raise UsageError otherwise."""
     found = re.fullmatch(r"(\d{1,18})/(\d{1,18})", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise UsageError(f'"{text}" is not a shard.', hint="Give I/N with I from 1 to N: 1/4, 2/4, 3/4, 4/4.")
+        raise UsageError(f'"{text}" is not a shard.', hint="Give I/N with I from 1 to N.")
     return range(int(found[1]) - 1, sys.maxsize, int(found[2]))
 
 
@@ -198,6 +198,7 @@ class ReadAhead(threading.Thread):
 
     def _reject(self, error: InputError, text: str) -> None:
         if not self._skip_bad_rows:
+            error.hint = error.hint or "Give --on-error skip to leave such rows out."
             raise error
         # All shards read every bad row, and only one reports it.
         if self._bad_rows in self._shard:

@@ -55,7 +55,7 @@ class Job:
             if (self.run is None) == (self.ranking.bm25 is None):
                 raise UsageError(
                     "The candidates in a corpus are those of a run, or those that BM25 finds.",
-                    hint="Give --run RUN or --bm25 N.",
+                    hint="Give --run RUN or --bm25 N, not both.",
                 )
             if self.queries is None or not self.corpus:
                 missing = "--queries" if self.queries is None else "--corpus"
@@ -65,6 +65,11 @@ class Job:
                 )
         elif not self.inputs:
             raise UsageError("There is no input.", hint="Name files, or - for stdin.")
+        if self.format != "trec" and self.writing.run_name != WriteOptions().run_name:
+            raise UsageError(
+                f"--run-name is about a TREC run, and the output is {self.format}.",
+                hint="Give --to trec, or leave it out.",
+            )
         if self.names.count("-") > 1:
             raise UsageError("stdin is named more than once.", hint="Give - once.")
 
@@ -102,7 +107,7 @@ class Job:
         return {
             "ce-rerank": self.version,
             "the model": model.get("model"),
-            "its content": info and digest_folder(Path(info.model).expanduser()),
+            "the model's content": info and digest_folder(Path(info.model).expanduser()),
             "the activation": model.get("activation"),
             **{_option(name): model.get(name) for name in _MODEL_OPTIONS},
             **{_option(name): value for name, value in asdict(self.ranking).items()},

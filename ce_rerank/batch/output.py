@@ -231,16 +231,18 @@ class FileOutput:
 
     def __exit__(self, *error: object) -> None:
         with self._held:
-            is_empty = self._part is not None and not self.progress.items and not self._part.tell()
+            is_lost = self._part is not None and not self.progress.items  # nothing to go on with
             for file in (self._part, self._errors):
                 if file is not None:
                     # It may be impossible to write what is still buffered.
                     with suppress(OutputError, OSError):
                         file.close()
-            if is_empty:
+            if is_lost:
                 with suppress(OSError):
                     self._state_path.unlink(missing_ok=True)
-                    if not self.path.exists():  # else the part says that the output is of an earlier run
+                    if self.path.exists():
+                        os.truncate(self.part_path, 0)  # it says that the output is of an earlier run
+                    else:
                         self.part_path.unlink(missing_ok=True)
 
 

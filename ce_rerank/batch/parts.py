@@ -76,13 +76,14 @@ def _as_mapping(noun: Any) -> dict[str, Any]:
 class PartFolder:
     """The folder of the parts; a file in it is complete or not there.
 
-    `_SUCCESS.json` is written last. Until then a folder in it holds the settings of the job, the files of
-    candidates, and a report of each unit that is done. A report is written after its part.
+    `_SUCCESS.json`, with the settings of the job, is written last. Until then a folder in it holds them, the
+    files of candidates, and a report of each unit that is done. A report is written after its part.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._files, self._path = open_file_system(name)
+        self._settings: dict[str, Any] = {}
 
     def begin(self, job: Job, files: Sequence[Unit], *, resume: bool) -> Report | None:
         """Prepare the folder for a job, or for the rest of one; return a report if nothing is left to do.
@@ -95,15 +96,16 @@ class PartFolder:
             raise UsageError(
                 f"{self.name} is not empty.", hint="Give --resume to go on with it, or name another folder."
             )
-        if _SUCCESS in names:
-            summary = json.loads(self._read(_SUCCESS))
-            return Report(Tally(queries=summary["queries"], bad_rows=summary["bad_rows"]))
         # Only the units of files depend on the sizes of files; other input is read once.
         described = [[absolute(name) for name in job.names], [(file.name, file.end) for file in files]]
         digest = hashlib.blake2b(json.dumps(described).encode(), digest_size=8).hexdigest()
-        settings = {**job.settings(), "the input": digest}
+        self._settings = {**job.settings(), "the input": digest}
+        if _SUCCESS in names:
+            summary = json.loads(self._read(_SUCCESS))
+            require_same(self.name, summary["settings"], self._settings)
+            return Report(Tally(queries=summary["queries"], bad_rows=summary["bad_rows"]))
         if is_begun:
-            require_same(self.name, json.loads(self._read(_JOB)), settings)
+            require_same(self.name, json.loads(self._read(_JOB)), self._settings)
             self._files.delete_dir_contents(f"{self._path}/{_ATTEMPTS}")
             return None
         try:
@@ -111,7 +113,7 @@ class PartFolder:
                 self._files.create_dir(f"{self._path}/{name}", recursive=True)
         except OSError as error:
             raise UsageError(f"{self.name}: cannot be written ({error}).", hint="Name another.") from None
-        self._write(_JOB, json.dumps(settings).encode())
+        self._write(_JOB, json.dumps(self._settings).encode())
         return None
 
     def write_candidates(self, job: Job) -> list[Unit]:
@@ -165,6 +167,7 @@ class PartFolder:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary, which marks the folder as complete, and remove the files of the job."""
+        summary = {**summary, "settings": self._settings}
         self._write(_SUCCESS, (json.dumps(summary, indent=1) + "\n").encode())
         with suppress(OSError):
             self._files.delete_dir(f"{self._path}/{_WORK}")

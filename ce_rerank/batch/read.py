@@ -32,6 +32,7 @@ _SHAPES = (
     'Give a row a query, {"query": "...", "documents": ["...", ...]}, '
     'or a row a document, {"query": "...", "text": "..."}.'
 )
+_TREC_RUN = "Give a TREC run with --run, and its texts with --queries and --corpus."
 
 
 class RowCandidates:
@@ -93,7 +94,8 @@ class RowCandidates:
             try:
                 if not isinstance(value, dict):
                     problem = f"the row is {json_kind(value)}, which has no query."
-                    raise InputError(f"{origin}: {problem}", hint=_SHAPES)
+                    is_run = self._sources[self._current].name.endswith(".trec")
+                    raise InputError(f"{origin}: {problem}", hint=_TREC_RUN if is_run else _SHAPES)
                 items = self._find_documents(value, origin)
                 query, own_fields = self._name_query(value, items is not None, origin)
                 if items is not None:
@@ -188,7 +190,7 @@ class RowCandidates:
     ) -> Candidates:
         query = self._complete(replace(query, fields=_without(row, (*own_fields, items.path))))
         if self._for_trec:
-            self._require_first(query, "Give each query an id of its own, or use --to jsonl.")
+            self._require_first(query, "Give each query an id of its own.")
         documents, places = [], []
         for place, item in enumerate(items.values):
             try:

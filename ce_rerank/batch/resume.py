@@ -23,6 +23,7 @@ from .ahead import START, Progress, Tally
 
 PART, ERRORS = ".part", ".errors.jsonl"
 """The ends of the names of an unfinished output, and of the file with its bad rows."""
+_DIGESTS = ("the input", "the model's content")  # among the settings of a job
 _BUFFER_BYTES = 1 << 16
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
@@ -123,7 +124,9 @@ class State:
 def require_same(name: str | Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise UsageError, with the differences, if a run is not like the one that `name` is from."""
     differences = [
-        f"{setting} was {_show(was.get(setting))}, and is {_show(now.get(setting))}"
+        f"{setting} differs"
+        if setting in _DIGESTS
+        else f"{setting} was {_show(was.get(setting))}, and is {_show(now.get(setting))}"
         for setting in dict.fromkeys((*was, *now))
         if was.get(setting) != now.get(setting)
     ]

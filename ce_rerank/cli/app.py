@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -156,9 +155,13 @@ def main() -> NoReturn:
 
 
 def _open_missing_streams() -> None:
-    """Open the null device for each standard stream that is closed (`>&-`); Python leaves it at None."""
+    """Open the null device for each standard stream that is closed (`>&-`); Python leaves it at None.
+
+    For stdout it is opened for reading, so that results are not lost without an error.
+    """
     for name in ("stdin", "stdout", "stderr"):  # each gets the lowest free number, which is its own
         if getattr(sys, name) is None:
-            stream = Path(os.devnull).open("r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115
+            number = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            stream = os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8")
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)  # else it is closed when `sys.stdout` is replaced

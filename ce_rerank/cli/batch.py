@@ -148,6 +148,11 @@ def batch(
     if options.ray:
         if path is None:
             raise UsageError("--ray needs a folder to write to.", hint="Name it with --output.")
+        if path.suffix.lower() in _FORMATS:
+            raise UsageError(
+                f"With --ray OUTPUT is a folder, and {path} is the name of a file.",
+                hint="Name a folder, and give the format with --to.",
+            )
         if sources.shard is not None:
             raise UsageError("--ray shares the work out by itself.", hint="Leave out --shard.")
         if qrels is not None:
@@ -196,6 +201,9 @@ def batch(
     )  # fmt: skip
     with show_messages(messages) as activity:
         if options.ray:
+            from ..models.store import require_local
+
+            require_local(model.model)
             # A path has lost one slash of a URL's two.
             folder = re.sub(r"^(?!file:)(\w\w+):/", r"\1://", str(path))
             return _rank_by_ray(job, options, folder, activity)
@@ -224,9 +232,7 @@ def _rank(
         if path is not None and not is_pipe_or_device(path):
             file = stack.enter_context(FileOutput(path, job.format, resume=resume))
             if file.is_complete:
-                log.warning(
-                    "%s is complete already; nothing is left to do. Remove it to make it again.", path
-                )
+                log.warning("%s is complete; nothing was ranked. Leave --resume out to rank again.", path)
                 if not file.errors_path.exists():
                     return 0
                 log.warning("Rows were left out of it; see %s.", file.errors_path)
@@ -297,6 +303,9 @@ def _rank_by_ray(job: Job, options: JobOptions, folder: str, activity: Activity)
 
 def _sum_up(job: Job, tally: Tally, max_length: int, errors: str | None) -> int:
     """Warn of what was not read; return the exit code."""
+    if tally.left_out:
+        everything = tally.documents + tally.left_out
+        log.info("BM25 left out %s of %s documents.", f"{tally.left_out:,}", f"{everything:,}")
     for sentence in tally.describe(max_length, job.ranking.long):
         log.warning("%s", sentence)
     if not tally.queries and not tally.bad_rows:

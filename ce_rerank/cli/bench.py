@@ -23,7 +23,7 @@ from ..errors import CeRerankError, InputError, UnavailableError, UsageError
 from ..formats.documents import InputFormat, read_documents
 from ..formats.source import Source
 from .commands import option
-from .console import Activity, show_messages, stdout_console
+from .console import Activity, draw_plainly, show_messages, stdout_console
 from .doctor import answer_part, run_part
 from .options import FROM, InputOptions, MessageOptions, ModelOptions, as_arguments, as_keywords
 
@@ -82,6 +82,9 @@ def bench(
     All score the same documents, in turns, each in a process of its own; figures are medians. Logits are
     compared with those of torch in fp32. --engine and --precision choose what else is measured.
     """
+    from ..models.store import require_local
+
+    require_local(model.model)
     with show_messages(messages) as activity:
         reading = fields.read_options(source_format)
         if file is None:
@@ -263,12 +266,12 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
             "?" if agreement is None else f"{agreement:.3f}",
         )
     console = stdout_console()
-    console.print(table)
+    draw_plainly(console, table)
     documents = sum(len(texts) for _, texts in lists)
     console.print(
         f"{documents} documents, {len(lists)} queries, on {results[0]['device']}. "
-        f"start: a process that ranks {_START_DOCUMENTS}. MB: peak memory. "
-        "diff: of logits, from torch fp32. tau: Kendall's, of the order.",
+        f"start: to load the model and rank {_START_DOCUMENTS} documents. MB: peak memory. "
+        "diff: of logits, from torch fp32. tau: Kendall's, of the order; ? if no query has an order.",
         style="dim",
     )
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..evaluation import PERMUTATIONS, Evaluation, MeasuredRun
-from .console import clean_text
+from .console import clean_text, draw_plainly
 
 _SIGNIFICANT = 0.05
 _GAINS_SHOWN = 10
@@ -51,7 +51,7 @@ def draw_evaluation(console: Console, evaluation: Evaluation) -> None:
             value = Text(f"{run.values[measure]:.4f}", style="bold" if is_best else "")
             is_first = run is evaluation.runs[0]
             table.add_row(Text(measure if is_first else ""), Text(name), value, *_compared(run, measure))
-    console.print(table)
+    draw_plainly(console, table)
     told = f"{len(evaluation.query_ids):,} judged queries."
     if compares:
         others = len(names) - 1
@@ -59,9 +59,9 @@ def draw_evaluation(console: Console, evaluation: Evaluation) -> None:
         told += (
             f" Changes are from {names[0]}. p: paired randomisation test, at most {PERMUTATIONS:,} "
             f"permutations{holm}; * under {_SIGNIFICANT}. queries: those that got better (+), worse (-), "
-            "stayed (=). The best is bold."
+            f"stayed (=).{' The best is bold.' if console.is_terminal else ''}"
         )
-    console.print(Text(f"\n{told}", style="dim"))
+    draw_plainly(console, Text(f"\n{told}", style="dim"))
 
 
 def _compared(run: MeasuredRun, measure: str) -> list[Text]:
@@ -99,7 +99,7 @@ def draw_gains(
             shown = listed[:_GAINS_SHOWN]
             most = f", the most of {len(listed):,}" if len(listed) > len(shown) else ""
             console.print(Text(f"\n{heading}{most}:", style="bold"))
-            console.print(_gain_table(shown, style, texts, console))
+            draw_plainly(console, _gain_table(shown, style, texts, console))
 
 
 def list_gains(evaluation: Evaluation, run: MeasuredRun, measure: str) -> list[Gain]:

@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.live import Live
     from rich.text import Text
 
@@ -85,6 +85,16 @@ def stdout_console(file: IO[str] | None = None, *, stderr: bool = False) -> Cons
     from rich.console import Console
 
     return Console(file=file, stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def draw_plainly(console: Console, drawn: RenderableType) -> None:
+    """Draw a table or a text; in a pipe or a file, its lines do not end in spaces."""
+    if console.is_terminal:
+        console.print(drawn)
+        return
+    with console.capture() as captured:
+        console.print(drawn)
+    console.out("\n".join(map(str.rstrip, captured.get().splitlines())))
 
 
 def draw_error(console: Console, message: str, hint: str = "") -> None:

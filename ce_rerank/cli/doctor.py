@@ -80,6 +80,9 @@ def doctor(
 
     The exit code is 0 if ranking works, else 4.
     """
+    from ..models.store import require_local
+
+    require_local(model.model)
     console = stdout_console()
     with show_messages(messages) as activity:
         findings = examine(as_keywords(model), activity.stage)

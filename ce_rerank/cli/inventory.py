@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engines.openvino.cache import CompiledForm, list_compiled
+from ..engines.openvino.cache import CompiledForm, digest_place, list_compiled
 from ..errors import UnavailableError
 from ..files import measure_folder
 from ..models import hub
@@ -120,7 +120,11 @@ def _look_up(
     folder = own.folder if own else hub.repository_folder(name)
     published = known or KnownModel(name, languages=())
     names = {one.lower() for one in (name, published.name, *published.other_names)}
-    own_forms = tuple(form for form in forms if form.name.lower() in names)
+    if own is not None and own.source in ("folder", "compiled"):
+        place = digest_place(own)
+        own_forms = tuple(form for form in forms if form.place == place)
+    else:
+        own_forms = tuple(form for form in forms if form.name.lower() in names and not form.is_of_folder)
     if not folder.is_dir():
         return ListedModel(published, known is not None, own_forms)
     faults = [candidate.find_fault(allow_pickle=True) for candidate in candidates]

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..engines.openvino.cache import CompiledForm
 from ..models.catalog import COMMON_MEASURE, MULTILINGUAL
 from ..models.checkpoint import Checkpoint
-from .console import clean_text, describe_count, describe_size, draw_message
+from .console import clean_text, describe_count, describe_size, draw_message, draw_plainly
 from .inventory import ListedModel
 
 _COLUMNS = {  # with the width of the terminal from which each is shown
@@ -50,9 +50,9 @@ def draw_models(console: Console, models: Sequence[ListedModel]) -> None:
         table.add_row(
             *(Text(clean_text(row[name], console.encoding), styles.get(name, "")) for name in columns)
         )
-    console.print(table)
+    draw_plainly(console, table)
     console.print()
-    console.print(Text(_EXPLANATION, style="dim"))
+    draw_plainly(console, Text(_EXPLANATION, style="dim"))
 
 
 def _describe_row(model: ListedModel, missing: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from ..formats.documents import (
 )
 from ..formats.output import open_output, require_other_file
 from ..formats.rows import WriteOptions
-from ..formats.source import Source, raise_at_once, read_query
+from ..formats.source import Reject, Source, raise_at_once, read_query
 from ..formats.trec import require_run_id
 from ..formats.writers import open_writer, require_format
 from ..ranking import select_top
@@ -49,6 +49,7 @@ log = logging.getLogger("ce_rerank")
 OutputFormat = Literal["table", "jsonl", "json", "csv", "tsv", "text", "trec"]
 
 _FORMATS = {**FORMAT_OF_SUFFIX, ".trec": "trec", ".run": "trec"}
+del _FORMATS[".parquet"]  # many queries make a table, see batch
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,20 @@ def rank(
         texts = list(arguments or [])
         query = _read_query(texts, sources)
         reading = fields.read_options(sources.source_format, whole_files=sources.whole_files)
-        texts, files = _name_documents(texts, sources, reading)
+        left_out: list[InputError] = []
+
+        def leave_out(error: InputError, row: str) -> None:
+            log.info("Left out: %s", error)
+            left_out.append(error)
+
+        reject = leave_out if sources.on_error == "skip" else raise_at_once
+        texts, files = _name_documents(texts, sources, reading, reject)
         read = [name for name in (sources.query_file, sources.files_from, *files) if name]  # - for stdin
         if path is not None:
             require_other_file(path, read)
-        documents, left_out = _read_documents(texts, files, reading, skip_errors=sources.on_error == "skip")
+        documents = _read_documents(texts, files, reading, reject)
+        if left_out:
+            log.warning("%d rows or files were left out (the first: %s)", len(left_out), left_out[0])
         if format == "trec":
             for place, document in enumerate(documents):
                 require_run_id(document.id, document.origin or f"document {place}", document.fields)
@@ -133,6 +143,10 @@ def rank(
                 (ranking,) = reranker.rank_lists([candidates], everything, on_progress=activity.advance)
                 ranking = _keep_from_min_score(ranking, options)
                 activity.stop()
+                if options.bm25 is not None:
+                    log.info(
+                        "BM25 left out %s of %s documents.", f"{ranking.coverage.left_out:,}", len(documents)
+                    )
                 for sentence in ranking.coverage.describe(reranker.info.max_length, options.long):
                     log.warning("%s", sentence)
             if "-" not in read:
@@ -186,7 +200,7 @@ def _require_utf8(text: str) -> None:
 
 
 def _name_documents(
-    texts: list[str], sources: SourceOptions, reading: ReadOptions
+    texts: list[str], sources: SourceOptions, reading: ReadOptions, reject: Reject
 ) -> tuple[list[str], list[str]]:
     """Return the documents that are arguments, and the names of the files; - is stdin."""
     files = list(sources.file or [])
@@ -210,33 +224,29 @@ def _name_documents(
             hint="Leave out --from, --text-field, --id-field, --columns and --delimiter.",
         )
     if reading.whole_files:
-        texts, files = [], walk_folders([*texts, *files])
+        texts, files = [], walk_folders([*texts, *files], reject)
     if files.count("-") + taken > 1:
         raise UsageError("stdin is named more than once.", hint="Give -f - once.")
     return texts, files
 
 
 def _read_documents(
-    texts: list[str], files: list[str], reading: ReadOptions, *, skip_errors: bool
-) -> tuple[list[Document], list[str]]:
-    """Return the documents of the arguments, then those of the files, and the errors of rows left out."""
+    texts: list[str], files: list[str], reading: ReadOptions, reject: Reject
+) -> list[Document]:
+    """Return the documents of the arguments, then those of the files."""
     for text in texts:
         _require_utf8(text)
     if name := next(filter(os.path.isfile, texts), None):
         log.warning("%s is a file, and its name is ranked as a text. Give -f before each file.", name)
-    left_out: list[str] = []
-
-    def leave_out(error: InputError, row: str) -> None:
-        log.info("Left out: %s", error)
-        left_out.append(str(error))
-
     documents = [Document(text) for text in texts]
     for name in files:
-        reject = leave_out if skip_errors else raise_at_once
-        documents += read_documents(Source.from_name(name), reading, reject)
-    if left_out:
-        log.warning("%d rows were left out (the first: %s)", len(left_out), left_out[0])
-    return documents, left_out
+        try:
+            documents += read_documents(Source.from_name(name), reading, reject)
+        except InputError as error:  # of the file, or raised by `reject`
+            if reading.whole_files:
+                error.hint = f"{error.hint} Give --on-error skip to leave it out.".lstrip()
+            reject(error, "")
+    return documents
 
 
 def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:

@@ -27,8 +27,9 @@ def draw_ranking(
     """Draw a ranking: rank, score, a bar that compares the score with the others, the id, the text.
 
     Of a long text the part with most of the query's words is shown, and these are marked. With passages it is
-    a part of the best passage, with `id:line`. `details` adds how many tokens the model read and which texts
-    were cut. If there is no room for the text beside the other columns, it is drawn below them.
+    a part of the best passage, with `id:line` if the document is a file. `details` adds how many tokens
+    the model read and which texts were cut. If there is no room for the text beside the other columns, it is
+    drawn below them.
     """
     from rich.text import Text
 
@@ -37,7 +38,9 @@ def draw_ranking(
     everything = f"{coverage.documents:,} documents"
     if coverage.left_out:
         everything = f"{coverage.documents:,} chosen by BM25 from {coverage.documents + coverage.left_out:,}"
-    if coverage.left_out or len(ranking) < coverage.documents:
+    if coverage.left_out and not coverage.documents:
+        lines.append(Text(f"no document of {coverage.left_out:,} chosen by BM25", "dim"))
+    elif coverage.left_out or len(ranking) < coverage.documents:
         lines.append(Text(f"{len(ranking) or 'none'} of {everything}", "dim"))
     elif not lines:
         lines.append(Text("no documents", "dim"))
@@ -129,13 +132,14 @@ def _draw_bars(scores: Sequence[float], width: int, console: Console) -> list[st
 
 
 def _make_name(hit: RankedDocument, start: int, encoding: str) -> str:
-    """Return a document's id and, with passages, the line of what is shown."""
+    """Return a document's id and, with passages of a file, the line of what is shown."""
     name = "" if hit.id is None else clean_text(str(hit.id), encoding)
     line = line_of_excerpt(hit, start) if hit.passage else 0
-    if name and line:
-        return f"{name}:{line}"
+    if name:
+        is_file = hit.id in (hit.document.origin, "-")  # as --whole-files names them
+        return f"{name}:{line}" if line and is_file else name
     # Without an id, the first line goes without saying.
-    return f"line {line}" if line > 1 else name
+    return f"line {line}" if line > 1 else ""
 
 
 def _read_text(hit: RankedDocument) -> str:

@@ -12,13 +12,11 @@ from typing import ClassVar
 
 from ..errors import UnavailableError, UsageError
 from .commands import option_field
-from .console import show_messages
+from .console import draw_message, show_messages
 from .options import MessageOptions, ModelOptions, as_keywords
 
 _KEY_VARIABLE = "CE_RERANK_API_KEY"
 _SHUTDOWN_SECONDS = 30
-
-log = logging.getLogger("ce_rerank")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def serve(*, server: ServerOptions, model: ModelOptions, messages: MessageOption
         ) from None
     from ..reranker import Reranker
 
-    with show_messages(messages):
+    with show_messages(messages) as activity:
         failures: list[Exception] = []
 
         def load() -> Reranker:
@@ -81,7 +79,8 @@ def serve(*, server: ServerOptions, model: ModelOptions, messages: MessageOption
             )
         )
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # our server logs its errors itself
-        log.warning("Listening on http://%s:%d", server.host, listening.getsockname()[1])
+        if not messages.quiet:
+            draw_message(activity.console, f"Listening on http://{server.host}:{listening.getsockname()[1]}")
         # When it has finished all requests, uvicorn raises the signal again; that is no error.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)

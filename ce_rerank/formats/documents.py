@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from ..errors import InputError, UnavailableError, UsageError
 from ..types import Document
@@ -23,6 +23,7 @@ from .source import (
     Row,
     Source,
     as_source,
+    is_pipe_or_device,
     raise_at_once,
     read_lines,
     read_whole_text,
@@ -42,6 +43,9 @@ _NOT_READ = {
     b"ARROW1": "an Arrow file (Feather)",
     b"FEA1": "a Feather file",
     b"PK\3\4": "a ZIP file (Excel's .xlsx are such)",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an XZ file",
+    b"%PDF-": "a PDF file",
 }
 _HEADER = re.compile(r"[A-Za-z_][\w.-]*(?:([,;]| ?\| ?)[A-Za-z_][\w.-]*)+")
 _BORDER = re.compile(r"(?=.*[+|\u2500-\u257f])[\s|+=:\u2500-\u257f-]{3,}")  # ----+-----, or box drawing
@@ -166,7 +170,9 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
     stream.peek_line(_LOOK_BYTES)
     head = stream.peek(0)
     if kind := next((kind for magic, kind in _NOT_READ.items() if head.startswith(magic)), ""):
-        raise InputError(f"{source.name}: {kind}, which is not read.", hint="Save it as Parquet or CSV.")
+        raise InputError(
+            f"{source.name}: {kind}, which is not read.", hint="Save it as text, CSV or Parquet."
+        )
     format: InputFormat = "text"
     if named is None or options.are_rows_objects:
         format = sniff_format(head, (*options.text_fields, *options.header_names))
@@ -258,33 +264,43 @@ def read_file_names(source: Source) -> list[str]:
     return [os.fsdecode(name) for name in names if name]
 
 
-def walk_folders(names: Sequence[str]) -> list[str]:
-    """Replace folders by the text files in them; warn how many hidden and binary files are left out.
+def walk_folders(names: Sequence[str], reject: Reject = raise_at_once) -> list[str]:
+    """Replace folders by the text files in them; warn of what is left out, and of folders without any.
 
-    Raises InputError for a folder that cannot be read.
+    `reject` gets the error for a folder that cannot be read.
     """
 
-    def refuse(error: OSError) -> NoReturn:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror}).")
+    def refuse(error: OSError) -> None:
+        problem = f"{error.filename}: cannot be read ({error.strerror})."
+        reject(InputError(problem, hint="Give --on-error skip to leave it out."), "")
 
     files: list[str] = []
-    left_out = 0
+    left_out: list[Path] = []
     for name in names:
         if name == "-" or not Path(name).is_dir():
             files.append(name)
             continue
+        before = len(files)
         for folder, folders, inner in os.walk(name, onerror=refuse):
-            folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
-            texts = [path for entry in sorted(inner) if _is_text(path := Path(folder, entry))]
-            files += map(str, texts)
-            left_out += len(inner) - len(texts)
+            links = {entry for entry in folders if Path(folder, entry).is_symlink()}
+            folders[:] = sorted(entry for entry in {*folders} - links if not entry.startswith("."))
+            texts = [entry for entry in sorted(inner) if _is_text(Path(folder, entry))]
+            files += [str(Path(folder, entry)) for entry in texts]
+            left_out += [Path(folder, entry) for entry in sorted({*inner, *links} - {*texts})]
+        if len(files) == before:
+            log.warning("%s: no files to read in it.", name)
+    for path in left_out:
+        log.info("Left out: %s", path)
     if left_out:
-        log.warning("%d hidden or binary files were left out.", left_out)
+        log.warning(
+            "%d hidden, binary or special files and linked folders were left out (-v names them).",
+            len(left_out),
+        )
     return files
 
 
 def _is_text(path: Path) -> bool:
-    if path.name.startswith("."):
+    if path.name.startswith(".") or is_pipe_or_device(path):
         return False
     try:
         with Source.from_path(path).open() as stream:

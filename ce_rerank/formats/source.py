@@ -26,6 +26,7 @@ COMPRESSIONS = (".gz", ".zst")
 _ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one without data before it
 _PIECE_BYTES = 1 << 10  # decompressed they are at most 32 MiB (zstd) or 1 MiB (gzip)
 _LONE_CR = re.compile(r"\r(?!\n)")
+_CONTROL = re.compile(rb"[\0-\x08\x0b\x0e-\x1f\x7f]")  # that text does not have
 _LINE_END = re.compile(rb"[\r\n]")
 _BOMS = {  # UTF-32 before UTF-16, which begins alike
     codecs.BOM_UTF32_LE: "utf-32",
@@ -109,7 +110,8 @@ class Source:
             with self._file or nullcontext():
                 yield _as_utf8(_decompressed(LookAhead(self._file or self._stream), self.name))
         except OSError as error:
-            hint = "Name its files, or give --whole-files." if isinstance(error, IsADirectoryError) else ""
+            is_folder = isinstance(error, IsADirectoryError)
+            hint = "Name its files; only rank takes a folder, with --whole-files." if is_folder else ""
             problem = f"cannot be read ({error.strerror or error})"
             raise InputError(f"{self.name}: {problem}.", hint=hint) from None
         except (zlib.error, UnicodeDecodeError) as error:
@@ -252,7 +254,8 @@ def read_lines(stream: LookAhead, name: str) -> Iterator[tuple[str, int, InputEr
         for raw in block.splitlines(keepends=True) or [block]:
             number = next(numbers)
             where = f"{name}:{number}"
-            yield raw.decode(errors="replace"), number, _find_fault(raw, where) if raw else too_large(where)
+            fault = _find_fault(raw, where, block) if raw else too_large(where)
+            yield raw.decode(errors="replace"), number, fault
 
 
 def _line_blocks(stream: LookAhead) -> Iterator[bytes]:
@@ -288,7 +291,7 @@ def text_blocks(stream: LookAhead, name: str) -> Iterator[str]:
             text = decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
             line += error.object.count(b"\n", 0, error.start)
-            raise _not_utf8(f"{name}:{line}", error) from None
+            raise _not_utf8(f"{name}:{line}", error, error.object) from None
         if "\0" in text:
             raise _nul(name)
         line += text.count("\n")
@@ -332,11 +335,11 @@ def too_large(where: str) -> InputError:
     return InputError(f"{where}: larger than {ROW_BYTES >> 20} MiB, the most that a row may be.")
 
 
-def _find_fault(line: bytes, where: str) -> InputError | None:
+def _find_fault(line: bytes, where: str, block: bytes) -> InputError | None:
     try:
         return _nul(where) if "\0" in line.decode() else None
     except UnicodeDecodeError as error:
-        return _not_utf8(where, error)
+        return _not_utf8(where, error, block)
 
 
 def _nul(where: str) -> InputError:
@@ -346,8 +349,11 @@ def _nul(where: str) -> InputError:
     )
 
 
-def _not_utf8(where: str, error: UnicodeDecodeError) -> InputError:
+def _not_utf8(where: str, error: UnicodeDecodeError, block: bytes) -> InputError:
+    byte = f"0x{error.object[error.start]:02X}"
+    if _CONTROL.search(block, 0, 1 << 12):
+        return InputError(f"{where}: not text ({byte}).")
     return InputError(
-        f"{where}: not UTF-8 (0x{error.object[error.start]:02X}).",
+        f"{where}: not UTF-8 ({byte}).",
         hint="Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8.",
     )

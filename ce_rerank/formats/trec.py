@@ -259,14 +259,14 @@ def require_run_id(id: str | int | None, where: str, fields: Mapping[str, Any] |
     if id is None:
         has = f" ({describe_fields(fields)})" if fields else ""
         raise InputError(
-            f"{where}: no id{has}, and a TREC run is nothing but ids.",
-            hint="Name the field that holds it with --id-field (of a query: query_id), or use --to jsonl.",
+            f"{where}: no id{has}, and TREC output and --qrels need one.",
+            hint="Name the field that holds it with --id-field (of a query: query_id).",
         )
     word = str(id)
     if not word or _SPACE.search(word):
         raise InputError(
             f'{where}: the id "{word}" is not one word, as a TREC run needs.',
-            hint="Name another with --id-field, or use --to jsonl.",
+            hint="Name another with --id-field.",
         )
     return word
 

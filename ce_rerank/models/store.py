@@ -100,8 +100,22 @@ def is_path(name: str) -> bool:
     )
 
 
+def is_url(name: str) -> bool:
+    """Whether a name is the URL of a server."""
+    return name.startswith(("http://", "https://"))
+
+
+def require_local(name: str | None) -> None:
+    """Raise UsageError for the URL of a server, where a model of this machine is needed."""
+    if name is not None and is_url(name):
+        raise UsageError(
+            f"{name} is a server, and this needs a model of this machine.", hint="Name a model or a folder."
+        )
+
+
 def find_folder(name: str) -> Checkpoint:
     """Return the checkpoint in a folder. Raise UnavailableError if the folder cannot be read."""
+    require_local(name)
     path = Path(os.path.expanduser(name)).absolute()  # noqa: PTH111  (Path's fails where there is no such user)
     try:
         next(path.iterdir(), None)
@@ -178,7 +192,8 @@ def _unwritable_cache(error: OSError) -> UnavailableError:
 def _check_hub_name(name: str) -> None:
     if _HUB_NAME.fullmatch(name):
         return
-    suggested = " or ".join(suggest_names(name, hub.list_cached_names()))
+    is_server = re.fullmatch(r"[\w.-]+:\d+(/.*)?", name)
+    suggested = f"http://{name}" if is_server else " or ".join(suggest_names(name, hub.list_cached_names()))
     advice = f"Did you mean {suggested}?" if suggested else f"Give OWNER/NAME, such as {DEFAULT_NAME}."
     raise UnavailableError(
         f"{name!r} is neither a folder nor a known model.",

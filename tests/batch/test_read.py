@@ -85,8 +85,14 @@ class TestNestedRows:
             read(tmp_path, text, for_trec=True)
         assert str(caught.value) == (
             f'{tmp_path}/hits.jsonl:2: the query "1" is here again, after other queries. '
-            "Give each query an id of its own, or use --to jsonl."
+            "Give each query an id of its own."
         )
+
+    def test_are_not_the_lines_of_a_run(self, tmp_path: Path) -> None:
+        path = tmp_path / "run.trec"
+        path.write_text("1 Q0 a 1 1.0 x\n")
+        with pytest.raises(InputError, match="Give a TREC run with --run"):
+            list(RowCandidates([Source.from_path(path)], ReadOptions()).read(raise_at_once))
 
     def test_may_hold_a_list_for_each_field(self, tmp_path: Path) -> None:
         passages = {"is_selected": [0, 1], "passage_text": ["one", "two"], "url": ["a", "b"]}

@@ -16,10 +16,13 @@ from batch_files import LISTS, names, write
 from marks import posix_only
 
 from ce_rerank import InputError, OutputError, UsageError
+from ce_rerank.batch.ahead import START
 from ce_rerank.batch.output import FileOutput
 from ce_rerank.batch.resume import digest_folder, require_other_files
+from ce_rerank.batch.run import RankedPool
+from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.writers import BATCH_FORMATS
-from ce_rerank.types import Candidates, Document, Query
+from ce_rerank.types import Candidates, Document, Query, Ranking
 
 WITH_BAD_ROWS = [
     *LISTS[:5],
@@ -220,6 +223,13 @@ def test_columns_of_a_table_stay_those_of_the_first_part(tmp_path: Path, format:
     write(tmp_path / "out", format, items=lists, resume=True)
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
     assert (tmp_path / "out").read_text().startswith(header)
+
+
+def test_a_run_that_ends_before_its_first_whole_pool_leaves_nothing(tmp_path: Path) -> None:
+    with FileOutput(tmp_path / "out") as output:
+        output.begin(WriteOptions(), {})
+        output.write(RankedPool([Ranking(Query("red"), ())], [], START, False, None))
+    assert names(tmp_path) == []
 
 
 def test_an_output_that_is_made_again_is_not_complete_until_it_is(tmp_path: Path) -> None:

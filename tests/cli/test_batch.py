@@ -190,7 +190,8 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["hits", "--run", "r"], "There are INPUT and a run or corpus."),
         (["--run", "r", "--corpus", "c"], "there is no --queries."),
         (["--run", "r", "--queries", "q"], "there is no --corpus."),
-        (["--corpus", "c"], "Give --run RUN or --bm25 N."),
+        (["--corpus", "c"], "Give --run RUN or --bm25 N, not both."),
+        (["hits", "--run-name", "mine"], "--run-name is about a TREC run, and the output is jsonl."),
         (["-", "-"], "stdin is named more than once."),
         (["hits", "--resume"], "--resume goes on with a file."),
         (["hits", "-o", "./hits"], "hits is both input and output."),
@@ -260,7 +261,7 @@ def test_a_run_is_not_continued_with_a_model_that_was_changed(run: Run) -> None:
     Path("counting", "tokenizer.json").write_text('{"changed": 1}')
     result = run("hits.jsonl", "-o", "out", "--resume", "-k", "3")
     assert result.exit_code == 2
-    assert re.search(r"its content was \w+, and is \w+; --top-k was not given, and is 3", result.stderr)
+    assert re.search("the model's content differs; --top-k was not given, and is 3", result.stderr)
 
 
 @pytest.mark.parametrize("more", [["--batch-tokens", "9"], ["--threads", "2"]], ids=lambda more: more[0])
@@ -286,7 +287,7 @@ def test_a_complete_output_is_not_made_again(run: Run, bad: str, code: int) -> N
     assert run(*command, stdin=FEW + bad).exit_code == code
     result = run(*command, "--resume", stdin=FEW + bad)
     assert result.exit_code == code
-    assert "out is complete already; nothing is left to do." in result.stderr
+    assert "out is complete; nothing was ranked. Leave --resume out to rank again." in result.stderr
     assert ("Rows were left out of it; see " in result.stderr) == bool(bad)
 
 
@@ -452,6 +453,23 @@ def test_bm25_searches_a_corpus_for_the_candidates_of_each_query(run: Run, tmp_p
     assert [[hit["id"] for hit in row["results"]] for row in rows] == [["d1", "d2"], ["d3", "d4"], []]
     assert [hit["score"] for hit in rows[0]["results"]] == pytest.approx([0.8, -0.8], abs=1e-6)
     assert "1 queries share no word" in result.stderr
+
+
+@pytest.mark.parametrize("row", ["q4 Q0 d1 1 1 x", "q1 Q0 d5 1 1 x"], ids=["query", "document"])
+def test_a_row_of_a_run_without_a_text_can_be_left_out_and_the_error_says_how(
+    run: Run, tmp_path: Path, row: str
+) -> None:
+    write_collection(tmp_path)
+    Path("run").write_text(f"q1 Q0 d1 1 1 x\n{row}\n")
+    command = (*SEARCH[:4], "--run", "run")
+    result = run(*command)
+    assert (result.exit_code, "Give --on-error skip" in result.stderr) == (3, True)
+    assert run(*command, "--on-error", "skip").exit_code == 5
+
+
+def test_what_bm25_leaves_out_is_counted(run: Run) -> None:
+    result = run("-", "--bm25", "2", "-v", stdin='{"query": "cat", "documents": ["cat", "dog", "fish"]}')
+    assert "BM25 left out 2 of 3 documents." in result.stderr
 
 
 @pytest.mark.parametrize("output", [(), ("-o", "out.jsonl")])

@@ -82,7 +82,11 @@ def test_of_a_passage_the_part_with_the_query_is_given_with_its_line(before: str
     text = f"{before}Never caulk dry seams.\n" + "more\n" * 400
     head = "head\n\n"
     hit = RankedDocument(
-        Document(head + text, "log.md"), 0, 1, 2.0, passage=Passage(text, len(head), len(head + text), 3)
+        Document(head + text, "log.md", origin="log.md"),
+        0,
+        1,
+        2.0,
+        passage=Passage(text, len(head), len(head + text), 3),
     )
     ranking = Ranking(Query("caulk seams"), (hit,))
     passage = cut_passages(ranking)[0].passage

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from local_hub import CROSS_ENCODER_FILES, put_in_cache, write_checkpoint
 
 from ce_rerank.cli.inventory import ListedModel, find_model, list_models
+from ce_rerank.engines.openvino.cache import digest_place
 from ce_rerank.errors import UnavailableError
 from ce_rerank.models.catalog import DEFAULT_NAME, OFFLINE_NAME, read_catalog
-from ce_rerank.models.store import offline_checkpoint
+from ce_rerank.models.store import find_folder, make_cache_folder, offline_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +82,23 @@ def test_a_folder_is_known_and_never_removed(tmp_path: Path) -> None:
     assert (model.is_ready, model.folder, model.removable) == (True, folder, [])
     model.remove()
     assert folder.is_dir()
+
+
+def test_a_compiled_form_is_found_by_the_folder_that_it_was_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, other = write_checkpoint(tmp_path / "a" / "exp"), write_checkpoint(tmp_path / "b" / "exp")
+    form = make_cache_folder("compiled") / "exp-1"
+    form.mkdir()
+    place = digest_place(find_folder(str(folder)))
+    origin = {"source": "folder", "name": "exp", "revision": None, "place": place}
+    (form / "manifest.json").write_text(json.dumps({"origin": origin}))
+    monkeypatch.chdir(folder.parent)
+    for name in ("exp", "./exp", str(folder)):
+        assert [one.folder for one in find_model(name).forms] == [form]
+    monkeypatch.chdir(other.parent)
+    for name in ("exp", "./exp", str(other)):
+        assert not find_model(name).forms
 
 
 def test_what_is_nowhere_is_refused_with_the_nearest_name() -> None:

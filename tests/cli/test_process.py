@@ -108,14 +108,22 @@ def test_a_reader_that_has_left_is_no_fault(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@posix_only
+def test_results_for_a_stdout_that_is_closed_are_not_lost_in_silence() -> None:
+    script = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "--help"]
+    done = subprocess.run(script, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        4, "error: stdout: cannot be written (Bad file descriptor).\n"
+    )  # fmt: skip
+
+
 @needs_measures
 @posix_only
 @pytest.mark.parametrize("redirection", [">&-", "<&- >&- 2>&-"])
-def test_a_standard_stream_that_is_closed_is_like_the_null_device(redirection: str, tmp_path: Path) -> None:
+def test_a_standard_stream_that_is_closed_is_not_the_next_file(redirection: str, tmp_path: Path) -> None:
     path = tmp_path / "out.txt"
     script = f'exec "$@" {redirection}'
     done = subprocess.run(["sh", "-c", script, "sh", *COMMAND, *EVALUATE, "-o", str(path)])
-    # Its number is not that of the next file, either.
     assert (done.returncode, path.read_text(encoding="utf-8")) == (0, run(*EVALUATE).stdout)
 
 

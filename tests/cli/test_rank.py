@@ -256,8 +256,23 @@ def test_rows_that_cannot_be_read_are_left_out_as_asked(run: Run) -> None:
     result = run("red", "--on-error", "skip", stdin=CSV)
     assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["two", "one"]
     assert result.exit_code == 5
-    assert "1 rows were left out (the first: stdin:3: 3 fields, not 2" in " ".join(result.stderr.split())
+    assert "1 rows or files were left out (the first: stdin:3: 3 fields, not 2" in " ".join(
+        result.stderr.split()
+    )
     assert run("red", stdin=CSV).exit_code == 3
+
+
+def test_files_that_cannot_be_opened_are_left_out_as_asked(run: Run) -> None:
+    Path("ok.txt").write_text("one\n", encoding="utf-8")
+    result = run("red", "-f", "missing.txt", "-f", "ok.txt", "--on-error", "skip")
+    assert (json.loads(result.stdout)["text"], result.exit_code) == ("one", 5)
+
+
+def test_what_bm25_leaves_out_is_counted(run: Run) -> None:
+    pytest.importorskip("bm25s", reason="needs ce-rerank[bm25]")
+    assert (
+        "BM25 left out 2 of 3 documents." in run("red", "red one", "two", "three", "--bm25", "9", "-v").stderr
+    )
 
 
 @pytest.mark.parametrize("end", ["\n", "\0"])
@@ -285,8 +300,10 @@ def test_a_folder_of_whole_files_is_walked(run: Run) -> None:
         str(Path("notes/deeper/two.md")), str(Path("notes/one.md")),
     ]  # fmt: skip
     assert result.exit_code == 5
-    assert "1 hidden or binary files were left out" in " ".join(result.stderr.split())
-    assert run("red", "-f", "notes", "--whole-files").exit_code == 3
+    assert "1 hidden, binary or special files" in " ".join(result.stderr.split())
+    result = run("red", "-f", "notes", "--whole-files")
+    assert result.exit_code == 3
+    assert "Give --on-error skip to leave it out." in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(

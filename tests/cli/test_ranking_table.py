@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
@@ -108,10 +109,12 @@ def test_bars_show_the_spread_and_scores_as_many_digits_as_tell_them_apart(
 
 
 def test_of_a_chunked_document_the_passage_and_its_line_are_shown() -> None:
-    document = Document(STARS + "\n\n" + PLANETS, "sky.md")
+    document = Document(STARS + "\n\n" + PLANETS, "sky.md", origin="sky.md")
     passage = Passage(PLANETS, len(STARS) + 2, len(document.text), line=3)
     hit = RankedDocument(document, 0, 1, 2.0, passage=passage)
     nameless = RankedDocument(Document(document.text), 1, 2, 2.0, passage=passage)
+    row = replace(hit, document=replace(document, origin="sky.jsonl:1"))
+    assert "  sky.md  " in draw(Ranking(Query("x"), (row,)))
     assert draw(Ranking(Query("x"), (hit, nameless))) == (
         "   score              id        text\n"
         "1  2.000  ━━━━━━━━━━  sky.md:3  Planets seldom twinkle: they are small discs\n"
@@ -143,6 +146,8 @@ def test_without_text_there_are_ids_or_places_in_the_input() -> None:
 def test_an_empty_ranking_says_so() -> None:
     assert draw(rank("x", [])) == "no documents\n"
     assert draw(rank("x", [], scored=1200)) == "none of 1,200 documents\n"
+    unlike = Ranking(Query("x"), (), Coverage(left_out=36))
+    assert draw(unlike) == "no document of 36 chosen by BM25\n"
 
 
 def test_a_document_cannot_inject_escapes_or_markup() -> None:

@@ -243,6 +243,8 @@ def test_a_source_without_documents_is_warned_of(data: bytes, caplog: pytest.Log
     ("data", "options", "message"),
     [
         (b"ok\nna\xefve\n", {}, "stdin:2: not UTF-8 (0xEF). Convert it, for example: iconv"),
+        (b"name\n%\xe2\xe3\n\1\n", {}, "stdin:2: not text (0xE2)."),
+        (b"BZh91AY&SY\xfc", {}, "stdin: a bzip2 file, which is not read."),
         (b'["ok",\n"na\xefve"]', {}, "stdin:2: not UTF-8 (0xEF). Convert it, for example: iconv"),
         ("one".encode("utf-16-le"), {}, "stdin:1: a NUL byte, which text does not have."),
         (b'["a\0b"]', {}, "stdin: a NUL byte, which text does not have."),
@@ -255,7 +257,7 @@ def test_a_source_without_documents_is_warned_of(data: bytes, caplog: pytest.Log
         (b"1,a\n", {"columns": ("id", "t")}, 'stdin:1: no "text" field (has: id, t). Name it with --text-field.'),
         (b'id,text\n1,"a\n2,b\n', {}, "stdin:2: broken quotes (unexpected end of data)."),
         (b'id,text\n1,"a" b\n', {}, "stdin:2: broken quotes (',' expected after '\"')."),
-        (b"ARROW1\0\0", {}, "stdin: an Arrow file (Feather), which is not read. Save it as Parquet or CSV."),
+        (b"ARROW1\0\0", {}, "stdin: an Arrow file (Feather), which is not read. Save it as text, CSV or Parquet."),
         (gzip.compress(JSONL, mtime=0)[:-12], {}, "stdin: the data is damaged (it is cut off)."),
         (zstandard.compress(JSONL)[:-5], {}, "stdin: the data is damaged (it is cut off)."),
         (zstandard.compress(JSONL * 50)[:6] + b"\xff" * 99, {}, "stdin: the data is damaged ("),
@@ -270,7 +272,7 @@ def test_broken_input_is_named_with_its_place(data: bytes, options: dict[str, An
 def test_what_is_no_readable_file_is_named_with_the_way_out(tmp_path: Path) -> None:
     assert failure(tmp_path / "zzz") == f"{tmp_path}/zzz: cannot be read (No such file or directory)."
     assert failure(tmp_path) == (
-        f"{tmp_path}: cannot be read (Is a directory). Name its files, or give --whole-files."
+        f"{tmp_path}: cannot be read (Is a directory). Name its files; only rank takes a folder, with --whole-files."
     )
 
 
@@ -340,10 +342,40 @@ def test_folders_are_walked_without_hidden_and_binary_files(
     }.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    names = walk_folders(["-", str(tmp_path), "no such file"])
-    inside = [str(tmp_path / name) for name in ("b.txt", "latin.txt", "u.txt", "a/x.py.gz", "a/z.md")]
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "a/loop").symlink_to(tmp_path)
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "empty").mkdir()
+    caplog.set_level(logging.INFO)
+    names = walk_folders(["-", str(tmp_path), "no such file", str(tmp_path / "empty")])
+    inside = [
+        str(tmp_path / name) for name in ("b.txt", "dangling", "latin.txt", "u.txt", "a/x.py.gz", "a/z.md")
+    ]
     assert names == ["-", *inside, "no such file"]
-    assert caplog.messages == ["2 hidden or binary files were left out."]
+    assert caplog.messages == [
+        f"{tmp_path}/empty: no files to read in it.",
+        *(f"Left out: {tmp_path}/{name}" for name in (".hidden", "image.png", "pipe", "a/loop")),
+        "4 hidden, binary or special files and linked folders were left out (-v names them).",
+    ]
+
+
+def test_a_folder_that_cannot_be_read_can_be_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.txt").write_bytes(b"a")
+    scandir = os.scandir
+
+    def refuse_locked(path: str) -> Any:
+        if path.endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse_locked)
+    errors: list[str] = []
+    names = walk_folders([str(tmp_path)], lambda error, text: errors.append(error.message))
+    assert names == [str(tmp_path / "a.txt")]
+    assert errors == [f"{tmp_path}/locked: cannot be read (Permission denied)."]
 
 
 def test_a_whole_file_that_is_not_text_can_be_rejected(tmp_path: Path) -> None:

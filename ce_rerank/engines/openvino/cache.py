@@ -65,13 +65,18 @@ class CompiledModel:
 
 @dataclass(frozen=True, slots=True)
 class CompiledForm:
-    """A compiled form of a model or, if it could not be compiled, the reason (`declined`)."""
+    """A compiled form of a model or, if it could not be compiled, the reason (`declined`).
+
+    `place` is what `digest_place` returned for its checkpoint.
+    """
 
     folder: Path
     size_bytes: int
     name: str
     revision: str | None
     declined: str | None
+    is_of_folder: bool
+    place: str | None
 
 
 def find_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel | None:
@@ -122,9 +127,10 @@ def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledMod
             return found
         if (folder / MANIFEST_NAME).exists():
             log.warning("The compiled form of %s was damaged on disk; compiling it again.", checkpoint.name)
-        name, revision, source = checkpoint.name, checkpoint.revision, checkpoint.source
-        place = _digest([name, revision] if source == "hub" else str(checkpoint.folder.resolve()))
-        origin = Origin(source, name, revision, place, maker_versions(), form)
+        place = digest_place(checkpoint)
+        origin = Origin(
+            checkpoint.source, checkpoint.name, checkpoint.revision, place, maker_versions(), form
+        )
         _compile(checkpoint, full, origin, folder)
         for other, facts in _list_origins():
             # It was made of other files at the same place, or by other libraries.
@@ -140,10 +146,22 @@ def list_compiled() -> list[CompiledForm]:
     """List the compiled forms of all models on this machine."""
     return [
         CompiledForm(
-            folder, measure_folder(folder), facts["name"], facts.get("revision"), facts.get("reason")
+            folder,
+            measure_folder(folder),
+            facts["name"],
+            facts.get("revision"),
+            facts.get("reason"),
+            facts.get("source") in ("folder", "compiled"),
+            facts.get("place"),
         )
         for folder, facts in _list_origins()
     ]
+
+
+def digest_place(checkpoint: Checkpoint) -> str:
+    """Return a digest of where a checkpoint is: on the hub, or in a folder by its real path."""
+    name, revision = checkpoint.name, checkpoint.revision
+    return _digest([name, revision] if checkpoint.source == "hub" else str(checkpoint.folder.resolve()))
 
 
 def digest_files(paths: Iterable[Path]) -> list[str]:
