@@ -19,8 +19,8 @@ column is of long documents with one relevant passage among eight others, where 
     128 tokens                 0.768 (226 s)    0.790 (47 s)    0.88
     96 tokens                  0.790 (227 s)    0.758 (49 s)
 
-With 30 queries a difference of 0.03 is chance. So 192 is the default: as good as the others on scifact, within
-0.02 of the best on the long documents, and cheaper than smaller ones.
+With 30 queries a difference of 0.03 is chance. So 192 is the default: as good as the others on scifact,
+within 0.02 of the best on the long documents, and cheaper than smaller ones.
 """
 
 from __future__ import annotations
