@@ -80,7 +80,7 @@ CASES = [
     Case("no such file", ["q", "-f", "{folder}/hit.jsonl"], INPUT, r"hit\.jsonl: cannot be read \(No such file or directory\)\."),
     Case("blank query file", ["--query-file", "{folder}/q.txt", "a"], INPUT, r"q\.txt: no query in it", {"q.txt": b"\n"}),
     Case("a directory", ["q", "-f", "{folder}"], INPUT, "Name its files; only rank takes a folder, with --whole-files"),
-    from_file("cut gzip", gzip.compress(GOOD * 999)[:-20], INPUT, "data is damaged .it is cut off", file="hits.jsonl.gz"),
+    from_file("cut gzip", gzip.compress(GOOD * 999, mtime=0)[:-20], INPUT, "data is damaged .it is cut off", file="hits.jsonl.gz"),
     # Rows.
     from_file("no text field", b'{"id": 1, "body_html": "x"}\n', INPUT, r'hits\.jsonl:1: no "text" field \(has: id, body_html\)\. Name it with --text-field\.'),
     from_file("text with the options of a table", b"one\n", USAGE, "Lines of text have no fields", "--from", "text", "--text-field", "t"),
