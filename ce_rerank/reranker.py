@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, get_args
 
-from .errors import UnavailableError, UsageError, as_python, for_python, told_from
+from .errors import UsageError, as_python, for_python, told_from
 from .formats.fields import find_number
 from .inputs import (
     CandidatesInput,
@@ -269,12 +269,8 @@ class Reranker:
             return replace(candidates, first_scores=scores)
         if options.bm25 is None or candidates.first_scores:
             return candidates
-        try:
-            from .retrieval import choose
-        except ImportError as error:
-            raise UnavailableError(
-                f"--bm25 needs {error.name}.", hint="Install it: pip install 'ce-rerank[bm25]'"
-            ) from None
+        from .retrieval import choose
+
         chosen = choose(candidates, options)
         if candidates.documents and not chosen.documents:
             name = told_from(candidates.query.origin, f'"{candidates.query.text}"')

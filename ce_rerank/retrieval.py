@@ -16,12 +16,20 @@ from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
-import bm25s
 import numpy as np
-import Stemmer
 
-from .errors import UsageError
+from .errors import UnavailableError, UsageError
+from .interrupts import raise_if_interrupted
 from .types import Candidates, RankOptions
+
+try:
+    import bm25s
+    import Stemmer
+except ImportError as error:
+    raise_if_interrupted()
+    raise UnavailableError(
+        f"--bm25 needs {error.name}.", hint="Install it: pip install 'ce-rerank[bm25]'"
+    ) from None
 
 _K1, _B = 1.5, 0.75
 _PART_WORDS, _PART_STEP = 200, 100  # if long documents are scored by passages, BM25 scores their parts

@@ -110,12 +110,8 @@ class CorpusCandidates:
                 yield Candidates(query, list(map(documents.get, first)), list(first.values()))
 
     def _search(self, documents: _Documents, reject: Reject) -> Iterator[Candidates]:
-        try:
-            from ..retrieval import Bm25Index
-        except ImportError as error:
-            raise UnavailableError(
-                f"--bm25 needs {error.name}.", hint="Install it: pip install 'ce-rerank[bm25]'"
-            ) from None
+        from ..retrieval import Bm25Index
+
         queries = read_queries(self._queries, reject=reject)
 
         def texts() -> Iterator[str]:

@@ -27,6 +27,7 @@ from ..formats.writers import BatchFormat
 from .commands import option_field
 from .console import Activity, describe_progress, show_messages
 from .options import (
+    FROM,
     INPUT,
     OUTPUT,
     InputOptions,
@@ -70,9 +71,7 @@ class SourceOptions:
         help="The documents of --run, or those to search with --bm25: JSONL or TSV, as BEIR has them. "
         "Repeatable.",
     )  # fmt: skip
-    source_format: Literal["jsonl", "json", "csv", "tsv", "parquet"] | None = option_field(
-        None, "--from", help="The format. Default: by suffix, else by the first bytes."
-    )
+    source_format: Annotated[Literal["jsonl", "json", "csv", "tsv", "parquet"] | None, FROM] = None
     query_field: str | None = option_field(
         None, metavar="NAME", help="The field with the query. Default: query or question."
     )

@@ -247,6 +247,7 @@ def compare_scores(
 
 def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("engine", no_wrap=True)
@@ -268,12 +269,12 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
     console = stdout_console()
     draw_plainly(console, table)
     documents = sum(len(texts) for _, texts in lists)
-    console.print(
+    told = (
         f"{documents} documents, {len(lists)} queries, on {results[0]['device']}. "
         f"start: to load the model and rank {_START_DOCUMENTS} documents. MB: peak memory. "
-        "diff: of logits, from torch fp32. tau: Kendall's, of the order; ? if no query has an order.",
-        style="dim",
+        "diff: of logits, from torch fp32. tau: Kendall's, of the order; ? if no query has an order."
     )
+    draw_plainly(console, Text(told, style="dim"))
 
 
 def _score(setting: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from ..types import Candidates, Document, Query, Ranking, RankOptions
 from .commands import COMMANDS, option, option_field
 from .console import show_messages, stdout_console
 from .options import (
+    FROM,
     INPUT,
     OUTPUT,
     InputOptions,
@@ -67,9 +68,7 @@ class SourceOptions:
     files_from: str | None = option_field(
         None, metavar="FILE", help="Read documents from the files that FILE names, one a line or NUL-ended."
     )
-    source_format: InputFormat | None = option_field(
-        None, "--from", help="The format. Default: by suffix, else by the first bytes."
-    )
+    source_format: Annotated[InputFormat | None, FROM] = None
     whole_files: bool = option_field(False, help="Each file is one document; arguments name files, too.")
     on_error: OnError = option_field("stop", help="Stop at what cannot be read, or leave it out (exit 5).")
 

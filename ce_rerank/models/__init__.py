@@ -1,1 +1,1 @@
-"""Models: what is known, where it lies, and how it is made ready."""
+"""Models: what is known about them, and how one is found, fetched and prepared."""

@@ -1,7 +1,7 @@
-"""A compiled model as a folder that stands for itself: on a machine without a hub, `-m FOLDER` runs it.
+"""Export a compiled model as a folder that `-m FOLDER` runs on a machine without a hub.
 
-Beside the graph, the weights and the tokenizer lie the configuration, the model's card and its licence, and
-the manifest lists the digest of every one of them.
+The folder has the graph, the weights and the tokenizer, and also the configuration, the model's card and its
+licence. The manifest has the digest of each file.
 """
 
 from __future__ import annotations
