@@ -136,7 +136,7 @@ class LocalModel:
         last = -1
         for group in _group_rows(reads, ahead=self.info.device != "cpu"):
             table = _describe_rows(group)
-            documents = len(np.unique(table["place"])) - int(table["place"][0] == last)
+            documents = int(np.count_nonzero(np.diff(table["place"], prepend=last)))
             last = table["place"][-1]
             report = on_progress and _in_documents(on_progress, documents, len(group))
             rows = [row for _, row, _ in group]
@@ -265,7 +265,9 @@ def _pool_rows(scored: Scored, table: Scored, pool: PoolName) -> None:
     """
     import numpy as np
 
-    places, firsts, counts = np.unique(table["place"], return_index=True, return_counts=True)
+    # Not by np.unique, which imports numpy.ma: the rows of a document follow each other.
+    firsts = np.flatnonzero(np.diff(table["place"], prepend=-1))
+    places, counts = table["place"][firsts], np.diff(firsts, append=len(table))
     logits, best = pool_passages(table["logit"], counts, pool)
     of_best = table[best]
     for name in ("tokens", "start", "end", "line"):

@@ -110,15 +110,12 @@ def pool_passages(
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Map logits to (0, 1) as 1 / (1 + exp(-x)), float32 in and out, without overflow at either end."""
+    """Map logits to scores from 0 to 1 as torch does: 1 / (1 + exp(-x)), float32 in and out."""
     import numpy as np
 
-    scores = np.empty_like(logits)
-    positive = logits >= 0
-    scores[positive] = 1 / (1 + np.exp(-logits[positive]))
-    grown = np.exp(logits[~positive])
-    scores[~positive] = grown / (1 + grown)
-    return scores
+    # exp of a large number is infinite, and 1 / (1 + infinity) is 0, as it should be.
+    with np.errstate(over="ignore"):
+        return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 
 
 def blend(logits: NDArray[np.float32], first_scores: Sequence[float], weight: float) -> NDArray[np.float32]:

@@ -36,10 +36,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .batch.ahead import BadRow
-from .batch.job import Job
 from .batch.output import StreamOutput, encode_bad_row
 from .batch.parts import PartFolder, Report, open_unit
-from .batch.run import rank_batch
+from .batch.run import Job, rank_batch
 from .batch.units import Unit, cut, find_files, kept_warnings
 from .errors import CeRerankError, UnavailableError
 from .formats.rows import WriteOptions, result_row

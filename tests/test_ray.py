@@ -22,11 +22,10 @@ from typer.testing import CliRunner
 
 from ce_rerank import InputError, RankOptions, Reranker, UnavailableError
 from ce_rerank.batch.ahead import Tally
-from ce_rerank.batch.job import Job
 from ce_rerank.batch.output import StreamOutput
 from ce_rerank.batch.parts import Report
 from ce_rerank.batch.read import RowCandidates
-from ce_rerank.batch.run import rank_batch
+from ce_rerank.batch.run import Job, rank_batch
 from ce_rerank.cli.app import app
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.rows import WriteOptions

@@ -16,9 +16,9 @@ from ..formats.output import cannot_write
 from ..formats.source import Reject
 from ..types import Candidates, Document, Query
 from .ahead import CandidateReader, Tally
-from .job import Job
 from .output import encode_bad_row
 from .resume import require_same
+from .run import Job
 from .units import Unit, absolute, open_file_system
 
 _CANDIDATES_CHARACTERS = 1 << 22  # of a file of candidates

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, UsageError
-from ..files import digest_file
 from ..formats.output import OutputFile, real_path, require_other_file
 from ..formats.source import is_pipe_or_device
 from ..models.checkpoint import Checkpoint, select_files
@@ -156,11 +155,12 @@ def digest_folder(folder: Path) -> str | None:
     """Return a digest of a model's files, including those of its modules; None if it is no folder."""
     if not folder.is_dir():
         return None
-    digest = hashlib.sha256()
-    names = {path.name for path in folder.iterdir() if path.is_file()}
-    for name in sorted(names.union(select_files(Checkpoint("", folder, "folder").files, with_code=True))):
-        digest.update(f"{name} {digest_file(folder / name)}\n".encode())
-    return digest.hexdigest()[:16]
+    from ..engines.openvino.cache import digest_files
+
+    needed = select_files(Checkpoint("", folder, "folder").files, with_code=True)
+    names = sorted({*needed, *(path.name for path in folder.iterdir() if path.is_file())})
+    digests = digest_files(folder / name for name in names)
+    return hashlib.sha256(json.dumps([names, digests]).encode()).hexdigest()[:16]
 
 
 def _digest_of(content: Mapping[str, Any]) -> str:

@@ -21,8 +21,8 @@ from typing import Any, BinaryIO, cast
 from ..errors import InputError, UsageError
 from ..formats.documents import FORMAT_OF_SUFFIX
 from ..formats.source import Source, suffix_without_compression
-from .job import Job
 from .read import RowCandidates
+from .run import Job
 
 log = logging.getLogger("ce_rerank")
 

@@ -15,10 +15,9 @@ import typer
 
 from .. import __version__
 from ..batch.ahead import WHOLE, Tally, parse_shard
-from ..batch.job import Job
 from ..batch.output import FileOutput, StreamOutput
 from ..batch.resume import require_other_files
-from ..batch.run import BatchOutput, rank_batch
+from ..batch.run import BatchOutput, Job, rank_batch
 from ..errors import ROWS_LEFT_OUT, UsageError
 from ..formats.output import open_output
 from ..formats.rows import WriteOptions

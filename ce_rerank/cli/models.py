@@ -98,7 +98,6 @@ def list_models(
         raise UsageError(f"{language!r} is no code of a language.", hint="Give en, de or zh, for example.")
     with show_messages(messages):
         from . import inventory
-        from .models_table import draw_models
 
         # A model of which something is unknown does not meet a condition about it.
         listed = [
@@ -115,15 +114,14 @@ def list_models(
     if to == "json":
         print(json.dumps([_as_json(model) for model in listed], indent=2, ensure_ascii=False))
     else:
-        draw_models(stdout_console(), listed)
+        inventory.draw_models(stdout_console(), listed)
 
 
 @_command("show")
 def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
     """Show all about a model: what is published, what its files say, and what would run it here."""
     with show_messages(messages):
-        from .inventory import find_model
-        from .models_table import describe_checkpoint, draw_model
+        from .inventory import describe_checkpoint, draw_model, find_model
 
         model = find_model(name)
         facts, use = None, None
@@ -211,7 +209,7 @@ def export(
 
         on_progress = _show_bytes(activity, name)
         checkpoint = resolve_checkpoint(name, on_progress=on_progress, **as_keywords(fetch))
-        from ..engines.openvino.export import export_model
+        from ..engines.openvino.cache import export_model
 
         activity.stage(f"Exporting {checkpoint.name}")
         export_model(checkpoint, folder)

@@ -52,6 +52,8 @@ OutputFormat = Literal["table", "jsonl", "json", "csv", "tsv", "text", "trec"]
 _FORMATS = {**FORMAT_OF_SUFFIX, ".trec": "trec", ".run": "trec"}
 del _FORMATS[".parquet"]  # many queries make a table, see batch
 
+_loaded: list[object] = []  # the model: to free it when the command returns would take 30 ms
+
 
 @dataclass(frozen=True)
 class SourceOptions:
@@ -134,6 +136,7 @@ def rank(
 
                 activity.stage("Loading the model")
                 reranker = Reranker(**as_keywords(model))
+                _loaded.append(reranker)
                 writing = replace(writing, model=reranker.info.description)
                 activity.start(total=len(documents))
                 # Without --min-score, so that the best score is known if it keeps none.
@@ -284,7 +287,7 @@ def _write(ranking: Ranking, stream: BinaryIO, format: str, options: WriteOption
             stream.write(drawn.getvalue().encode())
         return
     if format == "text":
-        from .excerpt import cut_passages
+        from .ranking_table import cut_passages
 
         ranking = cut_passages(ranking)
     writer = open_writer(format, stream, options)

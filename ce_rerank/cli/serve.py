@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..errors import UnavailableError, UsageError
+from ..remote import KEY_VARIABLE
 from .commands import option_field
 from .console import draw_message, show_messages
 from .options import MessageOptions, ModelOptions, as_keywords
 
-_KEY_VARIABLE = "CE_RERANK_API_KEY"
 _SHUTDOWN_SECONDS = 30
 
 
@@ -30,7 +30,7 @@ class ServerOptions:
         None, metavar="NAME", help="Another name of the model, for clients. Repeatable."
     )
     api_key_file: Path | None = option_field(
-        None, metavar="PATH", help=f"Require the key in this file, or in {_KEY_VARIABLE}, from clients."
+        None, metavar="PATH", help=f"Require the key in this file, or in {KEY_VARIABLE}, from clients."
     )
     max_documents: int = option_field(1000, metavar="N", min=1, help="The most documents of a request.")
     max_body_bytes: int = option_field(32 << 20, metavar="N", min=1, help="The largest request.")
@@ -91,7 +91,7 @@ def serve(*, server: ServerOptions, model: ModelOptions, messages: MessageOption
 
 def _read_key(path: Path | None) -> str | None:
     if path is None:
-        return os.environ.get(_KEY_VARIABLE) or None
+        return os.environ.get(KEY_VARIABLE) or None
     try:
         key = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:

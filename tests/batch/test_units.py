@@ -11,9 +11,9 @@ import pytest
 
 from ce_rerank import InputError, UsageError
 from ce_rerank.batch.ahead import Tally
-from ce_rerank.batch.job import Job
 from ce_rerank.batch.parts import PartFolder, Report, open_unit
 from ce_rerank.batch.read import RowCandidates
+from ce_rerank.batch.run import Job
 from ce_rerank.batch.units import Unit, find_files
 from ce_rerank.batch.units import cut as cut_files
 from ce_rerank.formats.documents import ReadOptions

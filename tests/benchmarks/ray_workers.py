@@ -30,9 +30,8 @@ from ray_fakes import open_counting  # noqa: E402
 
 from ce_rerank import RankOptions, Reranker  # noqa: E402
 from ce_rerank.batch import units  # noqa: E402
-from ce_rerank.batch.job import Job  # noqa: E402
 from ce_rerank.batch.output import StreamOutput  # noqa: E402
-from ce_rerank.batch.run import rank_batch  # noqa: E402
+from ce_rerank.batch.run import Job, rank_batch  # noqa: E402
 from ce_rerank.cli.bench import sample_lists  # noqa: E402
 from ce_rerank.formats.rows import WriteOptions  # noqa: E402
 from ce_rerank.ray import rank_files  # noqa: E402

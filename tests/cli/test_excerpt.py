@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from ce_rerank.cli.console import stdout_console
-from ce_rerank.cli.excerpt import cut_passages, find_excerpt, find_words
-from ce_rerank.cli.ranking_table import draw_ranking
+from ce_rerank.cli.ranking_table import cut_passages, draw_ranking, find_excerpt, find_words
 from ce_rerank.types import Document, Passage, Query, RankedDocument, Ranking
 
 STORY = (

@@ -14,13 +14,14 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import UnavailableError
+from ...errors import OutputError, UnavailableError, UsageError
 from ...files import (
     digest_file,
     lock,
@@ -31,17 +32,28 @@ from ...files import (
     write_whole,
 )
 from ...interrupts import raise_if_interrupted
-from ...models.checkpoint import ACTIVATIONS, Checkpoint, select_files
+from ...models.checkpoint import ACTIVATIONS, LEGAL_NAMES, Checkpoint, select_files
 from ...models.store import find_cache_folder, make_cache_folder
 from ..hardware import IMPORT_FAILURES
-from .manifest import MANIFEST_NAME, Form, Manifest, Origin, maker_versions, read_manifest
-from .runtime import CannotCompileError
+from .manifest import (
+    GRAPH_NAME,
+    MANIFEST_NAME,
+    OWN_NAMES,
+    TOKENIZER_NAME,
+    Form,
+    Manifest,
+    Origin,
+    maker_versions,
+    read_manifest,
+)
+from .runtime import CannotCompileError, last_line, load_runtime
 
 log = logging.getLogger("ce_rerank")
 
 COMPILED_FOLDER = "compiled"
 DECLINED_NAME = "declined.json"
 _DIGESTS_NAME = "digests.json"
+_CARRIED = ("config.json", "README.md")  # beside what runs, with an exported model
 _LONGEST_WAIT_SECONDS = 1800  # for another process that compiles the same model
 
 # As transformers names them in `model_type`; the tests convert and compare each, at several shapes.
@@ -189,6 +201,51 @@ def digest_files(paths: Iterable[Path]) -> list[str]:
     return digests
 
 
+def export_model(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write a compiled model, with its papers, into a new or empty folder that `-m FOLDER` runs anywhere.
+
+    Compiles it first if need be. Raises UsageError for a folder with files in it, UnavailableError for a
+    model that cannot be compiled, and OutputError if the folder cannot be written.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} exists and is not empty.", hint="Name a new folder.")
+        compiled = prepare_compiled(checkpoint)
+        with make_folder_whole(folder.absolute()) as unfinished:
+            for name in OWN_NAMES:
+                shutil.copyfile(compiled.folder / name, unfinished / name)
+            _carry_papers(checkpoint, unfinished)
+            files = {path.name: digest_file(path) for path in sorted(unfinished.iterdir())}
+            origin = replace(compiled.manifest.origin, place="")
+            replace(compiled.manifest, origin=origin, files=files).write(unfinished)
+    except CannotCompileError as error:
+        raise UnavailableError(
+            f"{checkpoint.name} cannot be exported: it is run by torch, since {error}.",
+            hint=f"Copy its checkpoint instead, and give -m the copy: {checkpoint.folder}",
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written: {error.strerror or error}.",
+            hint="Make room, or name another folder.",
+        ) from error
+
+
+def _carry_papers(checkpoint: Checkpoint, folder: Path) -> None:
+    """Copy the configuration, the card and the licence; without a licence, write where to find it."""
+    names = [name for name in checkpoint.files if name in _CARRIED or name.startswith(LEGAL_NAMES)]
+    for name in names:
+        shutil.copyfile(checkpoint.folder / name, folder / name)
+    if not any(name.startswith(LEGAL_NAMES) for name in names):
+        licence = checkpoint.licence or "not named in its card"
+        origin = (
+            f"https://huggingface.co/{checkpoint.name}" if checkpoint.source == "hub" else checkpoint.name
+        )
+        (folder / "LICENSE").write_text(
+            f"The licence of this model is {licence}. Its owner's terms: README.md, and {origin}\n",
+            encoding="utf-8",
+        )
+
+
 def _open_exported(folder: Path) -> CompiledModel:
     manifest = read_manifest(folder)
     damaged = MANIFEST_NAME if manifest is None else _find_damaged(folder, manifest)
@@ -217,9 +274,7 @@ def _compile(checkpoint: Checkpoint, full: CompiledModel | None, origin: Origin,
     try:
         with make_folder_whole(folder) as unfinished:
             if full is not None:
-                from .int8 import quantize_model
-
-                quantize_model(full, origin, unfinished)
+                _quantize(full, origin, unfinished)
             else:
                 _load_compiler()(checkpoint, origin, unfinished)
     except CannotCompileError as error:
@@ -232,6 +287,21 @@ def _compile(checkpoint: Checkpoint, full: CompiledModel | None, origin: Origin,
     except OSError as error:
         problem = f"the cache cannot hold it ({error.strerror or error})"
         raise CannotCompileError(problem, passing=True) from error
+
+
+def _quantize(full: CompiledModel, origin: Origin, folder: Path) -> None:
+    """Write the int8 form of a compiled model into an empty folder; its golden pairs stay the same."""
+    from .graph import quantize_weights
+
+    graph = load_runtime().Core().read_model(full.folder / GRAPH_NAME)
+    quantize_weights(graph)
+    try:
+        load_runtime().save_model(graph, folder / GRAPH_NAME, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(f"OpenVINO could not write it: {last_line(error)}") from error
+    shutil.copyfile(full.folder / TOKENIZER_NAME, folder / TOKENIZER_NAME)
+    files = {name: digest_file(folder / name) for name in OWN_NAMES}
+    replace(full.manifest, origin=origin, files=files).write(folder)
 
 
 def _load_compiler() -> Callable[[Checkpoint, Origin, Path], None]:

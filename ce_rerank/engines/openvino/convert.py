@@ -3,7 +3,7 @@
 The graph takes batches of any shape and keeps float32 weights, whatever precision it runs in: with smaller
 weights its logits are rounded. Its score layer is written as products and a sum, which OpenVINO leaves in
 float32 when it runs matrix products in bf16. The last layer of the backbone is pruned to what the score reads
-(`prune.py`).
+(`graph.py`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ...models.checkpoint import ACTIVATIONS, Checkpoint
 from ..batching import PairTokens, pad_rows
 from ..model import Model, first_line, load_model, quiet_libraries
 from ..network import find_score_layer
+from .graph import keep_pooled_token
 from .manifest import GRAPH_NAME, OWN_NAMES, TOKENIZER_NAME, GoldenPair, Manifest, Origin
-from .prune import keep_pooled_token
 from .runtime import CannotCompileError, load_converter, load_runtime, says_out_of_memory
 
 log = logging.getLogger("ce_rerank")

@@ -27,6 +27,7 @@ from ...errors import UnavailableError
 from ...files import digest_file, read_json_object, remove_folder, write_whole
 from ...models.checkpoint import Checkpoint
 from ...models.offline import NOTE
+from ...ranking import sigmoid
 from ...types import Precision
 from ..base import EngineInfo, EngineOptions
 from ..batching import Float32s, PairTokens, TokenBatch, score_in_batches
@@ -128,11 +129,7 @@ class OpenVinoEngine:
 
     def activate(self, logits: Float32s) -> Float32s:
         """Apply the model's own activation, float32 in and out."""
-        if self.info.activation == "identity":
-            return logits
-        # exp of a large number is infinite, and 1 / (1 + infinity) is 0, as it should be.
-        with np.errstate(over="ignore"):
-            return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
+        return logits if self.info.activation == "identity" else sigmoid(logits)
 
     def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
         """Yield the float32 logits of each batch, in order.

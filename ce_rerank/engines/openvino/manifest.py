@@ -28,7 +28,7 @@ TOKENIZER_NAME = "tokenizer.json"
 OWN_NAMES = (GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME)
 
 _FORMAT = 6  # of the manifest
-_RECIPE = "5"  # of `convert.py` and `int8.py`: what was compiled by another is compiled again
+_RECIPE = "5"  # of `convert.py` and `graph.py`: what was compiled by another is compiled again
 _LIBRARIES = ("openvino", "torch", "transformers", "sentence-transformers", "tokenizers")
 
 Form = Literal["full", "int8"]

@@ -11,7 +11,7 @@ import pytest
 from engines.families import FAMILIES, make_checkpoint
 
 from ce_rerank.engines.openvino.cache import prepare_compiled
-from ce_rerank.engines.openvino.prune import keep_pooled_token
+from ce_rerank.engines.openvino.graph import keep_pooled_token
 from ce_rerank.engines.openvino.runtime import load_runtime
 
 WIDTH = 8
