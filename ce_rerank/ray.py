@@ -41,7 +41,7 @@ from .batch.parts import PartFolder, Report, open_unit
 from .batch.run import Job, rank_batch
 from .batch.units import Unit, cut, find_files, kept_warnings
 from .errors import CeRerankError, UnavailableError
-from .formats.rows import WriteOptions, result_row
+from .formats.writers import WriteOptions, result_row
 from .reranker import Reranker
 from .types import RankOptions, ScoreScale
 

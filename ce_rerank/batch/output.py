@@ -16,8 +16,14 @@ from ..errors import OutputError, UsageError
 from ..files import lock
 from ..formats.json import encode_json
 from ..formats.output import cannot_write, finish_output, real_path, require_writable, told_as_usage_errors
-from ..formats.rows import WriteOptions, own_names
-from ..formats.writers import ResultWriter, open_writer, read_header, require_format
+from ..formats.writers import (
+    ResultWriter,
+    WriteOptions,
+    open_writer,
+    own_names,
+    read_header,
+    require_format,
+)
 from .ahead import START, BadRow, Progress
 from .resume import ERRORS, PART, Extent, PartFile, State, require_same
 from .run import RankedPool
@@ -163,7 +169,7 @@ class FileOutput:
         Raises UsageError if the unfinished output is of a different run, and OutputError if a byte of it was
         changed.
         """
-        require_format(self._format, options, many=True)
+        require_format(self._format, options)
         with told_as_usage_errors(self.path):
             if self._state is not None:
                 require_same(self.part_path, self._state.settings, settings)
@@ -195,15 +201,15 @@ class FileOutput:
         self._commit(self.progress, is_complete=True)
         assert self._part is not None
         if self._format == "parquet":
-            from ..formats.parquet import ParquetWriter
+            from ..formats.parquet import ParquetTable
 
             # Its name is always the same: if this run is killed, the next one overwrites it.
             made_path = _beside(self.path, f"{PART}.made")
             with PartFile(made_path, self.path) as made:
-                parquet = ParquetWriter(made, lambda ranking: (), self._names)
+                table = ParquetTable(made, self._names)
                 with self.part_path.open(encoding="utf-8", newline="\n") as lines:
-                    parquet.write_rows(map(json.loads, lines))
-                parquet.close()
+                    table.write(map(json.loads, lines))
+                table.close()
                 finish_output(made, made_path, self.path)
             self._part.close()
             self.part_path.unlink()

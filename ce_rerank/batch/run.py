@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..errors import InputError, UsageError
 from ..formats.documents import ReadOptions
 from ..formats.json import encode_json
-from ..formats.rows import WriteOptions
 from ..formats.source import Source, is_pipe_or_device
+from ..formats.writers import WriteOptions
 from ..types import Candidates, Coverage, Document, Ranking, RankOptions
 from .ahead import (
     PATIENCE_SECONDS,

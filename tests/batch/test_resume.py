@@ -9,7 +9,7 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from batch_files import LISTS, names, write
@@ -20,8 +20,7 @@ from ce_rerank.batch.ahead import START
 from ce_rerank.batch.output import FileOutput
 from ce_rerank.batch.resume import digest_folder, require_other_files
 from ce_rerank.batch.run import RankedPool
-from ce_rerank.formats.rows import WriteOptions
-from ce_rerank.formats.writers import BATCH_FORMATS
+from ce_rerank.formats.writers import BatchFormat, WriteOptions
 from ce_rerank.types import Candidates, Document, Query, Ranking
 
 WITH_BAD_ROWS = [
@@ -32,7 +31,7 @@ WITH_BAD_ROWS = [
 ]
 
 
-@pytest.mark.parametrize("format", BATCH_FORMATS)
+@pytest.mark.parametrize("format", get_args(BatchFormat))
 def test_a_file_that_was_cut_off_anywhere_and_continued_is_the_same_bytes(
     tmp_path: Path, format: str
 ) -> None:
