@@ -70,10 +70,6 @@ class RemoteModel:
     def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
         """Do nothing: the server refuses what it cannot score when it is asked to."""
 
-    def crowds_documents(self, query: str) -> bool:
-        """Return False: the server checks that."""
-        return False
-
     def _refuse_activation(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         raise UsageError(
             f"The server's model has the activation {self.info.activation}, which is unknown here.",

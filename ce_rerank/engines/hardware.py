@@ -23,7 +23,7 @@ _INT8 = {"avx_vnni", "avx512_vnni", "amx_int8"}
 
 def parse_device(device: str) -> str:
     """Return a device's name in lower case; raise UsageError for an unknown one."""
-    name = device.strip().lower()
+    name = str(device).strip().lower()
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise UsageError(
             f"There is no kind of device called {device!r}.", hint="Give auto, cpu, cuda, cuda:N or mps."
