@@ -1,21 +1,19 @@
 """Packing: on the GPU the sequences of a batch are end to end, without padding.
 
-Our function, registered with transformers' attention interface, lets every sequence attend only to itself: by
-torch's kernel for sequences of different lengths on CUDA, and one sequence after another elsewhere.
+Our function, registered with transformers' attention interface, lets every sequence attend only to itself, by
+torch's kernel for sequences of different lengths.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from ..types import Pair
@@ -75,7 +73,7 @@ def attend(
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
     usual, groups = query.shape[-1] ** -0.5, query.shape[1] // key.shape[1]
-    kernel, takes = _find_kernel(query.is_cuda)
+    kernel, takes = find_kernel()
     options: dict[str, Any] = {}
     if "num_splits" in takes:
         options["num_splits"] = 1  # with more, a sequence's result depends on its neighbours
@@ -103,41 +101,11 @@ AttentionMaskInterface.register(_ATTENTION, lambda *_, **__: None)
 
 
 @cache
-def _find_kernel(on_cuda: bool) -> tuple[Callable[..., torch.Tensor], frozenset[str]]:
+def find_kernel() -> tuple[Any, frozenset[str]]:
     """Return the attention for sequences of different lengths, and the options of this torch's version."""
-    kernel: Any = _attend_in_turn
-    if on_cuda:
-        from torch.nn.attention.varlen import varlen_attn as kernel
-    return kernel, frozenset(inspect.signature(kernel).parameters)
+    from torch.nn.attention.varlen import varlen_attn
 
-
-def _attend_in_turn(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    borders: torch.Tensor,
-    _: torch.Tensor,
-    longest: int,
-    __: int,
-    *,
-    scale: float | None,
-    window_size: tuple[int, int],
-    enable_gqa: bool,
-) -> torch.Tensor:
-    """Do the same as torch's kernel by ordinary attention, one sequence after another, on any device."""
-    places = torch.arange(longest, device=query.device)
-    back = places[:, None] - places
-    left, right = (longest if reach < 0 else reach for reach in window_size)
-    seen = (back <= left) & (back >= -right)
-    results = []
-    for start, stop in pairwise(borders.tolist()):
-        one, other, values = (tensor[start:stop].transpose(0, 1)[None] for tensor in (query, key, value))
-        mask = seen[: stop - start, : stop - start]
-        attended = functional.scaled_dot_product_attention(
-            one, other, values, mask, scale=scale, enable_gqa=enable_gqa
-        )
-        results.append(attended[0].transpose(0, 1))
-    return torch.cat(results)
+    return varlen_attn, frozenset(inspect.signature(varlen_attn).parameters)
 
 
 class PackedModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from engines import kernel
 from engines.families import make_checkpoint, make_layout
 
 from ce_rerank import UnavailableError
@@ -47,6 +48,13 @@ def pack(padded: TorchEngine, checkpoint: Checkpoint) -> TorchEngine:
 
 def rows_of(engine: Engine) -> Sequence[PairTokens]:
     return list(engine.tokenizer.encode(PAIRS))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernel() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        kernel.use_on_the_cpu(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +129,11 @@ def test_a_model_that_packing_would_score_differently_is_not_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     padded = load_torch_engine(make("modernbert", tmp_path), OPTIONS)
-    kernel, takes = packed._find_kernel(False)
 
     def without_window(*tensors: torch.Tensor, **options: Any) -> torch.Tensor:
-        return kernel(*tensors, **{**options, "window_size": (-1, -1)})
+        return kernel.attend_apart(*tensors, **{**options, "window_size": (-1, -1)})
 
-    monkeypatch.setattr(packed, "_find_kernel", lambda on_cuda: (without_window, takes))
+    monkeypatch.setattr(packed, "find_kernel", lambda: (without_window, kernel.OPTIONS))
     with pytest.raises(CannotPackError, match="a pair's logit would be"):
         PackedModel(padded.model)
 
@@ -192,16 +199,13 @@ def test_rows_lie_end_to_end_with_positions_of_their_own() -> None:
     assert (borders.tolist(), longest) == ([0, 3, 5], 3)
 
 
-NEWEST = frozenset({"scale", "window_size", "enable_gqa", "num_splits"})
-
-
 @pytest.mark.parametrize(
     ("takes", "causal", "window", "expected"),
     [
-        (NEWEST, False, None, {"window_size": (-1, -1)}),
-        (NEWEST, True, None, {"window_size": (-1, 0)}),
-        (NEWEST, False, 65, {"window_size": (64, 64)}),
-        (NEWEST, True, 65, {"window_size": (64, 0)}),
+        (kernel.OPTIONS, False, None, {"window_size": (-1, -1)}),
+        (kernel.OPTIONS, True, None, {"window_size": (-1, 0)}),
+        (kernel.OPTIONS, False, 65, {"window_size": (64, 64)}),
+        (kernel.OPTIONS, True, 65, {"window_size": (64, 0)}),
         (frozenset({"is_causal"}), True, None, {"is_causal": True}),
     ],
 )
@@ -214,11 +218,11 @@ def test_the_kernel_is_given_what_its_version_takes(
 ) -> None:
     given: dict[str, object] = {}
 
-    def kernel(query: torch.Tensor, key: torch.Tensor, *others: object, **options: object) -> torch.Tensor:
+    def note(query: torch.Tensor, key: torch.Tensor, *others: object, **options: object) -> torch.Tensor:
         given.update(options, heads=key.shape[1], largest=query.max().item())
         return query
 
-    monkeypatch.setattr(packed, "_find_kernel", lambda on_cuda: (kernel, takes))
+    monkeypatch.setattr(packed, "find_kernel", lambda: (note, takes))
     query, key = torch.ones(1, 4, 7, 16), torch.ones(1, 2, 7, 16)
     result, _ = attend(
         SimpleNamespace(is_causal=causal), query, key, key, None,
@@ -226,7 +230,7 @@ def test_the_kernel_is_given_what_its_version_takes(
         sliding_window=window,
     )  # type: ignore[arg-type]  # fmt: skip
     assert result.shape == (1, 7, 4, 16)
-    if takes == NEWEST:
+    if takes == kernel.OPTIONS:
         options = {"scale": 0.5, "num_splits": 1, "enable_gqa": True, "heads": 2, "largest": 1}
     else:  # the query makes up for the scale, and keys are repeated
         options = {"heads": 4, "largest": 2}
