@@ -43,8 +43,7 @@ from ce_rerank.cli.bench import _SENTENCES
 from ce_rerank.cli.doctor import _DOCUMENTS, _GOLDEN, _QUERY
 from ce_rerank.engines.base import Engine, EngineOptions
 from ce_rerank.engines.model import load_model
-from ce_rerank.engines.packed import PackedModel
-from ce_rerank.engines.torch import TorchEngine
+from ce_rerank.engines.torch import PackedModel, TorchEngine
 from ce_rerank.models.checkpoint import Checkpoint
 
 Pairs = list[tuple[str, str]]
