@@ -40,7 +40,7 @@ from .batch.output import StreamOutput
 from .batch.parts import PartFolder, Report, Unit, cut, find_files, kept_warnings
 from .batch.run import BadRow, rank_batch
 from .errors import CeRerankError, UnavailableError
-from .formats.rows import WriteOptions, result_row
+from .formats.writers import WriteOptions, result_row
 from .reranker import Reranker
 from .types import RankOptions, ScoreScale
 

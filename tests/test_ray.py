@@ -28,8 +28,8 @@ from ce_rerank.batch.read import RowCandidates
 from ce_rerank.batch.run import Tally, rank_batch
 from ce_rerank.cli.app import app
 from ce_rerank.formats.documents import ReadOptions
-from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
+from ce_rerank.formats.writers import WriteOptions
 from ce_rerank.ray import RankBatches, ScorePairs, rank_files
 
 pa = pytest.importorskip("pyarrow")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..formats.documents import ReadOptions
-from ..formats.rows import WriteOptions
 from ..formats.source import Source, is_pipe_or_device
+from ..formats.writers import WriteOptions
 from ..models.checkpoint import Checkpoint, select_files
 from ..types import RankOptions
 from .read import CandidateReader, CorpusCandidates, RowCandidates

@@ -28,9 +28,15 @@ from ..formats.output import (
     require_writable,
     told_as_usage_errors,
 )
-from ..formats.rows import WriteOptions, own_names
 from ..formats.source import is_pipe_or_device
-from ..formats.writers import ResultWriter, open_writer, read_header, require_format
+from ..formats.writers import (
+    ResultWriter,
+    WriteOptions,
+    open_writer,
+    own_names,
+    read_header,
+    require_format,
+)
 from .job import require_same
 from .run import BadRow, BatchOutput, Progress, RankedPool, Tally
 
@@ -170,7 +176,7 @@ class FileOutput(BatchOutput):
         Raises UsageError if the unfinished output is of a different run, and OutputError if a byte of it was
         changed.
         """
-        require_format(self._format, options, many=True)
+        require_format(self._format, options)
         previous = self._previous
         with told_as_usage_errors(self.path):
             if previous is not None:
@@ -203,15 +209,15 @@ class FileOutput(BatchOutput):
         self._commit(self.progress, is_complete=True)
         assert self._part is not None
         if self._format == "parquet":
-            from ..formats.parquet import ParquetWriter
+            from ..formats.parquet import ParquetTable
 
             # Its name is always the same: if this run is killed, the next one overwrites it.
             made_path = _beside(self.path, f"{_PART}.made")
             with PartFile(made_path, self.path) as made:
-                parquet = ParquetWriter(made, lambda ranking: (), self._names)
+                table = ParquetTable(made, self._names)
                 with self.part_path.open(encoding="utf-8", newline="\n") as lines:
-                    parquet.write_rows(map(json.loads, lines))
-                parquet.close()
+                    table.write(map(json.loads, lines))
+                table.close()
                 finish_output(made, made_path, self.path)
             self._part.close()
             self.part_path.unlink()

@@ -19,9 +19,8 @@ from ..batch.output import FileOutput, StreamOutput, require_other_files
 from ..batch.run import BatchOutput, Tally, rank_batch
 from ..errors import ROWS_LEFT_OUT, UsageError
 from ..formats.output import open_output
-from ..formats.rows import WriteOptions
 from ..formats.source import is_pipe_or_device
-from ..formats.writers import BatchFormat
+from ..formats.writers import BatchFormat, WriteOptions
 from .commands import option_field
 from .console import Activity, describe_progress, show_messages
 from .options import (

@@ -30,8 +30,7 @@ from ..formats.beir import read_queries
 from ..formats.json import encode_json
 from ..formats.output import open_output, require_other_file
 from ..formats.source import Source
-from ..formats.trec import separate_ties
-from ..ranking import blend, select_top
+from ..ranking import blend, select_top, separate_ties
 from ..types import Candidates
 from .commands import option, option_field
 from .console import show_messages, stdout_console

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from ..errors import InputError
@@ -26,6 +27,9 @@ QUERY_FIELDS = ("query", "question")
 """Where the text of a query is looked for, in this order."""
 QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
 """Where the id of a query is looked for, in this order; beside a list also in `id` and `_id`."""
+
+INPUT_NAME = "input"
+"""Holds, in a row that is written, the fields of the input that have one of our names or no column."""
 
 _MISSING = object()
 _DEEPEST_SHOWN = 5
@@ -176,6 +180,12 @@ def without_field(value: Any, path: str) -> Any:
         return value
     inner = without_field(value[head], rest)
     return {name: inner if name == head else item for name, item in value.items() if name != head or inner}
+
+
+def choose_columns(own_names: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the columns of a table: our own names, the other fields of the rows, and `input`."""
+    names = dict.fromkeys((*own_names, *chain.from_iterable(rows)))
+    return [*(name for name in names if name != INPUT_NAME), INPUT_NAME]
 
 
 def _text_of(value: object, path: str, row: Mapping[str, Any], origin: str) -> str:

@@ -215,6 +215,11 @@ def encode_json(value: Any) -> str:
         raise OutputError(f"A field cannot be written as JSON: {error}.") from None
 
 
+def encode_cell(value: Any) -> str:
+    """Encode a value for a table: a string as it is, null as nothing, and anything else as JSON."""
+    return value if isinstance(value, str) else "" if value is None else encode_json(value)
+
+
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..errors import InputError, UsageError
+from ..ranking import separate_ties, shortest_float32
 from ..types import Ranking
 from .documents import row_reader, sniff_format
 from .fields import as_id, describe_fields
 from .json import encode_json, json_kind
-from .rows import shortest_float32
 from .source import LookAhead, Readable, Reject, as_source, raise_at_once, read_lines, text_blocks
 
 # In lower case, the first that is there: PyTerrier has qid and query (a text), docno and docid (a number).
@@ -269,23 +269,3 @@ def require_run_id(id: str | int | None, where: str, fields: Mapping[str, Any] |
             hint="Name another with --id-field.",
         )
     return word
-
-
-def separate_ties(scores: Iterable[float]) -> Iterator[float]:
-    """Lower falling scores, as little as possible, so that each float32 is less than the one before.
-
-    trec_eval sorts by scores as float32 and orders equal ones by document id, so an order without ties is
-    kept. -inf, the score of blank documents, becomes the lowest score minus 1.
-    """
-    import numpy as np
-
-    falling = np.array(list(scores), np.float32)
-    scored = falling[falling > -np.inf]
-    falling[falling == -np.inf] = (scored.min() if len(scored) else 0) - 1
-    previous = np.float32("inf")
-    for score in falling:
-        if score >= previous:
-            with np.errstate(over="ignore"):  # below the lowest float32 is -inf
-                score = np.nextafter(previous, np.float32("-inf"))
-        yield float(score)
-        previous = score

@@ -9,7 +9,7 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from batch_files import LISTS, names, write
@@ -19,8 +19,7 @@ from ce_rerank import InputError, OutputError, UsageError
 from ce_rerank.batch.job import digest_folder
 from ce_rerank.batch.output import FileOutput, require_other_files
 from ce_rerank.batch.run import Progress, RankedPool
-from ce_rerank.formats.rows import WriteOptions
-from ce_rerank.formats.writers import BATCH_FORMATS
+from ce_rerank.formats.writers import BatchFormat, WriteOptions
 from ce_rerank.types import Candidates, Document, Query, Ranking
 
 WITH_BAD_ROWS = [
@@ -31,7 +30,7 @@ WITH_BAD_ROWS = [
 ]
 
 
-@pytest.mark.parametrize("format", BATCH_FORMATS)
+@pytest.mark.parametrize("format", get_args(BatchFormat))
 def test_a_file_that_was_cut_off_anywhere_and_continued_is_the_same_bytes(
     tmp_path: Path, format: str
 ) -> None:

@@ -16,7 +16,7 @@ from ce_rerank import InputError, OutputError, RankOptions, Reranker, Unavailabl
 from ce_rerank.batch.job import parse_shard
 from ce_rerank.batch.output import StreamOutput
 from ce_rerank.batch.run import RankedPool, rank_batch, rank_pools
-from ce_rerank.formats.rows import WriteOptions
+from ce_rerank.formats.writers import WriteOptions
 from ce_rerank.types import Candidates, Document, Query
 
 OPTIONS = RankOptions(scores="logit")

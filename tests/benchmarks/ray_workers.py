@@ -34,7 +34,7 @@ from ce_rerank.batch.job import Job  # noqa: E402
 from ce_rerank.batch.output import StreamOutput  # noqa: E402
 from ce_rerank.batch.run import rank_batch  # noqa: E402
 from ce_rerank.cli.bench import sample_lists  # noqa: E402
-from ce_rerank.formats.rows import WriteOptions  # noqa: E402
+from ce_rerank.formats.writers import WriteOptions  # noqa: E402
 from ce_rerank.ray import rank_files  # noqa: E402
 
 

@@ -14,9 +14,8 @@ import pytest
 from ce_rerank.errors import InputError, UnavailableError
 from ce_rerank.formats.documents import read_documents, read_rows
 from ce_rerank.formats.json import encode_json
-from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
-from ce_rerank.formats.writers import open_writer
+from ce_rerank.formats.writers import WriteOptions, open_writer
 from ce_rerank.types import Document, Query, RankedDocument, Ranking
 
 pa = pytest.importorskip("pyarrow")
@@ -98,9 +97,9 @@ def rank(*documents: Document, query: Query = WHY) -> Ranking:
     return Ranking(query, tuple(results))
 
 
-def written(*rankings: Ranking, options: WriteOptions = PLAIN, many: bool = True) -> Any:
+def written(*rankings: Ranking, options: WriteOptions = PLAIN) -> Any:
     stream = io.BytesIO()
-    writer = open_writer("parquet", stream, options, many=many)
+    writer = open_writer("parquet", stream, options, many=True)
     for ranking in rankings:
         writer.write(ranking)
     writer.close()
@@ -142,8 +141,9 @@ def test_what_does_not_fit_a_column_goes_into_input(monkeypatch: pytest.MonkeyPa
 
 def test_a_table_without_results_has_its_columns() -> None:
     options = WriteOptions(details=True, with_text=False)
-    assert written(options=options, many=False).schema.names == [
-        "index", "score", "id", "rank", "tokens", "truncated", "passage", "start", "end", "line", "input",
+    assert written(options=options).schema.names == [
+        "query_id", "query", "index", "score", "id", "rank", "tokens", "truncated", "passage", "start", "end",
+        "line", "input",
     ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ce_rerank.formats.rows import WriteOptions, flat_rows, nested_row, result_row
+from ce_rerank.formats.writers import WriteOptions, flat_rows, nested_row, result_row
 from ce_rerank.types import Document, Passage, Query, RankedDocument, Ranking
 
 PLAIN = WriteOptions()

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from ce_rerank.errors import InputError, UsageError
-from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
 from ce_rerank.formats.trec import RunLine, read_judgements, read_run
-from ce_rerank.formats.writers import open_writer
+from ce_rerank.formats.writers import WriteOptions, open_writer
 from ce_rerank.types import Document, Query, RankedDocument, Ranking
 
 zstandard = pytest.importorskip("zstandard", reason="needs ce-rerank[zstd]")

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from ce_rerank.errors import InputError, UsageError
 from ce_rerank.formats.documents import ReadOptions, read_documents
-from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
-from ce_rerank.formats.writers import open_writer, require_format
+from ce_rerank.formats.writers import WriteOptions, open_writer, require_format
 from ce_rerank.types import Document, Passage, Query, RankedDocument, Ranking
 
 WHY = Query("why")
@@ -143,12 +142,9 @@ def test_ids_that_trec_cannot_hold_are_refused(ranking: Ranking, start: str) -> 
 
 def test_what_cannot_be_written_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="must be one word"):
-        require_format("trec", WriteOptions(run_name="my run"), many=True)
+        require_format("trec", WriteOptions(run_name="my run"))
     with pytest.raises(UsageError, match="--to text writes the texts, which --no-text leaves out"):
         require_format("text", WriteOptions(with_text=False))
-    for many in (True, False):
-        with pytest.raises(UsageError, match=r'There is no output format "xml"\. Give one of jsonl, '):
-            require_format("xml", PLAIN, many=many)
 
 
 def test_a_batch_is_a_line_a_query_or_a_line_a_document() -> None:
