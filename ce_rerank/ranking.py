@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from .types import Coverage, PoolName
@@ -116,6 +116,11 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     # exp of a large number is infinite, and 1 / (1 + infinity) is 0, as it should be.
     with np.errstate(over="ignore"):
         return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
+
+
+Activation: TypeAlias = "Callable[[NDArray[np.float32]], NDArray[np.float32]]"
+ACTIVATIONS: dict[str, Activation] = {"identity": lambda logits: logits, "sigmoid": sigmoid}
+"""The activations of models that need no torch, by the names that `EngineInfo` has for them."""
 
 
 def blend(logits: NDArray[np.float32], first_scores: Sequence[float], weight: float) -> NDArray[np.float32]:
