@@ -115,7 +115,8 @@ def _read(source: Source, kind: _Kind, reject: Reject, columns: Sequence[str] = 
                 rows = _flatten(value, kind) if is_table else (value,)
                 lines = [_as_line(row, kind, origin) for row in rows]
             except ValueError as error:
-                reject(InputError(f"{origin}: {error}"), encode_json(value))
+                given = encode_json(value) if is_table else " ".join(value.values())
+                reject(InputError(f"{origin}: {error}"), given)
                 continue
             if not is_table or kind is not _RUN:
                 yield from lines
