@@ -87,14 +87,14 @@ def test_escape_sequences_in_names_and_ids_do_not_reach_the_terminal() -> None:
     odd = evaluation(BEFORE, replace(BETTER, name="\x1b[31mred.trec"))
     odd = replace(odd, query_ids=("\x1b[2J", "q2", "q3"))
     draw_evaluation(target, odd)
-    draw_gains(target, odd, odd.runs[1], "nDCG@10", {"q2": "\x1b]0;title\x07"})
+    draw_gains(target, odd, odd.runs[1], {"q2": "\x1b]0;title\x07"})
     assert "\x1b" not in drawn(target)
 
 
 def test_gains_come_largest_first_and_equal_ones_by_query() -> None:
     after = measured("after", 0.5, [0.25, 1.0, math.nan, 0.5, 1.0], Comparison(0.0, 1.0, 1.0, 2, 1, 1))
     first = measured("before", 0.5, [0.5] * 5)
-    gains = list_gains(evaluation(first, after, queries=5), after, "nDCG@10")
+    gains = list_gains(evaluation(first, after, queries=5), after)
     assert [(gain.query_id, gain.delta) for gain in gains] == [
         ("q2", 0.5),
         ("q5", 0.5),
@@ -107,7 +107,7 @@ def test_gains_are_a_chart_and_what_gained_and_lost_most_is_listed_with_as_much_
     target = console(60)
     mixed = measured("reranked.trec", 0.5, [1.0, 0.5, 0.25], Comparison(0.0, 1.0, 1.0, 1, 1, 1))
     texts = {"q1": "what similarity laws must be obeyed when constructing aeroelastic models of aircraft"}
-    draw_gains(target, evaluation(BEFORE, mixed), mixed, "nDCG@10", texts)
+    draw_gains(target, evaluation(BEFORE, mixed), mixed, texts)
     assert drawn(target) == (
         "nDCG@10 by query: reranked.trec against bm25.trec\n"
         "+0.50 █\n"
@@ -139,7 +139,7 @@ def test_a_terminal_without_unicode_gets_plain_characters_and_ten_of_many_querie
     target = console(80, encoding="ascii")
     many = many_gains(740)
     draw_evaluation(target, many)
-    draw_gains(target, many, many.runs[1], "nDCG@10", {"q1": "naïve 茶 " * 20})
+    draw_gains(target, many, many.runs[1], {"q1": "naïve 茶 " * 20})
     assert "A column is the mean of 10.0 queries." in drawn(target)
     assert "Gained, the most of 369:" in drawn(target)
     assert drawn(target).count("0.500 -> ") == 20
@@ -150,5 +150,5 @@ def test_no_terminal_is_too_narrow(width: int) -> None:
     target = console(width)
     many = many_gains(100)
     draw_evaluation(target, many)
-    draw_gains(target, many, many.runs[1], "nDCG@10", {"q1": "what is it?"})
+    draw_gains(target, many, many.runs[1], {"q1": "what is it?"})
     assert max(map(cell_len, drawn(target).splitlines())) <= width
