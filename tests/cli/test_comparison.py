@@ -48,27 +48,6 @@ BETTER = measured("runs/reranked.trec", 0.75, [1.0, 0.75, 0.5], Comparison(0.25,
 WORSE = measured("runs/shuffled.trec", 0.25, [0.0, 0.5, 0.25], Comparison(-0.25, 0.03, 0.03, 0, 2, 1))
 
 
-def test_runs_are_compared_with_the_first_in_each_measure() -> None:
-    names = ("nDCG@10", "RR@10")
-    runs = [replace(run, values=dict.fromkeys(names, run.values["nDCG@10"])) for run in (BEFORE, BETTER)]
-    runs[1] = replace(runs[1], comparisons=dict.fromkeys(names, BETTER.comparisons["nDCG@10"]))
-    target = console(80)
-    draw_evaluation(target, evaluation(*runs))
-    # In a file nothing is bold, and no line ends in spaces.
-    assert drawn(target) == (
-        "measure  run            value   change   p        queries\n"
-        "──────────────────────────────────────────────────────────\n"
-        "nDCG@10  bm25.trec      0.5000\n"
-        "         reranked.trec  0.7500  +0.2500  <0.001*  +2 -0 =1\n"
-        "RR@10    bm25.trec      0.5000\n"
-        "         reranked.trec  0.7500  +0.2500  <0.001*  +2 -0 =1\n"
-        "\n"
-        "3 judged queries. Changes are from bm25.trec. p: paired randomisation test, at\n"
-        "most 10,000 permutations; * under 0.05. queries: those that got better (+),\n"
-        "worse (-), stayed (=)."
-    )
-
-
 def test_the_best_is_bold_and_only_what_is_significant_has_a_colour() -> None:
     target = console(80, color=True)
     luck = measured("luck.trec", 0.5, [0.5, 0.5, 0.5], Comparison(0.0, 1.0, 1.0, 0, 0, 3))
@@ -129,8 +108,8 @@ def test_gains_are_a_chart_and_what_gained_and_lost_most_is_listed_with_as_much_
 
 
 def many_gains(queries: int) -> Evaluation:
-    after = [number / queries for number in range(queries)]
     first = measured("before", 0.5, [0.5] * queries)
+    after = [number / queries for number in range(queries)]
     second = measured("after", 0.5, after, Comparison(0.0, 1.0, 1.0, 1, 1, 1))
     return evaluation(first, second, queries=queries)
 
@@ -138,7 +117,6 @@ def many_gains(queries: int) -> Evaluation:
 def test_a_terminal_without_unicode_gets_plain_characters_and_ten_of_many_queries() -> None:
     target = console(80, encoding="ascii")
     many = many_gains(740)
-    draw_evaluation(target, many)
     draw_gains(target, many, many.runs[1], {"q1": "naïve 茶 " * 20})
     assert "A column is the mean of 10.0 queries." in drawn(target)
     assert "Gained, the most of 369:" in drawn(target)
