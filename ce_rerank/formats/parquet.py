@@ -39,7 +39,7 @@ def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[
     try:
         if stream.file:
             stream.file.seek(0)
-        file = pq.ParquetFile(stream.file or io.BytesIO(b"".join(iter(stream.take, b""))))
+        file = pq.ParquetFile(stream.file or io.BytesIO(b"".join(stream)))
         names = file.schema_arrow.names
         if twice := [column for column, times in Counter(names).items() if times > 1]:
             problem = f'{name}: the column "{twice[0]}" is there twice.'

@@ -36,7 +36,7 @@ def test_rows_are_read_with_their_number_as_origin(tmp_path: Path, name: str) ->
     data = table_bytes(TABLE)
     path = tmp_path / name
     path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    assert list(read_documents(path)) == [
+    assert list(read_documents(Source.from_path(path))) == [
         Document("one", "a", {"id": "a", "text": "one", "n": 1}, ("text",), f"{path}: row 1"),
         Document("two", "b", {"id": "b", "text": "two", "n": None}, ("text",), f"{path}: row 2"),
     ]
@@ -81,7 +81,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "h.parquet"
     path.write_bytes(data)
     with pytest.raises(InputError) as caught:
-        list(read_documents(path))
+        list(read_documents(Source.from_path(path)))
     assert str(caught.value).startswith(f"{path}: cannot be read as Parquet (")
 
 
