@@ -1,7 +1,7 @@
 """Does it help, by how much, and is it real: runs against judgements, by ir_measures and scipy.
 
-    judgements = load_judgements(Path("qrels.tsv"))
-    runs = [load_run(path, judgements) for path in (Path("bm25.trec"), Path("reranked.jsonl"))]
+    judgements = load_judgements(Source.from_name("qrels.tsv"))
+    runs = [load_run(Source.from_name(name), judgements) for name in ("bm25.trec", "reranked.jsonl")]
     evaluation = evaluate(runs, judgements, ["nDCG@10"])
     evaluation.runs[1].comparisons["nDCG@10"].p_value
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, UnavailableError, UsageError, raise_if_interrupted
-from .formats.source import Readable, as_source
+from .formats.source import Source
 from .formats.trec import read_judgements, read_run
 
 if TYPE_CHECKING:
@@ -100,17 +100,16 @@ class Evaluation:
     runs: tuple[MeasuredRun, ...]
 
 
-def load_judgements(readable: Readable) -> Judgements:
+def load_judgements(source: Source) -> Judgements:
     """Read judgements in any form, see `read_judgements`; raise InputError if there are none.
 
     If a document is judged twice for a query, the last grade counts, as in ir_measures; a warning says so.
     """
-    source = as_source(readable)
     grades: dict[str, dict[str, int]] = {}
     lines = 0
     for row in read_judgements(source):
         lines += 1
-        grades.setdefault(row.query_id, {})[row.doc_id] = row.relevance
+        grades.setdefault(row.query_id, {})[row.doc_id] = int(row.score)
     if not grades:
         raise InputError(f"{source.name}: no judgements in it.")
     if again := lines - sum(map(len, grades.values())):
@@ -118,13 +117,12 @@ def load_judgements(readable: Readable) -> Judgements:
     return Judgements(source.name, grades)
 
 
-def load_run(readable: Readable, judgements: Judgements, columns: Sequence[str] = ()) -> Run:
+def load_run(source: Source, judgements: Judgements, columns: Sequence[str] = ()) -> Run:
     """Read the judged queries of a run in any form, see `read_run`.
 
     If a query has a document twice, the first score counts, and a warning says so. Raises InputError if no
     query of the run is judged.
     """
-    source = as_source(readable)
     scores: dict[str, dict[str, float]] = {}
     unjudged: set[str] = set()
     lines = 0

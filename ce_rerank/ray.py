@@ -15,7 +15,7 @@
 On CPUs, let the actors leave a CPU free (`num_cpus=0.4` for each of two on two CPUs): Ray's own tasks, which
 read and write, would else wait for ever.
 
-`rank_files` is the job behind `ce-rerank batch --ray`: each task ranks a unit of the input (`batch.units`)
+`rank_files` is the job behind `ce-rerank batch --ray`: each task ranks a unit of the input (`batch.parts`)
 with the reader and the writers of `batch`. A task whose worker dies is done again. The driver loads no model.
 
 Importing this module imports neither Ray nor pyarrow.
@@ -35,13 +35,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .batch.ahead import BadRow
-from .batch.output import StreamOutput, encode_bad_row
-from .batch.parts import PartFolder, Report, open_unit
-from .batch.run import Job, rank_batch
-from .batch.units import Unit, cut, find_files, kept_warnings
+from .batch.job import Job
+from .batch.output import StreamOutput
+from .batch.parts import PartFolder, Report, Unit, cut, find_files, kept_warnings
+from .batch.run import BadRow, rank_batch
 from .errors import CeRerankError, UnavailableError
-from .formats.rows import WriteOptions, result_row
+from .formats.writers import WriteOptions, result_row
 from .reranker import Reranker
 from .types import RankOptions, ScoreScale
 
@@ -269,12 +268,16 @@ class _RankUnits:
                 writing = replace(job.writing, model=info.description)
                 output = StreamOutput(part, name, job.format, writing, bad_rows)
                 tally = rank_batch(
-                    self._reranker, open_unit(job, unit), output, job.ranking, skip_bad_rows=job.skip_bad_rows
+                    self._reranker,
+                    unit.open_reader(job),
+                    output,
+                    job.ranking,
+                    skip_bad_rows=job.skip_bad_rows,
                 )
         told = list(dict.fromkeys(map(unit.with_places, warnings)))
         report = Report(tally, [info.description], info.max_length, told)
-        errors = [encode_bad_row(unit.with_places(str(bad.error)), bad.text) for bad in bad_rows]
-        self._folder.report(unit.place, report, errors)
+        placed = [BadRow(unit.with_places(reason), row) for reason, row in bad_rows]
+        self._folder.report(unit.place, report, placed)
         return report
 
 

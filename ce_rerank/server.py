@@ -35,9 +35,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import __version__
 from .errors import CeRerankError, InputError, UsageError, as_python, told_from
-from .formats.rows import shortest_float32
 from .inputs import as_candidates, as_field_rules
-from .ranking import Scored
+from .ranking import Scored, shortest_float32
 from .reranker import Reranker
 from .types import Candidates, Ranking, RankOptions, ScoreScale
 

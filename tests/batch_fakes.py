@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from fakes import CountingEngine
 
-from ce_rerank.batch.ahead import CandidateReader
+from ce_rerank.batch.read import CandidateReader
 from ce_rerank.engines.base import EngineOptions
 from ce_rerank.engines.batching import Float32s, TokenBatch
 from ce_rerank.errors import InputError

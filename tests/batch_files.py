@@ -9,10 +9,9 @@ from typing import Any
 from batch_fakes import GivenLists, NeighbourEngine, made_lists
 
 from ce_rerank import InputError, RankOptions, Reranker
-from ce_rerank.batch.ahead import Progress
 from ce_rerank.batch.output import FileOutput
-from ce_rerank.batch.run import rank_batch, rank_pools
-from ce_rerank.formats.rows import WriteOptions
+from ce_rerank.batch.run import Progress, rank_batch, rank_pools
+from ce_rerank.formats.writers import WriteOptions
 from ce_rerank.types import Candidates, Query
 
 RERANKER = Reranker.from_engine(NeighbourEngine())

@@ -22,6 +22,7 @@ from ce_rerank.evaluation import (
     load_run,
     parse_measures,
 )
+from ce_rerank.formats.source import Source
 
 pytest.importorskip("ir_measures", reason="needs ce-rerank[evaluate]")
 
@@ -85,8 +86,8 @@ def values_of(evaluation: Evaluation) -> dict[str, float]:
 
 def test_values_are_those_of_ir_measures_own_command(tmp_path: Path) -> None:
     run_path, qrels_path = random_files(tmp_path, queries=50)
-    judged = load_judgements(qrels_path)
-    ours = evaluate([load_run(run_path, judged)], judged, EIGHT_MEASURES)
+    judged = load_judgements(Source.from_path(qrels_path))
+    ours = evaluate([load_run(Source.from_path(run_path), judged)], judged, EIGHT_MEASURES)
     theirs = ir_measures_command(run_path, qrels_path, EIGHT_MEASURES)
     assert len(theirs) == 8
     assert values_of(ours) == pytest.approx(theirs, rel=1e-12)
@@ -104,8 +105,8 @@ def test_gdeval_measures_take_query_ids_that_are_no_numbers() -> None:
 
 def test_a_run_against_itself_differs_by_nothing_with_a_p_value_of_one(tmp_path: Path) -> None:
     run_path, qrels_path = random_files(tmp_path, queries=40)
-    judged = load_judgements(qrels_path)
-    runs = (load_run(run_path, judged) for _ in range(2))
+    judged = load_judgements(Source.from_path(qrels_path))
+    runs = (load_run(Source.from_path(run_path), judged) for _ in range(2))
     first, second = evaluate(runs, judged).runs
     assert first.comparisons == {}
     assert first.values == second.values
@@ -161,8 +162,8 @@ def test_what_does_not_fit_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
     found = tmp_path / "run.trec"
     lines = ["q1 Q0 a 1 3 x", "q1 Q0 b 2 2 x", "q1 Q0 c 3 1 x", "q8 Q0 a 1 1 x", "q9 Q0 a 1 1 x"]
     found.write_text("\n".join(lines), encoding="utf-8")
-    judged = load_judgements(qrels)
-    measured = evaluate([load_run(found, judged)], judged, ["RR"]).runs[0]
+    judged = load_judgements(Source.from_path(qrels))
+    measured = evaluate([load_run(Source.from_path(found), judged)], judged, ["RR"]).runs[0]
     assert measured.values == {"RR": pytest.approx(1 / 3)}
     assert (measured.missing_queries, measured.unjudged_queries) == (2, 2)
     assert measured.unjudged_share == pytest.approx(2 / 3)
@@ -179,14 +180,14 @@ def test_of_a_document_twice_in_a_list_the_first_counts(
 ) -> None:
     found = tmp_path / "run.trec"
     found.write_text("q Q0 a 1 3 x\nq Q0 b 2 2 x\n\nq Q0 a 3 1 x\n", encoding="utf-8")
-    assert load_run(found, judgements(q={"a": 1})).scores == {"q": {"a": 3.0, "b": 2.0}}
+    assert load_run(Source.from_path(found), judgements(q={"a": 1})).scores == {"q": {"a": 3.0, "b": 2.0}}
     assert warnings_of(caplog) == [f"{found}: documents that a query has twice: 1; the first counts."]
 
 
 def test_a_document_judged_twice_has_its_last_grade(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     qrels = tmp_path / "qrels.trec"
     qrels.write_text("q 0 a 0\nq 0 b 0\nq 0 a 1\n", encoding="utf-8")
-    assert load_judgements(qrels).grades == {"q": {"a": 1, "b": 0}}
+    assert load_judgements(Source.from_path(qrels)).grades == {"q": {"a": 1, "b": 0}}
     assert warnings_of(caplog) == [f"{qrels}: documents judged twice: 1; the last grade counts."]
 
 
@@ -195,7 +196,7 @@ def test_no_judgements_are_an_input_error(tmp_path: Path, content: str) -> None:
     qrels = tmp_path / "qrels"
     qrels.write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=f"^{re.escape(str(qrels))}: no judgements in it"):
-        load_judgements(qrels)
+        load_judgements(Source.from_path(qrels))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_a_run_that_cannot_be_measured_is_named(tmp_path: Path, content: str, me
     found = tmp_path / "run"
     found.write_text(content, encoding="utf-8")
     with pytest.raises(InputError) as raised:
-        load_run(found, judgements(q={"a": 1}))
+        load_run(Source.from_path(found), judgements(q={"a": 1}))
     assert raised.value.message.startswith(f"{found}{message}")
 
 

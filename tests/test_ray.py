@@ -21,15 +21,15 @@ from ray_fakes import open_counting, open_deadly
 from typer.testing import CliRunner
 
 from ce_rerank import InputError, RankOptions, Reranker, UnavailableError
-from ce_rerank.batch.ahead import Tally
+from ce_rerank.batch.job import Job
 from ce_rerank.batch.output import StreamOutput
 from ce_rerank.batch.parts import Report
 from ce_rerank.batch.read import RowCandidates
-from ce_rerank.batch.run import Job, rank_batch
+from ce_rerank.batch.run import Tally, rank_batch
 from ce_rerank.cli.app import app
 from ce_rerank.formats.documents import ReadOptions
-from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
+from ce_rerank.formats.writers import WriteOptions
 from ce_rerank.ray import RankBatches, ScorePairs, rank_files
 
 pa = pytest.importorskip("pyarrow")
@@ -177,7 +177,7 @@ def test_a_collection_is_expanded_and_ranked_as_batch_ranks_it(
     cluster: Any, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_stage: tuple[str, str]
 ) -> None:
     monkeypatch.chdir(samples)
-    monkeypatch.setattr("ce_rerank.batch.parts._CANDIDATES_CHARACTERS", 3000)
+    monkeypatch.setattr("ce_rerank.batch.parts._CANDIDATES_BYTES", 3000)
     monkeypatch.setattr("ce_rerank.ray.rank_files", partial(rank_files, **FAKE))
     monkeypatch.setattr("ce_rerank.reranker.Reranker", lambda **model: open_counting(**model))
     command = ["batch", *first_stage, *COLLECTION, "-d", "cpu", "--blend", "0.3"]

@@ -23,10 +23,9 @@ from ..formats.documents import (
     walk_folders,
 )
 from ..formats.output import open_output, require_other_file
-from ..formats.rows import WriteOptions
 from ..formats.source import Reject, Source, raise_at_once, read_query
 from ..formats.trec import require_run_id
-from ..formats.writers import open_writer, require_format
+from ..formats.writers import WriteOptions, open_writer, require_format
 from ..ranking import select_top
 from ..types import Candidates, Document, Query, Ranking, RankOptions
 from .commands import COMMANDS, option, option_field

@@ -7,7 +7,7 @@ import pytest
 from batch_files import shape
 
 from ce_rerank import RankOptions
-from ce_rerank.batch.first_stage import CorpusCandidates
+from ce_rerank.batch.read import CorpusCandidates
 from ce_rerank.errors import InputError
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once

@@ -13,10 +13,10 @@ from batch_fakes import FEW_TOKENS, GivenLists, NeighbourEngine, made_lists
 from fakes import CountingEngine
 
 from ce_rerank import InputError, OutputError, RankOptions, Reranker, UnavailableError, UsageError
-from ce_rerank.batch.ahead import parse_shard
+from ce_rerank.batch.job import parse_shard
 from ce_rerank.batch.output import StreamOutput
 from ce_rerank.batch.run import RankedPool, rank_batch, rank_pools
-from ce_rerank.formats.rows import WriteOptions
+from ce_rerank.formats.writers import WriteOptions
 from ce_rerank.types import Candidates, Document, Query
 
 OPTIONS = RankOptions(scores="logit")
@@ -142,7 +142,7 @@ class TestBadRows:
     def test_are_left_out_and_counted(self, counting_reranker: Reranker) -> None:
         pools = ranked(counting_reranker, self.items(), skip_bad_rows=True)
         assert list(map(len, ids(pools))) == [2, 3]
-        assert [(str(bad.error), bad.text) for pool in pools for bad in pool.bad_rows] == [
+        assert [(bad.reason, bad.row) for pool in pools for bad in pool.bad_rows] == [
             ("hits.jsonl:4: broken.", "its text")
         ]
         assert pools[-1].progress.tally.bad_rows == 1
@@ -150,7 +150,7 @@ class TestBadRows:
     def test_are_reported_by_one_shard_alone(self, counting_reranker: Reranker) -> None:
         items = [*self.items(), InputError("hits.jsonl:7: broken, too.")]
         reported = [
-            str(bad.error)
+            bad.reason
             for number in (1, 2, 3)
             for pool in ranked(counting_reranker, items, skip_bad_rows=True, shard=parse_shard(f"{number}/3"))
             for bad in pool.bad_rows
@@ -161,8 +161,8 @@ class TestBadRows:
         lists = [*made_lists(1, 2), LONG_QUERY, *made_lists(1, 2)]
         (pool,) = ranked(counting_reranker, lists, skip_bad_rows=True)
         (bad,) = pool.bad_rows
-        assert str(bad.error).startswith("hits.jsonl:2: the query takes 33 of the model's 32 tokens")
-        assert bad.text == (
+        assert bad.reason.startswith("hits.jsonl:2: the query takes 33 of the model's 32 tokens")
+        assert bad.row == (
             '{"lang": "en", "query_id": "long", "query": "' + "red " * 30 + '", '
             '"documents": [{"id": 1, "text": "one"}, "two"]}'
         )
@@ -174,7 +174,7 @@ class TestBadRows:
         fields = {"_id": "d", "title": "T", "n": 1}
         documents = [Document("T two", "d", fields, ("title", "text"))]
         (pool,) = ranked(counting_reranker, [Candidates(LONG_QUERY.query, documents)], skip_bad_rows=True)
-        (item,) = json.loads(pool.bad_rows[0].text)["documents"]
+        (item,) = json.loads(pool.bad_rows[0].row)["documents"]
         assert item == {"_id": "d", "n": 1, "text": "T two"}
 
     def test_are_single_documents_that_may_not_be_cut(self, counting_reranker: Reranker) -> None:
@@ -186,7 +186,7 @@ class TestBadRows:
         assert [[(hit.text, hit.index) for hit in ranking] for ranking in pool.rankings] == [
             [("two", 2), ("one", 0)]
         ]
-        assert [str(bad.error)[:21] for bad in pool.bad_rows] == [
+        assert [bad.reason[:21] for bad in pool.bad_rows] == [
             "h:2: document 0 is lo",
             "hits.jsonl:2: the que",
         ]
@@ -204,7 +204,7 @@ class TestBadRows:
         monkeypatch.setattr(counting_reranker, "rank_lists", refuse)
         (pool,) = ranked(counting_reranker, made_lists(3, 2), skip_bad_rows=True)
         assert ids([pool]) == [["q0", "q2"]]
-        assert [str(bad.error) for bad in pool.bad_rows] == ["refused"]
+        assert [bad.reason for bad in pool.bad_rows] == ["refused"]
 
 
 def test_documents_that_may_not_be_cut_are_tokenized_once(

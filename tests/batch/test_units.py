@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 from ce_rerank import InputError, UsageError
-from ce_rerank.batch.ahead import Tally
-from ce_rerank.batch.parts import PartFolder, Report, open_unit
+from ce_rerank.batch.job import Job
+from ce_rerank.batch.parts import PartFolder, Report, Unit, find_files
+from ce_rerank.batch.parts import cut as cut_files
 from ce_rerank.batch.read import RowCandidates
-from ce_rerank.batch.run import Job
-from ce_rerank.batch.units import Unit, find_files
-from ce_rerank.batch.units import cut as cut_files
+from ce_rerank.batch.run import BadRow, Tally
 from ce_rerank.formats.documents import ReadOptions
 from ce_rerank.formats.source import Source, raise_at_once
 from ce_rerank.types import Candidates
@@ -26,8 +25,8 @@ pa = pytest.importorskip("pyarrow")
 
 @pytest.fixture(autouse=True)
 def _small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ce_rerank.batch.units._LEAST_BYTES", 1000)
-    monkeypatch.setattr("ce_rerank.batch.units._MOST_BYTES", 1000)
+    monkeypatch.setattr("ce_rerank.batch.parts._LEAST_BYTES", 1000)
+    monkeypatch.setattr("ce_rerank.batch.parts._MOST_BYTES", 1000)
 
 
 def nested_rows(queries: int = 40) -> list[dict[str, Any]]:
@@ -65,7 +64,7 @@ def whole(path: Path) -> list[Any]:
 
 
 def in_units(job: Job, units: list[Unit]) -> list[Any]:
-    return [one for unit in units for one in shape(list(unit.open_rows(job).read(raise_at_once)))]
+    return [one for unit in units for one in shape(list(unit.open_reader(job).read(raise_at_once)))]
 
 
 @pytest.mark.parametrize("rows", [nested_rows(), flat_rows()], ids=["nested", "flat"])
@@ -90,7 +89,7 @@ def test_a_query_with_more_rows_than_a_unit_stays_whole(tmp_path: Path) -> None:
     rows = [{"query": "red", "text": f"text {place}"} for place in range(200)]
     path = write(tmp_path / "rows.jsonl", [*rows, {"query": "blue", "text": "text"}])
     job, units = cut(path)
-    assert [len(one) for one in (list(unit.open_rows(job).read(raise_at_once)) for unit in units)] == [1, 1]
+    assert [len(one) for one in (list(unit.open_reader(job).read(raise_at_once)) for unit in units)] == [1, 1]
     assert in_units(job, units) == whole(path)
 
 
@@ -119,7 +118,7 @@ def test_places_in_messages_are_those_in_the_whole_file(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", rows)
     job, units = cut(path)
     with pytest.raises(InputError) as raised:
-        list(units[-1].open_rows(job).read(raise_at_once))
+        list(units[-1].open_reader(job).read(raise_at_once))
     assert units[-1].with_places(raised.value.message).startswith(f"{path}:40: ")
     table = tmp_path / "rows.parquet"
     pq.write_table(
@@ -127,7 +126,7 @@ def test_places_in_messages_are_those_in_the_whole_file(tmp_path: Path) -> None:
     )
     job, units = cut(table)
     with pytest.raises(InputError) as raised:
-        list(units[-1].open_rows(job).read(raise_at_once))
+        list(units[-1].open_reader(job).read(raise_at_once))
     assert units[-1].with_places(raised.value.message).startswith(f"{table}: row 30: ")
 
 
@@ -159,7 +158,7 @@ def finish_one(folder: PartFolder, unit: Unit) -> Report:
     report = Report(Tally(documents=2, queries=1, bad_rows=1), ["a model"], 32)
     with folder.write_whole(f"part-{unit.place}.jsonl") as part:
         part.write(b"{}\n")
-    folder.report(unit.place, report, [b"bad\n"])
+    folder.report(unit.place, report, [BadRow("why", "row")])
     return report
 
 
@@ -213,7 +212,7 @@ def test_candidates_are_written_once_and_read_as_they_were(tmp_path: Path) -> No
     (unit,) = folder.write_candidates(job)
     errors: list[str] = []
     as_read = list(job.open_reader().read(lambda error, text: errors.append(text)))
-    assert list(open_unit(job, unit).read(raise_at_once)) == as_read
+    assert list(unit.open_reader(job).read(raise_at_once)) == as_read
     assert folder.reports() == {"candidates": Report(Tally(bad_rows=1))}
     assert json.loads((tmp_path / "out" / "errors-candidates.jsonl").read_text())["row"] == errors[0]
     run.unlink()

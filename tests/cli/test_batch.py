@@ -21,11 +21,10 @@ from marks import posix_only
 from typer.testing import CliRunner, Result
 
 from ce_rerank import RankOptions
-from ce_rerank.batch.ahead import parse_shard
-from ce_rerank.batch.run import Job
+from ce_rerank.batch.job import Job, parse_shard
 from ce_rerank.cli.app import app
 from ce_rerank.formats.documents import ReadOptions
-from ce_rerank.formats.rows import WriteOptions
+from ce_rerank.formats.writers import WriteOptions
 
 Run = Callable[..., Result]
 COMMAND = [sys.executable, batch_fakes.__file__, "batch"]

@@ -8,13 +8,14 @@ import pytest
 from ce_rerank.errors import InputError
 from ce_rerank.formats.beir import read_corpus, read_queries
 from ce_rerank.formats.documents import ReadOptions
+from ce_rerank.formats.source import Source
 from ce_rerank.types import Document
 
 
-def saved(folder: Path, name: str, data: str) -> Path:
+def saved(folder: Path, name: str, data: str) -> Source:
     path = folder / name
     path.write_bytes(gzip.compress(data.encode()) if name.endswith(".gz") else data.encode())
-    return path
+    return Source.from_path(path)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +51,10 @@ def test_queries_are_read_in_every_form(tmp_path: Path, name: str, data: str) ->
     ],
 )
 def test_a_broken_query_is_named(tmp_path: Path, name: str, data: str, message: str) -> None:
-    path = saved(tmp_path, name, data)
+    source = saved(tmp_path, name, data)
     with pytest.raises(InputError) as caught:
-        read_queries(path)
-    assert str(caught.value) == message.format(path)
+        read_queries(source)
+    assert str(caught.value) == message.format(source.name)
 
 
 @pytest.mark.parametrize(("name", "data"), [("q.jsonl", ""), ("q.tsv", "\n"), ("q.tsv", "qid\tquery\n")])
@@ -63,18 +64,22 @@ def test_a_file_without_queries_is_an_input_error(tmp_path: Path, name: str, dat
 
 
 def test_only_wanted_documents_are_held_without_holding_a_text_twice(tmp_path: Path) -> None:
-    path = saved(
+    source = saved(
         tmp_path,
         "corpus.jsonl",
         '{"_id": "1", "title": "T", "text": "one", "metadata": {"url": "u"}}\n'
         '{"_id": "2", "title": "", "text": "two"}\n'
         '{"_id": "3", "title": "T", "text": "three"}\n',
     )
-    assert list(read_corpus([path], {"1", "2", "9"})) == [
+    assert list(read_corpus([source], {"1", "2", "9"})) == [
         Document(
-            "T one", "1", {"_id": "1", "title": "T", "metadata": {"url": "u"}}, ("title", "text"), f"{path}:1"
+            "T one",
+            "1",
+            {"_id": "1", "title": "T", "metadata": {"url": "u"}},
+            ("title", "text"),
+            f"{source.name}:1",
         ),
-        Document("two", "2", {"_id": "2", "title": ""}, ("title", "text"), f"{path}:2"),
+        Document("two", "2", {"_id": "2", "title": ""}, ("title", "text"), f"{source.name}:2"),
     ]
 
 
@@ -105,12 +110,12 @@ def test_a_corpus_may_lie_in_several_files_and_name_its_fields(tmp_path: Path) -
 
 
 def test_a_document_without_an_id_is_an_input_error(tmp_path: Path) -> None:
-    path = saved(tmp_path, "c.jsonl", '{"key": "a", "text": "x"}\n')
+    source = saved(tmp_path, "c.jsonl", '{"key": "a", "text": "x"}\n')
     with pytest.raises(InputError) as caught:
-        list(read_corpus([path], {"a"}))
+        list(read_corpus([source], {"a"}))
     assert (
         str(caught.value)
-        == f"{path}:1: the document has no id (has: key, text). Name its field with --id-field."
+        == f"{source.name}:1: the document has no id (has: key, text). Name its field with --id-field."
     )
 
 
@@ -130,8 +135,8 @@ def test_a_document_without_an_id_is_an_input_error(tmp_path: Path) -> None:
 def test_broken_rows_of_a_corpus_can_be_rejected_and_the_rest_read(
     tmp_path: Path, name: str, data: str, rejected: list[str]
 ) -> None:
-    path = saved(tmp_path, name, data)
+    source = saved(tmp_path, name, data)
     rows: list[str] = []
-    documents = read_corpus([path], set("abcde"), reject=lambda error, row: rows.append(row))
+    documents = read_corpus([source], set("abcde"), reject=lambda error, row: rows.append(row))
     assert [document.text for document in documents] == ["x", "z"]
     assert rows == rejected

@@ -14,9 +14,8 @@ import pytest
 from ce_rerank.errors import InputError, UnavailableError
 from ce_rerank.formats.documents import read_documents, read_rows
 from ce_rerank.formats.json import encode_json
-from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
-from ce_rerank.formats.writers import open_writer
+from ce_rerank.formats.writers import WriteOptions, open_writer
 from ce_rerank.types import Document, Query, RankedDocument, Ranking
 
 pa = pytest.importorskip("pyarrow")
@@ -37,7 +36,7 @@ def test_rows_are_read_with_their_number_as_origin(tmp_path: Path, name: str) ->
     data = table_bytes(TABLE)
     path = tmp_path / name
     path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    assert list(read_documents(path)) == [
+    assert list(read_documents(Source.from_path(path))) == [
         Document("one", "a", {"id": "a", "text": "one", "n": 1}, ("text",), f"{path}: row 1"),
         Document("two", "b", {"id": "b", "text": "two", "n": None}, ("text",), f"{path}: row 2"),
     ]
@@ -82,7 +81,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "h.parquet"
     path.write_bytes(data)
     with pytest.raises(InputError) as caught:
-        list(read_documents(path))
+        list(read_documents(Source.from_path(path)))
     assert str(caught.value).startswith(f"{path}: cannot be read as Parquet (")
 
 
@@ -98,9 +97,9 @@ def rank(*documents: Document, query: Query = WHY) -> Ranking:
     return Ranking(query, tuple(results))
 
 
-def written(*rankings: Ranking, options: WriteOptions = PLAIN, many: bool = True) -> Any:
+def written(*rankings: Ranking, options: WriteOptions = PLAIN) -> Any:
     stream = io.BytesIO()
-    writer = open_writer("parquet", stream, options, many=many)
+    writer = open_writer("parquet", stream, options, many=True)
     for ranking in rankings:
         writer.write(ranking)
     writer.close()
@@ -142,8 +141,9 @@ def test_what_does_not_fit_a_column_goes_into_input(monkeypatch: pytest.MonkeyPa
 
 def test_a_table_without_results_has_its_columns() -> None:
     options = WriteOptions(details=True, with_text=False)
-    assert written(options=options, many=False).schema.names == [
-        "index", "score", "id", "rank", "tokens", "truncated", "passage", "start", "end", "line", "input",
+    assert written(options=options).schema.names == [
+        "query_id", "query", "index", "score", "id", "rank", "tokens", "truncated", "passage", "start", "end",
+        "line", "input",
     ]  # fmt: skip
 
 
