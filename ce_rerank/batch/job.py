@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..formats.documents import ReadOptions
-from ..formats.source import Source, is_pipe_or_device
 from ..formats.writers import WriteOptions
 from ..models.checkpoint import Checkpoint, select_files
 from ..types import RankOptions
-from .read import CandidateReader, CorpusCandidates, RowCandidates
 
 if TYPE_CHECKING:
     from ..engines.base import EngineInfo
@@ -56,28 +54,6 @@ class Job:
     def names(self) -> list[str]:
         """The names of all files that are read."""
         return [*self.inputs, *filter(None, (self.run, self.queries, *self.corpus))]
-
-    def open_reader(self, *, with_ids: bool = False) -> CandidateReader:
-        """Return a reader of the candidates; raise InputError for a file that cannot be opened.
-
-        With TREC output, or `with_ids`, a query or document without an id is refused.
-        """
-        sources = {name: Source.from_name(name) for name in self.names}
-        for source in sources.values():
-            # A pipe cannot be opened twice.
-            if source.path is not None and not is_pipe_or_device(source.path):
-                with source.open():
-                    pass
-        queries = None if self.queries is None else sources[self.queries]
-        if self.corpus and queries is not None:
-            run = None if self.run is None else sources[self.run]
-            corpus = [sources[name] for name in self.corpus]
-            return CorpusCandidates(run, queries, corpus, self.reading, self.ranking)
-        return RowCandidates(
-            [sources[name] for name in self.inputs], self.reading, queries=queries,
-            for_trec=with_ids or self.format == "trec",
-            query_field=self.query_field, documents_field=self.documents_field,
-        )  # fmt: skip
 
     def settings(self, info: EngineInfo | None = None) -> dict[str, Any]:
         """Return what the bytes of the output depend on besides the input, with the names that a user knows.

@@ -46,6 +46,9 @@ _PART, _ERRORS = ".part", ".errors.jsonl"
 _BUFFER_BYTES = 1 << 16
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
+Extent = tuple[int, str]
+"""How many bytes of a file, from its start, are known to be on the disk, and their BLAKE2b digest."""
+
 
 class StreamOutput(BatchOutput):
     """Writes results to a stream that its caller opens and closes; errors call it `name`.
@@ -182,7 +185,7 @@ class FileOutput(BatchOutput):
             if previous is not None:
                 require_same(self.part_path, previous.settings, settings)
                 self._part = PartFile(self.part_path, self.path, previous.part)
-            if previous is not None and previous.errors.bytes:
+            if previous is not None and previous.errors[0]:
                 self._errors = PartFile(self.errors_path, self.errors_path, previous.errors)
             else:
                 self.errors_path.unlink(missing_ok=True)
@@ -235,7 +238,7 @@ class FileOutput(BatchOutput):
             for bad in bad_rows:
                 self._errors = self._errors or PartFile(self.errors_path, self.errors_path)
                 self._errors.write(bad.encode())
-            part, errors = [file.sync() if file else Extent() for file in (self._part, self._errors)]
+            part, errors = [file.sync() if file else (0, "") for file in (self._part, self._errors)]
             State(self._settings, progress, part, errors, is_complete).save(self._state_path)
         except OSError as error:
             raise cannot_write(self.path, error) from None
@@ -255,14 +258,6 @@ class FileOutput(BatchOutput):
                         os.truncate(self.part_path, 0)  # it says that the output is of an earlier run
                     else:
                         self.part_path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """How many bytes of a file, from its start, are known to be on the disk, and their BLAKE2b digest."""
-
-    bytes: int = 0
-    digest: str = hashlib.blake2b(digest_size=16).hexdigest()
 
 
 class PartFile(io.BufferedWriter):
@@ -290,11 +285,11 @@ class PartFile(io.BufferedWriter):
         super().__init__(file, _BUFFER_BYTES)
         self._digest = hashlib.blake2b(digest_size=16)
         if extent is not None:
-            left = extent.bytes
+            left, digest = extent
             while left and (block := file.read(min(left, 1 << 20))):
                 self._digest.update(block)
                 left -= len(block)
-            if left or self._digest.hexdigest() != extent.digest:
+            if left or self._digest.hexdigest() != digest:
                 self.close()
                 raise damaged
             file.truncate()
@@ -308,7 +303,7 @@ class PartFile(io.BufferedWriter):
         """Write everything to the disk, and return how much that is."""
         self.flush()
         os.fsync(self.fileno())
-        return Extent(self.tell(), self._digest.hexdigest())
+        return self.tell(), self._digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +338,7 @@ class State:
                 raise ValueError
             tally = Tally(**content["progress"].pop("tally"))
             content["progress"] = Progress(**content["progress"], tally=tally)
-            return cls(**content | {name: Extent(**content[name]) for name in ("part", "errors")})
+            return cls(**content)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -26,7 +26,7 @@ from ..formats.output import cannot_write
 from ..formats.source import Reject, Source, suffix_without_compression
 from ..types import Candidates, Document, Query
 from .job import Job, require_same
-from .read import CandidateReader, RowCandidates
+from .read import CandidateReader, RowCandidates, open_reader
 from .run import BadRow, Tally
 
 log = logging.getLogger("ce_rerank")
@@ -105,13 +105,9 @@ class Unit:
             return _WrittenCandidates(self)
         format = self.format_in(job)
         pieces = stream or (io.BytesIO(self.parquet_bytes()) if format == "parquet" else self.pieces())
-        reader = RowCandidates(
-            [Source.from_stream(cast(BinaryIO, pieces), self.name)],
-            replace(job.reading, format=format),
-            query_field=job.query_field,
-            documents_field=job.documents_field,
-            for_trec=job.format == "trec",
-        )
+        reading = replace(job.reading, format=format)
+        source = Source.from_stream(cast(BinaryIO, pieces), self.name)
+        reader = RowCandidates(replace(job, reading=reading), [source])
         reader.may_pause = False  # so that pools are cut as for a file
         return reader
 
@@ -363,7 +359,7 @@ class PartFolder:
                 bad_rows.append(BadRow(str(error), text))
 
             self._files.delete_dir_contents(path)  # of a run that was cut off
-            lists = job.open_reader().read(reject)
+            lists = open_reader(job).read(reject)
             candidates: Candidates | None = None
             for number in count():
                 with self.write_whole(f"{_CANDIDATES}/{number:05}") as stream:

@@ -13,11 +13,12 @@ from array import array
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ..errors import InputError, UnavailableError
 from ..formats.beir import read_corpus, read_queries
-from ..formats.documents import ReadOptions, read_as
+from ..formats.documents import read_as
 from ..formats.fields import (
     LIST_FIELDS,
     QUERY_FIELDS,
@@ -28,10 +29,11 @@ from ..formats.fields import (
     describe_fields,
 )
 from ..formats.json import encode_json, json_kind
-from ..formats.source import Reject, Source
+from ..formats.source import Reject, Source, is_pipe_or_device
 from ..formats.trec import read_run, require_run_id
 from ..inputs import ROW_SHAPES, DocumentList, find_documents, find_query
-from ..types import Candidates, Document, Query, RankOptions
+from ..types import Candidates, Document, Query
+from .job import Job
 
 log = logging.getLogger("ce_rerank")
 
@@ -53,39 +55,39 @@ class CandidateReader:
         raise NotImplementedError
 
 
+def open_reader(job: Job, *, with_ids: bool = False) -> CandidateReader:
+    """Return a reader of a job's candidates; raise InputError for a file that cannot be opened."""
+    for name in job.names:
+        # A pipe cannot be opened twice.
+        if name != "-" and not is_pipe_or_device(Path(name)):
+            with Source.from_name(name).open():
+                pass
+    return CorpusCandidates(job) if job.corpus else RowCandidates(job, with_ids=with_ids)
+
+
 class RowCandidates(CandidateReader):
-    """The candidates of files and streams, read a row at a time.
+    """The candidates of the job's inputs, or of `sources`, read a row at a time.
 
     A nested row holds all documents of a query: a list of strings or objects, or an object of lists, one for
     each field. A flat row holds one document; consecutive rows with the same query id, or the same query text
-    if there are no ids, belong to one query. `query_field` and `documents_field` name the fields of a row
-    that hold the query and the documents; a name may be a dotted path. If a row has only the id of its query,
-    the text is in the file `queries`, which is read first. `for_trec` refuses what a TREC run cannot hold: a
-    query or document without an id, an id with a space, and a query id that comes again in another row.
+    if there are no ids, belong to one query. If a row has only the id of its query, the text is in the file
+    of queries, which is read first. `with_ids`, or TREC output, refuses what a TREC run cannot hold: a query
+    or document without an id, an id with a space, and a query id that comes again in another row.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        options: ReadOptions,
-        *,
-        query_field: str | None = None,
-        documents_field: str | None = None,
-        queries: Source | None = None,
-        for_trec: bool = False,
-    ) -> None:
-        self._sources = sources
-        self._sizes = [source.size_bytes for source in sources]
+    def __init__(self, job: Job, sources: Sequence[Source] | None = None, *, with_ids: bool = False) -> None:
+        self._sources = list(map(Source.from_name, job.inputs)) if sources is None else sources
+        self._sizes = [source.size_bytes for source in self._sources]
         self.may_pause = None in self._sizes
         self._current = 0
-        self._query_fields = QUERY_FIELDS if query_field is None else (query_field,)
-        self._documents_fields = LIST_FIELDS if documents_field is None else (documents_field,)
-        self._is_nested = documents_field is not None
-        self._options = replace(options, header_names=(*self._query_fields, *QUERY_ID_FIELDS))
-        self._rules = options.field_rules
-        self._queries_source = queries
+        self._query_fields = QUERY_FIELDS if job.query_field is None else (job.query_field,)
+        self._documents_fields = LIST_FIELDS if job.documents_field is None else (job.documents_field,)
+        self._is_nested = job.documents_field is not None
+        self._options = replace(job.reading, header_names=(*self._query_fields, *QUERY_ID_FIELDS))
+        self._rules = job.reading.field_rules
+        self._queries_name = job.queries
         self._queries: Mapping[str, Query] = {}
-        self._for_trec = for_trec
+        self._for_trec = with_ids or job.format == "trec"
         self._seen: set[bytes] = set()
         self._flat: Candidates | None = None  # the query of flat rows, of which more may follow
 
@@ -99,8 +101,8 @@ class RowCandidates(CandidateReader):
 
     def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         """Yield the candidates in the order of the input; reject rows and documents that cannot be ranked."""
-        if self._queries_source is not None:
-            self._queries = read_queries(self._queries_source, reject=reject)
+        if self._queries_name is not None:
+            self._queries = read_queries(Source.from_name(self._queries_name), reject=reject)
         for place, source in enumerate(self._sources):
             self._current = place
             for complete in read_as(partial(self._take, reject), source, self._options, reject):
@@ -142,11 +144,10 @@ class RowCandidates(CandidateReader):
 
     def _complete(self, query: Query) -> Query:
         """Return a query with its text of the file of queries; raise InputError if it has none."""
-        if not query.text and query.id is not None and self._queries_source is not None:
+        if not query.text and query.id is not None and self._queries_name is not None:
             known = self._queries.get(str(query.id))
             if known is None:
-                name = self._queries_source.name
-                raise InputError(f'{query.origin}: the query "{query.id}" is not in {name}.')
+                raise InputError(f'{query.origin}: the query "{query.id}" is not in {self._queries_name}.')
             query = replace(query, text=known.text, fields={**known.fields, **query.fields})
         if not query.text.strip():
             raise InputError(
@@ -203,7 +204,7 @@ class CorpusCandidates(CandidateReader):
 
     With a run: its queries in the order of their first rows, each with its documents in the order of the run;
     the rows of a query need not be together. Without a run: the queries in the order of their file, each with
-    the `ranking.bm25` documents that BM25 finds. If a document is twice in a query's list, or an id twice in
+    as many documents as the job lets BM25 find. If a document is twice in a query's list, or an id twice in
     the corpus, the first counts, and a warning says how many there are. Rows of the run whose query or
     document is missing are rejected one by one.
 
@@ -211,19 +212,10 @@ class CorpusCandidates(CandidateReader):
     little memory.
     """
 
-    def __init__(
-        self,
-        run: Source | None,
-        queries: Source,
-        corpus: Sequence[Source],
-        options: ReadOptions,
-        ranking: RankOptions,
-    ) -> None:
-        self._run = run
-        self._queries = queries
-        self._corpus = corpus
-        self._options = options
-        self._ranking = ranking
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._queries = Source.from_name(job.queries or "")
+        self._corpus = list(map(Source.from_name, job.corpus))
         self._done = self._all = 0
 
     @property
@@ -236,10 +228,10 @@ class CorpusCandidates(CandidateReader):
         try:
             with tempfile.TemporaryFile() as file:
                 documents = _Documents(file)
-                if self._run is None:
+                if self._job.run is None:
                     yield from self._search(documents, reject)
                 else:
-                    yield from self._read_run(self._run, documents, reject)
+                    yield from self._read_run(Source.from_name(self._job.run), documents, reject)
         except OSError as error:
             raise UnavailableError(
                 f"The corpus cannot be kept in {tempfile.gettempdir()} ({error.strerror}).",
@@ -250,7 +242,7 @@ class CorpusCandidates(CandidateReader):
         rows_of: dict[str, _Rows] = {}
         places: dict[str, int] = {}  # of the documents that the run names
         name = ""
-        for line in read_run(source, reject, self._options.columns):
+        for line in read_run(source, reject, self._job.reading.columns):
             rows = rows_of.setdefault(line.query_id, _Rows())
             rows.places.append(places.setdefault(line.doc_id, len(places)))
             rows.lines.append(line.line_number)
@@ -259,7 +251,7 @@ class CorpusCandidates(CandidateReader):
         self._all = sum(len(rows.places) for rows in rows_of.values())
         queries = read_queries(self._queries, rows_of, reject)
         # --columns names the columns of the run.
-        for document in read_corpus(self._corpus, places, replace(self._options, columns=()), reject):
+        for document in read_corpus(self._corpus, places, replace(self._job.reading, columns=()), reject):
             documents.put(places[str(document.id)], document)
         documents.warn_of_repeats()
         repeats = sum(len(rows.places) - len(set(rows.places)) for rows in rows_of.values())
@@ -291,17 +283,17 @@ class CorpusCandidates(CandidateReader):
 
         def texts() -> Iterator[str]:
             places: dict[str, int] = {}
-            for document in read_corpus(self._corpus, None, self._options, reject):
+            for document in read_corpus(self._corpus, None, self._job.reading, reject):
                 if documents.put(places.setdefault(str(document.id), len(places)), document):
                     yield document.text
 
-        index = Bm25Index(texts(), language=self._ranking.bm25_language)
+        index = Bm25Index(texts(), language=self._job.ranking.bm25_language)
         documents.warn_of_repeats()
         self._all = len(queries)
         without = 0
         for query in queries.values():
             self._done += 1
-            found = dict(index.search(query.text, self._ranking.bm25 or 0))
+            found = dict(index.search(query.text, self._job.ranking.bm25 or 0))
             without += not found
             yield Candidates(query, list(map(documents.get, found)), list(found.values()))
         if without:

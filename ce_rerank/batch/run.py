@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
@@ -99,17 +99,17 @@ def rank_batch(
     *,
     shard: range = WHOLE,
     skip_bad_rows: bool = False,
-    on_candidates: Callable[[Candidates], None] | None = None,
+    on_candidates: Callable[[Candidates], None] = lambda candidates: None,
     on_documents: Callable[[int], None] = lambda documents: None,
     on_pool: Callable[[RankedPool], None] = lambda pool: None,
 ) -> Tally:
-    """Rank what `reader` reads, continue where `output` is, and write the results; return the total.
+    """Rank what `reader` reads, and write the results; return the total, with what `output` had before.
 
-    A task of a larger job has a reader of some rows and an output of its own. `on_documents` is called with
-    the number of documents just scored, and `on_pool` after each pool. See `rank_pools` for the other
-    arguments and the errors.
+    Only the queries of `shard` are ranked. A row that cannot be ranked is left out with `skip_bad_rows`;
+    otherwise its InputError is raised after the rows before it are written. What was done up to the progress
+    of `output` is only read again; UsageError is raised if it has changed. `on_candidates` is called for all
+    that is read, `on_documents` with the number of documents just scored, and `on_pool` after each pool.
     """
-    tally = output.progress.tally
     written: Future[None] = Future()  # of the pool that is written while the next is ranked
     written.set_result(None)
 
@@ -118,23 +118,21 @@ def rank_batch(
         if written.done():
             written.result()
 
-    pools = rank_pools(
-        reranker, reader, options, shard=shard, skip_bad_rows=skip_bad_rows, after=output.progress,
-        on_candidates=on_candidates, on_progress=check,
-    )  # fmt: skip
+    plan = reranker.plan_pools(options)
+    ahead = _ReadAhead(reader, plan, shard, skip_bad_rows, output.progress, on_candidates)
     try:
-        with closing(pools):
-            for pool in pools:
-                written.result()
-                written = _start_writing(output, pool)
-                on_pool(pool)
-                tally = pool.progress.tally
+        for pool in _rank_pools(reranker, ahead, options, skip_bad_rows, output.progress, check):
+            written.result()
+            written = _start_writing(output, pool)
+            on_pool(pool)
         written.result()
     except BaseException:
         wait([written], _PATIENCE_SECONDS)
         raise
+    finally:
+        ahead.stop()
     output.complete()
-    return tally
+    return output.progress.tally
 
 
 def _start_writing(output: BatchOutput, pool: RankedPool) -> Future[None]:
@@ -152,55 +150,41 @@ def _start_writing(output: BatchOutput, pool: RankedPool) -> Future[None]:
     return written
 
 
-def rank_pools(
+def _rank_pools(
     reranker: Reranker,
-    reader: CandidateReader,
+    ahead: _ReadAhead,
     options: RankOptions,
-    *,
-    shard: range = WHOLE,
-    skip_bad_rows: bool = False,
-    after: Progress = Progress(),
-    on_candidates: Callable[[Candidates], None] | None = None,
-    on_progress: Callable[[int], None] | None = None,
-) -> Generator[RankedPool, None, None]:
-    """Rank what `reader` reads, lazily and in order, and yield pool after pool; close it to stop reading.
-
-    Only the queries of `shard` are ranked. A row that cannot be ranked is left out with `skip_bad_rows`;
-    otherwise its InputError is raised after the rows before it. What was done up to `after` is only read
-    again; UsageError is raised if it has changed. `on_candidates` is called for all that is read, and
-    `on_progress` with the number of documents just scored.
-    """
-    ahead = _ReadAhead(reader, reranker.plan_pools(options), shard, skip_bad_rows, after, on_candidates)
-    reached = after
+    skip_bad_rows: bool,
+    reached: Progress,
+    on_documents: Callable[[int], None],
+) -> Iterator[RankedPool]:
+    """Rank pool after pool, in order; an error is raised after the pool of what was ranked before it."""
     end: _End | None = None
-    try:
-        while end is None:
-            items, end = ahead.take_pool(reached.pools)
-            lists = [item.content for item in items if isinstance(item.content, Candidates)]
-            bad_rows = [item.content for item in items if isinstance(item.content, BadRow)]
-            rankings: list[Ranking] = []
+    while end is None:
+        items, end = ahead.take_pool(reached.pools)
+        lists = [item.content for item in items if isinstance(item.content, Candidates)]
+        bad_rows = [item.content for item in items if isinstance(item.content, BadRow)]
+        rankings: list[Ranking] = []
+        try:
+            rankings = reranker.rank_lists(lists, options, on_progress=on_documents)
+        except InputError:
             try:
-                rankings = reranker.rank_lists(lists, options, on_progress=on_progress)
-            except InputError:
-                try:
-                    for one in lists:
-                        rankings += _rank_apart(reranker, one, options, bad_rows if skip_bad_rows else None)
-                except InputError as error:
-                    end = _End(error)
-            fault = None if end is None else end.error
-            if rankings or bad_rows:
-                read = asdict(sum((ranking.coverage for ranking in rankings), Coverage()))
-                reached = Progress(
-                    reached.pools + 1,
-                    reached.items + len(items),
-                    items[-1].digest,
-                    reached.tally + Tally(**read, queries=len(rankings), bad_rows=len(bad_rows)),
-                )
-                yield RankedPool(rankings, bad_rows, reached, fault is None, ahead.expected_documents)
-            if fault is not None:
-                raise fault
-    finally:
-        ahead.stop()
+                for one in lists:
+                    rankings += _rank_apart(reranker, one, options, bad_rows if skip_bad_rows else None)
+            except InputError as error:
+                end = _End(error)
+        fault = None if end is None else end.error
+        if rankings or bad_rows:
+            read = asdict(sum((ranking.coverage for ranking in rankings), Coverage()))
+            reached = Progress(
+                reached.pools + 1,
+                reached.items + len(items),
+                items[-1].digest,
+                reached.tally + Tally(**read, queries=len(rankings), bad_rows=len(bad_rows)),
+            )
+            yield RankedPool(rankings, bad_rows, reached, fault is None, ahead.expected_documents)
+        if fault is not None:
+            raise fault
 
 
 def _rank_apart(
@@ -293,7 +277,7 @@ class _ReadAhead(threading.Thread):
         shard: range,
         skip_bad_rows: bool,
         after: Progress,
-        on_candidates: Callable[[Candidates], None] | None,
+        on_candidates: Callable[[Candidates], None],
     ) -> None:
         super().__init__(name="ce-rerank reader", daemon=True)
         self._reader = reader
@@ -343,8 +327,7 @@ class _ReadAhead(threading.Thread):
         try:
             with closing(self._reader.read(self._reject)) as lists:
                 for place, candidates in enumerate(lists):
-                    if self._on_candidates is not None:
-                        self._on_candidates(candidates)
+                    self._on_candidates(candidates)
                     if place in self._shard:
                         self._take(candidates)
             if self._items < self._after.items:

@@ -16,6 +16,7 @@ import typer
 from .. import __version__
 from ..batch.job import WHOLE, Job, parse_shard
 from ..batch.output import FileOutput, StreamOutput, require_other_files
+from ..batch.read import open_reader
 from ..batch.run import BatchOutput, Tally, rank_batch
 from ..errors import ROWS_LEFT_OUT, UsageError
 from ..formats.output import open_output
@@ -249,7 +250,7 @@ def _rank(
                     return 0
                 log.warning("Rows were left out of it; see %s.", file.errors_path)
                 return ROWS_LEFT_OUT
-        reader = job.open_reader(with_ids=gains is not None)
+        reader = open_reader(job, with_ids=gains is not None)
         activity.stage("Loading the model")
         reranker = Reranker(**job.model)
         writing = replace(job.writing, model=reranker.info.description)
@@ -268,22 +269,20 @@ def _rank(
         try:
             tally = rank_batch(
                 reranker, reader, output, job.ranking, shard=job.shard, skip_bad_rows=job.skip_bad_rows,
-                on_candidates=gains.note if gains else None, on_documents=activity.advance,
+                on_candidates=gains.note if gains else lambda candidates: None,
+                on_documents=activity.advance,
                 on_pool=lambda pool: meter.show(pool.progress.tally, pool.expected_documents),
             )  # fmt: skip
         except BaseException as error:
-            # Not where the unfinished output turned out to be of other input.
+            # Not if the unfinished output turned out to be of other input.
             if file is not None and not isinstance(error, UsageError) and file.progress.tally.queries:
-                done = file.progress.tally.queries
-                queries = "1 query is" if done == 1 else f"{done:,} queries are"
                 log.warning(
-                    "%s finished, in %s. To go on, give the same command with --resume.",
-                    queries,
+                    "Queries finished: %s, in %s. To go on, give the same command with --resume.",
+                    f"{file.progress.tally.queries:,}",
                     file.part_path,
                 )
             raise
-        errors = None if file is None else str(file.errors_path)
-        return _sum_up(job, tally, reranker.info.max_length, errors)
+        return _sum_up(job, tally, reranker.info.max_length, file.errors_path if file else None)
 
 
 def _rank_by_ray(job: Job, options: JobOptions, path: Path | None, activity: Activity) -> int:
@@ -307,7 +306,7 @@ def _rank_by_ray(job: Job, options: JobOptions, path: Path | None, activity: Act
     return _sum_up(job, done.tally, done.max_length, f"{folder}/errors-*")
 
 
-def _sum_up(job: Job, tally: Tally, max_length: int, errors: str | None) -> int:
+def _sum_up(job: Job, tally: Tally, max_length: int, errors: Path | str | None) -> int:
     """Warn of what was not read; return the exit code."""
     if tally.left_out:
         everything = tally.documents + tally.left_out
@@ -315,12 +314,12 @@ def _sum_up(job: Job, tally: Tally, max_length: int, errors: str | None) -> int:
     for sentence in tally.describe(max_length, job.ranking.long):
         log.warning("%s", sentence)
     if not tally.queries and not tally.bad_rows:
-        names = ["stdin" if name == "-" else name for name in job.inputs or [job.run or ""]]
+        names = ["stdin" if name == "-" else name for name in job.inputs or [job.run or job.queries or ""]]
         log.warning("%s: no queries in it.", ", ".join(names))
-    if tally.bad_rows:
-        rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
-        log.warning("%s left out%s.", rows, "" if errors is None else f"; see {errors}")
-    return ROWS_LEFT_OUT if tally.bad_rows else 0
+    if not tally.bad_rows:
+        return 0
+    log.warning("Rows left out: %s%s.", f"{tally.bad_rows:,}", f"; see {errors}" if errors else "")
+    return ROWS_LEFT_OUT
 
 
 class _Meter:

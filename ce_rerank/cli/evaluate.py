@@ -123,11 +123,13 @@ def evaluate(
             draw_evaluation(console, evaluation)
             for run in evaluation.runs[1:] if per_query else ():
                 console.print()
-                draw_gains(console, evaluation, run, evaluation.measures[0], texts)
+                draw_gains(console, evaluation, run, texts)
             stream.write(drawn.getvalue().encode())
 
 
 def _as_object(evaluation: Evaluation, texts: Mapping[str, str], per_query: bool) -> dict[str, Any]:
+    """Return an evaluation for scripts."""
+    runs = evaluation.runs
     document: dict[str, Any] = {
         "judgements": evaluation.judgements,
         "judged_queries": len(evaluation.query_ids),
@@ -140,14 +142,11 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], per_query: bool
                 "unjudged_queries": run.unjudged_queries,
                 "unjudged_share_of_top_10": run.unjudged_share,
                 "measures": {
-                    name: {
-                        "value": run.values[name],
-                        **(asdict(run.comparisons[name]) if run.comparisons else {}),
-                    }
-                    for name in evaluation.measures
+                    name: {"value": value, **(asdict(run.comparisons[name]) if run.comparisons else {})}
+                    for name, value in run.values.items()
                 },
             }
-            for run in evaluation.runs
+            for run in runs
         ],
     }
     if per_query:
@@ -155,10 +154,7 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], per_query: bool
             {
                 "query_id": query_id,
                 **({"query": texts.get(query_id)} if texts else {}),
-                "values": {
-                    name: [run.by_query[name][place] for run in evaluation.runs]
-                    for name in evaluation.measures
-                },
+                "values": {name: [run.by_query[name][place] for run in runs] for name in evaluation.measures},
             }
             for place, query_id in enumerate(evaluation.query_ids)
         ]

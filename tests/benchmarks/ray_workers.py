@@ -32,6 +32,7 @@ from ce_rerank import RankOptions, Reranker  # noqa: E402
 from ce_rerank.batch import parts  # noqa: E402
 from ce_rerank.batch.job import Job  # noqa: E402
 from ce_rerank.batch.output import StreamOutput  # noqa: E402
+from ce_rerank.batch.read import open_reader  # noqa: E402
 from ce_rerank.batch.run import rank_batch  # noqa: E402
 from ce_rerank.cli.bench import sample_lists  # noqa: E402
 from ce_rerank.formats.writers import WriteOptions  # noqa: E402
@@ -74,7 +75,7 @@ def measure_speed(folder: Path, queries: int, rounds: int) -> None:
         alone = _Clock()
         output = StreamOutput(io.BytesIO(), "out", "jsonl", WriteOptions())
         rank_batch(
-            reranker, job.open_reader(), output, RankOptions(),
+            reranker, open_reader(job), output, RankOptions(),
             on_pool=lambda pool, clock=alone: clock.tick(pool.progress.tally.documents),
         )  # fmt: skip
         shown = [f"one process of one thread: {alone.rate():.1f} documents/s"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 from collections.abc import Callable
@@ -17,8 +16,6 @@ from ce_rerank.formats.source import Source
 from ce_rerank.formats.trec import RunLine, read_judgements, read_run
 from ce_rerank.formats.writers import WriteOptions, open_writer
 from ce_rerank.types import Document, Query, RankedDocument, Ranking
-
-zstandard = pytest.importorskip("zstandard", reason="needs ce-rerank[zstd]")
 
 
 def stdin(data: bytes | str) -> Source:
@@ -49,12 +46,9 @@ def error_of(read: Callable[[Source], Any], data: bytes | str) -> str:
 
 
 class TestARun:
-    @pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.compress])
-    def test_is_read_in_the_order_of_the_file(
-        self, tmp_path: Path, compress: Callable[[bytes], bytes]
-    ) -> None:
+    def test_is_read_in_the_order_of_the_file(self, tmp_path: Path) -> None:
         path = tmp_path / "run"
-        path.write_bytes(compress(b"q2 Q0 d1 1 6.5 bm25\n\nq1\tQ0  d2 2 -1e-3 bm25\r\nq2 Q0 d2 2 1 bm25\n"))
+        path.write_bytes(b"q2 Q0 d1 1 6.5 bm25\n\nq1\tQ0  d2 2 -1e-3 bm25\r\nq2 Q0 d2 2 1 bm25\n")
         assert list(read_run(Source.from_path(path))) == [
             RunLine("q2", "d1", 6.5, f"{path}:1", "bm25"),
             RunLine("q1", "d2", -0.001, f"{path}:3", "bm25"),
