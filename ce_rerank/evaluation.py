@@ -18,10 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError, UnavailableError, UsageError
+from .errors import InputError, UnavailableError, UsageError, raise_if_interrupted
 from .formats.source import Source
 from .formats.trec import read_judgements, read_run
-from .interrupts import raise_if_interrupted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,8 +18,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .errors import UnavailableError, UsageError
-from .interrupts import raise_if_interrupted
+from .errors import UnavailableError, UsageError, raise_if_interrupted
 from .types import Candidates, RankOptions
 
 try:
