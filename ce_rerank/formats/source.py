@@ -18,7 +18,7 @@ from itertools import count, repeat
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-from ..errors import InputError, UnavailableError
+from ..errors import InputError, missing_package
 
 BUFFER_BYTES = 1 << 17
 ROW_BYTES = 1 << 28
@@ -182,10 +182,7 @@ def _decompressed(stream: LookAhead, name: str) -> LookAhead:
     try:
         import zstandard
     except ImportError:
-        raise UnavailableError(
-            f"{name}: reading zstd needs the zstandard package.",
-            hint="Install it: pip install 'ce-rerank[zstd]'",
-        ) from None
+        raise missing_package(f"{name}: reading zstd needs the zstandard package.", "zstd") from None
     return LookAhead(_decompress(stream, zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError))
 
 

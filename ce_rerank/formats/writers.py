@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
-from ..errors import UnavailableError, UsageError
+from ..errors import UsageError, missing_package
 from ..ranking import shortest_float32
 from ..types import RankedDocument, Ranking
 from .fields import ID_FIELDS, INPUT_NAME, TEXT_FIELDS, TITLE_FIELD, choose_columns, without_texts
@@ -166,12 +166,10 @@ def require_format(format: str, options: WriteOptions) -> None:
         raise UsageError("--to text writes the texts, which --no-text leaves out.")
     if format == "trec" and options.run_name.split() != [options.run_name]:
         raise UsageError(
-            f'The run name "{options.run_name}" must be one word.', hint="Give another --run-name."
+            f'The run name "{options.run_name}" is not one word.', hint="Give another --run-name."
         )
     if format == "parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise UnavailableError(
-            "Writing Parquet needs the pyarrow package.", hint="Install it: pip install 'ce-rerank[parquet]'"
-        )
+        raise missing_package("Writing Parquet needs the pyarrow package.", "parquet")
 
 
 def open_writer(
