@@ -165,9 +165,8 @@ def require_format(format: str, options: WriteOptions) -> None:
     if format == "text" and not options.with_text:
         raise UsageError("--to text writes the texts, which --no-text leaves out.")
     if format == "trec" and options.run_name.split() != [options.run_name]:
-        raise UsageError(
-            f'The run name "{options.run_name}" is not one word.', hint="Give another --run-name."
-        )
+        problem = f'The run name "{options.run_name}" must be one word.'
+        raise UsageError(problem, hint="Give another --run-name.")
     if format == "parquet" and importlib.util.find_spec("pyarrow") is None:
         raise missing_package("Writing Parquet needs the pyarrow package.", "parquet")
 
