@@ -39,7 +39,7 @@ def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[
     try:
         if stream.file:
             stream.file.seek(0)
-        file = pq.ParquetFile(stream.file or io.BytesIO(b"".join(iter(stream.take, b""))))
+        file = pq.ParquetFile(stream.file or io.BytesIO(b"".join(stream)))
         names = file.schema_arrow.names
         if twice := [column for column, times in Counter(names).items() if times > 1]:
             problem = f'{name}: the column "{twice[0]}" is there twice.'
@@ -70,7 +70,7 @@ class ParquetTable:
         self._types: dict[str, pa.DataType] = {}
         self._writer: pq.ParquetWriter | None = None
 
-    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+    def write(self, rows: Iterable[dict[str, Any]], /) -> None:
         """Collect rows, and write a group when there are enough."""
         for row in rows:
             self._rows.append(row)
