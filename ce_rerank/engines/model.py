@@ -93,12 +93,12 @@ class Model:
         self.tokenizer_json = _without_unknown_specials(cross_encoder)
         tokenizer, longest = cross_encoder.tokenizer, longest_pair(cross_encoder)
         prompt = cross_encoder._resolve_prompt(None, None)
-        cross_encoder.max_seq_length = LONGEST  # sentence-transformers must not cut our probe
-        fed = cross_encoder.preprocess([list(PROBE)], prompt=prompt)
         dotted = f"{type(self.activation_fn).__module__}.{type(self.activation_fn).__qualname__}"
         layout, instructed = (_read_layout(cross_encoder, text) for text in (prompt, INSTRUCTION))
         has_template = layout.between is not None
         takes_instruction = INSTRUCTION in instructed.fill("", "") if has_template else prompt
+        cross_encoder.max_seq_length = LONGEST  # sentence-transformers must not cut our probe
+        fed = cross_encoder.preprocess([list(PROBE)], prompt=prompt)
         self.facts = ModelFacts(
             inputs=tuple(name for name in _INPUTS if name in fed),
             max_length=longest,
