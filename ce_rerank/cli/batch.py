@@ -171,7 +171,7 @@ def batch(
         from .evaluate import Gains
 
         activity.stage("Reading the judgements")
-        gains = Gains.read(sources.run, qrels, options.measure, weights, path)
+        gains = Gains(sources.run, qrels, options.measure, weights, path)
         code = _rank(job, path, activity, resume=options.resume, gains=gains)
         activity.stop()
         gains.draw(path)
