@@ -74,7 +74,7 @@ def find_query(
     """Return the query that a row names, and the row's other fields; the text may be empty.
 
     A nested row has its documents at `documents_path`, and may have its id in `id` or `_id`. Raises
-    InputError that starts with `origin` for a row with neither a text nor an id of a query, or odd ones.
+    InputError that starts with `origin` for a row without a query, or with one that is no text.
     """
     path = next((path for path in paths if find_value(row, path) is not None), "")
     value = find_value(row, path)
