@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -34,7 +34,6 @@ from .options import (
     OnError,
     OutputOptions,
     SelectionOptions,
-    as_keywords,
     format_of_output,
 )
 
@@ -156,7 +155,7 @@ def batch(
             first_stage_names=selection.first_stage_names(details=output.details),
         ),
         format=options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl"),
-        model=as_keywords(model),
+        model=asdict(model),
         version=__version__,
     )  # fmt: skip
     _require_sense(job, path, options)

@@ -6,8 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..errors import UnavailableError, UsageError
-from ..interrupts import raise_if_interrupted
+from ..errors import UnavailableError, UsageError, raise_if_interrupted
 from ..types import Precision
 from .base import EngineOptions
 from .hardware import IMPORT_FAILURES, cpu_flags, find_device, has_int8, has_native_bf16
