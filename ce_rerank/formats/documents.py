@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from ..errors import InputError, UsageError, missing_package
 from ..types import Document
-from .delimited import name_cells, split_csv, split_lines
+from .delimited import find_cells, split_csv, split_lines
 from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
 from .json import encode_json, read_json_rows
 from .source import (
@@ -244,7 +244,10 @@ def row_reader(
 def read_table_rows(
     options: ReadOptions, is_tsv: bool, stream: LookAhead, name: str, reject: Reject
 ) -> Iterator[Row]:
-    """Read the rows of a table as objects of strings, named by its header or by the options."""
+    """Read the rows of a table as objects of strings, named by its header or by the options.
+
+    In a column of ids, `1.0` is read as `1`.
+    """
     id_names, text_names = options.id_names, options.text_names
 
     def find_columns(cells: list[str]) -> Sequence[str]:
@@ -257,7 +260,15 @@ def read_table_rows(
     else:
         rows = split_csv(stream, name, options.delimiter, len(options.columns))
     hint = "Put one tab between two fields." if is_tsv else "Quote fields that hold the delimiter."
-    return name_cells(rows, name, reject, find_columns, hint=hint, ids=id_names)
+    id_columns: list[str] | None = None
+    for columns, cells, where in find_cells(rows, name, reject, find_columns, hint):
+        if id_columns is None:
+            id_columns = [column for column in columns if column.lower() in id_names]
+        row = dict(zip(columns, cells, strict=True))
+        for column in id_columns:
+            if row[column].endswith(".0") and row[column][:-2].isdigit():
+                row[column] = row[column][:-2]
+        yield Row(row, where)
 
 
 def read_text_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
