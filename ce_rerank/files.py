@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file under another name and rename it, so that nobody sees half of it."""
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file under another name and rename it, so that nobody sees half of it."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
-        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+        unfinished.write_text(json.dumps(value, indent=1), encoding="utf-8")
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from .offline import (
     WEIGHTS_SHA256,
     offline_weights_installed,
     prepare_offline_checkpoint,
-)
+)  # fmt: skip
 
 log = logging.getLogger("ce_rerank")
 
@@ -67,10 +67,8 @@ def resolve_checkpoint(
     for a model that is unavailable or cannot rank.
     """
     chosen = default_model() if name is None else resolve_alias(name)
-    if name is None:
-        log.info("No model is named: taking %s.", chosen)
-    elif chosen != name:
-        log.info("%s stands for %s.", name, chosen)
+    if chosen != name:
+        log.info("%s: taking %s.", name or "No model is named", chosen)
     is_folder = chosen == name and is_path(name)
     if revision is not None and (is_folder or chosen == OFFLINE_NAME):
         raise UsageError(f"{chosen} has no revisions.", hint="Leave --revision out, or name a hub model.")
@@ -80,10 +78,8 @@ def resolve_checkpoint(
     if is_folder:
         found = find_folder(chosen)
     else:
-        _check_hub_name(chosen)
-        found = _resolve_hub(
-            chosen, revision, trust, offline=offline, refresh=refresh, on_progress=on_progress
-        )
+        forbidden = hub.name_ban(offline=offline)
+        found = _resolve_hub(chosen, revision, trust, forbidden, refresh, on_progress)
     found.require_usable(**trust)
     if trust_remote_code and found.code:
         log.warning("%s brings Python code, which will run here: %s.", chosen, ", ".join(found.code))
@@ -174,8 +170,7 @@ def make_cache_folder(name: str) -> Path:
     """
     folder = find_cache_folder(name)
     try:
-        folder.parent.parent.mkdir(parents=True, exist_ok=True)
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise _unwritable_cache(error) from error
@@ -186,18 +181,6 @@ def _unwritable_cache(error: OSError) -> UnavailableError:
     return UnavailableError(
         f"The cache folder {cache_folder()} cannot be written: {error.strerror or error}.",
         hint=f"Make room or mend its permissions, or name another folder with {CACHE_VARIABLE}.",
-    )
-
-
-def _check_hub_name(name: str) -> None:
-    if _HUB_NAME.fullmatch(name):
-        return
-    is_server = re.fullmatch(r"[\w.-]+:\d+(/.*)?", name)
-    suggested = f"http://{name}" if is_server else " or ".join(suggest_names(name, hub.list_cached_names()))
-    advice = f"Did you mean {suggested}?" if suggested else f"Give OWNER/NAME, such as {DEFAULT_NAME}."
-    raise UnavailableError(
-        f"{name!r} is neither a folder nor a known model.",
-        hint=f"{advice} `ce-rerank models` lists what is known.",
     )
 
 
@@ -223,18 +206,17 @@ def _resolve_hub(
     name: str,
     revision: str | None,
     trust: dict[str, bool],
-    *,
-    offline: bool,
+    forbidden: str | None,
     refresh: bool,
     on_progress: hub.DownloadProgress | None,
 ) -> Checkpoint:
-    """Return a model from the hub's cache; fetch what is missing."""
+    """Return a model from the hub's cache; fetch what is missing, unless an option has `forbidden` it."""
+    _check_hub_name(name)
     cached = hub.find_snapshot(name, revision)
     fault = cached.find_fault(**trust) if cached else None
     if cached is not None and not refresh and not (fault and fault.by_fetching):
         log.info("%s is in the hub's cache, at commit %s.", name, cached.revision)
         return cached
-    forbidden = hub.name_ban(offline=offline)
     try:
         if forbidden is None:
             return hub.fetch_snapshot(name, revision, on_progress=on_progress, **trust)
@@ -244,9 +226,19 @@ def _resolve_hub(
     if cached is not None and fault is None:
         log.warning("%s; keeping %s as it is in the cache, at commit %s.", reason, name, cached.revision)
         return cached
-    if fault is not None:
-        message, hint = f"{name}, as it is in the cache, {fault.cause}, and {reason}.", f"{fault.hint} "
-    else:
-        at_revision = f" at revision {revision!r}" if revision else ""
-        message, hint = f"{name} is not in the cache{at_revision}, and {reason}.", ""
-    raise UnavailableError(message, hint=hint + _WAYS_OUT)
+    at_revision = f" at revision {revision!r}" if revision else ""
+    state = f", as it is in the cache, {fault.cause}" if fault else f" is not in the cache{at_revision}"
+    hint = f"{fault.hint} {_WAYS_OUT}" if fault else _WAYS_OUT
+    raise UnavailableError(f"{name}{state}, and {reason}.", hint=hint)
+
+
+def _check_hub_name(name: str) -> None:
+    if _HUB_NAME.fullmatch(name):
+        return
+    is_server = re.fullmatch(r"[\w.-]+:\d+(/.*)?", name)
+    suggested = f"http://{name}" if is_server else " or ".join(suggest_names(name, hub.list_cached_names()))
+    advice = f"Did you mean {suggested}?" if suggested else f"Give OWNER/NAME, such as {DEFAULT_NAME}."
+    raise UnavailableError(
+        f"{name!r} is neither a folder nor a known model.",
+        hint=f"{advice} `ce-rerank models` lists what is known.",
+    )

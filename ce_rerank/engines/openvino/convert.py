@@ -9,7 +9,6 @@ float32 when it runs matrix products in bf16. The last layer of the backbone is 
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,9 @@ from ...models.checkpoint import ACTIVATIONS, Checkpoint
 from ..batching import PairTokens, pad_rows
 from ..model import Model, first_line, load_model, quiet_libraries
 from ..network import find_score_layer
-from .graph import keep_pooled_token
+from .graph import keep_pooled_token, save_graph
 from .manifest import GRAPH_NAME, OWN_NAMES, TOKENIZER_NAME, GoldenPair, Manifest, Origin
-from .runtime import CannotCompileError, load_converter, load_runtime, says_out_of_memory
-
-log = logging.getLogger("ce_rerank")
+from .runtime import CannotCompileError, load_converter, says_out_of_memory
 
 _LONG_DOCUMENT = " ".join(
     f"Entry {number}: the keeper noted the wind, the height of the water and the ships that passed; "
@@ -116,11 +113,7 @@ def _convert(model: Model, rows: Sequence[PairTokens], path: Path) -> None:
         raise CannotCompileError(f"OpenVINO cannot convert it ({first_line(error)})") from error
     if tuple(name for entry in graph.inputs for name in entry.get_names()) != model.facts.inputs:
         raise CannotCompileError("its graph takes other inputs than it is fed")
-    try:
-        load_runtime().save_model(graph, path, compress_to_fp16=False)
-    except RuntimeError as error:  # OpenVINO's, whatever the reason
-        _raise_if_out_of_memory(error)
-        raise OSError(f"OpenVINO could not write it: {first_line(error)}") from error
+    save_graph(graph, path)
 
 
 def _raise_if_out_of_memory(error: Exception) -> None:

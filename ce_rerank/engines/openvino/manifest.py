@@ -18,7 +18,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ...files import read_json_object, write_whole
+from ...files import read_json_object, write_json
 from ..tokenizer import ModelFacts
 
 MANIFEST_NAME = "manifest.json"
@@ -75,7 +75,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write the manifest, complete or not at all."""
         facts = {"format": _FORMAT, **asdict(self)}
-        write_whole(folder / MANIFEST_NAME, json.dumps({**facts, "sha256": _digest_json(facts)}, indent=1))
+        write_json(folder / MANIFEST_NAME, {**facts, "sha256": _digest_json(facts)})
 
     @property
     def is_sound(self) -> bool:
