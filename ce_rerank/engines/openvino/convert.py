@@ -16,13 +16,12 @@ from typing import Any
 import torch
 
 from ...errors import UnavailableError
-from ...files import digest_file
 from ...models.checkpoint import ACTIVATIONS, Checkpoint
 from ..batching import PairTokens, pad_rows
 from ..model import Model, first_line, load_model, quiet_libraries
 from ..network import find_score_layer
 from .graph import keep_pooled_token, save_graph
-from .manifest import GRAPH_NAME, OWN_NAMES, TOKENIZER_NAME, GoldenPair, Manifest, Origin
+from .manifest import GRAPH_NAME, TOKENIZER_NAME, GoldenPair, Manifest, Origin
 from .runtime import CannotCompileError, load_converter, says_out_of_memory
 
 _LONG_DOCUMENT = " ".join(
@@ -76,8 +75,7 @@ def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> 
         golden = tuple(GoldenPair(*pair, model.reference(row)) for pair, row in zip(pairs, rows, strict=True))
         (folder / TOKENIZER_NAME).write_text(model.tokenizer_json, encoding="utf-8")
         _convert(model, rows[-2:], folder / GRAPH_NAME)
-        files = {name: digest_file(folder / name) for name in OWN_NAMES}
-        Manifest(origin, model.facts, golden, files).write(folder)
+        Manifest(origin, model.facts, golden, {}).write(folder)
         del model
     gc.collect()  # frees the weights: the compiled model has its own
 

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 from ...errors import UnavailableError
 from ...files import digest_file, read_json_object, remove_folder, write_json
 from ...models.checkpoint import Checkpoint
-from ...models.offline import NOTE
+from ...models.store import NOTE
 from ...ranking import sigmoid
 from ...types import Precision
 from ..base import EngineInfo, EngineOptions
@@ -151,8 +151,7 @@ class OpenVinoEngine:
     def load(self, streams: int) -> Any:
         """Load the model with a number of streams, once; return OpenVINO's `CompiledModel`.
 
-        Its golden scores are checked once for each kind of machine. Raises CannotCompileError if they are
-        wrong.
+        Its golden scores are checked once on each kind of machine. Raises CannotCompileError for wrong ones.
         """
         with self._lock:
             if streams not in self._loaded:
