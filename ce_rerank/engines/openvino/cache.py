@@ -99,13 +99,22 @@ def find_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel 
     Loads nothing heavy, and reads only the files that are new or have changed. Raises UnavailableError for a
     damaged exported folder, which cannot be compiled again.
     """
-    if checkpoint.source == "compiled" and form == "full":
-        return _open_exported(checkpoint.folder)
-    folder = _folder_of(checkpoint, form)
+    is_exported = checkpoint.source == "compiled" and form == "full"
+    folder = checkpoint.folder if is_exported else _folder_of(checkpoint, form)
     manifest = read_manifest(folder)
-    if manifest is None or _find_damaged(folder, manifest) is not None:
+    damaged = MANIFEST_NAME if manifest is None else _find_damaged(folder, manifest)
+    if damaged is not None and is_exported:
+        raise UnavailableError(
+            f"The compiled model in {folder} is damaged: {damaged} is not as it was exported.",
+            hint="Copy it here again, or export it again: `ce-rerank models export`.",
+        )
+    if manifest is None or damaged is not None:
         return None
-    return CompiledModel(folder, manifest, folder / "machine")
+    machine_folder = folder / "machine"
+    if is_exported:
+        (digest,) = digest_files([folder / MANIFEST_NAME])
+        machine_folder = find_cache_folder("exported") / digest[:16]
+    return CompiledModel(folder, manifest, machine_folder)
 
 
 def find_obstacle(checkpoint: Checkpoint) -> str | None:
@@ -138,11 +147,9 @@ def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledMod
     with _locked(folder):
         found = find_compiled(checkpoint, form)
         if found is None:
-            if (folder / MANIFEST_NAME).exists():
-                log.warning(
-                    "The compiled form of %s was damaged on disk; compiling it again.", checkpoint.name
-                )
             name, revision, place = checkpoint.name, checkpoint.revision, digest_place(checkpoint)
+            if (folder / MANIFEST_NAME).exists():
+                log.warning("The compiled form of %s was damaged on disk; compiling it again.", name)
             origin = Origin(checkpoint.source, name, revision, place, maker_versions(), form)
             _compile(checkpoint, full, origin, folder)
             for other in list_compiled():
@@ -231,18 +238,6 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> None:
             f"{folder} cannot be written: {error.strerror or error}.",
             hint="Make room, or name another folder.",
         ) from error
-
-
-def _open_exported(folder: Path) -> CompiledModel:
-    manifest = read_manifest(folder)
-    damaged = MANIFEST_NAME if manifest is None else _find_damaged(folder, manifest)
-    if manifest is None or damaged is not None:
-        raise UnavailableError(
-            f"The compiled model in {folder} is damaged: {damaged} is not as it was exported.",
-            hint="Copy it here again, or export it again: `ce-rerank models export`.",
-        )
-    (digest,) = digest_files([folder / MANIFEST_NAME])
-    return CompiledModel(folder, manifest, find_cache_folder("exported") / digest[:16])
 
 
 def _find_damaged(folder: Path, manifest: Manifest) -> str | None:
