@@ -11,8 +11,8 @@ from local_hub import CROSS_ENCODER_FILES, put_in_cache, write_checkpoint
 from ce_rerank.cli.inventory import ListedModel, find_model, list_models
 from ce_rerank.engines.openvino.cache import digest_place
 from ce_rerank.errors import UnavailableError
-from ce_rerank.models.catalog import DEFAULT_NAME, OFFLINE_NAME, read_catalog
-from ce_rerank.models.store import find_folder, make_cache_folder, offline_checkpoint
+from ce_rerank.models.catalog import DEFAULT_NAME, read_catalog
+from ce_rerank.models.store import find_folder, make_cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -126,11 +126,3 @@ def test_a_model_is_removed_and_nothing_else(hub_cache: Path, damaged: bool) -> 
     assert not folder.exists()
     assert find_model("me/reranker").ready
     assert precious.is_dir()
-
-
-def test_offline_weights_that_were_made_ready_are_removed() -> None:
-    folder = write_checkpoint(offline_checkpoint().folder)
-    model = find_model(OFFLINE_NAME)
-    assert (model.ready, model.folder) == (model.checkpoint, folder)
-    model.remove()
-    assert not folder.exists()

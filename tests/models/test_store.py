@@ -124,7 +124,9 @@ class TestCacheFolder:
 
     @posix_only
     @pytest.mark.parametrize("name", ["", "checkpoints"])
-    def test_that_others_can_write_to_is_refused(self, cache: Path, name: str) -> None:
+    def test_that_others_can_write_to_is_refused(
+        self, cache: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
         make_cache_folder("checkpoints")
         (cache / name).chmod(0o777)
         with pytest.raises(UnavailableError) as caught:
@@ -133,9 +135,11 @@ class TestCacheFolder:
         (cache / name).chmod(0o775)
         assert find_cache_folder("checkpoints") == cache / "checkpoints"
         if os.getuid() == 0:
-            os.chown(cache / name, 12345, -1)
-            with pytest.raises(UnavailableError, match="by other users"):
-                find_cache_folder("checkpoints")
+            os.chown(cache / name, 4321, -1)
+        else:
+            monkeypatch.setattr("os.getuid", lambda: 4321)
+        with pytest.raises(UnavailableError, match="by other users"):
+            find_cache_folder("checkpoints")
 
     def test_that_cannot_be_made_is_named_with_its_variable(self, tmp_path: Path, cache: Path) -> None:
         cache.touch()
