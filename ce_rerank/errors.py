@@ -1,4 +1,4 @@
-"""What can go wrong, and what each kind means to a script.
+"""What ends the program early: errors and signals, and what each kind means to a script.
 
     CeRerankError                 exit 1    a fault of ours
     ├── UsageError (ValueError)   exit 2    the command line or an argument is wrong
@@ -8,18 +8,27 @@
 
 A message is one sentence that names the place and the cause; `hint` says what to do. The library raises
 these, and only `ce_rerank.cli.app` prints them.
+
+A C extension that is being imported may swallow what a signal handler raises, or turn it into an ImportError.
+The program would then go on without that library, with another engine. So signals are remembered, and code
+that catches an ImportError calls `raise_if_interrupted` first. Only the command line calls `end_on_signals`.
 """
 
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 ROWS_LEFT_OUT = 5
 """The exit code of a run that has left out rows, as asked."""
 
+SIGNAL_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
+"""The exit code of a process that a signal ended."""
+
+_received: list[int] = []
 _OPTION = re.compile(
     r"--([a-z][a-z-]*)"
     r"(?: (auto|cpu|cuda|mps|openvino|torch|fp32|bf16|fp16|int8|truncate|chunk|error|max|first)\b)?"
@@ -86,7 +95,40 @@ class UnavailableError(CeRerankError):
     exit_code = 4
 
 
+def missing_package(problem: str, extra: str) -> UnavailableError:
+    """Return the error for a package that is not installed, and belongs to one of our extras."""
+    return UnavailableError(problem, hint=f"Install it: pip install 'ce-rerank[{extra}]'")
+
+
 class OutputError(CeRerankError):
     """Results cannot be written: the disk is full, the folder is gone."""
 
     exit_code = 4
+
+
+def end_on_signals() -> None:
+    """Let SIGINT raise KeyboardInterrupt and SIGTERM raise SystemExit, and remember the signal.
+
+    A signal that is ignored, as SIGINT is in a background job, stays ignored.
+    """
+    for number in SIGNAL_CODES:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _remember_and_raise)
+
+
+def exit_code_if_interrupted() -> int | None:
+    """Return the exit code of the signal that came, or None."""
+    return SIGNAL_CODES[_received[-1]] if _received else None
+
+
+def raise_if_interrupted() -> None:
+    """Raise again what the signal raised, if a signal came."""
+    if _received:
+        _remember_and_raise(_received[-1])
+
+
+def _remember_and_raise(number: int, frame: object = None) -> NoReturn:
+    _received.append(number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(SIGNAL_CODES[number])

@@ -1,7 +1,7 @@
 """Does it help, by how much, and is it real: runs against judgements, by ir_measures and scipy.
 
-    judgements = load_judgements(Path("qrels.tsv"))
-    runs = [load_run(path, judgements) for path in (Path("bm25.trec"), Path("reranked.jsonl"))]
+    judgements = load_judgements(Source.from_name("qrels.tsv"))
+    runs = [load_run(Source.from_name(name), judgements) for name in ("bm25.trec", "reranked.jsonl")]
     evaluation = evaluate(runs, judgements, ["nDCG@10"])
     evaluation.runs[1].comparisons["nDCG@10"].p_value
 
@@ -18,10 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError, UnavailableError, UsageError
-from .formats.source import Readable, as_source
+from .errors import InputError, UsageError, missing_package, raise_if_interrupted
+from .formats.source import Source
 from .formats.trec import read_judgements, read_run
-from .interrupts import raise_if_interrupted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +78,8 @@ class MeasuredRun:
 
     The value of a query is NaN if a measure is not defined for it. `missing_queries` are judged but not in
     the run, and count as if nothing was found. `unjudged_share` is the mean share of documents without a
-    judgement among the first ten of a query. `comparisons` is empty for the first run.
+    judgement among the first ten of a query. `comparisons` has one for each measure, or none for the first
+    run.
     """
 
     name: str
@@ -101,40 +101,40 @@ class Evaluation:
     runs: tuple[MeasuredRun, ...]
 
 
-def load_judgements(readable: Readable) -> Judgements:
+def load_judgements(source: Source) -> Judgements:
     """Read judgements in any form, see `read_judgements`; raise InputError if there are none.
 
     If a document is judged twice for a query, the last grade counts, as in ir_measures; a warning says so.
     """
-    source = as_source(readable)
     grades: dict[str, dict[str, int]] = {}
-    lines = 0
+    again = 0
     for row in read_judgements(source):
-        lines += 1
-        grades.setdefault(row.query_id, {})[row.doc_id] = row.relevance
+        of_query = grades.setdefault(row.query_id, {})
+        again += row.doc_id in of_query
+        of_query[row.doc_id] = int(row.score)
     if not grades:
         raise InputError(f"{source.name}: no judgements in it.")
-    if again := lines - sum(map(len, grades.values())):
+    if again:
         log.warning("%s: documents judged twice: %d; the last grade counts.", source.name, again)
     return Judgements(source.name, grades)
 
 
-def load_run(readable: Readable, judgements: Judgements, columns: Sequence[str] = ()) -> Run:
+def load_run(source: Source, judgements: Judgements, columns: Sequence[str] = ()) -> Run:
     """Read the judged queries of a run in any form, see `read_run`.
 
     If a query has a document twice, the first score counts, and a warning says so. Raises InputError if no
     query of the run is judged.
     """
-    source = as_source(readable)
     scores: dict[str, dict[str, float]] = {}
     unjudged: set[str] = set()
-    lines = 0
+    again = 0
     for row in read_run(source, columns=columns):
-        if row.query_id in judgements.grades:
-            lines += 1
-            scores.setdefault(row.query_id, {}).setdefault(row.doc_id, row.score)
-        else:
+        if row.query_id not in judgements.grades:
             unjudged.add(row.query_id)
+            continue
+        of_query = scores.setdefault(row.query_id, {})
+        again += row.doc_id in of_query
+        of_query.setdefault(row.doc_id, row.score)
     if not scores and not unjudged:
         raise InputError(f"{source.name}: no results in it.")
     if not scores:
@@ -142,7 +142,7 @@ def load_run(readable: Readable, judgements: Judgements, columns: Sequence[str] 
             f"{source.name}: none of its queries is judged in {judgements.name}.",
             hint=f"Are the ids the same? It has {min(unjudged)!r}, they have {min(judgements.grades)!r}.",
         )
-    if again := lines - sum(map(len, scores.values())):
+    if again:
         log.warning("%s: documents that a query has twice: %d; the first counts.", source.name, again)
     return Run(source.name, scores, len(unjudged))
 
@@ -157,10 +157,8 @@ def parse_measures(names: Iterable[str]) -> list[Measure]:
         import ir_measures
     except ImportError:
         raise_if_interrupted()
-        raise UnavailableError(
-            "Measures are calculated by ir_measures, which is not installed.",
-            hint="Install it: pip install 'ce-rerank[evaluate]'",
-        ) from None
+        problem = "Measures are calculated by ir_measures, which is not installed."
+        raise missing_package(problem, "evaluate") from None
     measures = []
     for name in names:
         try:
@@ -192,43 +190,40 @@ def evaluate(
     parsed = parse_measures(measures)
     # Sorted, so that the order of files does not matter; by length first, so that q2 comes before q10.
     query_ids = tuple(sorted(judgements.grades, key=lambda query_id: (len(query_id), query_id)))
-    measured = tuple(_measure_run(run, judgements, parsed, query_ids) for run in runs)
+    measured = tuple(_measure(run, judgements, parsed, query_ids) for run in runs)
     names = tuple(map(str, parsed))
-    for name in names if len(measured) > 1 else ():
+    for name in names:
         _compare(measured[0], measured[1:], name)
     return Evaluation(judgements.name, names, query_ids, measured)
 
 
-def _measure_run(
+def _measure(
     run: Run, judgements: Judgements, measures: Sequence[Measure], query_ids: Sequence[str]
 ) -> MeasuredRun:
     import ir_measures
     import numpy as np
 
     # With their places for ids: gdeval, one of the programs behind ir_measures, takes only numbers.
+    found = [(str(place), run.scores.get(query_id)) for place, query_id in enumerate(query_ids)]
+    scores = {place: of_query for place, of_query in found if of_query}
     grades = {str(place): judgements.grades[query_id] for place, query_id in enumerate(query_ids)}
-    scores = {
-        str(place): run.scores[query_id]
-        for place, query_id in enumerate(query_ids)
-        if run.scores.get(query_id)
-    }
     values, by_query = {}, {}
     # One at a time: in one call, ir_measures 0.4.3 calculates an nDCG without `gains` by those of another.
     for measure in measures:
         try:
-            found = ir_measures.calc([measure], grades, scores)
+            calculated = ir_measures.calc([measure], grades, scores)
         except Exception as error:
             raise InputError(
                 f"{run.name}: ir_measures cannot calculate {measure} from it and {judgements.name} "
                 f"({type(error).__name__}: {error}).",
             ) from error
+        values[str(measure)] = float(calculated.aggregated[measure])
         of_queries = by_query[str(measure)] = np.full(len(query_ids), np.nan)
-        for metric in found.per_query:
+        for metric in calculated.per_query:
             of_queries[int(metric.query_id)] = metric.value
-        values[str(measure)] = float(found.aggregated[measure])
     judged = [metric.value for metric in ir_measures.iter_calc([ir_measures.Judged @ 10], grades, scores)]
     share = 1 - sum(judged) / len(scores) if scores else 0.0
-    missing = sum(query_id not in run.scores for query_id in query_ids)
+    missing = len(query_ids) - len(scores)
     if missing:
         log.warning(
             "%s: %d of %d judged queries missing; each counts as 0.", run.name, missing, len(query_ids)
@@ -245,21 +240,14 @@ def _measure_run(
 
 def _compare(first: MeasuredRun, others: Sequence[MeasuredRun], name: str) -> None:
     """Compare runs with the first in one measure, and add the comparisons to the runs."""
-    import numpy as np
-
     differences = [run.by_query[name] - first.by_query[name] for run in others]
-    p_values = [_p_value(row[np.isfinite(row)]) for row in differences]
+    p_values = list(map(_p_value, differences))
     for run, row, p_value, corrected in zip(
         others, differences, p_values, correct_holm(p_values), strict=True
     ):
-        run.comparisons[name] = Comparison(
-            run.values[name] - first.values[name],
-            p_value,
-            corrected,
-            better=int((row > 0).sum()),
-            worse=int((row < 0).sum()),
-            same=int((row == 0).sum()),
-        )
+        counts = [int(counted.sum()) for counted in (row > 0, row < 0, row == 0)]
+        delta = run.values[name] - first.values[name]
+        run.comparisons[name] = Comparison(delta, p_value, corrected, *counts)
 
 
 def _p_value(differences: NDArray[np.float64]) -> float:
@@ -273,7 +261,8 @@ def _p_value(differences: NDArray[np.float64]) -> float:
     import numpy as np
     from scipy.stats import permutation_test
 
-    changed = differences[differences != 0]  # the sign of the others changes nothing
+    # The sign of no difference changes nothing.
+    changed = differences[np.isfinite(differences) & (differences != 0)]
     if len(changed) < 2:
         return 1.0
     tested = permutation_test(
@@ -293,10 +282,9 @@ def correct_holm(p_values: Sequence[float]) -> list[float]:
     The smallest is multiplied by their number, the next by one less, and so on; each is at least as large as
     the one before, and at most 1.
     """
-    import numpy as np
-
-    order = np.argsort(p_values)
-    steps = np.sort(p_values) * np.arange(len(p_values), 0, -1)
-    corrected = np.empty(len(p_values))
-    corrected[order] = np.minimum(1, np.maximum.accumulate(steps))
-    return [float(value) for value in corrected]
+    corrected = [1.0] * len(p_values)
+    largest = 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, p_values[index] * (len(p_values) - place))
+        corrected[index] = min(1.0, largest)
+    return corrected

@@ -1,15 +1,26 @@
-"""Turn what Python users give into candidates."""
+"""Make candidates of rows and of what Python users give."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import InputError, UsageError, told_from
-from .formats.fields import ID_FIELDS, LIST_FIELDS, QUERY_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules
-from .formats.json import refuse_surrogates
+from .formats.fields import (
+    ID_FIELDS,
+    LIST_FIELDS,
+    QUERY_FIELDS,
+    QUERY_ID_FIELDS,
+    TEXT_FIELDS,
+    FieldRules,
+    MissingFieldError,
+    describe_fields,
+    find_value,
+    without_field,
+)
+from .formats.json import json_kind, refuse_surrogates
 from .types import Candidates, Document, Query
 
 DocumentInput = str | Mapping[str, Any] | Document
@@ -18,7 +29,78 @@ QueryInput = str | Query
 CandidatesInput = Candidates | Mapping[str, Any] | tuple[QueryInput, Iterable[DocumentInput]]
 """A query with its documents: a pair, or a mapping as `ce-rerank batch` reads it."""
 
+ROW_SHAPES = (
+    'Give a row a query, {"query": "...", "documents": ["...", ...]}, '
+    'or a row a document, {"query": "...", "text": "..."}.'
+)
 _USUAL_FIELDS = FieldRules()
+_ROW_ID_FIELDS = ("id", "_id")
+_NESTED_ID_FIELDS = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS)
+_MSMARCO_TEXT = "passage_text"  # in the object of lists that MS MARCO has on the Hugging Face hub
+
+
+class DocumentList(NamedTuple):
+    """The documents of a nested row, the path of the field that holds them, and the rules for their text."""
+
+    path: str
+    values: Any
+    rules: FieldRules
+
+
+def find_documents(
+    row: Mapping[str, Any], rules: FieldRules, origin: str, paths: Sequence[str] = LIST_FIELDS
+) -> DocumentList | None:
+    """Return the documents in the first of `paths` that has a list, or lists by field; None without one.
+
+    Raises InputError that starts with `origin` for lists by field that are not equally long.
+    """
+    for path in paths:
+        value = find_value(row, path)
+        if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
+            if _MSMARCO_TEXT in value and not rules.text_fields:
+                rules = replace(rules, text_fields=(_MSMARCO_TEXT,))
+            if len({len(column) for column in value.values()}) > 1:
+                raise InputError(f'{origin}: the lists in "{path}" are not equally long.')
+            rows = zip(*value.values(), strict=True)
+            return DocumentList(path, [dict(zip(value, one, strict=True)) for one in rows], rules)
+        if not isinstance(value, str | int | float | Mapping | None):  # a list or, in Python, a table
+            return DocumentList(path, value, rules)
+    return None
+
+
+def find_query(
+    row: Mapping[str, Any], origin: str, documents_path: str | None, paths: Sequence[str] = QUERY_FIELDS
+) -> tuple[Query, dict[str, Any]]:
+    """Return the query that a row names, and the row's other fields; the text may be empty.
+
+    A nested row has its documents at `documents_path`, and may have its id in `id` or `_id`. Raises
+    InputError that starts with `origin` for a row with neither a text nor an id of a query, or odd ones.
+    """
+    path = next((path for path in paths if find_value(row, path) is not None), "")
+    value = find_value(row, path)
+    id_fields = QUERY_ID_FIELDS if documents_path is None else _NESTED_ID_FIELDS
+    id_name = next((name for name in id_fields if row.get(name) not in (None, "")), "")
+    id = row.get(id_name)
+    used = [path, documents_path, "" if id_name in _ROW_ID_FIELDS else id_name]
+    if isinstance(value, Mapping):
+        used = used[1:]  # the object stays a field of the row, for its other values
+        if id is None:
+            id = next((value[name] for name in _NESTED_ID_FIELDS if name in value), None)
+        value = value.get("text", value.get(path))
+    if value is not None and not isinstance(value, str):
+        raise InputError(f'{origin}: "{path}" is {json_kind(value)}, not a string.')
+    if isinstance(id, float) and id.is_integer():
+        id = int(id)
+    if isinstance(id, bool) or not isinstance(id, str | int | None):
+        raise InputError(f"{origin}: the query's id is {json_kind(id)}, not a string or an integer.")
+    if value is None and id is None:
+        problem = f'no "{paths[0]}" field ({describe_fields(row)}).'
+        raise MissingFieldError(
+            f"{origin}: {problem}", hint=f"{ROW_SHAPES} --query-field names another field."
+        )
+    for name in filter(None, used):
+        row = without_field(row, name)
+    return Query(value or "", id, {}, origin), dict(row)
 
 
 def as_candidates(
@@ -52,17 +134,13 @@ def read_candidates(items: object, rules: FieldRules) -> Iterator[Candidates]:
         elif isinstance(item, tuple | list) and len(item) == 2:
             yield as_candidates(*item, rules=rules, origin=origin)
         elif isinstance(item, Mapping):
-            list_field, query_field = _first(item, LIST_FIELDS), _first(item, QUERY_FIELDS)
-            id_field = next((name for name in QUERY_ID_FIELDS if item.get(name)), "")
-            query = item.get(query_field)
-            if isinstance(query, Mapping):
-                query = query.get("text", query.get(query_field))
-            if isinstance(query, str):
-                used = (query_field, list_field, id_field)
-                fields = {name: value for name, value in item.items() if name not in used}
-                id = item.get(id_field) or item.get("id") or item.get("_id")
-                query = Query(query, _plain_id(id), fields, origin)
-            yield as_candidates(query, item.get(list_field), rules=rules, origin=origin)
+            row = {
+                name: _plain_id(value) if name in _NESTED_ID_FIELDS else value for name, value in item.items()
+            }
+            found = find_documents(row, rules, origin) or DocumentList("", row.get(LIST_FIELDS[0]), rules)
+            query, fields = find_query(row, origin, found.path)
+            query = replace(query, fields=fields)
+            yield as_candidates(query, found.values, rules=found.rules, origin=origin)
         else:
             raise UsageError(
                 f"{origin} is {_describe(item)}.",

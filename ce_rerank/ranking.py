@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from .types import Coverage, PoolName
@@ -118,6 +118,11 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 
 
+Activation: TypeAlias = "Callable[[NDArray[np.float32]], NDArray[np.float32]]"
+ACTIVATIONS: dict[str, Activation] = {"identity": lambda logits: logits, "sigmoid": sigmoid}
+"""The activations of models that need no torch, by the names that `EngineInfo` has for them."""
+
+
 def blend(logits: NDArray[np.float32], first_scores: Sequence[float], weight: float) -> NDArray[np.float32]:
     """Mix the model's scores with a first stage's: (1 - weight) * model + weight * first.
 
@@ -137,3 +142,30 @@ def blend(logits: NDArray[np.float32], first_scores: Sequence[float], weight: fl
                 mixed += share * centred / centred.std()
         blended[is_scored] = mixed
     return blended
+
+
+def shortest_float32(score: float) -> float:
+    """Return the float with the fewest digits that is the same float32 as `score`."""
+    import numpy as np
+
+    return float(str(np.float32(score)))
+
+
+def separate_ties(scores: Iterable[float]) -> Iterator[float]:
+    """Lower falling scores, as little as possible, so that each float32 is less than the one before.
+
+    trec_eval sorts by scores as float32 and orders equal ones by document id, so an order without ties is
+    kept. -inf, the score of blank documents, becomes the lowest score minus 1.
+    """
+    import numpy as np
+
+    falling = np.array(list(scores), np.float32)
+    scored = falling[falling > -np.inf]
+    falling[falling == -np.inf] = (scored.min() if len(scored) else 0) - 1
+    previous = np.float32("inf")
+    for score in falling:
+        if score >= previous:
+            with np.errstate(over="ignore"):  # below the lowest float32 is -inf
+                score = np.nextafter(previous, np.float32("-inf"))
+        yield float(score)
+        previous = score

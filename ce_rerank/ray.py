@@ -15,7 +15,7 @@
 On CPUs, let the actors leave a CPU free (`num_cpus=0.4` for each of two on two CPUs): Ray's own tasks, which
 read and write, would else wait for ever.
 
-`rank_files` is the job behind `ce-rerank batch --ray`: each task ranks a unit of the input (`batch.units`)
+`rank_files` is the job behind `ce-rerank batch --ray`: each task ranks a unit of the input (`batch.parts`)
 with the reader and the writers of `batch`. A task whose worker dies is done again. The driver loads no model.
 
 Importing this module imports neither Ray nor pyarrow.
@@ -23,6 +23,7 @@ Importing this module imports neither Ray nor pyarrow.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import pickle
@@ -35,13 +36,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .batch.ahead import BadRow
-from .batch.output import StreamOutput, encode_bad_row
-from .batch.parts import PartFolder, Report, open_unit
-from .batch.run import Job, rank_batch
-from .batch.units import Unit, cut, find_files, kept_warnings
+from .batch.job import Job
+from .batch.output import StreamOutput
+from .batch.parts import PartFolder, Report, Unit, cut, find_files, kept_warnings
+from .batch.run import BadRow, rank_batch
 from .errors import CeRerankError, UnavailableError
-from .formats.rows import WriteOptions, result_row
+from .formats.writers import WriteOptions, result_row
 from .reranker import Reranker
 from .types import RankOptions, ScoreScale
 
@@ -173,14 +173,8 @@ def rank_files(
         except BaseException:
             log.warning("%s is not complete. To go on, give the same command with --resume.", output)
             raise
-    folder.finish(
-        {
-            **asdict(done.tally),
-            "parts": len(units),
-            "scored_by": done.scored_by,
-            "ce-rerank": job.version,
-        }
-    )
+    counts = {**asdict(done.tally), "parts": len(units)}
+    folder.finish({**counts, "scored_by": done.scored_by, "ce-rerank": job.version})
     return done
 
 
@@ -208,10 +202,9 @@ def _run(
     context.enable_progress_bars = False
     context.wait_for_min_actors_s = SECONDS_TO_SCHEDULE
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    rows = [{"unit": pickle.dumps(unit)} for unit in units]
-    outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+    outcomes = ray.data.range(len(units), override_num_blocks=len(units)).map_batches(
         _RankUnits,
-        fn_constructor_args=[job, folder, open_reranker],
+        fn_constructor_args=[job, folder, units, open_reranker],
         batch_size=1,
         compute=ActorPoolStrategy(size=workers),
         # One CPU of each node stays for Ray's own tasks, which would else wait for ever.
@@ -236,15 +229,16 @@ def _run(
 class _RankUnits:
     """Ranks units in a worker; the model is loaded for the first unit, so that the worker starts quickly."""
 
-    def __init__(self, job: Job, folder: PartFolder, open_reranker: Callable[..., Reranker]) -> None:
+    def __init__(
+        self, job: Job, folder: PartFolder, units: Sequence[Unit], open_reranker: Callable[..., Reranker]
+    ) -> None:
         self._job = job
         self._folder = folder
-        self._open_reranker = open_reranker
-        self._reranker: Reranker | None = None
+        self._units = units
+        self._open_reranker = functools.cache(lambda: open_reranker(**job.model))
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
-        (pickled,) = batch["unit"]
-        unit = pickle.loads(pickled)
+        unit = self._units[batch["id"][0]]
         outcome: Report | CeRerankError
         try:
             outcome = self._rank(unit)
@@ -253,28 +247,26 @@ class _RankUnits:
         return {"outcome": [pickle.dumps(outcome)]}
 
     def _rank(self, unit: Unit) -> Report:
-        job = self._job
-        bad_rows: list[BadRow] = []
-        if self._folder.count_attempts(unit.place) > ATTEMPTS:
+        job, folder = self._job, self._folder
+        if folder.count_attempts(unit.place) > ATTEMPTS:
             raise UnavailableError(
                 f"{unit.name}: the worker that ranked part {unit.place} died {ATTEMPTS} times.",
                 hint="It may lack memory: give a smaller --batch-tokens, or fewer --workers.",
             )
-        with kept_warnings() as warnings:
-            if self._reranker is None:
-                self._reranker = self._open_reranker(**job.model)
-            info = self._reranker.info
-            name = f"part-{unit.place}.{'jsonl' if job.format == 'rows' else job.format}"
-            with self._folder.write_whole(name) as part:
-                writing = replace(job.writing, model=info.description)
-                output = StreamOutput(part, name, job.format, writing, bad_rows)
-                tally = rank_batch(
-                    self._reranker, open_unit(job, unit), output, job.ranking, skip_bad_rows=job.skip_bad_rows
-                )
+        bad_rows: list[BadRow] = []
+        name = f"part-{unit.place}.{'jsonl' if job.format == 'rows' else job.format}"
+        with kept_warnings() as warnings, folder.write_whole(name) as part:
+            reranker = self._open_reranker()
+            info = reranker.info
+            output = StreamOutput(
+                part, name, job.format, replace(job.writing, model=info.description), bad_rows
+            )
+            tally = rank_batch(
+                reranker, unit.open_reader(job), output, job.ranking, skip_bad_rows=job.skip_bad_rows
+            )
         told = list(dict.fromkeys(map(unit.with_places, warnings)))
         report = Report(tally, [info.description], info.max_length, told)
-        errors = [encode_bad_row(unit.with_places(str(bad.error)), bad.text) for bad in bad_rows]
-        self._folder.report(unit.place, report, errors)
+        folder.report(unit.place, report, [BadRow(unit.with_places(bad.reason), bad.row) for bad in bad_rows])
         return report
 
 
@@ -315,10 +307,7 @@ def _without_log_of_ray() -> Iterator[None]:
 
     They read the level once, and print a line about it: until then stderr is the null device.
     """
-    if "RAY_BACKEND_LOG_LEVEL" in os.environ:
-        yield
-        return
-    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     stderr = os.dup(2)
     try:
         with Path(os.devnull).open("wb") as nowhere:

@@ -20,7 +20,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from .engines.base import EngineInfo
 from .errors import InputError, UnavailableError, UsageError, told_from
-from .ranking import Scored, sigmoid, unscored
+from .ranking import ACTIVATIONS, Scored, unscored
 from .types import Candidates, RankOptions
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class RemoteModel:
             "packed": facts.get("packed") is True,  # servers of before do not say
         }
         self.info = EngineInfo(**{name: facts.get(name) for name in EngineInfo.__dataclass_fields__})
+        self.activate = ACTIVATIONS.get(self.info.activation, self._refuse_activation)
         self.batch_tokens = 0  # that is the server's to decide
 
     def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
@@ -73,12 +74,7 @@ class RemoteModel:
         """Return False: the server checks that."""
         return False
 
-    def activate(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Apply the activation of the server's model; raise UsageError for one that is not known here."""
-        if self.info.activation == "identity":
-            return logits
-        if self.info.activation == "sigmoid":
-            return sigmoid(logits)
+    def _refuse_activation(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         raise UsageError(
             f"The server's model has the activation {self.info.activation}, which is unknown here.",
             hint="Give --scores logit or sigmoid.",

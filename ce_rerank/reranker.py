@@ -24,7 +24,7 @@ from .inputs import (
     read_candidates,
 )
 from .pipeline import LocalModel, PoolPlan, Progress
-from .ranking import Scored, blend, measure_coverage, select_top, sigmoid, unscored
+from .ranking import ACTIVATIONS, Scored, blend, measure_coverage, select_top, unscored
 from .types import (
     Candidates,
     Coverage,
@@ -324,8 +324,8 @@ class Reranker:
 
         if scale == "logit":
             return logits
-        scores = sigmoid(logits) if scale == "sigmoid" else self.model.activate(logits)
-        return np.where(np.isneginf(logits), logits, scores)
+        activate = self.model.activate if scale == "model" else ACTIVATIONS[scale]
+        return np.where(np.isneginf(logits), logits, activate(logits))
 
     def _warn_of_unread(self, coverage: Coverage, long: LongPolicy | None = None) -> None:
         for sentence in coverage.describe(self.info.max_length, long):

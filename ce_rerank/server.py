@@ -35,15 +35,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import __version__
 from .errors import CeRerankError, InputError, UsageError, as_python, told_from
-from .formats.rows import shortest_float32
 from .inputs import as_candidates, as_field_rules
-from .ranking import Scored
+from .ranking import Scored, shortest_float32
 from .reranker import Reranker
-from .types import Candidates, RankedDocument, Ranking, RankOptions, ScoreScale
+from .types import Candidates, Ranking, RankOptions, ScoreScale
 
 log = logging.getLogger("ce_rerank.server")
 
-_POOL_BATCHES = 32  # enough to fill batches of the engine's size almost without padding
+_POOL_BATCHES = 32  # enough batches that almost nothing is padding
 _PARTS_OF_A_POOL = 8
 _OPEN_PATHS = ("/health", "/metrics")  # answered without a key and while the model loads
 
@@ -97,22 +96,16 @@ class ScoreRequest:
     model: str | None = None
 
 
-_FIELDS = {one.name for kind in (RerankRequest, TextsRequest, ScoreRequest) for one in fields(kind)}
-
-
-def _name_shape(body: Any) -> str:
-    return "TextsRequest" if isinstance(body, dict) and "texts" in body else "RerankRequest"
-
-
 EitherRequest = Annotated[
-    Annotated[RerankRequest, Tag("RerankRequest")] | Annotated[TextsRequest, Tag("TextsRequest")],
-    Discriminator(_name_shape),
+    Annotated[RerankRequest, Tag("jina")] | Annotated[TextsRequest, Tag("tei")],
+    Discriminator(lambda body: "tei" if isinstance(body, dict) and "texts" in body else "jina"),
 ]
+_FIELDS = {one.name for kind in (RerankRequest, TextsRequest, ScoreRequest) for one in fields(kind)}
 
 
 @dataclass(eq=False)
 class _Waiting:
-    """A request that waits; `scored` has the tables of the documents that are scored, in their order."""
+    """A request that waits; its first `taken` documents are in a pool or in the tables of `scored`."""
 
     candidates: Candidates
     options: RankOptions
@@ -146,13 +139,10 @@ class RequestPools:
         self.waiting.append(request)
         self._arrived.set()
         await request.answer
-        return await asyncio.to_thread(self._make_ranking, request)
-
-    def _make_ranking(self, request: _Waiting) -> Ranking:
         import numpy as np
 
         joined = np.concatenate(request.scored)
-        return self._reranker.make_ranking(request.candidates, joined, request.options)
+        return await asyncio.to_thread(self._reranker.make_ranking, candidates, joined, options)
 
     async def run(self) -> None:
         """Score waiting requests, pool after pool."""
@@ -178,14 +168,9 @@ class RequestPools:
                 request.taken += 1
             if request.taken < len(documents):
                 self.waiting.append(request)
-            asked = request.options
-            # The other options matter later, when all of the request is scored and its ranking is made.
-            options = RankOptions(
-                long=asked.long,
-                chunk_tokens=asked.chunk_tokens,
-                chunk_overlap=asked.chunk_overlap,
-                pool=asked.pool,
-            )
+            # The other options matter when the ranking is made.
+            names = ("long", "chunk_tokens", "chunk_overlap", "pool")
+            options = RankOptions(**{name: getattr(request.options, name) for name in names})
             part = Candidates(query, documents[start : request.taken])
             pool.setdefault(options, []).append((request, part))
         return pool
@@ -196,14 +181,11 @@ class RequestPools:
         try:
             scored = await asyncio.to_thread(self._reranker.model.score_lists, lists, options)
         except Exception as error:
-            for part in parts:
-                request = part[0]
-                if request.answer.done():
-                    continue
-                if len(parts) == 1:
-                    request.answer.set_exception(error)
-                else:
+            if len(parts) > 1:
+                for part in parts:
                     await self._score([part], options)
+            elif not parts[0][0].answer.done():
+                parts[0][0].answer.set_exception(error)
             return
         for (request, _), table in zip(parts, scored, strict=True):
             request.scored.append(table)
@@ -223,12 +205,14 @@ def create_app(
 ) -> FastAPI:
     """Return the ASGI application that ranks by `reranker`, for uvicorn or another server.
 
-    If `reranker` is a function, it is called in a thread when the server starts, to load the model; until it
-    returns, answers are 503. `served_names` are other names of the model for clients. With an `api_key`,
-    requests need `Authorization: Bearer KEY`. `max_documents` is the most documents of a request,
-    `max_body_bytes` its largest body. If more than `max_queue` requests wait, the answer is 429.
+    If `reranker` is a function, it is called in a thread when the server starts, to load the model. Until it
+    returns, and if it raises, answers are 503 and say why. `served_names` are other names of the model for
+    clients. With an `api_key`, requests need `Authorization: Bearer KEY`. `max_documents` is the most
+    documents of a request, `max_body_bytes` its largest body. If more than `max_queue` requests wait, the
+    answer is 429.
     """
-    service = _Service(reranker, served_names, max_documents, max_queue)
+    load = (lambda: reranker) if isinstance(reranker, Reranker) else reranker
+    service = _Service(load, served_names, max_documents, max_queue)
     app = FastAPI(
         title="ce-rerank",
         version=__version__,
@@ -251,22 +235,16 @@ def create_app(
     return app
 
 
+@dataclass
 class _Service:
     """The endpoints, with the model, the pools and the counters that all requests share."""
 
-    def __init__(
-        self,
-        reranker: Reranker | Callable[[], Reranker],
-        served_names: Sequence[str],
-        max_documents: int,
-        max_queue: int,
-    ) -> None:
-        self._load: Callable[[], Reranker] = (
-            (lambda: reranker) if isinstance(reranker, Reranker) else reranker
-        )
-        self._served_names = served_names
-        self._max_documents = max_documents
-        self._max_queue = max_queue
+    load: Callable[[], Reranker]
+    served_names: Sequence[str]
+    max_documents: int
+    max_queue: int
+
+    def __post_init__(self) -> None:
         self._pools: RequestPools | None = None
         self._failure: Exception | None = None
         self._registry = CollectorRegistry()
@@ -289,13 +267,12 @@ class _Service:
 
     async def _work(self) -> None:
         try:
-            self._reranker = await asyncio.to_thread(self._load)
+            self._reranker = await asyncio.to_thread(self.load)
         except Exception as error:
             self._failure = error
-            log.error("The model cannot be loaded: %s", error)
-        else:
-            self._pools = RequestPools(self._reranker, max_queue=self._max_queue)
-            await self._pools.run()
+            return
+        self._pools = RequestPools(self._reranker, max_queue=self.max_queue)
+        await self._pools.run()
 
     def refuse(self) -> Response | None:
         """Return the answer to give as long as there is no model; None when it is loaded."""
@@ -323,7 +300,7 @@ class _Service:
             **asdict(info),
             "model_id": self._names[0],
             "max_input_length": info.max_length,
-            "max_documents": self._max_documents,
+            "max_documents": self.max_documents,
             "version": __version__,
         }
 
@@ -341,14 +318,14 @@ class _Service:
         ranking = await self._rank(request, candidates, options, body.model)
         results = []
         for hit in ranking:
-            result: dict[str, Any] = {
-                "index": hit.index,
-                "relevance_score": self._written(hit.score, options.scores),
-            }
+            score = self._written(hit.score, options.scores)
+            result: dict[str, Any] = {"index": hit.index, "relevance_score": score}
             if body.return_documents:
                 result["document"] = {"text": hit.text}
             if body.details:
-                result |= _details(hit)
+                result |= {name: getattr(hit, name) for name in ("tokens", "truncated", "characters_read")}
+                if hit.passage is not None:
+                    result |= {name: getattr(hit.passage, name) for name in ("start", "end", "line")}
             results.append(result)
         read = ranking.coverage
         counts = {"documents": read.documents, "truncated": read.truncated, "blank": read.blank}
@@ -370,18 +347,15 @@ class _Service:
         """Score pairs of texts, in their order."""
         queries = [body.text_1] if isinstance(body.text_1, str) else body.text_1
         texts = [body.text_2] if isinstance(body.text_2, str) else body.text_2
-        if len(queries) == 1:
-            groups = [(queries[0], texts)]
-        elif len(queries) == len(texts):
-            groups = [(query, [text]) for query, text in zip(queries, texts, strict=True)]
-        else:
+        if len(queries) not in (1, len(texts)):
             raise UsageError(
                 f"text_1 has {len(queries)} texts and text_2 has {len(texts)}.",
                 hint="Give one text_1, or as many as text_2.",
             )
         self._require_few(texts)
         options = RankOptions(scores=body.scores)
-        lists = [as_candidates(query, documents) for query, documents in groups]
+        documents = [texts] if len(queries) == 1 else [[text] for text in texts]
+        lists = [as_candidates(*asked) for asked in zip(queries, documents, strict=True)]
         ranked = (self._rank(request, candidates, options, body.model) for candidates in lists)
         rankings = await asyncio.gather(*ranked)
         scores = [hit.score for ranking in rankings for hit in sorted(ranking, key=lambda hit: hit.index)]
@@ -418,15 +392,14 @@ class _Service:
         return ranking
 
     def _require_few(self, documents: Sequence[Any]) -> None:
-        if len(documents) > self._max_documents:
-            raise HTTPException(
-                413, f"{len(documents)} documents are more than the {self._max_documents} allowed."
-            )
+        if len(documents) > self.max_documents:
+            message = f"{len(documents)} documents are more than the {self.max_documents} allowed."
+            raise HTTPException(413, message)
 
     @property
     def _names(self) -> list[str]:
         """The names of the model: the served names, then its own."""
-        return list(dict.fromkeys([*self._served_names, self._reranker.info.model]))
+        return list(dict.fromkeys([*self.served_names, self._reranker.info.model]))
 
     def _written(self, score: float, scale: ScoreScale) -> float | None:
         """Return a score for JSON. A blank document has 0 on a scale from 0 to 1, and null on others."""
@@ -436,7 +409,10 @@ class _Service:
 
 
 class _Gate:
-    """Checks the key, the size and whether the model is loaded; counts, times and logs each request."""
+    """Middleware that checks the key and the size of requests; it counts, times and logs them.
+
+    While there is no model, it refuses them.
+    """
 
     def __init__(self, app: ASGIApp, service: _Service, api_key: str | None, max_body_bytes: int) -> None:
         self._app = app
@@ -494,13 +470,6 @@ async def _until_gone(request: Request) -> None:
         pass
 
 
-def _details(hit: RankedDocument) -> dict[str, Any]:
-    details = {name: getattr(hit, name) for name in ("tokens", "truncated", "characters_read")}
-    if hit.passage is not None:
-        details |= {name: getattr(hit.passage, name) for name in ("start", "end", "line")}
-    return details
-
-
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException):
         return _error(error.status_code, error.detail, error.headers)
@@ -516,9 +485,11 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
         return _error(400, told_from(place, message))
     if isinstance(error, UsageError | InputError):
         return _error(400, str(error))
-    is_ours = not isinstance(error, CeRerankError)
-    log.error("%s%s", f"A fault of ours: {type(error).__name__}: " * is_ours, error)
-    return _error(500, f"A fault of the server's: {type(error).__name__}." if is_ours else str(error))
+    message = str(error)
+    if not isinstance(error, CeRerankError):
+        message = f"A fault of the server's: {type(error).__name__}."
+    log.error("%s: %s", type(error).__name__, error)
+    return _error(500, message)
 
 
 def _error(status: int, message: str, headers: Any = None) -> JSONResponse:

@@ -14,11 +14,12 @@ import zlib
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fakes import CountingEngine
 
-from ce_rerank.batch.ahead import CandidateReader
+from ce_rerank.batch.read import CandidateReader
 from ce_rerank.engines.base import EngineOptions
 from ce_rerank.engines.batching import Float32s, TokenBatch
 from ce_rerank.errors import InputError
@@ -45,20 +46,11 @@ class NeighbourEngine(CountingEngine):
 
 
 class GivenLists(CandidateReader):
-    """Candidate lists that are there already; an InputError among them is a row that is none."""
+    """Candidates that are there already; an InputError among them is a row that cannot be read."""
 
-    def __init__(self, items: Iterable[Candidates | InputError], *, may_pause: bool = False) -> None:
+    def __init__(self, items: Iterable[Candidates | InputError]) -> None:
         self._items = items
-        self._may_pause = may_pause
         self.drawn = 0
-
-    @property
-    def may_pause(self) -> bool:
-        return self._may_pause
-
-    @property
-    def share_read(self) -> float | None:
-        return None
 
     def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         for item in self._items:
@@ -86,14 +78,34 @@ def made_lists(queries: int, documents: int) -> list[Candidates]:
     ]
 
 
+def jsonl(*rows: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
 def write_nested(path: Path, lists: Iterable[Candidates]) -> Path:
-    """Write lists as nested JSONL."""
-    with path.open("w", encoding="utf-8") as stream:
-        for candidates in lists:
-            documents = [{"id": document.id, "text": document.text} for document in candidates.documents]
-            row = {"query_id": candidates.query.id, "query": candidates.query.text, "documents": documents}
-            stream.write(json.dumps(row) + "\n")
+    """Write candidates as nested JSONL."""
+    rows = [
+        {
+            "query_id": one.query.id,
+            "query": one.query.text,
+            "documents": [{"id": document.id, "text": document.text} for document in one.documents],
+        }
+        for one in lists
+    ]
+    path.write_text(jsonl(*rows), encoding="utf-8")
     return path
+
+
+def shape(lists: Iterable[Candidates]) -> list[tuple[object, str, list[tuple[object, str]]]]:
+    """Return the ids and texts of candidates."""
+    return [
+        (one.query.id, one.query.text, [(document.id, document.text) for document in one.documents])
+        for one in lists
+    ]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def make_counting_checkpoint(folder: Path) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from ce_rerank.engines.base import EngineInfo
-from ce_rerank.engines.batching import Float32s, Padding, PairTokens, TokenBatch, score_in_batches
+from ce_rerank.engines.batching import Float32s, Padding, PairTokens, TokenBatch, pad_rows, score_in_batches
 from ce_rerank.engines.tokenizer import PairTokenizer
 
 _SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
@@ -48,7 +48,10 @@ class CountingEngine:
         batch_tokens: int | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> Float32s:
-        return score_in_batches(rows, self.infer, Padding(), batch_tokens or self.batch_tokens, on_progress)
+        def score(batches: Iterable[Sequence[PairTokens]]) -> Iterator[Float32s]:
+            return self.infer(pad_rows(batch, Padding()) for batch in batches)
+
+        return score_in_batches(rows, score, batch_tokens or self.batch_tokens, "any", on_progress)
 
     def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
         values = np.zeros(len(_SPECIAL) + len(_WORDS), dtype=np.float32)

@@ -13,7 +13,7 @@ import pytest
 from ce_rerank.errors import InputError, UsageError
 from ce_rerank.evaluation import (
     DEFAULT_MEASURES,
-    Evaluation,
+    Comparison,
     Judgements,
     Run,
     correct_holm,
@@ -22,18 +22,12 @@ from ce_rerank.evaluation import (
     load_run,
     parse_measures,
 )
+from ce_rerank.formats.source import Source
 
 pytest.importorskip("ir_measures", reason="needs ce-rerank[evaluate]")
 
 EIGHT_MEASURES = [
-    "nDCG@10",
-    "RR@10",
-    "AP@100",
-    "R@100",
-    "P@5",
-    "Success@5",
-    "Rprec",
-    "nDCG(dcg='exp-log2')@10",
+    *("nDCG@10", "RR@10", "AP@100", "R@100", "P@5", "Success@5", "Rprec", "nDCG(dcg='exp-log2')@10"),
 ]
 
 
@@ -78,18 +72,13 @@ def ir_measures_command(run_path: Path, qrels_path: Path, measures: list[str]) -
     return {name: float(value) for name, value in (line.split("\t") for line in answer.stdout.splitlines())}
 
 
-def values_of(evaluation: Evaluation) -> dict[str, float]:
-    (measured,) = evaluation.runs
-    return dict(measured.values)
-
-
 def test_values_are_those_of_ir_measures_own_command(tmp_path: Path) -> None:
     run_path, qrels_path = random_files(tmp_path, queries=50)
-    judged = load_judgements(qrels_path)
-    ours = evaluate([load_run(run_path, judged)], judged, EIGHT_MEASURES)
+    judged = load_judgements(Source.from_path(qrels_path))
+    ours = evaluate([load_run(Source.from_path(run_path), judged)], judged, EIGHT_MEASURES)
     theirs = ir_measures_command(run_path, qrels_path, EIGHT_MEASURES)
     assert len(theirs) == 8
-    assert values_of(ours) == pytest.approx(theirs, rel=1e-12)
+    assert ours.runs[0].values == pytest.approx(theirs, rel=1e-12)
 
 
 def test_gdeval_measures_take_query_ids_that_are_no_numbers() -> None:
@@ -102,16 +91,13 @@ def test_gdeval_measures_take_query_ids_that_are_no_numbers() -> None:
     assert measured.by_query["ERR@5"].tolist() == [0.03125, 0.03125, 0.0625]
 
 
-def test_a_run_against_itself_differs_by_nothing_with_a_p_value_of_one(tmp_path: Path) -> None:
-    run_path, qrels_path = random_files(tmp_path, queries=40)
-    judged = load_judgements(qrels_path)
-    runs = (load_run(run_path, judged) for _ in range(2))
-    first, second = evaluate(runs, judged).runs
+def test_a_run_against_itself_differs_by_nothing_with_a_p_value_of_one() -> None:
+    queries = {f"q{number}": "ab"[:: 1 - 2 * (number % 2)] for number in range(40)}
+    judged = judgements(**{query_id: {"a": 1} for query_id in queries})
+    first, second = evaluate([run("one", **queries), run("two", **queries)], judged).runs
     assert first.comparisons == {}
     assert first.values == second.values
-    for comparison in second.comparisons.values():
-        assert (comparison.delta, comparison.p_value, comparison.corrected_p_value) == (0.0, 1.0, 1.0)
-        assert (comparison.better, comparison.worse, comparison.same) == (0, 0, 40)
+    assert list(second.comparisons.values()) == [Comparison(0.0, 1.0, 1.0, 0, 0, 40)] * 4
 
 
 def test_a_shuffled_run_is_significantly_worse() -> None:
@@ -161,8 +147,8 @@ def test_what_does_not_fit_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
     found = tmp_path / "run.trec"
     lines = ["q1 Q0 a 1 3 x", "q1 Q0 b 2 2 x", "q1 Q0 c 3 1 x", "q8 Q0 a 1 1 x", "q9 Q0 a 1 1 x"]
     found.write_text("\n".join(lines), encoding="utf-8")
-    judged = load_judgements(qrels)
-    measured = evaluate([load_run(found, judged)], judged, ["RR"]).runs[0]
+    judged = load_judgements(Source.from_path(qrels))
+    measured = evaluate([load_run(Source.from_path(found), judged)], judged, ["RR"]).runs[0]
     assert measured.values == {"RR": pytest.approx(1 / 3)}
     assert (measured.missing_queries, measured.unjudged_queries) == (2, 2)
     assert measured.unjudged_share == pytest.approx(2 / 3)
@@ -174,20 +160,19 @@ def test_what_does_not_fit_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
     ]
 
 
-def test_of_a_document_twice_in_a_list_the_first_counts(
+def test_of_documents_twice_in_a_list_the_first_score_counts_and_the_last_grade(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = tmp_path / "run.trec"
-    found.write_text("q Q0 a 1 3 x\nq Q0 b 2 2 x\n\nq Q0 a 3 1 x\n", encoding="utf-8")
-    assert load_run(found, judgements(q={"a": 1})).scores == {"q": {"a": 3.0, "b": 2.0}}
-    assert warnings_of(caplog) == [f"{found}: documents that a query has twice: 1; the first counts."]
-
-
-def test_a_document_judged_twice_has_its_last_grade(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    qrels = tmp_path / "qrels.trec"
+    run_path, qrels = tmp_path / "run.trec", tmp_path / "qrels.trec"
+    run_path.write_text("q Q0 a 1 3 x\nq Q0 b 2 2 x\n\nq Q0 a 3 1 x\n", encoding="utf-8")
     qrels.write_text("q 0 a 0\nq 0 b 0\nq 0 a 1\n", encoding="utf-8")
-    assert load_judgements(qrels).grades == {"q": {"a": 1, "b": 0}}
-    assert warnings_of(caplog) == [f"{qrels}: documents judged twice: 1; the last grade counts."]
+    judged = load_judgements(Source.from_path(qrels))
+    assert judged.grades == {"q": {"a": 1, "b": 0}}
+    assert load_run(Source.from_path(run_path), judged).scores == {"q": {"a": 3.0, "b": 2.0}}
+    assert warnings_of(caplog) == [
+        f"{qrels}: documents judged twice: 1; the last grade counts.",
+        f"{run_path}: documents that a query has twice: 1; the first counts.",
+    ]
 
 
 @pytest.mark.parametrize("content", ["", "query-id\tcorpus-id\tscore\n", "{}"])
@@ -195,7 +180,7 @@ def test_no_judgements_are_an_input_error(tmp_path: Path, content: str) -> None:
     qrels = tmp_path / "qrels"
     qrels.write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=f"^{re.escape(str(qrels))}: no judgements in it"):
-        load_judgements(qrels)
+        load_judgements(Source.from_path(qrels))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +195,7 @@ def test_a_run_that_cannot_be_measured_is_named(tmp_path: Path, content: str, me
     found = tmp_path / "run"
     found.write_text(content, encoding="utf-8")
     with pytest.raises(InputError) as raised:
-        load_run(found, judgements(q={"a": 1}))
+        load_run(Source.from_path(found), judgements(q={"a": 1}))
     assert raised.value.message.startswith(f"{found}{message}")
 
 
@@ -235,12 +220,12 @@ def test_what_is_no_measure_is_refused_and_nothing_is_printed(
 
 
 def test_gains_of_their_own_change_no_other_measure_that_is_asked_for_beside_them() -> None:
-    plain, gains = "nDCG@10", "nDCG(gains={2:9})@10"
+    measures = ["nDCG@10", "nDCG(gains={2:9})@10"]
     judged, found = judgements(q={"a": 1, "b": 2, "c": 0}), run("run", q="cab")
-    alone = {name: values_of(evaluate([found], judged, [name]))[name] for name in (plain, gains)}
-    assert alone[plain] != alone[gains]
-    for names in ((plain, gains), (gains, plain)):
-        assert values_of(evaluate([found], judged, names)) == alone
+    (together,) = evaluate([found], judged, measures).runs
+    alone = [evaluate([found], judged, [name]).runs[0].values[name] for name in measures]
+    assert alone[0] != alone[1]
+    assert list(together.values.values()) == alone
 
 
 def test_what_a_measure_cannot_be_calculated_from_is_said() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from shell import Shell
 
-from ce_rerank.interrupts import exit_code_if_interrupted, raise_if_interrupted
+from ce_rerank.errors import exit_code_if_interrupted, raise_if_interrupted
 
 BOTH = [(signal.SIGINT, KeyboardInterrupt, 130), (signal.SIGTERM, SystemExit, 143)]
 
@@ -19,7 +19,7 @@ BOTH = [(signal.SIGINT, KeyboardInterrupt, 130), (signal.SIGTERM, SystemExit, 14
 # Each in a process of its own: in this one are libraries that signals are better not tried on.
 _SENT = """
 import signal
-from ce_rerank.interrupts import end_on_signals, exit_code_if_interrupted, raise_if_interrupted
+from ce_rerank.errors import end_on_signals, exit_code_if_interrupted, raise_if_interrupted
 number = signal.Signals({number})
 end_on_signals()
 for act in (lambda: signal.raise_signal(number), raise_if_interrupted):
@@ -30,7 +30,7 @@ for act in (lambda: signal.raise_signal(number), raise_if_interrupted):
 """
 _IGNORED = """
 import signal
-from ce_rerank.interrupts import end_on_signals, exit_code_if_interrupted, raise_if_interrupted
+from ce_rerank.errors import end_on_signals, exit_code_if_interrupted, raise_if_interrupted
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 end_on_signals()
 signal.raise_signal(signal.SIGINT)

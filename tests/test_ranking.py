@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ce_rerank.formats.rows import shortest_float32
-from ce_rerank.ranking import blend, is_blank, pool_passages, select_top, sigmoid
+from ce_rerank.ranking import blend, is_blank, pool_passages, select_top, shortest_float32, sigmoid
 from ce_rerank.types import PoolName
 
 

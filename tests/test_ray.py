@@ -21,15 +21,13 @@ from ray_fakes import open_counting, open_deadly
 from typer.testing import CliRunner
 
 from ce_rerank import InputError, RankOptions, Reranker, UnavailableError
-from ce_rerank.batch.ahead import Tally
+from ce_rerank.batch.job import Job
 from ce_rerank.batch.output import StreamOutput
 from ce_rerank.batch.parts import Report
 from ce_rerank.batch.read import RowCandidates
-from ce_rerank.batch.run import Job, rank_batch
+from ce_rerank.batch.run import Tally, rank_batch
 from ce_rerank.cli.app import app
-from ce_rerank.formats.documents import ReadOptions
-from ce_rerank.formats.rows import WriteOptions
-from ce_rerank.formats.source import Source
+from ce_rerank.formats.writers import WriteOptions
 from ce_rerank.ray import RankBatches, ScorePairs, rank_files
 
 pa = pytest.importorskip("pyarrow")
@@ -68,7 +66,7 @@ def hits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ranked_by_batch(path: Path) -> list[str]:
     stream = io.BytesIO()
     output = StreamOutput(stream, "out", "jsonl", WriteOptions())
-    reader = RowCandidates([Source.from_path(path)], ReadOptions())
+    reader = RowCandidates(Job([str(path)]))
     rank_batch(Reranker.from_engine(CountingEngine()), reader, output, RankOptions())
     return stream.getvalue().decode().splitlines()
 
@@ -177,7 +175,7 @@ def test_a_collection_is_expanded_and_ranked_as_batch_ranks_it(
     cluster: Any, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_stage: tuple[str, str]
 ) -> None:
     monkeypatch.chdir(samples)
-    monkeypatch.setattr("ce_rerank.batch.parts._CANDIDATES_CHARACTERS", 3000)
+    monkeypatch.setattr("ce_rerank.batch.parts._CANDIDATES_BYTES", 3000)
     monkeypatch.setattr("ce_rerank.ray.rank_files", partial(rank_files, **FAKE))
     monkeypatch.setattr("ce_rerank.reranker.Reranker", lambda **model: open_counting(**model))
     command = ["batch", *first_stage, *COLLECTION, "-d", "cpu", "--blend", "0.3"]
@@ -232,25 +230,6 @@ def test_pairs_get_scores(counting: None) -> None:
     assert scored.drop_columns(["score"]) == pairs
     assert scored.column("score").to_pylist() == [2, 11]
     assert scored.schema.field("score").type == pa.float32()
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        (["--workers", "2", "-o", "out"], "--workers"),
-        (["--ray-address", "127.0.0.1:1", "-o", "out"], "--ray-address"),
-        (["--ray"], "--output"),
-        (["--ray", "-o", "out.jsonl"], "OUTPUT is a folder"),
-        (["--ray", "-o", "out", "--shard", "1/2"], "--shard"),
-        (["--ray", "-o", "out", "--qrels", "qrels"], "--qrels"),
-    ],
-)
-def test_options_that_mean_nothing_together_are_refused(
-    options: list[str], named: str, tmp_path: Path
-) -> None:
-    result = CliRunner().invoke(app, ["batch", str(tmp_path / "hits.jsonl"), *options])
-    assert result.exit_code == 2
-    assert named in result.stderr
 
 
 def test_a_cluster_that_is_not_there_is_an_error(

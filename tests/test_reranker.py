@@ -267,12 +267,16 @@ def test_many_queries_may_be_mappings_as_batch_reads_them(counting_reranker: Rer
         {"query_id": "q1", "query": "red", "documents": ["one", {"id": 7, "text": "two"}], "lang": "en"},
         {"id": 2, "query": "blue", "passages": ["six"]},
         {"query": {"text": "cat"}, "hits": []},
+        {"question": "dog", "passages": {"passage_text": ["one", "two"], "is_selected": [0, 1]}},
     ]
     rankings = list(counting_reranker.rank_many(mappings))
     queries = [ranking.query for ranking in rankings]
-    assert [(query.text, query.id) for query in queries] == [("red", "q1"), ("blue", 2), ("cat", None)]
+    assert [(query.text, query.id) for query in queries] == [
+        ("red", "q1"), ("blue", 2), ("cat", None), ("dog", None)
+    ]  # fmt: skip
     assert queries[0].fields == {"lang": "en"}
-    assert [[hit.id for hit in ranking] for ranking in rankings] == [[7, None], [None], []]
+    assert [[hit.id for hit in ranking] for ranking in rankings] == [[7, None], [None], [], [None, None]]
+    assert rankings[3][0].text == "two"
 
 
 @pytest.mark.parametrize(

@@ -1,36 +1,56 @@
-"""Where the results of a batch go: a stream, or a file that another run can continue."""
+"""Where the results of a batch go: a stream, or a file that another run can continue.
+
+Beside an incomplete file are its part, and the state from which another run continues. A link at one of
+these names is not followed: another user of the folder could have put it there.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import OutputError, UsageError
 from ..files import lock
-from ..formats.json import encode_json
-from ..formats.output import cannot_write, finish_output, real_path, require_writable, told_as_usage_errors
-from ..formats.rows import WriteOptions, own_names
-from ..formats.writers import ResultWriter, open_writer, read_header, require_format
-from .ahead import START, BadRow, Progress
-from .resume import ERRORS, PART, Extent, PartFile, State, require_same
-from .run import RankedPool
+from ..formats.output import (
+    OutputFile,
+    cannot_write,
+    finish_output,
+    real_path,
+    require_other_file,
+    require_writable,
+    told_as_usage_errors,
+)
+from ..formats.source import is_pipe_or_device
+from ..formats.writers import (
+    ResultWriter,
+    WriteOptions,
+    open_writer,
+    own_names,
+    read_header,
+    require_format,
+)
+from .job import require_same
+from .run import BadRow, BatchOutput, Progress, RankedPool, Tally
 
 log = logging.getLogger("ce_rerank")
 
+_PART, _ERRORS = ".part", ".errors.jsonl"
+_BUFFER_BYTES = 1 << 16
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
-def encode_bad_row(reason: str, row: str) -> bytes:
-    """Return the line of a bad row in a file of errors."""
-    return f"{encode_json({'reason': reason, 'row': row})}\n".encode()
+Extent = tuple[int, str]
+"""How many bytes of a file, from its start, are known to be on the disk, and their BLAKE2b digest."""
 
 
-class StreamOutput:
+class StreamOutput(BatchOutput):
     """Writes results to a stream that its caller opens and closes; errors call it `name`.
 
     Bad rows are logged. With a list for `bad_rows` they go there instead, and the stream counts as a file:
@@ -51,14 +71,13 @@ class StreamOutput:
         self._pending = io.BytesIO()
         self._writer = open_writer(format, self._pending, options, many=True)
         self._bad_rows = bad_rows
-        self.progress = START
 
     def write(self, pool: RankedPool) -> None:
         """Write a pool's results at once."""
         if self._bad_rows is not None:
             self._bad_rows += pool.bad_rows
         for bad in pool.bad_rows if self._bad_rows is None else ():
-            log.warning("Left out: %s", bad.error)
+            log.warning("Left out: %s", bad.reason)
         for ranking in pool.rankings:
             self._writer.write(ranking)
         self.progress = pool.progress
@@ -82,7 +101,7 @@ class StreamOutput:
         self._pending.truncate()
 
 
-class FileOutput:
+class FileOutput(BatchOutput):
     """Writes results to `OUT` and bad rows to `OUT.errors.jsonl`; a context manager.
 
     Results are written to `OUT.part`, and after each pool `OUT.part.json` says how long both files are. With
@@ -99,23 +118,19 @@ class FileOutput:
     """
 
     _writer: ResultWriter
+    _settings: Mapping[str, Any]
 
     def __init__(self, path: Path, format: str = "jsonl", *, resume: bool = False) -> None:
         self.path = path
-        self.errors_path = _beside(path, ERRORS)
-        self.part_path = _beside(path, PART)
+        self.part_path = _beside(path, _PART)
+        self.errors_path = _beside(path, _ERRORS)
         self.is_complete = False
-        self._state_path = _beside(path, f"{PART}.json")
+        self._state_path = _beside(path, f"{_PART}.json")
         self._format = format
         self._resume = resume
-        self._state: State | None = None
+        self._previous: State | None = None
         self._part: PartFile | None = None
         self._errors: PartFile | None = None
-
-    @property
-    def progress(self) -> Progress:
-        """How far the file on the disk is."""
-        return self._state.progress if self._state else START
 
     def __enter__(self) -> FileOutput:
         with ExitStack() as held, told_as_usage_errors(self.path):
@@ -128,9 +143,9 @@ class FileOutput:
                 raise UsageError(
                     f"{self.path}: another run is writing it.", hint="Let that end first."
                 ) from None
-            held.callback(_beside(self.path, f"{PART}.lock").unlink, missing_ok=True)
+            held.callback(_beside(self.path, f"{_PART}.lock").unlink, missing_ok=True)
             self._find_previous()
-            if not self.is_complete and self._state is None:
+            if not self.is_complete and self._previous is None:
                 self._part = PartFile(self.part_path, self.path)
             self._held = held.pop_all()
         return self
@@ -155,7 +170,8 @@ class FileOutput:
                     f"{state.progress.tally.queries:,} queries done.",
                     hint="Give --resume to go on with it, or remove it to begin again.",
                 )
-            self._state = state
+            self._previous = state
+            self.progress = state.progress
 
     def begin(self, options: WriteOptions, settings: Mapping[str, Any]) -> None:
         """Prepare to write with these settings; `progress` is where to continue.
@@ -163,22 +179,23 @@ class FileOutput:
         Raises UsageError if the unfinished output is of a different run, and OutputError if a byte of it was
         changed.
         """
-        require_format(self._format, options, many=True)
+        require_format(self._format, options)
+        previous = self._previous
         with told_as_usage_errors(self.path):
-            if self._state is not None:
-                require_same(self.part_path, self._state.settings, settings)
-                self._part = PartFile(self.part_path, self.path, self._state.part)
-            self._state = replace(self._state or State(settings), is_complete=False)
-            if self._state.errors.bytes:
-                self._errors = PartFile(self.errors_path, self.errors_path, self._state.errors)
+            if previous is not None:
+                require_same(self.part_path, previous.settings, settings)
+                self._part = PartFile(self.part_path, self.path, previous.part)
+            if previous is not None and previous.errors[0]:
+                self._errors = PartFile(self.errors_path, self.errors_path, previous.errors)
             else:
                 self.errors_path.unlink(missing_ok=True)
-            self._state.save(self._state_path)
+        self._settings = settings
+        self._commit(self.progress)
+        assert self._part is not None
         in_part = "rows" if self._format == "parquet" else self._format
         columns = None
-        if in_part in ("csv", "tsv") and self.progress.items:
+        if in_part in ("csv", "tsv") and previous is not None:
             columns = read_header(self.part_path, in_part)
-        assert self._part is not None
         self._writer = open_writer(in_part, self._part, options, many=True, columns=columns)
         self._names = own_names(options, with_query=True)
 
@@ -195,15 +212,15 @@ class FileOutput:
         self._commit(self.progress, is_complete=True)
         assert self._part is not None
         if self._format == "parquet":
-            from ..formats.parquet import ParquetWriter
+            from ..formats.parquet import ParquetTable
 
             # Its name is always the same: if this run is killed, the next one overwrites it.
-            made_path = _beside(self.path, f"{PART}.made")
+            made_path = _beside(self.path, f"{_PART}.made")
             with PartFile(made_path, self.path) as made:
-                parquet = ParquetWriter(made, lambda ranking: (), self._names)
+                table = ParquetTable(made, self._names)
                 with self.part_path.open(encoding="utf-8", newline="\n") as lines:
-                    parquet.write_rows(map(json.loads, lines))
-                parquet.close()
+                    table.write(map(json.loads, lines))
+                table.close()
                 finish_output(made, made_path, self.path)
             self._part.close()
             self.part_path.unlink()
@@ -217,26 +234,23 @@ class FileOutput:
         self, progress: Progress, bad_rows: Sequence[BadRow] = (), *, is_complete: bool = False
     ) -> None:
         """Bring everything written so far to the disk, and save the state."""
-        assert self._state is not None
         try:
             for bad in bad_rows:
                 self._errors = self._errors or PartFile(self.errors_path, self.errors_path)
-                self._errors.write(encode_bad_row(str(bad.error), bad.text))
-            part, errors = [file.sync() if file else Extent() for file in (self._part, self._errors)]
-            state = State(self._state.settings, progress, part, errors, is_complete)
-            state.save(self._state_path)
+                self._errors.write(bad.encode())
+            part, errors = [file.sync() if file else (0, "") for file in (self._part, self._errors)]
+            State(self._settings, progress, part, errors, is_complete).save(self._state_path)
         except OSError as error:
             raise cannot_write(self.path, error) from None
-        self._state = state
+        self.progress = progress
 
     def __exit__(self, *error: object) -> None:
         with self._held:
             is_lost = self._part is not None and not self.progress.items  # nothing to go on with
-            for file in (self._part, self._errors):
-                if file is not None:
-                    # It may be impossible to write what is still buffered.
-                    with suppress(OutputError, OSError):
-                        file.close()
+            for file in filter(None, (self._part, self._errors)):
+                # It may be impossible to write what is still buffered.
+                with suppress(OutputError, OSError):
+                    file.close()
             if is_lost:
                 with suppress(OSError):
                     self._state_path.unlink(missing_ok=True)
@@ -244,6 +258,112 @@ class FileOutput:
                         os.truncate(self.part_path, 0)  # it says that the output is of an earlier run
                     else:
                         self.part_path.unlink(missing_ok=True)
+
+
+class PartFile(io.BufferedWriter):
+    """A file that computes a digest of what is written to it; errors call it `name`.
+
+    With an `extent`, an existing file is cut there and continued; without one, a new file is made. Raises
+    OutputError if the file does not have what was written.
+    """
+
+    def __init__(self, path: Path, name: Path, extent: Extent | None = None) -> None:
+        flags = os.O_RDWR | _NO_LINKS
+        if extent is None:
+            path.unlink(missing_ok=True)
+            flags |= os.O_CREAT | os.O_EXCL
+        damaged = OutputError(
+            f"{path} is missing or not as it was written, and the unfinished output cannot be continued.",
+            hint="Remove the unfinished files to begin again.",
+        )
+        try:
+            file = OutputFile(name, os.open(path, flags, 0o666), "r+b")
+        except OSError:
+            if extent is None:
+                raise
+            raise damaged from None
+        super().__init__(file, _BUFFER_BYTES)
+        self._digest = hashlib.blake2b(digest_size=16)
+        if extent is not None:
+            left, digest = extent
+            while left and (block := file.read(min(left, 1 << 20))):
+                self._digest.update(block)
+                left -= len(block)
+            if left or self._digest.hexdigest() != digest:
+                self.close()
+                raise damaged
+            file.truncate()
+
+    def write(self, data: Any) -> int:
+        """Write to the buffer."""
+        self._digest.update(data)
+        return super().write(data)
+
+    def sync(self) -> Extent:
+        """Write everything to the disk, and return how much that is."""
+        self.flush()
+        os.fsync(self.fileno())
+        return self.tell(), self._digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far an output is, and what it is made from.
+
+    `settings` has what its bytes depend on besides the input, with the names that a user knows.
+    """
+
+    settings: Mapping[str, Any]
+    progress: Progress
+    part: Extent
+    errors: Extent
+    is_complete: bool
+
+    def save(self, path: Path) -> None:
+        """Write this to the disk in the place of an earlier state."""
+        content = asdict(self)
+        new = path.with_name(f"{path.name}.new")
+        with PartFile(new, path) as file:
+            file.write(json.dumps({**content, "digest": _digest_of(content)}, indent=1).encode())
+            file.sync()
+        new.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, part: Path) -> State | None:
+        """Read what was saved; None if nothing was. Raise OutputError if it was changed since."""
+        try:
+            with io.FileIO(os.open(path, os.O_RDONLY | _NO_LINKS)) as file:
+                content = json.loads(file.read())
+            if content.pop("digest") != _digest_of(content):
+                raise ValueError
+            tally = Tally(**content["progress"].pop("tally"))
+            content["progress"] = Progress(**content["progress"], tally=tally)
+            return cls(**content)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise OutputError(
+                f"{path} is damaged, and without it the unfinished output cannot be continued.",
+                hint=f"Remove it and {part.name} to begin again.",
+            ) from None
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+
+def require_other_files(path: Path, inputs: Iterable[str]) -> None:
+    """Raise UsageError for an input that is the output, or one of the files beside it."""
+    names = [] if is_pipe_or_device(path) else list(inputs)
+    require_other_file(path, names)
+    target = real_path(path)
+    beside = (f"{target.name}{_PART}.", f"{target.name}{_ERRORS}.")
+    for name in names:
+        input = real_path(Path(name))
+        if name != "-" and input.parent == target.parent and f"{input.name}.".startswith(beside):
+            raise UsageError(
+                f"{name} is input, and writing {path} would overwrite it.", hint="Write to another file."
+            )
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -1,78 +1,95 @@
-"""Rows to candidates: a query with its documents in one row, or one document in each row."""
+"""Where the candidates of a batch come from: rows of files, or a corpus with a first stage.
+
+A row holds a query with its documents, or one of a query's documents. The first stage is a TREC run or BM25.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import pickle
+import tempfile
+from array import array
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
-from ..errors import InputError
-from ..formats.beir import read_queries
-from ..formats.documents import ReadOptions, read_rows
+from ..errors import InputError, UnavailableError
+from ..formats.beir import read_corpus, read_queries
+from ..formats.documents import read_as
 from ..formats.fields import (
     LIST_FIELDS,
     QUERY_FIELDS,
     QUERY_ID_FIELDS,
     TEXT_FIELDS,
     FieldRules,
+    MissingFieldError,
     describe_fields,
-    find_value,
-    without_field,
 )
 from ..formats.json import encode_json, json_kind
-from ..formats.source import Reject, Row, Source
-from ..formats.trec import require_run_id
+from ..formats.source import Reject, Source, is_pipe_or_device
+from ..formats.trec import read_run, require_run_id
+from ..inputs import ROW_SHAPES, DocumentList, find_documents, find_query
 from ..types import Candidates, Document, Query
+from .job import Job
 
-_ROW_ID_FIELDS = ("id", "_id")
-_NESTED_ID_FIELDS = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS)
-_MSMARCO_TEXT = "passage_text"  # in the object of lists that MS MARCO has on the Hugging Face hub
-_SHAPES = (
-    'Give a row a query, {"query": "...", "documents": ["...", ...]}, '
-    'or a row a document, {"query": "...", "text": "..."}.'
-)
+log = logging.getLogger("ce_rerank")
+
 _TREC_RUN = "Give a TREC run with --run, and its texts with --queries and --corpus."
 
 
-class RowCandidates:
-    """The candidates of files and streams, read a row at a time.
+class CandidateReader:
+    """Reads candidates, once; `may_pause` is whether they may come slowly, as from a pipe."""
+
+    may_pause = False
+
+    @property
+    def share_read(self) -> float | None:
+        """The share of the input that has been read, from 0 to 1; None if its size is unknown."""
+        return None
+
+    def read(self, reject: Reject) -> Generator[Candidates, None, None]:
+        """Yield candidates in input order; give rows that cannot be ranked to `reject`, which may raise."""
+        raise NotImplementedError
+
+
+def open_reader(job: Job, *, with_ids: bool = False) -> CandidateReader:
+    """Return a reader of a job's candidates; raise InputError for a file that cannot be opened."""
+    for name in job.names:
+        # A pipe cannot be opened twice.
+        if name != "-" and not is_pipe_or_device(Path(name)):
+            with Source.from_name(name).open():
+                pass
+    return CorpusCandidates(job) if job.corpus else RowCandidates(job, with_ids=with_ids)
+
+
+class RowCandidates(CandidateReader):
+    """The candidates of the job's inputs, or of `sources`, read a row at a time.
 
     A nested row holds all documents of a query: a list of strings or objects, or an object of lists, one for
     each field. A flat row holds one document; consecutive rows with the same query id, or the same query text
-    if there are no ids, belong to one query. `query_field` and `documents_field` name the fields of a row
-    that hold the query and the documents; a name may be a dotted path. If a row has only the id of its query,
-    the text is in the file `queries`. `for_trec` refuses what a TREC run cannot hold: a query or document
-    without an id, an id with a space, and a query id that comes again in another row.
+    if there are no ids, belong to one query. If a row has only the id of its query, the text is in the file
+    of queries, which is read first. `with_ids`, or TREC output, refuses what a TREC run cannot hold: a query
+    or document without an id, an id with a space, and a query id that comes again in another row.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        options: ReadOptions,
-        *,
-        query_field: str | None = None,
-        documents_field: str | None = None,
-        queries: Source | None = None,
-        for_trec: bool = False,
-    ) -> None:
-        self._sources = sources
-        self._sizes = [source.size_bytes for source in sources]
+    def __init__(self, job: Job, sources: Sequence[Source] | None = None, *, with_ids: bool = False) -> None:
+        self._sources = list(map(Source.from_name, job.inputs)) if sources is None else sources
+        self._sizes = [source.size_bytes for source in self._sources]
+        self.may_pause = None in self._sizes
         self._current = 0
-        self._query_fields = QUERY_FIELDS if query_field is None else (query_field,)
-        self._documents_fields = LIST_FIELDS if documents_field is None else (documents_field,)
-        self._is_nested = documents_field is not None
-        self._options = replace(options, header_names=(*self._query_fields, *QUERY_ID_FIELDS))
-        self._rules = options.field_rules
-        self._queries_source = queries
+        self._query_fields = QUERY_FIELDS if job.query_field is None else (job.query_field,)
+        self._documents_fields = LIST_FIELDS if job.documents_field is None else (job.documents_field,)
+        self._is_nested = job.documents_field is not None
+        self._options = replace(job.reading, header_names=(*self._query_fields, *QUERY_ID_FIELDS))
+        self._rules = job.reading.field_rules
+        self._queries_name = job.queries
         self._queries: Mapping[str, Query] = {}
-        self._for_trec = for_trec
+        self._for_trec = with_ids or job.format == "trec"
         self._seen: set[bytes] = set()
-
-    @property
-    def may_pause(self) -> bool:
-        """Whether the input may come slowly: a part of it is no file."""
-        return None in self._sizes
+        self._flat: Candidates | None = None  # the query of flat rows, of which more may follow
 
     @property
     def share_read(self) -> float | None:
@@ -83,98 +100,54 @@ class RowCandidates:
         return (sum(sizes[: self._current]) + self._sources[self._current].read_bytes) / sum(sizes)
 
     def read(self, reject: Reject) -> Generator[Candidates, None, None]:
-        """Yield the candidates in the order of the input; reject rows and documents that cannot be ranked.
-
-        The queries' file is read first.
-        """
-        if self._queries_source is not None:
-            self._queries = read_queries(self._queries_source, reject=reject)
-        flat: Candidates | None = None  # the query of flat rows, of which more may follow
-        for value, origin in self._rows(reject):
-            try:
-                if not isinstance(value, dict):
-                    problem = f"the row is {json_kind(value)}, which has no query."
-                    is_run = self._sources[self._current].name.endswith(".trec")
-                    raise InputError(f"{origin}: {problem}", hint=_TREC_RUN if is_run else _SHAPES)
-                items = self._find_documents(value, origin)
-                query, own_fields = self._name_query(value, items is not None, origin)
-                if items is not None:
-                    complete, starting = self._read_nested(value, items, query, own_fields, reject), None
-                else:
-                    document = self._document(self._rules, _without(value, own_fields), origin)
-                    if flat is not None and _is_same(flat.query, query):
-                        cast(list[Document], flat.documents).append(document)
-                        continue
-                    complete, starting = None, Candidates(self._complete(query), [document])
-                    hint = "Let the rows of a query stand together: sort the input by query."
-                    self._require_first(starting.query, hint)
-            except InputError as error:
-                reject(error, encode_json(value))
-                continue
-            if flat is not None:
-                yield flat
-            flat = starting
-            if complete is not None:
-                yield complete
-        if flat is not None:
-            yield flat
-
-    def _rows(self, reject: Reject) -> Iterator[Row]:
+        """Yield the candidates in the order of the input; reject rows and documents that cannot be ranked."""
+        if self._queries_name is not None:
+            self._queries = read_queries(Source.from_name(self._queries_name), reject=reject)
         for place, source in enumerate(self._sources):
             self._current = place
-            yield from read_rows(source, self._options, reject)
+            for complete in read_as(partial(self._take, reject), source, self._options, reject):
+                yield from complete
+        yield from self._end_flat()
 
-    def _find_documents(self, row: Mapping[str, Any], origin: str) -> _Items | None:
-        """Return the documents of a nested row, None for a flat row."""
-        for path in self._documents_fields:
-            value = find_value(row, path)
-            if isinstance(value, list):
-                return _Items(path, value, self._rules)
-            if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
-                rules = self._rules
-                if _MSMARCO_TEXT in value and not rules.text_fields:
-                    rules = replace(rules, text_fields=(_MSMARCO_TEXT,))
-                if len({len(column) for column in value.values()}) > 1:
-                    raise InputError(f'{origin}: the lists in "{path}" are not equally long.')
-                columns = zip(*value.values(), strict=True)
-                return _Items(path, [dict(zip(value, values, strict=True)) for values in columns], rules)
-        if self._is_nested or not (self._rules.text_fields or any(name in row for name in TEXT_FIELDS)):
-            has = describe_fields(row)
-            problem = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}" ({has}).'
-            raise InputError(f"{origin}: {problem}", hint=f"{_SHAPES} --documents-field names another field.")
-        return None
+    def _end_flat(self) -> list[Candidates]:
+        ended, self._flat = self._flat, None
+        return [] if ended is None else [ended]
 
-    def _name_query(self, row: Mapping[str, Any], is_nested: bool, origin: str) -> tuple[Query, list[str]]:
-        """Return what a row says about its query, and in which fields; the text may be empty."""
-        path = next((path for path in self._query_fields if find_value(row, path) is not None), "")
-        value = find_value(row, path)
-        id_fields = _NESTED_ID_FIELDS if is_nested else QUERY_ID_FIELDS
-        id_name = next((name for name in id_fields if row.get(name) not in (None, "")), None)
-        id = None if id_name is None else row[id_name]
-        fields = [path] if id_name is None or id_name in _ROW_ID_FIELDS else [path, id_name]
-        if isinstance(value, dict):
-            fields = fields[1:]  # the object stays a field of the row, for its other values
-            if id is None:
-                id = next((value[name] for name in _NESTED_ID_FIELDS if name in value), None)
-            value = value.get("text", value.get(path))
-        if value is not None and not isinstance(value, str):
-            raise InputError(f'{origin}: "{path}" is {json_kind(value)}, not a string.')
-        if isinstance(id, float) and id.is_integer():
-            id = int(id)
-        if id is not None and (isinstance(id, bool) or not isinstance(id, (str, int))):
-            raise InputError(f"{origin}: the query's id is {json_kind(id)}, not a string or an integer.")
-        if value is None and id is None:
-            problem = f'no "{self._query_fields[0]}" field ({describe_fields(row)}).'
-            raise InputError(f"{origin}: {problem}", hint=f"{_SHAPES} --query-field names another field.")
-        return Query(value or "", id, {}, origin), fields
+    def _take(self, reject: Reject, row: Any, origin: str) -> list[Candidates]:
+        """Take a row, and return the candidates that are complete with it."""
+        if not isinstance(row, dict):
+            is_run = self._sources[self._current].name.endswith(".trec")
+            problem = f"{origin}: the row is {json_kind(row)}, which has no query."
+            raise InputError(problem, hint=_TREC_RUN if is_run else ROW_SHAPES)
+        found = find_documents(row, self._rules, origin, self._documents_fields)
+        if found is None and (
+            self._is_nested or not (self._rules.text_fields or any(name in row for name in TEXT_FIELDS))
+        ):
+            missing = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}"'
+            raise MissingFieldError(
+                f"{origin}: {missing} ({describe_fields(row)}).",
+                hint=f"{ROW_SHAPES} --documents-field names another field.",
+            )
+        query, fields = find_query(row, origin, None if found is None else found.path, self._query_fields)
+        if found is not None:
+            nested = self._read_nested(self._complete(replace(query, fields=fields)), found, reject)
+            return [*self._end_flat(), nested]
+        document = self._document(self._rules, fields, origin)
+        if self._flat is not None and _is_same(self._flat.query, query):
+            cast(list[Document], self._flat.documents).append(document)
+            return []
+        query = self._complete(query)
+        self._require_first(query, "Let the rows of a query stand together: sort the input by query.")
+        ended = self._end_flat()
+        self._flat = Candidates(query, [document])
+        return ended
 
     def _complete(self, query: Query) -> Query:
-        """Return a query with what the file of queries has of it; raise InputError for one without a text."""
-        if not query.text and query.id is not None and self._queries_source is not None:
+        """Return a query with its text of the file of queries; raise InputError if it has none."""
+        if not query.text and query.id is not None and self._queries_name is not None:
             known = self._queries.get(str(query.id))
             if known is None:
-                name = self._queries_source.name
-                raise InputError(f'{query.origin}: the query "{query.id}" is not in {name}.')
+                raise InputError(f'{query.origin}: the query "{query.id}" is not in {self._queries_name}.')
             query = replace(query, text=known.text, fields={**known.fields, **query.fields})
         if not query.text.strip():
             raise InputError(
@@ -185,21 +158,17 @@ class RowCandidates:
             require_run_id(query.id, f"{query.origin}: the query")
         return query
 
-    def _read_nested(
-        self, row: Mapping[str, Any], items: _Items, query: Query, own_fields: Sequence[str], reject: Reject
-    ) -> Candidates:
-        query = self._complete(replace(query, fields=_without(row, (*own_fields, items.path))))
+    def _read_nested(self, query: Query, found: DocumentList, reject: Reject) -> Candidates:
         if self._for_trec:
             self._require_first(query, "Give each query an id of its own.")
         documents, places = [], []
-        for place, item in enumerate(items.values):
+        for place, value in enumerate(found.values):
             try:
-                origin = f"{query.origin}: {items.path}[{place}]"
-                documents.append(self._document(items.rules, item, origin))
+                documents.append(self._document(found.rules, value, f"{query.origin}: {found.path}[{place}]"))
                 places.append(place)
             except InputError as error:
-                reject(error, encode_json(item))
-        return Candidates(query, documents, places=places if len(places) < len(items.values) else None)
+                reject(error, encode_json(value))
+        return Candidates(query, documents, places=places if len(places) < len(found.values) else None)
 
     def _document(self, rules: FieldRules, value: object, origin: str) -> Document:
         document = rules.document(value, origin)
@@ -216,14 +185,6 @@ class RowCandidates:
         self._seen.add(hashed)
 
 
-class _Items(NamedTuple):
-    """The documents of a nested row, the path of the field that holds them, and the rules for their text."""
-
-    path: str
-    values: Sequence[object]
-    rules: FieldRules
-
-
 def _is_same(query: Query, other: Query) -> bool:
     """Whether a row has the query of the row before; raise InputError if it has the id and another text."""
     if other.id is None:
@@ -238,7 +199,149 @@ def _is_same(query: Query, other: Query) -> bool:
     return True
 
 
-def _without(row: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
-    for path in paths:
-        row = without_field(row, path)
-    return dict(row)
+class CorpusCandidates(CandidateReader):
+    """The candidates of the queries of a file, from a corpus.
+
+    With a run: its queries in the order of their first rows, each with its documents in the order of the run;
+    the rows of a query need not be together. Without a run: the queries in the order of their file, each with
+    as many documents as the job lets BM25 find. If a document is twice in a query's list, or an id twice in
+    the corpus, the first counts, and a warning says how many there are. Rows of the run whose query or
+    document is missing are rejected one by one.
+
+    Documents are kept in a temporary file and the rows of a run in arrays, so that a corpus of millions needs
+    little memory.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._queries = Source.from_name(job.queries or "")
+        self._corpus = list(map(Source.from_name, job.corpus))
+        self._done = self._all = 0
+
+    @property
+    def share_read(self) -> float | None:
+        """The share of the run's rows, or of the queries, that has been read, from 0 to 1."""
+        return self._done / self._all if self._all else None
+
+    def read(self, reject: Reject) -> Generator[Candidates, None, None]:
+        """Read all files, and yield the candidates; reject rows that cannot be read or ranked."""
+        try:
+            with tempfile.TemporaryFile() as file:
+                documents = _Documents(file)
+                if self._job.run is None:
+                    yield from self._search(documents, reject)
+                else:
+                    yield from self._read_run(Source.from_name(self._job.run), documents, reject)
+        except OSError as error:
+            raise UnavailableError(
+                f"The corpus cannot be kept in {tempfile.gettempdir()} ({error.strerror}).",
+                hint="Set TMPDIR to a folder with more room.",
+            ) from None
+
+    def _read_run(self, source: Source, documents: _Documents, reject: Reject) -> Iterator[Candidates]:
+        rows_of: dict[str, _Rows] = {}
+        places: dict[str, int] = {}  # of the documents that the run names
+        name = ""
+        for line in read_run(source, reject, self._job.reading.columns):
+            rows = rows_of.setdefault(line.query_id, _Rows())
+            rows.places.append(places.setdefault(line.doc_id, len(places)))
+            rows.lines.append(line.line_number)
+            rows.scores.append(line.score)
+            name = line.run_name
+        self._all = sum(len(rows.places) for rows in rows_of.values())
+        queries = read_queries(self._queries, rows_of, reject)
+        # --columns names the columns of the run.
+        for document in read_corpus(self._corpus, places, replace(self._job.reading, columns=()), reject):
+            documents.put(places[str(document.id)], document)
+        documents.warn_of_repeats()
+        repeats = sum(len(rows.places) - len(set(rows.places)) for rows in rows_of.values())
+        _warn_of_repeats(f"rows of {source.name} name a document that its query has already", repeats)
+        doc_ids = list(places)
+        for query_id, rows in rows_of.items():
+            self._done += len(rows.places)
+            query = queries.get(query_id)
+            fault = ""
+            if query is None:
+                fault = f'the query "{query_id}" is not in {self._queries.name}.'
+            elif not query.text.strip():
+                fault = f'the query "{query_id}" is empty in {self._queries.name}.'
+            first: dict[int, float] = {}
+            for rank, place in enumerate(rows.places):
+                if fault or place not in documents:
+                    problem = fault or f'the document "{doc_ids[place]}" is not in the corpus.'
+                    row = f"{query_id} Q0 {doc_ids[place]} {rank + 1} {rows.scores[rank]!r} {name}"
+                    reject(InputError(f"{source.name}:{rows.lines[rank]}: {problem}"), row)
+                else:
+                    first.setdefault(place, rows.scores[rank])
+            if query is not None and not fault:
+                yield Candidates(query, list(map(documents.get, first)), list(first.values()))
+
+    def _search(self, documents: _Documents, reject: Reject) -> Iterator[Candidates]:
+        from ..retrieval import Bm25Index
+
+        queries = read_queries(self._queries, reject=reject)
+
+        def texts() -> Iterator[str]:
+            places: dict[str, int] = {}
+            for document in read_corpus(self._corpus, None, self._job.reading, reject):
+                if documents.put(places.setdefault(str(document.id), len(places)), document):
+                    yield document.text
+
+        index = Bm25Index(texts(), language=self._job.ranking.bm25_language)
+        documents.warn_of_repeats()
+        self._all = len(queries)
+        without = 0
+        for query in queries.values():
+            self._done += 1
+            found = dict(index.search(query.text, self._job.ranking.bm25 or 0))
+            without += not found
+            yield Candidates(query, list(map(documents.get, found)), list(found.values()))
+        if without:
+            log.warning("%s queries share no word with the corpus, and have no results.", f"{without:,}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of a run for one query: the places of their documents, their lines and scores."""
+
+    places: array[int] = field(default_factory=lambda: array("I"))
+    lines: array[int] = field(default_factory=lambda: array("I"))
+    scores: array[float] = field(default_factory=lambda: array("d"))
+
+
+class _Documents:
+    """Documents by their places, from 0, kept in a file; at each place the first one counts."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._starts = array("q")  # -1 where there is no document
+        self._end = self._repeats = 0
+
+    def __contains__(self, place: int) -> bool:
+        return place < len(self._starts) and self._starts[place] >= 0
+
+    def put(self, place: int, document: Document) -> bool:
+        """Keep a document; return False if the place has one already."""
+        if place in self:
+            self._repeats += 1
+            return False
+        self._starts.extend([-1] * (place + 1 - len(self._starts)))
+        self._starts[place] = self._end
+        # A tuple takes less time and room than the class.
+        fields = (document.text, document.id, document.fields, document.text_fields, document.origin)
+        self._end += self._file.write(pickle.dumps(fields, pickle.HIGHEST_PROTOCOL))
+        return True
+
+    def get(self, place: int) -> Document:
+        """Return the document at a place."""
+        self._file.seek(self._starts[place])
+        return Document(*pickle.load(self._file))
+
+    def warn_of_repeats(self) -> None:
+        """Warn of documents with an id that came before."""
+        _warn_of_repeats("documents of the corpus have an id that came before", self._repeats)
+
+
+def _warn_of_repeats(what: str, repeats: int) -> None:
+    if repeats:
+        log.warning("%s %s; the first counts.", f"{repeats:,}", what)

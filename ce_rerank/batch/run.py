@@ -1,4 +1,4 @@
-"""A batch job: a pool of queries is ranked while the next one is read and the last one is written.
+"""Run a batch: a pool of queries is ranked while the next one is read and the last one is written.
 
 One thread reads ahead, the calling thread ranks one pool after another, and a third thread writes. Memory
 does not depend on the length of the input.
@@ -6,144 +6,60 @@ does not depend on the length of the input.
 
 from __future__ import annotations
 
+import hashlib
+import queue
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError, UsageError
-from ..formats.documents import ReadOptions
 from ..formats.json import encode_json
-from ..formats.rows import WriteOptions
-from ..formats.source import Source, is_pipe_or_device
+from ..pipeline import HELD_CHARACTERS_A_TOKEN, PoolPlan
 from ..types import Candidates, Coverage, Document, Ranking, RankOptions
-from .ahead import (
-    PATIENCE_SECONDS,
-    START,
-    WHOLE,
-    BadRow,
-    CandidateReader,
-    End,
-    Progress,
-    ReadAhead,
-    Tally,
-)
-from .first_stage import CorpusCandidates
-from .read import RowCandidates
-from .resume import digest_folder
+from .job import WHOLE
+from .read import CandidateReader
 
 if TYPE_CHECKING:
-    from ..engines.base import EngineInfo
     from ..reranker import Reranker
 
+_PATIENCE_SECONDS = 2  # how long to wait for a thread that may hang in a pipe
+_PAUSE_SECONDS = 0.25  # if a pipe gives nothing for so long, what it has given is ranked
+_TOKENS_OF_A_BAD_ROW = 64  # in a pool: it takes no work, but memory
 
-_MODEL_OPTIONS = ("revision", "device", "engine", "precision", "max_length", "instruction")
+
+class BadRow(NamedTuple):
+    """A row that was left out: why, beginning with its place, and its text."""
+
+    reason: str
+    row: str
+
+    def encode(self) -> bytes:
+        """Return the line of a file of bad rows."""
+        return f"{encode_json(self._asdict())}\n".encode()
 
 
-@dataclass(frozen=True)
-class Job:
-    """A batch job. `-` is the name of stdin; `model` has the arguments of `Reranker`.
+@dataclass(frozen=True, slots=True)
+class Tally(Coverage):
+    """What was done; `bad_rows` are those that were left out."""
 
-    Candidates are the rows of `inputs`, or documents of `corpus`: those that a TREC `run` names or, without a
-    run, those that BM25 finds. Raises UsageError for fields that contradict each other.
+    queries: int = 0
+    bad_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a batch is, so that another run can continue there.
+
+    `items` counts the queries and bad rows that were read, and `digest` is of their content.
     """
 
-    inputs: Sequence[str] = ()
-    run: str | None = None
-    queries: str | None = None
-    corpus: Sequence[str] = ()
-    query_field: str | None = None
-    documents_field: str | None = None
-    shard: range = WHOLE
-    skip_bad_rows: bool = False
-    reading: ReadOptions = field(default_factory=ReadOptions)
-    ranking: RankOptions = field(default_factory=RankOptions)
-    writing: WriteOptions = field(default_factory=WriteOptions)
-    format: str = "jsonl"
-    model: Mapping[str, Any] = field(default_factory=dict)
-    version: str = ""
-
-    def __post_init__(self) -> None:
-        if self.run is not None or self.corpus:
-            if self.inputs:
-                raise UsageError("There are INPUT and a run or corpus.", hint="Give one of them.")
-            if self.query_field or self.documents_field:
-                raise UsageError("--query-field and --documents-field are about rows, and there are none.")
-            if (self.run is None) == (self.ranking.bm25 is None):
-                raise UsageError(
-                    "The candidates in a corpus are those of a run, or those that BM25 finds.",
-                    hint="Give --run RUN or --bm25 N, not both.",
-                )
-            if self.queries is None or not self.corpus:
-                missing = "--queries" if self.queries is None else "--corpus"
-                raise UsageError(
-                    f"A run and BM25 need queries and a corpus, and there is no {missing}.",
-                    hint=f"Give {missing} FILE.",
-                )
-        elif not self.inputs:
-            raise UsageError("There is no input.", hint="Name files, or - for stdin.")
-        if self.format != "trec" and self.writing.run_name != WriteOptions().run_name:
-            raise UsageError(
-                f"--run-name is about a TREC run, and the output is {self.format}.",
-                hint="Give --to trec, or leave it out.",
-            )
-        if self.names.count("-") > 1:
-            raise UsageError("stdin is named more than once.", hint="Give - once.")
-
-    @property
-    def names(self) -> list[str]:
-        """The names of all files that are read."""
-        return [*self.inputs, *filter(None, (self.run, self.queries, *self.corpus))]
-
-    def open_reader(self, *, with_ids: bool = False) -> CandidateReader:
-        """Return a reader of the candidates; raise InputError for a file that cannot be opened.
-
-        With TREC output, or `with_ids`, a query or document without an id is refused.
-        """
-        inputs, corpus = (list(map(Source.from_name, names)) for names in (self.inputs, self.corpus))
-        run, queries = (None if name is None else Source.from_name(name) for name in (self.run, self.queries))
-        for source in filter(None, (run, queries, *corpus, *inputs)):
-            # A pipe cannot be opened twice.
-            if source.path is not None and not is_pipe_or_device(source.path):
-                with source.open():
-                    pass
-        if corpus and queries is not None:
-            return CorpusCandidates(run, queries, corpus, self.reading, self.ranking)
-        return RowCandidates(
-            inputs, self.reading, queries=queries, for_trec=with_ids or self.format == "trec",
-            query_field=self.query_field, documents_field=self.documents_field,
-        )  # fmt: skip
-
-    def settings(self, info: EngineInfo | None = None) -> dict[str, Any]:
-        """Return what the bytes of the output depend on besides the input, with the names that a user knows.
-
-        `info` describes the loaded model. --batch-tokens and --threads are not here: a run that lacked memory
-        is continued with other values.
-        """
-        model = self.model if info is None else asdict(info)
-        return {
-            "ce-rerank": self.version,
-            "the model": model.get("model"),
-            "the model's content": info and digest_folder(Path(info.model).expanduser()),
-            "the activation": model.get("activation"),
-            **{_option(name): model.get(name) for name in _MODEL_OPTIONS},
-            **{_option(name): value for name, value in asdict(self.ranking).items()},
-            "--from": self.reading.format,
-            "--text-field": list(self.reading.text_fields),
-            "--id-field": self.reading.id_field,
-            "--columns": list(self.reading.columns),
-            "--delimiter": self.reading.delimiter,
-            "--query-field": self.query_field,
-            "--documents-field": self.documents_field,
-            "--shard": None if self.shard == WHOLE else f"{self.shard.start + 1}/{self.shard.step}",
-            "--to": self.format,
-            "--no-text": not self.writing.with_text,
-            "--details": self.writing.details,
-            "--run-name": self.writing.run_name,
-        }
+    pools: int = 0
+    items: int = 0
+    digest: str = ""
+    tally: Tally = Tally()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +78,14 @@ class RankedPool:
     expected_documents: int | None
 
 
-class BatchOutput(Protocol):
-    """Takes the pools that `rank_batch` ranks: `batch.output` has those that write."""
+class BatchOutput:
+    """Takes the pools that `rank_batch` ranks; `progress` is how far it is, and so where to continue."""
 
-    @property
-    def progress(self) -> Progress:
-        """How far the output is, and so where to continue."""
+    progress = Progress()
 
     def write(self, pool: RankedPool) -> None:
         """Write a pool's results and bad rows; they are safe when this returns."""
+        self.progress = pool.progress
 
     def complete(self) -> None:
         """Do what comes at the end, after the last pool."""
@@ -184,15 +99,17 @@ def rank_batch(
     *,
     shard: range = WHOLE,
     skip_bad_rows: bool = False,
+    on_candidates: Callable[[Candidates], None] = lambda candidates: None,
     on_documents: Callable[[int], None] = lambda documents: None,
     on_pool: Callable[[RankedPool], None] = lambda pool: None,
 ) -> Tally:
-    """Rank what `reader` reads, continue where `output` is, and write the results; return the total.
+    """Rank what `reader` reads, and write the results; return the total, with what `output` had before.
 
-    A task of a larger job has a reader of some rows and an output of its own. See `rank_pools` for the
-    arguments and errors. `on_pool` is called after each pool.
+    Only the queries of `shard` are ranked. A row that cannot be ranked is left out with `skip_bad_rows`;
+    otherwise its InputError is raised after the rows before it are written. What was done up to the progress
+    of `output` is only read again; UsageError is raised if it has changed. `on_candidates` is called for all
+    that is read, `on_documents` with the number of documents just scored, and `on_pool` after each pool.
     """
-    tally = output.progress.tally
     written: Future[None] = Future()  # of the pool that is written while the next is ranked
     written.set_result(None)
 
@@ -201,23 +118,21 @@ def rank_batch(
         if written.done():
             written.result()
 
-    pools = rank_pools(
-        reranker, reader, options,
-        shard=shard, skip_bad_rows=skip_bad_rows, after=output.progress, on_progress=check,
-    )  # fmt: skip
+    plan = reranker.plan_pools(options)
+    ahead = _ReadAhead(reader, plan, shard, skip_bad_rows, output.progress, on_candidates)
     try:
-        with closing(pools):
-            for pool in pools:
-                written.result()
-                written = _start_writing(output, pool)
-                on_pool(pool)
-                tally = pool.progress.tally
+        for pool in _rank_pools(reranker, ahead, options, skip_bad_rows, output.progress, check):
+            written.result()
+            written = _start_writing(output, pool)
+            on_pool(pool)
         written.result()
     except BaseException:
-        wait([written], PATIENCE_SECONDS)
+        wait([written], _PATIENCE_SECONDS)
         raise
+    finally:
+        ahead.stop()
     output.complete()
-    return tally
+    return output.progress.tally
 
 
 def _start_writing(output: BatchOutput, pool: RankedPool) -> Future[None]:
@@ -235,54 +150,41 @@ def _start_writing(output: BatchOutput, pool: RankedPool) -> Future[None]:
     return written
 
 
-def rank_pools(
+def _rank_pools(
     reranker: Reranker,
-    reader: CandidateReader,
+    ahead: _ReadAhead,
     options: RankOptions,
-    *,
-    shard: range = WHOLE,
-    skip_bad_rows: bool = False,
-    after: Progress = START,
-    on_progress: Callable[[int], None] | None = None,
-) -> Generator[RankedPool, None, None]:
-    """Rank what `reader` reads, lazily and in order, and yield pool after pool; close it to stop reading.
-
-    Only the queries of `shard` are ranked. A row that cannot be ranked is left out with `skip_bad_rows`;
-    otherwise its InputError is raised after the rows before it. What was done up to `after` is only read
-    again; UsageError is raised if it has changed. `on_progress` is called with the number of documents just
-    scored.
-    """
-    ahead = ReadAhead(reader, reranker.plan_pools(options), shard, skip_bad_rows, after)
-    reached = after
-    end: End | None = None
-    try:
-        while end is None:
-            items, end = ahead.take_pool(reached.pools)
-            lists = [item.content for item in items if isinstance(item.content, Candidates)]
-            bad_rows = [item.content for item in items if isinstance(item.content, BadRow)]
-            rankings: list[Ranking] = []
+    skip_bad_rows: bool,
+    reached: Progress,
+    on_documents: Callable[[int], None],
+) -> Iterator[RankedPool]:
+    """Rank pool after pool, in order; an error is raised after the pool of what was ranked before it."""
+    end: _End | None = None
+    while end is None:
+        items, end = ahead.take_pool(reached.pools)
+        lists = [item.content for item in items if isinstance(item.content, Candidates)]
+        bad_rows = [item.content for item in items if isinstance(item.content, BadRow)]
+        rankings: list[Ranking] = []
+        try:
+            rankings = reranker.rank_lists(lists, options, on_progress=on_documents)
+        except InputError:
             try:
-                rankings = reranker.rank_lists(lists, options, on_progress=on_progress)
-            except InputError:
-                try:
-                    for one in lists:
-                        rankings += _rank_apart(reranker, one, options, bad_rows if skip_bad_rows else None)
-                except InputError as error:
-                    end = End(error)
-            fault = None if end is None else end.error
-            if rankings or bad_rows:
-                read = asdict(sum((ranking.coverage for ranking in rankings), Coverage()))
-                reached = Progress(
-                    reached.pools + 1,
-                    reached.items + len(items),
-                    items[-1].digest,
-                    reached.tally + Tally(**read, queries=len(rankings), bad_rows=len(bad_rows)),
-                )
-                yield RankedPool(rankings, bad_rows, reached, fault is None, ahead.expected_documents)
-            if fault is not None:
-                raise fault
-    finally:
-        ahead.stop()
+                for one in lists:
+                    rankings += _rank_apart(reranker, one, options, bad_rows if skip_bad_rows else None)
+            except InputError as error:
+                end = _End(error)
+        fault = None if end is None else end.error
+        if rankings or bad_rows:
+            read = asdict(sum((ranking.coverage for ranking in rankings), Coverage()))
+            reached = Progress(
+                reached.pools + 1,
+                reached.items + len(items),
+                items[-1].digest,
+                reached.tally + Tally(**read, queries=len(rankings), bad_rows=len(bad_rows)),
+            )
+            yield RankedPool(rankings, bad_rows, reached, fault is None, ahead.expected_documents)
+        if fault is not None:
+            raise fault
 
 
 def _rank_apart(
@@ -297,14 +199,14 @@ def _rank_apart(
     except InputError as error:
         if bad_rows is None:
             raise
-        of_query = BadRow(error.with_traceback(None), encode_json(_as_row(candidates)))
+        of_query = BadRow(str(error), encode_json(_as_row(candidates)))
     kept, bad = [], []
     for place, document in enumerate(candidates.documents):
         try:
             reranker.model.require_scorable(candidates.only([place]), options)
             kept.append(place)
         except InputError as error:
-            bad.append(BadRow(error.with_traceback(None), encode_json(_as_item(document))))
+            bad.append(BadRow(str(error), encode_json(_as_item(document))))
     if bad:
         with suppress(InputError):
             ranked = reranker.rank_lists([candidates.only(kept)], options)
@@ -329,5 +231,145 @@ def _as_item(document: Document) -> Mapping[str, Any] | str:
     return {**others, "text": document.text}
 
 
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+class _Item(NamedTuple):
+    """Candidates or a bad row, how large they are, and the digest of all that was read up to here."""
+
+    content: Candidates | BadRow
+    tokens: int
+    digest: str
+
+
+class _End(NamedTuple):
+    """The end of the input, or the error that ended it."""
+
+    error: BaseException | None
+    tokens: int = 1
+
+
+class _TokenQueue(queue.Queue[_Item | _End]):
+    """A queue whose size is the number of tokens in it."""
+
+    _tokens = 0
+
+    def _qsize(self) -> int:
+        return self._tokens
+
+    def _put(self, item: _Item | _End) -> None:
+        super()._put(item)
+        self._tokens += item.tokens
+
+    def _get(self) -> _Item | _End:
+        item = super()._get()
+        self._tokens -= item.tokens
+        return item
+
+
+class _ReadAhead(threading.Thread):
+    """Reads candidates for one shard, except those that are done already, and gives them out in pools.
+
+    It holds at most one pool. If the input up to `after` has changed, it ends with UsageError.
+    """
+
+    def __init__(
+        self,
+        reader: CandidateReader,
+        plan: PoolPlan,
+        shard: range,
+        skip_bad_rows: bool,
+        after: Progress,
+        on_candidates: Callable[[Candidates], None],
+    ) -> None:
+        super().__init__(name="ce-rerank reader", daemon=True)
+        self._reader = reader
+        self._plan = plan
+        self._shard = shard
+        self._skip_bad_rows = skip_bad_rows
+        self._after = after
+        self._on_candidates = on_candidates
+        self._queue = _TokenQueue(plan.tokens)
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._items = self._bad_rows = self._documents = 0
+        self._is_read = self._is_stopped = False
+        self.start()
+
+    @property
+    def expected_documents(self) -> int | None:
+        """An estimate of the documents of the whole input; None if it is unknown."""
+        share = 1.0 if self._is_read else self._reader.share_read
+        return round(self._documents / share) if share else None
+
+    def take_pool(self, number: int) -> tuple[list[_Item], _End | None]:
+        """Wait for pool `number`, from 0; it is shorter if the input pauses or ends. Return the end, too."""
+        items: list[_Item] = []
+        tokens = 0
+        while not self._plan.is_full(number, tokens):
+            try:
+                item = self._queue.get(timeout=_PAUSE_SECONDS if items and self._reader.may_pause else None)
+            except queue.Empty:
+                break
+            if isinstance(item, _End):
+                return items, item
+            items.append(item)
+            tokens += item.tokens
+        return items, None
+
+    def stop(self) -> None:
+        """Stop reading; a thread that hangs in a pipe is left behind."""
+        self._is_stopped = True
+        with suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        self.join(_PATIENCE_SECONDS)
+
+    def run(self) -> None:
+        """Read, as the function of the thread."""
+        error: BaseException | None = None
+        try:
+            with closing(self._reader.read(self._reject)) as lists:
+                for place, candidates in enumerate(lists):
+                    self._on_candidates(candidates)
+                    if place in self._shard:
+                        self._take(candidates)
+            if self._items < self._after.items:
+                raise _changed_input()
+            self._is_read = True
+        except BaseException as caught:
+            error = caught
+        if not self._is_stopped:
+            self._queue.put(_End(error))
+
+    def _take(self, candidates: Candidates) -> None:
+        self._documents += len(candidates.documents)
+        query = candidates.query
+        held: list[Any] = [(query.id, query.text, query.fields, list(candidates.first_scores))]
+        held += [(document.id, document.text, document.fields) for document in candidates.documents]
+        self._put(candidates, self._plan.count_tokens(candidates), held)
+
+    def _reject(self, error: InputError, text: str) -> None:
+        if not self._skip_bad_rows:
+            error.hint = error.hint or "Give --on-error skip to leave such rows out."
+            raise error
+        # All shards read every bad row, and only one reports it.
+        if self._bad_rows in self._shard:
+            bad = BadRow(str(error), text)
+            self._put(bad, max(_TOKENS_OF_A_BAD_ROW, len(text) // HELD_CHARACTERS_A_TOKEN), [bad])
+        self._bad_rows += 1
+
+    def _put(self, content: Candidates | BadRow, tokens: int, held: list[Any]) -> None:
+        for one in held:
+            self._digest.update(repr(one).encode())
+        digest = self._digest.hexdigest()
+        self._items += 1
+        if self._items == self._after.items and digest != self._after.digest:
+            raise _changed_input()
+        if self._items > self._after.items:
+            self._queue.put(_Item(content, tokens, digest))
+        if self._is_stopped:
+            raise EOFError  # it ends this thread
+
+
+def _changed_input() -> UsageError:
+    return UsageError(
+        "The input is not the one that the unfinished output was made from: what was ranked then differs.",
+        hint="Give the input of that run, or remove the unfinished output to begin again.",
+    )

@@ -15,14 +15,20 @@ import typer
 import typer.main
 
 from .. import __version__
-from ..errors import CeRerankError, UnavailableError, UsageError
+from ..errors import (
+    SIGNAL_CODES,
+    CeRerankError,
+    UnavailableError,
+    UsageError,
+    end_on_signals,
+    exit_code_if_interrupted,
+)
 from ..formats.output import tell_failures
-from ..interrupts import EXIT_CODES, end_on_signals, exit_code_if_interrupted
 from .commands import COMMANDS, Command, DefaultCommandGroup, with_option_groups
 from .console import draw_error, stderr_console
 
 _NAME = "ce-rerank"
-_INTERRUPTED = EXIT_CODES[signal.SIGINT]
+_INTERRUPTED = SIGNAL_CODES[signal.SIGINT]
 
 
 class Application(DefaultCommandGroup):
@@ -115,23 +121,18 @@ def _load_command(name: str) -> Any:
 
 def _report(error: Exception) -> int:
     """Print an error on stderr, and return its exit code."""
-    console = stderr_console()
-    if isinstance(error, CeRerankError):
-        draw_error(console, error.message, error.hint)
-        return error.exit_code
     if isinstance(error, typer.TyperException):
         context = getattr(error, "ctx", None)
-        draw_error(console, error.format_message(), f"See {context.command_path} --help." if context else "")
-        return error.exit_code
-    if isinstance(error, MemoryError):
-        draw_error(console, "There is not enough memory.", "Give a smaller --batch-tokens, or less input.")
-        return UnavailableError.exit_code
-    draw_error(
-        console,
-        f"{type(error).__name__}: {error}",
-        "This is a fault of ce-rerank. Run it again with --debug, and report what it prints.",
-    )
-    return CeRerankError.exit_code
+        hint = f"See {context.command_path} --help." if context else ""
+        error = UsageError(error.format_message(), hint=hint)
+    elif isinstance(error, MemoryError):
+        hint = "Give a smaller --batch-tokens, or less input."
+        error = UnavailableError("There is not enough memory.", hint=hint)
+    elif not isinstance(error, CeRerankError):
+        hint = "This is a fault of ce-rerank. Run it again with --debug, and report what it prints."
+        error = CeRerankError(f"{type(error).__name__}: {error}", hint=hint)
+    draw_error(stderr_console(), error.message, error.hint)
+    return error.exit_code
 
 
 def main() -> NoReturn:

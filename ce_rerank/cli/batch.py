@@ -7,22 +7,21 @@ import re
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
 from .. import __version__
-from ..batch.ahead import WHOLE, Tally, parse_shard
-from ..batch.output import FileOutput, StreamOutput
-from ..batch.resume import require_other_files
-from ..batch.run import BatchOutput, Job, rank_batch
+from ..batch.job import WHOLE, Job, parse_shard
+from ..batch.output import FileOutput, StreamOutput, require_other_files
+from ..batch.read import open_reader
+from ..batch.run import BatchOutput, Tally, rank_batch
 from ..errors import ROWS_LEFT_OUT, UsageError
 from ..formats.output import open_output
-from ..formats.rows import WriteOptions
 from ..formats.source import is_pipe_or_device
-from ..formats.writers import BatchFormat
+from ..formats.writers import BatchFormat, WriteOptions
 from .commands import option_field
 from .console import Activity, describe_progress, show_messages
 from .options import (
@@ -35,7 +34,6 @@ from .options import (
     OnError,
     OutputOptions,
     SelectionOptions,
-    as_keywords,
     format_of_output,
 )
 
@@ -135,52 +133,15 @@ def batch(
 
     Results go to stdout as they are made, or to --output, which --resume continues after a crash.
     """
-    path, run, qrels = output.output, sources.run, options.qrels
-    is_stream = path is None or is_pipe_or_device(path)
-    if options.resume and is_stream:
-        raise UsageError("--resume goes on with a file.", hint="Name it with --output.")
-    if options.measure and qrels is None:
-        raise UsageError("--measure needs judgements to measure by.", hint="Give --qrels QRELS.")
-    if (options.ray_address is not None or options.workers is not None) and not options.ray:
-        raise UsageError("--ray-address and --workers are about --ray.", hint="Give it, too.")
-    if options.ray:
-        if path is None:
-            raise UsageError("--ray needs a folder to write to.", hint="Name it with --output.")
-        if path.suffix.lower() in _FORMATS:
-            raise UsageError(
-                f"With --ray OUTPUT is a folder, and {path} is the name of a file.",
-                hint="Name a folder, and give the format with --to.",
-            )
-        if sources.shard is not None:
-            raise UsageError("--ray shares the work out by itself.", hint="Leave out --shard.")
-        if qrels is not None:
-            raise UsageError(
-                "--qrels measures one file, and --ray writes many.",
-                hint="Put the parts together, and give them to ce-rerank evaluate.",
-            )
-    elif qrels is not None:
-        if run is not None and (run == "-" or is_pipe_or_device(Path(run))):
-            raise UsageError(
-                "--qrels reads the run twice, and it can be read once.", hint="Put it into a file first."
-            )
-        if path is not None and is_stream:
-            raise UsageError(
-                "--qrels reads the output again, and it is no file.", hint="Name one with --output."
-            )
-        if sources.shard is not None:
-            raise UsageError(
-                "--qrels measures a whole run, and --shard ranks a part of it.",
-                hint="Measure all parts together: ce-rerank evaluate RUN RERANKED --qrels QRELS.",
-            )
-    if not inputs and run is None and not sources.corpus and not sys.stdin.isatty():
+    path, qrels, weights = output.output, options.qrels, selection.blend or []
+    if not inputs and sources.run is None and not sources.corpus and not sys.stdin.isatty():
         inputs = ["-"]
-    weights = selection.blend or []
     if len(weights) > 1 and qrels is not None and path is None:
         # Logits are computed once, and each weight is applied to them.
         selection = replace(selection, blend=None, scores="logit", top_k=None, min_score=None)
     job = Job(
         inputs=inputs or (),
-        run=run,
+        run=sources.run,
         queries=sources.queries,
         corpus=sources.corpus or (),
         query_field=sources.query_field,
@@ -194,27 +155,81 @@ def batch(
             first_stage_names=selection.first_stage_names(details=output.details),
         ),
         format=options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl"),
-        model=as_keywords(model),
+        model=asdict(model),
         version=__version__,
     )  # fmt: skip
+    _require_sense(job, path, options)
     with show_messages(messages) as activity:
         if options.ray:
             from ..models.store import require_local
 
             require_local(model.model)
-            # A path has lost one slash of a URL's two.
-            folder = re.sub(r"^(?!file:)(\w\w+):/", r"\1://", str(path))
-            return _rank_by_ray(job, options, folder, activity)
+            return _rank_by_ray(job, options, path, activity)
         if qrels is None:
             return _rank(job, path, activity, resume=options.resume)
         from .evaluate import Gains
 
         activity.stage("Reading the judgements")
-        gains = Gains.read(run, qrels, options.measure, weights, path)
+        gains = Gains.read(sources.run, qrels, options.measure, weights, path)
         code = _rank(job, path, activity, resume=options.resume, gains=gains)
         activity.stop()
         gains.draw(path)
         return code
+
+
+def _require_sense(job: Job, path: Path | None, options: JobOptions) -> None:
+    """Raise UsageError, with a hint, for the first contradiction between options."""
+    is_stream = path is None or is_pipe_or_device(path)
+    is_part, qrels, ray = job.shard != WHOLE, options.qrels is not None, options.ray
+    has_run, has_corpus = job.run is not None, bool(job.corpus)
+    is_collection = has_run or has_corpus
+    is_run_name_lost = job.format != "trec" and job.writing.run_name != WriteOptions().run_name
+    problems = [
+        (options.resume and is_stream,
+         "--resume goes on with a file.", "Name it with --output."),
+        (options.measure and not qrels,
+         "--measure needs judgements to measure by.", "Give --qrels QRELS."),
+        (not ray and not (options.ray_address is None and options.workers is None),
+         "--ray-address and --workers are about --ray.", "Give it, too."),
+        (ray and path is None,
+         "--ray needs a folder to write to.", "Name it with --output."),
+        (ray and path is not None and path.suffix.lower() in _FORMATS,
+         f"With --ray OUTPUT is a folder, and {path} is the name of a file.",
+         "Name a folder, and give the format with --to."),
+        (ray and is_part,
+         "--ray shares the work out by itself.", "Leave out --shard."),
+        (ray and qrels,
+         "--qrels measures one file, and --ray writes many.",
+         "Put the parts together, and give them to ce-rerank evaluate."),
+        (qrels and has_run and (job.run == "-" or is_pipe_or_device(Path(job.run or ""))),
+         "--qrels reads the run twice, and it can be read once.", "Put it into a file first."),
+        (qrels and path is not None and is_stream,
+         "--qrels reads the output again, and it is no file.", "Name one with --output."),
+        (qrels and is_part,
+         "--qrels measures a whole run, and --shard ranks a part of it.",
+         "Measure all parts together: ce-rerank evaluate RUN RERANKED --qrels QRELS."),
+        (is_collection and job.inputs,
+         "There are INPUT and a run or corpus.", "Give one of them."),
+        (is_collection and (job.query_field or job.documents_field),
+         "--query-field and --documents-field are about rows, and there are none.", ""),
+        (is_collection and has_run == (job.ranking.bm25 is not None),
+         "The candidates in a corpus are those of a run, or those that BM25 finds.",
+         "Give --run RUN or --bm25 N, not both."),
+        (is_collection and job.queries is None,
+         "A run and BM25 need queries and a corpus, and there is no --queries.", "Give --queries FILE."),
+        (has_run and not has_corpus,
+         "A run and BM25 need queries and a corpus, and there is no --corpus.", "Give --corpus FILE."),
+        (not job.names,
+         "There is no input.", "Name files, or - for stdin."),
+        (is_run_name_lost,
+         f"--run-name is about a TREC run, and the output is {job.format}.",
+         "Give --to trec, or leave it out."),
+        (job.names.count("-") > 1,
+         "stdin is named more than once.", "Give - once."),
+    ]  # fmt: skip
+    for is_wrong, message, hint in problems:
+        if is_wrong:
+            raise UsageError(message, hint=hint)
 
 
 def _rank(
@@ -235,7 +250,7 @@ def _rank(
                     return 0
                 log.warning("Rows were left out of it; see %s.", file.errors_path)
                 return ROWS_LEFT_OUT
-        reader = job.open_reader(with_ids=gains is not None)
+        reader = open_reader(job, with_ids=gains is not None)
         activity.stage("Loading the model")
         reranker = Reranker(**job.model)
         writing = replace(job.writing, model=reranker.info.description)
@@ -250,56 +265,48 @@ def _rank(
         else:
             stream = activity.stdout(job.format) if path is None else stack.enter_context(open_output(path))
             output = StreamOutput(stream, str(path or "stdout"), job.format, writing)
-        meter = _Meter(activity, output.progress.tally)
+        meter = _Meter(activity, output.progress.tally.documents)
         try:
             tally = rank_batch(
-                reranker, gains.watch(reader) if gains else reader, output, job.ranking,
-                shard=job.shard, skip_bad_rows=job.skip_bad_rows, on_documents=activity.advance,
+                reranker, reader, output, job.ranking, shard=job.shard, skip_bad_rows=job.skip_bad_rows,
+                on_candidates=gains.note if gains else lambda candidates: None,
+                on_documents=activity.advance,
                 on_pool=lambda pool: meter.show(pool.progress.tally, pool.expected_documents),
             )  # fmt: skip
         except BaseException as error:
-            # Not where the unfinished output turned out to be of other input.
+            # Not if the unfinished output turned out to be of other input.
             if file is not None and not isinstance(error, UsageError) and file.progress.tally.queries:
-                done = file.progress.tally.queries
-                queries = "1 query is" if done == 1 else f"{done:,} queries are"
                 log.warning(
-                    "%s finished, in %s. To go on, give the same command with --resume.",
-                    queries,
+                    "Queries finished: %s, in %s. To go on, give the same command with --resume.",
+                    f"{file.progress.tally.queries:,}",
                     file.part_path,
                 )
             raise
-        errors = None if file is None else str(file.errors_path)
-        return _sum_up(job, tally, reranker.info.max_length, errors)
+        return _sum_up(job, tally, reranker.info.max_length, file.errors_path if file else None)
 
 
-def _rank_by_ray(job: Job, options: JobOptions, folder: str, activity: Activity) -> int:
+def _rank_by_ray(job: Job, options: JobOptions, path: Path | None, activity: Activity) -> int:
     """Rank into the part files of a folder; return the exit code."""
     from ..batch.parts import Report
     from ..ray import rank_files
 
-    meter = _Meter(activity, Tally())
-    shown = 0
+    # A path has lost one slash of a URL's two.
+    folder = re.sub(r"^(?!file:)(\w\w+):/", r"\1://", str(path))
+    activity.stage("Starting the workers")
+    meter = _Meter(activity)
 
     def show(report: Report, share: float) -> None:
-        nonlocal shown
-        documents = report.tally.documents
-        activity.advance(documents - shown)
-        shown = documents
-        meter.show(report.tally, round(documents / share))
+        activity.advance(report.tally.documents - meter.done)
+        meter.show(report.tally, round(report.tally.documents / share))
 
-    activity.stage("Starting the workers")
     done = rank_files(
-        job,
-        folder,
-        address=options.ray_address,
-        workers=options.workers,
-        resume=options.resume,
+        job, folder, address=options.ray_address, workers=options.workers, resume=options.resume,
         on_report=show,
-    )
+    )  # fmt: skip
     return _sum_up(job, done.tally, done.max_length, f"{folder}/errors-*")
 
 
-def _sum_up(job: Job, tally: Tally, max_length: int, errors: str | None) -> int:
+def _sum_up(job: Job, tally: Tally, max_length: int, errors: Path | str | None) -> int:
     """Warn of what was not read; return the exit code."""
     if tally.left_out:
         everything = tally.documents + tally.left_out
@@ -307,30 +314,31 @@ def _sum_up(job: Job, tally: Tally, max_length: int, errors: str | None) -> int:
     for sentence in tally.describe(max_length, job.ranking.long):
         log.warning("%s", sentence)
     if not tally.queries and not tally.bad_rows:
-        names = ["stdin" if name == "-" else name for name in job.inputs or [job.run or ""]]
+        names = ["stdin" if name == "-" else name for name in job.inputs or [job.run or job.queries or ""]]
         log.warning("%s: no queries in it.", ", ".join(names))
-    if tally.bad_rows:
-        rows = "1 row was" if tally.bad_rows == 1 else f"{tally.bad_rows:,} rows were"
-        log.warning("%s left out%s.", rows, "" if errors is None else f"; see {errors}")
-    return ROWS_LEFT_OUT if tally.bad_rows else 0
+    if not tally.bad_rows:
+        return 0
+    log.warning("Rows left out: %s%s.", f"{tally.bad_rows:,}", f"; see {errors}" if errors else "")
+    return ROWS_LEFT_OUT
 
 
 class _Meter:
     """Shows how far a batch is: beside the spinner or, without a terminal, in a line now and then."""
 
-    def __init__(self, activity: Activity, before: Tally) -> None:
+    def __init__(self, activity: Activity, documents_before: int = 0) -> None:
         self._activity = activity
-        self._before = before.documents
+        self._before = documents_before
+        self.done = 0
         self._began = self._last_line = time.monotonic()
         activity.start(stage="Scoring")
 
     def show(self, tally: Tally, expected_documents: int | None) -> None:
         """Show what is done, and of how much."""
-        done = tally.documents - self._before
+        self.done = tally.documents - self._before
         total = None if expected_documents is None else expected_documents - self._before
         queries = f"{tally.queries:,} queries done"
         self._activity.expect(total, f"Scoring, {queries}")
         now = time.monotonic()
         if not sys.stderr.isatty() and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            log.info("%s, documents: %s", queries, describe_progress(done, total, now - self._began))
+            log.info("%s, documents: %s", queries, describe_progress(self.done, total, now - self._began))

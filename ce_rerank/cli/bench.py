@@ -7,25 +7,24 @@ import logging
 import random
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from ..errors import CeRerankError, InputError, UnavailableError, UsageError
+from ..errors import InputError, UnavailableError, UsageError
 from ..formats.documents import InputFormat, read_documents
 from ..formats.source import Source
 from .commands import option
 from .console import Activity, draw_plainly, show_messages, stdout_console
-from .doctor import answer_part, run_part
-from .options import FROM, InputOptions, MessageOptions, ModelOptions, as_arguments, as_keywords
+from .doctor import call_apart, run_command
+from .options import FROM, InputOptions, MessageOptions, ModelOptions, as_arguments
 
 log = logging.getLogger("ce_rerank")
 
@@ -157,7 +156,7 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
     from ..engines.hardware import find_device
 
     device = find_device(model.device)
-    answers: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         # In files, since an argument has no room for a long document.
         query, file = Path(folder, "query"), Path(folder, "documents.jsonl")
@@ -165,66 +164,48 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
         texts = [text for _, texts in lists for text in texts][:_START_DOCUMENTS]
         file.write_text("".join(json.dumps(text) + "\n" for text in texts), encoding="utf-8")
 
-        def time_choice(choice: tuple[str, str]) -> float:
-            return time_start(["--query-file", str(query), "-f", str(file), *as_arguments(keywords[choice])])
+        def keywords(engine: str, precision: str) -> dict[str, Any]:
+            return {**asdict(model), "engine": engine, "precision": precision, "device": device}
 
-        keywords = {
-            choice: {**as_keywords(model), "engine": choice[0], "precision": choice[1], "device": device}
-            for choice in choose(model, device)
-        }
-        for choice in keywords:
+        def time_start(choice: tuple[str, str]) -> float:
+            """Return the seconds of a whole process that ranks a few documents."""
+            started = time.perf_counter()
+            arguments = as_arguments({**keywords(*choice), "query_file": query, "file": file})
+            run_command(["rank", "-Q", *arguments])
+            return time.perf_counter() - started
+
+        for choice in choose(model, device):
             activity.stage(f"Loading {' '.join(choice)}")
             try:
-                time_choice(choice)  # not measured: the first use compiles the model
-                answers[choice] = []
-            except CeRerankError as error:
+                time_start(choice)  # not measured: the first use compiles the model
+                measured[choice] = []
+            except UnavailableError as error:
                 if choice == _REFERENCE:
                     raise
                 log.warning("%s %s is left out: %s", *choice, error.message)
-        activity.start(total=rounds * len(answers))
+        activity.start(total=rounds * len(measured))
         for _ in range(rounds):
-            for choice, of_choice in answers.items():
-                setting = {"reranker": keywords[choice], "lists": lists}
-                answer = run_part(__spec__.name, "score", setting)
-                if isinstance(answer, str):
-                    raise CeRerankError(f"{' '.join(choice)} cannot be measured: {answer}")
-                of_choice.append({**answer, "start_seconds": time_choice(choice)})
-                activity.advance(1)
-    reference = answers[_REFERENCE][0]["scores"]
-    return [_summarise(*choice, of_choice, reference) for choice, of_choice in answers.items()]
+            for choice, its_rounds in measured.items():
+                found = call_apart(score_lists, {"keywords": keywords(*choice), "lists": lists})
+                its_rounds.append({**found, "start_seconds": time_start(choice)})
+                activity.advance()
+    reference = measured[_REFERENCE][0]["scores"]
+    return [
+        {"engine": engine, "precision": precision, **summarise(its_rounds, reference)}
+        for (engine, precision), its_rounds in measured.items()
+    ]
 
 
-def time_start(arguments: Sequence[str]) -> float:
-    """Return the seconds of a whole process that ranks a few documents, from its start to its end."""
-    started = time.perf_counter()
-    ended = subprocess.run(
-        [sys.executable, "-m", "ce_rerank", "rank", "-Q", *arguments],
-        check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
-    )  # fmt: skip
-    seconds = time.perf_counter() - started
-    if ended.returncode:
-        message, _, hint = ended.stderr.rpartition("error: ")[2].partition("\n")
-        raise UnavailableError(message, hint=textwrap.dedent(hint).strip())
-    return seconds
-
-
-def _summarise(
-    engine: str, precision: str, answers: list[dict[str, Any]], reference: list[list[float]]
-) -> dict[str, Any]:
+def summarise(rounds: Sequence[dict[str, Any]], reference: list[list[float]]) -> dict[str, Any]:
     """Return the medians of the rounds, and how far the scores are from the reference's."""
-    differences, agreements = compare_scores(answers[0]["scores"], reference)
-    medians = {
-        name: statistics.median(answer[name] for answer in answers)
-        for name in ("start_seconds", "elapsed_seconds")
-    }
+    differences, agreements = compare_scores(rounds[0]["scores"], reference)
+    elapsed_seconds = statistics.median(one["elapsed_seconds"] for one in rounds)
     return {
-        "engine": engine,
-        "precision": precision,
-        "device": answers[0]["device"],
-        "packed": answers[0]["packed"],
-        "start_seconds": medians["start_seconds"],
-        "documents_per_second": len(differences) / medians["elapsed_seconds"],
-        "peak_memory_bytes": answers[-1]["peak_memory_bytes"],
+        "device": rounds[0]["device"],
+        "packed": rounds[0]["packed"],
+        "start_seconds": statistics.median(one["start_seconds"] for one in rounds),
+        "documents_per_second": len(differences) / elapsed_seconds,
+        "peak_memory_bytes": rounds[-1]["peak_memory_bytes"],
         "largest_difference": max(differences),
         "mean_difference": statistics.fmean(differences),
         "rank_agreement": statistics.fmean(agreements) if agreements else None,
@@ -277,21 +258,15 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
     draw_plainly(console, Text(told, style="dim"))
 
 
-def _score(setting: dict[str, Any]) -> dict[str, Any]:
+def score_lists(keywords: dict[str, Any], lists: Lists) -> dict[str, Any]:
     """Score some of the lists to warm up, and then all while the time is taken; return logits."""
     from ..engines.hardware import describe_device
     from ..reranker import Reranker
-    from ..types import Candidates, Document, Query, RankOptions
 
-    reranker = Reranker(**setting["reranker"])
-    lists = [
-        Candidates(Query(query), [Document(text) for text in documents])
-        for query, documents in setting["lists"]
-    ]
-    options = RankOptions(scores="logit")
-    reranker.rank_lists(lists[:3], options)
+    reranker = Reranker(**keywords)
+    list(reranker.rank_many(lists[:3]))
     started = time.perf_counter()
-    rankings = reranker.rank_lists(lists, options)
+    rankings = list(reranker.rank_many(lists, scores="logit"))
     elapsed_seconds = time.perf_counter() - started
     in_order = [sorted(ranking, key=lambda hit: hit.index) for ranking in rankings]
     return {
@@ -314,7 +289,3 @@ def peak_memory_bytes() -> int | None:
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
     return None
-
-
-if __name__ == "__main__":
-    answer_part({"score": _score})

@@ -36,9 +36,7 @@ def draw_evaluation(console: Console, evaluation: Evaluation) -> None:
 
     The best value of a measure is bold, and a significant difference has a colour.
     """
-    names = [
-        clean_text(name, console.encoding) for name in short_names([run.name for run in evaluation.runs])
-    ]
+    names = [clean_text(name, console.encoding) for name in short_names(evaluation.runs)]
     compares = len(names) > 1
     # The box puts a space between columns, too.
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -46,11 +44,12 @@ def draw_evaluation(console: Console, evaluation: Evaluation) -> None:
         table.add_column(heading, no_wrap=heading != "run", overflow="fold")
     for measure in evaluation.measures:
         best = max(run.values[measure] for run in evaluation.runs)
+        heading = measure
         for name, run in zip(names, evaluation.runs, strict=True):
             is_best = compares and run.values[measure] == best
             value = Text(f"{run.values[measure]:.4f}", style="bold" if is_best else "")
-            is_first = run is evaluation.runs[0]
-            table.add_row(Text(measure if is_first else ""), Text(name), value, *_compared(run, measure))
+            table.add_row(Text(heading), Text(name), value, *_compared(run, measure))
+            heading = ""
     draw_plainly(console, table)
     told = f"{len(evaluation.query_ids):,} judged queries."
     if compares:
@@ -66,9 +65,9 @@ def draw_evaluation(console: Console, evaluation: Evaluation) -> None:
 
 def _compared(run: MeasuredRun, measure: str) -> list[Text]:
     """Return the cells that compare a run with the first: change, p-value, counts of queries."""
-    if measure not in run.comparisons:
+    comparison = run.comparisons.get(measure)
+    if comparison is None:
         return []
-    comparison = run.comparisons[measure]
     p_value = comparison.corrected_p_value
     is_significant = p_value < _SIGNIFICANT
     style = ("green" if comparison.delta > 0 else "red") if is_significant else ""
@@ -80,14 +79,12 @@ def _compared(run: MeasuredRun, measure: str) -> list[Text]:
     ]
 
 
-def draw_gains(
-    console: Console, evaluation: Evaluation, run: MeasuredRun, measure: str, texts: Mapping[str, str]
-) -> None:
-    """Draw a run's gains over the first run: all as a chart, the largest as a list with `texts`."""
-    first, name = short_names([evaluation.runs[0].name, run.name])
-    title = f"{measure} by query: {name} against {first}"
+def draw_gains(console: Console, evaluation: Evaluation, run: MeasuredRun, texts: Mapping[str, str]) -> None:
+    """Draw a run's gains over the first run in the first measure: a chart, and the largest with `texts`."""
+    first, name = short_names([evaluation.runs[0], run])
+    title = f"{evaluation.measures[0]} by query: {name} against {first}"
     console.print(Text(clean_text(title, console.encoding), style="bold"))
-    gains = list_gains(evaluation, run, measure)
+    gains = list_gains(evaluation, run)
     gained = [gain for gain in gains if gain.delta > 0]
     lost = [gain for gain in reversed(gains) if gain.delta < 0]
     if not gained and not lost:
@@ -96,23 +93,23 @@ def draw_gains(
     _draw_chart(console, [gain.delta for gain in gains])
     for heading, style, listed in (("Gained", "green", gained), ("Lost", "red", lost)):
         if listed:
-            shown = listed[:_GAINS_SHOWN]
-            most = f", the most of {len(listed):,}" if len(listed) > len(shown) else ""
+            most = f", the most of {len(listed):,}" if len(listed) > _GAINS_SHOWN else ""
             console.print(Text(f"\n{heading}{most}:", style="bold"))
-            draw_plainly(console, _gain_table(shown, style, texts, console))
+            draw_plainly(console, _gain_table(listed[:_GAINS_SHOWN], style, texts, console))
 
 
-def list_gains(evaluation: Evaluation, run: MeasuredRun, measure: str) -> list[Gain]:
-    """Return the gains of the queries for which the measure is defined in both runs, the largest first."""
-    before, after = evaluation.runs[0].by_query[measure], run.by_query[measure]
+def list_gains(evaluation: Evaluation, run: MeasuredRun) -> list[Gain]:
+    """Return the gains in the first measure, the largest first; not of queries where it is not defined."""
+    before, after = (one.by_query[evaluation.measures[0]] for one in (evaluation.runs[0], run))
     rows = zip((after - before).tolist(), evaluation.query_ids, before.tolist(), after.tolist(), strict=True)
     return sorted((Gain(*row) for row in rows if not math.isnan(row[0])), key=lambda gain: -gain.delta)
 
 
-def short_names(names: Sequence[str]) -> list[str]:
-    """Return the names without folders, unless two would be the same then."""
+def short_names(runs: Sequence[MeasuredRun]) -> list[str]:
+    """Return the runs' names without folders, unless two would be the same then."""
+    names = [run.name for run in runs]
     short = [Path(name).name or name for name in names]
-    return short if len(set(short)) == len(set(names)) else list(names)
+    return short if len(set(short)) == len(set(names)) else names
 
 
 def _draw_chart(console: Console, deltas: Sequence[float]) -> None:
@@ -145,13 +142,13 @@ def _draw_chart(console: Console, deltas: Sequence[float]) -> None:
 
 def _gain_table(gains: Sequence[Gain], style: str, texts: Mapping[str, str], console: Console) -> Table:
     """Return a table of queries: gain, the values before and after, and as much of the text as fits."""
-    ascii_only = console.options.ascii_only
-    arrow = "->" if ascii_only else "→"
+    is_ascii = console.options.ascii_only
+    arrow = "->" if is_ascii else "→"
     table = Table.grid(padding=(0, 2, 0, 0), expand=bool(texts))
     table.add_column(overflow="fold")
     table.add_column(width=len("+0.1234"))
     table.add_column(width=len(f"0.123 {arrow} 0.123"), style="dim")
-    table.add_column(ratio=1, no_wrap=True, overflow="crop" if ascii_only else "ellipsis")
+    table.add_column(ratio=1, no_wrap=True, overflow="crop" if is_ascii else "ellipsis")
     for gain in gains:
         table.add_row(
             Text(clean_text(gain.query_id, console.encoding)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,8 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
-from ..batch.ahead import START, CandidateReader, Progress
-from ..batch.run import RankedPool
+from ..batch.run import BatchOutput, RankedPool
 from ..errors import UsageError
 from ..evaluation import (
     DEFAULT_MEASURES,
@@ -30,9 +29,8 @@ from ..evaluation import evaluate as evaluate_runs
 from ..formats.beir import read_queries
 from ..formats.json import encode_json
 from ..formats.output import open_output, require_other_file
-from ..formats.source import Reject, Source
-from ..formats.trec import separate_ties
-from ..ranking import blend, select_top
+from ..formats.source import Source
+from ..ranking import blend, select_top, separate_ties
 from ..types import Candidates
 from .commands import option, option_field
 from .console import show_messages, stdout_console
@@ -125,11 +123,13 @@ def evaluate(
             draw_evaluation(console, evaluation)
             for run in evaluation.runs[1:] if per_query else ():
                 console.print()
-                draw_gains(console, evaluation, run, evaluation.measures[0], texts)
+                draw_gains(console, evaluation, run, texts)
             stream.write(drawn.getvalue().encode())
 
 
 def _as_object(evaluation: Evaluation, texts: Mapping[str, str], per_query: bool) -> dict[str, Any]:
+    """Return an evaluation for scripts."""
+    runs = evaluation.runs
     document: dict[str, Any] = {
         "judgements": evaluation.judgements,
         "judged_queries": len(evaluation.query_ids),
@@ -142,14 +142,11 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], per_query: bool
                 "unjudged_queries": run.unjudged_queries,
                 "unjudged_share_of_top_10": run.unjudged_share,
                 "measures": {
-                    name: {
-                        "value": run.values[name],
-                        **(asdict(run.comparisons[name]) if run.comparisons else {}),
-                    }
-                    for name in evaluation.measures
+                    name: {"value": value, **(asdict(run.comparisons[name]) if run.comparisons else {})}
+                    for name, value in run.values.items()
                 },
             }
-            for run in evaluation.runs
+            for run in runs
         ],
     }
     if per_query:
@@ -157,10 +154,7 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], per_query: bool
             {
                 "query_id": query_id,
                 **({"query": texts.get(query_id)} if texts else {}),
-                "values": {
-                    name: [run.by_query[name][place] for run in evaluation.runs]
-                    for name in evaluation.measures
-                },
+                "values": {name: [run.by_query[name][place] for run in runs] for name in evaluation.measures},
             }
             for place, query_id in enumerate(evaluation.query_ids)
         ]
@@ -168,18 +162,17 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], per_query: bool
 
 
 @dataclass
-class Gains:
+class Gains(BatchOutput):
     """What `batch` has made of a first stage: measured before and after.
 
-    Where no file is written this takes what is ranked, as the output of the batch; with several `weights` it
-    takes logits, and blends the first stage's scores in with each.
+    If no file is written, this takes the rankings as the output of the batch. With several `weights` it takes
+    logits, and blends the first stage's scores in with each.
     """
 
     judgements: Judgements
     measures: tuple[str, ...]
     weights: list[float]
     before: Run | None
-    progress: Progress = START
     first: dict[str, dict[str, float]] = field(default_factory=dict)
     after: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
@@ -201,9 +194,13 @@ class Gains:
         before = None if run is None else load_run(Source.from_path(Path(run)), judgements)
         return cls(judgements, names, weights if len(weights) > 1 else [], before)
 
-    def watch(self, reader: CandidateReader) -> CandidateReader:
-        """Return a reader of the same candidates; without a run, what it reads is the first stage."""
-        return reader if self.before else _Watched(reader, self.first)
+    def note(self, candidates: Candidates) -> None:
+        """Record a first stage's scores or, without scores, its order, unless a run has them."""
+        query_id = str(candidates.query.id)
+        if self.before is None and query_id in self.judgements.grades:
+            ids = [str(document.id) for document in candidates.documents]
+            scores = candidates.first_scores or range(len(ids), 0, -1)
+            self.first[query_id] = dict(zip(ids, map(float, scores), strict=True))
 
     def write(self, pool: RankedPool) -> None:
         """Take a pool's results."""
@@ -219,10 +216,7 @@ class Gains:
                 ids = [str(ranking[place].id) for place in order]
                 values = zip(ids, separate_ties(scores[order]), strict=True)
                 self.after.setdefault(name, {})[str(ranking.query.id)] = dict(values)
-        self.progress = pool.progress
-
-    def complete(self) -> None:
-        """Do nothing: there is nothing to write."""
+        super().write(pool)
 
     def draw(self, output: Path | None) -> None:
         """Draw the measures before and after on stdout; `output` is the file that was written, if one was."""
@@ -231,31 +225,5 @@ class Gains:
         runs = [Run(name, scores) for name, scores in self.after.items()]
         if output is not None:
             runs = [replace(load_run(Source.from_path(output), self.judgements), name=str(output))]
-        judged = {
-            query_id: self.first[query_id] for query_id in self.judgements.grades if query_id in self.first
-        }
-        before = self.before or Run("first stage", judged)
+        before = self.before or Run("first stage", self.first)
         draw_evaluation(stdout_console(), evaluate_runs([before, *runs], self.judgements, self.measures))
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """A reader that records a first stage's scores or, without scores, its order."""
-
-    reader: CandidateReader
-    first: dict[str, dict[str, float]]
-
-    @property
-    def may_pause(self) -> bool:
-        return self.reader.may_pause
-
-    @property
-    def share_read(self) -> float | None:
-        return self.reader.share_read
-
-    def read(self, reject: Reject) -> Generator[Candidates, None, None]:
-        for candidates in self.reader.read(reject):
-            ids = [str(document.id) for document in candidates.documents]
-            scores = candidates.first_scores or range(len(ids), 0, -1)
-            self.first[str(candidates.query.id)] = dict(zip(ids, map(float, scores), strict=True))
-            yield candidates

@@ -17,7 +17,7 @@ import typer
 from ..errors import OutputError, UnavailableError, UsageError
 from .commands import MODEL, Command, DefaultCommandGroup, option, with_option_groups
 from .console import Activity, describe_size, draw_message, show_messages, stderr_console, stdout_console
-from .options import AllowPickle, MessageOptions, Offline, Revision, TrustRemoteCode, as_keywords
+from .options import AllowPickle, MessageOptions, Offline, Revision, TrustRemoteCode
 
 if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint
@@ -144,7 +144,7 @@ def pull(name: _Name, *, fetch: FetchOptions, messages: MessageOptions) -> None:
         from ..models.store import resolve_checkpoint
 
         on_progress = _show_bytes(activity, name)
-        checkpoint = resolve_checkpoint(name, refresh=True, on_progress=on_progress, **as_keywords(fetch))
+        checkpoint = resolve_checkpoint(name, refresh=True, on_progress=on_progress, **asdict(fetch))
         activity.stage(f"Making {checkpoint.name} ready")
         from ..engines import load_engine
         from ..engines.base import EngineOptions
@@ -208,7 +208,7 @@ def export(
         from ..models.store import resolve_checkpoint
 
         on_progress = _show_bytes(activity, name)
-        checkpoint = resolve_checkpoint(name, on_progress=on_progress, **as_keywords(fetch))
+        checkpoint = resolve_checkpoint(name, on_progress=on_progress, **asdict(fetch))
         from ..engines.openvino.cache import export_model
 
         activity.stage(f"Exporting {checkpoint.name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -61,10 +61,7 @@ class ModelOptions:
     engine: EngineName = option_field("auto", help="What scores the pairs.")
     precision: Precision = option_field("auto", help="auto is bf16 where the CPU or GPU has it, else fp32.")
     max_length: int | None = option_field(
-        None,
-        metavar="TOKENS",
-        min=8,
-        help="The most tokens of a query and a document.",
+        None, metavar="TOKENS", min=8, help="The most tokens of a query and a document."
     )
     batch_tokens: int | None = option_field(
         None, metavar="TOKENS", min=1, help="The size of a batch; smaller needs less memory."
@@ -134,10 +131,7 @@ class SelectionOptions:
         None, "--bm25", metavar="N", min=1, help="Let BM25 choose N documents, and score only those."
     )
     bm25_language: str = option_field(
-        "english",
-        "--bm25-language",
-        metavar="NAME",
-        help="The language of its word stems, or none.",
+        "english", "--bm25-language", metavar="NAME", help="The language of its word stems, or none."
     )
     first_score_field: str | None = option_field(
         None, metavar="NAME", help="The field with a first stage's score; -NAME if less is better."
@@ -151,7 +145,7 @@ class SelectionOptions:
         weights = self.blend or [0.0]
         if len(weights) > 1:
             raise UsageError("--blend is given more than once.", hint="Give it once.")
-        return RankOptions(**{**as_keywords(self), "blend": weights[0]})
+        return RankOptions(**{**asdict(self), "blend": weights[0]})
 
     def first_stage_names(self, *, details: bool) -> tuple[str, ...]:
         """Return the columns that a first stage adds to a table of results."""
@@ -179,21 +173,14 @@ class MessageOptions:
     debug: bool = option_field(False, help="Print the traceback of an error.")
 
 
-def as_keywords(options: Any) -> dict[str, Any]:
-    """Return a group's values by their names, which are the library's own."""
-    return {field.name: getattr(options, field.name) for field in fields(options)}
-
-
 def as_arguments(keywords: Mapping[str, Any]) -> list[str]:
     """Return the arguments that give these values to a command."""
-    arguments = []
-    for name, value in keywords.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            arguments.append(option)
-        elif value is not None and value is not False:
-            arguments.append(f"{option}={value}")
-    return arguments
+    given = [(f"--{name.replace('_', '-')}", value) for name, value in keywords.items()]
+    return [
+        option if value is True else f"{option}={value}"
+        for option, value in given
+        if value is not None and value is not False
+    ]
 
 
 def format_of_output(path: Path | None, formats: Mapping[str, str], default: str) -> str:

@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, BinaryIO, ClassVar, Literal
 
 import typer
@@ -23,10 +23,9 @@ from ..formats.documents import (
     walk_folders,
 )
 from ..formats.output import open_output, require_other_file
-from ..formats.rows import WriteOptions
 from ..formats.source import Reject, Source, raise_at_once, read_query
 from ..formats.trec import require_run_id
-from ..formats.writers import open_writer, require_format
+from ..formats.writers import WriteOptions, open_writer, require_format
 from ..ranking import select_top
 from ..types import Candidates, Document, Query, Ranking, RankOptions
 from .commands import COMMANDS, option, option_field
@@ -41,7 +40,6 @@ from .options import (
     OnError,
     OutputOptions,
     SelectionOptions,
-    as_keywords,
     format_of_output,
 )
 
@@ -99,19 +97,13 @@ def rank(
     Documents are arguments, files (-f) or stdin.
     """
     options, path = selection.rank_options(), output.output
-    is_seen = path is None and sys.stdout.isatty()
-    format = to or format_of_output(path, _FORMATS, "table" if is_seen else "jsonl")
-    writing = WriteOptions(
-        not output.no_text,
-        output.details,
-        first_stage_names=selection.first_stage_names(details=output.details),
-    )
+    default = "table" if path is None and sys.stdout.isatty() else "jsonl"
+    format = to or format_of_output(path, _FORMATS, default)
+    first_stage_names = selection.first_stage_names(details=output.details)
+    writing = WriteOptions(not output.no_text, output.details, first_stage_names=first_stage_names)
     if format != "table":
         require_format(format, writing)
     with show_messages(messages) as activity:
-        texts = list(arguments or [])
-        query = _read_query(texts, sources)
-        reading = fields.read_options(sources.source_format, whole_files=sources.whole_files)
         left_out: list[InputError] = []
 
         def leave_out(error: InputError, row: str) -> None:
@@ -119,6 +111,9 @@ def rank(
             left_out.append(error)
 
         reject = leave_out if sources.on_error == "skip" else raise_at_once
+        texts = list(arguments or [])
+        query = _read_query(texts, sources)
+        reading = fields.read_options(sources.source_format, whole_files=sources.whole_files)
         texts, files = _name_documents(texts, sources, reading, reject)
         read = [name for name in (sources.query_file, sources.files_from, *files) if name]  # - for stdin
         if path is not None:
@@ -135,7 +130,7 @@ def rank(
                 from ..reranker import Reranker
 
                 activity.stage("Loading the model")
-                reranker = Reranker(**as_keywords(model))
+                reranker = Reranker(**asdict(model))
                 _loaded.append(reranker)
                 writing = replace(writing, model=reranker.info.description)
                 activity.start(total=len(documents))
@@ -143,13 +138,12 @@ def rank(
                 everything = replace(options, min_score=None)
                 candidates = Candidates(query, documents)
                 (ranking,) = reranker.rank_lists([candidates], everything, on_progress=activity.advance)
-                ranking = _keep_from_min_score(ranking, options)
                 activity.stop()
+                ranking = _keep_from_min_score(ranking, options)
+                read_part = ranking.coverage
                 if options.bm25 is not None:
-                    log.info(
-                        "BM25 left out %s of %s documents.", f"{ranking.coverage.left_out:,}", len(documents)
-                    )
-                for sentence in ranking.coverage.describe(reranker.info.max_length, options.long):
+                    log.info("BM25 left out %s of %s documents.", f"{read_part.left_out:,}", len(documents))
+                for sentence in read_part.describe(reranker.info.max_length, options.long):
                     log.warning("%s", sentence)
             if "-" not in read:
                 _warn_of_unread_pipe()
@@ -166,9 +160,8 @@ def _read_query(texts: list[str], sources: SourceOptions) -> Query:
         return Query(read_query(Source.from_name(file)), origin=file)
     if query is None:
         if not texts:
-            raise UsageError(
-                "There is no query.", hint="Give it first, or with -q, or in a file with --query-file."
-            )
+            hint = "Give it first, or with -q, or in a file with --query-file."
+            raise UsageError("There is no query.", hint=hint)
         query = texts.pop(0)
         _warn_of_odd_query(query)
     _require_utf8(query)
@@ -181,7 +174,7 @@ def _warn_of_odd_query(query: str) -> None:
     """Warn of a query that may be a mistyped command, or a file name given without a query."""
 
     def spellings(word: str) -> set[str]:
-        """Return the word and what is left of it without any one letter; words an edit apart share one."""
+        """Return the word, and the word without any one letter; words an edit apart share one of these."""
         return {word, *(word[:place] + word[place + 1 :] for place in range(len(word)))}
 
     for command in COMMANDS:
@@ -193,12 +186,8 @@ def _warn_of_odd_query(query: str) -> None:
 
 def _require_utf8(text: str) -> None:
     """Refuse an argument that is not UTF-8; Python turns its bytes into halves of characters."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(
-            f"The argument {text!a} is not UTF-8.", hint="Convert it, or give it in a file."
-        ) from None
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError(f"The argument {text!a} is not UTF-8.", hint="Convert it, or give it in a file.")
 
 
 def _name_documents(
@@ -215,10 +204,8 @@ def _name_documents(
     taken = [sources.query_file, sources.files_from].count("-")
     if not texts and not files:
         if taken or sys.stdin.isatty():
-            raise UsageError(
-                "There are no documents.",
-                hint="Give them after the query, in files with -f, or through a pipe.",
-            )
+            hint = "Give them after the query, in files with -f, or through a pipe."
+            raise UsageError("There are no documents.", hint=hint)
         files = ["-"]
     if (reading.whole_files or not files) and reading != ReadOptions(whole_files=reading.whole_files):
         raise UsageError(

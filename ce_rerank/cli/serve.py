@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from ..errors import UnavailableError, UsageError
 from ..remote import KEY_VARIABLE
 from .commands import option_field
 from .console import draw_message, show_messages
-from .options import MessageOptions, ModelOptions, as_keywords
+from .options import MessageOptions, ModelOptions
 
 _SHUTDOWN_SECONDS = 30
 
@@ -58,7 +58,7 @@ def serve(*, server: ServerOptions, model: ModelOptions, messages: MessageOption
 
         def load() -> Reranker:
             try:
-                return Reranker(**as_keywords(model))
+                return Reranker(**asdict(model))
             except Exception as error:
                 failures.append(error)
                 running.should_exit = True
@@ -73,11 +73,10 @@ def serve(*, server: ServerOptions, model: ModelOptions, messages: MessageOption
             max_queue=server.max_queue,
         )
         listening = _listen(server.host, server.port)
-        running = uvicorn.Server(
-            uvicorn.Config(
-                app, log_config=None, access_log=False, timeout_graceful_shutdown=_SHUTDOWN_SECONDS
-            )
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, timeout_graceful_shutdown=_SHUTDOWN_SECONDS
         )
+        running = uvicorn.Server(config)
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # our server logs its errors itself
         if not messages.quiet:
             draw_message(activity.console, f"Listening on http://{server.host}:{listening.getsockname()[1]}")

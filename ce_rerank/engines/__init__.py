@@ -6,8 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..errors import UnavailableError, UsageError
-from ..interrupts import raise_if_interrupted
+from ..errors import UnavailableError, UsageError, raise_if_interrupted
 from ..types import Precision
 from .base import EngineOptions
 from .hardware import IMPORT_FAILURES, cpu_flags, find_device, has_int8, has_native_bf16
@@ -37,43 +36,36 @@ def choose_engine(checkpoint: Checkpoint, options: EngineOptions) -> Choice:
     """
     checkpoint.require_usable(allow_pickle=True)
     is_compiled = checkpoint.source == "compiled"
-    asked = "--engine torch" if options.engine == "torch" else f"--device {options.device}"
     if is_compiled and (options.engine == "torch" or options.device not in ("auto", "cpu")):
+        asked = "--engine torch" if options.engine == "torch" else f"--device {options.device}"
         raise UsageError(
             f"{checkpoint.name} is a compiled model, which the CPU runs by openvino, not {asked}.",
             hint=f"Leave {asked} out, or give the model that it was compiled from.",
         )
     device = "cpu" if is_compiled else find_device(options.device)
-    if options.precision == "int8" and (device != "cpu" or options.engine == "torch"):
+    is_on_cpu, precision = device == "cpu", options.precision
+    if precision == "int8" and (options.engine == "torch" or not is_on_cpu or not has_int8()):
         raise UnavailableError(
-            f"int8 is a precision of openvino on the CPU, not of {'torch' if device == 'cpu' else device}.",
+            "int8 is a precision of openvino on CPUs with AVX2-VNNI, AVX-512 VNNI or AMX.",
             hint="Give --precision bf16 or fp32, or --device cpu with --engine auto.",
         )
-    if device != "cpu":
-        if options.engine == "openvino":
-            raise UsageError(
-                f"--engine openvino runs on the CPU, and the device is {device}.",
-                hint="Give --device cpu, or --engine torch.",
-            )
-        from .torch import choose_precision
-
-        return Choice("torch", device, choose_precision(options.precision, device), f"there is {device}")
-    if options.precision == "fp16":
+    if precision == "fp16" and is_on_cpu:
         raise UnavailableError("fp16 is not a precision of the CPU.", hint="Give --precision bf16 or fp32.")
-    if options.precision == "int8" and not has_int8():
-        raise UnavailableError(
-            "This CPU has no int8: it takes AVX2-VNNI, AVX-512 VNNI or AMX.", hint="Give --precision fp32."
+    if options.engine == "openvino" and not is_on_cpu:
+        raise UsageError(
+            f"--engine openvino runs on the CPU, and the device is {device}.",
+            hint="Give --device cpu, or --engine torch.",
         )
+    if not is_on_cpu:
+        return _choose_torch(options, device, f"there is {device}")
     if options.engine == "torch":
-        return _choose_torch(options, "--engine torch")
+        return _choose_torch(options, device, "--engine torch")
     from .openvino.cache import find_obstacle
 
-    obstacle = find_obstacle(checkpoint)
-    if obstacle is not None:
-        _require_other_way(checkpoint, options, obstacle)
-        return _choose_torch(options, f"it is not compiled: {obstacle}")
-    if options.precision != "auto":
-        return Choice("openvino", device, options.precision, f"--precision {options.precision}")
+    if obstacle := find_obstacle(checkpoint):
+        return _choose_fallback(checkpoint, options, obstacle)
+    if precision != "auto":
+        return Choice("openvino", device, precision, f"--precision {precision}")
     if has_native_bf16():
         flags = ", ".join(sorted(flag for flag in cpu_flags() if flag.endswith("bf16")))
         return Choice("openvino", device, "bf16", f"it can be compiled, and the CPU has bf16 ({flags})")
@@ -88,13 +80,20 @@ def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
     """
     try:
         choice = choose_engine(checkpoint, options)
+        level = logging.INFO
         if choice.engine == "openvino":
-            engine = _load_compiled(checkpoint, options, choice.precision)
-            if engine is not None:
-                return engine
-            choice = _choose_torch(options, "the compiled form cannot be used")
-        else:
-            log.info("Torch runs %s on %s: %s.", checkpoint.name, choice.device, choice.reason)
+            from .openvino.engine import load_openvino_engine
+            from .openvino.runtime import CannotCompileError
+
+            precisions: list[Precision] = [choice.precision]
+            if options.precision == "auto" and choice.precision != "fp32":
+                precisions.append("fp32")
+            try:
+                return load_openvino_engine(checkpoint, options, precisions)
+            except CannotCompileError as error:
+                choice = _choose_fallback(checkpoint, options, str(error))
+                level = logging.WARNING if error.passing else logging.INFO
+        log.log(level, "Torch runs %s on %s: %s.", checkpoint.name, choice.device, choice.reason)
         try:
             from .torch import load_torch_engine
         except IMPORT_FAILURES as error:
@@ -110,32 +109,25 @@ def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
         raise_if_interrupted()
 
 
-def _choose_torch(options: EngineOptions, reason: str) -> Choice:
-    return Choice("torch", "cpu", "fp32" if options.precision == "auto" else options.precision, reason)
+def _choose_torch(options: EngineOptions, device: str, reason: str) -> Choice:
+    """Choose torch, in bf16 by default where a GPU has it natively."""
+    precision = options.precision
+    if precision == "auto":
+        precision = "fp32"
+        if device.startswith("cuda"):
+            import torch
+
+            if torch.cuda.is_bf16_supported(including_emulation=False):
+                precision = "bf16"
+    return Choice("torch", device, precision, reason)
 
 
-def _require_other_way(checkpoint: Checkpoint, options: EngineOptions, obstacle: str) -> None:
-    """Raise UnavailableError if openvino was asked for, or nothing else can run the model."""
+def _choose_fallback(checkpoint: Checkpoint, options: EngineOptions, obstacle: str) -> Choice:
+    """Choose torch for a model that openvino cannot run; raise UnavailableError if torch is no other way."""
     is_int8 = options.precision == "int8"
     if options.engine == "openvino" or is_int8 or checkpoint.source == "compiled":
         raise UnavailableError(
             f"Openvino cannot run {checkpoint.name}: {obstacle}.",
             hint="Give --precision fp32." if is_int8 else "Give --engine torch, or leave --engine out.",
         )
-
-
-def _load_compiled(checkpoint: Checkpoint, options: EngineOptions, precision: Precision) -> Engine | None:
-    """Load the compiled form; log why and return None if torch must run the model."""
-    from .openvino.engine import load_openvino_engine
-    from .openvino.runtime import CannotCompileError
-
-    precisions = [precision]
-    if options.precision == "auto" and precision != "fp32":
-        precisions.append("fp32")
-    try:
-        return load_openvino_engine(checkpoint, options, precisions)
-    except CannotCompileError as error:
-        _require_other_way(checkpoint, options, str(error))
-        level = logging.WARNING if error.passing else logging.INFO
-        log.log(level, "Torch runs %s; openvino cannot: %s.", checkpoint.name, error)
-    return None
+    return _choose_torch(options, "cpu", f"openvino cannot run it: {obstacle}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ..ranking import Activation
 from ..types import EngineName, Precision
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Engine(Protocol):
     """Makes the ids of pairs for this model."""
     batch_tokens: int
     """The best token budget of a batch, padding included."""
+    activate: Activation
+    """Applies the activation that the model's own configuration names."""
 
     def score_rows(
         self,
@@ -83,8 +86,4 @@ class Engine(Protocol):
         default the engine's own; `on_progress` is called with the number of rows just finished. A NaN is
         returned as it is. Raises UnavailableError if there is not enough memory.
         """
-        ...
-
-    def activate(self, logits: Float32s) -> Float32s:
-        """Apply the activation that the model's own configuration names; float32 in and out."""
         ...

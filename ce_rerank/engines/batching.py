@@ -7,7 +7,7 @@ characters and cut every 32 documents, had 63%.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -61,34 +61,53 @@ class Padding:
     companions: Companions = "any"
 
 
-def sort_longest_first(rows: Sequence[PairTokens]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Return the places of rows, and their lengths in tokens, the longest first.
+def plan_batches(
+    rows: Sequence[PairTokens], batch_tokens: int, companions: Companions | Literal["packed"]
+) -> Iterator[NDArray[np.intp]]:
+    """Yield the places of the rows of each batch, the longest rows first.
 
-    So what does not fit in memory fails at the start, and the last batches, for which idle workers wait, are
-    short. Equal lengths keep their order, so that batches depend only on the rows.
+    A batch has at most `batch_tokens` tokens, padding included, unless it is one row. `packed` means no
+    padding. What does not fit in memory fails at the start, and the last batches, for which idle workers
+    wait, are short. Equal lengths keep their order, so that batches depend only on the rows.
     """
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    lengths = np.array([len(row.input_ids) for row in rows], dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")
-    return order, lengths[order]
+    lengths = lengths[order]
+    start = 0
+    while start < len(order):
+        longest = int(lengths[start])
+        count = 1 if companions == "none" else batch_tokens // max(1, longest)
+        if companions == "packed":
+            tokens = np.cumsum(lengths[start : start + batch_tokens])
+            count = int(np.searchsorted(tokens, batch_tokens, side="right"))
+        stop = start + max(1, count)
+        if companions == "equal":
+            stop = min(stop, int(np.searchsorted(-lengths, -longest, side="right")))
+        yield order[start:stop]
+        start = stop
 
 
-def end_of_batch(
-    lengths: NDArray[np.int64], start: int, batch_tokens: int, companions: Companions | Literal["packed"]
-) -> int:
-    """Return where the batch that begins at `start` ends; `lengths` are those of rows, the longest first.
+def score_in_batches(
+    rows: Sequence[PairTokens],
+    score: Callable[[Iterable[Sequence[PairTokens]]], Iterator[Float32s]],
+    batch_tokens: int,
+    companions: Companions | Literal["packed"],
+    on_progress: Callable[[int], None] | None = None,
+) -> Float32s:
+    """Score rows in batches; return their logits, shape (rows,), in their order.
 
-    It has at most `batch_tokens` tokens, padding included, unless it is one row. `packed` means no padding.
+    `score` takes the rows of batches when it needs them, and yields the logits of each batch, in order.
+    `on_progress` is called with the number of rows just finished. The other arguments are those of
+    `plan_batches`.
     """
-    if companions == "none":
-        return start + 1
-    if companions == "packed":
-        tokens = np.cumsum(lengths[start : start + batch_tokens])
-        return start + max(1, int(np.searchsorted(tokens, batch_tokens, side="right")))
-    longest = int(lengths[start])
-    stop = min(start + max(1, batch_tokens // max(1, longest)), len(lengths))
-    if companions == "equal":
-        stop = min(stop, int(np.searchsorted(-lengths, -longest, side="right")))
-    return stop
+    batches = list(plan_batches(rows, batch_tokens, companions))
+    logits = np.empty(len(rows), dtype=np.float32)
+    scored = score([rows[place] for place in batch] for batch in batches)
+    for batch, batch_logits in zip(batches, scored, strict=True):
+        logits[batch] = batch_logits
+        if on_progress is not None:
+            on_progress(len(batch))
+    return logits
 
 
 def pad_rows(rows: Sequence[PairTokens], padding: Padding) -> TokenBatch:
@@ -118,31 +137,3 @@ def join_rows(rows: Sequence[PairTokens]) -> tuple[NDArray[np.int64], NDArray[np
     ids = np.fromiter(chain.from_iterable([row.input_ids for row in rows]), dtype=np.int64)
     types = np.frombuffer(b"".join([row.token_type_ids for row in rows]), dtype=np.uint8)
     return ids, types if len(types) else None
-
-
-def score_in_batches(
-    rows: Sequence[PairTokens],
-    infer: Callable[[Iterator[TokenBatch]], Iterator[Float32s]],
-    padding: Padding,
-    batch_tokens: int,
-    on_progress: Callable[[int], None] | None = None,
-) -> Float32s:
-    """Score rows with as little padding as possible; return their logits, shape (rows,), in their order.
-
-    `infer` takes batches when it needs them, and yields the float32 logits of each, in order. `on_progress`
-    is called with the number of pairs just finished.
-    """
-    order, lengths = sort_longest_first(rows)
-    batches = []
-    start = 0
-    while start < len(order):
-        stop = end_of_batch(lengths, start, batch_tokens, padding.companions)
-        batches.append(order[start:stop])
-        start = stop
-    padded = (pad_rows([rows[place] for place in batch], padding) for batch in batches)
-    logits = np.empty(len(rows), dtype=np.float32)
-    for batch, batch_logits in zip(batches, infer(padded), strict=True):
-        logits[batch] = batch_logits
-        if on_progress is not None:
-            on_progress(len(batch))
-    return logits

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..errors import UnavailableError
 from ..models.checkpoint import Checkpoint
-from ..types import Precision
+from ..ranking import ACTIVATIONS
 from .base import EngineInfo, EngineOptions
-from .batching import Float32s, PairTokens, end_of_batch, pad_rows, sort_longest_first
+from .batching import Float32s, PairTokens, pad_rows, score_in_batches
 from .model import Model, first_line, load_model
 from .openvino.runtime import says_out_of_memory
 
@@ -83,9 +82,12 @@ class TorchEngine:
             notes=checkpoint.notes,
             packed=packed is not None,
         )
-        self._start: Callable[[Sequence[PairTokens]], torch.Tensor] = packed.score if packed else self._score
+        self.activate = ACTIVATIONS.get(model.facts.activation, self._activate)
+        self._start: Callable[[Sequence[PairTokens]], torch.Tensor] = (
+            packed.score if packed else self._start_padded
+        )
         self._padding = model.facts.padding
-        self._limit: int | None = None  # tokens of a batch, once one was too large for the memory
+        self._limit = sys.maxsize  # tokens of a batch; less once one was too large for the memory
         # On MPS two threads in one model abort the process, and memory for a new shape is never freed.
         self._has_few_shapes = kind == "mps"
         self._turn = threading.Lock() if kind == "mps" else nullcontext()
@@ -100,75 +102,52 @@ class TorchEngine:
     ) -> Float32s:
         """Return the float32 logits of rows, in their order.
 
-        A batch that does not fit in memory is tried again in halves. The next batch is started before the
-        scores of the last one are read.
+        A batch that does not fit in memory is scored in halves, and so are later ones of its size.
         """
-        wanted = batch_tokens or self.batch_tokens
-        order, lengths = sort_longest_first(rows)
-        logits = np.empty(len(rows), dtype=np.float32)
-        started: deque[tuple[NDArray[np.intp], torch.Tensor]] = deque()
-        start = 0
+        companions = "packed" if self.info.packed else self._padding.companions
+        budget = batch_tokens or self.batch_tokens
         with self._turn:
-            while start < len(order) or started:
-                if start < len(order):
-                    budget = min(wanted, self._limit or wanted)
-                    companions = "packed" if self.info.packed else self._padding.companions
-                    stop = end_of_batch(lengths, start, budget, companions)
-                    places = order[start:stop]
-                    scores = self._try([rows[place] for place in places])
-                    if scores is None:
-                        self._halve(lengths[start:stop])
-                        continue
-                    started.append((places, scores))
-                    start = stop
-                if len(started) > 1 or start == len(order):
-                    places, scores = started.popleft()
-                    logits[places] = scores.cpu().numpy()
-                    if on_progress is not None:
-                        on_progress(len(places))
-        return logits
+            return score_in_batches(rows, self._score, budget, companions, on_progress)
 
-    def activate(self, logits: Float32s) -> Float32s:
-        """Apply the model's own activation, by torch, as sentence-transformers does."""
-        with torch.inference_mode():
-            scores: Float32s = self.model.activation_fn(torch.from_numpy(logits)).float().numpy()
-            return scores
+    def _score(self, batches: Iterable[Sequence[PairTokens]]) -> Iterator[Float32s]:
+        # The next batch is started before the logits of this one are read.
+        for parts, _ in pairwise(chain(map(self._start_in_parts, batches), [None])):
+            assert parts is not None
+            yield torch.cat(parts).cpu().numpy()
 
-    def _score(self, rows: Sequence[PairTokens]) -> torch.Tensor:
-        """Return the float32 logits of rows, of shape (rows,), on the device; they may still be computed."""
+    def _start_in_parts(self, rows: Sequence[PairTokens]) -> list[torch.Tensor]:
+        """Start scoring rows, in one part or more; return the logits of each part, which may not be ready."""
+        lengths = [len(row) for row in rows]
+        tokens = sum(lengths) if self.info.packed else max(lengths) * len(rows)
+        if len(rows) == 1 or tokens <= self._limit:
+            try:
+                return [self._start(rows)]
+            except Exception as error:  # whatever a model's forward pass may raise
+                if not says_out_of_memory(error):
+                    raise UnavailableError(
+                        f"{self.info.model} cannot score a batch: {first_line(error)}.",
+                        hint="`--debug` shows where it failed.",
+                    ) from error
+            # Here the error is gone, and with it the tensors that it held.
+            if len(rows) == 1:
+                raise UnavailableError(
+                    f"{self.info.device} ran out of memory on one pair of {tokens} tokens.",
+                    hint=f"Give --max-length less than {tokens}, a smaller model, or --device cpu.",
+                )
+            torch.cuda.empty_cache()
+            self._limit = tokens // 2
+            log.info("%s lacks memory for %d tokens: batches halved.", self.info.device, tokens)
+        half = len(rows) // 2
+        return [*self._start_in_parts(rows[:half]), *self._start_in_parts(rows[half:])]
+
+    def _start_padded(self, rows: Sequence[PairTokens]) -> torch.Tensor:
         count = len(rows)
         if self._has_few_shapes:
             rows = [*rows, *[rows[-1]] * ((1 << (count - 1).bit_length()) - count)]
         return self.model.score(pad_rows(rows, self._padding))[:count]
 
-    def _try(self, rows: Sequence[PairTokens]) -> torch.Tensor | None:
-        """Start scoring rows; return None if there is not enough memory."""
-        try:
-            return self._start(rows)
-        except Exception as error:  # whatever a model's forward pass may raise
-            if not says_out_of_memory(error):
-                raise UnavailableError(
-                    f"{self.info.model} cannot score a batch: {first_line(error)}.",
-                    hint="`--debug` shows where it failed.",
-                ) from error
-        torch.cuda.empty_cache()  # here the error is gone, and with it the tensors that it held
-        return None
-
-    def _halve(self, lengths: NDArray[np.int64]) -> None:
-        """Halve the batches after one that did not fit; raise UnavailableError if it was a single pair."""
-        tokens = int(lengths.sum()) if self.info.packed else int(lengths[0]) * len(lengths)
-        if len(lengths) == 1:
-            raise UnavailableError(
-                f"{self.info.device} ran out of memory on one pair of {tokens} tokens.",
-                hint=f"Give --max-length less than {tokens}, a smaller model, or --device cpu.",
-            )
-        self._limit = tokens // 2
-        log.info("%s lacks memory for %d tokens: batches halved.", self.info.device, tokens)
-
-
-def choose_precision(precision: Precision, device: str) -> Precision:
-    """Return the precision to run in on a device."""
-    if precision == "auto":
-        native = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if native else "fp32"
-    return precision
+    def _activate(self, logits: Float32s) -> Float32s:
+        """Apply the model's own activation, by torch, as sentence-transformers does."""
+        with torch.inference_mode():
+            scores: Float32s = self.model.activation_fn(torch.from_numpy(logits)).float().numpy()
+            return scores

@@ -5,67 +5,61 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ..errors import InputError
-from .source import ROW_BYTES, LookAhead, Reject, Row, read_lines
+from .source import ROW_BYTES, LookAhead, Reject, read_lines
 
-
-def read_table_rows(
-    stream: LookAhead,
-    name: str,
-    reject: Reject,
-    *,
-    format: str,
-    delimiter: str | None = None,
-    columns: Sequence[str] = (),
-    ids: Container[str] = (),
-) -> Iterator[Row]:
-    """Read rows as objects of strings, named by the header or by `columns`; blank lines are skipped.
-
-    In CSV a quoted field may hold line ends; the origin of a row is its first line. The delimiter is the
-    argument, or that of a `sep=` line, or the one that cuts the first line into as many cells as there are
-    `columns`, or else into the most cells. In TSV a line is a row, and a quote is a character like any other.
-    In columns named in `ids` (lower case) `1.0` is read as `1`. Raises InputError for a header that cannot be
-    read; a row with another number of cells, or with broken quotes, is rejected.
-    """
-    if format == "tsv":
-        hint = "Put one tab between two fields."
-        rows = _split_lines(stream, name, delimiter or "\t")
-    else:
-        hint = "Quote fields that hold the delimiter."
-        rows = _read_csv(stream, name, delimiter, len(columns))
-    header = columns
-    id_places = _find_places(columns, ids)
-    for number, lines, cells, fault in rows:
-        where = f"{name}:{number}"
-        if header and fault is None and len(cells) == len(header):
-            for place in id_places:
-                if cells[place].endswith(".0") and cells[place][:-2].isdigit():
-                    cells[place] = cells[place][:-2]
-            yield Row(dict(zip(header, cells, strict=True)), where)
-        elif header:
-            problem = f"{where}: {len(cells)} fields, not {len(header)} ({', '.join(header[:12])})."
-            reject(fault or InputError(problem, hint=hint), "".join(lines).rstrip("\r\n"))
-        elif fault:
-            raise fault
-        else:
-            header = _require_each_once(cells, where)
-            id_places = _find_places(header, ids)
-
-
-_CutRow = tuple[int, list[str], list[str], InputError | None]
+CutRow = tuple[int, list[str], list[str], InputError | None]
 """The number of a row's first line, its lines, its cells, and why it cannot be read."""
 
 
-def _split_lines(stream: LookAhead, name: str, delimiter: str) -> Iterator[_CutRow]:
+def find_cells(
+    rows: Iterator[CutRow],
+    name: str,
+    reject: Reject,
+    find_columns: Callable[[list[str]], Sequence[str]],
+    hint: str,
+) -> Iterator[tuple[Sequence[str], list[str], str]]:
+    """Yield the columns of a table, the cells of a row, and its origin; reject a row that does not fit.
+
+    `find_columns` gets the cells of the first row and returns the columns; if there are none, that row is
+    the header, which cannot be rejected. `hint` says what to do about a wrong number of cells.
+    """
+    columns: Sequence[str] = ()
+    for number, lines, cells, fault in rows:
+        where = f"{name}:{number}"
+        if not columns and not (columns := find_columns(cells)):
+            if fault:
+                raise fault
+            columns = cells
+            column, times = Counter(columns).most_common(1)[0]
+            if times > 1:
+                problem = f'{where}: the header has "{column}" twice.'
+                raise InputError(problem, hint="Rename one of the columns, or name all with --columns.")
+        elif fault or len(cells) != len(columns):
+            problem = f"{where}: {len(cells)} fields, not {len(columns)} ({', '.join(columns[:12])})."
+            reject(fault or InputError(problem, hint=hint), "".join(lines).rstrip("\r\n"))
+        else:
+            yield columns, cells, where
+
+
+def split_lines(
+    stream: LookAhead, name: str, split: Callable[[str], list[str]], *, comments: bool = False
+) -> Iterator[CutRow]:
+    """Cut each line that is not blank, without its end; with `comments`, not those that begin with #."""
     for line, number, fault in read_lines(stream, name):
         text = line.rstrip("\r\n")
-        if fault or (text and not text.isspace()):
-            yield number, [line], text.split(delimiter), fault
+        if fault or (text and not text.isspace() and not (comments and text[0] == "#")):
+            yield number, [line], split(text), fault
 
 
-def _read_csv(stream: LookAhead, name: str, delimiter: str | None, columns: int) -> Iterator[_CutRow]:
+def split_csv(stream: LookAhead, name: str, delimiter: str | None, columns: int) -> Iterator[CutRow]:
+    """Cut rows of CSV, in which a quoted cell may hold line ends; blank lines are skipped.
+
+    The delimiter is the argument, or that of a `sep=` line, or the one that cuts the first line into as many
+    cells as there are `columns`, or else into the most cells.
+    """
     csv.field_size_limit(ROW_BYTES)  # for the whole process; the default of 128 KiB is too small
     first_line = stream.peek_line(ROW_BYTES).decode(errors="replace")
     numbered = read_lines(stream, name)
@@ -100,18 +94,6 @@ def _read_csv(stream: LookAhead, name: str, delimiter: str | None, columns: int)
             yield number, lines, cells, faults[0] if faults else None
 
 
-def _find_places(names: Sequence[str], ids: Container[str]) -> list[int]:
-    return [place for place, name in enumerate(names) if name.lower() in ids]
-
-
 def _find_delimiter(line: str, columns: int) -> str:
     counts = {delimiter: len(next(csv.reader([line], delimiter=delimiter), [])) for delimiter in ",;\t|"}
     return max(counts, key=lambda delimiter: (counts[delimiter] == columns, counts[delimiter]))
-
-
-def _require_each_once(names: Sequence[str], where: str) -> Sequence[str]:
-    name, times = Counter(names).most_common(1)[0]
-    if times > 1:
-        problem = f'{where}: the header has "{name}" twice.'
-        raise InputError(problem, hint="Rename one of the columns, or name all with --columns.")
-    return names

@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from ..errors import InputError, UnavailableError, UsageError
+from ..errors import InputError, UsageError, missing_package
 from ..types import Document
-from .delimited import read_table_rows
+from .delimited import find_cells, split_csv, split_lines
 from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
 from .json import encode_json, read_json_rows
 from .source import (
     LookAhead,
-    Readable,
     Reject,
     Row,
     Source,
-    as_source,
     is_pipe_or_device,
     raise_at_once,
     read_lines,
@@ -47,6 +45,9 @@ _NOT_READ = {
     b"\xfd7zXZ": "an XZ file",
     b"%PDF-": "a PDF file",
 }
+# An array, an object, or a line that is a string. If it is broken later, it is still JSON: an error is better
+# than scores of braces.
+_JSON = re.compile(r'\s*(\[[\s\[]*([{"\]]|\Z)|\{\s*(["}]|\Z)|"([^"\\\r\n]|\\.)*"\s*([\r\n]|\Z))')
 _HEADER = re.compile(r"[A-Za-z_][\w.-]*(?:([,;]| ?\| ?)[A-Za-z_][\w.-]*)+")
 _BORDER = re.compile(r"(?=.*[+|\u2500-\u257f])[\s|+=:\u2500-\u257f-]{3,}")  # ----+-----, or box drawing
 _LOOK_BYTES = 1 << 16  # enough for a header; a longer line is text, or an array on one line
@@ -64,7 +65,8 @@ class ReadOptions:
     `format` is an `InputFormat`. `text_fields` and `id_field` name fields, or are dotted paths; see
     `FieldRules`. With `whole_files` a source is one document, whatever is in it. `columns` names the columns
     of a table without a header, and `delimiter` is the character between its cells. A header is recognised by
-    the usual names of fields and by `header_names`.
+    the usual names of fields and by `header_names`. `usual_columns` are those of a table whose first line has
+    no usual names of an id and a text.
     """
 
     format: str | None = None
@@ -74,6 +76,7 @@ class ReadOptions:
     columns: tuple[str, ...] = ()
     delimiter: str | None = None
     header_names: tuple[str, ...] = ()
+    usual_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
@@ -81,29 +84,36 @@ class ReadOptions:
         if len(set(self.columns)) < len(self.columns) or "" in self.columns:
             raise UsageError("The columns need a name each.", hint="For example: --columns id,text")
         if self.format == "text" and self.are_rows_objects:
-            raise UsageError(
-                "Lines of text have no fields.", hint="Leave out --from text, or the names of fields."
-            )
+            raise UsageError("Lines of text have no fields.", hint="Leave out --from text.")
 
     @property
     def are_rows_objects(self) -> bool:
         """Whether an option names fields, which lines of text do not have."""
-        return bool(self.text_fields or self.id_field or self.columns or self.delimiter)
+        return bool(self.text_fields or self.id_field or self.columns or self.delimiter or self.usual_columns)
 
     @property
     def field_rules(self) -> FieldRules:
         """Which fields make a document."""
         return FieldRules(self.text_fields, self.id_field)
 
+    @property
+    def id_names(self) -> set[str]:
+        """The names of fields that hold ids, in lower case."""
+        return {*ID_FIELDS, *QUERY_ID_FIELDS, (self.id_field or "").lower()}
+
+    @property
+    def text_names(self) -> set[str]:
+        """The names of fields that are in the header of a table of texts."""
+        return {*TEXT_FIELDS, *self.text_fields, *self.header_names}
+
 
 def read_documents(
-    readable: Readable, options: ReadOptions = ReadOptions(), reject: Reject = raise_at_once
+    source: Source, options: ReadOptions = ReadOptions(), reject: Reject = raise_at_once
 ) -> Iterator[Document]:
     """Read the documents of a file or stream, one at a time; warn if there are none.
 
     Rows that cannot be read are given to `reject`, which by default raises an InputError with file and line.
     """
-    source = as_source(readable)
     if options.whole_files:
         try:
             text = read_whole_text(source)
@@ -112,42 +122,39 @@ def read_documents(
         else:
             yield Document(text, id=source.name if source.path else "-", origin=source.name)
         return
-    documents = read_as(options.field_rules.document, source, options, reject)
-    first = next(documents, None)
-    if first is None:
+    is_empty = True
+    for document in read_as(options.field_rules.document, source, options, reject):
+        is_empty = False
+        yield document
+    if is_empty:
         log.warning("%s: no documents in it.", source.name)
-        return
-    yield first
-    yield from documents
 
 
 def read_rows(
-    readable: Readable, options: ReadOptions = ReadOptions(), reject: Reject = raise_at_once
+    source: Source, options: ReadOptions = ReadOptions(), reject: Reject = raise_at_once
 ) -> Iterator[Row]:
     """Read the rows of a file or stream, one at a time; there may be none.
 
     For a row that cannot be read, `reject` gets the error and the row's text; by default it raises the error.
     After that the next row is read, if it can be found.
     """
-    return read_as(Row, readable, options, reject)
+    return read_as(Row, source, options, reject)
 
 
 def read_as(
     make: Callable[[Any, str], Made],
-    readable: Readable,
+    source: Source,
     options: ReadOptions,
     reject: Reject = raise_at_once,
-    choose_reader: Callable[[InputFormat, LookAhead], RowReader] | None = None,
+    skip: Callable[[str], bool] = str.isspace,
 ) -> Iterator[Made]:
     """Read rows as `read_rows` does, and yield `make(value, origin)` for each.
 
-    A row for which `make` raises InputError is rejected. `choose_reader` replaces `row_reader`.
+    A row for which `make` raises InputError is rejected. Lines of JSON for which `skip` is true are left out.
     """
-    source = as_source(readable)
     with source.open() as stream:
         format = choose_format(source, stream, options)
-        reader = choose_reader(format, stream) if choose_reader else row_reader(format, options)
-        for value, origin in reader(stream, source.name, reject):
+        for value, origin in row_reader(format, options, skip)(stream, source.name, reject):
             try:
                 made = make(value, origin)
             except InputError as error:
@@ -170,12 +177,10 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
     stream.peek_line(_LOOK_BYTES)
     head = stream.peek(0)
     if kind := next((kind for magic, kind in _NOT_READ.items() if head.startswith(magic)), ""):
-        raise InputError(
-            f"{source.name}: {kind}, which is not read.", hint="Save it as text, CSV or Parquet."
-        )
+        raise InputError(f"{source.name}: {kind}, which is not read.", hint="Save it as CSV or Parquet.")
     format: InputFormat = "text"
     if named is None or options.are_rows_objects:
-        format = sniff_format(head, (*options.text_fields, *options.header_names))
+        format = sniff_format(head, options.text_names)
         if format == "text" and options.are_rows_objects:
             format = "tsv" if b"\t" in head.lstrip().partition(b"\n")[0] and not options.delimiter else "csv"
     if format == "text" and (hint := _table_hint(head)):
@@ -185,24 +190,21 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
     return format
 
 
-def sniff_format(head: bytes, names: Collection[str] = ()) -> InputFormat:
+def sniff_format(head: bytes, text_names: Collection[str] = ()) -> InputFormat:
     """Return the format that the first bytes show, up to the end of the first line that is not blank.
 
-    What starts like JSON is JSON, even if it is broken: an error is better than scores of braces. A header is
-    recognised by a column with a usual name for text, or one of `names`.
+    The header of a table is recognised by a column with one of `text_names`.
     """
     if head.startswith(b"PAR1"):
         return "parquet"
-    text = head.decode(errors="replace").lstrip()
-    if re.match(r"\[(\s*\[)*\s*([{\"\]]|$)", text):
+    text = head.decode(errors="replace")
+    if _JSON.match(text):
         return "json"
-    line = re.split(r"[\r\n]", text, maxsplit=1)[0].strip()
-    if re.match(r'\{\s*(["}]|$)|"(?:[^"\\]|\\.)*"$', line):
-        return "jsonl"
+    line = re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0].strip()
     for delimiter in "\t,;|":
         cells = [cell.removeprefix('"').removesuffix('"') for cell in line.split(delimiter)]
         # Prose may have the word "text" between commas, but then with spaces around it.
-        if all(cell == cell.strip() for cell in cells) and not {*TEXT_FIELDS, *names}.isdisjoint(cells):
+        if all(cell == cell.strip() for cell in cells) and not set(cells).isdisjoint(text_names):
             return "tsv" if "\t" in line else "csv"
     return "text"
 
@@ -224,26 +226,49 @@ def _table_hint(head: bytes) -> str:
     return ""
 
 
-def row_reader(format: InputFormat, options: ReadOptions = ReadOptions()) -> RowReader:
+def row_reader(
+    format: InputFormat, options: ReadOptions = ReadOptions(), skip: Callable[[str], bool] = str.isspace
+) -> RowReader:
     """Return the reader of a format's rows; raise UnavailableError if its package is missing."""
     if format == "parquet":
         try:
             from .parquet import read_parquet_rows
         except ModuleNotFoundError:
-            raise UnavailableError(
-                "Reading Parquet needs the pyarrow package.",
-                hint="Install it: pip install 'ce-rerank[parquet]'",
-            ) from None
+            raise missing_package("Reading Parquet needs the pyarrow package.", "parquet") from None
         return read_parquet_rows
     if format in ("csv", "tsv"):
-        return functools.partial(
-            read_table_rows,
-            format=format,
-            delimiter=options.delimiter,
-            columns=options.columns,
-            ids={*ID_FIELDS, *QUERY_ID_FIELDS, (options.id_field or "").lower()},
-        )
-    return read_text_rows if format == "text" else read_json_rows
+        return functools.partial(read_table_rows, options, format == "tsv")
+    return read_text_rows if format == "text" else functools.partial(read_json_rows, skip=skip)
+
+
+def read_table_rows(
+    options: ReadOptions, is_tsv: bool, stream: LookAhead, name: str, reject: Reject
+) -> Iterator[Row]:
+    """Read the rows of a table as objects of strings, named by its header or by the options.
+
+    In a column of ids, `1.0` is read as `1`.
+    """
+    id_names, text_names = options.id_names, options.text_names
+
+    def find_columns(cells: list[str]) -> Sequence[str]:
+        is_header = not (text_names.isdisjoint(cells) or id_names.isdisjoint(map(str.lower, cells)))
+        return options.columns or (() if is_header else options.usual_columns)
+
+    if is_tsv:
+        delimiter = options.delimiter or "\t"
+        rows = split_lines(stream, name, lambda line: line.split(delimiter))
+    else:
+        rows = split_csv(stream, name, options.delimiter, len(options.columns))
+    hint = "Put one tab between two fields." if is_tsv else "Quote fields that hold the delimiter."
+    id_columns: list[str] | None = None
+    for columns, cells, where in find_cells(rows, name, reject, find_columns, hint):
+        if id_columns is None:
+            id_columns = [column for column in columns if column.lower() in id_names]
+        row = dict(zip(columns, cells, strict=True))
+        for column in id_columns:
+            if row[column].endswith(".0") and row[column][:-2].isdigit():
+                row[column] = row[column][:-2]
+        yield Row(row, where)
 
 
 def read_text_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
@@ -259,7 +284,7 @@ def read_text_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row
 def read_file_names(source: Source) -> list[str]:
     """Read names of files: one on each line or, if there are NULs (`find -print0`), one before each NUL."""
     with source.open() as stream:
-        data = b"".join(iter(stream.take, b""))
+        data = b"".join(stream)
     names = data.split(b"\0") if b"\0" in data else data.splitlines()
     return [os.fsdecode(name) for name in names if name]
 

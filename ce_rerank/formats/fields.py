@@ -6,8 +6,9 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from ..errors import InputError
@@ -27,8 +28,11 @@ QUERY_FIELDS = ("query", "question")
 QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
 """Where the id of a query is looked for, in this order; beside a list also in `id` and `_id`."""
 
+INPUT_NAME = "input"
+"""Holds, in a row that is written, the fields of the input that have one of our names or no column."""
+
 _MISSING = object()
-_DEEPEST_SHOWN = 5
+_DEEPEST = 5
 _MOST_SHOWN = 12
 _COLUMNS_HINT = 'Write the rows as an object each (pandas: orient="records", lines=True).'
 _PLAIN_NAME = re.compile(r"[\w.$@/:-]+")
@@ -53,15 +57,16 @@ class FieldRules:
         if isinstance(value, str):
             return Document(value, origin=origin)
         if not isinstance(value, dict):
-            raise InputError(
-                f"{origin}: the row is {json_kind(value)}, not an object or a string.", hint=_way_in(value)
-            )
+            problem = f"the row is {json_kind(value)}, not an object or a string"
+            raise InputError(f"{origin}: {problem}.", hint=_hint_of(value))
         used, usual_ids = _usual_names(tuple(value))
         if self.text_fields:
             present = [path for path in self.text_fields if find_value(value, path, _MISSING) is not _MISSING]
             used = tuple(present)
         if not used:
-            raise _no_text(value, (*self.text_fields, *TEXT_FIELDS)[0], origin)
+            name = (*self.text_fields, *TEXT_FIELDS)[0]
+            problem = f'no "{name}" field ({describe_fields(value)})'
+            raise MissingFieldError(f"{origin}: {problem}.", hint=_hint_of(value))
         texts = [
             item if type(item := find_value(value, path)) is str else _text_of(item, path, value, origin)
             for path in used
@@ -88,15 +93,13 @@ def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> Docume
         return _first_id(row, _usual_names(tuple(row))[1])
     value = find_value(row, id_field, _MISSING)
     if value is _MISSING:
-        raise MissingFieldError(
-            f'{origin}: no "{id_field}" field ({describe_fields(row)}).', hint="Name it with --id-field."
-        )
+        problem = f'no "{id_field}" field ({describe_fields(row)})'
+        raise MissingFieldError(f"{origin}: {problem}.", hint="Name it with --id-field.")
     id = as_id(value)
     if id is None and value not in (None, ""):
+        problem = f'the id "{id_field}" is {json_kind(value)}, not a string or a number'
         raise InputError(
-            f'{origin}: the id "{id_field}" is {json_kind(value)}, not a string or a number '
-            f"({describe_fields(row)}).",
-            hint="Name another field with --id-field.",
+            f"{origin}: {problem} ({describe_fields(row)}).", hint="Name another field with --id-field."
         )
     return id
 
@@ -178,6 +181,12 @@ def without_field(value: Any, path: str) -> Any:
     return {name: inner if name == head else item for name, item in value.items() if name != head or inner}
 
 
+def choose_columns(own_names: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the columns of a table: our own names, the other fields of the rows, and `input`."""
+    names = dict.fromkeys((*own_names, *chain.from_iterable(rows)))
+    return [*(name for name in names if name != INPUT_NAME), INPUT_NAME]
+
+
 def _text_of(value: object, path: str, row: Mapping[str, Any], origin: str) -> str:
     """Return a text, a number or a list of them as text; null is an empty text."""
     if isinstance(value, str):
@@ -207,7 +216,7 @@ def describe_fields(row: Mapping[str, Any], prefix: str = "") -> str:
     return f"has: {', '.join(names[:_MOST_SHOWN])}" + (f" and {more} more" if more > 0 else "")
 
 
-def _paths(row: Mapping[str, Any], prefix: str, levels: int = _DEEPEST_SHOWN) -> Iterator[str]:
+def _paths(row: Mapping[str, Any], prefix: str = "", levels: int = _DEEPEST) -> Iterator[str]:
     for name, value in row.items():
         inner = value[0] if isinstance(value, list) and value else value
         if isinstance(inner, dict) and inner and levels:
@@ -216,25 +225,20 @@ def _paths(row: Mapping[str, Any], prefix: str, levels: int = _DEEPEST_SHOWN) ->
             yield prefix + name
 
 
-def _no_text(row: Mapping[str, Any], path: str, origin: str) -> InputError:
-    hint = _way_in(row) or "Name it with --text-field."
-    if not row.keys().isdisjoint(QUERY_FIELDS) and any(isinstance(value, list) for value in row.values()):
-        hint = "Queries with their documents are for: ce-rerank batch"
-    return MissingFieldError(f'{origin}: no "{path}" field ({describe_fields(row)}).', hint=hint)
-
-
-def _way_in(value: object) -> str:
-    """Return a hint for a value that has the rows inside, as the answer of a search engine has."""
-    found = max(_inner_rows(value, ""), key=lambda found: (found[1] != "", found[2]), default=None)
-    if found:
-        path, text_path, size = found
-        # A list may be an item of an array itself.
-        path = "flatten[]" if isinstance(value, list) else path
-        option = f", and give --text-field {text_path}" if text_path and text_path not in TEXT_FIELDS else ""
-        if text_path or 2 * size > len(json.dumps(value)):
-            return f"Take the rows out of it: jq -c '{path}'{option}."
-    is_by_column = isinstance(value, dict) and _is_by_column(value) and not _text_path(value)
-    return _COLUMNS_HINT if is_by_column or isinstance(value, list) else ""
+def _hint_of(row: Any) -> str:
+    """Return what to do about a row without a text: most often, take the rows out of what is around them."""
+    is_object = isinstance(row, dict)
+    if is_object and not row.keys().isdisjoint(QUERY_FIELDS) and list in map(type, row.values()):
+        return "Queries with their documents are for: ce-rerank batch"
+    found = [(_text_path(rows[0]), len(json.dumps(rows)), path) for path, rows in _inner_rows(row)]
+    text_path, size, path = max(found, key=lambda one: (one[0] != "", one[1]), default=("", 0, ""))
+    if text_path or (found and 2 * size > len(json.dumps(row))):
+        path = "flatten[]" if isinstance(row, list) else path  # a list may be an item of an array itself
+        option = f", and give --text-field {text_path}" if text_path not in ("", *TEXT_FIELDS) else ""
+        return f"Take the rows out of it: jq -c '{path}'{option}."
+    if isinstance(row, list) or (is_object and _is_by_column(row) and not _text_path(row)):
+        return _COLUMNS_HINT
+    return "Name it with --text-field." if is_object else ""
 
 
 def _is_by_column(row: Mapping[str, Any]) -> bool:
@@ -243,30 +247,26 @@ def _is_by_column(row: Mapping[str, Any]) -> bool:
     return len(columns) > 1 and all(isinstance(column, list | dict) for column in columns)
 
 
-def _inner_rows(value: object, path: str, levels: int = _DEEPEST_SHOWN) -> Iterator[tuple[str, str, int]]:
-    """Find the arrays of objects in a value: jq's path of the items, the path of their text, their size."""
-    if not levels or not value:
+def _inner_rows(
+    value: object, path: str = "", levels: int = _DEEPEST
+) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
+    """Find the rows in a value, as the answer of a search engine has them; yield jq's path of them, too."""
+    if not isinstance(value, list | dict) or not value or not levels:
         return
-    if isinstance(value, dict):
+    rows = value if isinstance(value, list) else list(value.values())
+    are_rows = all(isinstance(row, dict) for row in rows)
+    if isinstance(value, dict):  # of rows in pandas' orient="index"
+        are_rows = are_rows and len(rows) > 1 and not any(row.keys().isdisjoint(TEXT_FIELDS) for row in rows)
         for name, inner in value.items():
             step = f".{name}" if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else f".[{json.dumps(name)}]"
             yield from _inner_rows(inner, path + step, levels - 1)
-        rows = list(value.values())  # pandas: orient="index"
-        are_rows = len(rows) > 1 and all(
-            isinstance(row, dict) and not row.keys().isdisjoint(TEXT_FIELDS) for row in rows
-        )
-    elif isinstance(value, list):
-        rows = value
-        are_rows = all(isinstance(row, dict) for row in rows)
-        if not are_rows:
-            yield from _inner_rows(rows[0], f"{path}[]", levels - 1)
-    else:
-        return
+    elif not are_rows:
+        yield from _inner_rows(rows[0], f"{path}[]", levels - 1)
     if are_rows:
-        yield f"{path or '.'}[]", _text_path(rows[0]), len(json.dumps(value))
+        yield f"{path or '.'}[]", rows
 
 
-def _text_path(row: dict[str, Any]) -> str:
+def _text_path(row: Mapping[str, Any]) -> str:
     """Return the path of a text with a usual name in a row; empty if there is none."""
-    paths = list(_paths(row, ""))
+    paths = list(_paths(row))
     return next((path for name in TEXT_FIELDS for path in paths if path.rpartition(".")[2] == name), "")

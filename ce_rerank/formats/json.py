@@ -13,8 +13,7 @@ from .source import ROW_BYTES, LookAhead, Reject, Row, grown, read_lines, text_b
 
 log = logging.getLogger("ce_rerank")
 
-_SPACE = re.compile(r"[ \t\n\r]*")
-_SPACE_OR_COMMA = re.compile(r"[ \t\n\r,]*")
+_GAP = re.compile(r"[ \t\n\r,]*")  # between values
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -119,53 +118,52 @@ class _Values:
         self._line = 1
 
     def read(self, *, is_array: bool) -> Iterator[Row]:
-        """Read the items of an array, or values up to the end."""
-        if not is_array:
-            while self._next_character(_SPACE):
-                yield self._next_row()
-            return
-        self._next_character(_SPACE)
-        self._place += 1
-        while (character := self._next_character(_SPACE_OR_COMMA)) != "]":
-            if not character:
-                raise InputError(
-                    f"{self._where}: broken JSON (the array has no end).", hint="Was it cut off?"
-                )
+        """Read the items of an array, or values up to the end; commas between them are left out."""
+        if is_array:
+            self._skip_gap()
+            self._move_to(self._place + 1)
+        while character := self._skip_gap():
+            if is_array and character == "]":
+                self._move_to(self._place + 1)
+                if self._skip_gap():
+                    raise InputError(f"{self._where}: broken JSON (something follows the array).")
+                return
             yield self._next_row()
-        self._place += 1
-        if self._next_character(_SPACE):
-            raise InputError(f"{self._where}: broken JSON (something follows the array).")
+        if is_array:
+            raise InputError(f"{self._where}: broken JSON (the array has no end).", hint="Was it cut off?")
 
     @property
     def _where(self) -> str:
         return f"{self._name}:{self._line}"
 
-    def _next_character(self, gap: re.Pattern[str]) -> str:
-        """Skip a gap; return the character after it, or an empty string at the end."""
+    def _move_to(self, place: int) -> None:
+        self._line += self._text.count("\n", self._place, place)
+        self._place = place
+
+    def _skip_gap(self) -> str:
+        """Skip white space and commas; return the character after them, or an empty string at the end."""
         while True:
-            start, self._place = self._place, gap.match(self._text, self._place).end()  # type: ignore[union-attr]
-            self._line += self._text.count("\n", start, self._place)
+            self._move_to(_GAP.match(self._text, self._place).end())  # type: ignore[union-attr]
             if self._place < len(self._text) or not self._read_more():
                 return self._text[self._place : self._place + 1]
 
     def _next_row(self) -> Row:
         while True:
-            start, where = self._place, self._where
+            where = self._where
             try:
-                value, end = self._decoder.decode(self._text, where, start)
+                value, end = self._decoder.decode(self._text, where, self._place)
             except json.JSONDecodeError as error:
                 if _is_cut_off(error) and self._read_more():
                     continue
-                self._line += self._text.count("\n", start, error.pos)
+                self._move_to(error.pos)
                 raise _broken(error, self._where) from None
             # A number at the end of the text may go on.
             if end < len(self._text) or self._text[end - 1] in '}]"' or not self._read_more():
-                self._line += self._text.count("\n", start, end)
-                self._place = end
+                self._move_to(end)
                 return Row(value, where)
 
     def _read_more(self) -> bool:
-        """Append what comes next to the rest of the text; return whether there was more."""
+        """Drop the text that was read and append what comes next; return whether there was more."""
         pieces = [self._text[self._place :]]
         size = left = len(pieces[0])
         if left > ROW_BYTES:
@@ -213,6 +211,11 @@ def encode_json(value: Any) -> str:
             return _encoder.encode(json.loads(json.dumps(value), parse_constant=lambda constant: None))
     except (TypeError, ValueError, RecursionError) as error:
         raise OutputError(f"A field cannot be written as JSON: {error}.") from None
+
+
+def encode_cell(value: Any) -> str:
+    """Encode a value for a table: a string as it is, null as nothing, and anything else as JSON."""
+    return value if isinstance(value, str) else "" if value is None else encode_json(value)
 
 
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)

@@ -14,9 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import InputError
-from ..types import Ranking
-from .json import encode_json
-from .rows import INPUT_NAME, RowsOf
+from .fields import INPUT_NAME, choose_columns
+from .json import encode_cell, encode_json
 from .source import LookAhead, Reject, Row
 
 BATCH_ROWS = 1024
@@ -27,7 +26,7 @@ _OWN_TYPES = {
     "score": pa.float32(),
     "truncated": pa.bool_(),
 }
-"""Our own columns that are never strings. Ids are integers if all in the first group are."""
+"""Our own columns that are never strings."""
 
 
 def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
@@ -40,7 +39,7 @@ def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[
     try:
         if stream.file:
             stream.file.seek(0)
-        file = pq.ParquetFile(stream.file or io.BytesIO(b"".join(iter(stream.take, b""))))
+        file = pq.ParquetFile(stream.file or io.BytesIO(b"".join(stream)))
         names = file.schema_arrow.names
         if twice := [column for column, times in Counter(names).items() if times > 1]:
             problem = f'{name}: the column "{twice[0]}" is there twice.'
@@ -55,84 +54,74 @@ def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[
         raise InputError(f"{name}: cannot be read as Parquet ({str(error).splitlines()[0]}).") from None
 
 
-class ParquetWriter:
-    """Writes a table, in row groups of some thousands of rows.
+class ParquetTable:
+    """Writes a table in groups of some thousands of rows.
 
-    The columns are `own_names`, then the other fields of the first row group, and last `input`. A column has
-    strings, integers, floats or booleans if all values of the first row group are of that type; otherwise it
-    has JSON, or strings if it is for ids. `input` has, as JSON, the fields that have no column or do not fit.
+    The columns are those of `choose_columns` for the rows of the first group. A column has integers, floats
+    or booleans if all its values in that group are of one of these types; otherwise it has strings, which are
+    JSON if the value is no string. A field of a later row that has no column, or another type, goes into
+    `input`, as JSON.
     """
 
-    def __init__(self, stream: BinaryIO, rows_of: RowsOf, own_names: Sequence[str]) -> None:
+    def __init__(self, stream: BinaryIO, own_names: Sequence[str]) -> None:
         self._stream = stream
-        self._rows_of = rows_of
         self._own_names = own_names
         self._rows: list[dict[str, Any]] = []
-        self._types: dict[str, pa.DataType | None] = {}
-        self._table: pq.ParquetWriter | None = None
+        self._types: dict[str, pa.DataType] = {}
+        self._writer: pq.ParquetWriter | None = None
 
-    def write(self, ranking: Ranking) -> None:
-        """Write the ranking's rows."""
-        self.write_rows(self._rows_of(ranking))
-
-    def write_rows(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Collect rows, and write a row group when there are enough."""
+    def write(self, rows: Iterable[dict[str, Any]], /) -> None:
+        """Collect rows, and write a group when there are enough."""
         for row in rows:
             self._rows.append(row)
             if len(self._rows) >= GROUP_ROWS:
                 self._write_group()
 
     def close(self) -> None:
-        """Write the last row group and the table's end."""
-        if self._rows or self._table is None:
+        """Write the last group and the table's end."""
+        if self._rows or self._writer is None:
             self._write_group()
-        if self._table is not None:
-            self._table.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def _write_group(self) -> None:
-        if self._table is None:
-            names = dict.fromkeys((*self._own_names, *(name for row in self._rows for name in row)))
-            self._types = {name: self._find_type(name) for name in names if name != INPUT_NAME}
-            columns = [(name, kind or pa.string()) for name, kind in self._types.items()]
-            self._table = pq.ParquetWriter(self._stream, pa.schema([*columns, (INPUT_NAME, pa.string())]))
-        rows = [self._fitted(row) for row in self._rows]
-        self._table.write_table(pa.Table.from_pylist(rows, schema=self._table.schema))
+        if self._writer is None:
+            columns = choose_columns(self._own_names, self._rows)
+            self._types = {name: _OWN_TYPES.get(name) or self._common_type(name) for name in columns}
+            self._writer = pq.ParquetWriter(self._stream, pa.schema(self._types.items()))
+        table = pa.Table.from_pylist(list(map(self._fit, self._rows)), schema=self._writer.schema)
+        self._writer.write_table(table)
         self._rows = []
 
-    def _find_type(self, name: str) -> pa.DataType | None:
-        """Return the type of a column; None means JSON."""
-        if name in _OWN_TYPES:
-            return _OWN_TYPES[name]
-        found = _common_type([row[name] for row in self._rows if name in row])
-        return found or pa.string() if name in self._own_names else found
+    def _common_type(self, name: str) -> pa.DataType:
+        kinds = {_simple_type(row[name]) for row in self._rows if row.get(name) is not None}
+        return kinds.pop() if len(kinds) == 1 else pa.string()
 
-    def _fitted(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _fit(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the row with values of its columns' types, and what does not fit in `input`."""
         fitted: dict[str, Any] = {}
-        homeless = dict(row.get(INPUT_NAME, {}))
+        others = dict(row.get(INPUT_NAME, {}))
         for name, value in row.items():
             kind = self._types.get(name)
             if value is None or name in _OWN_TYPES:
                 fitted[name] = value
-            elif name in self._types and kind is None:
-                fitted[name] = encode_json(value)
-            elif name in self._own_names and kind == pa.string():
-                fitted[name] = str(value)
-            elif kind is not None and _common_type([value]) == kind:
+            elif kind == pa.string():
+                fitted[name] = encode_cell(value)
+            elif kind == _simple_type(value):
                 fitted[name] = value
-            elif name != INPUT_NAME:
-                homeless[name] = value
-        fitted[INPUT_NAME] = encode_json(homeless) if homeless else None
+            else:
+                others[name] = value
+        fitted[INPUT_NAME] = encode_json(others) if others else None
         return fitted
 
 
-def _common_type(values: Sequence[Any]) -> pa.DataType | None:
-    """Return the one simple type of all values that are not null; None if there is no such type."""
-    present = [value for value in values if value is not None]
-    kinds = {type(value) for value in present}
-    if kinds == {int} and any(not -(2**63) <= value < 2**63 for value in present):
-        return None
-    simple = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-    return simple.get(kinds.pop()) if len(kinds) == 1 else None
+def _simple_type(value: Any) -> pa.DataType:
+    """Return the type of an integer, a float or a boolean; any other value is written as a string."""
+    if isinstance(value, bool):
+        return pa.bool_()
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return pa.int64()
+    return pa.float64() if isinstance(value, float) else pa.string()
 
 
 def _plain_column(column: pa.Array) -> list[Any]:

@@ -13,11 +13,12 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from itertools import chain, count, repeat
+from dataclasses import dataclass
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-from ..errors import InputError, UnavailableError
+from ..errors import InputError, missing_package
 
 BUFFER_BYTES = 1 << 17
 ROW_BYTES = 1 << 28
@@ -51,25 +52,23 @@ class Row(NamedTuple):
     origin: str
 
 
+@dataclass(eq=False)
 class Source:
     """A file, or an open stream, with its name for messages.
 
     A stream can be read once and is left open; a file can be read again.
     """
 
-    def __init__(
-        self, name: str, *, path: Path | None = None, stream: BinaryIO | Iterable[bytes] = ()
-    ) -> None:
-        self.name = name
-        self.path = path
-        self._stream = stream
-        self._file: io.FileIO | None = None
+    name: str
+    path: Path | None = None
+    _stream: BinaryIO | Iterable[bytes] = ()
+    _file: io.FileIO | None = None
 
     @classmethod
     def from_path(cls, path: Path) -> Source:
         """Make a source of a file; it is opened when it is read."""
         # A file name on Linux may hold any byte; bytes that are not UTF-8 are shown as \xE9.
-        return cls(os.fsencode(path).decode(errors="backslashreplace"), path=path)
+        return cls(os.fsencode(path).decode(errors="backslashreplace"), path)
 
     @classmethod
     def from_name(cls, name: str) -> Source:
@@ -85,7 +84,7 @@ class Source:
         # If another process made it non-blocking, a pause would look like the end.
         with suppress(OSError, ValueError, AttributeError):
             os.set_blocking(stream.fileno(), True)  # type: ignore[union-attr]
-        return cls(name, stream=stream)
+        return cls(name, _stream=stream)
 
     @property
     def size_bytes(self) -> int | None:
@@ -119,14 +118,6 @@ class Source:
             raise InputError(f"{self.name}: {problem}.", hint="Fetch the file again.") from None
 
 
-Readable = Path | Source
-
-
-def as_source(readable: Readable) -> Source:
-    """Return a source for a path or a source."""
-    return readable if isinstance(readable, Source) else Source.from_path(readable)
-
-
 def is_pipe_or_device(path: Path) -> bool:
     """Whether a path exists and is neither a file nor a folder."""
     with suppress(OSError):
@@ -147,6 +138,13 @@ class LookAhead:
         read = getattr(stream, "read1", getattr(stream, "read", None))
         self._pieces = iter(lambda: read(BUFFER_BYTES), b"") if read else iter(stream)
         self._ahead = bytearray()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Take all bytes, in pieces as they come."""
+        if self._ahead:
+            ahead, self._ahead = bytes(self._ahead), bytearray()
+            yield ahead
+        yield from self._pieces
 
     def peek(self, size: int) -> bytes:
         """Return the next bytes, at least `size` unless the end comes first."""
@@ -169,13 +167,6 @@ class LookAhead:
         """Drop bytes that were seen."""
         del self._ahead[:size]
 
-    def take(self) -> bytes:
-        """Take the next bytes; empty at the end."""
-        if self._ahead:
-            taken, self._ahead = bytes(self._ahead), bytearray()
-            return taken
-        return next(self._pieces, b"")
-
 
 def grown(size: int) -> int:
     """Return the size to wait for next: one byte more if there is little, twice as much if there is a lot."""
@@ -191,12 +182,8 @@ def _decompressed(stream: LookAhead, name: str) -> LookAhead:
     try:
         import zstandard
     except ImportError:
-        raise UnavailableError(
-            f"{name}: reading zstd needs the zstandard package.",
-            hint="Install it: pip install 'ce-rerank[zstd]'",
-        ) from None
-    zstd = zstandard.ZstdDecompressor()
-    return LookAhead(_decompress(stream, zstd.decompressobj, zstandard.ZstdError))
+        raise missing_package(f"{name}: reading zstd needs the zstandard package.", "zstd") from None
+    return LookAhead(_decompress(stream, zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError))
 
 
 def _decompress(
@@ -209,7 +196,7 @@ def _decompress(
     """
     frame: Any = None
     try:
-        for data in iter(stream.take, b""):
+        for data in stream:
             for start in range(0, len(data), _PIECE_BYTES):
                 piece = data[start : start + _PIECE_BYTES]
                 while piece:
@@ -229,8 +216,7 @@ def _as_utf8(stream: LookAhead) -> LookAhead:
     head = stream.peek(4)
     for bom, encoding in _BOMS.items():
         if head.startswith(bom):
-            texts = codecs.iterdecode(iter(stream.take, b""), encoding)
-            return LookAhead(text.encode() for text in texts)
+            return LookAhead(text.encode() for text in codecs.iterdecode(stream, encoding))
     if head.startswith(codecs.BOM_UTF8):
         stream.skip(len(codecs.BOM_UTF8))
     return stream
@@ -254,7 +240,12 @@ def read_lines(stream: LookAhead, name: str) -> Iterator[tuple[str, int, InputEr
         for raw in block.splitlines(keepends=True) or [block]:
             number = next(numbers)
             where = f"{name}:{number}"
-            fault = _find_fault(raw, where, block) if raw else too_large(where)
+            fault: InputError | None = None if raw else too_large(where)
+            try:
+                if "\0" in raw.decode():
+                    fault = _nul(where)
+            except UnicodeDecodeError as error:
+                fault = _not_utf8(where, error, block)
             yield raw.decode(errors="replace"), number, fault
 
 
@@ -262,7 +253,7 @@ def _line_blocks(stream: LookAhead) -> Iterator[bytes]:
     """Yield blocks of whole lines as they come; an empty block stands for a line above `ROW_BYTES`."""
     unfinished: list[bytes] = []
     size = 0
-    for data in iter(stream.take, b""):
+    for data in stream:
         # Not after a \r at the end, which may be half of an \r\n.
         cut = data.rfind(b"\n") + 1 or data.rfind(b"\r", 0, len(data) - 1) + 1
         if cut and size > ROW_BYTES:
@@ -284,19 +275,17 @@ def _line_blocks(stream: LookAhead) -> Iterator[bytes]:
 
 def text_blocks(stream: LookAhead, name: str) -> Iterator[str]:
     """Read a stream as text, in blocks as they come; raise InputError for a NUL or what is not UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
     line = 1
-    for data in chain(iter(stream.take, b""), [b""]):
-        try:
-            text = decoder.decode(data, final=not data)
-        except UnicodeDecodeError as error:
-            line += error.object.count(b"\n", 0, error.start)
-            raise _not_utf8(f"{name}:{line}", error, error.object) from None
-        if "\0" in text:
-            raise _nul(name)
-        line += text.count("\n")
-        if text:
+    try:
+        for text in codecs.iterdecode(stream, "utf-8"):
+            if "\0" in text:
+                line += text.count("\n", 0, text.index("\0"))
+                raise _nul(f"{name}:{line}")
+            line += text.count("\n")
             yield text
+    except UnicodeDecodeError as error:
+        line += error.object.count(b"\n", 0, error.start)
+        raise _not_utf8(f"{name}:{line}", error, error.object) from None
 
 
 def read_whole_text(source: Source) -> str:
@@ -312,12 +301,11 @@ def read_whole_text(source: Source) -> str:
     return "".join(blocks)
 
 
-def read_query(readable: Readable) -> str:
+def read_query(source: Source) -> str:
     """Read a query from a file: all of its text, without the last line end.
 
     Raises InputError if there is only white space in it.
     """
-    source = as_source(readable)
     query = read_whole_text(source).removesuffix("\n").removesuffix("\r")
     if not query.strip():
         raise InputError(f"{source.name}: no query in it.", hint="Write the query there, as plain text.")
@@ -333,13 +321,6 @@ def suffix_without_compression(path: Path) -> str:
 def too_large(where: str) -> InputError:
     """Return the error for a row above `ROW_BYTES`."""
     return InputError(f"{where}: larger than {ROW_BYTES >> 20} MiB, the most that a row may be.")
-
-
-def _find_fault(line: bytes, where: str, block: bytes) -> InputError | None:
-    try:
-        return _nul(where) if "\0" in line.decode() else None
-    except UnicodeDecodeError as error:
-        return _not_utf8(where, error, block)
 
 
 def _nul(where: str) -> InputError:

@@ -10,17 +10,18 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..errors import InputError, UsageError
+from ..ranking import separate_ties, shortest_float32
 from ..types import Ranking
+from .delimited import find_cells, split_lines
 from .documents import row_reader, sniff_format
 from .fields import as_id, describe_fields
 from .json import encode_json, json_kind
-from .rows import shortest_float32
-from .source import LookAhead, Readable, Reject, as_source, raise_at_once, read_lines, text_blocks
+from .source import LookAhead, Reject, Source, raise_at_once
 
 # In lower case, the first that is there: PyTerrier has qid and query (a text), docno and docid (a number).
 _QUERY_NAMES = ("query_id", "query-id", "qid", "q_id", "topic_id", "topic", "query")
@@ -29,32 +30,51 @@ _DOCUMENT_NAMES = (
 )  # fmt: skip
 # trec_eval counts the documents of every grade from 0 up; from 2**31 its measures are silently 0.
 _HIGHEST_GRADE = 1_000_000
-_ENOUGH_TO_TELL = 1 << 12
-_OBJECT_OF_OBJECTS = re.compile(rb'\{\s*("(?:[^"\\]|\\.)*"\s*:\s*\{|\}\s*$)')
+_LOOK_BYTES = 1 << 12
 _SPACE = re.compile("[ \t\n\r\v\f]+")  # str.split() also splits at a no-break space, which an id may hold
 
 
 class RunLine(NamedTuple):
-    """The score that a run gives a document for a query; `run_name` is empty if the run has no name."""
+    """A document's score or grade for a query; `run_name` is empty if the run has no name."""
 
     query_id: str
     doc_id: str
     score: float
-    line_number: int
+    origin: str
     run_name: str = ""
 
+    @property
+    def line_number(self) -> int:
+        """The number of the line, or of the row, from 1."""
+        return int(self.origin[self.origin.rindex(":") + 1 :].removeprefix(" row "))
 
-class Judgement(NamedTuple):
-    """How relevant a document was judged for a query; 0 and less mean not relevant."""
 
-    query_id: str
-    doc_id: str
-    relevance: int
-    line_number: int
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """The usual names of the number, what it must be, TREC's columns, and a hint about other columns."""
+
+    number_names: tuple[str, ...]
+    wanted: str
+    layouts: tuple[tuple[str, ...], ...]
+    hint: str
+
+
+_RUN = _Kind(
+    ("score", "rank"),
+    "a number",
+    (("query_id", "Q0", "doc_id", "rank", "score", "run_name"),),
+    "Name others with --columns, for example qid,pid,rank.",
+)
+_JUDGEMENTS = _Kind(
+    ("relevance", "rel", "label", "grade", "judgement", "judgment", "score"),
+    "a whole number up to 1,000,000",
+    (("query_id", "0", "doc_id", "relevance"), ("query_id", "doc_id", "relevance")),
+    "Give it a header, for example: query_id doc_id relevance",
+)
 
 
 def read_run(
-    readable: Readable, reject: Reject = raise_at_once, columns: Sequence[str] = ()
+    source: Source, reject: Reject = raise_at_once, columns: Sequence[str] = ()
 ) -> Iterator[RunLine]:
     """Read a run in any form; lines of columns in the order of the file.
 
@@ -64,177 +84,142 @@ def read_run(
     of a blank document, becomes the lowest of the query minus 1. Lines that cannot be read are rejected; by
     default that raises an InputError with file and line.
     """
-    if columns and not _RUN.find_names(columns):
+    if columns and not _find_names(tuple(columns), _RUN.number_names):
         problem = f"--columns {','.join(columns)} lacks some that a run has."
         raise UsageError(problem, hint="Name a qid, a pid, and a score or a rank.")
-    yield from _read(readable, _RUN, reject, columns)
+    return _read(source, _RUN, reject, columns)
 
 
-def read_judgements(readable: Readable, reject: Reject = raise_at_once) -> Iterator[Judgement]:
-    """Read relevance judgements in any form, in the order of the file; see `read_run` for `reject`."""
-    for line in _read(readable, _JUDGEMENTS, reject):
-        yield Judgement(line.query_id, line.doc_id, int(line.score), line.line_number)
+def read_judgements(source: Source, reject: Reject = raise_at_once) -> Iterator[RunLine]:
+    """Read relevance judgements in any form, in the order of the file; see `read_run` for `reject`.
+
+    The score is the grade, a whole number; 0 and less mean not relevant.
+    """
+    return _read(source, _JUDGEMENTS, reject)
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """How a run or judgements look: the usual names of the number, its kind, and TREC's columns."""
-
-    number_names: tuple[str, ...]
-    wanted: str
-    layouts: tuple[tuple[str, ...], ...]
-    hint: str
-
-    def find_names(self, names: Sequence[str]) -> tuple[str, str, str] | None:
-        """Return the names of query, document and number among these; None if one is missing."""
-        return _find_names(tuple(names), self.number_names)
-
-    def number(self, value: object, name: str) -> float:
-        """Return the number of a field; -inf for the null score of a blank document.
-
-        Raises ValueError that says what is wrong.
-        """
-        is_run = self is _RUN
-        try:
-            number = -math.inf if is_run and value in (None, "") else float(value)  # type: ignore[arg-type]
-            is_good = number == number if is_run else number.is_integer() and abs(number) <= _HIGHEST_GRADE
-        except (TypeError, ValueError, OverflowError):
-            is_good = False
-        if not is_good or isinstance(value, bool):
-            raise ValueError(f"the {name} is {json.dumps(value)}, not {self.wanted}.")
-        return -number if name == "rank" else number
-
-
-@functools.lru_cache(maxsize=256)
-def _find_names(names: tuple[str, ...], number_names: tuple[str, ...]) -> tuple[str, str, str] | None:
-    by_lower = {name.lower(): name for name in reversed(names)}
-    usual = (_QUERY_NAMES, _DOCUMENT_NAMES, number_names)
-    found = [next((by_lower[name] for name in known if name in by_lower), "") for known in usual]
-    return (found[0], found[1], found[2]) if all(found) else None
-
-
-_RUN = _Form(
-    ("score", "rank"),
-    "a number",
-    (("query_id", "Q0", "doc_id", "rank", "score", "run_name"),),
-    "Name others with --columns, for example qid,pid,rank.",
-)
-_JUDGEMENTS = _Form(
-    ("relevance", "rel", "label", "grade", "judgement", "judgment", "score"),
-    "a whole number up to 1,000,000",
-    (("query_id", "0", "doc_id", "relevance"), ("query_id", "doc_id", "relevance")),
-    "Give it a header, for example: query_id doc_id relevance",
-)
-
-
-def _read(readable: Readable, form: _Form, reject: Reject, columns: Sequence[str] = ()) -> Iterator[RunLine]:
-    """Read queries, documents and numbers; the first bytes show what kind of file it is."""
-    source = as_source(readable)
+def _read(source: Source, kind: _Kind, reject: Reject, columns: Sequence[str] = ()) -> Iterator[RunLine]:
+    """Read the lines of a source, whose first bytes show its form."""
     with source.open() as stream:
-        head = stream.peek(_ENOUGH_TO_TELL).lstrip()
-        if _OBJECT_OF_OBJECTS.match(head):
-            yield from _read_object(stream, source.name, form)
-            return
-        line = re.split(rb"[\r\n]", head)[0].decode(errors="replace").replace('"', "")
-        format = "parquet" if head.startswith(b"PAR1") else sniff_format(head.lower(), _DOCUMENT_NAMES)
-        has_header = form.find_names(re.split(r"[,;|\t]", line)) is not None
-        if format == "text" or (format in ("csv", "tsv") and not has_header):
-            yield from _read_columns(stream, source.name, form, columns, reject)
-            return
-        rows = row_reader(format)(stream, source.name, reject)
-        lines = (line for value, origin in rows for line in _read_row(value, form, origin, reject))
-        yield from _rank(lines) if form is _RUN else lines
-
-
-def _rank(lines: Iterable[RunLine]) -> Iterator[RunLine]:
-    lists: dict[str, list[RunLine]] = {}
-    for line in lines:
-        lists.setdefault(line.query_id, []).append(line)
+        first_line = stream.peek_line(_LOOK_BYTES).decode(errors="replace").replace('"', "")
+        format = sniff_format(stream.peek(0))
+        if format not in ("json", "parquet"):
+            if not _find_names(tuple(re.split(r"[,;|\t]", first_line)), kind.number_names):
+                yield from _read_columns(stream, source.name, kind, reject, columns)
+                return
+            format = "tsv" if "\t" in first_line else "csv"
+        lists: dict[str, list[RunLine]] = {}
+        for value, origin in row_reader(format)(stream, source.name, reject):
+            try:
+                lines = [_line_of_row(row, kind, origin) for row in _flatten(value, kind)]
+            except ValueError as error:
+                reject(InputError(f"{origin}: {error}"), encode_json(value))
+                continue
+            if kind is _JUDGEMENTS:
+                yield from lines
+                continue
+            for line in lines:
+                lists.setdefault(line.query_id, []).append(line)
     for ranked in lists.values():
         ranked.sort(key=lambda line: -line.score)
         scores = separate_ties(line.score for line in ranked)
         yield from (line._replace(score=score) for line, score in zip(ranked, scores, strict=True))
 
 
-def _read_object(stream: LookAhead, name: str, form: _Form) -> Iterator[RunLine]:
-    try:
-        for query_id, numbers in json.loads("".join(text_blocks(stream, name))).items():
-            for doc_id, number in numbers.items():
-                yield RunLine(query_id, doc_id, form.number(number, form.number_names[0]), 1)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{name}: broken JSON ({error}).") from None
-    except AttributeError:
-        raise InputError(f"{name}: {query_id!r} is not an object of documents.") from None
-    except ValueError as error:
-        raise InputError(f"{name}: {query_id!r}: {doc_id!r}: {error}") from None
-
-
 def _read_columns(
-    stream: LookAhead, name: str, form: _Form, columns: Sequence[str], reject: Reject
+    stream: LookAhead, name: str, kind: _Kind, reject: Reject, columns: Sequence[str]
 ) -> Iterator[RunLine]:
     """Read lines of columns, separated by ASCII white space; a line that starts with # is a comment.
 
     Columns are named by a header, by `columns`, or by their number in the first line.
     """
-    layouts = [layout for layout in (columns, *form.layouts) if layout]
-    names: Sequence[str] = ()
-    for line, number, fault in read_lines(stream, name):
-        cells = line.split() if line.isascii() else _SPACE.split(line.strip(" \t\r\n"))
-        if not fault and (not cells or line[0] == "#"):
-            continue
-        if not names:
-            is_header = form.find_names(cells) is not None
-            names = cells if is_header else next((one for one in layouts if len(one) == len(cells)), ())
-            if found := form.find_names(names):
-                layouts = [names]
-                query, document, counted = map(names.index, found)
-            if is_header:
-                continue
+    layouts = [layout for layout in (columns, *kind.layouts) if layout]
+
+    def find_columns(cells: list[str]) -> Sequence[str]:
+        if _find_names(tuple(cells), kind.number_names):
+            return ()
+        return next((layout for layout in layouts if len(layout) == len(cells)), layouts[0])
+
+    def split(line: str) -> list[str]:
+        return line.split() if line.isascii() else _SPACE.split(line.strip(" \t"))
+
+    rows = split_lines(stream, name, split, comments=True)
+    places: list[int] = []
+    for names, cells, where in find_cells(rows, name, reject, find_columns, kind.hint):
+        if not places:
+            found = _find_names(tuple(names), kind.number_names) or ()
+            places = list(map(names.index, found))
+        query, document, number = places
+        run_name = cells[-1] if names[-1] == "run_name" else ""
         try:
-            if fault:
-                raise fault
-            if len(cells) != len(names):
-                shapes = " or ".join(f"{len(known)} ({' '.join(known)})" for known in layouts)
-                raise ValueError(f"{len(cells)} columns, not {shapes}.")
-            score = form.number(cells[counted], names[counted])
+            yield _as_line((cells[query], cells[document], cells[number]), found, kind, where, run_name)
         except ValueError as error:
-            hint = "" if names else form.hint
-            reject(fault or InputError(f"{name}:{number}: {error}", hint=hint), line.rstrip("\r\n"))
-        else:
-            run_name = cells[-1] if names[-1] == "run_name" else ""
-            yield RunLine(cells[query], cells[document], score, number, run_name)
+            reject(InputError(f"{where}: {error}"), " ".join(cells))
 
 
-def _read_row(row: object, form: _Form, where: str, reject: Reject) -> list[RunLine]:
-    """Read a flat row, or a query with its results as `batch` writes it; reject a bad one."""
-    try:
-        if not isinstance(row, dict):
-            raise ValueError(f"the row is {json_kind(row)}, not an object.")
-        if form is not _RUN or "results" not in row:
-            return [_read_line(row, form, where)]
-        query = {name: value for name, value in row.items() if name.lower() in _QUERY_NAMES}
-        results = row["results"]
+def _flatten(value: object, kind: _Kind) -> Sequence[Mapping[str, Any]]:
+    """Return a row for each document: a value is one, or has those of a query or of several queries."""
+    if not isinstance(value, dict):
+        raise ValueError(f"the row is {json_kind(value)}, not an object.")
+    if kind is _RUN and "results" in value:
+        results = value["results"]
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
             raise ValueError('"results" is not a list of objects.')
-        return [_read_line({**query, **result}, form, where) for result in results]
-    except ValueError as error:
-        reject(InputError(f"{where}: {error}"), encode_json(row))
-        return []
+        query = {name: inner for name, inner in value.items() if name.lower() in _QUERY_NAMES}
+        return [{**query, **result} for result in results]
+    if all(isinstance(inner, dict) for inner in value.values()):
+        names = (_QUERY_NAMES[0], _DOCUMENT_NAMES[0], kind.number_names[0])
+        return [
+            dict(zip(names, (query_id, *item), strict=True))
+            for query_id, numbers in value.items()
+            for item in numbers.items()
+        ]
+    return [value]
 
 
-def _read_line(row: Mapping[str, Any], form: _Form, where: str) -> RunLine:
-    names = form.find_names(tuple(row))
+@functools.lru_cache(maxsize=256)
+def _find_names(names: tuple[str, ...], number_names: tuple[str, ...]) -> tuple[str, str, str] | None:
+    """Return the names of query, document and number among these; None if one is missing."""
+    by_lower = {name.lower(): name for name in reversed(names)}
+    usual = (_QUERY_NAMES, _DOCUMENT_NAMES, number_names)
+    found = [next((by_lower[name] for name in known if name in by_lower), "") for known in usual]
+    return (found[0], found[1], found[2]) if all(found) else None
+
+
+def _line_of_row(row: Mapping[str, Any], kind: _Kind, where: str) -> RunLine:
+    names = _find_names(tuple(row), kind.number_names)
     if names is None:
-        needed = f"a {_QUERY_NAMES[0]}, a {_DOCUMENT_NAMES[0]} and a {form.number_names[0]}"
+        needed = f"a {_QUERY_NAMES[0]}, a {_DOCUMENT_NAMES[0]} and a {kind.number_names[0]}"
         raise ValueError(f"the row needs {needed} ({describe_fields(row)}).")
-    query_name, document_name, number_name = names
-    query_id, doc_id = as_id(row[query_name]), as_id(row[document_name])
+    return _as_line([row[name] for name in names], names, kind, where)
+
+
+def _as_line(
+    values: Sequence[object], names: Sequence[str], kind: _Kind, where: str, run_name: str = ""
+) -> RunLine:
+    """Return the line of a query, a document and a number; raise ValueError that says what is wrong."""
+    query_id, doc_id = as_id(values[0]), as_id(values[1])
     if query_id is None or doc_id is None:
-        name = query_name if query_id is None else document_name
-        raise ValueError(f"the {name} is {json_kind(row[name])}, not a string or a number.")
-    number = form.number(row[number_name], number_name)
-    line_number = int(where[max(where.rfind(":"), where.rfind(" ")) + 1 :])
-    return RunLine(str(query_id), str(doc_id), number, line_number)
+        place = 0 if query_id is None else 1
+        raise ValueError(f"the {names[place]} is {json_kind(values[place])}, not a string or a number.")
+    number = _as_number(values[2], kind)
+    if number is None:
+        given = json.dumps(values[2])
+        raise ValueError(f'the {names[2]} of "{doc_id}" for "{query_id}" is {given}, not {kind.wanted}.')
+    score = -number if names[2] == "rank" else number
+    return RunLine(str(query_id), str(doc_id), score, where, run_name)
+
+
+def _as_number(value: object, kind: _Kind) -> float | None:
+    """Return a score or a grade, and None for anything else; the null score of a blank document is -inf."""
+    if kind is _RUN and value in (None, ""):
+        return -math.inf
+    try:
+        number = float(value)  # type: ignore[arg-type]
+        is_good = number == number if kind is _RUN else number.is_integer() and abs(number) <= _HIGHEST_GRADE
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if is_good and not isinstance(value, bool) else None
 
 
 def trec_lines(ranking: Ranking, run_name: str, query_id: str | None = None) -> Iterator[str]:
@@ -269,23 +254,3 @@ def require_run_id(id: str | int | None, where: str, fields: Mapping[str, Any] |
             hint="Name another with --id-field.",
         )
     return word
-
-
-def separate_ties(scores: Iterable[float]) -> Iterator[float]:
-    """Lower falling scores, as little as possible, so that each float32 is less than the one before.
-
-    trec_eval sorts by scores as float32 and orders equal ones by document id, so an order without ties is
-    kept. -inf, the score of blank documents, becomes the lowest score minus 1.
-    """
-    import numpy as np
-
-    falling = np.array(list(scores), np.float32)
-    scored = falling[falling > -np.inf]
-    falling[falling == -np.inf] = (scored.min() if len(scored) else 0) - 1
-    previous = np.float32("inf")
-    for score in falling:
-        if score >= previous:
-            with np.errstate(over="ignore"):  # below the lowest float32 is -inf
-                score = np.nextafter(previous, np.float32("-inf"))
-        yield float(score)
-        previous = score

@@ -1,4 +1,8 @@
-"""Write results in any format, one ranking after another."""
+"""Results as rows, and rows written in any format, one ranking after another.
+
+If a field of the input has one of our names, it goes into the object `"input"`, so that nothing is lost; if
+it has the same value, it is left out.
+"""
 
 from __future__ import annotations
 
@@ -6,59 +10,165 @@ import csv
 import importlib.util
 import io
 import logging
+import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, get_args
+from typing import Any, BinaryIO, Literal, Protocol
 
-from ..errors import UnavailableError, UsageError
+from ..errors import UsageError, missing_package
+from ..ranking import shortest_float32
 from ..types import RankedDocument, Ranking
-from .json import encode_json
-from .rows import INPUT_NAME, RowsOf, WriteOptions, flat_rows, nested_row, own_names, result_row
+from .fields import ID_FIELDS, INPUT_NAME, TEXT_FIELDS, TITLE_FIELD, choose_columns, without_texts
+from .json import encode_cell, encode_json
 from .trec import trec_lines
 
 log = logging.getLogger("ce_rerank")
 
-OutputFormat = Literal["jsonl", "json", "csv", "tsv", "text", "trec", "parquet"]
-"""For one ranking."""
 BatchFormat = Literal["jsonl", "rows", "csv", "tsv", "trec", "parquet"]
-"""For many: `jsonl` has a line for each query, `rows` one for each document."""
+"""For many rankings: `jsonl` has a line for each query, `rows` one for each document."""
 
-OUTPUT_FORMATS: tuple[str, ...] = get_args(OutputFormat)
-BATCH_FORMATS: tuple[str, ...] = get_args(BatchFormat)
-
+QUERY_INPUT_NAME = "query_input"
+"""Holds, in flat rows, the fields of a query's input whose names are in use already."""
+_DOCUMENT_NAMES = (*ID_FIELDS, *TEXT_FIELDS, TITLE_FIELD, "index", "score")
+_DETAIL_NAMES = ("rank", "tokens", "truncated", "passage", "start", "end", "line")
 _LINE_ENDS = re.compile(r"[\r\n]+")
 _BREAKS = re.compile(r"\r\n|[\t\r\n]")
 
 
-class ResultWriter(Protocol):
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """What is written of a result.
+
+    Without `with_text` the text and the fields that it was made from are left out, except a title. `details`
+    adds what was read, and `model`, the description of what scored. `run_name` is the last column of a TREC
+    run. `first_stage_names` are the columns that a first stage adds to a table.
+    """
+
+    with_text: bool = True
+    details: bool = False
+    run_name: str = "ce-rerank"
+    model: str = ""
+    first_stage_names: tuple[str, ...] = ()
+
+
+def own_names(options: WriteOptions, *, with_query: bool = False) -> tuple[str, ...]:
+    """Return our own names in a row, in their order: the first columns of a table."""
+    return (
+        *(("query_id", "query") if with_query else ()),
+        *(("index", "score", "text", "id") if options.with_text else ("index", "score", "id")),
+        *options.first_stage_names,
+        *(_DETAIL_NAMES if options.details else ()),
+        *(("model",) if options.details and options.model else ()),
+    )
+
+
+def result_row(
+    ranked: RankedDocument, options: WriteOptions, query: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a result as an object: query, index, score, text, id, details, then the fields of its input."""
+    score = None if ranked.score == -math.inf else shortest_float32(ranked.score)  # None: a blank document
+    row: dict[str, Any] = {**(query or {}), "index": ranked.index, "score": score}
+    if ranked.model_score is not None and ranked.first_score is not None:
+        model_score = None if score is None else shortest_float32(ranked.model_score)
+        row |= {"model_score": model_score, "first_score": ranked.first_score}
+    if options.with_text:
+        row["text"] = ranked.text
+    if ranked.id is not None:
+        row["id"] = ranked.id
+    if options.details:
+        row |= {"rank": ranked.rank, "tokens": ranked.tokens, "truncated": ranked.truncated}
+        if ranked.first_rank is not None:
+            row["bm25"] = {"score": ranked.first_score, "rank": ranked.first_rank}
+        if passage := ranked.passage:
+            row["passage"] = passage.text
+            row |= {"start": passage.start, "end": passage.end, "line": passage.line}
+        if options.model:
+            row["model"] = options.model
+    document = ranked.document
+    return _add_fields(row, document.fields if options.with_text else without_texts(document))
+
+
+def nested_row(ranking: Ranking, options: WriteOptions) -> dict[str, Any]:
+    """Return a query with its results as one object: query_id, query, results, the query's other fields."""
+    row = _query_fields(ranking)
+    row["results"] = [result_row(ranked, options) for ranked in ranking]
+    return _add_fields(row, ranking.query.fields)
+
+
+def flat_rows(ranking: Ranking, options: WriteOptions) -> Iterator[dict[str, Any]]:
+    """Yield each result of a query as an object that starts with query_id and query.
+
+    The query's other fields come after the document's. If the name of one is in use, or would look like the
+    document's id or text, it goes into the object `"query_input"`.
+    """
+    query = ranking.query
+    # An id of the row is the query_id.
+    others = {
+        name: value for name, value in query.fields.items() if name not in ID_FIELDS or value != query.id
+    }
+    for ranked in ranking:
+        row = result_row(ranked, options, _query_fields(ranking))
+        yield _add_fields(row, others, QUERY_INPUT_NAME, _DOCUMENT_NAMES)
+
+
+def _query_fields(ranking: Ranking) -> dict[str, Any]:
+    query = ranking.query
+    return {"query": query.text} if query.id is None else {"query_id": query.id, "query": query.text}
+
+
+def _add_fields(
+    row: dict[str, Any], fields: Mapping[str, Any], other_name: str = INPUT_NAME, taken: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Add fields to a row; those whose name is taken by another value go into the object `other_name`."""
+    others: dict[str, Any] = {}
+    taken = {*row, *taken, INPUT_NAME, QUERY_INPUT_NAME}
+    for name, value in fields.items():
+        if name not in taken:
+            row[name] = value
+        elif name not in row or row[name] != value:
+            others[name] = value
+    if others:
+        row[other_name] = others
+    return row
+
+
+class _Sink(Protocol):
+    """Writes lines, or the rows of a table, to a stream."""
+
+    def write(self, items: Iterable[Any], /) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ResultWriter:
     """Writes rankings to a stream that its caller opened, flushes and closes."""
+
+    _items_of: Callable[[Ranking], Iterable[Any]]
+    _sink: _Sink
 
     def write(self, ranking: Ranking) -> None:
         """Write one ranking."""
+        self._sink.write(self._items_of(ranking))
 
     def close(self) -> None:
         """Write the end of the format. Do not call it after an error."""
+        self._sink.close()
 
 
-def require_format(format: str, options: WriteOptions, *, many: bool = False) -> None:
-    """Raise UsageError for a format that cannot be written, or not with these options.
+def require_format(format: str, options: WriteOptions) -> None:
+    """Raise UsageError for a format that cannot be written with these options.
 
     Raises UnavailableError if a package that it needs is not installed.
     """
-    formats = BATCH_FORMATS if many else OUTPUT_FORMATS
-    if format not in formats:
-        raise UsageError(f'There is no output format "{format}".', hint=f"Give one of {', '.join(formats)}.")
     if format == "text" and not options.with_text:
         raise UsageError("--to text writes the texts, which --no-text leaves out.")
     if format == "trec" and options.run_name.split() != [options.run_name]:
-        raise UsageError(
-            f'The run name "{options.run_name}" must be one word.', hint="Give another --run-name."
-        )
+        problem = f'The run name "{options.run_name}" must be one word.'
+        raise UsageError(problem, hint="Give another --run-name.")
     if format == "parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise UnavailableError(
-            "Writing Parquet needs the pyarrow package.", hint="Install it: pip install 'ce-rerank[parquet]'"
-        )
+        raise missing_package("Writing Parquet needs the pyarrow package.", "parquet")
 
 
 def open_writer(
@@ -69,13 +179,12 @@ def open_writer(
     many: bool = False,
     columns: Sequence[str] | None = None,
 ) -> ResultWriter:
-    """Return a writer for one query, in one of `OUTPUT_FORMATS`, or for `many`, in one of `BATCH_FORMATS`.
+    """Return a writer for one ranking or, in a `BatchFormat`, for `many`.
 
-    With many, CSV and TSV have the columns of the first ranking with results; other fields of later ones go
-    into the last column, `input`, as JSON. To continue a file, give its header as `columns`: no header is
-    then written. Raises as `require_format` does.
+    To continue a table, give its header as `columns`: no header is then written. Raises as `require_format`
+    does.
     """
-    require_format(format, options, many=many)
+    require_format(format, options)
 
     def rows_of(ranking: Ranking) -> Iterable[dict[str, Any]]:
         if many:
@@ -88,119 +197,98 @@ def open_writer(
         if format == "text":
             return map(_text_line, ranking)
         lines = map(encode_json, rows_of(ranking))
-        return _array_lines(list(lines)) if format == "json" else lines
+        if format == "json":
+            items = ",\n".join(lines)
+            return [f"[\n{items}\n]" if items else "[]"]
+        return lines
 
     names = own_names(options, with_query=many)
     if format in ("csv", "tsv"):
-        return DelimitedWriter(stream, rows_of, format, names, many=many, columns=columns)
+        return ResultWriter(rows_of, _Table(stream, format == "tsv", names, many, columns))
     if format == "parquet":
-        from .parquet import ParquetWriter
+        from .parquet import ParquetTable
 
-        return ParquetWriter(stream, rows_of, names)
-    return LineWriter(stream, lines_of)
+        return ResultWriter(rows_of, ParquetTable(stream, names))
+    return ResultWriter(lines_of, _Lines(stream))
 
 
-class LineWriter:
+def _text_line(ranked: RankedDocument) -> str:
+    """Return a document's text on one line; with passages `id:line: passage`, as grep prints it."""
+    text = ranked.text.strip("\r\n")
+    if passage := ranked.passage:
+        name = ranked.index if ranked.id is None else ranked.id
+        text = f"{name}:{passage.line}: {passage.text.strip()}"
+    return _LINE_ENDS.sub(" ", text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
     """Writes lines: objects, texts, or lines of a run."""
 
-    def __init__(self, stream: BinaryIO, lines_of: Callable[[Ranking], Iterable[str]]) -> None:
-        self._stream = stream
-        self._lines_of = lines_of
+    stream: BinaryIO
 
-    def write(self, ranking: Ranking) -> None:
-        """Write the ranking's lines."""
-        self._stream.write("".join(f"{line}\n" for line in self._lines_of(ranking)).encode())
+    def write(self, lines: Iterable[str], /) -> None:
+        self.stream.write("".join(f"{line}\n" for line in lines).encode())
 
     def close(self) -> None:
-        """Do nothing: all is written."""
+        pass
 
 
-class DelimitedWriter:
-    """Writes a header and a line for each row: strings as they are, null as nothing, anything else as JSON.
+@dataclass(slots=True)
+class _Table:
+    """Writes CSV or TSV: a header, and a line for each row. Null is an empty cell.
 
-    In TSV, a tab or a line break within a cell becomes a space; `close` warns of them.
-
-    For one ranking, the columns are those of `own_names` that occur, and then the other fields in the order
-    in which they are first seen. With `many`, all of `own_names` are columns, then the other fields of the
-    first ranking that has rows, and last `input`, for fields without a column. `columns` is the header of a
-    file that is continued.
+    In TSV, a tab or a line break within a cell becomes a space; `close` warns of them. The columns are those
+    of `choose_columns` for the rows of the first ranking that has any; without `many`, only those that occur.
     """
 
-    def __init__(
-        self,
-        stream: BinaryIO,
-        rows_of: RowsOf,
-        format: str,
-        own_names: Sequence[str],
-        *,
-        many: bool = False,
-        columns: Sequence[str] | None = None,
-    ) -> None:
-        self._stream = stream
-        self._rows_of = rows_of
-        self._is_tsv = format == "tsv"
-        self._own_names = own_names
-        self._many = many
-        self._columns = columns
-        self._changed = 0
+    stream: BinaryIO
+    is_tsv: bool
+    own_names: Sequence[str]
+    many: bool
+    columns: Sequence[str] | None
+    changed: int = 0
 
-    def write(self, ranking: Ranking) -> None:
-        """Write the ranking's rows, and the header before the first."""
-        rows = list(self._rows_of(ranking))
-        if self._columns is None and (rows or not self._many):
+    def write(self, items: Iterable[dict[str, Any]], /) -> None:
+        rows = list(items)
+        if self.columns is None and (rows or not self.many):
             self._write_header(rows)
-        columns = self._columns or ()
+        columns = self.columns or ()
         for row in rows:
-            if homeless := {name: value for name, value in row.items() if name not in columns}:
-                row[INPUT_NAME] = {**row.get(INPUT_NAME, {}), **homeless}
+            if others := {name: value for name, value in row.items() if name not in columns}:
+                row[INPUT_NAME] = {**row.get(INPUT_NAME, {}), **others}
             self._write_cells([row.get(name) for name in columns])
 
     def close(self) -> None:
-        """Write the header if nothing was written."""
-        if self._columns is None:
+        if self.columns is None:
             self._write_header([])
-        if self._changed:
-            log.warning("Tabs and line breaks became spaces, as TSV needs, in %d fields.", self._changed)
+        if self.changed:
+            log.warning("Tabs and line breaks became spaces, as TSV needs, in %d fields.", self.changed)
 
-    def _write_header(self, rows: list[dict[str, Any]]) -> None:
-        seen = dict.fromkeys(name for row in rows for name in row)
-        own = [name for name in self._own_names if self._many or not rows or name in seen]
-        last = [INPUT_NAME] if self._many or INPUT_NAME in seen else []
-        self._columns = [*own, *(name for name in seen if name not in (*self._own_names, INPUT_NAME)), *last]
-        self._write_cells(self._columns)
+    def _write_header(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        columns = choose_columns(self.own_names, rows)
+        used = {name for row in rows for name in row} or self.own_names
+        self.columns = [name for name in columns if self.many or name in used]
+        self._write_cells(self.columns)
 
     def _write_cells(self, cells: Sequence[Any]) -> None:
-        texts = [
-            cell if isinstance(cell, str) else "" if cell is None else encode_json(cell) for cell in cells
-        ]
-        if self._is_tsv:
+        texts = list(map(encode_cell, cells))
+        if self.is_tsv:
             changed = [_BREAKS.subn(" ", text) for text in texts]
-            self._changed += sum(count > 0 for _, count in changed)
+            self.changed += sum(count > 0 for _, count in changed)
             line = "\t".join(text for text, _ in changed)
         else:
             written = io.StringIO(newline="")
             # Before Python 3.13, the module quotes a lone \r only if it is a part of the line end.
             csv.writer(written, lineterminator="\r\n").writerow(texts)
             line = written.getvalue()[:-2]
-        self._stream.write(f"{line}\n".encode())
+        self.stream.write(f"{line}\n".encode())
 
 
 def read_header(path: Path, format: str) -> list[str] | None:
-    """Return the columns of a file that a `DelimitedWriter` wrote; None if it is empty."""
+    """Return the columns of a table that was written in CSV or TSV; None if it is empty."""
     with path.open(encoding="utf-8", newline="") as stream:
         if format == "tsv":
             line = stream.readline().removesuffix("\n")
             return line.split("\t") if line else None
         return next(csv.reader(stream), None)
-
-
-def _array_lines(items: list[str]) -> list[str]:
-    return ["[", *(f"{item}," for item in items[:-1]), items[-1], "]"] if items else ["[]"]
-
-
-def _text_line(ranked: RankedDocument) -> str:
-    """Return a document's text on one line; with passages `id:line: passage`, as grep prints it."""
-    if ranked.passage is None:
-        return _LINE_ENDS.sub(" ", ranked.text.strip("\r\n"))
-    name = ranked.index if ranked.id is None else ranked.id
-    return _LINE_ENDS.sub(" ", f"{name}:{ranked.passage.line}: {ranked.passage.text.strip()}")

@@ -6,24 +6,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_files import jsonl, shape
+from batch_fakes import jsonl, shape
 
-from ce_rerank.batch.read import RowCandidates
+from ce_rerank import RankOptions
+from ce_rerank.batch.job import Job
+from ce_rerank.batch.read import CorpusCandidates, RowCandidates
 from ce_rerank.errors import InputError
 from ce_rerank.formats.documents import ReadOptions
+from ce_rerank.formats.fields import LIST_FIELDS
 from ce_rerank.formats.source import Source, raise_at_once
 from ce_rerank.types import Candidates, Document, Query
 
 
-def saved(folder: Path, name: str, text: str) -> Source:
+def saved(folder: Path, name: str, text: str) -> str:
     path = folder / name
     path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
-    return Source.from_path(path)
+    return str(path)
 
 
-def read(folder: Path, text: str, name: str = "hits.jsonl", **more: Any) -> list[Candidates]:
-    options = more.pop("options", ReadOptions())
-    return list(RowCandidates([saved(folder, name, text)], options, **more).read(raise_at_once))
+def read(folder: Path, text: str, name: str = "hits.jsonl", **job: Any) -> list[Candidates]:
+    return list(RowCandidates(Job([saved(folder, name, text)], **job)).read(raise_at_once))
+
+
+def read_skipping(reader: RowCandidates | CorpusCandidates) -> tuple[list[Candidates], list[tuple[str, str]]]:
+    """Read without what cannot be ranked; return that too: why rows were rejected, and the rows."""
+    rejected: list[tuple[str, str]] = []
+    return list(reader.read(lambda error, row: rejected.append((error.message, row)))), rejected
 
 
 class TestNestedRows:
@@ -45,13 +53,10 @@ class TestNestedRows:
             )
         ]
 
-    @pytest.mark.parametrize(
-        "name", ["documents", "passages", "candidates", "hits", "texts", "results", "contexts", "ctxs"]
-    )
-    def test_call_their_list_by_any_of_its_names(self, tmp_path: Path, name: str) -> None:
-        assert shape(read(tmp_path, jsonl({"query": "red", name: ["one"]}))) == [
-            (None, "red", [(None, "one")])
-        ]
+    def test_call_their_list_by_any_of_its_names(self, tmp_path: Path) -> None:
+        rows = [{"query": name, name: ["one"]} for name in LIST_FIELDS]
+        found = shape(read(tmp_path, jsonl(*rows)))
+        assert found == [(None, name, [(None, "one")]) for name in LIST_FIELDS]
 
     @pytest.mark.parametrize(
         ("row", "id", "fields"),
@@ -76,23 +81,21 @@ class TestNestedRows:
     def test_follow_the_options_for_fields(self, tmp_path: Path) -> None:
         row = {"query": "red", "hits": [{"key": "a", "_source": {"body": "one"}}]}
         options = ReadOptions(text_fields=("_source.body",), id_field="key")
-        assert shape(read(tmp_path, jsonl(row), options=options)) == [(None, "red", [("a", "one")])]
+        assert shape(read(tmp_path, jsonl(row), reading=options)) == [(None, "red", [("a", "one")])]
 
     def test_may_repeat_a_query_unless_it_is_for_trec(self, tmp_path: Path) -> None:
         text = jsonl(*({"query": "red", "query_id": 1, "documents": []} for _ in range(2)))
         assert len(read(tmp_path, text)) == 2
         with pytest.raises(InputError) as caught:
-            read(tmp_path, text, for_trec=True)
+            read(tmp_path, text, format="trec")
         assert str(caught.value) == (
             f'{tmp_path}/hits.jsonl:2: the query "1" is here again, after other queries. '
             "Give each query an id of its own."
         )
 
     def test_are_not_the_lines_of_a_run(self, tmp_path: Path) -> None:
-        path = tmp_path / "run.trec"
-        path.write_text("1 Q0 a 1 1.0 x\n")
         with pytest.raises(InputError, match="Give a TREC run with --run"):
-            list(RowCandidates([Source.from_path(path)], ReadOptions()).read(raise_at_once))
+            read(tmp_path, "1 Q0 a 1 1.0 x\n", "run.trec")
 
     def test_may_hold_a_list_for_each_field(self, tmp_path: Path) -> None:
         passages = {"is_selected": [0, 1], "passage_text": ["one", "two"], "url": ["a", "b"]}
@@ -114,9 +117,8 @@ class TestNestedRows:
 
     def test_may_be_read_without_the_documents_that_cannot_be(self, tmp_path: Path) -> None:
         row = {"query": "red", "documents": ["one", 2, {"id": 3}, "four"]}
-        rejected: list[tuple[str, str]] = []
-        reader = RowCandidates([saved(tmp_path, "hits.jsonl", jsonl(row))], ReadOptions())
-        (candidates,) = reader.read(lambda error, text: rejected.append((error.message, text)))
+        path = saved(tmp_path, "hits.jsonl", jsonl(row))
+        (candidates,), rejected = read_skipping(RowCandidates(Job([path])))
         assert [document.text for document in candidates.documents] == ["one", "four"]
         assert candidates.places == [0, 3]
         assert [text for _, text in rejected] == ["2", '{"id": 3}']
@@ -152,35 +154,21 @@ class TestFlatRows:
             (None, "blue", [(None, "three")]),
         ]
 
-    def test_may_give_the_query_once(self, tmp_path: Path) -> None:
-        text = "query_id,query,text\n1,red,one\n1,,two\n"
-        assert shape(read(tmp_path, text, "hits.csv")) == [("1", "red", [(None, "one"), (None, "two")])]
-
-    def test_may_give_no_more_of_a_query_than_its_id(self, tmp_path: Path) -> None:
+    def test_may_give_the_query_once_or_only_its_id(self, tmp_path: Path) -> None:
         queries = saved(tmp_path, "queries.jsonl", '{"_id": 1, "text": "red", "lang": "en"}\n')
-        (candidates,) = read(tmp_path, jsonl({"query_id": "1", "text": "one"}), queries=queries)
-        assert (candidates.query.text, candidates.query.fields) == ("red", {"lang": "en"})
-
-    @pytest.mark.parametrize(
-        ("name", "text"),
-        [
-            ("hits.csv", "query_id,query,text\n1,,one\n1,,two\n2,blue,three\n"),
-            ("hits.tsv", "query_id\tquery\ttext\n1\t\tone\n1\tred\ttwo\n2\tblue\tthree\n"),
-        ],
-    )
-    def test_may_leave_the_cell_of_the_query_empty(self, tmp_path: Path, name: str, text: str) -> None:
-        queries = saved(tmp_path, "queries.tsv", "1\tred\n2\tnot blue\n")
-        assert shape(read(tmp_path, text, name, queries=queries)) == [
-            ("1", "red", [(None, "one"), (None, "two")]),
-            ("2", "blue", [(None, "three")]),
+        rows = "query_id,query,text\n2,blue,one\n2,,two\n1,,three\n1,,four\n"
+        lists = read(tmp_path, rows, "hits.csv", queries=queries)
+        assert shape(lists) == [
+            ("2", "blue", [(None, "one"), (None, "two")]),
+            ("1", "red", [(None, "three"), (None, "four")]),
         ]
+        assert lists[1].query.fields == {"lang": "en"}
 
     def test_go_on_from_one_file_to_the_next(self, tmp_path: Path) -> None:
-        sources = [
-            saved(tmp_path, "1.csv", "query,text\nred,one\n"),
-            saved(tmp_path, "2.csv", "query,text\nred,two\nblue,three\n"),
-        ]
-        lists = list(RowCandidates(sources, ReadOptions()).read(raise_at_once))
+        saved(tmp_path, "1.csv", "query,text\nred,one\n")
+        saved(tmp_path, "2.csv", "query,text\nred,two\nblue,three\n")
+        job = Job([f"{tmp_path}/1.csv", f"{tmp_path}/2.csv"])
+        lists = list(RowCandidates(job).read(raise_at_once))
         assert shape(lists) == [
             (None, "red", [(None, "one"), (None, "two")]),
             (None, "blue", [(None, "three")]),
@@ -231,19 +219,16 @@ def test_a_row_that_is_none_is_named(tmp_path: Path, rows: str, message: str) ->
 
 def test_rows_that_are_none_can_be_left_out(tmp_path: Path) -> None:
     text = "query_id,query,text\n1,red,one\n1,red\n1,red,two\n2,blue,three\n1,red,four\n2,blue,five\n"
-    rejected: list[tuple[str, str]] = []
-    source = saved(tmp_path, "hits.csv", text)
-    lists = list(
-        RowCandidates([source], ReadOptions()).read(lambda error, row: rejected.append((error.message, row)))
-    )
+    path = saved(tmp_path, "hits.csv", text)
+    lists, rejected = read_skipping(RowCandidates(Job([path])))
     assert shape(lists) == [
         ("1", "red", [(None, "one"), (None, "two")]),
         ("2", "blue", [(None, "three"), (None, "five")]),
     ]
     assert rejected == [
-        (f"{source.name}:3: 2 fields, not 3 (query_id, query, text).", "1,red"),
+        (f"{path}:3: 2 fields, not 3 (query_id, query, text).", "1,red"),
         (
-            f'{source.name}:6: the query "1" is here again, after other queries.',
+            f'{path}:6: the query "1" is here again, after other queries.',
             '{"query_id": "1", "query": "red", "text": "four"}',
         ),
     ]
@@ -263,13 +248,12 @@ def test_rows_that_are_none_can_be_left_out(tmp_path: Path) -> None:
 def test_a_trec_run_needs_ids_of_one_word(tmp_path: Path, row: dict[str, Any]) -> None:
     assert len(read(tmp_path, jsonl(row))) == 1
     with pytest.raises(InputError, match=r"hits\.jsonl:1.*(no id|is not one word).*--id-field"):
-        read(tmp_path, jsonl(row), for_trec=True)
+        read(tmp_path, jsonl(row), format="trec")
 
 
 def test_the_share_that_is_read_goes_from_0_to_1_over_all_files(tmp_path: Path) -> None:
     row = jsonl({"query": "red", "documents": ["one " * 1000]})
-    sources = [saved(tmp_path, "1.jsonl", row * 200), saved(tmp_path, "2.jsonl", row * 200)]
-    candidates = RowCandidates(sources, ReadOptions())
+    candidates = RowCandidates(Job([saved(tmp_path, f"{number}.jsonl", row * 200) for number in (1, 2)]))
     shares = []
     for _ in candidates.read(raise_at_once):
         assert candidates.share_read is not None
@@ -281,11 +265,128 @@ def test_the_share_that_is_read_goes_from_0_to_1_over_all_files(tmp_path: Path) 
     assert not candidates.may_pause
 
 
-def test_a_stream_may_pause_and_has_no_known_size(tmp_path: Path) -> None:
-    streams = [
-        saved(tmp_path, "1.jsonl", jsonl({"query": "a", "documents": []})),
-        Source.from_stream(io.BytesIO(b"")),
-    ]
-    candidates = RowCandidates(streams, ReadOptions())
-    assert len(list(candidates.read(raise_at_once))) == 1
+def test_a_stream_may_pause_and_has_no_known_size() -> None:
+    candidates = RowCandidates(Job(), [Source.from_stream(io.BytesIO(b""))])
+    assert list(candidates.read(raise_at_once)) == []
     assert (candidates.may_pause, candidates.share_read) == (True, None)
+
+
+RUN = "2 Q0 b 1 9.5 x\n1 Q0 a 1 3 x\n2 Q0 c 2 9 x\n1 Q0 b 2 2 x\n"
+QUERIES = """\
+{"_id": "1", "text": "red", "lang": "en"}
+{"_id": "2", "text": "blue"}
+{"_id": "3", "text": "cat"}
+"""
+CORPUS = """\
+{"_id": "a", "text": "one"}
+{"_id": "b", "title": "T", "text": "two", "n": 1.5}
+{"_id": "c", "text": "three"}
+{"_id": "d", "text": "four"}
+"""
+
+
+def opened(
+    folder: Path, run: str | None = RUN, queries: str = QUERIES, corpus: str = CORPUS, **job: Any
+) -> CorpusCandidates:
+    return CorpusCandidates(
+        Job(
+            run=None if run is None else saved(folder, "run.trec", run),
+            queries=saved(folder, "queries.jsonl", queries),
+            corpus=[saved(folder, "corpus.jsonl", corpus)],
+            **job,
+        )
+    )
+
+
+def test_a_run_gives_its_queries_as_they_first_come_with_their_documents(tmp_path: Path) -> None:
+    corpus = f"{tmp_path}/corpus.jsonl"
+    a = Document("one", "a", {"_id": "a"}, ("text",), f"{corpus}:1")
+    b = Document("T two", "b", {"_id": "b", "title": "T", "n": 1.5}, ("title", "text"), f"{corpus}:2")
+    c = Document("three", "c", {"_id": "c"}, ("text",), f"{corpus}:3")
+    assert list(opened(tmp_path).read(raise_at_once)) == [
+        Candidates(Query("blue", "2", {}, f"{tmp_path}/queries.jsonl:2"), [b, c], [9.5, 9.0]),
+        Candidates(Query("red", "1", {"lang": "en"}, f"{tmp_path}/queries.jsonl:1"), [a, b], [3.0, 2.0]),
+    ]
+
+
+def test_columns_that_are_named_are_those_of_the_run(tmp_path: Path) -> None:
+    reader = opened(
+        tmp_path, "2\tb\t1\n2\tc\t2\n1\ta\t1\n", reading=ReadOptions(columns=("qid", "pid", "rank"))
+    )
+    found = shape(list(reader.read(raise_at_once)))
+    assert [(query, [id for id, _ in documents]) for query, _, documents in found] == [
+        ("2", ["b", "c"]), ("1", ["a"])
+    ]  # fmt: skip
+
+
+def test_bm25_finds_the_candidates_of_each_query_of_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    queries, corpus = QUERIES.replace("red", "two four"), CORPUS + '{"_id": "a", "text": "red"}\n'
+    reader = opened(tmp_path, None, queries, corpus, ranking=RankOptions(bm25=2))
+    assert shape(list(reader.read(raise_at_once))) == [
+        ("1", "two four", [("d", "four"), ("b", "T two")]),
+        ("2", "blue", []),
+        ("3", "cat", []),
+    ]
+    assert [message.split()[0] for message in caplog.messages[-2:]] == ["1", "2"]
+
+
+def test_the_share_is_of_the_rows_of_the_run(tmp_path: Path) -> None:
+    reader = opened(tmp_path, "1 Q0 a 1 1 x\n" + "".join(f"2 Q0 {id} 1 1 x\n" for id in "abc"))
+    assert [reader.share_read for _ in reader.read(raise_at_once)] == [0.25, 1.0]
+
+
+def test_what_is_missing_can_be_left_out_row_by_row(tmp_path: Path) -> None:
+    run = "9 Q0 a 1 1 böö\n1 Q0 no 1 1e-7 böö\n1 Q0 b 2 1 böö\n2\tQ0  no 1 -6.25 böö\n4 Q0 a 1 2 böö\n"
+    lists, rejected = read_skipping(opened(tmp_path, run, QUERIES + '{"_id": "4", "text": " "}\n'))
+    assert shape(lists) == [("1", "red", [("b", "T two")]), ("2", "blue", [])]
+    assert rejected == [
+        (f'{tmp_path}/run.trec:1: the query "9" is not in {tmp_path}/queries.jsonl.', "9 Q0 a 1 1.0 böö"),
+        (f'{tmp_path}/run.trec:2: the document "no" is not in the corpus.', "1 Q0 no 1 1e-07 böö"),
+        (f'{tmp_path}/run.trec:4: the document "no" is not in the corpus.', "2 Q0 no 1 -6.25 böö"),
+        (f'{tmp_path}/run.trec:5: the query "4" is empty in {tmp_path}/queries.jsonl.', "4 Q0 a 1 2.0 böö"),
+    ]
+
+
+def test_what_is_there_twice_counts_where_it_comes_first_and_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    corpus = CORPUS + '{"_id": "a", "text": "again"}\n{"_id": "a", "text": "and again"}\n'
+    reader = opened(tmp_path, "1 Q0 b 1 3 x\n1 Q0 a 2 2 x\n1 Q0 b 3 1 x\n", QUERIES, corpus)
+    assert shape(list(reader.read(raise_at_once))) == [("1", "red", [("b", "T two"), ("a", "one")])]
+    assert [message.split()[0] for message in caplog.messages] == ["2", "1"]
+    assert all("the first counts" in message for message in caplog.messages)
+
+
+BROKEN_RUN = "garbage\n1 Q0 a 1 x x\n1 Q0 a 1 1 x\n1 Q0 b 2 1 x\n2 Q0 c 1 1 x\n"
+BROKEN_CORPUS = """\
+{"_id": "a", "title": "T", "text": "one"}
+{"_id": "b", "text":
+{"title": "no id"}
+{"_id": "c", "text": [{}]}
+{"_id": "c", "text": "three"}
+"""
+
+
+def test_rows_of_the_run_and_of_the_corpus_that_cannot_be_read_can_be_left_out(tmp_path: Path) -> None:
+    lists, rejected = read_skipping(opened(tmp_path, BROKEN_RUN, QUERIES, BROKEN_CORPUS))
+    assert shape(lists) == [("1", "red", [("a", "T one")]), ("2", "blue", [("c", "three")])]
+    places = [reason.removeprefix(f"{tmp_path}/").split(": ")[0] for reason, _ in rejected]
+    assert list(zip(places, (row for _, row in rejected), strict=True)) == [
+        ("run.trec:1", "garbage"),
+        ("run.trec:2", "1 Q0 a 1 x x"),
+        ("corpus.jsonl:2", '{"_id": "b", "text":'),
+        ("corpus.jsonl:3", '{"title": "no id"}'),
+        ("corpus.jsonl:4", '{"_id": "c", "text": [{}]}'),
+        ("run.trec:4", "1 Q0 b 2 1.0 x"),
+    ]
+
+
+def test_rows_of_the_queries_that_cannot_be_read_can_be_left_out(tmp_path: Path) -> None:
+    broken = '{"_id": "1", "text": "red"}\n{"_id": "2", "text": "bl\n{"text": "x"}\n'
+    lists, rejected = read_skipping(opened(tmp_path, RUN, broken))
+    assert shape(lists) == [("1", "red", [("a", "one"), ("b", "T two")])]
+    assert [row for _, row in rejected] == [
+        '{"_id": "2", "text": "bl', '{"text": "x"}', "2 Q0 b 1 9.5 x", "2 Q0 c 2 9.0 x"
+    ]  # fmt: skip

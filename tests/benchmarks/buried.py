@@ -35,6 +35,7 @@ from typing import Any
 from ce_rerank import Candidates, Document, Query, Reranker
 from ce_rerank.evaluation import Run, evaluate, load_judgements
 from ce_rerank.formats.beir import read_corpus, read_queries
+from ce_rerank.formats.source import Source
 from ce_rerank.formats.trec import read_run
 
 _MEASURE = "nDCG@10"
@@ -55,13 +56,14 @@ def main() -> None:
     given = parser.parse_args()
 
     candidates: dict[str, list[str]] = {}
-    for line in read_run(given.folder / "run.trec"):
+    for line in read_run(Source.from_path(given.folder / "run.trec")):
         candidates.setdefault(line.query_id, []).append(line.doc_id)
     chosen = sorted(random.Random(5).sample(sorted(candidates), min(given.queries, len(candidates))))
-    queries = read_queries(given.folder / "queries.jsonl")
+    queries = read_queries(Source.from_path(given.folder / "queries.jsonl"))
     everything = {doc_id for doc_ids in candidates.values() for doc_id in doc_ids}
     corpus = {
-        str(document.id): document for document in read_corpus([given.folder / "corpus.jsonl"], everything)
+        str(document.id): document
+        for document in read_corpus([Source.from_path(given.folder / "corpus.jsonl")], everything)
     }
 
     def lists(*, buried: bool) -> Iterator[Candidates]:
@@ -78,7 +80,7 @@ def main() -> None:
                 documents.append(Document("\n\n".join(texts), id=doc_id))
             yield Candidates(Query(queries[query_id].text, id=query_id), documents)
 
-    judgements = load_judgements(given.folder / "qrels.tsv")
+    judgements = load_judgements(Source.from_path(given.folder / "qrels.tsv"))
     reranker = Reranker(given.model)
     print(reranker.info.description)
     ways: list[tuple[str, bool, dict[str, Any]]] = [

@@ -29,11 +29,13 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.
 from ray_fakes import open_counting  # noqa: E402
 
 from ce_rerank import RankOptions, Reranker  # noqa: E402
-from ce_rerank.batch import units  # noqa: E402
+from ce_rerank.batch import parts  # noqa: E402
+from ce_rerank.batch.job import Job  # noqa: E402
 from ce_rerank.batch.output import StreamOutput  # noqa: E402
-from ce_rerank.batch.run import Job, rank_batch  # noqa: E402
+from ce_rerank.batch.read import open_reader  # noqa: E402
+from ce_rerank.batch.run import rank_batch  # noqa: E402
 from ce_rerank.cli.bench import sample_lists  # noqa: E402
-from ce_rerank.formats.rows import WriteOptions  # noqa: E402
+from ce_rerank.formats.writers import WriteOptions  # noqa: E402
 from ce_rerank.ray import rank_files  # noqa: E402
 
 
@@ -66,14 +68,14 @@ def measure_speed(folder: Path, queries: int, rounds: int) -> None:
     with path.open("w", encoding="utf-8") as stream:
         for query, texts in sample_lists(queries, 50):
             stream.write(json.dumps({"query": query, "documents": texts}) + "\n")
-    units._LEAST_BYTES = path.stat().st_size // 24
+    parts._LEAST_BYTES = path.stat().st_size // 24
     job = Job([str(path)], model={"threads": 1})
     reranker = Reranker(threads=1)
     for number in range(rounds):
         alone = _Clock()
         output = StreamOutput(io.BytesIO(), "out", "jsonl", WriteOptions())
         rank_batch(
-            reranker, job.open_reader(), output, RankOptions(),
+            reranker, open_reader(job), output, RankOptions(),
             on_pool=lambda pool, clock=alone: clock.tick(pool.progress.tally.documents),
         )  # fmt: skip
         shown = [f"one process of one thread: {alone.rate():.1f} documents/s"]

@@ -21,11 +21,10 @@ from marks import posix_only
 from typer.testing import CliRunner, Result
 
 from ce_rerank import RankOptions
-from ce_rerank.batch.ahead import parse_shard
-from ce_rerank.batch.run import Job
+from ce_rerank.batch.job import Job, parse_shard
 from ce_rerank.cli.app import app
 from ce_rerank.formats.documents import ReadOptions
-from ce_rerank.formats.rows import WriteOptions
+from ce_rerank.formats.writers import WriteOptions
 
 Run = Callable[..., Result]
 COMMAND = [sys.executable, batch_fakes.__file__, "batch"]
@@ -68,12 +67,8 @@ def cut_off(run: Run) -> None:
     assert run("hits.jsonl", "-o", "out").exit_code == 3
 
 
-def test_a_pipe_is_input_by_itself(run: Run) -> None:
-    assert run(stdin=FEW).stdout == run("-", stdin=FEW).stdout
-
-
 def test_nested_rows_come_out_nested_with_all_their_fields(run: Run) -> None:
-    result = run("-", stdin=FEW)
+    result = run(stdin=FEW)  # a pipe is input by itself
     assert (result.exit_code, result.stderr) == (0, "")
     assert plain(result.stdout) == (
         '{"query_id": "a", "query": "red", "results": [{"index": 1, "score": 1.0, "text": "two", "id": 2}, '
@@ -133,17 +128,10 @@ def test_results_of_one_model_are_input_for_another(run: Run) -> None:
     assert rows[0]["results"][1]["input"]["score"] == json.loads(first.splitlines()[0])["results"][1]["score"]
 
 
-def test_output_can_be_read_again_as_input(run: Run) -> None:
-    run("-", "-o", "rows.csv", stdin=FEW)
-    assert [json.loads(line)["query_id"] for line in run("rows.csv").stdout.splitlines()] == ["a", "c"]
-
-
-def test_the_shards_together_are_the_whole(run: Run) -> None:
+def test_a_shard_is_every_nth_query(run: Run) -> None:
     write_nested(Path("hits.jsonl"), made_lists(7, 3))
-    whole = plain(run("hits.jsonl").stdout).splitlines()
-    parts = [plain(run("hits.jsonl", "--shard", f"{number}/3").stdout).splitlines() for number in (1, 2, 3)]
-    assert [len(part) for part in parts] == [3, 2, 2]
-    assert sorted(line for part in parts for line in part) == sorted(whole)
+    rows = map(json.loads, run("hits.jsonl", "--shard", "2/3").stdout.splitlines())
+    assert [row["query_id"] for row in rows] == ["q1", "q4"]
 
 
 class TestBadRows:
@@ -161,7 +149,7 @@ class TestBadRows:
         result = run("-", "--on-error", "skip", "-o", "out.jsonl", stdin=self.TEXT)
         assert (result.exit_code, result.stdout) == (5, "")
         assert re.fullmatch(
-            r"warning: 1 row was left out; see \S+/out\.jsonl\.errors\.jsonl\.\n", result.stderr
+            r"warning: Rows left out: 1; see \S+/out\.jsonl\.errors\.jsonl\.\n", result.stderr
         )
         (row,) = [json.loads(line) for line in Path("out.jsonl.errors.jsonl").read_text().splitlines()]
         assert row["reason"].startswith('stdin:2: no list of "documents" and no "text"')
@@ -204,6 +192,13 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["hits", "-o", "no/out"], "no/out: there is no folder no to write to."),
         (["hits", "-o", "out.json"], "out.json: .json is not a format that is written here."),
         (["hits", "--to", "trec", "--run-name", "a b"], 'The run name "a b" must be one word.'),
+        (["hits", "--measure", "P@1"], "--measure needs judgements"),
+        (["hits", "--qrels", "q", "--shard", "1/2"], "--qrels measures a whole run"),
+        (["hits", "--workers", "2", "-o", "out"], "--ray-address and --workers are about --ray."),
+        (["hits", "--ray"], "--ray needs a folder to write to."),
+        (["hits", "--ray", "-o", "out.jsonl"], "With --ray OUTPUT is a folder"),
+        (["hits", "--ray", "-o", "out", "--shard", "1/2"], "--ray shares the work out by itself."),
+        (["hits", "--ray", "-o", "out", "--qrels", "q"], "--qrels measures one file"),
     ],
 )
 def test_what_makes_no_sense_is_said(run: Run, arguments: list[str], message: str) -> None:
@@ -382,7 +377,7 @@ class TestProcess:
         queries = len(Path("out.part").read_text().splitlines())
         assert 0 < queries < 60
         assert stderr.decode() == (
-            f"warning: {queries} queries are finished, in {Path.cwd()}/out.part. "
+            f"warning: Queries finished: {queries}, in {Path.cwd()}/out.part. "
             "To go on, give the same command with --resume.\n"
         )
         self.finish("hits.jsonl", "-o", "out", "--resume")
@@ -425,7 +420,7 @@ class TestProcess:
             stdout, stderr = process.communicate(timeout=300)
         assert (process.returncode, stdout) == (4, b"")
         assert re.fullmatch(
-            r"warning: \d+ queries are finished, in \S+/out\.part\. "
+            r"warning: Queries finished: \d+, in \S+/out\.part\. "
             r"To go on, give the same command with --resume\.\n"
             r"error: out: cannot be written \(File too large\)\.\n",
             stderr.decode(),

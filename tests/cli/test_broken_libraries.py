@@ -29,7 +29,8 @@ def test_without_openvino_torch_ranks_and_it_is_said(shell: Shell) -> None:
     done = shell("rank", "-m", "./tiny", "tides", "the moon", "--to", "text")
     assert (done.returncode, done.stdout) == (0, "the moon\n")
     assert done.stderr == (
-        "warning: Torch runs ./tiny; openvino cannot: OpenVINO cannot be loaded (libopenvino.so is gone).\n"
+        "warning: Torch runs ./tiny on cpu: openvino cannot run it: OpenVINO cannot be loaded "
+        "(libopenvino.so is gone).\n"
     )
     shutil.rmtree(shell.folder / "shadows")  # once it is mended, it is used
     assert ", openvino " in shell("rank", "-m", "./tiny", "tides", "the moon", "--details").stdout

@@ -48,27 +48,6 @@ BETTER = measured("runs/reranked.trec", 0.75, [1.0, 0.75, 0.5], Comparison(0.25,
 WORSE = measured("runs/shuffled.trec", 0.25, [0.0, 0.5, 0.25], Comparison(-0.25, 0.03, 0.03, 0, 2, 1))
 
 
-def test_runs_are_compared_with_the_first_in_each_measure() -> None:
-    names = ("nDCG@10", "RR@10")
-    runs = [replace(run, values=dict.fromkeys(names, run.values["nDCG@10"])) for run in (BEFORE, BETTER)]
-    runs[1] = replace(runs[1], comparisons=dict.fromkeys(names, BETTER.comparisons["nDCG@10"]))
-    target = console(80)
-    draw_evaluation(target, evaluation(*runs))
-    # In a file nothing is bold, and no line ends in spaces.
-    assert drawn(target) == (
-        "measure  run            value   change   p        queries\n"
-        "──────────────────────────────────────────────────────────\n"
-        "nDCG@10  bm25.trec      0.5000\n"
-        "         reranked.trec  0.7500  +0.2500  <0.001*  +2 -0 =1\n"
-        "RR@10    bm25.trec      0.5000\n"
-        "         reranked.trec  0.7500  +0.2500  <0.001*  +2 -0 =1\n"
-        "\n"
-        "3 judged queries. Changes are from bm25.trec. p: paired randomisation test, at\n"
-        "most 10,000 permutations; * under 0.05. queries: those that got better (+),\n"
-        "worse (-), stayed (=)."
-    )
-
-
 def test_the_best_is_bold_and_only_what_is_significant_has_a_colour() -> None:
     target = console(80, color=True)
     luck = measured("luck.trec", 0.5, [0.5, 0.5, 0.5], Comparison(0.0, 1.0, 1.0, 0, 0, 3))
@@ -87,14 +66,14 @@ def test_escape_sequences_in_names_and_ids_do_not_reach_the_terminal() -> None:
     odd = evaluation(BEFORE, replace(BETTER, name="\x1b[31mred.trec"))
     odd = replace(odd, query_ids=("\x1b[2J", "q2", "q3"))
     draw_evaluation(target, odd)
-    draw_gains(target, odd, odd.runs[1], "nDCG@10", {"q2": "\x1b]0;title\x07"})
+    draw_gains(target, odd, odd.runs[1], {"q2": "\x1b]0;title\x07"})
     assert "\x1b" not in drawn(target)
 
 
 def test_gains_come_largest_first_and_equal_ones_by_query() -> None:
     after = measured("after", 0.5, [0.25, 1.0, math.nan, 0.5, 1.0], Comparison(0.0, 1.0, 1.0, 2, 1, 1))
     first = measured("before", 0.5, [0.5] * 5)
-    gains = list_gains(evaluation(first, after, queries=5), after, "nDCG@10")
+    gains = list_gains(evaluation(first, after, queries=5), after)
     assert [(gain.query_id, gain.delta) for gain in gains] == [
         ("q2", 0.5),
         ("q5", 0.5),
@@ -107,7 +86,7 @@ def test_gains_are_a_chart_and_what_gained_and_lost_most_is_listed_with_as_much_
     target = console(60)
     mixed = measured("reranked.trec", 0.5, [1.0, 0.5, 0.25], Comparison(0.0, 1.0, 1.0, 1, 1, 1))
     texts = {"q1": "what similarity laws must be obeyed when constructing aeroelastic models of aircraft"}
-    draw_gains(target, evaluation(BEFORE, mixed), mixed, "nDCG@10", texts)
+    draw_gains(target, evaluation(BEFORE, mixed), mixed, texts)
     assert drawn(target) == (
         "nDCG@10 by query: reranked.trec against bm25.trec\n"
         "+0.50 █\n"
@@ -129,8 +108,8 @@ def test_gains_are_a_chart_and_what_gained_and_lost_most_is_listed_with_as_much_
 
 
 def many_gains(queries: int) -> Evaluation:
-    after = [number / queries for number in range(queries)]
     first = measured("before", 0.5, [0.5] * queries)
+    after = [number / queries for number in range(queries)]
     second = measured("after", 0.5, after, Comparison(0.0, 1.0, 1.0, 1, 1, 1))
     return evaluation(first, second, queries=queries)
 
@@ -138,8 +117,7 @@ def many_gains(queries: int) -> Evaluation:
 def test_a_terminal_without_unicode_gets_plain_characters_and_ten_of_many_queries() -> None:
     target = console(80, encoding="ascii")
     many = many_gains(740)
-    draw_evaluation(target, many)
-    draw_gains(target, many, many.runs[1], "nDCG@10", {"q1": "naïve 茶 " * 20})
+    draw_gains(target, many, many.runs[1], {"q1": "naïve 茶 " * 20})
     assert "A column is the mean of 10.0 queries." in drawn(target)
     assert "Gained, the most of 369:" in drawn(target)
     assert drawn(target).count("0.500 -> ") == 20
@@ -150,5 +128,5 @@ def test_no_terminal_is_too_narrow(width: int) -> None:
     target = console(width)
     many = many_gains(100)
     draw_evaluation(target, many)
-    draw_gains(target, many, many.runs[1], "nDCG@10", {"q1": "what is it?"})
+    draw_gains(target, many, many.runs[1], {"q1": "what is it?"})
     assert max(map(cell_len, drawn(target).splitlines())) <= width

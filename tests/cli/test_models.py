@@ -195,7 +195,7 @@ class TestShow:
         files |= {"config.json": json.dumps(config).encode(), "modeling.py": b"x = 1\n"}
         put_in_cache(shell.hub_cache, "me/odd", files | {"pytorch_model.bin": b"x"})
         assert shell("models", "show", "me/odd").stdout.endswith(
-            "\nrun by         torch fp32 on cpu: it is not compiled: it brings Python code of its own\n"
+            "\nrun by         torch fp32 on cpu: openvino cannot run it: it brings Python code of its own\n"
             "\nwarning        It brings Python code of its own, which is run only with --trust-remote-code: "
             "modeling.py (AutoModel: X).\n"
             "               Its weights are pickled, which can run any code, and are loaded only with "

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ce_rerank.engines.batching import Padding, PairTokens, end_of_batch, pad_rows, sort_longest_first
+from ce_rerank.engines.batching import Padding, PairTokens, pad_rows, plan_batches
 
 lengths_and_budgets = st.tuples(st.lists(st.integers(0, 600), max_size=200), st.integers(1, 4096))
 
@@ -17,13 +17,7 @@ def rows_of(lengths: list[int]) -> list[PairTokens]:
 
 
 def plan(lengths: list[int], batch_tokens: int, companions: Any = "any") -> list[list[int]]:
-    order, sorted_lengths = sort_longest_first(rows_of(lengths))
-    batches, start = [], 0
-    while start < len(order):
-        stop = end_of_batch(sorted_lengths, start, batch_tokens, companions)
-        batches.append(order[start:stop].tolist())
-        start = stop
-    return batches
+    return [batch.tolist() for batch in plan_batches(rows_of(lengths), batch_tokens, companions)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -67,7 +68,7 @@ def engine(
 ) -> TorchEngine:
     """A BERT, as it was loaded."""
     engine = loaded[request.param == "packed"]
-    monkeypatch.setattr(engine, "_limit", None)
+    monkeypatch.setattr(engine, "_limit", sys.maxsize)
     return engine
 
 

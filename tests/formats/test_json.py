@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import math
 from typing import Any
@@ -34,6 +35,7 @@ def read(text: str, *, pieces: int = 1 << 20) -> list[tuple[Any, str]]:
         ("", []),
         (PRETTY, [({"a": 1}, "1"), ({"a": [2]}, "4")]),
         ('{"a": 1}{"a": 2} "x"', [({"a": 1}, "1"), ({"a": 2}, "1"), ("x", "1")]),
+        ('{"a": 1},\n{"a": 2},\n', [({"a": 1}, "1"), ({"a": 2}, "2")]),
         ('"' + "[" * 500 + '"', [("[" * 500, "1")]),
     ],
 )
@@ -44,19 +46,13 @@ def test_an_array_or_lines_or_values_one_after_another_are_rows(
     assert read(text, pieces=pieces) == rows
 
 
-leaves = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-)
-objects = st.dictionaries(
-    st.text(max_size=3),
-    st.recursive(leaves, lambda inner: st.lists(inner, max_size=3)),
-    min_size=1,
-    max_size=3,
-)
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+leaves = st.none() | st.booleans() | numbers | st.text()
+values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3))
 
 
 @given(
-    rows=st.lists(objects, max_size=4),
+    rows=st.lists(st.dictionaries(st.text(max_size=3), values, min_size=1, max_size=3), max_size=4),
     layout=st.sampled_from(["array", "lines", "values"]),
     ascii=st.booleans(),
     pieces=st.integers(1, 40),
@@ -138,14 +134,10 @@ def test_characters_are_written_as_they_are_and_infinite_numbers_as_null() -> No
     assert encode_json(value) == '{"t": "naïve 文\u2028", "n": null, "m": 1.1}'
 
 
-def deep(levels: int) -> Any:
-    value: Any = 1
-    for _ in range(levels):
-        value = [value]
-    return value
+DEEP: Any = functools.reduce(lambda inner, _: [inner], range(300_000), 1)
 
 
-@pytest.mark.parametrize("value", [{"a": object()}, deep(300_000)])
+@pytest.mark.parametrize("value", [{"a": object()}, DEEP])
 def test_what_json_lacks_is_an_output_error(value: Any) -> None:
     with pytest.raises(OutputError, match="A field cannot be written as JSON"):
         encode_json(value)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import stat
@@ -47,23 +46,14 @@ def test_a_failure_leaves_everything_as_it_was(tmp_path: Path, failure: type[Bas
 
 
 @posix_only
-def test_a_file_that_is_replaced_leaves_its_mode(tmp_path: Path) -> None:
-    path = tmp_path / "out"
-    path.write_bytes(b"old")
-    path.chmod(0o604)
-    write(path)
-    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o604)
-
-
-@posix_only
-def test_a_symbolic_link_stays_one_and_its_target_is_written(tmp_path: Path) -> None:
-    target = tmp_path / "target"
+def test_a_file_that_is_replaced_leaves_its_mode_and_a_link_to_it_stays(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
     target.write_bytes(b"old")
-    link = tmp_path / "link"
+    target.chmod(0o604)
     link.symlink_to(target)
     write(link)
     assert link.is_symlink()
-    assert target.read_bytes() == b"new"
+    assert (target.read_bytes(), stat.S_IMODE(target.stat().st_mode)) == (b"new", 0o604)
 
 
 @posix_only
@@ -78,19 +68,16 @@ def test_a_named_pipe_is_written_directly(tmp_path: Path) -> None:
     assert (received, stat.S_ISFIFO(path.stat().st_mode)) == ([b"new"], True)
 
 
-def failure_to_open(path: Path) -> str:
-    with pytest.raises(UsageError) as caught, open_output(path):
-        pass
-    return str(caught.value)
-
-
 @posix_only
 def test_what_cannot_be_opened_is_a_usage_error(tmp_path: Path) -> None:
     missing = tmp_path / "no"
-    assert failure_to_open(missing / "out") == (
-        f"{missing}/out: there is no folder {missing} to write to. Make it: mkdir -p {missing}"
-    )
-    assert failure_to_open(tmp_path) == f"{tmp_path}: cannot be written (Is a directory). Name another place."
+    for path, message in {
+        missing / "out": f"there is no folder {missing} to write to. Make it: mkdir -p {missing}",
+        tmp_path: "cannot be written (Is a directory). Name another place.",
+    }.items():
+        with pytest.raises(UsageError) as caught:
+            write(path)
+        assert str(caught.value) == f"{path}: {message}"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is simulated by /dev/full")
@@ -144,9 +131,8 @@ def test_an_unbuffered_stream_writes_all_that_a_full_pipe_takes_in_parts() -> No
 def test_a_pipe_that_its_reader_closed_stays_a_broken_pipe() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    with OutputFile(Path("/dev/stdout"), writing, "wb") as raw, pytest.raises(BrokenPipeError) as caught:
+    with OutputFile(Path("/dev/stdout"), writing, "wb") as raw, pytest.raises(BrokenPipeError):
         raw.write(b"x")
-    assert caught.value.errno == errno.EPIPE
 
 
 def test_a_standard_stream_is_named_when_it_cannot_be_written(tmp_path: Path) -> None:

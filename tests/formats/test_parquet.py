@@ -14,9 +14,8 @@ import pytest
 from ce_rerank.errors import InputError, UnavailableError
 from ce_rerank.formats.documents import read_documents, read_rows
 from ce_rerank.formats.json import encode_json
-from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
-from ce_rerank.formats.writers import open_writer
+from ce_rerank.formats.writers import WriteOptions, open_writer
 from ce_rerank.types import Document, Query, RankedDocument, Ranking
 
 pa = pytest.importorskip("pyarrow")
@@ -29,6 +28,10 @@ def table_bytes(table: Any) -> bytes:
     return stream.getvalue()
 
 
+def piped(data: bytes) -> Source:
+    return Source.from_stream(io.BytesIO(data))
+
+
 TABLE = pa.table({"id": ["a", "b"], "text": ["one", "two"], "n": [1, None]})
 
 
@@ -37,7 +40,7 @@ def test_rows_are_read_with_their_number_as_origin(tmp_path: Path, name: str) ->
     data = table_bytes(TABLE)
     path = tmp_path / name
     path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    assert list(read_documents(path)) == [
+    assert list(read_documents(Source.from_path(path))) == [
         Document("one", "a", {"id": "a", "text": "one", "n": 1}, ("text",), f"{path}: row 1"),
         Document("two", "b", {"id": "b", "text": "two", "n": None}, ("text",), f"{path}: row 2"),
     ]
@@ -56,7 +59,7 @@ def test_values_that_json_lacks_become_what_it_has() -> None:
         "nested": pa.array([{"a": [1.5, None], "b": b"x"}]),
         "words": pa.array(["x"]).dictionary_encode(),
     }
-    (read,) = read_rows(Source.from_stream(io.BytesIO(table_bytes(pa.table(row)))))
+    (read,) = read_rows(piped(table_bytes(pa.table(row))))
     assert json.loads(encode_json(read.value)) == {
         "when": "2023-11-14 22:13:20.123456789",
         "day": "2024-02-29",
@@ -73,24 +76,27 @@ def test_values_that_json_lacks_become_what_it_has() -> None:
 
 def test_ids_that_pandas_made_floats_of_are_integers() -> None:
     table = pa.table({"id": [1.0, None], "docid": pa.array([decimal.Decimal("7.0")] * 2), "text": ["a", "b"]})
-    documents = read_documents(Source.from_stream(io.BytesIO(table_bytes(table))))
-    assert [document.id for document in documents] == [1, 7]
+    assert [document.id for document in read_documents(piped(table_bytes(table)))] == [1, 7]
 
 
-@pytest.mark.parametrize("data", [b"PAR1 and nothing more", table_bytes(TABLE)[:-20], b""])
-def test_a_damaged_file_is_named(tmp_path: Path, data: bytes) -> None:
-    path = tmp_path / "h.parquet"
-    path.write_bytes(data)
+TWICE = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"PAR1 and nothing more", "stdin: cannot be read as Parquet ("),
+        (table_bytes(TABLE)[:-20], "stdin: cannot be read as Parquet ("),
+        (table_bytes(TWICE), 'stdin: the column "text" is there twice. Rename one'),
+    ],
+)
+def test_a_damaged_file_is_named(data: bytes, message: str) -> None:
     with pytest.raises(InputError) as caught:
-        list(read_documents(path))
-    assert str(caught.value).startswith(f"{path}: cannot be read as Parquet (")
+        list(read_documents(piped(data)))
+    assert str(caught.value).startswith(message)
 
 
-WHY = Query("why")
-PLAIN = WriteOptions()
-
-
-def rank(*documents: Document, query: Query = WHY) -> Ranking:
+def rank(*documents: Document, query: Query) -> Ranking:
     results = (
         RankedDocument(document, index=place, rank=place + 1, score=6.688289642333984 - place)
         for place, document in enumerate(documents)
@@ -98,9 +104,9 @@ def rank(*documents: Document, query: Query = WHY) -> Ranking:
     return Ranking(query, tuple(results))
 
 
-def written(*rankings: Ranking, options: WriteOptions = PLAIN, many: bool = True) -> Any:
+def written(*rankings: Ranking, options: WriteOptions) -> Any:
     stream = io.BytesIO()
-    writer = open_writer("parquet", stream, options, many=many)
+    writer = open_writer("parquet", stream, options, many=True)
     for ranking in rankings:
         writer.write(ranking)
     writer.close()
@@ -108,60 +114,47 @@ def written(*rankings: Ranking, options: WriteOptions = PLAIN, many: bool = True
 
 
 def test_results_are_a_table_with_typed_columns() -> None:
-    table = written(
-        rank(
-            Document("a", 7, {"url": "u", "n": 1, "x": 1.5, "ok": True, "tags": ["é"]}),
-            Document("b", "d", {"url": None, "n": 2}),
-            query=Query("why", 3),
-        )
-    )
+    fields = {"url": "u", "n": 1, "x": 1.5, "ok": True, "tags": ["é"], "big": 2**70}
+    documents = Document("a", 7, fields), Document("b", "d", {"url": None, "n": 2})
+    table = written(rank(*documents, query=Query("why", 3)), options=WriteOptions())
     assert [(field.name, str(field.type)) for field in table.schema] == [
         ("query_id", "int64"), ("query", "string"), ("index", "int64"), ("score", "float"),
         ("text", "string"), ("id", "string"), ("url", "string"), ("n", "int64"), ("x", "double"),
-        ("ok", "bool"), ("tags", "string"), ("input", "string"),
+        ("ok", "bool"), ("tags", "string"), ("big", "string"), ("input", "string"),
     ]  # fmt: skip
     assert table.to_pylist() == [
         {
             "query_id": 3, "query": "why", "index": 0, "score": 6.688289642333984, "text": "a", "id": "7",
-            "url": "u", "n": 1, "x": 1.5, "ok": True, "tags": '["é"]', "input": None,
+            "url": "u", "n": 1, "x": 1.5, "ok": True, "tags": '["é"]', "big": f"{2**70}", "input": None,
         },
         {
             "query_id": 3, "query": "why", "index": 1, "score": 5.688289642333984, "text": "b", "id": "d",
-            "url": None, "n": 2, "x": None, "ok": None, "tags": None, "input": None,
+            "url": None, "n": 2, "x": None, "ok": None, "tags": None, "big": None, "input": None,
         },
     ]  # fmt: skip
 
 
 def test_what_does_not_fit_a_column_goes_into_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ce_rerank.formats.parquet.GROUP_ROWS", 1)
-    later = rank(Document("b", fields={"n": "two", "new": [1], "score": 3, "null": None}))
-    table = written(rank(Document("a", fields={"n": 1, "null": None})), later)
+    first = rank(Document("a", fields={"n": 1, "null": None}), query=Query("why"))
+    fields = {"n": "two", "new": [1], "score": 3, "null": None}
+    table = written(first, rank(Document("b", fields=fields), query=Query("why")), options=WriteOptions())
     assert table.column("n").to_pylist() == [1, None]
     assert table.column("input").to_pylist() == [None, '{"score": 3, "n": "two", "new": [1]}']
 
 
 def test_a_table_without_results_has_its_columns() -> None:
-    options = WriteOptions(details=True, with_text=False)
-    assert written(options=options, many=False).schema.names == [
-        "index", "score", "id", "rank", "tokens", "truncated", "passage", "start", "end", "line", "input",
+    assert written(options=WriteOptions(details=True, with_text=False)).schema.names == [
+        "query_id", "query", "index", "score", "id", "rank", "tokens", "truncated", "passage", "start", "end",
+        "line", "input",
     ]  # fmt: skip
 
 
 def test_parquet_without_pyarrow_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "ce_rerank.formats.parquet", raising=False)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    way_out = "needs the pyarrow package. Install it: pip install 'ce-rerank[parquet]'"
-    with pytest.raises(UnavailableError) as reading:
-        list(read_rows(Source.from_stream(io.BytesIO(b"PAR1"))))
-    with pytest.raises(UnavailableError) as writing:
+    way_out = r"needs the pyarrow package\. Install it: pip install 'ce-rerank\[parquet\]'"
+    with pytest.raises(UnavailableError, match=f"^Reading Parquet {way_out}"):
+        list(read_rows(piped(b"PAR1")))
+    with pytest.raises(UnavailableError, match=f"^Writing Parquet {way_out}"):
         open_writer("parquet", io.BytesIO(), WriteOptions())
-    assert [str(reading.value), str(writing.value)] == [
-        f"Reading Parquet {way_out}",
-        f"Writing Parquet {way_out}",
-    ]
-
-
-def test_a_column_that_is_there_twice_is_refused() -> None:
-    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
-    with pytest.raises(InputError, match=r'^stdin: the column "text" is there twice\. Rename one'):
-        list(read_rows(Source.from_stream(io.BytesIO(table_bytes(table)))))

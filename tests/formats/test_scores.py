@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ce_rerank.formats.rows import shortest_float32
-from ce_rerank.formats.trec import separate_ties
+from ce_rerank.ranking import separate_ties, shortest_float32
 
 float32s = st.floats(allow_nan=False, allow_infinity=False, width=32)
 

@@ -72,7 +72,7 @@ def test_a_pipe_that_is_set_not_to_wait_is_waited_for() -> None:
         later = threading.Timer(0.2, lambda: (pen.write(b"late\n"), pen.close()))
         later.start()
         with given.open() as ahead:
-            assert b"".join(iter(ahead.take, b"")) == b"late\n"
+            assert b"".join(ahead) == b"late\n"
         later.join()
 
 
@@ -81,7 +81,7 @@ def test_the_share_of_a_file_that_is_read_never_falls_back(tmp_path: Path) -> No
     given = Source.from_path(tmp_path / "f")
     assert given.read_bytes == 0
     with given.open() as ahead:
-        b"".join(iter(ahead.take, b""))
+        b"".join(ahead)
         assert given.read_bytes == 9
     assert given.read_bytes == 9
 
@@ -91,4 +91,4 @@ def test_looking_ahead_loses_nothing_and_takes_no_more_than_it_must() -> None:
     ahead = LookAhead(dripping)
     assert ahead.peek(3) == b"abcd"
     assert dripping.rest == b"ef"
-    assert b"".join(iter(ahead.take, b"")) == b"abcdef"
+    assert b"".join(ahead) == b"abcdef"

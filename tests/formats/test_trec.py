@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 from collections.abc import Callable
@@ -13,13 +12,10 @@ import numpy as np
 import pytest
 
 from ce_rerank.errors import InputError, UsageError
-from ce_rerank.formats.rows import WriteOptions
 from ce_rerank.formats.source import Source
 from ce_rerank.formats.trec import RunLine, read_judgements, read_run
-from ce_rerank.formats.writers import open_writer
+from ce_rerank.formats.writers import WriteOptions, open_writer
 from ce_rerank.types import Document, Query, RankedDocument, Ranking
-
-zstandard = pytest.importorskip("zstandard", reason="needs ce-rerank[zstd]")
 
 
 def stdin(data: bytes | str) -> Source:
@@ -28,7 +24,7 @@ def stdin(data: bytes | str) -> Source:
 
 def run_of(*rows: Any, columns: tuple[str, ...] = ()) -> list[tuple[str, str, float, int]]:
     text = "".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows)
-    return [line[:4] for line in read_run(stdin(text), columns=columns)]
+    return [(*line[:3], line.line_number) for line in read_run(stdin(text), columns=columns)]
 
 
 def judgements_of(text: str) -> list[tuple[str, str, int]]:
@@ -50,16 +46,13 @@ def error_of(read: Callable[[Source], Any], data: bytes | str) -> str:
 
 
 class TestARun:
-    @pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.compress])
-    def test_is_read_in_the_order_of_the_file(
-        self, tmp_path: Path, compress: Callable[[bytes], bytes]
-    ) -> None:
+    def test_is_read_in_the_order_of_the_file(self, tmp_path: Path) -> None:
         path = tmp_path / "run"
-        path.write_bytes(compress(b"q2 Q0 d1 1 6.5 bm25\n\nq1\tQ0  d2 2 -1e-3 bm25\r\nq2 Q0 d2 2 1 bm25\n"))
-        assert list(read_run(path)) == [
-            RunLine("q2", "d1", 6.5, 1, "bm25"),
-            RunLine("q1", "d2", -0.001, 3, "bm25"),
-            RunLine("q2", "d2", 1.0, 4, "bm25"),
+        path.write_bytes(b"q2 Q0 d1 1 6.5 bm25\n\nq1\tQ0  d2 2 -1e-3 bm25\r\nq2 Q0 d2 2 1 bm25\n")
+        assert list(read_run(Source.from_path(path))) == [
+            RunLine("q2", "d1", 6.5, f"{path}:1", "bm25"),
+            RunLine("q1", "d2", -0.001, f"{path}:3", "bm25"),
+            RunLine("q2", "d2", 1.0, f"{path}:4", "bm25"),
         ]
 
     def test_may_have_ranks_like_1_0_comments_and_ids_with_a_no_break_space(self) -> None:
@@ -92,8 +85,8 @@ class TestARun:
     @pytest.mark.parametrize(
         ("line", "problem"),
         [
-            ("q1 Q0 d1 1 6.5", "5 columns, not 6 (query_id Q0 doc_id rank score run_name)."),
-            ("q1 Q0 d1 1 six x", 'the score is "six", not a number.'),
+            ("q1 Q0 d1 1 6.5", "5 fields, not 6 (query_id, Q0, doc_id, rank, score, run_name)."),
+            ("q1 Q0 d1 1 six x", 'the score of "d1" for "q1" is "six", not a number.'),
         ],
     )
     def test_names_the_column_that_is_wrong(self, line: str, problem: str) -> None:
@@ -158,7 +151,10 @@ class TestResultsAsARun:
                 for one in rankings:
                     writer.write(one)
                 writer.close()
-            return [(*line[:2], float(np.float32(line.score))) for line in read_run(tmp_path / name)]
+            return [
+                (*line[:2], float(np.float32(line.score)))
+                for line in read_run(Source.from_path(tmp_path / name))
+            ]
 
         assert lines_of(format) == lines_of("trec")
 
@@ -173,7 +169,7 @@ class TestResultsAsARun:
             ({"query_id": "q", "results": ["a"]}, '"results" is not a list of objects'),
             (nested("q", (None, 1.0)), "the id is null"),
             ({"query_id": "q", "id": "q", "results": [{"score": 1}]}, "the row needs"),
-            ({"query_id": "q", "id": "a", "score": True}, "the score is true"),
+            ({"query_id": "q", "id": "a", "score": True}, 'the score of "a" for "q" is true'),
             ('"text"', "the row is a string, not an object"),
         ],
     )
@@ -205,13 +201,15 @@ class TestJudgements:
     @pytest.mark.parametrize(
         ("text", "problem"),
         [
-            ("q 0 a 1\nq a 1\n", ":2: 3 columns, not 4 (query_id 0 doc_id relevance)."),
-            ("q 0 a high\n", ':1: the relevance is "high", not a whole number'),
-            ("q 0 a 1000001\n", ':1: the relevance is "1000001", not a whole number'),
-            ("q a\n", ":1: 2 columns, not 4 (query_id 0 doc_id relevance) or 3 (query_id doc_id relevance)."),
-            ('{"q": {"a": 0.5}}', ": 'q': 'a': the relevance is 0.5, not a whole number"),
-            ('{"q": {"a": 1}, "r": 2}', ": 'r' is not an object of documents."),
-            ('{"q": {"a": 1}', ": broken JSON"),
+            ("q 0 a 1\nq a 1\n", ":2: 3 fields, not 4 (query_id, 0, doc_id, relevance)."),
+            ("q 0 a high\n", ':1: the relevance of "a" for "q" is "high", not a whole number'),
+            ("q 0 a 1000001\n", ':1: the relevance of "a" for "q" is "1000001", not a whole number'),
+            ('{"q": {"a": 0.5}}', ':1: the relevance of "a" for "q" is 0.5, not a whole number'),
+            (
+                '{"q": {"a": 1}, "r": 2}',
+                ":1: the row needs a query_id, a doc_id and a relevance (has: q.a",
+            ),
+            ('{"q": {"a": 1}', ":1: broken JSON"),
             ('{"query-id": "q", "score": 1}\n', ":1: the row needs a query_id, a doc_id and a relevance"),
         ],
     )

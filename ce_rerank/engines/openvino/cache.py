@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import OutputError, UnavailableError, UsageError
+from ...errors import OutputError, UnavailableError, UsageError, raise_if_interrupted
 from ...files import (
     digest_file,
     lock,
@@ -31,7 +31,6 @@ from ...files import (
     remove_folder,
     write_json,
 )
-from ...interrupts import raise_if_interrupted
 from ...models.checkpoint import ACTIVATIONS, LEGAL_NAMES, Checkpoint, select_files
 from ...models.store import find_cache_folder, make_cache_folder
 from ..hardware import IMPORT_FAILURES

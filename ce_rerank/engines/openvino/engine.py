@@ -26,10 +26,10 @@ from ...errors import UnavailableError
 from ...files import digest_file, read_json_object, remove_folder, write_json
 from ...models.checkpoint import Checkpoint
 from ...models.store import NOTE
-from ...ranking import sigmoid
+from ...ranking import ACTIVATIONS
 from ...types import Precision
 from ..base import EngineInfo, EngineOptions
-from ..batching import Float32s, PairTokens, TokenBatch, score_in_batches
+from ..batching import Float32s, PairTokens, TokenBatch, pad_rows, score_in_batches
 from ..hardware import count_cpus, cpu_identity, has_amx, has_native_bf16, vector_width
 from ..tokenizer import PairTokenizer
 from .cache import CompiledModel, prepare_compiled
@@ -93,6 +93,7 @@ class OpenVinoEngine:
         self._most_streams = min(_MOST_STREAMS, cpus)
         self.batch_tokens = choose_batch_tokens(cpus // self._most_streams, with_tiles=has_amx())
         self._loaded: dict[int, Any] = {}
+        self.activate = ACTIVATIONS[model.activation]
         self._idle: dict[int, list[Any]] = {1: [], self._most_streams: []}
         self._lock = threading.Lock()
         with ThreadPoolExecutor(1) as pool:
@@ -122,13 +123,12 @@ class OpenVinoEngine:
         on_progress: Callable[[int], None] | None = None,
     ) -> Float32s:
         """Return the float32 logits of rows, in their order."""
-        return score_in_batches(
-            rows, self.infer, self.padding, batch_tokens or self.batch_tokens, on_progress
-        )
 
-    def activate(self, logits: Float32s) -> Float32s:
-        """Apply the model's own activation, float32 in and out."""
-        return logits if self.info.activation == "identity" else sigmoid(logits)
+        def score(batches: Iterable[Sequence[PairTokens]]) -> Iterator[Float32s]:
+            return self.infer(pad_rows(batch, self.padding) for batch in batches)
+
+        budget = batch_tokens or self.batch_tokens
+        return score_in_batches(rows, score, budget, self.padding.companions, on_progress)
 
     def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
         """Yield the float32 logits of each batch, in order.
@@ -215,10 +215,10 @@ class OpenVinoEngine:
         golden = self._compiled.manifest.golden
         rows = self._load_tokenizer(None, None).encode([(pair.query, pair.document) for pair in golden])
 
-        def infer(batches: Iterator[TokenBatch]) -> Iterator[Float32s]:
-            return self._run(model, [], 1, batches)
+        def score(batches: Iterable[Sequence[PairTokens]]) -> Iterator[Float32s]:
+            return self._run(model, [], 1, (pad_rows(batch, self.padding) for batch in batches))
 
-        logits = score_in_batches(rows, infer, self.padding, _MOST_BATCH_TOKENS)
+        logits = score_in_batches(rows, score, _MOST_BATCH_TOKENS, self.padding.companions)
         reference = np.array([pair.logit for pair in golden], dtype=np.float32)
         fault = find_infidelity(reference, logits, self._precision)
         return fault and f"in {self._precision} {fault}"

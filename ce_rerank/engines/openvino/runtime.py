@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ...interrupts import raise_if_interrupted
+from ...errors import raise_if_interrupted
 
 _TELEMETRY = "openvino_telemetry"
 _TOOLS = "openvino.tools.ovc"

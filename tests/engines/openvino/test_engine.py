@@ -251,7 +251,7 @@ def test_what_cannot_be_compiled_is_left_to_torch(
     checkpoint = replace(make_uncompilable(tmp_path / "model"), name="tanh")
     caplog.set_level(logging.INFO, "ce_rerank")
     assert load_engine(checkpoint, EngineOptions()).info.engine == "torch"
-    assert "Torch runs tanh on cpu: it is not compiled: its activation is" in caplog.text
+    assert "Torch runs tanh on cpu: openvino cannot run it: its activation is" in caplog.text
     with pytest.raises(UnavailableError) as raised:
         load_engine(checkpoint, EngineOptions(engine="openvino"))
     assert (
@@ -279,7 +279,7 @@ def test_a_model_that_misses_its_golden_scores_is_refused_and_said_to_be(
         caplog.clear()
         assert load_engine(tiny, FP32).info.engine == "torch"
         (message,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
-        assert message.startswith("Torch runs tiny; openvino cannot: in fp32 it gives ")
+        assert message.startswith("Torch runs tiny on cpu: openvino cannot run it: in fp32 it gives ")
     with pytest.raises(UnavailableError, match=r"in fp32 it gives .* where the model says 196"):
         load_engine(tiny, replace(FP32, engine="openvino"))
 
@@ -329,8 +329,8 @@ def test_int8_that_misses_its_golden_scores_is_refused_and_said_to_be(tiny: Chec
     ("options", "message"),
     [
         (EngineOptions(precision="fp16"), "fp16 is not a precision of the CPU"),
-        (INT8, "This CPU has no int8"),
-        (replace(INT8, engine="torch"), "on the CPU, not of torch"),
+        (INT8, "int8 is a precision of openvino on CPUs with"),
+        (replace(INT8, engine="torch"), "int8 is a precision of openvino on CPUs with"),
     ],
 )
 def test_a_precision_is_refused_where_there_is_none(

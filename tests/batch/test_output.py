@@ -8,21 +8,56 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from batch_files import LISTS, names, write
+from batch_fakes import GivenLists, NeighbourEngine, made_lists, names
 from marks import posix_only
 
-from ce_rerank import InputError, OutputError, UsageError
-from ce_rerank.batch.ahead import START
-from ce_rerank.batch.output import FileOutput
-from ce_rerank.batch.resume import digest_folder, require_other_files
-from ce_rerank.batch.run import RankedPool
-from ce_rerank.formats.rows import WriteOptions
-from ce_rerank.formats.writers import BATCH_FORMATS
+from ce_rerank import InputError, OutputError, RankOptions, Reranker, UsageError
+from ce_rerank.batch.job import digest_folder
+from ce_rerank.batch.output import FileOutput, require_other_files
+from ce_rerank.batch.run import Progress, RankedPool, rank_batch
+from ce_rerank.formats.writers import BatchFormat, WriteOptions
 from ce_rerank.types import Candidates, Document, Query, Ranking
+
+RERANKER = Reranker.from_engine(NeighbourEngine())
+LISTS = [Candidates(Query("red", "none"), []), *made_lists(20, 64)]
+
+
+class EnoughError(Exception):
+    """Ends a run early."""
+
+
+def write(
+    path: Path,
+    format: str = "jsonl",
+    *,
+    resume: bool = False,
+    pools: int | None = None,
+    settings: dict[str, Any] | None = None,
+    items: list[Candidates | InputError] | None = None,
+    skip_bad_rows: bool = False,
+) -> Progress:
+    """Rank into a file; with `pools`, no further than that. Return where that began."""
+    reader = GivenLists(LISTS if items is None else items)
+    with FileOutput(path, format, resume=resume) as output:
+        output.begin(WriteOptions(), settings or {"--top-k": None})
+        after = output.progress
+
+        def leave(pool: RankedPool) -> None:
+            if pools is not None and pool.progress.pools == after.pools + pools:
+                raise EnoughError
+
+        if pools != 0:
+            with suppress(EnoughError):
+                rank_batch(
+                    RERANKER, reader, output, RankOptions(), skip_bad_rows=skip_bad_rows, on_pool=leave
+                )
+        return after
+
 
 WITH_BAD_ROWS = [
     *LISTS[:5],
@@ -32,7 +67,7 @@ WITH_BAD_ROWS = [
 ]
 
 
-@pytest.mark.parametrize("format", BATCH_FORMATS)
+@pytest.mark.parametrize("format", get_args(BatchFormat))
 def test_a_file_that_was_cut_off_anywhere_and_continued_is_the_same_bytes(
     tmp_path: Path, format: str
 ) -> None:
@@ -83,12 +118,7 @@ def test_results_are_on_the_disk_before_the_state_that_counts_them(
 
     monkeypatch.setattr(os, "fsync", watch)
     write(tmp_path / "out", pools=2)
-    assert synced == ["out.part.json.new", "out.part", "out.part.json.new", "out.part", "out.part.json.new"]
-
-
-def test_a_run_that_finished_no_pool_leaves_nothing(tmp_path: Path) -> None:
-    write(tmp_path / "out", pools=0)
-    assert names(tmp_path) == []
+    assert synced == ["out.part", "out.part.json.new"] * 3
 
 
 @pytest.mark.parametrize(
@@ -228,7 +258,7 @@ def test_columns_of_a_table_stay_those_of_the_first_part(tmp_path: Path, format:
 def test_a_run_that_ends_before_its_first_whole_pool_leaves_nothing(tmp_path: Path) -> None:
     with FileOutput(tmp_path / "out") as output:
         output.begin(WriteOptions(), {})
-        output.write(RankedPool([Ranking(Query("red"), ())], [], START, False, None))
+        output.write(RankedPool([Ranking(Query("red"), ())], [], Progress(), False, None))
     assert names(tmp_path) == []
 
 
@@ -311,27 +341,14 @@ def test_no_input_may_have_a_name_that_is_written_beside_the_output(tmp_path: Pa
     require_other_files(tmp_path / "out", [str(tmp_path / "realm")])
 
 
-MODEL = ("config.json", "model.safetensors", "tokenizer.json", "1_Dense/model.safetensors", "modeling.py")
-
-
-class TestDigestOfAModel:
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        for name in (*MODEL, "checkpoint-500/optimizer.pt"):
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_text(name)
-        return tmp_path
-
-    @pytest.mark.parametrize("name", MODEL)
-    def test_is_another_when_one_of_its_files_is(self, folder: Path, name: str) -> None:
-        before = digest_folder(folder)
-        (folder / name).write_text("another")
-        assert digest_folder(folder) not in (None, before)
-
-    def test_does_not_depend_on_what_is_no_part_of_it(self, folder: Path) -> None:
-        before = digest_folder(folder)
-        (folder / "checkpoint-500" / "optimizer.pt").write_text("another")
-        assert digest_folder(folder) == before
-
-    def test_is_none_where_there_is_no_folder(self, tmp_path: Path) -> None:
-        assert digest_folder(tmp_path / "owner" / "name") is None
+def test_a_model_is_another_when_one_of_its_files_is(tmp_path: Path) -> None:
+    model = ("config.json", "model.safetensors", "1_Dense/model.safetensors", "modeling.py")
+    digests = [digest_folder(tmp_path / "no folder")]
+    for changed in (*model, "checkpoint-500/optimizer.pt"):
+        path = tmp_path / changed
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(changed)
+        digests.append(digest_folder(tmp_path))
+    assert digests[0] is None
+    assert len(set(digests)) == 1 + len(model)
+    assert digests[-1] == digests[-2]  # what is no part of the model does not count

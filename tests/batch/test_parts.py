@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch_fakes import jsonl, shape
 
 from ce_rerank import InputError, UsageError
-from ce_rerank.batch.ahead import Tally
-from ce_rerank.batch.parts import PartFolder, Report, open_unit
-from ce_rerank.batch.read import RowCandidates
-from ce_rerank.batch.run import Job
-from ce_rerank.batch.units import Unit, find_files
-from ce_rerank.batch.units import cut as cut_files
-from ce_rerank.formats.documents import ReadOptions
-from ce_rerank.formats.source import Source, raise_at_once
-from ce_rerank.types import Candidates
+from ce_rerank.batch.job import Job
+from ce_rerank.batch.parts import PartFolder, Report, Unit, find_files
+from ce_rerank.batch.parts import cut as cut_files
+from ce_rerank.batch.read import RowCandidates, open_reader
+from ce_rerank.batch.run import BadRow, Tally
+from ce_rerank.formats.source import raise_at_once
 
 pq = pytest.importorskip("pyarrow.parquet")
 pa = pytest.importorskip("pyarrow")
@@ -26,8 +24,8 @@ pa = pytest.importorskip("pyarrow")
 
 @pytest.fixture(autouse=True)
 def _small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ce_rerank.batch.units._LEAST_BYTES", 1000)
-    monkeypatch.setattr("ce_rerank.batch.units._MOST_BYTES", 1000)
+    monkeypatch.setattr("ce_rerank.batch.parts._LEAST_BYTES", 1000)
+    monkeypatch.setattr("ce_rerank.batch.parts._MOST_BYTES", 1000)
 
 
 def nested_rows(queries: int = 40) -> list[dict[str, Any]]:
@@ -47,7 +45,7 @@ def flat_rows(queries: int = 40) -> list[dict[str, Any]]:
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(jsonl(*rows), encoding="utf-8")
     return path
 
 
@@ -56,31 +54,24 @@ def cut(*paths: Path | str) -> tuple[Job, list[Unit]]:
     return job, cut_files(job, find_files(job.inputs))
 
 
-def shape(lists: list[Candidates]) -> list[Any]:
-    return [(one.query.id, one.query.text, [doc.text for doc in one.documents]) for one in lists]
-
-
 def whole(path: Path) -> list[Any]:
-    return shape(list(RowCandidates([Source.from_path(path)], ReadOptions()).read(raise_at_once)))
+    return shape(RowCandidates(Job([str(path)])).read(raise_at_once))
 
 
 def in_units(job: Job, units: list[Unit]) -> list[Any]:
-    return [one for unit in units for one in shape(list(unit.open_rows(job).read(raise_at_once)))]
+    return [one for unit in units for one in shape(unit.open_reader(job).read(raise_at_once))]
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
 @pytest.mark.parametrize("rows", [nested_rows(), flat_rows()], ids=["nested", "flat"])
-def test_lines_are_cut_at_the_borders_of_queries(rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    path = write(tmp_path / "rows.jsonl", rows)
-    job, units = cut(path)
-    assert len(units) > 3
-    assert in_units(job, units) == whole(path)
-    assert [unit.begin for unit in units[1:]] == [unit.end for unit in units[:-1]]
-
-
-@pytest.mark.parametrize("rows", [nested_rows(), flat_rows()], ids=["nested", "flat"])
-def test_parquet_is_cut_near_its_row_groups(rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    path = tmp_path / "rows.parquet"
-    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=11)
+def test_files_are_cut_at_the_borders_of_queries(
+    rows: list[dict[str, Any]], name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    if name.endswith("l"):
+        write(path, rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=11)
     job, units = cut(path)
     assert len(units) > 1
     assert in_units(job, units) == whole(path)
@@ -90,27 +81,25 @@ def test_a_query_with_more_rows_than_a_unit_stays_whole(tmp_path: Path) -> None:
     rows = [{"query": "red", "text": f"text {place}"} for place in range(200)]
     path = write(tmp_path / "rows.jsonl", [*rows, {"query": "blue", "text": "text"}])
     job, units = cut(path)
-    assert [len(one) for one in (list(unit.open_rows(job).read(raise_at_once)) for unit in units)] == [1, 1]
+    assert [len(one) for one in (list(unit.open_reader(job).read(raise_at_once)) for unit in units)] == [1, 1]
     assert in_units(job, units) == whole(path)
 
 
-@pytest.mark.parametrize("kind", ["array", "pretty", "gzip", "csv"])
-def test_what_cannot_be_cut_is_one_unit(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / {"array": "r.json", "pretty": "r.jsonl", "gzip": "r.jsonl.gz", "csv": "r.csv"}[kind]
+def test_what_cannot_be_cut_is_one_unit(tmp_path: Path) -> None:
     rows = flat_rows()
-    match kind:
-        case "array":
-            path.write_text(json.dumps(rows), encoding="utf-8")
-        case "pretty":
-            path.write_text("\n".join(json.dumps(row, indent=1) for row in rows), encoding="utf-8")
-        case "gzip":
-            path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
-        case "csv":
-            lines = ["query_id,query,text", *(f"{row['query_id']},{row['query']},{row['n']}" for row in rows)]
-            path.write_text("\n".join(lines), encoding="utf-8")
-    job, units = cut(path)
-    assert len(units) == 1
-    assert in_units(job, units) == whole(path)
+    contents = {
+        "array.json": json.dumps(rows).encode(),
+        "pretty.jsonl": "\n".join(json.dumps(row, indent=1) for row in rows).encode(),
+        "rows.jsonl.gz": gzip.compress(jsonl(*rows).encode()),
+        "rows.csv": "\n".join(
+            ["query_id,query,text", *(f"{row['query_id']},{row['query']},{row['n']}" for row in rows)]
+        ).encode(),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        job, units = cut(tmp_path / name)
+        assert len(units) == 1
+        assert in_units(job, units) == whole(tmp_path / name)
 
 
 def test_places_in_messages_are_those_in_the_whole_file(tmp_path: Path) -> None:
@@ -119,7 +108,7 @@ def test_places_in_messages_are_those_in_the_whole_file(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", rows)
     job, units = cut(path)
     with pytest.raises(InputError) as raised:
-        list(units[-1].open_rows(job).read(raise_at_once))
+        list(units[-1].open_reader(job).read(raise_at_once))
     assert units[-1].with_places(raised.value.message).startswith(f"{path}:40: ")
     table = tmp_path / "rows.parquet"
     pq.write_table(
@@ -127,7 +116,7 @@ def test_places_in_messages_are_those_in_the_whole_file(tmp_path: Path) -> None:
     )
     job, units = cut(table)
     with pytest.raises(InputError) as raised:
-        list(units[-1].open_rows(job).read(raise_at_once))
+        list(units[-1].open_reader(job).read(raise_at_once))
     assert units[-1].with_places(raised.value.message).startswith(f"{table}: row 30: ")
 
 
@@ -159,7 +148,7 @@ def finish_one(folder: PartFolder, unit: Unit) -> Report:
     report = Report(Tally(documents=2, queries=1, bad_rows=1), ["a model"], 32)
     with folder.write_whole(f"part-{unit.place}.jsonl") as part:
         part.write(b"{}\n")
-    folder.report(unit.place, report, [b"bad\n"])
+    folder.report(unit.place, report, [BadRow("why", "row")])
     return report
 
 
@@ -212,8 +201,8 @@ def test_candidates_are_written_once_and_read_as_they_were(tmp_path: Path) -> No
     folder.begin(job, [], resume=False)
     (unit,) = folder.write_candidates(job)
     errors: list[str] = []
-    as_read = list(job.open_reader().read(lambda error, text: errors.append(text)))
-    assert list(open_unit(job, unit).read(raise_at_once)) == as_read
+    as_read = list(open_reader(job).read(lambda error, text: errors.append(text)))
+    assert list(unit.open_reader(job).read(raise_at_once)) == as_read
     assert folder.reports() == {"candidates": Report(Tally(bad_rows=1))}
     assert json.loads((tmp_path / "out" / "errors-candidates.jsonl").read_text())["row"] == errors[0]
     run.unlink()
