@@ -55,6 +55,8 @@ def find_documents(
     Raises InputError that starts with `origin` for lists by field that are not equally long.
     """
     for path in paths:
+        if path not in row and "." not in path:  # most rows of a file are flat
+            continue
         value = find_value(row, path)
         if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
             if _MSMARCO_TEXT in value and not rules.text_fields:
@@ -74,10 +76,13 @@ def find_query(
     """Return the query that a row names, and the row's other fields; the text may be empty.
 
     A nested row has its documents at `documents_path`, and may have its id in `id` or `_id`. Raises
-    InputError that starts with `origin` for a row with neither a text nor an id of a query, or odd ones.
+    InputError that starts with `origin` for a row without a query, or with one that is no text.
     """
-    path = next((path for path in paths if find_value(row, path) is not None), "")
-    value = find_value(row, path)
+    path, value = "", None
+    for path in paths:
+        value = find_value(row, path)
+        if value is not None:
+            break
     id_fields = QUERY_ID_FIELDS if documents_path is None else _NESTED_ID_FIELDS
     id_name = next((name for name in id_fields if row.get(name) not in (None, "")), "")
     id = row.get(id_name)
