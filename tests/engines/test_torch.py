@@ -41,7 +41,6 @@ from ce_rerank.engines.torch import (
     TorchEngine,
     attend,
     load_torch_engine,
-    pack_rows,
 )
 from ce_rerank.models.checkpoint import Checkpoint
 from ce_rerank.types import Pair
@@ -77,14 +76,6 @@ def test_the_models_own_activation_is_named_and_applied(tmp_path: Path) -> None:
     np.testing.assert_allclose(reranker.score(ODD_PAIRS), reference(checkpoint), atol=1e-6)
     logits = reranker.score(ODD_PAIRS, scores="logit").astype(np.float64)
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), reranker.score(ODD_PAIRS), atol=1e-6)
-
-
-def test_a_score_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
-    reranker = load(make_checkpoint("bert", tmp_path))
-    together = reranker.score(ODD_PAIRS)
-    alone = np.concatenate([reranker.score([pair]) for pair in ODD_PAIRS])
-    np.testing.assert_allclose(together, alone, atol=1e-4)
-    assert together.tobytes() == reranker.score(ODD_PAIRS).tobytes()
 
 
 def test_bf16_gives_float32_scores_that_are_not_rounded_to_its_steps(tmp_path: Path) -> None:
@@ -294,17 +285,6 @@ def test_what_cannot_be_scored_is_an_error_that_says_why(
 
 def test_no_rows_have_no_logits(engine: TorchEngine) -> None:
     assert engine.score_rows([]).shape == (0,)
-
-
-def test_rows_lie_end_to_end_with_positions_of_their_own() -> None:
-    rows = [PairTokens([5, 6, 7], bytes([0, 0, 1]), False, 0), PairTokens([8, 9], bytes([0, 1]), False, 0)]
-    inputs, borders, longest = pack_rows(rows, first_position=2)
-    assert {name: ids.tolist() for name, ids in inputs.items()} == {
-        "input_ids": [[5, 6, 7, 8, 9]],
-        "position_ids": [[2, 3, 4, 2, 3]],
-        "token_type_ids": [[0, 0, 1, 0, 1]],
-    }
-    assert (borders.tolist(), longest) == ([0, 3, 5], 3)
 
 
 @pytest.mark.parametrize(
