@@ -201,7 +201,7 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["hits", "--ray", "-o", "out", "--qrels", "q"], "--qrels measures one file"),
     ],
 )
-def test_what_makes_no_sense_is_said(run: Run, arguments: list[str], message: str) -> None:
+def test_options_that_contradict_each_other_are_refused(run: Run, arguments: list[str], message: str) -> None:
     Path("hits").write_text(FEW)
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
