@@ -83,14 +83,8 @@ def test_nested_rows_come_out_nested_with_all_their_fields(run: Run) -> None:
     ("format", "suffix", "expected"),
     [
         ("rows", "", '{"query_id": "a", "query": "red", "index": 1, "score": 1.0, "id": 2, "lang": "en"}\n'),
-        ("csv", ".csv", "query_id,query,index,score,id,lang,input\na,red,1,1.0,2,en,\n"),
         ("tsv", ".tsv", "query_id\tquery\tindex\tscore\tid\tlang\tinput\na\tred\t1\t1.0\t2\ten\t\n"),
         ("trec", ".run", "a Q0 2 1 1.0 ce-rerank\n"),
-        (
-            "jsonl",
-            ".ndjson",
-            '{"query_id": "a", "query": "red", "results": [{"index": 1, "score": 1.0, "id": 2}',
-        ),
     ],
 )
 def test_the_format_is_said_by_an_option_or_by_the_name_of_the_output(
