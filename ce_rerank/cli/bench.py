@@ -196,9 +196,9 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
     ]
 
 
-def summarise(rounds: Sequence[dict[str, Any]], reference: list[list[float]]) -> dict[str, Any]:
+def summarise(rounds: Sequence[dict[str, Any]], reference: Sequence[float]) -> dict[str, Any]:
     """Return the medians of the rounds, and how far the scores are from the reference's."""
-    differences, agreements = compare_scores(rounds[0]["scores"], reference)
+    differences = [abs(our - their) for our, their in zip(rounds[0]["scores"], reference, strict=True)]
     elapsed_seconds = statistics.median(one["elapsed_seconds"] for one in rounds)
     return {
         "device": rounds[0]["device"],
@@ -208,22 +208,7 @@ def summarise(rounds: Sequence[dict[str, Any]], reference: list[list[float]]) ->
         "peak_memory_bytes": rounds[-1]["peak_memory_bytes"],
         "largest_difference": max(differences),
         "mean_difference": statistics.fmean(differences),
-        "rank_agreement": statistics.fmean(agreements) if agreements else None,
     }
-
-
-def compare_scores(
-    scores: list[list[float]], reference: list[list[float]]
-) -> tuple[list[float], list[float]]:
-    """Return the absolute difference of every score, and Kendall's tau of every query that has an order."""
-    from scipy.stats import kendalltau
-
-    differences, agreements = [], []
-    for ours, theirs in zip(scores, reference, strict=True):
-        differences += [abs(our - their) for our, their in zip(ours, theirs, strict=True)]
-        if min(len(set(ours)), len(set(theirs))) > 1:
-            agreements.append(float(kendalltau(ours, theirs).statistic))
-    return differences, agreements
 
 
 def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
@@ -232,11 +217,11 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("engine", no_wrap=True)
-    for title in ("start s", "docs/s", "times", "MB", "largest diff", "mean diff", "tau"):
+    for title in ("start s", "docs/s", "times", "MB", "largest diff", "mean diff"):
         table.add_column(title, justify="right")
     slowest = results[0]["documents_per_second"]
     for result in results:
-        peak, agreement = result["peak_memory_bytes"], result["rank_agreement"]
+        peak = result["peak_memory_bytes"]
         table.add_row(
             f"{result['engine']} {result['precision']}{' packed' * result['packed']}",
             f"{result['start_seconds']:.2f}",
@@ -245,7 +230,6 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
             "?" if peak is None else f"{peak / 2**20:.0f}",
             f"{result['largest_difference']:.2g}",
             f"{result['mean_difference']:.2g}",
-            "?" if agreement is None else f"{agreement:.3f}",
         )
     console = stdout_console()
     draw_plainly(console, table)
@@ -253,7 +237,7 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
     told = (
         f"{documents} documents, {len(lists)} queries, on {results[0]['device']}. "
         f"start: to load the model and rank {_START_DOCUMENTS} documents. MB: peak memory. "
-        "diff: of logits, from torch fp32. tau: Kendall's, of the order; ? if no query has an order."
+        "diff: of logits, from torch fp32."
     )
     draw_plainly(console, Text(told, style="dim"))
 
@@ -268,10 +252,10 @@ def score_lists(keywords: dict[str, Any], lists: Lists) -> dict[str, Any]:
     started = time.perf_counter()
     rankings = list(reranker.rank_many(lists, scores="logit"))
     elapsed_seconds = time.perf_counter() - started
-    in_order = [sorted(ranking, key=lambda hit: hit.index) for ranking in rankings]
+    in_order = [hit for ranking in rankings for hit in sorted(ranking, key=lambda hit: hit.index)]
     return {
         "elapsed_seconds": elapsed_seconds,
-        "scores": [[hit.score for hit in hits] for hits in in_order],
+        "scores": [hit.score for hit in in_order],
         "peak_memory_bytes": peak_memory_bytes(),
         "device": describe_device(reranker.info.device),
         "packed": reranker.info.packed,
