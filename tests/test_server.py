@@ -344,17 +344,15 @@ class TestRemote:
             if options.scores != "model":
                 assert [hit.score for hit in theirs] == [hit.score for hit in ours]
 
-    def test_many_queries_are_sent_side_by_side(self, client: httpx.Client) -> None:
+    def test_many_queries_are_sent_in_parts_that_the_server_takes(self, client: httpx.Client) -> None:
         lists = [("cat", ["one", "two"]), ("dog", []), ("fish", ["nine"] * 1500)]
         rankings = list(Reranker(str(client.base_url)).rank_many(lists, scores="logit"))
         assert [len(ranking) for ranking in rankings] == [2, 0, 1500]
         assert rankings[0][0].score == 2.0
 
-    def test_options_of_the_server_are_refused(self, client: httpx.Client) -> None:
+    def test_no_server_another_and_options_that_it_has_chosen_are_refused(self, client: httpx.Client) -> None:
         with pytest.raises(UsageError):
             Reranker(str(client.base_url), precision="fp32")
-
-    def test_a_server_that_is_gone_or_another_is_unavailable(self, client: httpx.Client) -> None:
         with pytest.raises(UnavailableError):
             Reranker("http://127.0.0.1:9")
         with pytest.raises(UnavailableError, match="Give its URL without a path"):

@@ -8,7 +8,6 @@ import random
 import re
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,8 +22,8 @@ from ..formats.documents import InputFormat, read_documents
 from ..formats.source import Source
 from .commands import option
 from .console import Activity, draw_plainly, show_messages, stdout_console
-from .doctor import call_apart, run_command
-from .options import FROM, InputOptions, MessageOptions, ModelOptions, as_arguments
+from .doctor import call_apart
+from .options import FROM, InputOptions, MessageOptions, ModelOptions
 
 log = logging.getLogger("ce_rerank")
 
@@ -157,38 +156,26 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
 
     device = find_device(model.device)
     measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        # In files, since an argument has no room for a long document.
-        query, file = Path(folder, "query"), Path(folder, "documents.jsonl")
-        query.write_text(lists[0][0], encoding="utf-8")
-        texts = [text for _, texts in lists for text in texts][:_START_DOCUMENTS]
-        file.write_text("".join(json.dumps(text) + "\n" for text in texts), encoding="utf-8")
 
-        def keywords(engine: str, precision: str) -> dict[str, Any]:
-            return {**asdict(model), "engine": engine, "precision": precision, "device": device}
+    def measure(choice: tuple[str, str], lists: Lists) -> dict[str, Any]:
+        keywords = {**asdict(model), "engine": choice[0], "precision": choice[1], "device": device}
+        answer: dict[str, Any] = call_apart(score_lists, {"keywords": keywords, "lists": lists})
+        return answer
 
-        def time_start(choice: tuple[str, str]) -> float:
-            """Return the seconds of a whole process that ranks a few documents."""
-            started = time.perf_counter()
-            arguments = as_arguments({**keywords(*choice), "query_file": query, "file": file})
-            run_command(["rank", "-Q", *arguments])
-            return time.perf_counter() - started
-
-        for choice in choose(model, device):
-            activity.stage(f"Loading {' '.join(choice)}")
-            try:
-                time_start(choice)  # not measured: the first use compiles the model
-                measured[choice] = []
-            except UnavailableError as error:
-                if choice == _REFERENCE:
-                    raise
-                log.warning("%s %s is left out: %s", *choice, error.message)
-        activity.start(total=rounds * len(measured))
-        for _ in range(rounds):
-            for choice, its_rounds in measured.items():
-                found = call_apart(score_lists, {"keywords": keywords(*choice), "lists": lists})
-                its_rounds.append({**found, "start_seconds": time_start(choice)})
-                activity.advance()
+    for choice in choose(model, device):
+        activity.stage(f"Loading {' '.join(choice)}")
+        try:
+            measure(choice, lists[:1])  # the first use compiles the model
+            measured[choice] = []
+        except UnavailableError as error:
+            if choice == _REFERENCE:
+                raise
+            log.warning("%s %s is left out: %s", *choice, error.message)
+    activity.start(total=rounds * len(measured))
+    for _ in range(rounds):
+        for choice, its_rounds in measured.items():
+            its_rounds.append(measure(choice, lists))
+            activity.advance()
     reference = measured[_REFERENCE][0]["scores"]
     return [
         {"engine": engine, "precision": precision, **summarise(its_rounds, reference)}
@@ -243,17 +230,23 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
 
 
 def score_lists(keywords: dict[str, Any], lists: Lists) -> dict[str, Any]:
-    """Score some of the lists to warm up, and then all while the time is taken; return logits."""
-    from ..engines.hardware import describe_device
+    """Load a model and rank a few documents, then score all lists; return the seconds of both, and logits."""
+    started = time.perf_counter()
     from ..reranker import Reranker
 
     reranker = Reranker(**keywords)
-    list(reranker.rank_many(lists[:3]))
+    query, texts = lists[0]
+    reranker.rank(query, texts[:_START_DOCUMENTS])
+    start_seconds = time.perf_counter() - started
+    list(reranker.rank_many(lists[:3]))  # to warm up
     started = time.perf_counter()
     rankings = list(reranker.rank_many(lists, scores="logit"))
     elapsed_seconds = time.perf_counter() - started
+    from ..engines.hardware import describe_device
+
     in_order = [hit for ranking in rankings for hit in sorted(ranking, key=lambda hit: hit.index)]
     return {
+        "start_seconds": start_seconds,
         "elapsed_seconds": elapsed_seconds,
         "scores": [hit.score for hit in in_order],
         "peak_memory_bytes": peak_memory_bytes(),

@@ -61,14 +61,6 @@ def test_arguments_come_before_files_and_files_in_their_order(run: Run) -> None:
     assert {row["text"]: row["index"] for row in rows(result)} == {"one": 0, "two": 1, "four": 2, "three": 3}
 
 
-def test_every_field_of_the_input_comes_through(run: Run) -> None:
-    row = '{"id": "x", "text": "two", "price": 1.1, "city": "Zürich", "tags": ["a", null], "score": 7}'
-    assert run("red", stdin=row).stdout == (
-        '{"index": 0, "score": 1.0, "text": "two", "id": "x", "price": 1.1, "city": "Zürich", '
-        '"tags": ["a", null], "input": {"score": 7}}\n'
-    )
-
-
 def test_top_k_and_min_score_select_on_any_scale(run: Run) -> None:
     assert rows(run("red", "zero", "--scores", "sigmoid"))[0]["score"] == 0.5
     documents = ["one", "two", "three", "four"]
@@ -77,10 +69,11 @@ def test_top_k_and_min_score_select_on_any_scale(run: Run) -> None:
 
 
 def test_details_and_no_text(run: Run) -> None:
-    (row,) = rows(run("red", "--details", "--no-text", stdin='{"text": "one two", "id": 1, "lang": "en"}'))
-    assert row == {
+    row = '{"text": "one two", "id": 1, "lang": "en", "score": 7}'
+    (found,) = rows(run("red", "--details", "--no-text", stdin=row))
+    assert found == {
         "index": 0, "score": 1.5, "id": 1, "rank": 1, "tokens": 6, "truncated": False,
-        "model": "counting, counting fp32 on cpu", "lang": "en",
+        "model": "counting, counting fp32 on cpu", "lang": "en", "input": {"score": 7},
     }  # fmt: skip
 
 
@@ -220,10 +213,7 @@ def test_an_unforeseen_error_is_called_ours(run: Run, counting_engine: CountingE
     counting_engine.infer = lambda batches: 1 // 0  # type: ignore[assignment,return-value]
     result = run("red", "one")
     assert result.exit_code == 1
-    assert result.stderr == (
-        "error: ZeroDivisionError: integer division or modulo by zero\n"
-        "       This is a fault of ce-rerank. Run it again with --debug, and report what it prints.\n"
-    )
+    assert result.stderr.startswith("error: ZeroDivisionError: integer division or modulo by zero\n")
     assert "Traceback (most recent call last)" in run("red", "one", "--debug").stderr
 
 
