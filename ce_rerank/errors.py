@@ -95,6 +95,11 @@ class UnavailableError(CeRerankError):
     exit_code = 4
 
 
+def missing_package(problem: str, extra: str) -> UnavailableError:
+    """Return the error for a package that is not installed, and belongs to one of our extras."""
+    return UnavailableError(problem, hint=f"Install it: pip install 'ce-rerank[{extra}]'")
+
+
 class OutputError(CeRerankError):
     """Results cannot be written: the disk is full, the folder is gone."""
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError, UnavailableError, UsageError, raise_if_interrupted
+from .errors import InputError, UsageError, missing_package, raise_if_interrupted
 from .formats.source import Source
 from .formats.trec import read_judgements, read_run
 
@@ -157,10 +157,8 @@ def parse_measures(names: Iterable[str]) -> list[Measure]:
         import ir_measures
     except ImportError:
         raise_if_interrupted()
-        raise UnavailableError(
-            "Measures are calculated by ir_measures, which is not installed.",
-            hint="Install it: pip install 'ce-rerank[evaluate]'",
-        ) from None
+        problem = "Measures are calculated by ir_measures, which is not installed."
+        raise missing_package(problem, "evaluate") from None
     measures = []
     for name in names:
         try:

@@ -18,7 +18,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .errors import UnavailableError, UsageError, raise_if_interrupted
+from .errors import UsageError, missing_package, raise_if_interrupted
 from .types import Candidates, RankOptions
 
 try:
@@ -26,9 +26,7 @@ try:
     import Stemmer
 except ImportError as error:
     raise_if_interrupted()
-    raise UnavailableError(
-        f"--bm25 needs {error.name}.", hint="Install it: pip install 'ce-rerank[bm25]'"
-    ) from None
+    raise missing_package(f"--bm25 needs {error.name}.", "bm25") from None
 
 _K1, _B = 1.5, 0.75
 _PART_WORDS, _PART_STEP = 200, 100  # if long documents are scored by passages, BM25 scores their parts

@@ -5,56 +5,43 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ..errors import InputError
-from .source import ROW_BYTES, LookAhead, Reject, Row, read_lines
+from .source import ROW_BYTES, LookAhead, Reject, read_lines
 
 CutRow = tuple[int, list[str], list[str], InputError | None]
 """The number of a row's first line, its lines, its cells, and why it cannot be read."""
 
 
-def name_cells(
+def find_cells(
     rows: Iterator[CutRow],
     name: str,
     reject: Reject,
     find_columns: Callable[[list[str]], Sequence[str]],
-    *,
     hint: str,
-    ids: Container[str] = (),
-) -> Iterator[Row]:
-    """Yield rows as objects of strings; reject a row with another number of cells than columns.
+) -> Iterator[tuple[Sequence[str], list[str], str]]:
+    """Yield the columns of a table, the cells of a row, and its origin; reject a row that does not fit.
 
     `find_columns` gets the cells of the first row and returns the columns; if there are none, that row is
-    the header, which cannot be rejected. In columns named in `ids` (lower case) `1.0` is read as `1`. `hint`
-    says what to do about a wrong number of cells.
+    the header, which cannot be rejected. `hint` says what to do about a wrong number of cells.
     """
     columns: Sequence[str] = ()
-    id_places: list[int] = []
     for number, lines, cells, fault in rows:
         where = f"{name}:{number}"
-        if not columns:
-            columns = find_columns(cells)
-            is_header = not columns
-            if is_header:
-                if fault:
-                    raise fault
-                columns = cells
-                column, times = Counter(columns).most_common(1)[0]
-                if times > 1:
-                    problem = f'{where}: the header has "{column}" twice.'
-                    raise InputError(problem, hint="Rename one of the columns, or name all with --columns.")
-            id_places = [place for place, column in enumerate(columns) if column.lower() in ids]
-            if is_header:
-                continue
-        if fault or len(cells) != len(columns):
+        if not columns and not (columns := find_columns(cells)):
+            if fault:
+                raise fault
+            columns = cells
+            column, times = Counter(columns).most_common(1)[0]
+            if times > 1:
+                problem = f'{where}: the header has "{column}" twice.'
+                raise InputError(problem, hint="Rename one of the columns, or name all with --columns.")
+        elif fault or len(cells) != len(columns):
             problem = f"{where}: {len(cells)} fields, not {len(columns)} ({', '.join(columns[:12])})."
             reject(fault or InputError(problem, hint=hint), "".join(lines).rstrip("\r\n"))
-            continue
-        for place in id_places:
-            if cells[place].endswith(".0") and cells[place][:-2].isdigit():
-                cells[place] = cells[place][:-2]
-        yield Row(dict(zip(columns, cells, strict=True)), where)
+        else:
+            yield columns, cells, where
 
 
 def split_lines(

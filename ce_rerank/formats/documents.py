@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from ..errors import InputError, UnavailableError, UsageError
+from ..errors import InputError, UsageError, missing_package
 from ..types import Document
-from .delimited import name_cells, split_csv, split_lines
+from .delimited import find_cells, split_csv, split_lines
 from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
 from .json import encode_json, read_json_rows
 from .source import (
@@ -84,9 +84,7 @@ class ReadOptions:
         if len(set(self.columns)) < len(self.columns) or "" in self.columns:
             raise UsageError("The columns need a name each.", hint="For example: --columns id,text")
         if self.format == "text" and self.are_rows_objects:
-            raise UsageError(
-                "Lines of text have no fields.", hint="Leave out --from text, or the names of fields."
-            )
+            raise UsageError("Lines of text have no fields.", hint="Leave out --from text.")
 
     @property
     def are_rows_objects(self) -> bool:
@@ -179,9 +177,7 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
     stream.peek_line(_LOOK_BYTES)
     head = stream.peek(0)
     if kind := next((kind for magic, kind in _NOT_READ.items() if head.startswith(magic)), ""):
-        raise InputError(
-            f"{source.name}: {kind}, which is not read.", hint="Save it as text, CSV or Parquet."
-        )
+        raise InputError(f"{source.name}: {kind}, which is not read.", hint="Save it as CSV or Parquet.")
     format: InputFormat = "text"
     if named is None or options.are_rows_objects:
         format = sniff_format(head, options.text_names)
@@ -238,10 +234,7 @@ def row_reader(
         try:
             from .parquet import read_parquet_rows
         except ModuleNotFoundError:
-            raise UnavailableError(
-                "Reading Parquet needs the pyarrow package.",
-                hint="Install it: pip install 'ce-rerank[parquet]'",
-            ) from None
+            raise missing_package("Reading Parquet needs the pyarrow package.", "parquet") from None
         return read_parquet_rows
     if format in ("csv", "tsv"):
         return functools.partial(read_table_rows, options, format == "tsv")
@@ -251,7 +244,10 @@ def row_reader(
 def read_table_rows(
     options: ReadOptions, is_tsv: bool, stream: LookAhead, name: str, reject: Reject
 ) -> Iterator[Row]:
-    """Read the rows of a table as objects of strings, named by its header or by the options."""
+    """Read the rows of a table as objects of strings, named by its header or by the options.
+
+    In a column of ids, `1.0` is read as `1`.
+    """
     id_names, text_names = options.id_names, options.text_names
 
     def find_columns(cells: list[str]) -> Sequence[str]:
@@ -264,7 +260,15 @@ def read_table_rows(
     else:
         rows = split_csv(stream, name, options.delimiter, len(options.columns))
     hint = "Put one tab between two fields." if is_tsv else "Quote fields that hold the delimiter."
-    return name_cells(rows, name, reject, find_columns, hint=hint, ids=id_names)
+    id_columns: list[str] | None = None
+    for columns, cells, where in find_cells(rows, name, reject, find_columns, hint):
+        if id_columns is None:
+            id_columns = [column for column in columns if column.lower() in id_names]
+        row = dict(zip(columns, cells, strict=True))
+        for column in id_columns:
+            if row[column].endswith(".0") and row[column][:-2].isdigit():
+                row[column] = row[column][:-2]
+        yield Row(row, where)
 
 
 def read_text_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:

@@ -57,9 +57,8 @@ class FieldRules:
         if isinstance(value, str):
             return Document(value, origin=origin)
         if not isinstance(value, dict):
-            raise InputError(
-                f"{origin}: the row is {json_kind(value)}, not an object or a string.", hint=_hint_of(value)
-            )
+            problem = f"the row is {json_kind(value)}, not an object or a string"
+            raise InputError(f"{origin}: {problem}.", hint=_hint_of(value))
         used, usual_ids = _usual_names(tuple(value))
         if self.text_fields:
             present = [path for path in self.text_fields if find_value(value, path, _MISSING) is not _MISSING]
@@ -94,15 +93,13 @@ def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> Docume
         return _first_id(row, _usual_names(tuple(row))[1])
     value = find_value(row, id_field, _MISSING)
     if value is _MISSING:
-        raise MissingFieldError(
-            f'{origin}: no "{id_field}" field ({describe_fields(row)}).', hint="Name it with --id-field."
-        )
+        problem = f'no "{id_field}" field ({describe_fields(row)})'
+        raise MissingFieldError(f"{origin}: {problem}.", hint="Name it with --id-field.")
     id = as_id(value)
     if id is None and value not in (None, ""):
+        problem = f'the id "{id_field}" is {json_kind(value)}, not a string or a number'
         raise InputError(
-            f'{origin}: the id "{id_field}" is {json_kind(value)}, not a string or a number '
-            f"({describe_fields(row)}).",
-            hint="Name another field with --id-field.",
+            f"{origin}: {problem} ({describe_fields(row)}).", hint="Name another field with --id-field."
         )
     return id
 

@@ -52,10 +52,7 @@ def open_output(path: Path) -> Iterator[BinaryIO]:
 
 
 class OutputFile(io.FileIO):
-    """A file that raises OutputErrors, with the user's name for it, if it cannot be written.
-
-    For a closed pipe it raises BrokenPipeError.
-    """
+    """A file that raises OutputErrors with the user's name for it, and BrokenPipeError for a closed pipe."""
 
     def __init__(self, name: Path, file: Path | int, mode: str, *, closefd: bool = True) -> None:
         super().__init__(file, mode, closefd)

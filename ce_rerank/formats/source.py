@@ -13,17 +13,17 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from itertools import count, repeat
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-from ..errors import InputError, UnavailableError
+from ..errors import InputError, missing_package
 
 BUFFER_BYTES = 1 << 17
 ROW_BYTES = 1 << 28
 """The largest row, or file that is one document."""
 COMPRESSIONS = (".gz", ".zst")
-_GZIP = b"\x1f\x8b"
 _ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one without data before it
 _PIECE_BYTES = 1 << 10  # decompressed they are at most 32 MiB (zstd) or 1 MiB (gzip)
 _LONE_CR = re.compile(r"\r(?!\n)")
@@ -52,25 +52,23 @@ class Row(NamedTuple):
     origin: str
 
 
+@dataclass(eq=False)
 class Source:
     """A file, or an open stream, with its name for messages.
 
     A stream can be read once and is left open; a file can be read again.
     """
 
-    def __init__(
-        self, name: str, *, path: Path | None = None, stream: BinaryIO | Iterable[bytes] = ()
-    ) -> None:
-        self.name = name
-        self.path = path
-        self._stream = stream
-        self._file: io.FileIO | None = None
+    name: str
+    path: Path | None = None
+    _stream: BinaryIO | Iterable[bytes] = ()
+    _file: io.FileIO | None = None
 
     @classmethod
     def from_path(cls, path: Path) -> Source:
         """Make a source of a file; it is opened when it is read."""
         # A file name on Linux may hold any byte; bytes that are not UTF-8 are shown as \xE9.
-        return cls(os.fsencode(path).decode(errors="backslashreplace"), path=path)
+        return cls(os.fsencode(path).decode(errors="backslashreplace"), path)
 
     @classmethod
     def from_name(cls, name: str) -> Source:
@@ -86,7 +84,7 @@ class Source:
         # If another process made it non-blocking, a pause would look like the end.
         with suppress(OSError, ValueError, AttributeError):
             os.set_blocking(stream.fileno(), True)  # type: ignore[union-attr]
-        return cls(name, stream=stream)
+        return cls(name, _stream=stream)
 
     @property
     def size_bytes(self) -> int | None:
@@ -177,17 +175,14 @@ def grown(size: int) -> int:
 
 def _decompressed(stream: LookAhead, name: str) -> LookAhead:
     head = stream.peek(4)
-    if head.startswith(_GZIP):
+    if head.startswith(b"\x1f\x8b"):
         return LookAhead(_decompress(stream, lambda: zlib.decompressobj(wbits=31), zlib.error))
     if not _ZSTD.match(head):
         return stream
     try:
         import zstandard
     except ImportError:
-        raise UnavailableError(
-            f"{name}: reading zstd needs the zstandard package.",
-            hint="Install it: pip install 'ce-rerank[zstd]'",
-        ) from None
+        raise missing_package(f"{name}: reading zstd needs the zstandard package.", "zstd") from None
     return LookAhead(_decompress(stream, zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError))
 
 

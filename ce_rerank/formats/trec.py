@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from ..errors import InputError, UsageError
 from ..ranking import separate_ties, shortest_float32
 from ..types import Ranking
-from .delimited import name_cells, split_lines
+from .delimited import find_cells, split_lines
 from .documents import row_reader, sniff_format
 from .fields import as_id, describe_fields
 from .json import encode_json, json_kind
-from .source import LookAhead, Reject, Row, Source, raise_at_once
+from .source import LookAhead, Reject, Source, raise_at_once
 
 # In lower case, the first that is there: PyTerrier has qid and query (a text), docno and docid (a number).
 _QUERY_NAMES = ("query_id", "query-id", "qid", "q_id", "topic_id", "topic", "query")
@@ -99,39 +99,36 @@ def read_judgements(source: Source, reject: Reject = raise_at_once) -> Iterator[
 
 
 def _read(source: Source, kind: _Kind, reject: Reject, columns: Sequence[str] = ()) -> Iterator[RunLine]:
-    """Read the rows of a source, whose first bytes show its form, and yield their lines."""
+    """Read the lines of a source, whose first bytes show its form."""
     with source.open() as stream:
-        line = stream.peek_line(_LOOK_BYTES).decode(errors="replace")
+        first_line = stream.peek_line(_LOOK_BYTES).decode(errors="replace").replace('"', "")
         format = sniff_format(stream.peek(0))
-        is_table = format in ("json", "parquet")
-        if not is_table and _find_names(
-            tuple(re.split(r"[,;|\t]", line.replace('"', ""))), kind.number_names
-        ):
-            is_table, format = True, "tsv" if "\t" in line else "csv"
-        read_rows = row_reader(format) if is_table else functools.partial(_read_columns, kind, columns)
+        if format not in ("json", "parquet"):
+            if not _find_names(tuple(re.split(r"[,;|\t]", first_line)), kind.number_names):
+                yield from _read_columns(stream, source.name, kind, reject, columns)
+                return
+            format = "tsv" if "\t" in first_line else "csv"
         lists: dict[str, list[RunLine]] = {}
-        for value, origin in read_rows(stream, source.name, reject):
+        for value, origin in row_reader(format)(stream, source.name, reject):
             try:
-                rows = _flatten(value, kind) if is_table else (value,)
-                lines = [_as_line(row, kind, origin) for row in rows]
+                lines = [_line_of_row(row, kind, origin) for row in _flatten(value, kind)]
             except ValueError as error:
-                given = encode_json(value) if is_table else " ".join(value.values())
-                reject(InputError(f"{origin}: {error}"), given)
+                reject(InputError(f"{origin}: {error}"), encode_json(value))
                 continue
-            if not is_table or kind is not _RUN:
+            if kind is _JUDGEMENTS:
                 yield from lines
                 continue
-            for one in lines:
-                lists.setdefault(one.query_id, []).append(one)
+            for line in lines:
+                lists.setdefault(line.query_id, []).append(line)
     for ranked in lists.values():
-        ranked.sort(key=lambda one: -one.score)
-        scores = separate_ties(one.score for one in ranked)
-        yield from (one._replace(score=score) for one, score in zip(ranked, scores, strict=True))
+        ranked.sort(key=lambda line: -line.score)
+        scores = separate_ties(line.score for line in ranked)
+        yield from (line._replace(score=score) for line, score in zip(ranked, scores, strict=True))
 
 
 def _read_columns(
-    kind: _Kind, columns: Sequence[str], stream: LookAhead, name: str, reject: Reject
-) -> Iterator[Row]:
+    stream: LookAhead, name: str, kind: _Kind, reject: Reject, columns: Sequence[str]
+) -> Iterator[RunLine]:
     """Read lines of columns, separated by ASCII white space; a line that starts with # is a comment.
 
     Columns are named by a header, by `columns`, or by their number in the first line.
@@ -147,7 +144,17 @@ def _read_columns(
         return line.split() if line.isascii() else _SPACE.split(line.strip(" \t"))
 
     rows = split_lines(stream, name, split, comments=True)
-    return name_cells(rows, name, reject, find_columns, hint=kind.hint)
+    places: list[int] = []
+    for names, cells, where in find_cells(rows, name, reject, find_columns, kind.hint):
+        if not places:
+            found = _find_names(tuple(names), kind.number_names) or ()
+            places = list(map(names.index, found))
+        query, document, number = places
+        run_name = cells[-1] if names[-1] == "run_name" else ""
+        try:
+            yield _as_line((cells[query], cells[document], cells[number]), found, kind, where, run_name)
+        except ValueError as error:
+            reject(InputError(f"{where}: {error}"), " ".join(cells))
 
 
 def _flatten(value: object, kind: _Kind) -> Sequence[Mapping[str, Any]]:
@@ -179,23 +186,28 @@ def _find_names(names: tuple[str, ...], number_names: tuple[str, ...]) -> tuple[
     return (found[0], found[1], found[2]) if all(found) else None
 
 
-def _as_line(row: Mapping[str, Any], kind: _Kind, where: str) -> RunLine:
+def _line_of_row(row: Mapping[str, Any], kind: _Kind, where: str) -> RunLine:
     names = _find_names(tuple(row), kind.number_names)
     if names is None:
         needed = f"a {_QUERY_NAMES[0]}, a {_DOCUMENT_NAMES[0]} and a {kind.number_names[0]}"
         raise ValueError(f"the row needs {needed} ({describe_fields(row)}).")
-    query_name, document_name, number_name = names
-    query_id, doc_id = as_id(row[query_name]), as_id(row[document_name])
+    return _as_line([row[name] for name in names], names, kind, where)
+
+
+def _as_line(
+    values: Sequence[object], names: Sequence[str], kind: _Kind, where: str, run_name: str = ""
+) -> RunLine:
+    """Return the line of a query, a document and a number; raise ValueError that says what is wrong."""
+    query_id, doc_id = as_id(values[0]), as_id(values[1])
     if query_id is None or doc_id is None:
-        name = query_name if query_id is None else document_name
-        raise ValueError(f"the {name} is {json_kind(row[name])}, not a string or a number.")
-    number = _as_number(row[number_name], kind)
+        place = 0 if query_id is None else 1
+        raise ValueError(f"the {names[place]} is {json_kind(values[place])}, not a string or a number.")
+    number = _as_number(values[2], kind)
     if number is None:
-        given = json.dumps(row[number_name])
-        raise ValueError(f'the {number_name} of "{doc_id}" for "{query_id}" is {given}, not {kind.wanted}.')
-    if number_name == "rank":
-        number = -number
-    return RunLine(str(query_id), str(doc_id), number, where, row.get("run_name", ""))
+        given = json.dumps(values[2])
+        raise ValueError(f'the {names[2]} of "{doc_id}" for "{query_id}" is {given}, not {kind.wanted}.')
+    score = -number if names[2] == "rank" else number
+    return RunLine(str(query_id), str(doc_id), score, where, run_name)
 
 
 def _as_number(value: object, kind: _Kind) -> float | None:

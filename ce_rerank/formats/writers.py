@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
-from ..errors import UnavailableError, UsageError
+from ..errors import UsageError, missing_package
 from ..ranking import shortest_float32
 from ..types import RankedDocument, Ranking
 from .fields import ID_FIELDS, INPUT_NAME, TEXT_FIELDS, TITLE_FIELD, choose_columns, without_texts
@@ -134,14 +134,11 @@ def _add_fields(
     return row
 
 
-class Sink(Protocol):
+class _Sink(Protocol):
     """Writes lines, or the rows of a table, to a stream."""
 
-    def write(self, items: Iterable[Any]) -> None:
-        """Write lines or rows."""
-
-    def close(self) -> None:
-        """Write the end of the format."""
+    def write(self, items: Iterable[Any], /) -> None: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +146,7 @@ class ResultWriter:
     """Writes rankings to a stream that its caller opened, flushes and closes."""
 
     _items_of: Callable[[Ranking], Iterable[Any]]
-    _sink: Sink
+    _sink: _Sink
 
     def write(self, ranking: Ranking) -> None:
         """Write one ranking."""
@@ -168,13 +165,10 @@ def require_format(format: str, options: WriteOptions) -> None:
     if format == "text" and not options.with_text:
         raise UsageError("--to text writes the texts, which --no-text leaves out.")
     if format == "trec" and options.run_name.split() != [options.run_name]:
-        raise UsageError(
-            f'The run name "{options.run_name}" must be one word.', hint="Give another --run-name."
-        )
+        problem = f'The run name "{options.run_name}" must be one word.'
+        raise UsageError(problem, hint="Give another --run-name.")
     if format == "parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise UnavailableError(
-            "Writing Parquet needs the pyarrow package.", hint="Install it: pip install 'ce-rerank[parquet]'"
-        )
+        raise missing_package("Writing Parquet needs the pyarrow package.", "parquet")
 
 
 def open_writer(
@@ -210,7 +204,7 @@ def open_writer(
 
     names = own_names(options, with_query=many)
     if format in ("csv", "tsv"):
-        return ResultWriter(rows_of, _Table(stream, format, names, many, columns))
+        return ResultWriter(rows_of, _Table(stream, format == "tsv", names, many, columns))
     if format == "parquet":
         from .parquet import ParquetTable
 
@@ -227,19 +221,20 @@ def _text_line(ranked: RankedDocument) -> str:
     return _LINE_ENDS.sub(" ", text)
 
 
+@dataclass(frozen=True, slots=True)
 class _Lines:
     """Writes lines: objects, texts, or lines of a run."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    stream: BinaryIO
 
-    def write(self, lines: Iterable[str]) -> None:
-        self._stream.write("".join(f"{line}\n" for line in lines).encode())
+    def write(self, lines: Iterable[str], /) -> None:
+        self.stream.write("".join(f"{line}\n" for line in lines).encode())
 
     def close(self) -> None:
         pass
 
 
+@dataclass(slots=True)
 class _Table:
     """Writes CSV or TSV: a header, and a line for each row. Null is an empty cell.
 
@@ -247,55 +242,47 @@ class _Table:
     of `choose_columns` for the rows of the first ranking that has any; without `many`, only those that occur.
     """
 
-    def __init__(
-        self,
-        stream: BinaryIO,
-        format: str,
-        own_names: Sequence[str],
-        many: bool,
-        columns: Sequence[str] | None,
-    ) -> None:
-        self._stream = stream
-        self._is_tsv = format == "tsv"
-        self._own_names = own_names
-        self._many = many
-        self._columns = columns
-        self._changed = 0
+    stream: BinaryIO
+    is_tsv: bool
+    own_names: Sequence[str]
+    many: bool
+    columns: Sequence[str] | None
+    changed: int = 0
 
-    def write(self, items: Iterable[dict[str, Any]]) -> None:
+    def write(self, items: Iterable[dict[str, Any]], /) -> None:
         rows = list(items)
-        if self._columns is None and (rows or not self._many):
+        if self.columns is None and (rows or not self.many):
             self._write_header(rows)
-        columns = self._columns or ()
+        columns = self.columns or ()
         for row in rows:
             if others := {name: value for name, value in row.items() if name not in columns}:
                 row[INPUT_NAME] = {**row.get(INPUT_NAME, {}), **others}
             self._write_cells([row.get(name) for name in columns])
 
     def close(self) -> None:
-        if self._columns is None:
+        if self.columns is None:
             self._write_header([])
-        if self._changed:
-            log.warning("Tabs and line breaks became spaces, as TSV needs, in %d fields.", self._changed)
+        if self.changed:
+            log.warning("Tabs and line breaks became spaces, as TSV needs, in %d fields.", self.changed)
 
     def _write_header(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        columns = choose_columns(self._own_names, rows)
-        used = {name for row in rows for name in row} or self._own_names
-        self._columns = [name for name in columns if self._many or name in used]
-        self._write_cells(self._columns)
+        columns = choose_columns(self.own_names, rows)
+        used = {name for row in rows for name in row} or self.own_names
+        self.columns = [name for name in columns if self.many or name in used]
+        self._write_cells(self.columns)
 
     def _write_cells(self, cells: Sequence[Any]) -> None:
         texts = list(map(encode_cell, cells))
-        if self._is_tsv:
+        if self.is_tsv:
             changed = [_BREAKS.subn(" ", text) for text in texts]
-            self._changed += sum(count > 0 for _, count in changed)
+            self.changed += sum(count > 0 for _, count in changed)
             line = "\t".join(text for text, _ in changed)
         else:
             written = io.StringIO(newline="")
             # Before Python 3.13, the module quotes a lone \r only if it is a part of the line end.
             csv.writer(written, lineterminator="\r\n").writerow(texts)
             line = written.getvalue()[:-2]
-        self._stream.write(f"{line}\n".encode())
+        self.stream.write(f"{line}\n".encode())
 
 
 def read_header(path: Path, format: str) -> list[str] | None:

@@ -251,7 +251,7 @@ def test_a_source_without_documents_is_warned_of(data: bytes, caplog: pytest.Log
         (b'id,"te"xt\n1,a\n', {"format": "csv"}, "stdin:1: broken quotes"),
         (b'id,text\n1,"a\n2,b\n', {}, "stdin:2: broken quotes (unexpected end of data)."),
         (b'id,text\n1,"a" b\n', {}, "stdin:2: broken quotes (',' expected after '\"')."),
-        (b"ARROW1\0\0", {}, "stdin: an Arrow file (Feather), which is not read. Save it as text, CSV or Parquet."),
+        (b"ARROW1\0\0", {}, "stdin: an Arrow file (Feather), which is not read. Save it as CSV or Parquet."),
         (gzip.compress(JSONL, mtime=0)[:-12], {}, "stdin: the data is damaged (it is cut off)."),
         (zstandard.compress(JSONL)[:-5], {}, "stdin: the data is damaged (it is cut off)."),
         (zstandard.compress(JSONL * 50)[:6] + b"\xff" * 99, {}, "stdin: the data is damaged ("),
