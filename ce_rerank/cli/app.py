@@ -24,8 +24,8 @@ from ..errors import (
     exit_code_if_interrupted,
 )
 from ..formats.output import tell_failures
-from .commands import COMMANDS, Command, DefaultCommandGroup, with_option_groups
 from .console import draw_error, stderr_console
+from .options import COMMANDS, Command, DefaultCommandGroup, with_option_groups
 
 _NAME = "ce-rerank"
 _INTERRUPTED = SIGNAL_CODES[signal.SIGINT]

@@ -20,10 +20,9 @@ import typer
 from ..errors import InputError, UnavailableError, UsageError
 from ..formats.documents import InputFormat, read_documents
 from ..formats.source import Source
-from .commands import option
 from .console import Activity, draw_plainly, show_messages, stdout_console
 from .doctor import call_apart
-from .options import FROM, InputOptions, MessageOptions, ModelOptions
+from .options import FROM, InputOptions, MessageOptions, ModelOptions, option
 
 log = logging.getLogger("ce_rerank")
 

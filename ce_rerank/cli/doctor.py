@@ -26,9 +26,8 @@ import typer
 
 from .. import __version__
 from ..errors import UnavailableError
-from .commands import option
 from .console import describe_size, draw_message, show_messages, stdout_console
-from .options import MessageOptions, ModelOptions, as_arguments
+from .options import MessageOptions, ModelOptions, as_arguments, option
 
 _AREA_WIDTH = 12
 _NEEDED = ("model", "self-test")  # for ranking to work

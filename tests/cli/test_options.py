@@ -11,8 +11,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from ce_rerank.cli.app import app
-from ce_rerank.cli.commands import COMMANDS
-from ce_rerank.cli.options import ModelOptions
+from ce_rerank.cli.options import COMMANDS, ModelOptions
 from ce_rerank.errors import UsageError
 
 
