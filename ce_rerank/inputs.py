@@ -55,6 +55,8 @@ def find_documents(
     Raises InputError that starts with `origin` for lists by field that are not equally long.
     """
     for path in paths:
+        if path not in row and "." not in path:  # most rows of a file are flat
+            continue
         value = find_value(row, path)
         if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
             if _MSMARCO_TEXT in value and not rules.text_fields:
@@ -69,15 +71,22 @@ def find_documents(
 
 
 def find_query(
-    row: Mapping[str, Any], origin: str, documents_path: str | None, paths: Sequence[str] = QUERY_FIELDS
+    row: Mapping[str, Any],
+    origin: str,
+    documents_path: str | None,
+    paths: Sequence[str] = QUERY_FIELDS,
+    hint: str = ROW_SHAPES,
 ) -> tuple[Query, dict[str, Any]]:
     """Return the query that a row names, and the row's other fields; the text may be empty.
 
     A nested row has its documents at `documents_path`, and may have its id in `id` or `_id`. Raises
-    InputError that starts with `origin` for a row with neither a text nor an id of a query, or odd ones.
+    InputError that starts with `origin` for a row without a query (`hint` says what to do), or an odd one.
     """
-    path = next((path for path in paths if find_value(row, path) is not None), "")
-    value = find_value(row, path)
+    path, value = "", None
+    for path in paths:
+        value = find_value(row, path)
+        if value is not None:
+            break
     id_fields = QUERY_ID_FIELDS if documents_path is None else _NESTED_ID_FIELDS
     id_name = next((name for name in id_fields if row.get(name) not in (None, "")), "")
     id = row.get(id_name)
@@ -95,9 +104,7 @@ def find_query(
         raise InputError(f"{origin}: the query's id is {json_kind(id)}, not a string or an integer.")
     if value is None and id is None:
         problem = f'no "{paths[0]}" field ({describe_fields(row)}).'
-        raise MissingFieldError(
-            f"{origin}: {problem}", hint=f"{ROW_SHAPES} --query-field names another field."
-        )
+        raise MissingFieldError(f"{origin}: {problem}", hint=hint)
     for name in filter(None, used):
         row = without_field(row, name)
     return Query(value or "", id, {}, origin), dict(row)

@@ -1,4 +1,4 @@
-"""Stand-ins for batches: an engine that is as touchy as a real one, and `python batch_fakes.py` to run it.
+"""Stand-ins for batches: engines, and `python batch_fakes.py` to run one that is as touchy as a real one.
 
 The command line is that of `ce-rerank`; CE_RERANK_TEST_SLEEP is how long each batch takes, in seconds.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 from fakes import CountingEngine
 
+from ce_rerank import Reranker
 from ce_rerank.batch.read import CandidateReader
 from ce_rerank.engines.base import EngineOptions
 from ce_rerank.engines.batching import Float32s, TokenBatch
@@ -43,6 +45,33 @@ class NeighbourEngine(CountingEngine):
             time.sleep(self._sleep_seconds)
             touch = zlib.crc32(batch["input_ids"].tobytes()) % 1000 / 1e5
             yield from (logits + np.float32(touch) for logits in super().infer([batch]))
+
+
+class SlowEngine(CountingEngine):
+    """Leaves the number of its process in a folder, and takes its time."""
+
+    batch_tokens = 4096
+
+    def __init__(self, pids: str, sleep_seconds: float) -> None:
+        super().__init__(max_length=32)
+        self._sleep_seconds = sleep_seconds
+        if pids:
+            Path(pids, str(os.getpid())).touch()
+
+    def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
+        for logits in super().infer(batches):
+            time.sleep(self._sleep_seconds)
+            yield logits
+
+
+def open_counting(*, pids: str = "", sleep_seconds: float = 0, **model: Any) -> Reranker:
+    """Open the reranker of a worker of Ray, where no engine can be patched."""
+    return Reranker.from_engine(SlowEngine(pids, sleep_seconds))
+
+
+def open_deadly(**model: Any) -> Reranker:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
 
 
 class GivenLists(CandidateReader):

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_fakes import made_lists, write_nested
+from batch_fakes import made_lists, open_counting, open_deadly, write_nested
 from fakes import CountingEngine
 from marks import posix_only
-from ray_fakes import open_counting, open_deadly
 from typer.testing import CliRunner
 
 from ce_rerank import InputError, RankOptions, Reranker, UnavailableError

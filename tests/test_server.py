@@ -360,6 +360,6 @@ class TestRemote:
 
     def test_a_server_without_tls_is_not_asked_again(self, client: httpx.Client) -> None:
         started = time.monotonic()
-        with pytest.raises(UnavailableError, match=r"speaks no TLS .*Try http://"):
+        with pytest.raises(UnavailableError, match="Try http://"):
             Reranker(str(client.base_url).replace("http:", "https:"))
         assert time.monotonic() - started < 10

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, count, pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from ..errors import InputError, UsageError
 from ..formats.documents import FORMAT_OF_SUFFIX
@@ -99,15 +99,14 @@ class Unit:
         named = FORMAT_OF_SUFFIX.get(suffix_without_compression(Path(self.path)))
         return job.reading.format or (None if named == "text" else named)
 
-    def open_reader(self, job: Job, stream: io.BufferedReader | None = None) -> CandidateReader:
-        """Return a reader of the candidates, from `stream` if it is given."""
+    def open_reader(self, job: Job) -> CandidateReader:
+        """Return a reader of the candidates."""
         if self.has_candidates:
             return _WrittenCandidates(self)
         format = self.format_in(job)
-        pieces = stream or (io.BytesIO(self.parquet_bytes()) if format == "parquet" else self.pieces())
-        reading = replace(job.reading, format=format)
-        source = Source.from_stream(cast(BinaryIO, pieces), self.name)
-        reader = RowCandidates(replace(job, reading=reading), [source])
+        pieces = iter([self.parquet_bytes()]) if format == "parquet" else self.pieces()
+        job = replace(job, reading=replace(job.reading, format=format))
+        reader = RowCandidates(job, [Source.from_stream(pieces, self.name)])
         reader.may_pause = False  # so that pools are cut as for a file
         return reader
 
@@ -248,14 +247,13 @@ def _next_query(job: Job, rest: Unit) -> int:
     with rest.open() as stream:
         stream.readline()
         start = stream.tell()
-        row = _second_query(job, rest, stream)
-        stream.seek(start)
+        row = _second_query(job, replace(rest, begin=start))
         return start + sum(len(stream.readline()) for _ in range(row - 1)) if row else rest.end
 
 
-def _second_query(job: Job, unit: Unit, stream: io.BufferedReader | None = None) -> int | None:
+def _second_query(job: Job, unit: Unit) -> int | None:
     """Return the number, from 1, of the row where the second query begins; None if there is none."""
-    lists = unit.open_reader(job, stream).read(lambda error, text: None)
+    lists = unit.open_reader(job).read(lambda error, text: None)
     next(lists, None)
     second = next(lists, None)
     lists.close()
@@ -358,13 +356,16 @@ class PartFolder:
                     raise error
                 bad_rows.append(BadRow(str(error), text))
 
+            def fields_of(noun: Any) -> dict[str, Any]:
+                return {name: getattr(noun, name) for name in noun.__slots__}
+
             self._files.delete_dir_contents(path)  # of a run that was cut off
             lists = open_reader(job).read(reject)
             candidates: Candidates | None = None
             for number in count():
                 with self.write_whole(f"{_CANDIDATES}/{number:05}") as stream:
                     while stream.tell() < _CANDIDATES_BYTES and (candidates := next(lists, None)):
-                        line = json.dumps(candidates, default=_as_mapping)
+                        line = json.dumps(candidates, default=fields_of)
                         stream.write(f"{line}\n".encode())
                 if candidates is None:
                     break
@@ -410,12 +411,8 @@ class PartFolder:
             with self._files.open_output_stream(unfinished) as stream:
                 yield stream
             self._files.move(unfinished, f"{self._path}/{name}")
-        except BaseException as error:
-            with suppress(OSError):
-                self._files.delete_file(unfinished)
-            if isinstance(error, OSError):
-                raise cannot_write(Path(self.name) / name, error) from None
-            raise
+        except OSError as error:
+            raise cannot_write(Path(self.name) / name, error) from None
 
     def _write(self, name: str, content: bytes) -> None:
         with self.write_whole(name) as stream:
@@ -431,8 +428,3 @@ class PartFolder:
         with self._files.open_input_stream(f"{self._path}/{name}") as stream:
             content: bytes = stream.read()
             return content
-
-
-def _as_mapping(noun: Any) -> dict[str, Any]:
-    """Return the fields of a query, a document or candidates, for JSON."""
-    return {name: getattr(noun, name) for name in noun.__slots__}

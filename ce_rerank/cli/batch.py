@@ -170,7 +170,7 @@ def batch(
         from .evaluate import Gains
 
         activity.stage("Reading the judgements")
-        gains = Gains.read(sources.run, qrels, options.measure, weights, path)
+        gains = Gains(sources.run, qrels, options.measure, weights, path)
         code = _rank(job, path, activity, resume=options.resume, gains=gains)
         activity.stop()
         gains.draw(path)
@@ -181,9 +181,8 @@ def _require_sense(job: Job, path: Path | None, options: JobOptions) -> None:
     """Raise UsageError, with a hint, for the first contradiction between options."""
     is_stream = path is None or is_pipe_or_device(path)
     is_part, qrels, ray = job.shard != WHOLE, options.qrels is not None, options.ray
-    has_run, has_corpus = job.run is not None, bool(job.corpus)
-    is_collection = has_run or has_corpus
-    is_run_name_lost = job.format != "trec" and job.writing.run_name != WriteOptions().run_name
+    has_run = job.run is not None
+    is_collection = has_run or bool(job.corpus)
     problems = [
         (options.resume and is_stream,
          "--resume goes on with a file.", "Name it with --output."),
@@ -217,11 +216,11 @@ def _require_sense(job: Job, path: Path | None, options: JobOptions) -> None:
          "Give --run RUN or --bm25 N, not both."),
         (is_collection and job.queries is None,
          "A run and BM25 need queries and a corpus, and there is no --queries.", "Give --queries FILE."),
-        (has_run and not has_corpus,
+        (has_run and not job.corpus,
          "A run and BM25 need queries and a corpus, and there is no --corpus.", "Give --corpus FILE."),
-        (not job.names,
+        (not is_collection and not job.inputs,
          "There is no input.", "Name files, or - for stdin."),
-        (is_run_name_lost,
+        (job.format != "trec" and job.writing.run_name != WriteOptions().run_name,
          f"--run-name is about a TREC run, and the output is {job.format}.",
          "Give --to trec, or leave it out."),
         (job.names.count("-") > 1,

@@ -6,7 +6,7 @@ import io
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,7 +19,6 @@ from ..evaluation import (
     PERMUTATIONS,
     SEED,
     Evaluation,
-    Judgements,
     Run,
     load_judgements,
     load_run,
@@ -160,7 +159,6 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], per_query: bool
     return document
 
 
-@dataclass
 class Gains(BatchOutput):
     """What `batch` has made of a first stage: measured before and after.
 
@@ -168,38 +166,32 @@ class Gains(BatchOutput):
     logits, and blends the first stage's scores in with each.
     """
 
-    judgements: Judgements
-    measures: tuple[str, ...]
-    weights: list[float]
-    before: Run | None
-    first: dict[str, dict[str, float]] = field(default_factory=dict)
-    after: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-
-    @classmethod
-    def read(
-        cls,
+    def __init__(
+        self,
         run: str | None,
         qrels: str,
         measures: Sequence[str] | None,
-        weights: list[float],
+        weights: Sequence[float],
         output: Path | None,
-    ) -> Gains:
-        """Read the judgements and the run of `batch`, so that their errors come before anything is scored."""
+    ) -> None:
+        # Read now, so that errors come before anything is scored.
         if output is not None:
             require_other_file(output, [qrels])
-        names = tuple(measures or DEFAULT_MEASURES)
-        parse_measures(names)
-        judgements = load_judgements(Source.from_path(Path(qrels)))
-        before = None if run is None else load_run(Source.from_path(Path(run)), judgements)
-        return cls(judgements, names, weights if len(weights) > 1 else [], before)
+        self._measures = tuple(measures or DEFAULT_MEASURES)
+        parse_measures(self._measures)
+        self._judgements = load_judgements(Source.from_path(Path(qrels)))
+        self._before = None if run is None else load_run(Source.from_path(Path(run)), self._judgements)
+        self._weights = weights if len(weights) > 1 else []
+        self._first: dict[str, dict[str, float]] = {}
+        self._after: dict[str, dict[str, dict[str, float]]] = {}
 
     def note(self, candidates: Candidates) -> None:
         """Record a first stage's scores or, without scores, its order, unless a run has them."""
         query_id = str(candidates.query.id)
-        if self.before is None and query_id in self.judgements.grades:
+        if self._before is None and query_id in self._judgements.grades:
             ids = [str(document.id) for document in candidates.documents]
             scores = candidates.first_scores or range(len(ids), 0, -1)
-            self.first[query_id] = dict(zip(ids, map(float, scores), strict=True))
+            self._first[query_id] = dict(zip(ids, map(float, scores), strict=True))
 
     def write(self, pool: RankedPool) -> None:
         """Take a pool's results."""
@@ -208,21 +200,21 @@ class Gains(BatchOutput):
         for ranking in pool.rankings:
             logits = np.array([hit.score for hit in ranking], np.float32)
             first_scores = [hit.first_score or 0.0 for hit in ranking]
-            for weight in self.weights or [0.0]:
+            for weight in self._weights or [0.0]:
                 scores = blend(logits, first_scores, weight) if weight else logits
                 order = select_top(scores)
-                name = f"blend {weight:g}" if self.weights else "reranked"
+                name = f"blend {weight:g}" if self._weights else "reranked"
                 ids = [str(ranking[place].id) for place in order]
                 values = zip(ids, separate_ties(scores[order]), strict=True)
-                self.after.setdefault(name, {})[str(ranking.query.id)] = dict(values)
+                self._after.setdefault(name, {})[str(ranking.query.id)] = dict(values)
         super().write(pool)
 
     def draw(self, output: Path | None) -> None:
         """Draw the measures before and after on stdout; `output` is the file that was written, if one was."""
         from .comparison import draw_evaluation
 
-        runs = [Run(name, scores) for name, scores in self.after.items()]
+        runs = [Run(name, scores) for name, scores in self._after.items()]
         if output is not None:
-            runs = [replace(load_run(Source.from_path(output), self.judgements), name=str(output))]
-        before = self.before or Run("first stage", self.first)
-        draw_evaluation(stdout_console(), evaluate_runs([before, *runs], self.judgements, self.measures))
+            runs = [replace(load_run(Source.from_path(output), self._judgements), name=str(output))]
+        before = self._before or Run("first stage", self._first)
+        draw_evaluation(stdout_console(), evaluate_runs([before, *runs], self._judgements, self._measures))

@@ -187,36 +187,25 @@ def test_a_state_that_was_changed_is_refused(tmp_path: Path, change: tuple[str, 
 
 
 @posix_only
-class TestLinks:
-    """Links that somebody planted where a run would write."""
-
-    NAMES = ("out.part", "out.part.json", "out.part.json.new", "out.part.lock", "out.part.made",
-             "out.errors.jsonl")  # fmt: skip
-
-    @pytest.mark.parametrize("name", NAMES)
-    def test_are_not_followed_by_a_run_that_begins(self, tmp_path: Path, name: str) -> None:
-        (tmp_path / "precious").write_text("mine")
-        (tmp_path / name).symlink_to("precious")
-        try:
-            write(tmp_path / "out", "parquet", items=WITH_BAD_ROWS, skip_bad_rows=True)
-        except (UsageError, OutputError):
-            assert not (tmp_path / "out").exists()
-        assert (tmp_path / "precious").read_text() == "mine"
-
-    @pytest.mark.parametrize("name", NAMES)
-    def test_are_not_followed_by_a_run_that_goes_on(self, tmp_path: Path, name: str) -> None:
-        job = {"items": WITH_BAD_ROWS, "skip_bad_rows": True}
-        write(tmp_path / "out", "parquet", **job, pools=2)
-        path = tmp_path / name
-        content = path.read_bytes() if path.exists() else b"mine"
-        (tmp_path / "precious").write_bytes(content)
-        path.unlink(missing_ok=True)
-        path.symlink_to("precious")
-        try:
-            write(tmp_path / "out", "parquet", **job, resume=True)
-        except (UsageError, OutputError):
-            assert not (tmp_path / "out").exists()
-        assert (tmp_path / "precious").read_bytes() == content
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize(
+    "name",
+    ["out.part", "out.part.json", "out.part.json.new", "out.part.lock", "out.part.made", "out.errors.jsonl"],
+)
+def test_links_that_somebody_planted_are_not_followed(tmp_path: Path, name: str, resume: bool) -> None:
+    job: dict[str, Any] = {"format": "parquet", "items": WITH_BAD_ROWS, "skip_bad_rows": True}
+    path, precious = tmp_path / name, tmp_path / "precious"
+    if resume:
+        write(tmp_path / "out", **job, pools=2)
+    content = path.read_bytes() if path.exists() else b"mine"
+    precious.write_bytes(content)
+    path.unlink(missing_ok=True)
+    path.symlink_to("precious")
+    try:
+        write(tmp_path / "out", **job, resume=resume)
+    except (UsageError, OutputError):
+        assert not (tmp_path / "out").exists()
+    assert precious.read_bytes() == content
 
 
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
 
-from ray_fakes import open_counting  # noqa: E402
+from batch_fakes import open_counting  # noqa: E402
 
 from ce_rerank import RankOptions, Reranker  # noqa: E402
 from ce_rerank.batch import parts  # noqa: E402

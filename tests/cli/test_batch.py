@@ -209,14 +209,6 @@ def test_what_makes_no_sense_is_said(run: Run, arguments: list[str], message: st
     assert sorted(path.name for path in Path().iterdir()) == ["counting", "hits"]
 
 
-def test_input_that_is_none_leaves_nothing_behind(run: Run) -> None:
-    Path("hits.json").write_text('{"query": "red"}')
-    result = run("hits.json", "-o", "out")
-    assert result.exit_code == 3
-    assert "hits.json:1: no list" in result.stderr
-    assert sorted(path.name for path in Path().iterdir()) == ["counting", "hits.json"]
-
-
 def test_where_nobody_watches_a_line_now_and_then_says_how_far_it_is(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

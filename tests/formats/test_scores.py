@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from ce_rerank.ranking import separate_ties, shortest_float32
 
 float32s = st.floats(allow_nan=False, allow_infinity=False, width=32)
-
-
 powers_of_two = st.integers(-149, 127).map(lambda exponent: 2.0**exponent)
 
 
@@ -28,21 +26,9 @@ def test_the_digits_read_back_to_the_same_float32_and_fewer_do_not(score: float)
         assert struct.pack("<f", float(f"{score:.{digits - 1}g}")) != packed
 
 
-@pytest.mark.parametrize(
-    ("score", "text"),
-    [
-        (6.688289642333984, "6.6882896"),
-        (0.0, "0.0"),
-        (-0.0, "-0.0"),
-        (1e-38, "1e-38"),
-        (1.401298464324817e-45, "1e-45"),
-        (3.4028234663852886e38, "3.4028235e+38"),
-        (0.10000000149011612, "0.1"),
-    ],
-)
-def test_scores_are_written_with_the_fewest_digits(score: float, text: str) -> None:
-    score = struct.unpack("<f", struct.pack("<f", score))[0]
-    assert repr(shortest_float32(score)) == text
+@pytest.mark.parametrize("text", ["6.6882896", "0.0", "-0.0", "1e-38", "1e-45", "3.4028235e+38", "0.1"])
+def test_scores_are_written_with_the_fewest_digits(text: str) -> None:
+    assert repr(shortest_float32(float(np.float32(text)))) == text
 
 
 @given(st.lists(float32s, max_size=30))
