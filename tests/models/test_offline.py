@@ -67,17 +67,6 @@ def test_every_quantised_matrix_is_dequantised_where_the_graph_uses_it(checkpoin
         np.testing.assert_array_equal(weights[f"{module}.weight"], expected.T)
 
 
-def test_without_onnx_the_install_line_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UnavailableError) as caught:
-        prepare_offline_checkpoint(tmp_path)
-    assert str(caught.value) == (
-        "Reading the offline weights takes the onnx package, which is not installed here. "
-        "pip install 'ce-rerank[offline]'"
-    )
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("name", ["model.onnx", "vocab.txt"])
 def test_a_file_that_is_not_the_known_one_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

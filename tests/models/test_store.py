@@ -16,6 +16,7 @@ from marks import posix_only
 from waiting import wait_until
 
 from ce_rerank.errors import UnavailableError, UsageError
+from ce_rerank.models import store
 from ce_rerank.models.catalog import DEFAULT_NAME, OFFLINE_NAME
 from ce_rerank.models.store import (
     default_model,
@@ -37,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def without_offline_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the package that carries the offline weights away."""
-    monkeypatch.setattr("ce_rerank.models.store.PACKAGE", "no_such_package")
+    monkeypatch.setitem(sys.modules, store.PACKAGE, None)
 
 
 def refusal_of(name: str | None, **arguments: object) -> tuple[str, str]:
@@ -228,11 +229,15 @@ class TestOfflineWeights:
         assert output == "[]\n"
 
 
-@pytest.mark.usefixtures("without_offline_weights", "cache")
-def test_offline_weights_that_are_not_installed_come_with_the_install_line() -> None:
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("package", [store.PACKAGE, "onnx"])
+def test_offline_weights_that_are_not_installed_come_with_the_install_line(
+    monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     assert refusal_of(OFFLINE_NAME) == (
         "The offline weights are not installed here.",
-        "pip install 'ce-rerank[offline]'",
+        "Install it: pip install 'ce-rerank[offline]'",
     )
 
 
