@@ -7,18 +7,17 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file under another name and rename it, so that nobody sees half of it."""
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file under another name and rename it, so that nobody sees half of it."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
-        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+        unfinished.write_text(json.dumps(value, indent=1), encoding="utf-8")
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -53,13 +52,8 @@ def remove_folder(folder: Path) -> None:
 
 def measure_folder(folder: Path) -> int:
     """Return the total bytes of the files below a folder, linked files included, each counted once."""
-    sizes = {}
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # a link that leads nowhere
-            found = path.stat()
-            if stat.S_ISREG(found.st_mode):
-                sizes[found.st_dev, found.st_ino] = found.st_size
-    return sum(sizes.values())
+    files = {path.resolve() for path in folder.rglob("*") if path.is_file()}
+    return sum(path.stat().st_size for path in files)
 
 
 @contextmanager

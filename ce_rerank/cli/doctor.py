@@ -275,8 +275,7 @@ def find_hub(*, offline: bool) -> Found:
 def find_model(model: ModelOptions, *, has_hub: bool) -> Found:
     """Find whether the model is here, and compiled."""
     from ..engines.openvino.cache import find_compiled, find_obstacle
-    from ..models.offline import INSTALL_HINT
-    from ..models.store import default_model, resolve_checkpoint
+    from ..models.store import INSTALL_HINT, default_model, resolve_checkpoint
 
     name = model.model or default_model()
     named = {key: getattr(model, key) for key in ("revision", "trust_remote_code", "allow_pickle")}

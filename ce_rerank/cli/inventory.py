@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,11 @@ _COLUMNS = {  # with the width of the terminal from which each is shown
     "here": 0, "size": 0,
 }  # fmt: skip
 _NUMBERS = ("params", "tokens", "nDCG", "size")
-_LABEL_WIDTH = 12
 _FACTS = (
     "architecture", "family", "labels", "activation", "instruction", "max_length", "parameters", "licence",
     "languages", "pickled", "code",
 )  # fmt: skip
+_FOLDERS = ("folder", "compiled")  # the sources of checkpoints that are the user's own
 _MOST_LANGUAGES = 2  # that are named; more are counted
 _EXPLANATION = (
     "tokens: the most of query and document together. scores: their scale. nDCG: nDCG@10 on MTEB(eng, v2) "
@@ -51,9 +51,9 @@ _EXPLANATION = (
 class ListedModel:
     """A model: what the catalog or its files say about it, and its files on this machine.
 
-    `folder` holds all revisions that are here, and takes `folder_bytes` on the disk. `checkpoint` is what is
-    used if no revision is named; it is None if there are no files here. `fault` is why it cannot be used.
-    `forms` are its compiled forms.
+    `forms` are its compiled forms. `folder` holds all revisions that are here, and takes `folder_bytes` on
+    the disk. `checkpoint` is what is used if no revision is named; it is None if there are no files here.
+    `fault` is why it cannot be used.
     """
 
     known: KnownModel
@@ -65,19 +65,14 @@ class ListedModel:
     fault: Fault | None = None
 
     @property
-    def name(self) -> str:
-        """The name in the list."""
-        return self.known.name
-
-    @property
     def size_bytes(self) -> int:
         """What it takes on the disk."""
         return self.folder_bytes + sum(form.size_bytes for form in self.forms)
 
     @property
-    def is_ready(self) -> bool:
-        """Whether it can be used without fetching anything."""
-        return self.checkpoint is not None and self.fault is None
+    def ready(self) -> Checkpoint | None:
+        """The checkpoint, if it can be used without fetching anything."""
+        return None if self.fault else self.checkpoint
 
     @property
     def is_compiled(self) -> bool:
@@ -90,7 +85,7 @@ class ListedModel:
     def removable(self) -> list[tuple[str, Path, int]]:
         """What of it is in a cache: a description, the folder, and the size in bytes of each part."""
         found = [("compiled form", form.folder, form.size_bytes) for form in self.forms]
-        is_own = self.checkpoint is not None and self.checkpoint.source in ("folder", "compiled")
+        is_own = self.checkpoint is not None and self.checkpoint.source in _FOLDERS
         if self.folder is not None and not is_own:
             found.insert(0, ("checkpoint", self.folder, self.folder_bytes))
         return found
@@ -103,17 +98,31 @@ class ListedModel:
             else:
                 shutil.rmtree(folder)
 
+    def as_json(self) -> dict[str, Any]:
+        """Return all about it, as one flat object."""
+        folder = self.ready.folder if self.ready else self.folder
+        return {
+            **asdict(self.known),
+            "in_catalog": self.in_catalog,
+            "cached": self.ready is not None,
+            "compiled": self.is_compiled,
+            "revision": self.checkpoint and self.checkpoint.revision,
+            "folder": folder and str(folder),
+            "fault": self.fault and self.fault.cause,
+            "compiled_folders": [str(form.folder) for form in self.forms],
+            "size_bytes": self.size_bytes,
+        }
+
 
 def list_models() -> list[ListedModel]:
     """List the known models in the catalog's order, then the other cross-encoders in the hub's cache."""
-    cached = {name.lower(): name for name in hub.list_cached_names()}
-    forms = list_compiled()
-    listed = []
-    for known in read_catalog():
-        here = [cached.pop(name.lower(), None) for name in (known.name, *known.other_names)]
-        listed.append(_look_up(next(filter(None, here), known.name), known, forms))
-    others = (_look_up(name, None, forms) for name in cached.values())
-    return listed + [other for other in others if other.checkpoint and other.checkpoint.declares_reranker]
+    catalog, forms = read_catalog(), list_compiled()
+    names = {name for known in catalog for name in (known.name, *known.other_names)}
+    others = [_look_up(name, None, forms) for name in hub.list_cached_names() if name not in names]
+    return [
+        *(_look_up(known.name, known, forms) for known in catalog),
+        *(other for other in others if other.checkpoint and other.checkpoint.declares_reranker),
+    ]
 
 
 def find_model(name: str) -> ListedModel:
@@ -121,14 +130,10 @@ def find_model(name: str) -> ListedModel:
 
     Raises UnavailableError, with the nearest names, when nothing is known of it.
     """
-    whole, forms = resolve_alias(name), list_compiled()
+    whole = resolve_alias(name)
     known = find_known(whole)
-    if known is None and is_path(whole):
-        found = find_folder(whole)
-        return _look_up(name, None, forms, found)
-    names = dict.fromkeys([whole, *((known.name, *known.other_names) if known else ())])
-    models = [_look_up(one, known, forms) for one in names]
-    model = next((one for one in models if one.folder), models[0])
+    own = find_folder(whole) if known is None and is_path(whole) else None
+    model = _look_up(whole, known, list_compiled(), own)
     # There may be a compiled form without a checkpoint.
     if known is None and model.folder is None and not model.forms:
         suggested = " or ".join(suggest_names(name, hub.list_cached_names()))
@@ -148,21 +153,22 @@ def _look_up(
     """
     if name == OFFLINE_NAME:
         own = offline_checkpoint()
-    candidates = [own] if own else hub.list_snapshots(name)
-    folder = own.folder if own else hub.repository_folder(name)
     published = known or KnownModel(name, languages=())
-    names = {one.lower() for one in (name, published.name, *published.other_names)}
-    if own is not None and own.source in ("folder", "compiled"):
-        place = digest_place(own)
-        own_forms = tuple(form for form in forms if form.place == place)
-    else:
-        own_forms = tuple(form for form in forms if form.name.lower() in names and not form.is_of_folder)
+    names = (name, published.name, *published.other_names)
+    place = digest_place(own) if own and own.source in _FOLDERS else None
+    own_forms = tuple(
+        form
+        for form in forms
+        if (form.place == place if place else form.name in names and form.source not in _FOLDERS)
+    )
+    cached = next((one for one in names if hub.repository_folder(one).is_dir()), name)
+    folder = own.folder if own else hub.repository_folder(cached)
     if not folder.is_dir():
         return ListedModel(published, known is not None, own_forms)
-    faults = [candidate.find_fault(allow_pickle=True) for candidate in candidates]
-    chosen = faults.index(None) if None in faults else 0
-    checkpoint = candidates[chosen] if candidates else None
-    fault = faults[chosen] if faults else Fault("has no file that is whole")
+    candidates = [own] if own else hub.list_snapshots(cached)
+    faults = {one: one.find_fault(allow_pickle=True) for one in candidates}
+    checkpoint = next((one for one, fault in faults.items() if fault is None), next(iter(faults), None))
+    fault = faults[checkpoint] if checkpoint else Fault("has no file that is whole")
     if known is None and checkpoint is not None and fault is None:
         published = _describe_files(checkpoint)
     size = measure_folder(folder)
@@ -186,7 +192,7 @@ def _describe_files(checkpoint: Checkpoint) -> KnownModel:
 
 
 def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what a checkpoint's own files say."""
+    """Return what a checkpoint's own files say, for JSON and the drawing."""
     return {name: getattr(checkpoint, name) for name in _FACTS} | {"files": list(checkpoint.files.items())}
 
 
@@ -211,7 +217,7 @@ def draw_models(console: Console, models: Sequence[ListedModel]) -> None:
 def _describe_row(model: ListedModel, missing: str) -> dict[str, str]:
     known, here = model.known, ""
     if model.size_bytes:
-        here = ("compiled" if model.is_compiled else "cached") if model.is_ready else "part"
+        here = ("compiled" if model.is_compiled else "cached") if model.ready else "part"
     languages, quality = " ".join(known.languages), ""
     if MULTILINGUAL in known.languages:
         languages = "many"
@@ -241,63 +247,53 @@ def draw_model(
 
     `facts` are what its files say, and `use` is what would run it here; both are None if it cannot be used.
     """
-    known = model.known
+    known, facts, use = model.known, facts or {}, use or {}
     alias = f"  {known.alias}" if known.alias else ""
     console.print(Text.assemble((clean_text(known.name, console.encoding), "bold"), (alias, "cyan")))
-    if known.source or model.is_ready:
-        published = {
-            "family": f"{known.family or ''} {known.kind}".strip(),
-            "parameters": describe_count(known.parameters),
-            "languages": ", ".join(known.languages),
-            "tokens": known.context_length,
-            "licence": known.licence,
-            "scores": known.score_scale,
-            "quality": [f"{one.figure:.4f} {one.measure} ({one.source})" for one in known.quality],
-            "note": list(known.notes),
-            "published at": known.source,
-        }
-        _draw_facts(console, published)
-    size = f"{describe_size(model.folder_bytes)} in {model.folder}"
-    here = {
-        "here": size if model.folder else "nothing; `ce-rerank models pull` fetches it",
-        "state": model.fault and f"{model.fault.cause}. {model.fault.hint}",
-        "revision": model.checkpoint and model.checkpoint.revision,
-        "compiled": [_describe_form(form) for form in model.forms],
-    }
-    _draw_facts(console, here)
-    if facts is not None:
-        names = ("architecture", "labels", "activation", "instruction", "max_length", "parameters", "licence")
-        told = {name.replace("_", " "): facts[name] for name in names}
-        files = ", ".join(f"{name} ({describe_size(size)})" for name, size in facts["files"])
-        _draw_facts(console, {**told, "labels": ", ".join(facts["labels"]), "files": files})
-    if use is not None:
-        runs = "{engine} {precision} on {device}: {reason}".format_map(use) if "engine" in use else ""
-        _draw_facts(console, {"run here by": runs, "refused": use.get("refused")})
-    code, pickled = (facts["code"], facts["pickled"]) if facts else ((), ())
-    warnings = []
+    here = f"{describe_size(model.folder_bytes)} in {model.folder}"
+    code, pickled, warnings = facts.get("code"), facts.get("pickled"), []
     if known.needs_remote_code or code:
         message = "It brings Python code of its own, which is run only with --trust-remote-code"
-        warnings.append(f"{message}: {', '.join(code) or 'read it first'}.")
+        warnings.append(f"{message}: {', '.join(code) if code else 'read it first'}.")
     if pickled:
         message = "Its weights are pickled, which can run any code, and are loaded only with --allow-pickle"
         warnings.append(f"{message}: {', '.join(pickled)}.")
-    _draw_facts(console, {"warning": warnings})
-
-
-def _describe_form(form: CompiledForm) -> str:
-    if form.declined:
-        return f"not possible: {form.declined}"
-    return f"{describe_size(form.size_bytes)} in {form.folder}"
+    sections: list[dict[str, Any]] = [
+        {one.name: getattr(known, one.name) for one in fields(known)[2:-1]} if model.in_catalog else {},
+        {
+            "here": here if model.folder else "nothing; `ce-rerank models pull` fetches it",
+            "state": model.fault and f"{model.fault.cause}. {model.fault.hint}",
+            "revision": model.checkpoint and model.checkpoint.revision,
+            "compiled": [
+                f"{describe_size(form.size_bytes)} in {form.folder}"
+                if form.declined is None
+                else f"not possible: {form.declined}"
+                for form in model.forms
+            ],
+        },
+        {
+            **{name: value for name, value in facts.items() if name not in ("pickled", "code")},
+            "files": [f"{name} ({describe_size(size)})" for name, size in facts.get("files", ())],
+        },
+        {
+            "run by": "engine" in use and "{engine} {precision} on {device}: {reason}".format_map(use),
+            "refused": use.get("refused"),
+        },
+        {"warning": warnings},
+    ]
+    for section in sections:
+        _draw_facts(console, section)
 
 
 def _draw_facts(console: Console, facts: Mapping[str, Any]) -> None:
-    """Draw names and values in two columns, a line for each value of a list; leave out empty values."""
+    """Draw names and values in two columns, a line for each value of several; leave out empty values."""
     given = {name: value for name, value in facts.items() if value}
     if given:
         console.print()
     for name, value in given.items():
-        style = "yellow" if name == "warning" else "dim"
-        for place, one in enumerate(value if isinstance(value, list) else [value]):
-            text = f"{one:,}" if isinstance(one, int) else one
-            label = ("" if place else name).ljust(_LABEL_WIDTH)
-            draw_message(console, text, label=label, label_style=style)
+        values = value if isinstance(value, list | tuple) else [value]
+        label, style = name.replace("_", " "), "yellow" if name == "warning" else "dim"
+        for one in values:
+            text = f"{one:,}" if isinstance(one, int) else str(one)
+            draw_message(console, text, label=label.ljust(14), label_style=style)
+            label = ""

@@ -29,7 +29,7 @@ _MEGABYTE = 10**6
 _SCALES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 _ORDERS: dict[str, Callable[[ListedModel], Any]] = {
     "catalog": lambda model: 0,
-    "name": lambda model: model.name.lower(),
+    "name": lambda model: model.known.name.lower(),
     "parameters": lambda model: model.known.parameters or float("inf"),
     "quality": lambda model: -(model.known.common_quality or 0),
     "context": lambda model: -(model.known.context_length or 0),
@@ -103,7 +103,7 @@ def list_models(
         listed = [
             model
             for model in inventory.list_models()
-            if text.lower() in f"{model.name} {model.known.alias}".lower()
+            if text.lower() in f"{model.known.name} {model.known.alias}".lower()
             and (language is None or model.known.reads(language.lower()))
             and (not cached or model.size_bytes)
             and (model.known.parameters or float("inf")) <= most
@@ -112,7 +112,7 @@ def list_models(
         if not listed:
             log.warning("None of the known or cached models matches.")
     if to == "json":
-        print(json.dumps([_as_json(model) for model in listed], indent=2, ensure_ascii=False))
+        print(json.dumps([model.as_json() for model in listed], indent=2, ensure_ascii=False))
     else:
         inventory.draw_models(stdout_console(), listed)
 
@@ -125,10 +125,10 @@ def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
 
         model = find_model(name)
         facts, use = None, None
-        if model.is_ready and model.checkpoint:
-            facts, use = describe_checkpoint(model.checkpoint), _foresee_use(model.checkpoint)
+        if model.ready:
+            facts, use = describe_checkpoint(model.ready), _foresee_use(model.ready)
     if to == "json":
-        told = {**_as_json(model), "checkpoint": facts, "use": use}
+        told = {**model.as_json(), "checkpoint": facts, "use": use}
         print(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         draw_model(stdout_console(), model, facts, use)
@@ -169,7 +169,7 @@ def remove(
     planned = model.removable
     if not planned:
         raise UnavailableError(
-            f"Nothing that was fetched or made of {model.name} is on this machine.",
+            f"Nothing that was fetched or made of {model.known.name} is on this machine.",
             hint="`ce-rerank models --cached` lists what is.",
         )
     for what, folder, size in planned if not (yes and messages.quiet) else ():
@@ -184,7 +184,7 @@ def remove(
         model.remove()
     except OSError as error:
         raise OutputError(
-            f"{model.name} cannot be removed whole: {error.strerror or error}.",
+            f"{model.known.name} cannot be removed whole: {error.strerror or error}.",
             hint="Mend the permissions, and run it again.",
         ) from error
     if not messages.quiet:
@@ -258,20 +258,3 @@ def _parse_count(text: str) -> float:
             f"--max-parameters {text}: that is no number.", hint="Give 150M, 0.6B or 33000000, for example."
         )
     return float(found[1]) * _SCALES[found[2].upper()]
-
-
-def _as_json(model: ListedModel) -> dict[str, Any]:
-    """Return all about a model, as one flat object."""
-    checkpoint = model.checkpoint
-    folder = checkpoint.folder if checkpoint and model.is_ready else model.folder
-    return {
-        **asdict(model.known),
-        "in_catalog": model.in_catalog,
-        "cached": model.is_ready,
-        "compiled": model.is_compiled,
-        "revision": checkpoint and checkpoint.revision,
-        "folder": folder and str(folder),
-        "fault": model.fault and model.fault.cause,
-        "compiled_folders": [str(form.folder) for form in model.forms],
-        "size_bytes": model.size_bytes,
-    }

@@ -28,6 +28,9 @@ class Quality:
     measure: str
     source: str
 
+    def __str__(self) -> str:
+        return f"{self.figure:.4f} {self.measure} ({self.source})"
+
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
@@ -52,9 +55,9 @@ class KnownModel:
     licence: str | None = None
     score_scale: Literal["logit", "sigmoid"] | None = None
     quality: tuple[Quality, ...] = ()
-    needs_remote_code: bool = False
     other_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    needs_remote_code: bool = False
 
     @property
     def common_quality(self) -> float | None:
@@ -79,15 +82,10 @@ def read_catalog() -> tuple[KnownModel, ...]:
 
 def find_known(name: str) -> KnownModel | None:
     """Return the model of this name, other name or alias; upper and lower case are the same."""
-    wanted = name.lower()
-    return next(
-        (
-            known
-            for known in read_catalog()
-            if wanted in map(str.lower, (known.name, known.alias, *known.other_names))
-        ),
-        None,
-    )
+    for known in read_catalog():
+        if name.lower() in map(str.lower, (known.name, known.alias, *known.other_names)):
+            return known
+    return None
 
 
 def resolve_alias(name: str) -> str:

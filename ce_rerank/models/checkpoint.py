@@ -1,10 +1,8 @@
 """A checkpoint: which files it needs, what they say, and whether it can rank.
 
 A checkpoint is `config.json`, a tokenizer and weights, as transformers names them. A model that
-sentence-transformers saved in several modules has folders, too (`1_Dense`). Models often have their weights
-in several formats: we use safetensors, and pickled files only if they are allowed.
-
-Nothing here loads a model or imports a slow library.
+sentence-transformers saved in several modules also has a folder for each (`1_Dense`). Of weights in several
+formats we use safetensors, and pickled files only if they are allowed. Nothing here loads a model.
 """
 
 from __future__ import annotations
@@ -32,22 +30,25 @@ ACTIVATIONS = {
 }
 """Our names for the activations that configurations name."""
 
-_TEXT_SUFFIXES = (".json", ".txt", ".jinja", ".tiktoken", ".model", ".spm", ".md")
 _TOKENIZER = re.compile(
     r"tokenizer\.(json|model)|vocab\.(txt|json)|(spiece|spm|sentencepiece\.bpe)\.model|.*\.tiktoken"
 )
-# A folder that sentence-transformers makes for a module: its place and its class.
-_MODULE_FOLDER = re.compile(r"(?:\d+_\w+|additional_chat_templates)/[^/]+")
+# The folder that sentence-transformers makes for a module: its place and its class.
+_MODULE_FOLDER = r"(\d+_\w+|additional_chat_templates)/"
 # Whole, or in shards beside an index; of the model, or of a module.
 _SAFETENSORS = re.compile(r"(\d+_\w+/)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _PICKLED = re.compile(r"(\d+_\w+/)?pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
-_OTHER_FORMATS = (".gguf", ".onnx", "openvino_model.xml", "flax_model.msgpack", "tf_model.h5")
+# Everything beside the weights.
+_TEXTS = re.compile(
+    rf"({_MODULE_FOLDER})?([^/]*\.(json|txt|jinja|tiktoken|model|spm|md)|({'|'.join(LEGAL_NAMES)})[^/]*)"
+)
 _LFS_POINTER = b"version https://git-lfs"
 
 _Json = TypeVar("_Json", dict[str, Any], list[dict[str, Any]])
 
 _PARTS_HINT = "A checkpoint is config.json, a tokenizer and weights (model.safetensors)."
 _DAMAGE_HINT = "Copy it here again, or `ce-rerank models pull` a model from the hub again."
+_DAMAGE = (AttributeError, LookupError, TypeError, ValueError)  # raised by what damaged files say
 _RANKING_HINT = f"Choose a cross-encoder with one label, such as {DEFAULT_NAME}."
 
 
@@ -73,26 +74,23 @@ def select_files(listed: Collection[str], *, with_code: bool) -> list[str]:
     `listed` are the paths of all its files. Pickled weights are selected only if there are no safetensors
     beside them, and Python files only `with_code`.
     """
-    selected = {name for names in _select_weights(listed) for name in names}
+    safetensors, pickled = _select_weights(listed)
+    selected = {*safetensors, *pickled}
     for name in listed:
-        is_text = name.endswith(_TEXT_SUFFIXES) or name.rpartition("/")[2].startswith(LEGAL_NAMES)
-        in_place = "/" not in name or _MODULE_FOLDER.fullmatch(name)
-        is_index = name.endswith(".index.json")
-        if (is_text and in_place and not is_index) or (with_code and name.endswith(".py")):
+        is_text = _TEXTS.fullmatch(name) and not name.endswith(".index.json")
+        if is_text or (with_code and name.endswith(".py")):
             selected.add(name)
     # A folder with a config.json is then complete, wherever a download was cut off.
     return sorted(selected, key=lambda name: (name == "config.json", name))
 
 
 def find_missing(names: Collection[str], *, allow_pickle: bool) -> Fault | None:
-    """Return what a model with these files lacks, or must not have; None if all is well."""
+    """Return what a model with files of these names lacks, or must not have; None if all is well."""
     safetensors, pickled = _select_weights(names)
     if "config.json" not in names or all("/" in name for name in safetensors + pickled):
         if "adapter_config.json" in names:
             hint = "Merge it into its model (peft: merge_and_unload), and save the whole."
             return Fault("holds a PEFT adapter, and no model that it belongs to", hint)
-        if others := sorted(name for name in names if name.endswith(_OTHER_FORMATS)):
-            return Fault(f"has only weights of a format that cannot be loaded here ({others[0]})")
         return Fault(f"has no {'model.safetensors' if 'config.json' in names else 'config.json'}")
     if pickled and not allow_pickle:
         return Fault(
@@ -135,41 +133,26 @@ class Checkpoint:
                     found[path.relative_to(self.folder).as_posix()] = size
         return dict(sorted(found.items()))
 
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """The configuration of transformers."""
-        return self._read_json("config.json", {})
-
-    @cached_property
-    def library_config(self) -> dict[str, Any]:
-        """The configuration of sentence-transformers; empty if there is none."""
-        return self._read_json("config_sentence_transformers.json", {})
-
-    @cached_property
-    def tokenizer_config(self) -> dict[str, Any]:
-        """The configuration of the tokenizer; empty if there is none."""
-        return self._read_json("tokenizer_config.json", {})
-
-    @cached_property
-    def modules(self) -> list[dict[str, Any]]:
-        """The modules in which sentence-transformers saved it; empty if it lists none."""
-        return self._read_json("modules.json", [])
+    # The configurations of the model, its tokenizer and sentence-transformers, and the modules of the latter.
+    _config = cached_property(lambda self: self._read_json("config.json", {}))
+    _tokenizer_config = cached_property(lambda self: self._read_json("tokenizer_config.json", {}))
+    _library_config = cached_property(lambda self: self._read_json("config_sentence_transformers.json", {}))
+    _modules = cached_property(lambda self: self._read_json("modules.json", []))
 
     @property
     def architecture(self) -> str:
         """The class of transformers that it was saved from; empty if none is named."""
-        named = self.config.get("architectures")
+        named = self._config.get("architectures")
         return str(named[0]) if isinstance(named, list) and named else ""
 
     @property
     def family(self) -> str:
         """The type of model, as transformers names it; empty if none is named."""
-        return str(self.config.get("model_type") or "")
+        return str(self._config.get("model_type") or "")
 
     @property
-    def is_cross_encoder(self) -> bool:
-        """Whether sentence-transformers saved it as a cross-encoder."""
-        return self.library_config.get("model_type") == "CrossEncoder"
+    def _is_cross_encoder(self) -> bool:
+        return bool(self._library_config.get("model_type") == "CrossEncoder")
 
     @property
     def is_causal(self) -> bool:
@@ -181,50 +164,46 @@ class Checkpoint:
         """Whether its files say that it scores pairs; a causal model may be a reranker without saying so."""
         try:
             is_classifier = self.architecture.endswith("ForSequenceClassification")
-            return self.is_cross_encoder or (is_classifier and len(self.labels) == 1)
-        except (ValueError, TypeError):
+            return self._is_cross_encoder or (is_classifier and len(self.labels) == 1)
+        except _DAMAGE:
             return False
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels of its head; a reranker has one."""
-        named = self.config.get("id2label") or {}
-        if not isinstance(named, dict):
-            raise ValueError(f'id2label in config.json is {named!r}, and must be {{"0": "LABEL_0"}}')
-        count = self.config.get("num_labels", 2)  # as transformers assumes
+        named = self._config.get("id2label") or {}
+        count = self._config.get("num_labels", 2)  # as transformers assumes
         return tuple(map(str, named.values())) or tuple(f"LABEL_{number}" for number in range(count))
 
     @property
     def instruction(self) -> str | None:
         """The task that the model is given by default; None if it takes no task."""
-        prompts, name = (self.library_config.get(key) for key in ("prompts", "default_prompt_name"))
+        prompts, name = (self._library_config.get(key) for key in ("prompts", "default_prompt_name"))
         found = prompts.get(name) if isinstance(prompts, dict) else None
         return found if isinstance(found, str) and found else None
 
     @property
     def _named_activations(self) -> list[str]:
-        """The dotted names of activations; sentence-transformers uses the first."""
+        """The dotted names of activations; sentence-transformers uses the first, or else a sigmoid."""
         named = (
-            self.library_config.get("activation_fn"),
-            (self.config.get("sentence_transformers") or {}).get("activation_fn"),
-            self.config.get("sbert_ce_default_activation_function"),
+            self._library_config.get("activation_fn"),
+            (self._config.get("sentence_transformers") or {}).get("activation_fn"),
+            self._config.get("sbert_ce_default_activation_function"),
+            "torch.nn.Sigmoid",
         )
         return [str(name) for name in named if name]
 
     @property
     def activation(self) -> str:
-        """What sentence-transformers applies to the logit: `identity`, `sigmoid` or a dotted name.
-
-        If none is named, it applies a sigmoid.
-        """
-        named = next(iter(self._named_activations), "torch.nn.Sigmoid")
+        """What sentence-transformers applies to the logit: `identity`, `sigmoid` or a dotted name."""
+        named = self._named_activations[0]
         return ACTIVATIONS.get(named, named)
 
     @property
     def foreign_activation(self) -> str | None:
         """The dotted name of an activation that is not torch's; None if there is none.
 
-        Unless remote code is trusted, sentence-transformers replaces such an activation, and scores change.
+        sentence-transformers replaces it, which changes scores, unless remote code is trusted.
         """
         return next((name for name in self._named_activations if not name.startswith("torch.")), None)
 
@@ -233,8 +212,8 @@ class Checkpoint:
         """The smallest limit that is declared, in tokens of a pair; None if there is none."""
         declared = (
             self._read_json("sentence_bert_config.json", {}).get("max_seq_length"),
-            self.tokenizer_config.get("model_max_length"),
-            self.config.get("max_position_embeddings"),
+            self._tokenizer_config.get("model_max_length"),
+            self._config.get("max_position_embeddings"),
         )
         limits = [int(limit) for limit in declared if isinstance(limit, int | float) and 0 < limit < LONGEST]
         return min(limits, default=None)
@@ -246,14 +225,11 @@ class Checkpoint:
 
     @property
     def code(self) -> list[str]:
-        """The model's own Python code that loading it would run, a phrase for each piece.
-
-        That is: classes in `auto_map`, modules of no known library, and an activation.
-        """
+        """The model's own Python code that loading it would run, a phrase for each piece."""
         code = []
-        for role, (repository, file, named) in self._auto_map().items():
+        for role, (repository, file, named) in self._own_classes().items():
             code.append(f"{file}.py{f' of {repository}' if repository else ''} ({role}: {named})")
-        for module in self.modules:
+        for module in self._modules:
             named = str(module.get("type", ""))
             if not named.startswith(("sentence_transformers.", "torch.", "transformers.")):
                 code.append(f"the module {named}")
@@ -282,8 +258,8 @@ class Checkpoint:
         """How many weights its safetensors files hold; None if that is unknown."""
         return sum(map(math.prod, self.tensors.values())) or None
 
-    @cached_property
-    def card(self) -> dict[str, Any]:
+    @property
+    def _card(self) -> dict[str, Any]:
         """The metadata of its README.md; empty if there is none that can be read."""
         from huggingface_hub import metadata_load
         from yaml import YAMLError
@@ -296,13 +272,14 @@ class Checkpoint:
     @property
     def licence(self) -> str | None:
         """The licence that its card names."""
-        return ", ".join(_list_texts(self.card.get("license"))) or None
+        named = self._card.get("license")
+        return str(named) if named else None
 
     @property
     def languages(self) -> tuple[str, ...]:
         """The codes of the languages that its card names, or `multilingual`."""
-        named = _list_texts(self.card.get("language"))
-        return tuple(name for name in named if re.fullmatch(f"[a-z]{{2,3}}|{MULTILINGUAL}", name))
+        named = str(self._card.get("language"))  # one, or a list
+        return tuple(re.findall(rf"\b(?:[a-z]{{2,3}}|{MULTILINGUAL})\b", named))
 
     def require_usable(self, *, allow_pickle: bool = False, with_code: bool = False) -> None:
         """Raise UnavailableError if `find_fault` finds something."""
@@ -322,9 +299,9 @@ class Checkpoint:
         if fault is not None:
             return fault
         try:
-            _ = self.code, self.max_length, self.activation  # what cannot be read raises here
+            _ = self.code, self.max_length, self.activation  # raises if one of them cannot be read
             return self._find_incomplete(with_code=with_code) or self._find_other_kind()
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except _DAMAGE as error:
             return Fault(f"is damaged: {error}", _DAMAGE_HINT)
 
     def _find_incomplete(self, *, with_code: bool) -> Fault | None:
@@ -332,12 +309,12 @@ class Checkpoint:
         weights = self._list_weights()
         missing = sorted(weights - self.files.keys())
         if with_code:
-            own = {f"{file}.py" for repository, file, _ in self._auto_map().values() if not repository}
+            own = {f"{file}.py" for repository, file, _ in self._own_classes().values() if not repository}
             missing += sorted(own - self.files.keys())
-        for module in self.modules:
+        for module in self._modules:
             path = str(module.get("path", "")).strip("/")
             # In any other folder weights would be loaded without a check of their format.
-            if path and not _MODULE_FOLDER.fullmatch(f"{path}/x"):
+            if path and not re.fullmatch(_MODULE_FOLDER, f"{path}/"):
                 raise ValueError(f"{path!r} in modules.json is no folder of a module")
             # Normalize has nothing to save, and git keeps no empty folders.
             is_empty = str(module.get("type", "")).endswith(".Normalize")
@@ -345,7 +322,7 @@ class Checkpoint:
                 missing.append(f"{path}/")
         if missing:
             return Fault(f"is not complete: {', '.join(missing[:3])} missing")
-        for name in sorted(weights | ({"tokenizer.json"} & self.files.keys())):
+        for name in sorted(weights):
             with (self.folder / name).open("rb") as file:
                 if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
                     hint = f"Run in {self.folder}: git lfs pull"
@@ -354,34 +331,32 @@ class Checkpoint:
 
     def _list_weights(self) -> set[str]:
         """List the weights that are loaded: files that hold all, and the shards that indices name."""
-        weights = {name for names in _select_weights(self.files) for name in names}
-        for index in [name for name in weights if name.endswith(".index.json")]:
+        safetensors, pickled = _select_weights(self.files)
+        weights = {*safetensors, *pickled}
+        for index in safetensors + pickled:
             whole = index.removesuffix(".index.json")
-            if whole in weights:
+            if whole in weights:  # so is every file that is no index
                 continue
-            shards = self._read_json(index, {}).get("weight_map")
-            if not isinstance(shards, dict):
-                raise ValueError(f"{index} has no weight_map")
-            suffix = whole.rpartition(".")[2]
-            for shard in shards.values():
+            folder, suffix = index.rpartition("/")[0], whole.rpartition(".")[2]
+            for shard in self._read_json(index, {})["weight_map"].values():
                 if not re.fullmatch(rf"[^/\\]+\.{suffix}", str(shard)):
                     raise ValueError(f"{index} names {shard}, and must name files that end in .{suffix}")
-                weights.add(f"{index.rpartition('/')[0]}/{shard}".lstrip("/"))
+                weights.add(f"{folder}/{shard}".lstrip("/"))
         return weights
 
     def _find_other_kind(self) -> Fault | None:
-        """Return what it is, if it is not a model that gives one score for a pair.
-
-        Such models load without an error, but with random weights in their head or with several labels.
-        """
-        architecture, own_classes = self.architecture, self._auto_map()
+        """Return what it is, if it is no reranker: it may load, with a head that is random or has labels."""
+        architecture, own_classes = self.architecture, self._own_classes()
         kind = "ForSequenceClassification"
         is_classifier = architecture.endswith(kind) or f"AutoModel{kind}" in own_classes
-        if not is_classifier and (self.is_cross_encoder or self.is_causal):
+        if not is_classifier and (self._is_cross_encoder or self.is_causal):
             return None
+        # Whatever the class is called: transformers uses a head that maps a vector to one number.
+        has_score_head = not (is_classifier or own_classes) and any(
+            len(shape) == 2 and shape[0] == 1 and "embed" not in name for name, shape in self.tensors.items()
+        )
         named = architecture or "model of no named architecture"
-        # Whatever its name is: transformers uses the head that it finds among the weights.
-        if is_classifier or (not own_classes and self._has_score_head()):
+        if is_classifier or has_score_head:
             if len(self.labels) == 1:
                 return None
             cause = (
@@ -389,27 +364,18 @@ class Checkpoint:
             )
         elif architecture == "JinaForRanking":
             cause = f"is a listwise reranker ({named}): it scores a whole list at once, not a pair"
-        elif self.modules or architecture.endswith("Model"):
+        elif self._modules or architecture.endswith("Model"):
             cause = f"is an embedding model ({named}), which cannot score pairs"
         else:
             cause = f"is a {named}, which cannot score pairs"
         return Fault(cause, _RANKING_HINT, by_fetching=False)
 
-    def _has_score_head(self) -> bool:
-        """Whether one of its weights is a matrix that maps a vector to one number."""
-        return any(
-            len(shape) == 2 and shape[0] == 1 and "embed" not in name for name, shape in self.tensors.items()
-        )
-
-    def _auto_map(self) -> dict[str, tuple[str, str, str]]:
-        """Return its own classes, by the class of transformers that each stands for: repository, file, class.
-
-        The repository is empty if it is the model's own. A tokenizer may name two classes, slow and fast, and
-        either may be null.
-        """
+    def _own_classes(self) -> dict[str, tuple[str, str, str]]:
+        """Return the classes that replace those of transformers: repository (empty: its own), file, class."""
         classes = {}
-        for config in (self.config, self.tokenizer_config):
+        for config in (self._config, self._tokenizer_config):
             for role, references in (config.get("auto_map") or {}).items():
+                # A tokenizer may name two, slow and fast; either may be null.
                 for reference in references if isinstance(references, list) else [references]:
                     if reference:
                         repository, _, own = str(reference).rpartition("--")
@@ -436,9 +402,3 @@ def _select_weights(names: Collection[str]) -> tuple[list[str], list[str]]:
     folders = {name.rpartition("/")[0] for name in safetensors}
     pickled = sorted(filter(_PICKLED.fullmatch, names))
     return safetensors, [name for name in pickled if name.rpartition("/")[0] not in folders]
-
-
-def _list_texts(value: Any) -> list[str]:
-    """Return the texts that a card gives, whether as a list or as one value; values of any type are found."""
-    values = value if isinstance(value, list) else [value]
-    return [str(one) for one in values if one is not None]

@@ -2,8 +2,7 @@
 
 The cache is huggingface_hub's own, and we read it by its documented layout:
 `models--OWNER--NAME/refs/REVISION` holds a commit, and `snapshots/COMMIT` its files, as links to `blobs`.
-That takes a few milliseconds; the library's functions would import an HTTP client first. Only the library
-changes the cache.
+That takes a few milliseconds; the library would import an HTTP client first. Only the library changes it.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ce_rerank")
 
-# For the first answer. A name server may hang for longer than any timeout of HTTP.
-_ANSWER_SECONDS = 6
+_ANSWER_SECONDS = 6  # for the first answer
 _LOGIN_HINT = "log in with `hf auth login`, or set HF_TOKEN"
 _TOKEN_HINT = "Log in again with `hf auth login`, or mend or unset HF_TOKEN."
 _DEFAULT_REVISION = "main"
@@ -60,10 +58,7 @@ def repository_folder(name: str) -> Path:
 
 
 def find_snapshot(name: str, revision: str | None) -> Checkpoint | None:
-    """Return what the cache has of a revision: a branch, a tag or a whole commit; None is the default.
-
-    Some of its files may be missing.
-    """
+    """Return what the cache has, whole or not, of a branch, a tag or a commit; None is the default branch."""
     repository = repository_folder(name)
     commit = revision or _DEFAULT_REVISION
     if not _COMMIT.fullmatch(commit):
@@ -89,19 +84,16 @@ def list_cached_names() -> list[str]:
 
 
 def remove_cached(folder: Path) -> None:
-    """Remove a model's folder from the cache. Raises OSError if something cannot be removed.
-
-    The library does it, since it knows what models share.
-    """
+    """Remove a model's folder by the library, which knows what models share. Raises OSError if that fails."""
     from huggingface_hub import scan_cache_dir
 
     with _quiet_hub():
         scan = scan_cache_dir()
-        own = frozenset(repo for repo in scan.repos if repo.repo_path.name == folder.name)
-        commits = [revision.commit_hash for repo in own for revision in repo.revisions]
-        replace(scan, repos=own).delete_revisions(*commits).execute()
-    # A damaged one is not in the library's list.
-    if folder.exists():
+        for repo in scan.repos:
+            if repo.repo_path.name == folder.name:
+                commits = [revision.commit_hash for revision in repo.revisions]
+                replace(scan, repos=frozenset([repo])).delete_revisions(*commits).execute()
+    if folder.exists():  # a damaged one is not in the library's list
         shutil.rmtree(folder)
 
 
@@ -183,7 +175,7 @@ def fetch_snapshot(
 
 
 def _ask_hub(name: str, revision: str | None, answer_seconds: float) -> ModelInfo:
-    """Return a model's commit and the list of its files; a thread asks, and is left behind if it is late."""
+    """Return a model's commit and the list of its files; raise HubUnreachableError if that takes too long."""
     from huggingface_hub import HfApi
 
     answer: Future[ModelInfo] = Future()
@@ -195,11 +187,13 @@ def _ask_hub(name: str, revision: str | None, answer_seconds: float) -> ModelInf
         except Exception as error:
             answer.set_exception(error)
 
+    # A name server may hang for longer than any timeout of HTTP: then this thread is left behind.
     threading.Thread(target=ask, daemon=True).start()
     try:
         return answer.result(answer_seconds)
     except TimeoutError:
-        raise HubUnreachableError(f"no answer within {answer_seconds:g} seconds{_name_proxy()}") from None
+        error = TimeoutError(f"no answer within {answer_seconds:g} seconds")
+        raise HubUnreachableError(_describe(error)) from None
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         # The library takes a proxy's login page, or another server, for the answer of a hub.
         raise HubUnreachableError("what answers there is not a hub") from error
@@ -227,61 +221,52 @@ def _count_bytes(size: int, on_progress: DownloadProgress) -> Any:
     return Bar
 
 
-def _explain(name: str, revision: str | None, error: Exception) -> Exception:
+def _explain(name: str, revision: str | None, error: BaseException) -> Exception:
     """Return our error for one of huggingface_hub's."""
     from huggingface_hub import errors
 
-    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        error = error.__cause__ or error
+    status, said = None, ""
+    if isinstance(error, errors.HfHubHTTPError):
+        status, said = error.response.status_code, str(error.server_message)
     if isinstance(error, errors.GatedRepoError):
-        return UnavailableError(
-            f"{name} is gated: its owner decides who may have it.",
-            hint=f"Ask for access at {hub_endpoint()}/{name}, then {_LOGIN_HINT}.",
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
+        message = f"{name} is gated: its owner decides who may have it."
+        hint = f"Ask for access at {hub_endpoint()}/{name}, then {_LOGIN_HINT}."
+    elif isinstance(error, errors.RevisionNotFoundError):
+        message = f"{name} has no revision {revision!r}."
         hint = "Give a branch, a tag or a commit, or none for the newest."
-        return UnavailableError(f"{name} has no revision {revision!r}.", hint=hint)
-    if isinstance(error, UnicodeEncodeError):
-        message = "The access token for the hub has characters that no token has."
-        return UnavailableError(message, hint=_TOKEN_HINT)
-    if not isinstance(error, errors.HfHubHTTPError):
-        return HubUnreachableError(_reason(error))
-    status = error.response.status_code
-    if status == 401 and "credentials" in str(error.server_message).lower():
-        message = f"The hub refuses the access token that it got for {name}."
-        return UnavailableError(message, hint=_TOKEN_HINT)
-    if status in (401, 404):
+    elif isinstance(error, UnicodeEncodeError):
+        message, hint = "The access token for the hub has characters that no token has.", _TOKEN_HINT
+    elif status == 401 and "credentials" in said.lower():
+        message, hint = f"The hub refuses the access token that it got for {name}.", _TOKEN_HINT
+    elif status in (401, 404):
+        message = f"There is no model {name} on {hub_endpoint()}, or it is private."
         suggested = " or ".join(other for other in suggest_names(name) if other.lower() != name.lower())
         advice = f"Did you mean {suggested}?" if suggested else "Check the spelling."
-        return UnavailableError(
-            f"There is no model {name} on {hub_endpoint()}, or it is private.",
-            hint=f"{advice} For a private model, {_LOGIN_HINT}. A folder is given as ./{name}",
-        )
-    return HubUnreachableError(f"it answers with HTTP status {status}")
+        hint = f"{advice} For a private model, {_LOGIN_HINT}. A folder is given as ./{name}"
+    else:
+        return HubUnreachableError(f"it answers with HTTP status {status}" if status else _describe(error))
+    return UnavailableError(message, hint=hint)
 
 
-def _reason(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     """Return the first line of an error without its number, and the setting that may be wrong."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    text = _without_password(re.sub(r"^\[Errno -?\d+\] ", "", lines[0]).rstrip("."))
-    if isinstance(error, FileNotFoundError) or "CERTIFICATE" in text.upper():
-        named = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
-        return "; ".join([text, *(f"{name} is {path}" for name, path in named.items() if path)])
-    return text + _name_proxy()
-
-
-def _name_proxy() -> str:
-    """Return a clause that names the proxy for the hub; empty if there is none."""
     from urllib.parse import urlsplit
     from urllib.request import getproxies, proxy_bypass
 
     from huggingface_hub import constants
 
-    address, proxies = urlsplit(constants.ENDPOINT), getproxies()
-    proxy = proxies.get(address.scheme) or proxies.get("all")
-    if proxy is None or proxy_bypass(address.hostname or ""):
-        return ""
-    return f"; the proxy is {_without_password(proxy)}"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    text = re.sub(r"^\[Errno -?\d+\] ", "", lines[0]).rstrip(".")
+    if isinstance(error, FileNotFoundError) or "CERTIFICATE" in text.upper():
+        settings = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+    else:
+        address, proxies = urlsplit(constants.ENDPOINT), getproxies()
+        is_direct = proxy_bypass(address.hostname or "")
+        settings = {"the proxy": None if is_direct else proxies.get(address.scheme) or proxies.get("all")}
+    named = (f"; {name} is {value}" for name, value in settings.items() if value)
+    return _without_password(text + "".join(named))
 
 
 def _without_password(address: str) -> str:

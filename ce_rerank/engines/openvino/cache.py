@@ -29,7 +29,7 @@ from ...files import (
     measure_folder,
     read_json_object,
     remove_folder,
-    write_whole,
+    write_json,
 )
 from ...models.checkpoint import ACTIVATIONS, LEGAL_NAMES, Checkpoint, select_files
 from ...models.store import find_cache_folder, make_cache_folder
@@ -37,7 +37,6 @@ from ..hardware import IMPORT_FAILURES
 from .manifest import (
     GRAPH_NAME,
     MANIFEST_NAME,
-    OWN_NAMES,
     TOKENIZER_NAME,
     Form,
     Manifest,
@@ -45,14 +44,12 @@ from .manifest import (
     maker_versions,
     read_manifest,
 )
-from .runtime import CannotCompileError, last_line, load_runtime
+from .runtime import CannotCompileError, load_runtime
 
 log = logging.getLogger("ce_rerank")
 
 COMPILED_FOLDER = "compiled"
 DECLINED_NAME = "declined.json"
-_DIGESTS_NAME = "digests.json"
-_CARRIED = ("config.json", "README.md")  # beside what runs, with an exported model
 _LONGEST_WAIT_SECONDS = 1800  # for another process that compiles the same model
 
 # As transformers names them in `model_type`; the tests convert and compare each, at several shapes.
@@ -78,16 +75,21 @@ class CompiledModel:
 class CompiledForm:
     """A compiled form of a model or, if it could not be compiled, the reason (`declined`).
 
-    `place` is what `digest_place` returned for its checkpoint.
+    The other fields are those of its `Origin`.
     """
 
     folder: Path
-    size_bytes: int
-    name: str
-    revision: str | None
     declined: str | None
-    is_of_folder: bool
+    name: str
+    source: str | None
+    revision: str | None
     place: str | None
+    form: str | None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes on the disk."""
+        return measure_folder(self.folder)
 
 
 def find_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel | None:
@@ -96,13 +98,22 @@ def find_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel 
     Loads nothing heavy, and reads only the files that are new or have changed. Raises UnavailableError for a
     damaged exported folder, which cannot be compiled again.
     """
-    if checkpoint.source == "compiled" and form == "full":
-        return _open_exported(checkpoint.folder)
-    folder = _folder_of(checkpoint, form)
+    is_exported = checkpoint.source == "compiled" and form == "full"
+    folder = checkpoint.folder if is_exported else _folder_of(checkpoint, form)
     manifest = read_manifest(folder)
-    if manifest is None or _find_damaged(folder, manifest) is not None:
+    damaged = MANIFEST_NAME if manifest is None else _find_damaged(folder, manifest)
+    if damaged is not None and is_exported:
+        raise UnavailableError(
+            f"The compiled model in {folder} is damaged: {damaged} is not as it was exported.",
+            hint="Copy it here again, or export it again: `ce-rerank models export`.",
+        )
+    if manifest is None or damaged is not None:
         return None
-    return CompiledModel(folder, manifest, folder / "machine")
+    machine_folder = folder / "machine"
+    if is_exported:
+        (digest,) = digest_files([folder / MANIFEST_NAME])
+        machine_folder = find_cache_folder("exported") / digest[:16]
+    return CompiledModel(folder, manifest, machine_folder)
 
 
 def find_obstacle(checkpoint: Checkpoint) -> str | None:
@@ -115,14 +126,14 @@ def find_obstacle(checkpoint: Checkpoint) -> str | None:
         return f"models of the type {checkpoint.family!r} have not been tried"
     if checkpoint.activation not in ACTIVATIONS.values():
         return f"its activation is {checkpoint.activation}"
-    declined = read_json_object(_folder_of(checkpoint, "full") / DECLINED_NAME).get("reason")
-    return declined if isinstance(declined, str) else None
+    declined: str | None = read_json_object(_folder_of(checkpoint, "full") / DECLINED_NAME).get("reason")
+    return declined
 
 
 def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel:
     """Return the compiled model of a checkpoint; compile it if need be, once, however many processes ask.
 
-    Raises CannotCompileError if it cannot be compiled.
+    Raises CannotCompileError if it cannot be compiled, and UnavailableError if no engine can use it.
     """
     found = find_compiled(checkpoint, form)
     if found is not None:
@@ -134,39 +145,32 @@ def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledMod
     folder = _folder_of(checkpoint, form)
     with _locked(folder):
         found = find_compiled(checkpoint, form)
-        if found is not None:
-            return found
-        if (folder / MANIFEST_NAME).exists():
-            log.warning("The compiled form of %s was damaged on disk; compiling it again.", checkpoint.name)
-        place = digest_place(checkpoint)
-        origin = Origin(
-            checkpoint.source, checkpoint.name, checkpoint.revision, place, maker_versions(), form
-        )
-        _compile(checkpoint, full, origin, folder)
-        for other, facts in _list_origins():
-            # It was made of other files at the same place, or by other libraries.
-            if other != folder and (facts.get("place"), facts.get("form")) == (place, form):
-                remove_folder(other)
-        found = find_compiled(checkpoint, form)
+        if found is None:
+            name, revision, place = checkpoint.name, checkpoint.revision, digest_place(checkpoint)
+            if (folder / MANIFEST_NAME).exists():
+                log.warning("The compiled form of %s was damaged on disk; compiling it again.", name)
+            origin = Origin(checkpoint.source, name, revision, place, maker_versions(), form)
+            _compile(checkpoint, full, origin, folder)
+            for other in list_compiled():
+                # It was made of other files at the same place, or by other libraries.
+                if other.folder != folder and (other.place, other.form) == (place, form):
+                    remove_folder(other.folder)
+            found = find_compiled(checkpoint, form)
     if found is None:
         raise CannotCompileError("its files changed while it was compiled", passing=True)
     return found
 
 
 def list_compiled() -> list[CompiledForm]:
-    """List the compiled forms of all models on this machine."""
-    return [
-        CompiledForm(
-            folder,
-            measure_folder(folder),
-            facts["name"],
-            facts.get("revision"),
-            facts.get("reason"),
-            facts.get("source") in ("folder", "compiled"),
-            facts.get("place"),
-        )
-        for folder, facts in _list_origins()
-    ]
+    """List the compiled forms of all models on this machine, damaged and outdated ones, too."""
+    found = []
+    for folder in sorted(find_cache_folder(COMPILED_FOLDER).glob("*/")):
+        declined = read_json_object(folder / DECLINED_NAME)
+        facts = declined or read_json_object(folder / MANIFEST_NAME).get("origin")
+        if isinstance(facts, dict) and isinstance(facts.get("name"), str):
+            others = map(facts.get, ("source", "revision", "place", "form"))
+            found.append(CompiledForm(folder, declined.get("reason"), facts["name"], *others))
+    return found
 
 
 def digest_place(checkpoint: Checkpoint) -> str:
@@ -181,27 +185,27 @@ def digest_files(paths: Iterable[Path]) -> list[str]:
     A file with the same size, times and inode counts as unchanged. Raises OSError for a file that cannot be
     read.
     """
-    book_path = find_cache_folder(COMPILED_FOLDER).with_name(_DIGESTS_NAME)
+    book_path = find_cache_folder(COMPILED_FOLDER).with_name("digests.json")
     book = read_json_object(book_path)
     digests: list[str] = []
     read: dict[str, dict[str, Any]] = {}
     for path in paths:
         stat = path.stat()
         signature = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-        known = book.get(str(path))
-        if not isinstance(known, dict) or known.get("signature") != signature:
+        known = book.get(str(path), {})
+        if known.get("signature") != signature:
             known = read[str(path)] = {"signature": signature, "sha256": digest_file(path)}
         digests.append(known["sha256"])
     if read:
         kept = {path: known for path, known in book.items() if Path(path).exists()}
         with suppress(UnavailableError, OSError):
             make_cache_folder(COMPILED_FOLDER)
-            write_whole(book_path, json.dumps({**kept, **read}))
+            write_json(book_path, {**kept, **read})
     return digests
 
 
 def export_model(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write a compiled model, with its papers, into a new or empty folder that `-m FOLDER` runs anywhere.
+    """Write a compiled model, with its card and licence, into a new or empty folder that `-m FOLDER` runs.
 
     Compiles it first if need be. Raises UsageError for a folder with files in it, UnavailableError for a
     model that cannot be compiled, and OutputError if the folder cannot be written.
@@ -210,13 +214,19 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> None:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{folder} exists and is not empty.", hint="Name a new folder.")
         compiled = prepare_compiled(checkpoint)
+        licences = [name for name in checkpoint.files if name.startswith(LEGAL_NAMES)]
         with make_folder_whole(folder.absolute()) as unfinished:
-            for name in OWN_NAMES:
+            for name in compiled.manifest.files:
                 shutil.copyfile(compiled.folder / name, unfinished / name)
-            _carry_papers(checkpoint, unfinished)
-            files = {path.name: digest_file(path) for path in sorted(unfinished.iterdir())}
+            for name in {"config.json", "README.md", *licences} & checkpoint.files.keys():
+                shutil.copyfile(checkpoint.folder / name, unfinished / name)
+            if not licences:
+                site = "https://huggingface.co/" if checkpoint.source == "hub" else ""
+                licence = checkpoint.licence or "not named in its card"
+                notice = f"The licence of this model is {licence}. Its owner's terms: README.md, and {site}"
+                (unfinished / "LICENSE").write_text(f"{notice}{checkpoint.name}\n", encoding="utf-8")
             origin = replace(compiled.manifest.origin, place="")
-            replace(compiled.manifest, origin=origin, files=files).write(unfinished)
+            replace(compiled.manifest, origin=origin).write(unfinished)
     except CannotCompileError as error:
         raise UnavailableError(
             f"{checkpoint.name} cannot be exported: it is run by torch, since {error}.",
@@ -227,34 +237,6 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> None:
             f"{folder} cannot be written: {error.strerror or error}.",
             hint="Make room, or name another folder.",
         ) from error
-
-
-def _carry_papers(checkpoint: Checkpoint, folder: Path) -> None:
-    """Copy the configuration, the card and the licence; without a licence, write where to find it."""
-    names = [name for name in checkpoint.files if name in _CARRIED or name.startswith(LEGAL_NAMES)]
-    for name in names:
-        shutil.copyfile(checkpoint.folder / name, folder / name)
-    if not any(name.startswith(LEGAL_NAMES) for name in names):
-        licence = checkpoint.licence or "not named in its card"
-        origin = (
-            f"https://huggingface.co/{checkpoint.name}" if checkpoint.source == "hub" else checkpoint.name
-        )
-        (folder / "LICENSE").write_text(
-            f"The licence of this model is {licence}. Its owner's terms: README.md, and {origin}\n",
-            encoding="utf-8",
-        )
-
-
-def _open_exported(folder: Path) -> CompiledModel:
-    manifest = read_manifest(folder)
-    damaged = MANIFEST_NAME if manifest is None else _find_damaged(folder, manifest)
-    if manifest is None or damaged is not None:
-        raise UnavailableError(
-            f"The compiled model in {folder} is damaged: {damaged} is not as it was exported.",
-            hint="Copy it here again, or export it again: `ce-rerank models export`.",
-        )
-    (digest,) = digest_files([folder / MANIFEST_NAME])
-    return CompiledModel(folder, manifest, find_cache_folder("exported") / digest[:16])
 
 
 def _find_damaged(folder: Path, manifest: Manifest) -> str | None:
@@ -280,47 +262,30 @@ def _compile(checkpoint: Checkpoint, full: CompiledModel | None, origin: Origin,
         raise_if_interrupted()  # the model is then not to blame
         if not error.passing:
             with make_folder_whole(folder) as unfinished:
-                declined = {"reason": str(error), **asdict(origin)}
-                write_whole(unfinished / DECLINED_NAME, json.dumps(declined, indent=1))
+                write_json(unfinished / DECLINED_NAME, {"reason": str(error), **asdict(origin)})
         raise
     except OSError as error:
         problem = f"the cache cannot hold it ({error.strerror or error})"
         raise CannotCompileError(problem, passing=True) from error
 
 
-def _quantize(full: CompiledModel, origin: Origin, folder: Path) -> None:
-    """Write the int8 form of a compiled model into an empty folder; its golden pairs stay the same."""
-    from .graph import quantize_weights
-
-    graph = load_runtime().Core().read_model(full.folder / GRAPH_NAME)
-    quantize_weights(graph)
-    try:
-        load_runtime().save_model(graph, folder / GRAPH_NAME, compress_to_fp16=False)
-    except RuntimeError as error:
-        raise OSError(f"OpenVINO could not write it: {last_line(error)}") from error
-    shutil.copyfile(full.folder / TOKENIZER_NAME, folder / TOKENIZER_NAME)
-    files = {name: digest_file(folder / name) for name in OWN_NAMES}
-    replace(full.manifest, origin=origin, files=files).write(folder)
-
-
 def _load_compiler() -> Callable[[Checkpoint, Origin, Path], None]:
     try:
         from .convert import compile_checkpoint
     except IMPORT_FAILURES as error:
-        raise_if_interrupted()
         raise CannotCompileError(f"torch cannot be loaded ({error})", passing=True) from error
     return compile_checkpoint
 
 
-def _list_origins() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield each folder of the cache, and what its compiled model was made from, or should have been."""
-    for folder in sorted(path for path in find_cache_folder(COMPILED_FOLDER).glob("*") if path.is_dir()):
-        # No more is checked: damaged and outdated folders must be found, too, to be removed.
-        facts = read_json_object(folder / MANIFEST_NAME).get("origin") or read_json_object(
-            folder / DECLINED_NAME
-        )
-        if isinstance(facts, dict) and isinstance(facts.get("name"), str):
-            yield folder, facts
+def _quantize(full: CompiledModel, origin: Origin, folder: Path) -> None:
+    """Write the int8 form of a compiled model into an empty folder; its golden pairs stay the same."""
+    from .graph import quantize_weights, save_graph
+
+    graph = load_runtime().Core().read_model(full.folder / GRAPH_NAME)
+    quantize_weights(graph)
+    save_graph(graph, folder / GRAPH_NAME)
+    shutil.copyfile(full.folder / TOKENIZER_NAME, folder / TOKENIZER_NAME)
+    replace(full.manifest, origin=origin).write(folder)
 
 
 def _folder_of(checkpoint: Checkpoint, form: Form) -> Path:
@@ -353,9 +318,7 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             make_cache_folder(COMPILED_FOLDER)
             held.enter_context(lock(folder, timeout_seconds=_LONGEST_WAIT_SECONDS))
-        except UnavailableError as error:
-            raise CannotCompileError(error.message.rstrip("."), passing=True) from error
-        except OSError as error:  # or a TimeoutError, where another process is at it all the time
-            problem = f"the cache cannot be written ({error.strerror or error})"
-            raise CannotCompileError(problem, passing=True) from error
+        except (UnavailableError, OSError) as error:  # or a TimeoutError: another process never ends
+            said = error.message.rstrip(".") if isinstance(error, UnavailableError) else error
+            raise CannotCompileError(f"its compiled form cannot be kept ({said})", passing=True) from error
         yield

@@ -9,7 +9,6 @@ float32 when it runs matrix products in bf16. The last layer of the backbone is 
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,13 @@ from typing import Any
 import torch
 
 from ...errors import UnavailableError
-from ...files import digest_file
 from ...models.checkpoint import ACTIVATIONS, Checkpoint
 from ..batching import PairTokens, pad_rows
 from ..model import Model, first_line, load_model, quiet_libraries
 from ..network import find_score_layer
-from .graph import keep_pooled_token
-from .manifest import GRAPH_NAME, OWN_NAMES, TOKENIZER_NAME, GoldenPair, Manifest, Origin
-from .runtime import CannotCompileError, load_converter, load_runtime, says_out_of_memory
-
-log = logging.getLogger("ce_rerank")
+from .graph import keep_pooled_token, save_graph
+from .manifest import GRAPH_NAME, TOKENIZER_NAME, GoldenPair, Manifest, Origin
+from .runtime import CannotCompileError, load_converter, says_out_of_memory
 
 _LONG_DOCUMENT = " ".join(
     f"Entry {number}: the keeper noted the wind, the height of the water and the ships that passed; "
@@ -79,8 +75,7 @@ def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> 
         golden = tuple(GoldenPair(*pair, model.reference(row)) for pair, row in zip(pairs, rows, strict=True))
         (folder / TOKENIZER_NAME).write_text(model.tokenizer_json, encoding="utf-8")
         _convert(model, rows[-2:], folder / GRAPH_NAME)
-        files = {name: digest_file(folder / name) for name in OWN_NAMES}
-        Manifest(origin, model.facts, golden, files).write(folder)
+        Manifest(origin, model.facts, golden, {}).write(folder)
         del model
     gc.collect()  # frees the weights: the compiled model has its own
 
@@ -116,11 +111,7 @@ def _convert(model: Model, rows: Sequence[PairTokens], path: Path) -> None:
         raise CannotCompileError(f"OpenVINO cannot convert it ({first_line(error)})") from error
     if tuple(name for entry in graph.inputs for name in entry.get_names()) != model.facts.inputs:
         raise CannotCompileError("its graph takes other inputs than it is fed")
-    try:
-        load_runtime().save_model(graph, path, compress_to_fp16=False)
-    except RuntimeError as error:  # OpenVINO's, whatever the reason
-        _raise_if_out_of_memory(error)
-        raise OSError(f"OpenVINO could not write it: {first_line(error)}") from error
+    save_graph(graph, path)
 
 
 def _raise_if_out_of_memory(error: Exception) -> None:

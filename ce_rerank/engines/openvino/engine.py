@@ -1,8 +1,7 @@
 """The compiled engine: the CPU, by OpenVINO, without torch.
 
-OpenVINO has a cache of its own for what it makes of a graph on one kind of CPU, in one precision and with one
-number of streams; with it the next start is quicker. We write a verdict beside that cache when the golden
-scores are right. The cache is used only as long as it is unchanged since the verdict.
+For a quick start OpenVINO has a cache of its own, for one kind of CPU, a precision and a number of streams.
+Beside it we write the verdict of the golden scores. The cache is used only if it is unchanged since then.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ...errors import UnavailableError
-from ...files import digest_file, read_json_object, remove_folder, write_whole
+from ...files import digest_file, read_json_object, remove_folder, write_json
 from ...models.checkpoint import Checkpoint
-from ...models.offline import NOTE
+from ...models.store import NOTE
 from ...ranking import ACTIVATIONS
 from ...types import Precision
 from ..base import EngineInfo, EngineOptions
@@ -152,21 +151,20 @@ class OpenVinoEngine:
     def load(self, streams: int) -> Any:
         """Load the model with a number of streams, once; return OpenVINO's `CompiledModel`.
 
-        Its golden scores are checked once for each kind of machine. Raises CannotCompileError if they are
-        wrong.
+        Its golden scores are checked once on each kind of machine. Raises CannotCompileError for wrong ones.
         """
         with self._lock:
             if streams not in self._loaded:
                 if not self._idle[1]:
                     self._loaded.pop(1, None)  # it was not used; its memory is needed
-                versions = library_versions()["openvino"]
-                key = [cpu_identity(), self._precision, streams, self._threads, versions]
-                name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-                folder = self._compiled.machine_folder / f"{self._precision}-{streams}-{name}"
-                self._loaded[streams] = self._load(streams, folder)
+                self._loaded[streams] = self._load(streams)
             return self._loaded[streams]
 
-    def _load(self, streams: int, folder: Path) -> Any:
+    def _load(self, streams: int) -> Any:
+        version = library_versions()["openvino"]
+        key = [cpu_identity(), self._precision, streams, self._threads, version]
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+        folder = self._compiled.machine_folder / f"{self._precision}-{streams}-{name}"
         # With int8, the rest is computed in what the CPU has.
         in_bf16 = self._precision == "bf16" or (self._precision == "int8" and has_native_bf16())
         hint = "bf16" if in_bf16 else "f32"
@@ -202,18 +200,18 @@ class OpenVinoEngine:
         if is_proven:
             return model
         used = model.get_property("INFERENCE_PRECISION_HINT").to_string()
-        fault: str | None = f"OpenVINO runs it in {used} on this CPU, not in {hint}"
-        if used == hint:
-            fault = self._find_fault(model)
-        verdict = {"refused": fault} if fault else {"files": _digest_cache(folder)}
+        is_other = f"OpenVINO runs it in {used} on this CPU, not in {hint}"
+        fault = self._find_fault(model) if used == hint else is_other
         with suppress(OSError):
-            write_whole(folder / _VERDICT_NAME, json.dumps(verdict))
+            write_json(
+                folder / _VERDICT_NAME, {"refused": fault} if fault else {"files": _digest_cache(folder)}
+            )
         if fault:
             raise CannotCompileError(fault, passing=True)
         return model
 
     def _find_fault(self, model: Any) -> str | None:
-        """Return what is wrong with the golden scores of a loaded model, as a clause; None if nothing is."""
+        """Return what is wrong with the golden scores of a loaded model, as a clause; None if nothing."""
         golden = self._compiled.manifest.golden
         rows = self._load_tokenizer(None, None).encode([(pair.query, pair.document) for pair in golden])
 

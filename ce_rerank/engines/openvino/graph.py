@@ -13,11 +13,12 @@ groups (OpenVINO's dynamic quantisation): the error is a fifth of that with one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .runtime import load_runtime
+from .runtime import last_line, load_runtime
 
 Cut = Mapping[int, int]
 """The inputs of an operation that need one token only, each with the axis of its tokens."""
@@ -38,6 +39,8 @@ def keep_pooled_token(graph: Any) -> int:
 
     If the score reads another token, or several, the graph stays as it is, and 0 is returned.
     """
+    from openvino import opset13
+
     operations = graph.get_ordered_ops()
     index = next((index for index in map(_pooled_index, operations) if index is not None), 0)
     cuts = _find_cuts(operations)
@@ -50,7 +53,8 @@ def keep_pooled_token(graph: Any) -> int:
                 continue
             key = (name, source.get_index(), axis)
             if key not in dropped:
-                dropped[key] = _take(source, axis, index)
+                token, along = (opset13.constant(value, dtype="int64") for value in ([index], axis))
+                dropped[key] = opset13.gather(source, token, along).output(0)
             operation.input(place).replace_source_output(dropped[key])
     graph.validate_nodes_and_infer_types()
     return len(cuts)
@@ -141,14 +145,6 @@ def _cut_broadcast(inputs: Iterable[Any], axis: int, rank: int) -> Cut | None:
     return cut
 
 
-def _take(source: Any, axis: int, index: int) -> Any:
-    load_runtime()
-    from openvino import opset13
-
-    indices, along = (opset13.constant(value, dtype="int64") for value in ([index], axis))
-    return opset13.gather(source, indices, along).output(0)
-
-
 def _rank(value: Any) -> int | None:
     rank = value.get_partial_shape().rank
     return rank.get_length() if rank.is_static else None
@@ -169,7 +165,6 @@ def quantize_weights(graph: Any) -> None:
     """
     from openvino import opset13
 
-    load_runtime()
     for operation in graph.get_ordered_ops():
         kind = operation.get_type_name()
         place = {"MatMul": 1, "Gather": 0}.get(kind)
@@ -181,7 +176,7 @@ def quantize_weights(graph: Any) -> None:
         weights = constant.get_data()
         if weights.dtype != np.float32 or weights.ndim != 2:
             continue
-        # A matrix has a scale for each output channel, a table one for each token.
+        # A matrix has a scale for each output channel, a table for each token.
         is_column = kind == "MatMul" and not operation.get_attributes()["transpose_b"]
         largest = np.abs(weights).max(axis=0 if is_column else 1, keepdims=True)
         scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
@@ -189,3 +184,11 @@ def quantize_weights(graph: Any) -> None:
         wide = opset13.multiply(opset13.convert(narrow, "f32"), opset13.constant(scale))
         operation.input(place).replace_source_output(wide.output(0))
     graph.validate_nodes_and_infer_types()
+
+
+def save_graph(graph: Any, path: Path) -> None:
+    """Write a graph with float32 constants. Raises OSError if that fails."""
+    try:
+        load_runtime().save_model(graph, path, compress_to_fp16=False)
+    except RuntimeError as error:  # OpenVINO's, whatever the reason
+        raise OSError(f"OpenVINO could not write it: {last_line(error)}") from error

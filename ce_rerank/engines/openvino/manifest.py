@@ -12,13 +12,13 @@ import math
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ...files import read_json_object, write_whole
+from ...files import digest_file, read_json_object, write_json
 from ..tokenizer import ModelFacts
 
 MANIFEST_NAME = "manifest.json"
@@ -64,7 +64,7 @@ class Origin:
 class Manifest:
     """What is known about a compiled model without loading it.
 
-    `files` has the names of the other files in its folder, and the SHA-256 of each, in hexadecimal.
+    `files` are the names of the other files in its folder, and the SHA-256 of each, in hexadecimal.
     """
 
     origin: Origin
@@ -73,12 +73,13 @@ class Manifest:
     files: Mapping[str, str]
 
     def write(self, folder: Path) -> None:
-        """Write the manifest, complete or not at all."""
-        facts = {"format": _FORMAT, **asdict(self)}
-        write_whole(folder / MANIFEST_NAME, json.dumps({**facts, "sha256": _digest_json(facts)}, indent=1))
+        """Write the manifest of the files in a folder, whatever `files` says; complete or not at all."""
+        files = {path.name: digest_file(path) for path in folder.iterdir() if path.is_file()}
+        files.pop(MANIFEST_NAME, None)
+        facts = {"format": _FORMAT, **asdict(replace(self, files=files))}
+        write_json(folder / MANIFEST_NAME, {**facts, "sha256": _digest_json(facts)})
 
-    @property
-    def is_sound(self) -> bool:
+    def _is_sound(self) -> bool:
         """Whether its values are possible; the name of a file must not lead out of the folder."""
         return (
             bool(self.golden)
@@ -101,7 +102,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         manifest: Manifest = _read_as(Manifest, facts)
     except (TypeError, ValueError):
         return None
-    return manifest if manifest.is_sound else None
+    return manifest if manifest._is_sound() else None
 
 
 def maker_versions() -> dict[str, str]:

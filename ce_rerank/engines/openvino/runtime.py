@@ -1,7 +1,7 @@
-"""Load OpenVINO without its conversion tools and its telemetry.
+"""Load OpenVINO without its conversion tools, and without its telemetry.
 
-`import openvino` also loads conversion tools, which take a third of its time, and report the import to Google
-Analytics unless the user of this machine has refused. Here neither happens.
+`import openvino` also loads the tools, which takes a third of its time, and reports the import to Google
+Analytics unless the user of this machine has refused.
 """
 
 from __future__ import annotations
