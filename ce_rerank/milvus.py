@@ -72,19 +72,14 @@ class CrossEncoderRerankFunction:
         pairs = [(candidates.query.text, text) for text in texts]
         scores = self.model.score(pairs, scores="logit" if self.activation_fct else "model").tolist()
         if self.activation_fct is not None:
-            scores = self._activate(scores)
+            import torch
+
+            logits = torch.tensor(scores, dtype=torch.float32)
+            scores = torch.as_tensor(self.activation_fct(logits)).reshape(-1).tolist()
+            if len(scores) != len(texts) or not all(map(math.isfinite, scores)):
+                raise UsageError(
+                    f"activation_fct made {scores} of the logits {logits.tolist()}.",
+                    hint="Give one that takes a tensor of shape (documents,) and gives a number for each.",
+                )
         places = select_top(scores, top_k=options.top_k)
         return [RerankResult(texts[place], scores[place], place) for place in places]
-
-    def _activate(self, logits: Sequence[float]) -> list[float]:
-        import torch
-
-        assert self.activation_fct is not None
-        activated = torch.as_tensor(self.activation_fct(torch.tensor(logits, dtype=torch.float32)))
-        scores: list[float] = activated.reshape(-1).tolist()
-        if len(scores) != len(logits) or not all(map(math.isfinite, scores)):
-            raise UsageError(
-                f"activation_fct made {scores} of the logits {logits}.",
-                hint="Give one that takes a tensor of shape (documents,) and gives a number for each.",
-            )
-        return scores

@@ -61,12 +61,12 @@ def cut_passages(
     line = 1
     while (last := int(np.searchsorted(heads, start)) + chunk_tokens) < len(heads):
         limit = int(heads[last])
-        end = _last_break(text, max(read, int(heads[last - end_slack - 1])), limit)
-        end = end or _last_word_border(text, read, limit)
+        end = _last_border(_BREAKS, text, max(read, int(heads[last - end_slack - 1])), limit)
+        end = end or _last_border((_WORD_BORDER,), text, read, limit)
         if end is None and start < read:
             start = read  # the next word does not fit beside the overlap
             continue
-        end = end or _last_character_border(text, start, limit)
+        end = end or _last_border((_CHARACTER,), text, start, limit) or max(limit, start + 1)
         line += _count_lines(text, counted, start)
         counted = start
         yield _make_passage(text, start, end, line)
@@ -76,9 +76,7 @@ def cut_passages(
         goal = int(np.searchsorted(heads, end)) - overlap_tokens
         if overlap_tokens and goal > 0:
             lowest, goal_place = max(start, int(heads[max(0, goal - start_slack)]) - 1), int(heads[goal])
-            start = (
-                _last_break(text, lowest, goal_place) or _last_word_border(text, lowest, goal_place) or end
-            )
+            start = _last_border((*_BREAKS, _WORD_BORDER), text, lowest, goal_place) or end
         else:
             start = end
     yield _make_passage(text, start, len(text), line + _count_lines(text, counted, start))
@@ -89,26 +87,14 @@ def whole_passage(text: str) -> Passage:
     return _make_passage(text, 0, len(text), 1)
 
 
-def _last_break(text: str, after: int, limit: int) -> int | None:
-    """Return the last of the best kind of break after `after`, at most at `limit`."""
-    for pattern in _BREAKS:
+def _last_border(patterns: Iterable[regex.Pattern[str]], text: str, after: int, limit: int) -> int | None:
+    """Return the last border after `after`, at most at `limit`, of the first kind that there is."""
+    for pattern in patterns:
         ends = (match.end() for match in pattern.finditer(text, after, limit + _LOOKAHEAD))
         last: int | None = max((end for end in ends if after < end <= limit), default=None)
         if last is not None:
             return last
     return None
-
-
-def _last_word_border(text: str, after: int, limit: int) -> int | None:
-    borders = [match.start() for match in _WORD_BORDER.finditer(text, after, limit + _LOOKAHEAD)]
-    last: int | None = max((border for border in borders if after < border <= limit), default=None)
-    return last
-
-
-def _last_character_border(text: str, start: int, limit: int) -> int:
-    """Return the last border between characters as a reader sees them, or `limit` if there is none."""
-    borders = [match.end() for match in _CHARACTER.finditer(text, start, limit + _LOOKAHEAD)]
-    return max((border for border in borders if border <= limit), default=max(limit, start + 1))
 
 
 def _make_passage(text: str, start: int, end: int, line: int) -> Passage:

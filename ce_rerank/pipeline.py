@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 from .errors import InputError, UnavailableError, UsageError, told_from
@@ -20,16 +20,19 @@ if TYPE_CHECKING:
     Read = tuple[int, PairTokens, Passage | None]
     """A row to score: the place of its pair, its tokens, and its passage if there are any."""
 
+log = logging.getLogger("ce_rerank")
+
 Progress = Callable[[int], None]
 
 POOL_TOKENS = 1 << 16
 """A full pool, in tokens, unless batches are large: some seconds of work for a small model on a CPU."""
+POOL_BATCHES = 32
+"""The fewest batches of a pool: with fewer there is more padding, and more waiting for the last one."""
 HELD_CHARACTERS_A_TOKEN = 128
 """So many characters count a token at least, though fewer may be read: they take memory."""
 PASSAGE_TOKENS = 192
 """The default size of a passage: good on every collection tried, see tests/benchmarks/buried.py."""
 
-_LEAST_BATCHES = 32  # in a pool: with fewer there is more padding, and more waiting for the last one
 _FIRST_SHARE = 8  # the first pool is an eighth, and each next one twice as large: results come soon
 _CHARACTERS_A_TOKEN = 4
 _SPECIAL_TOKENS = 3
@@ -52,11 +55,6 @@ class PoolPlan:
 
     tokens: int
     most_of_a_pair: int | None = None
-
-    @classmethod
-    def of_batches(cls, batch_tokens: int, most_of_a_pair: int | None) -> PoolPlan:
-        """Plan pools for batches of `batch_tokens` tokens."""
-        return cls(max(POOL_TOKENS, _LEAST_BATCHES * batch_tokens), most_of_a_pair)
 
     def count_tokens(self, candidates: Candidates) -> int:
         """Estimate the tokens of a query's pairs; a query without documents counts as one pair."""
@@ -93,8 +91,8 @@ class LocalModel:
         self.info = engine.info
         self.batch_tokens = batch_tokens or engine.batch_tokens
         self.activate = engine.activate
-        # The room beside a query is asked for several times; it is tokenized once.
-        self._room_beside = lru_cache(maxsize=4096)(engine.tokenizer.document_room)
+        self._room_beside = engine.tokenizer.document_room
+        self._has_warned = False
 
     def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
         """Raise InputError for a query that leaves no room, or a long document if `long` is `error`."""
@@ -102,10 +100,6 @@ class LocalModel:
         if options.long == "error":
             pairs = [(candidates.query.text, document.text) for document in candidates.documents]
             self._require_whole([candidates], list(self._read(pairs, range(len(pairs)), options)))
-
-    def crowds_documents(self, query: str) -> bool:
-        """Whether a query takes over half of the limit, so that sentence-transformers would cut it."""
-        return 2 * self._room_beside(query) < self._room_beside("")
 
     def score_lists(
         self,
@@ -141,12 +135,19 @@ class LocalModel:
             report = on_progress and _in_documents(on_progress, documents, len(group))
             rows = [row for _, row, _ in group]
             table["logit"] = self.engine.score_rows(rows, self.batch_tokens, report)
-            _require_numbers(table, lists)
+            for bad in table[~np.isfinite(table["logit"])]:
+                raise UnavailableError(
+                    f"The model gave {bad['logit']} for {_name_document(lists, bad['place'])}: no score.",
+                    hint="Give --precision fp32. If that does not help, the model is damaged.",
+                )
             tables.append(table)
         if tables:
             _pool_rows(scored, np.concatenate(tables), options.pool)
-        ends = np.cumsum([len(one.documents) for one in lists])
-        return np.split(scored, ends[:-1]) if lists else []
+        ends = np.cumsum([0, *(len(one.documents) for one in lists)])
+        scored_lists = [scored[start:end] for start, end in pairwise(ends)]
+        if options.long == "truncate":
+            self._warn_of_long_queries(lists, scored_lists)
+        return scored_lists
 
     def _read(self, pairs: Sequence[Pair], places: Sequence[int], options: RankOptions) -> Iterator[Read]:
         """Tokenize the pairs at `places`, some at a time; cut long documents if `long` is `chunk`."""
@@ -214,6 +215,19 @@ class LocalModel:
                 f"for a document; at least {least} are needed."
             )
             raise InputError(told_from(candidates.query.origin, problem), hint="Shorten the query.")
+
+    def _warn_of_long_queries(self, lists: Sequence[Candidates], scored_lists: Sequence[Scored]) -> None:
+        """Warn once of a query that takes over half of the limit and whose documents were cut."""
+        for candidates, scored in zip(lists, scored_lists, strict=True):
+            if self._has_warned or not scored["truncated"].any():
+                continue
+            if 2 * self._room_beside(candidates.query.text) < self._room_beside(""):
+                self._has_warned = True
+                log.warning(
+                    "A query takes more than half of the model's %s tokens. Documents are cut to the rest; "
+                    "sentence-transformers would cut the query, too, and give other scores.",
+                    f"{self.info.max_length:,}",
+                )
 
     def _require_whole(self, lists: Sequence[Candidates], reads: list[Read]) -> list[Read]:
         """Return the rows; raise InputError if the model would not read a document to its end."""
@@ -298,10 +312,7 @@ def _passage_size(options: RankOptions, room: int, max_length: int) -> tuple[int
 
 
 def _in_documents(on_progress: Progress, documents: int, rows: int) -> Progress:
-    """Return a function that is told of finished rows, and tells `on_progress` of finished documents.
-
-    There are `rows` rows, which make up `documents` documents.
-    """
+    """Return a function that turns finished rows into finished documents; `rows` make up `documents`."""
     finished = 0
 
     def report(count: int) -> None:
@@ -311,17 +322,6 @@ def _in_documents(on_progress: Progress, documents: int, rows: int) -> Progress:
         on_progress(documents * finished // rows - before)
 
     return report
-
-
-def _require_numbers(table: Scored, lists: Sequence[Candidates]) -> None:
-    import numpy as np
-
-    bad = table[~np.isfinite(table["logit"])]
-    if len(bad):
-        raise UnavailableError(
-            f"The model gave {bad['logit'][0]} for {_name_document(lists, bad['place'][0])}: no score.",
-            hint="Give --precision fp32. If that does not help, the model is damaged.",
-        )
 
 
 def _name_document(lists: Sequence[Candidates], place: int) -> str:

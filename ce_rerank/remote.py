@@ -12,7 +12,9 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from http.client import HTTPException
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -32,7 +34,7 @@ KEY_VARIABLE = "CE_RERANK_API_KEY"
 _CONNECTIONS = 8  # requests at a time: enough for the server to fill its batches
 _WAITS_SECONDS = (0.2, 0.5, 1, 2, 4, 8, 15, 30)  # between tries, while the server is busy or starting
 _ANSWER_SECONDS = 600
-_TOLD = ("logit", "tokens", "truncated", "characters_read", "start", "end", "line")
+_TOLD = ("tokens", "truncated", "characters_read", "start", "end", "line")
 
 
 class RemoteModel:
@@ -61,7 +63,6 @@ class RemoteModel:
         facts |= {
             "device": f"{facts['device']} of {self.url}",
             "notes": tuple(facts["notes"] or ()),
-            "packed": facts.get("packed") is True,  # servers of before do not say
         }
         self.info = EngineInfo(**{name: facts.get(name) for name in EngineInfo.__dataclass_fields__})
         self.activate = ACTIVATIONS.get(self.info.activation, self._refuse_activation)
@@ -69,10 +70,6 @@ class RemoteModel:
 
     def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
         """Do nothing: the server refuses what it cannot score when it is asked to."""
-
-    def crowds_documents(self, query: str) -> bool:
-        """Return False: the server checks that."""
-        return False
 
     def _refuse_activation(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         raise UsageError(
@@ -93,82 +90,71 @@ class RemoteModel:
         It scores no blank document, not even `with_blanks`. `on_progress` is called with the number of
         documents just scored.
         """
-        most = self._max_documents
         parts = [
-            (number, start)
-            for number, one in enumerate(lists)
-            for start in range(0, len(one.documents), most)
+            replace(one, documents=one.documents[start : start + self._max_documents])
+            for one in lists
+            for start in range(0, len(one.documents), self._max_documents)
         ]
+        asked = asdict(options)
+        body = {name: asked[name] for name in ("long", "chunk_tokens", "chunk_overlap", "pool")}
+        body |= {"scores": "logit", "details": True}
 
-        def ask(part: tuple[int, int]) -> list[dict[str, Any]]:
-            number, start = part
-            texts = [document.text for document in lists[number].documents[start : start + most]]
-            return self._rank(lists[number], texts, options)
+        def ask(part: Candidates) -> list[dict[str, Any]]:
+            texts = [document.text for document in part.documents]
+            try:
+                answer = self._call("/v1/rerank", {**body, "query": part.query.text, "documents": texts})
+            except InputError as error:
+                raise InputError(told_from(part.query.origin, error.message)) from None
+            return sorted(answer["results"], key=lambda result: int(result["index"]))
 
-        tables = [unscored([document.text for document in one.documents]) for one in lists]
-        for (number, start), answer in zip(parts, self._threads.map(ask, parts), strict=True):
-            for place, result in enumerate(answer, start=start):
-                logit = result["relevance_score"]
-                if logit is not None:  # not blank
-                    for name, value in {**result, "logit": logit}.items():
-                        if name in _TOLD:
-                            tables[number][name][place] = value
+        scored = unscored([document.text for one in lists for document in one.documents])
+        rows = iter(scored)
+        for results in self._threads.map(ask, parts):
+            for result, row in zip(results, rows, strict=False):
+                if result["relevance_score"] is not None:  # not blank
+                    row["logit"] = result["relevance_score"]
+                    for name in _TOLD:
+                        row[name] = result.get(name, row[name])
             if on_progress is not None:
-                on_progress(len(answer))
-        return tables
-
-    def _rank(self, candidates: Candidates, texts: list[str], options: RankOptions) -> list[dict[str, Any]]:
-        body = {
-            "query": candidates.query.text,
-            "documents": texts,
-            "scores": "logit",
-            "details": True,
-            "long": options.long,
-            "chunk_tokens": options.chunk_tokens,
-            "chunk_overlap": options.chunk_overlap,
-            "pool": options.pool,
-        }
-        try:
-            results: list[dict[str, Any]] = self._call("/v1/rerank", body)["results"]
-        except InputError as error:
-            raise InputError(told_from(candidates.query.origin, error.message)) from None
-        return sorted(results, key=lambda result: int(result["index"]))
+                on_progress(len(results))
+        ends = accumulate([len(one.documents) for one in lists], initial=0)
+        return [scored[start:end] for start, end in pairwise(ends)]
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """Return the server's answer; ask again, after a while, if it is busy or starting."""
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+        request = Request(self.url + path, content, self._headers)
         for wait_seconds in (*_WAITS_SECONDS, None):
-            hint = ""
+            hint, may_wait = "", False
             try:
-                with self._open(
-                    Request(self.url + path, content, self._headers), timeout=_ANSWER_SECONDS
-                ) as answer:
+                with self._open(request, timeout=_ANSWER_SECONDS) as answer:
                     return json.load(answer)
             except HTTPError as error:
-                status, message = error.code, _read_message(error)
-                reason = f"answered {status}: {message}"
-                if status == 404 and urlsplit(self.url).path:
+                message = _read_message(error)
+                if error.code in (400, 413):
+                    raise InputError(f"{self.url}: {message}") from None
+                if error.code == 401:
+                    raise UnavailableError(
+                        f"{self.url} refuses the key.", hint=f"Set {KEY_VARIABLE}."
+                    ) from None
+                reason, may_wait = f"answered {error.code}: {message}", error.code in (429, 503)
+                if error.code == 404 and urlsplit(self.url).path:
                     hint = "Give its URL without a path."
             except (OSError, HTTPException) as error:
                 cause = getattr(error, "reason", error)
-                status, reason = 503, f"did not answer ({cause or type(cause).__name__})"
-                if isinstance(cause, ssl.SSLCertVerificationError):
-                    break
+                reason, hint = (
+                    f"did not answer ({cause or type(cause).__name__})",
+                    "Start one: ce-rerank serve.",
+                )
+                # At the start there is no work yet that waiting could save.
+                may_wait = not (isinstance(cause, ConnectionRefusedError) and body is None)
                 if isinstance(cause, ssl.SSLError):
-                    reason, hint = f"speaks no TLS ({cause.reason})", "Try http://."
-                    break
-                hint = "Start one: ce-rerank serve."
-                if isinstance(cause, ConnectionRefusedError) and body is None:
-                    break  # at the start: there is no work yet that waiting could save
+                    may_wait, hint = False, "Try http://, or mend its certificate."
             except ValueError:
-                status, reason = 200, "gave an answer that is not JSON"
-            if status not in (429, 503) or wait_seconds is None:
+                reason = "gave an answer that is not JSON"
+            if not may_wait or wait_seconds is None:
                 break
             time.sleep(wait_seconds)
-        if status in (400, 413):
-            raise InputError(f"{self.url}: {message}")
-        if status == 401:
-            raise UnavailableError(f"{self.url} refuses the key.", hint=f"Set {KEY_VARIABLE}.")
         raise UnavailableError(f"The server {self.url} {reason}.", hint=hint)
 
 

@@ -9,8 +9,9 @@ import sys
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Unpack
 
 from .errors import UsageError, as_python, for_python, told_from
 from .formats.fields import find_number
@@ -23,7 +24,7 @@ from .inputs import (
     as_pairs,
     read_candidates,
 )
-from .pipeline import LocalModel, PoolPlan, Progress
+from .pipeline import POOL_BATCHES, POOL_TOKENS, LocalModel, PoolPlan, Progress
 from .ranking import ACTIVATIONS, Scored, blend, measure_coverage, select_top, unscored
 from .types import (
     Candidates,
@@ -39,7 +40,6 @@ from .types import (
     RankKeywords,
     RankOptions,
     ScoreScale,
-    require_choice,
     require_whole_number,
 )
 
@@ -94,27 +94,20 @@ class Reranker:
         allow_pickle: bool = False,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        from .engines.base import EngineOptions
         from .engines.hardware import parse_device
-        from .models.store import is_url
+        from .models.store import is_url, resolve_checkpoint
 
-        texts = {
-            "model": (model, str | Path | None),
-            "device": (device, str),
-            "revision": (revision, str | None),
-            "instruction": (instruction, str | None),
-        }
-        for name, (text, kinds) in texts.items():
-            if not isinstance(text, kinds):
+        for name, text in {"model": model, "revision": revision, "instruction": instruction}.items():
+            if not isinstance(text, str | Path | None):
                 raise UsageError(f"{name} is {text!r}.", hint="Give a string.")
-        for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens), ("threads", threads)):
-            require_whole_number(name, value)
-        require_choice("engine", engine, get_args(EngineName))
-        require_choice("precision", precision, get_args(Precision))
-        device = parse_device(device)
+        require_whole_number("batch_tokens", batch_tokens)
+        options = EngineOptions(
+            engine, parse_device(device), precision, max_length, threads, instruction=instruction
+        )
         self._arguments = arguments
         if is_url(str(model)):
-            given = [device, engine, precision, revision, max_length, batch_tokens, threads, instruction]
-            if given != ["auto", "auto", "auto", *[None] * 5]:
+            if (options, revision, batch_tokens) != (EngineOptions(), None, None):
                 raise UsageError(
                     "The server has chosen its device, precision and limits.",
                     hint="Leave these options out, or give them to ce-rerank serve.",
@@ -124,17 +117,12 @@ class Reranker:
             self._start(RemoteModel(str(model)))
         else:
             from .engines import load_engine
-            from .engines.base import EngineOptions
-            from .models.store import resolve_checkpoint
 
             trust: dict[str, Any] = {"trust_remote_code": trust_remote_code, "offline": offline}
             checkpoint = resolve_checkpoint(
                 None if model is None else str(model), revision=revision, allow_pickle=allow_pickle, **trust
             )
-            wanted = EngineOptions(
-                engine, device, precision, max_length, threads, instruction=instruction, **trust
-            )
-            self._start(LocalModel(load_engine(checkpoint, wanted), batch_tokens))
+            self._start(LocalModel(load_engine(checkpoint, replace(options, **trust)), batch_tokens))
         _loaded.add(self)
         log.info("%s, up to %d tokens a pair", self.info.description, self.info.max_length)
 
@@ -148,14 +136,14 @@ class Reranker:
     def _start(self, model: LocalModel | RemoteModel) -> None:
         self._model: LocalModel | RemoteModel | None = model
         self.info = model.info
-        self._warned_of: set[str] = set()
+        self._has_warned = False
 
     def __repr__(self) -> str:
         info = self.info
         return f"<Reranker {info.model}, {info.engine} {info.precision} on {info.device}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load_again, (self._arguments,)
+        return partial(Reranker, **self._arguments), ()
 
     @property
     def model(self) -> LocalModel | RemoteModel:
@@ -240,8 +228,6 @@ class Reranker:
         tables = self.model.score_lists(lists, RankOptions(), with_blanks=True)
         scored = np.concatenate([unscored([]), *tables])
         self._warn_of_unread(measure_coverage(scored))
-        for place in scored["truncated"].nonzero()[0]:  # each list is one document
-            self._warn_of_long_query(lists[place].query.text)
         self._warn_of_equal_logits([document for one in lists for document in one.documents], scored)
         return self._to_scale(scored["logit"].copy(), scores)
 
@@ -259,7 +245,7 @@ class Reranker:
     def plan_pools(self, options: RankOptions) -> PoolPlan:
         """Return how many queries to score together."""
         most = self.info.max_length if options.long == "truncate" else None
-        return PoolPlan.of_batches(self.model.batch_tokens, most)
+        return PoolPlan(max(POOL_TOKENS, POOL_BATCHES * self.model.batch_tokens), most)
 
     def take_first_stage(self, candidates: Candidates, options: RankOptions) -> Candidates:
         """Return the documents that BM25 chooses, or all of them with the first scores of a field."""
@@ -281,8 +267,6 @@ class Reranker:
         """Rank a query's documents by what was scored: scale, order, threshold and number of results."""
         documents, first_scores, places = candidates.documents, candidates.first_scores, candidates.places
         self._warn_of_equal_logits(documents, scored)
-        if options.long == "truncate" and scored["truncated"].any():
-            self._warn_of_long_query(candidates.query.text)
         logits = scored["logit"].copy()  # a column by itself, which engines take
         values = model_values = self._to_scale(logits, options.scores)
         if options.blend:
@@ -331,30 +315,21 @@ class Reranker:
         for sentence in coverage.describe(self.info.max_length, long):
             log.warning("%s", as_python(sentence))
 
-    def _warn_of_long_query(self, query: str) -> None:
-        if self.model.crowds_documents(query):
-            self._warn_once(
-                f"A query takes more than half of the model's {self.info.max_length:,} tokens. Documents are "
-                "cut to the rest; sentence-transformers would cut the query, too, and give other scores."
-            )
-
     def _warn_of_equal_logits(self, documents: Sequence[Document], scored: Scored) -> None:
-        """Warn if two or more different documents all have exactly the same logit."""
+        """Warn once if two or more different documents all have exactly the same logit."""
         logits = scored["logit"][scored["tokens"] > 0]
-        if len(logits) < 2 or logits.min() < logits.max():
+        if self._has_warned or len(logits) < 2 or logits.min() < logits.max():
             return
         facts = zip(documents, scored["characters_read"].tolist(), scored["tokens"].tolist(), strict=True)
         read = {" ".join(document.text[:end].lower().split()) for document, end, tokens in facts if tokens}
         if len(read) > 1:
-            self._warn_once(
-                f"The model gave all of {len(read)} different documents the same score: "
-                f"{self.info.model} may be broken, or no reranker."
+            self._has_warned = True
+            log.warning(
+                "The model gave all of %d different documents the same score: %s may be broken, or no "
+                "reranker.",
+                len(read),
+                self.info.model,
             )
-
-    def _warn_once(self, message: str) -> None:
-        if message not in self._warned_of:
-            self._warned_of.add(message)
-            log.warning("%s", message)
 
 
 _loaded: weakref.WeakSet[Reranker] = weakref.WeakSet()
@@ -370,7 +345,3 @@ def _leave_models_behind() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_models_behind)
-
-
-def _load_again(arguments: Mapping[str, Any]) -> Reranker:
-    return Reranker(**arguments)

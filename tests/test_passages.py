@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 import regex
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from trained_tokenizers import KINDS, texts, trained_tokenizer
+from trained_tokenizers import texts
 
 from ce_rerank.passages import TokenSpan, cut_passages, whole_passage
 from ce_rerank.types import Passage
@@ -45,10 +45,6 @@ SEPARABLE = [word_pieces, characters, encoded_bytes, words_with_space_before]
 TOKENIZERS = [*SEPARABLE, bridging_pairs]
 
 
-def real_spans(kind: str, text: str) -> list[TokenSpan]:
-    return trained_tokenizer(kind).encode(text, add_special_tokens=False).offsets
-
-
 def cut(text: str, spans: Sequence[TokenSpan], chunk: int, overlap: int) -> list[Passage]:
     return list(cut_passages(text, spans, chunk_tokens=chunk, overlap_tokens=overlap))
 
@@ -78,13 +74,6 @@ def test_every_character_is_read_and_offsets_are_exact(
     tokenize: Callable[[str], list[TokenSpan]], text: str, size: tuple[int, int]
 ) -> None:
     assert_sound(text, cut(text, tokenize(text), *size))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60)
-@given(text=texts(), size=sizes)
-def test_so_it_is_with_real_tokenizers(kind: str, text: str, size: tuple[int, int]) -> None:
-    assert_sound(text, cut(text, real_spans(kind, text), *size))
 
 
 @pytest.mark.parametrize("tokenize", SEPARABLE)
@@ -149,13 +138,6 @@ def test_passages_end_with_a_paragraph_a_sentence_or_a_word(text: str, first: st
 def test_a_long_word_is_cut_only_when_it_is_longer_than_a_window() -> None:
     assert passages_of("one " + "x" * 20 + " two", 4) == ["one ", "x" * 20 + " ", "two"]
     assert passages_of("one " + "x" * 25 + " two", 4) == ["one ", "x" * 20, "x" * 5 + " two"]
-
-
-def test_passages_overlap_by_about_what_was_asked() -> None:
-    text = " ".join(f"w{number}" for number in range(1000))
-    passages = cut(text, word_pieces(text), 100, 25)
-    shared = [len(text[after.start : before.end].split()) for before, after in pairwise(passages)]
-    assert set(shared) == {25}
 
 
 def test_overlaps_start_with_a_sentence_where_one_starts_nearby() -> None:

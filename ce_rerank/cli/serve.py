@@ -12,9 +12,8 @@ from typing import ClassVar
 
 from ..errors import UnavailableError, UsageError
 from ..remote import KEY_VARIABLE
-from .commands import option_field
 from .console import draw_message, show_messages
-from .options import MessageOptions, ModelOptions
+from .options import MessageOptions, ModelOptions, option_field
 
 _SHUTDOWN_SECONDS = 30
 

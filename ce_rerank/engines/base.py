@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from ..ranking import Activation
-from ..types import EngineName, Precision
+from ..types import EngineName, Precision, require_choice, require_whole_number
 
 if TYPE_CHECKING:
     from .batching import Float32s, PairTokens
@@ -61,6 +61,12 @@ class EngineOptions:
     trust_remote_code: bool = False
     offline: bool = False
     instruction: str | None = None
+
+    def __post_init__(self) -> None:
+        require_choice("engine", self.engine, get_args(EngineName))
+        require_choice("precision", self.precision, get_args(Precision))
+        require_whole_number("max_length", self.max_length)
+        require_whole_number("threads", self.threads)
 
 
 class Engine(Protocol):

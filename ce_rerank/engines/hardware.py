@@ -23,7 +23,7 @@ _INT8 = {"avx_vnni", "avx512_vnni", "amx_int8"}
 
 def parse_device(device: str) -> str:
     """Return a device's name in lower case; raise UsageError for an unknown one."""
-    name = device.strip().lower()
+    name = str(device).strip().lower()
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise UsageError(
             f"There is no kind of device called {device!r}.", hint="Give auto, cpu, cuda, cuda:N or mps."
@@ -43,18 +43,16 @@ def find_device(device: str) -> str:
     there = available_devices()
     if name == "auto":
         return there[0]
-    if name == "cuda" and any(other.startswith("cuda") for other in there):
-        return "cuda"
-    if name not in there:
-        import torch
+    if name in there or (name == "cuda" and there[0].startswith("cuda")):
+        return name
+    import torch
 
-        is_without = name.startswith("cuda") and torch.version.cuda is None and torch.version.hip is None
-        raise UnavailableError(
-            f"The device {name} is not available here.",
-            hint=f"Give --device {' or '.join(there)}."
-            + " The torch that is installed is a build without CUDA." * is_without,
-        )
-    return name
+    is_without = name.startswith("cuda") and torch.version.cuda is None and torch.version.hip is None
+    raise UnavailableError(
+        f"The device {name} is not available here.",
+        hint=f"Give --device {' or '.join(there)}."
+        + " The torch that is installed is a build without CUDA." * is_without,
+    )
 
 
 def available_devices() -> list[str]:
@@ -142,12 +140,11 @@ def count_cpus() -> int:
 
 def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
     """Return how many CPUs a container grants this process (cgroup v2 or v1); None without a limit."""
-    try:
+    with suppress(OSError, ValueError):
         limit, period = (root / "cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        try:
-            limit = (root / "cpu/cpu.cfs_quota_us").read_text(encoding="ascii")
-            period = (root / "cpu/cpu.cfs_period_us").read_text(encoding="ascii")
-        except OSError:
-            return None
-    return None if limit.strip() in ("max", "-1") else int(limit) / int(period)
+        return None if limit == "max" else int(limit) / int(period)
+    with suppress(OSError):
+        files = (root / f"cpu/cpu.cfs_{name}_us" for name in ("quota", "period"))
+        quota, of = (int(file.read_text(encoding="ascii")) for file in files)
+        return None if quota < 0 else quota / of
+    return None

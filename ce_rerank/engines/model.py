@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -21,7 +22,7 @@ import torch
 from jinja2 import TemplateError
 from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder
-from sentence_transformers.base.modules import Dense, Transformer
+from sentence_transformers.base.modules import Dense
 from sentence_transformers.cross_encoder.modules import LogitScore
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
@@ -41,6 +42,9 @@ _RERANKER_HINT = (
     "A causal reranker is a folder with a chat template that has the roles query and document, and a "
     "LogitScore module (modules.json) that names the tokens it answers with; yes and no by default."
 )
+
+_TRUST_HINT = "Read that code; if you trust it, give --trust-remote-code."
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 PROBE: Pair = ("what is it?", "Ça, c'est 一 «test» — of [SEP] “this” </s> <s>\tmodel's ids [CLS] 🙂. ")
 """A pair for which different tokenizers give different tokens, with special tokens of several families."""
@@ -87,16 +91,17 @@ class Model:
         self.precision = precision
         self.activation_fn = _take_activation(cross_encoder)
         self.tokenizer_json = _without_unknown_specials(cross_encoder)
-        dotted = f"{type(self.activation_fn).__module__}.{type(self.activation_fn).__qualname__}"
         tokenizer, longest = cross_encoder.tokenizer, longest_pair(cross_encoder)
-        self._prompt: str | None = cross_encoder._resolve_prompt(None, None)
-        layout, instructed = _read_layouts(cross_encoder, self._prompt)
-        cross_encoder.max_seq_length = LONGEST
-        fed = self.preprocess(PROBE)
-        names = ("input_ids", "attention_mask", "token_type_ids")
+        prompt = cross_encoder._resolve_prompt(None, None)
+        dotted = f"{type(self.activation_fn).__module__}.{type(self.activation_fn).__qualname__}"
+        layout, instructed = (_read_layout(cross_encoder, text) for text in (prompt, INSTRUCTION))
+        has_template = layout.between is not None
+        takes_instruction = INSTRUCTION in instructed.fill("", "") if has_template else prompt
+        cross_encoder.max_seq_length = LONGEST  # sentence-transformers must not cut our probe
+        fed = cross_encoder.preprocess([list(PROBE)], prompt=prompt)
         self.facts = ModelFacts(
-            inputs=tuple(name for name in names if name in fed),
-            max_length=LONGEST,
+            inputs=tuple(name for name in _INPUTS if name in fed),
+            max_length=longest,
             activation=ACTIVATIONS.get(dotted, dotted),
             split_special_tokens=tokenizer.split_special_tokens,
             padding=Padding(
@@ -105,16 +110,15 @@ class Model:
                 left=tokenizer.padding_side == "left",
             ),
             layout=layout,
-            instructed=instructed,
-            instruction=self._prompt,
+            instructed=instructed if takes_instruction else None,
+            instruction=prompt,
         )
-        (row,) = self.make_tokenizer().encode([PROBE])
-        types = fed["token_type_ids"][0].tolist() if "token_type_ids" in fed else []
-        if [*row.input_ids] != fed["input_ids"][0].tolist() or [*row.token_type_ids] != types:
-            raise ValueError("its tokens are made by preprocessing that is not known here")
-        cross_encoder.max_seq_length = longest
-        self.facts = replace(self.facts, max_length=longest)
         self.tokenizer = self.make_tokenizer()
+        uncut = replace(self.facts, max_length=LONGEST)
+        (row,) = uncut.make_tokenizer(Tokenizer.from_str(self.tokenizer_json), name).encode([PROBE])
+        made = {"input_ids": [*row.input_ids], "token_type_ids": [*row.token_type_ids]}
+        if any(ids != fed[name][0].tolist() for name, ids in made.items() if name in fed):
+            raise ValueError("its tokens are made by preprocessing that is not known here")
         self._whole = Whole(cross_encoder, fed)
         self.network: torch.nn.Module = self._whole
         self._choose_network()
@@ -123,10 +127,6 @@ class Model:
         """Return a tokenizer that gives what the model's own preprocessing does, and cuts documents alone."""
         tokenizer = Tokenizer.from_str(self.tokenizer_json)
         return self.facts.make_tokenizer(tokenizer, self.name, max_length, instruction)
-
-    def preprocess(self, pair: Pair) -> dict[str, Any]:
-        """Return the inputs that sentence-transformers makes of one pair, with the model's prompt."""
-        return dict(self.cross_encoder.preprocess([list(pair)], prompt=self._prompt))
 
     def tensors(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
         """Return a batch on the model's device, by the names of the network's inputs."""
@@ -153,16 +153,22 @@ class Model:
         logits = self._run(self._whole, alone)
         if logits.numel() != 1:
             raise ValueError(f"it gives {logits.numel()} scores for a pair")
+        logit = logits.item()
+        if not math.isfinite(logit):
+            raise UnavailableError(
+                f"{self.name} gives {logit} as the score of a pair.",
+                hint="Give --precision fp32. If that does not help, the model is damaged.",
+            )
         companions: Companions = "equal"
         try:
-            if self.is_near(self._run(self._whole, pad_rows(rows, padding))[0].item(), logits.item()):
+            if self.is_near(self._run(self._whole, pad_rows(rows, padding))[0].item(), logit):
                 companions = "any"
         except (ValueError, IndexError):
             companions = "none"
         self.facts = replace(self.facts, padding=replace(padding, companions=companions))
         for network in find_networks(self.cross_encoder, padding.left):
             with suppress(RuntimeError, ValueError, TypeError, AttributeError, IndexError):
-                if self.is_near(self._run(network, alone).item(), logits.item()):
+                if self.is_near(self._run(network, alone).item(), logit):
                     self.network = network
                     return
         # Scores that are rounded to bf16 would be equal when they are not.
@@ -192,8 +198,7 @@ def load_model(
     name = checkpoint.name
     if not trust_remote_code and (activation := checkpoint.foreign_activation):
         raise UnavailableError(
-            f"{name} names its own code, {activation}, as the activation of its scores.",
-            hint="Read that code; if you trust it, give --trust-remote-code.",
+            f"{name} names its own code, {activation}, as the activation of its scores.", hint=_TRUST_HINT
         )
     try:
         with quiet_libraries(), _made_up_weights() as (missing, mismatched):
@@ -209,28 +214,12 @@ def load_model(
             f"{name} does not fit in the memory of {device}.", hint="Give --device cpu, or a smaller model."
         ) from error
     except Exception as error:
-        raise _cannot_load(checkpoint, error) from error
-    if missing:
-        raise UnavailableError(
-            f"{name} lacks weights that its scores depend on ({', '.join(sorted(missing))}), which would be "
-            "random.",
-            hint="Give a cross-encoder, or fetch the model again.",
-        )
-    if mismatched:
-        raise UnavailableError(
-            f"{name} has {len(mismatched)} weights of other sizes than its config.json says, such as "
-            f"{', '.join(sorted(mismatched)[:3])}.",
-            hint="Its config.json belongs to another model. Fetch both again.",
-        )
-    if not getattr(model.tokenizer, "is_fast", False):
-        raise UnavailableError(
-            f"{name} has no fast tokenizer, and only that tells where tokens are.",
-            hint="Convert it to a tokenizer.json, or give another model.",
-        )
+        problem, hint = _explain(checkpoint, error)
+        raise UnavailableError(f"{name} {problem}.", hint=hint) from error
     try:
         with quiet_libraries():
-            _require_known_ids(name, model)
-            _require_answers(name, model)
+            for problem, hint in _find_faults(model, missing, mismatched):
+                raise UnavailableError(f"{name} {problem}.", hint=hint)
             _complete_padding(model)
             return Model(name, model, precision)
     except UnavailableError:
@@ -240,22 +229,14 @@ def load_model(
         raise UnavailableError(f"{name} cannot score a pair: {first_line(error)}.", hint=hint) from error
 
 
-def _read_layouts(model: CrossEncoder, prompt: str | None) -> tuple[Layout, Layout | None]:
-    """Return the layout of a model's input, and the same for any instruction."""
-    transformer = model[0]
-    if "message" not in transformer.modality_config:
-        return Layout(before=prompt or ""), Layout(before=INSTRUCTION) if prompt else None
-    plain = _render_layout(transformer, prompt)
-    instructed = _render_layout(transformer, INSTRUCTION)
-    takes_one = INSTRUCTION in instructed.fill("", "")
-    return plain, instructed if takes_one else None
-
-
-def _render_layout(transformer: Transformer, prompt: str | None) -> Layout:
-    """Return the layout of a chat template, found by filling it.
+def _read_layout(model: CrossEncoder, prompt: str | None) -> Layout:
+    """Return the layout of a model's input; that of a chat template is found by filling it.
 
     Raise ValueError for a template that does not have query and document once each.
     """
+    transformer = model[0]
+    if "message" not in transformer.modality_config:
+        return Layout(before=prompt or "")
     formatter, query, document = transformer.input_formatter, "\ue000query\ue000", "\ue000document\ue000"
     settings = {
         name: value
@@ -331,38 +312,75 @@ def _made_up_weights() -> Iterator[tuple[set[str], set[str]]]:
         PreTrainedModel.from_pretrained = classmethod(plain)
 
 
-def _cannot_load(checkpoint: Checkpoint, error: Exception) -> UnavailableError:
-    name, said = checkpoint.name, str(error)
+def _explain(checkpoint: Checkpoint, error: Exception) -> tuple[str, str]:
+    """Return why a checkpoint could not be loaded, as a clause, and what to do."""
+    said, files = str(error), checkpoint.files
     if "trust_remote_code" in said:
-        return UnavailableError(
-            f"{name} comes with Python code of its own, which would run on this machine.",
-            hint="Read that code; if you trust it, give --trust-remote-code.",
-        )
+        return "comes with Python code of its own, which would run on this machine", _TRUST_HINT
     if "LogitScore" in said:
-        return UnavailableError(
-            f"{name} cannot answer: its vocabulary has no yes or no no.", hint=_RERANKER_HINT
-        )
-    reason, files = first_line(error).rstrip("."), checkpoint.files
-    again = f"Copy or fetch {checkpoint.folder} again"
+        return "cannot answer: its vocabulary has no yes or no no", _RERANKER_HINT
+    problem = f"cannot be loaded: {first_line(error).rstrip('.')}"
+    again = f"Copy or fetch {checkpoint.folder} again, or choose a model with safetensors."
     is_unread = isinstance(error, OSError) or re.search("weights_only|PytorchStreamReader", said)
     if checkpoint.pickled and is_unread:
         # Torch's own advice may be to load it without any check.
-        reason = f"{checkpoint.pickled[0]} is damaged, or holds more than weights"
-        hint = f"{again}, or choose a model with safetensors."
-    elif "tokenizer.json" in files and not read_json_object(checkpoint.folder / "tokenizer.json"):
-        reason, hint = "tokenizer.json is damaged", f"{again}."
-    elif isinstance(error, SafetensorError):
-        hint = f"{again}."
-    elif package := re.search(r"pip install (?:-\S+ )*(\w[\w.-]*\w)", said):
-        hint = f"pip install {package[1]}"
-    elif "tokenizer.json" not in files and any(one.endswith(".model") for one in files):
+        return f"cannot be loaded: {checkpoint.pickled[0]} is damaged, or holds more than weights", again
+    if "tokenizer.json" in files and not read_json_object(checkpoint.folder / "tokenizer.json"):
+        return "cannot be loaded: tokenizer.json is damaged", again
+    if isinstance(error, SafetensorError):
+        return problem, again
+    if package := re.search(r"pip install (?:-\S+ )*(\w[\w.-]*\w)", said):
+        return problem, f"pip install {package[1]}"
+    if "tokenizer.json" not in files and any(one.endswith(".model") for one in files):
         # transformers needs that library to make a fast tokenizer of it.
-        hint = "pip install sentencepiece, or convert its tokenizer to a tokenizer.json."
-    elif checkpoint.code:
-        hint = "Its own Python code may have been written for another version of transformers."
-    else:
-        hint = "Give another model; `--debug` shows where it failed."
-    return UnavailableError(f"{name} cannot be loaded: {reason}.", hint=hint)
+        return problem, "pip install sentencepiece, or convert its tokenizer to a tokenizer.json."
+    if checkpoint.code:
+        return problem, "Its own Python code may have been written for another version of transformers."
+    return problem, "Give another model; `--debug` shows where it failed."
+
+
+def _find_faults(
+    model: CrossEncoder, missing: Collection[str], mismatched: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield why the scores of a loaded model would be wrong, as a clause, and what to do.
+
+    `missing` and `mismatched` are the weights that are random.
+    """
+    if missing:
+        names = ", ".join(sorted(missing))
+        yield (
+            f"lacks weights that its scores depend on ({names}), which would be random",
+            "Give a cross-encoder, or fetch the model again.",
+        )
+    if mismatched:
+        names = ", ".join(sorted(mismatched)[:3])
+        yield (
+            f"has {len(mismatched)} weights of other sizes than its config.json says, such as {names}",
+            "Its config.json belongs to another model. Fetch both again.",
+        )
+    tokenizer = model.tokenizer
+    if not getattr(tokenizer, "is_fast", False):
+        yield (
+            "has no fast tokenizer, and only that tells where tokens are",
+            "Convert it to a tokenizer.json, or give another model.",
+        )
+    vectors, needed = _count_vectors(model), set(tokenizer("a", "b").input_ids)
+    for token, last in tokenizer.get_vocab().items():
+        if last >= vectors and (last in needed or last not in tokenizer.all_special_ids):
+            yield (
+                f"has the token {token!r} with id {last}, and vectors only for ids below {vectors}: its "
+                "tokenizer is of another model",
+                "Fetch the model again; or resize its embeddings and train it.",
+            )
+    score = list(model)[-1]
+    if isinstance(score, LogitScore):
+        answers = (score.true_token_id, score.false_token_id)
+        unknown = tokenizer.unk_token_id
+        if answers[0] == answers[1] or (unknown is not None and unknown in answers):
+            yield "cannot answer: its vocabulary has no two tokens for yes and no", _RERANKER_HINT
+        sequences = tokenizer.backend_tokenizer.encode("a", "b").sequence_ids
+        if "message" not in model[0].modality_config and (0, 1) in pairwise(sequences):
+            yield "has no chat template and puts nothing between query and document", _RERANKER_HINT
 
 
 def _count_vectors(model: CrossEncoder) -> int:
@@ -371,44 +389,11 @@ def _count_vectors(model: CrossEncoder) -> int:
     return int(getattr(embeddings, "num_embeddings", LONGEST))
 
 
-def _require_known_ids(name: str, model: CrossEncoder) -> None:
-    """Refuse a tokenizer with a token that has no vector, unless it is an unneeded special token."""
-    vectors, tokenizer = _count_vectors(model), model.tokenizer
-    needed = set(tokenizer("a", "b").input_ids)
-    for token, last in tokenizer.get_vocab().items():
-        if last >= vectors and (last in needed or last not in tokenizer.all_special_ids):
-            raise UnavailableError(
-                f"{name} has the token {token!r} with id {last}, and vectors only for ids below {vectors}: "
-                "its tokenizer is of another model.",
-                hint="Fetch the model again; or resize its embeddings and train it.",
-            )
-
-
 def _without_unknown_specials(model: CrossEncoder) -> str:
     """Return a tokenizer as JSON; special tokens without a vector become text."""
     vectors, tokenizer = _count_vectors(model), json.loads(model.tokenizer.backend_tokenizer.to_str())
     tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < vectors]
     return json.dumps(tokenizer, ensure_ascii=False)
-
-
-def _require_answers(name: str, model: CrossEncoder) -> None:
-    """Refuse a causal model without two answers, or without a border between query and document."""
-    scores = list(model)[-1]
-    if not isinstance(scores, LogitScore):
-        return
-    unknown = model.tokenizer.unk_token_id
-    words = (scores.true_token_id, scores.false_token_id)
-    if words[0] == words[1] or (unknown is not None and unknown in words):
-        raise UnavailableError(
-            f"{name} cannot answer: its vocabulary has no two tokens for yes and no.", hint=_RERANKER_HINT
-        )
-    if "message" not in model[0].modality_config:
-        sequences = model.tokenizer.backend_tokenizer.encode("a", "b").sequence_ids
-        if (0, 1) in pairwise(sequences):
-            raise UnavailableError(
-                f"{name} has no chat template and puts nothing between query and document.",
-                hint=_RERANKER_HINT,
-            )
 
 
 def _complete_padding(model: CrossEncoder) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, takewhile
 
 from tokenizers import Encoding, Tokenizer
 
@@ -31,7 +31,6 @@ _FAR = 4096
 _PIECE_CHARACTERS = 4096  # small, so that all threads of a large machine get a part of a document
 _PIECES_AT_ONCE = 64
 _SPACE = re.compile(r"\s")
-_LONGEST_CHARACTER = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +49,18 @@ class Layout:
     trims: bool = False
 
     def fill(self, query: str, document: str) -> str:
-        """Return the one text that the model reads."""
+        """Return the one text that the model reads; if it reads two texts, the document."""
+        if self.between is None:
+            return document
         if self.trims:
             query, document = query.strip(), document.strip()
         return f"{self.before}{query}{self.between}{document}{self.after}"
 
     def with_instruction(self, instruction: str) -> Layout:
         """Return the layout with INSTRUCTION replaced."""
-        before, between, after = (
-            text and text.replace(INSTRUCTION, instruction)
-            for text in (self.before, self.between, self.after)
-        )
-        return Layout(before or "", between, after or "", self.trims)
+        texts = {name: getattr(self, name) for name in ("before", "between", "after")}
+        changed = {name: text and text.replace(INSTRUCTION, instruction) for name, text in texts.items()}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +128,11 @@ class PairTokenizer:
         self._tokenizer = tokenizer
         pieces = tokenizer.model.tokenize(_IN_NO_VOCABULARY)
         self._unknown = pieces[0].id if len(pieces) == 1 else None
-        self._query_ids = lru_cache(maxsize=4096)(self._tokenize_query)
+        self._query_ids = lru_cache(maxsize=4096)(lambda query: self._tokenize(layout.before + query))
+        self.document_room = lru_cache(maxsize=4096)(self._document_room)
+        """The number of tokens that are left for a document beside a query; may be negative."""
         if self._is_one_text:
-            self._suffix = self._find_suffix()
+            self._find_suffix()
         else:
             self._find_frame()
 
@@ -141,16 +142,22 @@ class PairTokenizer:
         Only the beginning of a long document is tokenized, but the ids are those of the whole document,
         except in a word of more than 4,096 characters. Raises ValueError if a query leaves no room.
         """
-        rows: dict[int, PairTokens] = {} if self._is_one_text else self._encode_short(pairs)
+        rows: dict[int, PairTokens] = {}
+        if not self._is_one_text:  # most documents are short, and quickly read without the places of tokens
+            most = self.max_length * _FEWEST_CHARACTERS
+            short = [place for place, (_, document) in enumerate(pairs) if len(document) <= most]
+            texts = [pairs[place][1] for place in short]
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            for place, encoding in zip(short, encodings, strict=True):
+                row = self._read_document(encoding, *pairs[place])
+                if not row.truncated:
+                    rows[place] = row
+        read = self._read_in_one_text if self._is_one_text else self._read_document
         reach = self.max_length * _MOST_CHARACTERS
         while places := [place for place in range(len(pairs)) if place not in rows]:
             beginnings = [_begin(pairs[place][1], reach) for place in places]
-            texts = beginnings
-            if self._is_one_text:
-                filled = zip(places, beginnings, strict=True)
-                texts = [self._layout.fill(pairs[place][0], beginning) for place, beginning in filled]
+            texts = list(map(self._layout.fill, [pairs[place][0] for place in places], beginnings))
             encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
-            read = self._read_in_one_text if self._is_one_text else self._read_document
             for place, beginning, encoding in zip(places, beginnings, encodings, strict=True):
                 row = read(encoding, *pairs[place])
                 is_whole = len(beginning) == len(pairs[place][1])
@@ -159,8 +166,7 @@ class PairTokenizer:
             reach *= _REACH_GROWTH
         return [rows[place] for place in range(len(pairs))]
 
-    def document_room(self, query: str) -> int:
-        """Return the number of tokens that are left for a document beside this query; may be negative."""
+    def _document_room(self, query: str) -> int:
         if self._is_one_text:
             return self.max_length - len(self._tokenize(self._layout.fill(query, "")))
         return self.max_length - self._specials - len(self._query_ids(query))
@@ -184,53 +190,23 @@ class PairTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _tokenize_query(self, query: str) -> list[int]:
-        return self._tokenize(self._layout.before + query)
-
-    def _encode_short(self, pairs: Sequence[Pair]) -> dict[int, PairTokens]:
-        """Tokenize the documents that are not long; without the places of tokens that is faster."""
-        most = self.max_length * _FEWEST_CHARACTERS
-        short = [place for place, (_, document) in enumerate(pairs) if len(document) <= most]
-        encodings = self._tokenizer.encode_batch_fast(
-            [pairs[place][1] for place in short], add_special_tokens=False
-        )
-        rows = {}
-        for place, encoding in zip(short, encodings, strict=True):
-            query, document = pairs[place]
-            ids, query_ids = encoding.ids, self._query_ids(query)
-            if len(ids) + len(query_ids) + self._specials <= self.max_length:
-                rows[place] = self._join(query_ids, ids, False, len(document))
-        return rows
-
     def _read_document(self, encoding: Encoding, query: str, document: str) -> PairTokens:
         """Return the row of a pair from the encoding of its document; cut the document if it is too long."""
         ids, query_ids = encoding.ids, self._query_ids(query)
         room = self.max_length - self._specials - len(query_ids)
-        if len(ids) <= room:
-            return self._join(query_ids, ids, False, len(document))
-        self._require_room(room)
-        characters_read = max(end for _, end in encoding.offsets[:room])
-        return self._join(query_ids, ids[:room], True, characters_read)
-
-    def _join(self, query_ids: list[int], ids: list[int], truncated: bool, characters: int) -> PairTokens:
-        """Add the tokenizer's special tokens to those of query and document."""
+        truncated, characters_read = len(ids) > room, len(document)
+        if truncated:
+            self._require_room(room)
+            ids = ids[:room]
+            characters_read = max(end for _, end in encoding.offsets[:room])
         (before, between, after), types = self._frame
         type_ids = b""
         if self._with_type_ids:
-            type_ids = b"%b%b%b%b%b" % (
-                types[0],
-                types[1] * len(query_ids),
-                types[2],
-                types[3] * len(ids),
-                types[4],
-            )
-        return PairTokens(
-            [*before, *query_ids, *between, *ids, *after],
-            type_ids,
-            truncated,
-            characters,
-            bool(ids) and ids[0] == self._unknown and ids.count(ids[0]) == len(ids),
-        )
+            of_query, of_document = types[1] * len(query_ids), types[3] * len(ids)
+            type_ids = b"%b%b%b%b%b" % (types[0], of_query, types[2], of_document, types[4])
+        unknown = bool(ids) and ids[0] == self._unknown and ids.count(ids[0]) == len(ids)
+        row = [*before, *query_ids, *between, *ids, *after]
+        return PairTokens(row, type_ids, truncated, characters_read, unknown)
 
     def _read_in_one_text(self, encoding: Encoding, query: str, document: str) -> PairTokens:
         """Return the row of a pair from the encoding of all its text; cut the document if it is too long."""
@@ -279,16 +255,14 @@ class PairTokenizer:
         )
         self._specials = sequences.count(None)
 
-    def _find_suffix(self) -> list[int]:
-        """Return the tokens at the end of the template, found as sentence-transformers finds them.
+    def _find_suffix(self) -> None:
+        """Find the tokens at the end of the template, as sentence-transformers does.
 
         They are the tokens that two different pairs have in common at their ends.
         """
         first, second = (self._tokenize(self._layout.fill(text, text)) for text in ("0", "1 2 3 4"))
-        common = 0
-        while common < min(len(first), len(second)) and first[-1 - common] == second[-1 - common]:
-            common += 1
-        return first[len(first) - common :]
+        ends = zip(reversed(first), reversed(second), strict=False)
+        self._suffix = [token for token, _ in takewhile(lambda tokens: tokens[0] == tokens[1], ends)][::-1]
 
 
 def _begin(document: str, reach: int) -> str:
@@ -302,17 +276,9 @@ def _begin(document: str, reach: int) -> str:
 def _cut_into_pieces(text: str) -> Iterator[tuple[int, int]]:
     """Cut a text into pieces that are tokenized by themselves, at spaces if there are some."""
     start = 0
-    while len(text) - start > _PIECE_CHARACTERS:
+    while start < len(text):
         stop = start + _PIECE_CHARACTERS
         if space := _SPACE.search(text, stop, stop + _PIECE_CHARACTERS):
             stop = space.start()
-        else:  # but not inside of what a reader sees as one character
-            import regex  # which takes a while to load, and is hardly ever needed
-
-            around = regex.finditer(
-                r"\X", text, pos=stop - _LONGEST_CHARACTER, endpos=stop + _LONGEST_CHARACTER
-            )
-            stop = max(match.start() for match in around if match.start() <= stop)
         yield start, stop
         start = stop
-    yield start, len(text)

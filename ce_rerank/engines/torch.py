@@ -1,32 +1,46 @@
-"""The torch engine: any device, and any model with one label that sentence-transformers can load."""
+"""The torch engine: any device, and any model with one label that sentence-transformers can load.
+
+On CUDA the sequences of a batch are packed: they are end to end, without padding. Our function, registered
+with transformers' attention interface, lets every sequence attend only to itself, by torch's kernel for
+sequences of different lengths.
+"""
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from transformers import AttentionInterface, AttentionMaskInterface
 
 from ..errors import UnavailableError
 from ..models.checkpoint import Checkpoint
 from ..ranking import ACTIVATIONS
+from ..types import Pair
 from .base import EngineInfo, EngineOptions
-from .batching import Float32s, PairTokens, pad_rows, score_in_batches
-from .model import Model, first_line, load_model
+from .batching import Float32s, PairTokens, join_rows, pad_rows, score_in_batches
+from .model import LONGER, PROBE, Model, first_line, first_position, load_model
+from .network import Network
 from .openvino.runtime import says_out_of_memory
-
-if TYPE_CHECKING:
-    from .packed import PackedModel
 
 log = logging.getLogger("ce_rerank")
 
 _BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
+_PACKED_TOKENS = 65_536
+_ATTENTION = "ce_rerank_packed"
+_BYTES = 64  # for a token and a unit of the model's width: about twice what the layers of an encoder need
+# Longer than encoders' windows of attention, so that a model whose window gets lost is refused.
+_LONGEST: Pair = (LONGER[0], LONGER[1] * 12)
 
 
 def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions) -> TorchEngine:
@@ -47,8 +61,6 @@ def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions) -> TorchEn
     )
     packed = None
     if options.device.startswith("cuda") and options.precision != "fp32":  # which the kernel does not have
-        from .packed import CannotPackError, PackedModel
-
         try:
             packed = PackedModel(model)
         except CannotPackError as reason:
@@ -151,3 +163,156 @@ class TorchEngine:
         with torch.inference_mode():
             scores: Float32s = self.model.activation_fn(torch.from_numpy(logits)).float().numpy()
             return scores
+
+
+class CannotPackError(Exception):
+    """A model cannot be packed; the text is the reason, as a clause."""
+
+
+def pack_rows(
+    rows: Sequence[PairTokens], first_position: int = 0
+) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int32], int]:
+    """Lay rows end to end; the positions of each count from the model's first.
+
+    Return the inputs of a model by their names, of shape (1, tokens); the borders of the rows, of shape
+    (rows + 1,); and the tokens of the longest.
+    """
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    borders = np.concatenate([[0], np.cumsum(lengths)])
+    positions = np.arange(borders[-1]) - np.repeat(borders[:-1], lengths) + first_position
+    ids, types = join_rows(rows)
+    inputs = {"input_ids": ids[None], "position_ids": positions[None]}
+    if types is not None:
+        inputs["token_type_ids"] = types[None].astype(np.int64)
+    return inputs, borders.astype(np.int32), int(lengths.max())
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    cu_seq_lens_q: torch.Tensor,
+    max_length_q: int,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """Let every sequence of a pack attend only to itself; the tensors have shape (1, heads, tokens, size).
+
+    The kernel of torch 2.10 has no options for scale, windows and shared keys; later versions added them.
+    """
+    if any(others.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+        raise ValueError("its attention adds something of its own")
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
+    usual, groups = query.shape[-1] ** -0.5, query.shape[1] // key.shape[1]
+    kernel, takes = find_kernel()
+    options: dict[str, Any] = {}
+    if "num_splits" in takes:
+        options["num_splits"] = 1  # with more, a sequence's result depends on its neighbours
+    if "scale" in takes:
+        options["scale"] = scaling
+    elif scaling is not None:
+        query = query * (scaling / usual)
+    if "window_size" in takes:
+        reach = -1 if sliding_window is None else sliding_window - 1
+        options["window_size"] = (reach, 0 if causal else reach)
+    elif sliding_window is None:
+        options["is_causal"] = causal
+    else:
+        raise ValueError(f"torch {torch.__version__} has no kernel for attention with a window")
+    if "enable_gqa" in takes:
+        options["enable_gqa"] = groups > 1
+    else:
+        key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
+    borders, longest = cu_seq_lens_q, max_length_q
+    return kernel(query, key, value, borders, borders, longest, longest, **options)[None], None
+
+
+AttentionInterface.register(_ATTENTION, attend)
+AttentionMaskInterface.register(_ATTENTION, lambda *_, **__: None)
+
+
+@cache
+def find_kernel() -> tuple[Any, frozenset[str]]:
+    """Return the attention for sequences of different lengths, and the options of this torch's version."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn, frozenset(inspect.signature(varlen_attn).parameters)
+
+
+class PackedModel:
+    """Scores rows by a model without padding. After that the model itself cannot be used padded any more.
+
+    `batch_tokens` is the usual budget of a batch, or less if half of the free memory has no room for it.
+    Raises CannotPackError, and leaves the model unchanged, if rows would get other scores.
+    """
+
+    def __init__(self, model: Model) -> None:
+        network = model.network
+        if not isinstance(network, Network):
+            raise CannotPackError("it is not one backbone, pooled token and head")
+        if "position_ids" not in inspect.signature(network.backbone.forward).parameters:
+            raise CannotPackError("it takes no positions")
+        self._network = network
+        self._backbone: Any = network.backbone
+        self._device: torch.device = model.cross_encoder.device
+        self._first_position = first_position(self._backbone)
+        self._constants = {"use_cache": False} if hasattr(self._backbone.config, "use_cache") else {}
+        self._take_over(model)
+        self.batch_tokens = _PACKED_TOKENS
+        if self._device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self._device)
+            width = getattr(self._backbone.config, "hidden_size", 1024)
+            while self.batch_tokens > 1024 and self.batch_tokens * width * _BYTES > free / 2:
+                self.batch_tokens //= 2
+
+    def _take_over(self, model: Model) -> None:
+        """Give our attention to the backbone, if pairs get the same scores as alone and padded."""
+        rows = model.tokenizer.encode([_LONGEST, PROBE, LONGER])
+        alone = [model.score(pad_rows([row], model.facts.padding)).item() for row in rows]
+        before = self._backbone.config._attn_implementation
+        try:
+            self._backbone.set_attn_implementation(_ATTENTION)
+            if self._backbone.config._attn_implementation != _ATTENTION:
+                raise ValueError("its attention is of a kind of its own")
+            for logit, expected in zip(self.score(rows).tolist(), alone, strict=True):
+                if not model.is_near(logit, expected):
+                    raise ValueError(f"a pair's logit would be {logit:.4g}, not {expected:.4g}")
+        except (ImportError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+            self._backbone.set_attn_implementation(before)
+            raise CannotPackError(first_line(error).rstrip(".")) from error
+
+    def score(self, rows: Sequence[PairTokens]) -> torch.Tensor:
+        """Return the float32 logits of rows, of shape (rows,), on the device; they may still be computed."""
+        inputs, starts, longest = pack_rows(rows, self._first_position)
+        borders = self._send(starts)
+        with torch.inference_mode():
+            hidden = self._backbone(
+                **{name: self._send(ids) for name, ids in inputs.items()},
+                **self._constants,
+                cu_seq_lens_q=borders,
+                cu_seq_lens_k=borders,
+                max_length_q=longest,
+                max_length_k=longest,
+            )[0][0]
+            logits: torch.Tensor = self._network.head(self._pool(hidden, borders))
+            return logits.float().squeeze(-1)
+
+    def _pool(self, hidden: torch.Tensor, borders: torch.Tensor) -> torch.Tensor:
+        """Return the float32 vectors that the head reads, of shape (rows, width)."""
+        if self._network.pooling == "mean":
+            lengths = borders.diff().long()
+            return torch.segment_reduce(hidden.float(), "mean", lengths=lengths)
+        places = borders[:-1] if self._network.pooling == "first" else borders[1:] - 1
+        return hidden[places].float()
+
+    def _send(self, array: NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        if self._device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)

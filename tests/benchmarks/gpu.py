@@ -43,8 +43,7 @@ from ce_rerank.cli.bench import _SENTENCES
 from ce_rerank.cli.doctor import _DOCUMENTS, _GOLDEN, _QUERY
 from ce_rerank.engines.base import Engine, EngineOptions
 from ce_rerank.engines.model import load_model
-from ce_rerank.engines.packed import PackedModel
-from ce_rerank.engines.torch import TorchEngine
+from ce_rerank.engines.torch import PackedModel, TorchEngine
 from ce_rerank.models.checkpoint import Checkpoint
 
 Pairs = list[tuple[str, str]]
@@ -133,7 +132,8 @@ def make_pairs(count: int, tokens: int) -> Pairs:
 def load_engine(checkpoint: Checkpoint, device: str, precision: str, packed: bool) -> Engine:
     options = EngineOptions(engine="torch", device=device, precision=precision, max_length=512)  # type: ignore[arg-type]
     model = load_model(checkpoint, device=device, precision=precision)
-    return TorchEngine(model, checkpoint, options, PackedModel(model) if packed else None)
+    packs = packed and device == "cuda"  # the CPU has no kernel for it
+    return TorchEngine(model, checkpoint, options, PackedModel(model) if packs else None)
 
 
 def load_system(system: str, checkpoint: Checkpoint, device: str) -> tuple[Score, str]:
@@ -194,7 +194,7 @@ def compare(checkpoint: Checkpoint, device: str, smoke: bool) -> Iterator[dict[s
     reference = np.empty(0)
     ways = [("cpu", "fp32", False)] if by_cpu else []
     ways += [(device, "fp32", False), (device, "bf16", False), (device, "bf16", True)]
-    ways += [(device, "fp16", False), (device, "fp16", True)] if device == "cuda" else [("cpu", "fp32", True)]
+    ways += [(device, "fp16", False), (device, "fp16", True)] if device == "cuda" else []
     for where, precision, packed in ways:
         engine = load_engine(checkpoint, where, precision, packed)
         score = Reranker.from_engine(engine).score

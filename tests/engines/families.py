@@ -74,11 +74,21 @@ ODD_TEXTS = (
 
 def make_checkpoint(family: str, folder: Path, *, seed: int = 0, **config: Any) -> Checkpoint:
     """Write a checkpoint of one of FAMILIES; `config` overrides the configuration of the model."""
-    make_model, make_tokenizer = _FAMILIES[family]
+    prefix, own, make_tokenizer = _FAMILIES[family]
     tokenizer = make_tokenizer()
+    settings = {
+        **_WIDTHS,
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "max_position_embeddings": MAX_LENGTH,
+        "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
+        **own,
+        **config,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
     torch.manual_seed(seed)
-    model = make_model(len(tokenizer), tokenizer.pad_token_id, config)
-    return _save(model, tokenizer, folder)
+    classifier = getattr(transformers, f"{prefix}ForSequenceClassification")
+    return _save(classifier(getattr(transformers, f"{prefix}Config")(**given)), tokenizer, folder)
 
 
 def make_one_label_sigmoid(folder: Path) -> Checkpoint:
@@ -91,31 +101,6 @@ def make_uncompilable(folder: Path) -> Checkpoint:
     return make_checkpoint(
         "bert", folder, sentence_transformers={"activation_fn": "torch.nn.modules.activation.Tanh"}
     )
-
-
-def make_three_labels(folder: Path) -> Checkpoint:
-    """Write an NLI model, which has a label each for contradiction, entailment and neutral."""
-    return make_checkpoint(
-        "roberta", folder, id2label={0: "contradiction", 1: "entailment", 2: "neutral"}, num_labels=3
-    )
-
-
-def make_embedding_model(folder: Path) -> Checkpoint:
-    """Write a BERT without a head, with sentence-transformers' list of modules."""
-    tokenizer = _bert_tokenizer()
-    torch.manual_seed(0)
-    model = transformers.BertModel(_config("Bert", len(tokenizer), tokenizer.pad_token_id, {}))
-    checkpoint = _save(model, tokenizer, folder)
-    modules = [
-        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-    ]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(
-        json.dumps({"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
-    )
-    return checkpoint
 
 
 CHAT_TEMPLATE = (
@@ -259,29 +244,6 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> Checkpoint:
     return Checkpoint(name=str(folder), folder=folder, source="folder")
 
 
-def _config(prefix: str, vocabulary: int, padding: int, changes: dict[str, Any], **own: Any) -> Any:
-    settings = {
-        **_WIDTHS,
-        "vocab_size": vocabulary,
-        "pad_token_id": padding,
-        "max_position_embeddings": MAX_LENGTH,
-        "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
-        **own,
-        **changes,
-    }
-    return getattr(transformers, f"{prefix}Config")(
-        **{name: value for name, value in settings.items() if value is not None}
-    )
-
-
-def _maker(prefix: str, **own: Any) -> Callable[[int, int, dict[str, Any]], Any]:
-    def make(vocabulary: int, padding: int, changes: dict[str, Any]) -> Any:
-        config = _config(prefix, vocabulary, padding, changes, **own)
-        return getattr(transformers, f"{prefix}ForSequenceClassification")(config)
-
-    return make
-
-
 @cache
 def _wordpiece(special: tuple[str, ...], unknown: str) -> dict[str, int]:
     tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
@@ -332,51 +294,19 @@ _BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ROBERTA_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
-def _bert_tokenizer() -> Any:
-    return transformers.BertTokenizer(vocab=_wordpiece(_BERT_SPECIAL, "[UNK]"), model_max_length=MAX_LENGTH)
+def _tokenizer(prefix: str, vocab: Any, **settings: Any) -> Any:
+    make = getattr(transformers, f"{prefix}Tokenizer")
+    return make(vocab=vocab, **{"model_max_length": MAX_LENGTH, **settings})
 
 
-def _cased_bert_tokenizer() -> Any:
-    vocabulary = _wordpiece(_BERT_SPECIAL, "[UNK]")
-    return transformers.BertTokenizer(vocab=vocabulary, do_lower_case=False, model_max_length=MAX_LENGTH)
-
-
-def _distilbert_tokenizer() -> Any:
-    vocabulary = _wordpiece(_BERT_SPECIAL, "[UNK]")
-    return transformers.DistilBertTokenizer(
-        vocab=vocabulary, model_max_length=MAX_LENGTH, model_input_names=["input_ids", "attention_mask"]
-    )
+def _bert_tokenizer(prefix: str = "Bert", **settings: Any) -> Any:
+    return _tokenizer(prefix, _wordpiece(_BERT_SPECIAL, "[UNK]"), **settings)
 
 
 def _roberta_tokenizer() -> Any:
     vocabulary, merges = _byte_pairs(_ROBERTA_SPECIAL)
     # Without a limit of its own, as many published ones are: the model's table of positions must bound it.
     return transformers.RobertaTokenizer(vocab=vocabulary, merges=merges)
-
-
-def _xlm_roberta_tokenizer() -> Any:
-    pieces = _pieces(_ROBERTA_SPECIAL, "<unk>")
-    return transformers.XLMRobertaTokenizer(vocab=pieces, model_max_length=MAX_LENGTH)
-
-
-def _camembert_tokenizer() -> Any:
-    pieces = _pieces(_ROBERTA_SPECIAL, "<unk>")
-    return transformers.CamembertTokenizer(vocab=pieces, model_max_length=MAX_LENGTH)
-
-
-def _deberta_tokenizer() -> Any:
-    pieces = _pieces(("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"), "[UNK]")
-    return transformers.DebertaV2Tokenizer(vocab=pieces, unk_id=3, model_max_length=MAX_LENGTH)
-
-
-def _mpnet_tokenizer() -> Any:
-    vocabulary = _wordpiece(("<s>", "<pad>", "</s>", "[UNK]", "<mask>"), "[UNK]")
-    return transformers.MPNetTokenizer(vocab=vocabulary, model_max_length=MAX_LENGTH)
-
-
-def _albert_tokenizer() -> Any:
-    pieces = _pieces(("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"), "<unk>")
-    return transformers.AlbertTokenizer(vocab=pieces, model_max_length=MAX_LENGTH)
 
 
 def _modernbert_tokenizer() -> Any:
@@ -397,41 +327,51 @@ def _modernbert_tokenizer() -> Any:
 
 # Tables of positions of RoBERTa's family hold two that no token gets.
 _OFFSET = {"max_position_embeddings": MAX_LENGTH + 2}
-_FAMILIES: dict[str, tuple[Callable[..., Any], Callable[[], Any]]] = {
-    "albert": (_maker("Albert", embedding_size=16), _albert_tokenizer),
-    "bert": (_maker("Bert"), _bert_tokenizer),
-    "camembert": (_maker("Camembert", **_OFFSET), _camembert_tokenizer),
+_FAMILIES: dict[str, tuple[str, dict[str, Any], Callable[[], Any]]] = {
+    "albert": (
+        "Albert",
+        {"embedding_size": 16},
+        lambda: _tokenizer("Albert", _pieces(("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"), "<unk>")),
+    ),
+    "bert": ("Bert", {}, _bert_tokenizer),
     "deberta-v2": (
-        _maker(
-            "DebertaV2",
-            relative_attention=True,
-            pos_att_type=["p2c", "c2p"],
-            position_buckets=16,
-            norm_rel_ebd="layer_norm",
-            share_att_key=True,
-            type_vocab_size=0,
-            pooler_hidden_size=32,
-            position_biased_input=False,
+        "DebertaV2",
+        {
+            "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16,
+            "norm_rel_ebd": "layer_norm", "share_att_key": True, "type_vocab_size": 0,
+            "pooler_hidden_size": 32, "position_biased_input": False,
+        },
+        lambda: _tokenizer(
+            "DebertaV2", _pieces(("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"), "[UNK]"), unk_id=3
         ),
-        _deberta_tokenizer,
     ),
     "distilbert": (
-        _maker(
-            "DistilBert", dim=32, n_layers=2, n_heads=4, hidden_dim=48, hidden_size=None,
-            num_hidden_layers=None, num_attention_heads=None, intermediate_size=None,
-        ),
-        _distilbert_tokenizer,
+        "DistilBert",
+        {
+            "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "hidden_size": None,
+            "num_hidden_layers": None, "num_attention_heads": None, "intermediate_size": None,
+        },
+        lambda: _bert_tokenizer("DistilBert", model_input_names=["input_ids", "attention_mask"]),
     ),
-    "electra": (_maker("Electra", embedding_size=16), _cased_bert_tokenizer),
+    "electra": ("Electra", {"embedding_size": 16}, lambda: _bert_tokenizer(do_lower_case=False)),
     "modernbert": (
-        _maker(
-            "ModernBert", local_attention=16, global_attn_every_n_layers=2, num_hidden_layers=4,
-            bos_token_id=2, cls_token_id=2, eos_token_id=3, sep_token_id=3,
-        ),
+        "ModernBert",
+        {
+            "local_attention": 16, "global_attn_every_n_layers": 2, "num_hidden_layers": 4,
+            "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3,
+        },
         _modernbert_tokenizer,
     ),
-    "mpnet": (_maker("MPNet", **_OFFSET), _mpnet_tokenizer),
-    "roberta": (_maker("Roberta", **_OFFSET, type_vocab_size=1), _roberta_tokenizer),
-    "xlm-roberta": (_maker("XLMRoberta", **_OFFSET, type_vocab_size=1), _xlm_roberta_tokenizer),
+    "mpnet": (
+        "MPNet",
+        _OFFSET,
+        lambda: _tokenizer("MPNet", _wordpiece(("<s>", "<pad>", "</s>", "[UNK]", "<mask>"), "[UNK]")),
+    ),
+    "roberta": ("Roberta", {**_OFFSET, "type_vocab_size": 1}, _roberta_tokenizer),
+    "xlm-roberta": (
+        "XLMRoberta",
+        {**_OFFSET, "type_vocab_size": 1},
+        lambda: _tokenizer("XLMRoberta", _pieces(_ROBERTA_SPECIAL, "<unk>")),
+    ),
 }  # fmt: skip
 FAMILIES = tuple(_FAMILIES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,7 @@ from engines.families import (
     change_json,
     make_causal_reranker,
     make_checkpoint,
-    make_embedding_model,
     make_modular_reranker,
-    make_three_labels,
 )
 from safetensors.numpy import load_file, save_file
 from sentence_transformers import CrossEncoder
@@ -140,6 +139,14 @@ def make_no_score(folder: Path) -> Checkpoint:
     return checkpoint
 
 
+def make_nan(folder: Path) -> Checkpoint:
+    checkpoint = make_checkpoint("bert", folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"][:] = np.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return checkpoint
+
+
 def make_short(tokens: int) -> Callable[[Path], Checkpoint]:
     def make(folder: Path) -> Checkpoint:
         checkpoint = make_checkpoint("roberta", folder)
@@ -177,8 +184,6 @@ make_t5 = make_end_counter("T5", d_kv=8, d_ff=48, num_layers=1, num_decoder_laye
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (make_three_labels, "a classifier with 3 labels"),
-        (make_embedding_model, "an embedding model"),
         (lambda folder: make_causal_reranker(folder, words=()), "no yes or no no"),
         (lambda folder: make_causal_reranker(folder, words=(), unk_token="<|pad|>"), "no two tokens for"),
         (lambda folder: make_causal_reranker(folder, chat_template=None), "nothing between query and"),
@@ -191,6 +196,7 @@ make_t5 = make_end_counter("T5", d_kv=8, d_ff=48, num_layers=1, num_decoder_laye
         (lambda folder: make_checkpoint("bert", folder, type_vocab_size=1), "cannot score a pair: index out"),
         (make_two_outputs, "it gives 2 scores for a pair"),
         (make_no_score, "none of its modules gives a score"),
+        (make_nan, "gives nan as the score of a pair. Give --precision fp32."),
         (make_short(8), "leaves no room for a document within 8 tokens"),
     ],
 )
@@ -254,18 +260,9 @@ def test_a_sigmoid_inside_the_last_layer_is_the_models_activation(tmp_path: Path
     )
 
 
-def spoil_weights(folder: Path) -> None:
-    weights = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-
-
 def spoil_pickle(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"x" * 1000)
-
-
-def add_adapter(folder: Path) -> None:
-    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "x/y"}')
 
 
 def drop_fast_tokenizer(folder: Path) -> None:
@@ -274,43 +271,39 @@ def drop_fast_tokenizer(folder: Path) -> None:
     (folder / "sentencepiece.bpe.model").write_bytes(b"x" * 100)
 
 
-def cut_tokenizer(folder: Path) -> None:
-    (folder / "tokenizer.json").write_text('{"version": ')
-
-
-def name_unknown_type(folder: Path) -> None:
-    change_json(folder / "config.json", model_type="quantum")
-
-
-def enlarge_vocabulary(folder: Path) -> None:
-    change_json(folder / "config.json", vocab_size=1000)
-
-
 @pytest.mark.parametrize(
     ("spoil", "message", "hint"),
     [
-        (spoil_weights, "cannot be loaded", r"^Copy or fetch .* again"),
+        (lambda folder: os.truncate(folder / "model.safetensors", 999), "cannot be loaded", "Copy or fetch"),
         (spoil_pickle, r"pytorch_model\.bin is damaged, or holds more than weights", "Copy or fetch"),
-        (add_adapter, "cannot be loaded", r"^pip install peft$"),
-        (drop_fast_tokenizer, "cannot be loaded", "pip install sentencepiece"),
-        (cut_tokenizer, r"tokenizer\.json is damaged", "Copy or fetch"),
-        (name_unknown_type, "`quantum`", r"^pip install transformers$"),
         (
-            enlarge_vocabulary,
+            lambda folder: (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}'),
+            "cannot be loaded",
+            "^pip install peft$",
+        ),
+        (drop_fast_tokenizer, "cannot be loaded", "^pip install sentencepiece"),
+        (lambda folder: os.truncate(folder / "tokenizer.json", 9), r"tokenizer\.json is damaged", "Copy or"),
+        (
+            lambda folder: change_json(folder / "config.json", model_type="quantum"),
+            "`quantum`",
+            "^pip install transformers$",
+        ),
+        (
+            lambda folder: change_json(folder / "config.json", vocab_size=1000),
             r"of other sizes .* roberta\.embeddings\.word",
-            "its config.json",
+            r"^Its config\.json",
         ),
     ],
     ids=["weights", "pickle", "adapter", "tokenizer", "cut tokenizer", "type", "sizes"],
 )
 def test_what_cannot_be_loaded_is_refused_with_what_mends_it(
-    tmp_path: Path, spoil: Callable[[Path], None], message: str, hint: str
+    tmp_path: Path, spoil: Callable[[Path], object], message: str, hint: str
 ) -> None:
     checkpoint = make_checkpoint("xlm-roberta", tmp_path / "model")
     spoil(checkpoint.folder)
     with pytest.raises(UnavailableError, match=message) as caught:
         load(checkpoint)
-    assert re.search(hint, caught.value.hint, re.IGNORECASE)
+    assert re.search(hint, caught.value.hint)
     assert "weights_only" not in str(caught.value)
 
 

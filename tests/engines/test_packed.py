@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +14,22 @@ import numpy as np
 import pytest
 import torch
 from engines.families import make_checkpoint, make_layout
+from torch.nn.functional import scaled_dot_product_attention
 
 from ce_rerank import UnavailableError
-from ce_rerank.engines import load_engine, packed
+from ce_rerank.engines import load_engine
 from ce_rerank.engines.base import Engine, EngineOptions
 from ce_rerank.engines.batching import Float32s, PairTokens, TokenBatch
 from ce_rerank.engines.model import Model, load_model
 from ce_rerank.engines.network import Network
-from ce_rerank.engines.packed import CannotPackError, PackedModel, attend, pack_rows
-from ce_rerank.engines.torch import TorchEngine, load_torch_engine
+from ce_rerank.engines.torch import (
+    CannotPackError,
+    PackedModel,
+    TorchEngine,
+    attend,
+    load_torch_engine,
+    pack_rows,
+)
 from ce_rerank.models.checkpoint import Checkpoint
 from ce_rerank.types import Pair
 
@@ -47,6 +54,39 @@ def pack(padded: TorchEngine, checkpoint: Checkpoint) -> TorchEngine:
 
 def rows_of(engine: Engine) -> Sequence[PairTokens]:
     return list(engine.tokenizer.encode(PAIRS))
+
+
+KERNEL_OPTIONS = frozenset({"scale", "window_size", "enable_gqa", "num_splits"})
+"""What the newest kernel takes."""
+
+
+def attend_apart(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    borders: torch.Tensor,
+    *others: object,
+    scale: float | None,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+    num_splits: int,
+) -> torch.Tensor:
+    """Do by ordinary attention, with a mask, what the GPU's kernel does; shapes are (tokens, heads, size)."""
+    sequences = torch.repeat_interleave(torch.arange(len(borders) - 1), borders.diff().long())
+    places = torch.arange(len(sequences))
+    back = places[:, None] - places
+    left, right = (len(places) if reach < 0 else reach for reach in window_size)
+    mask = (sequences[:, None] == sequences) & (back <= left) & (back >= -right)
+    one, other, values = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
+    attended = scaled_dot_product_attention(one, other, values, mask, scale=scale, enable_gqa=enable_gqa)
+    return attended[0].transpose(0, 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernel() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ce_rerank.engines.torch.find_kernel", lambda: (attend_apart, KERNEL_OPTIONS))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +161,11 @@ def test_a_model_that_packing_would_score_differently_is_not_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     padded = load_torch_engine(make("modernbert", tmp_path), OPTIONS)
-    kernel, takes = packed._find_kernel(False)
 
     def without_window(*tensors: torch.Tensor, **options: Any) -> torch.Tensor:
-        return kernel(*tensors, **{**options, "window_size": (-1, -1)})
+        return attend_apart(*tensors, **{**options, "window_size": (-1, -1)})
 
-    monkeypatch.setattr(packed, "_find_kernel", lambda on_cuda: (without_window, takes))
+    monkeypatch.setattr("ce_rerank.engines.torch.find_kernel", lambda: (without_window, KERNEL_OPTIONS))
     with pytest.raises(CannotPackError, match="a pair's logit would be"):
         PackedModel(padded.model)
 
@@ -192,16 +231,13 @@ def test_rows_lie_end_to_end_with_positions_of_their_own() -> None:
     assert (borders.tolist(), longest) == ([0, 3, 5], 3)
 
 
-NEWEST = frozenset({"scale", "window_size", "enable_gqa", "num_splits"})
-
-
 @pytest.mark.parametrize(
     ("takes", "causal", "window", "expected"),
     [
-        (NEWEST, False, None, {"window_size": (-1, -1)}),
-        (NEWEST, True, None, {"window_size": (-1, 0)}),
-        (NEWEST, False, 65, {"window_size": (64, 64)}),
-        (NEWEST, True, 65, {"window_size": (64, 0)}),
+        (KERNEL_OPTIONS, False, None, {"window_size": (-1, -1)}),
+        (KERNEL_OPTIONS, True, None, {"window_size": (-1, 0)}),
+        (KERNEL_OPTIONS, False, 65, {"window_size": (64, 64)}),
+        (KERNEL_OPTIONS, True, 65, {"window_size": (64, 0)}),
         (frozenset({"is_causal"}), True, None, {"is_causal": True}),
     ],
 )
@@ -214,11 +250,11 @@ def test_the_kernel_is_given_what_its_version_takes(
 ) -> None:
     given: dict[str, object] = {}
 
-    def kernel(query: torch.Tensor, key: torch.Tensor, *others: object, **options: object) -> torch.Tensor:
+    def note(query: torch.Tensor, key: torch.Tensor, *others: object, **options: object) -> torch.Tensor:
         given.update(options, heads=key.shape[1], largest=query.max().item())
         return query
 
-    monkeypatch.setattr(packed, "_find_kernel", lambda on_cuda: (kernel, takes))
+    monkeypatch.setattr("ce_rerank.engines.torch.find_kernel", lambda: (note, takes))
     query, key = torch.ones(1, 4, 7, 16), torch.ones(1, 2, 7, 16)
     result, _ = attend(
         SimpleNamespace(is_causal=causal), query, key, key, None,
@@ -226,7 +262,7 @@ def test_the_kernel_is_given_what_its_version_takes(
         sliding_window=window,
     )  # type: ignore[arg-type]  # fmt: skip
     assert result.shape == (1, 7, 4, 16)
-    if takes == NEWEST:
+    if takes == KERNEL_OPTIONS:
         options = {"scale": 0.5, "num_splits": 1, "enable_gqa": True, "heads": 2, "largest": 1}
     else:  # the query makes up for the scale, and keys are repeated
         options = {"heads": 4, "largest": 2}

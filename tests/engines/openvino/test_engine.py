@@ -157,7 +157,7 @@ def test_every_family_is_fed_the_tokens_of_sentence_transformers(
             assert batch["token_type_ids"].tolist() == fed["token_type_ids"].tolist()
 
 
-@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "mpnet", "camembert"])
+@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "mpnet"])
 def test_a_table_of_positions_is_never_left(family: str, tmp_path: Path, checkpoints: object) -> None:
     # The tokenizer knows no limit, and the configuration promises two more than there are.
     checkpoint = make_checkpoint(family, tmp_path / family)
