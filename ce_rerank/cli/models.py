@@ -8,16 +8,22 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ..errors import OutputError, UnavailableError, UsageError
-from .commands import MODEL, Command, DefaultCommandGroup, option, with_option_groups
 from .console import Activity, describe_size, draw_message, show_messages, stderr_console, stdout_console
-from .options import AllowPickle, MessageOptions, Offline, Revision, TrustRemoteCode
+from .options import (
+    Command,
+    DefaultCommandGroup,
+    FetchOptions,
+    MessageOptions,
+    option,
+    with_option_groups,
+)
 
 if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint
@@ -35,17 +41,6 @@ _ORDERS: dict[str, Callable[[ListedModel], Any]] = {
     "context": lambda model: -(model.known.context_length or 0),
     "size": lambda model: -model.size_bytes,
 }
-
-
-@dataclass(frozen=True)
-class FetchOptions:
-    """What may be fetched of a model; the fields have the names of `resolve_checkpoint`'s arguments."""
-
-    panel: ClassVar = MODEL
-    revision: Revision = None
-    offline: Offline = False
-    trust_remote_code: TrustRemoteCode = False
-    allow_pickle: AllowPickle = False
 
 
 class ModelsGroup(DefaultCommandGroup):

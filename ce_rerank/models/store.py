@@ -17,7 +17,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from ..errors import UnavailableError, UsageError
+from ..errors import UnavailableError, UsageError, missing_package
 from ..files import lock, make_folder_whole
 from . import hub
 from .catalog import DEFAULT_NAME, OFFLINE_NAME, resolve_alias, suggest_names
@@ -272,8 +272,8 @@ def prepare_offline_checkpoint(folder: Path) -> None:
     and OSError if writing fails.
     """
     model_file = _find_offline_weights()
-    if model_file is None:
-        raise UnavailableError("The offline weights are not installed here.", hint=INSTALL_HINT)
+    if model_file is None or importlib.util.find_spec("onnx") is None:
+        raise missing_package("The offline weights are not installed here.", "offline")
     files = _read_verified_files(model_file)
     weights = _read_weights(files.pop("model.onnx"))
     tokenizer = json.loads(files["tokenizer.json"])
@@ -292,11 +292,9 @@ def prepare_offline_checkpoint(folder: Path) -> None:
 def _find_offline_weights() -> Path | None:
     """Find the quantised model in the installed package; nothing is imported or read."""
     spec = importlib.util.find_spec(PACKAGE)
-    for location in (spec.submodule_search_locations or ()) if spec else ():
-        model_file = Path(location, "models", "data", "reranker_en", "model.onnx")
-        if model_file.is_file():
-            return model_file
-    return None
+    folders = (spec and spec.submodule_search_locations) or ()
+    files = (Path(folder, "models", "data", "reranker_en", "model.onnx") for folder in folders)
+    return next(filter(Path.is_file, files), None)
 
 
 def _read_verified_files(model_file: Path) -> dict[str, bytes]:
@@ -318,15 +316,9 @@ def _read_verified_files(model_file: Path) -> dict[str, bytes]:
 
 def _read_weights(model: bytes) -> dict[str, Any]:
     """Return a graph's weights as float32 arrays, with the names and shapes of transformers."""
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError as error:
-        raise UnavailableError(
-            "Reading the offline weights takes the onnx package, which is not installed here.",
-            hint=INSTALL_HINT,
-        ) from error
     import numpy as np
+    import onnx
+    from onnx import numpy_helper
 
     graph = onnx.load_model_from_string(model).graph
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}

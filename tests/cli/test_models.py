@@ -221,18 +221,6 @@ class TestPull:
         assert shell_at("rank", "-m", TINY, "--offline", "query", "one", "two").returncode == 0
 
     @pytest.mark.usefixtures("compiled_before")
-    def test_of_what_is_there_asks_for_what_is_new(
-        self, hub: LocalHub, shell_at: Shell, tiny_files: dict[str, bytes]
-    ) -> None:
-        hub.add(TINY, tiny_files)
-        shell_at("models", "pull", TINY)
-        newer = hub.add(TINY, {**tiny_files, "README.md": b"---\nlicense: mit\n---\n# Newer\n"})
-        hub.requests.clear()
-        done = shell_at("models", "pull", TINY)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        assert shell_at.json("models", "show", TINY)["revision"] == newer.commit
-
-    @pytest.mark.usefixtures("compiled_before")
     def test_without_the_hub_keeps_what_is_there_and_says_so(
         self, shell: Shell, tiny_files: dict[str, bytes]
     ) -> None:

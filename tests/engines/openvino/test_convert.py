@@ -108,16 +108,6 @@ def test_what_another_version_made_is_replaced(
     assert not compiled.folder.exists()
 
 
-def test_what_has_the_same_content_is_not_compiled_again(
-    compiled: CompiledModel, checkpoint: Checkpoint, compilations: Callable[[], int]
-) -> None:
-    os.utime(checkpoint.folder / "model.safetensors", ns=(1, 1))
-    (checkpoint.folder / "training_log.csv").write_text("epoch,loss\n")
-    assert find_compiled(checkpoint) == compiled
-    assert prepare_compiled(checkpoint) == compiled
-    assert compilations() == 0
-
-
 def test_a_changed_checkpoint_is_compiled_anew(
     compiled: CompiledModel, checkpoint: Checkpoint, compilations: Callable[[], int]
 ) -> None:
