@@ -41,7 +41,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command line with a model whose score is half the sum of a document's number words, and a bit."""
     engine = NeighbourEngine()
     monkeypatch.setattr("ce_rerank.engines.load_engine", lambda checkpoint, options: engine)
-    monkeypatch.setattr("ce_rerank.pipeline.POOL_TOKENS", FEW_TOKENS)
+    monkeypatch.setattr("ce_rerank.reranker.POOL_TOKENS", FEW_TOKENS)
     monkeypatch.setenv("CE_RERANK_MODEL", str(make_counting_checkpoint(tmp_path / "counting")))
     monkeypatch.chdir(tmp_path)
 
