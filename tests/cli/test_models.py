@@ -196,10 +196,8 @@ class TestShow:
         put_in_cache(shell.hub_cache, "me/odd", files | {"pytorch_model.bin": b"x"})
         assert shell("models", "show", "me/odd").stdout.endswith(
             "\nrun by         torch fp32 on cpu: openvino cannot run it: it brings Python code of its own\n"
-            "\nwarning        It brings Python code of its own, which is run only with --trust-remote-code: "
-            "modeling.py (AutoModel: X).\n"
-            "               Its weights are pickled, which can run any code, and are loaded only with "
-            "--allow-pickle: pytorch_model.bin.\n"
+            "needs          --trust-remote-code, to run Python code of its own: modeling.py (AutoModel: X)\n"
+            "               --allow-pickle, to load what can run any code: pytorch_model.bin\n"
         )
 
 
