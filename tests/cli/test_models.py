@@ -44,7 +44,7 @@ def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory, tiny_files: dict[str, bytes]) -> Path:
-    """A cache in which the tiny model lies compiled."""
+    """A cache with the compiled form of the tiny model."""
     shell = Shell.below(tmp_path_factory.mktemp("compiled"))
     with serve_hub() as hub:
         hub.add(TINY, tiny_files)
