@@ -188,7 +188,7 @@ from ce_rerank.models.store import resolve_checkpoint
 stages, progress = [], []
 arguments = json.loads(sys.argv[1])
 if arguments.pop("report", False):
-    arguments["on_progress"] = lambda done, total: progress.append((done, total))
+    arguments["on_progress"] = lambda count, total: progress.append((count, total))
 class Stages(logging.Handler):
     def emit(self, record):
         if getattr(record, "stage", False):

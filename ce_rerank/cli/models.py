@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ce_rerank")
 
-_MEGABYTE = 10**6
 _SCALES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 _ORDERS: dict[str, Callable[[ListedModel], Any]] = {
     "catalog": lambda model: 0,
@@ -232,15 +231,12 @@ def _foresee_use(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _show_bytes(activity: Activity, name: str) -> Callable[[int, int], None]:
-    """Return a function that shows how much of a download has come, in megabytes."""
-    shown = 0
+    """Return a function that shows how much of a download has come."""
 
-    def show(done_bytes: int, total_bytes: int) -> None:
-        nonlocal shown
-        if not done_bytes:
-            activity.start(total=max(1, total_bytes // _MEGABYTE), stage=f"Downloading {name}, MB")
-        activity.advance(done_bytes // _MEGABYTE - shown)
-        shown = done_bytes // _MEGABYTE
+    def show(count: int, total: int) -> None:
+        if not count:
+            activity.start(total, f"Downloading {name}, bytes")
+        activity.advance(count)
 
     return show
 

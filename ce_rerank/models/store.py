@@ -82,7 +82,7 @@ def resolve_checkpoint(
     network; with `refresh` the hub is asked for its newest files. With `offline` the network is never used.
     `revision` is a branch, tag or commit of a hub model. Python files of a model are fetched only with
     `trust_remote_code`, and are then named in a warning. Pickled weights are used only with `allow_pickle`.
-    `on_progress` is told how many bytes of a download have come.
+    `on_progress` is told of the bytes of a download.
 
     Raises UsageError for a revision of something that has none, and UnavailableError, with what would work,
     for a model that is unavailable or cannot rank.
