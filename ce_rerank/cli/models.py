@@ -26,7 +26,6 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..models.checkpoint import Checkpoint
     from .inventory import ListedModel
 
 log = logging.getLogger("ce_rerank")
@@ -120,7 +119,14 @@ def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
         model = find_model(name)
         facts, use = None, None
         if model.ready:
-            facts, use = describe_checkpoint(model.ready), _foresee_use(model.ready)
+            from ..engines import choose_engine
+            from ..engines.base import EngineOptions
+
+            facts = describe_checkpoint(model.ready)
+            try:
+                use = asdict(choose_engine(model.ready, EngineOptions()))
+            except UnavailableError as error:
+                use = {"refused": error.message}
     if to == "json":
         told = {**model.as_json(), "checkpoint": facts, "use": use}
         print(json.dumps(told, indent=2, ensure_ascii=False))
@@ -217,17 +223,6 @@ def _tell(message: str, messages: MessageOptions) -> None:
     """Print what was done if a person watches, or asked for it."""
     if messages.verbose or (sys.stderr.isatty() and not messages.quiet):
         draw_message(stderr_console(), message)
-
-
-def _foresee_use(checkpoint: Checkpoint) -> dict[str, str]:
-    """Return what would run a model here, and why; or why it cannot be run."""
-    from ..engines import choose_engine
-    from ..engines.base import EngineOptions
-
-    try:
-        return asdict(choose_engine(checkpoint, EngineOptions()))
-    except UnavailableError as error:
-        return {"refused": error.message}
 
 
 def _show_bytes(activity: Activity, name: str) -> Callable[[int, int], None]:
