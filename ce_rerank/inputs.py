@@ -71,12 +71,16 @@ def find_documents(
 
 
 def find_query(
-    row: Mapping[str, Any], origin: str, documents_path: str | None, paths: Sequence[str] = QUERY_FIELDS
+    row: Mapping[str, Any],
+    origin: str,
+    documents_path: str | None,
+    paths: Sequence[str] = QUERY_FIELDS,
+    hint: str = ROW_SHAPES,
 ) -> tuple[Query, dict[str, Any]]:
     """Return the query that a row names, and the row's other fields; the text may be empty.
 
     A nested row has its documents at `documents_path`, and may have its id in `id` or `_id`. Raises
-    InputError that starts with `origin` for a row without a query, or with one that is no text.
+    InputError that starts with `origin` for a row without a query (`hint` says what to do), or an odd one.
     """
     path, value = "", None
     for path in paths:
@@ -100,9 +104,7 @@ def find_query(
         raise InputError(f"{origin}: the query's id is {json_kind(id)}, not a string or an integer.")
     if value is None and id is None:
         problem = f'no "{paths[0]}" field ({describe_fields(row)}).'
-        raise MissingFieldError(
-            f"{origin}: {problem}", hint=f"{ROW_SHAPES} --query-field names another field."
-        )
+        raise MissingFieldError(f"{origin}: {problem}", hint=hint)
     for name in filter(None, used):
         row = without_field(row, name)
     return Query(value or "", id, {}, origin), dict(row)

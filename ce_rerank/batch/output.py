@@ -76,8 +76,9 @@ class StreamOutput(BatchOutput):
         """Write a pool's results at once."""
         if self._bad_rows is not None:
             self._bad_rows += pool.bad_rows
-        for bad in pool.bad_rows if self._bad_rows is None else ():
-            log.warning("Left out: %s", bad.reason)
+        else:
+            for bad in pool.bad_rows:
+                log.warning("Left out: %s", bad.reason)
         for ranking in pool.rankings:
             self._writer.write(ranking)
         self.progress = pool.progress

@@ -37,6 +37,7 @@ from .job import Job
 
 log = logging.getLogger("ce_rerank")
 
+_OTHER_FIELDS = f"{ROW_SHAPES} --query-field and --documents-field name other fields."
 _TREC_RUN = "Give a TREC run with --run, and its texts with --queries and --corpus."
 
 
@@ -126,9 +127,10 @@ class RowCandidates(CandidateReader):
             missing = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}"'
             raise MissingFieldError(
                 f"{origin}: {missing} ({describe_fields(row)}).",
-                hint=f"{ROW_SHAPES} --documents-field names another field.",
+                hint=_OTHER_FIELDS,
             )
-        query, fields = find_query(row, origin, None if found is None else found.path, self._query_fields)
+        documents_path = None if found is None else found.path
+        query, fields = find_query(row, origin, documents_path, self._query_fields, _OTHER_FIELDS)
         if found is not None:
             nested = self._read_nested(self._complete(replace(query, fields=fields)), found, reject)
             return [*self._end_flat(), nested]

@@ -24,8 +24,8 @@ from ..errors import (
     exit_code_if_interrupted,
 )
 from ..formats.output import tell_failures
-from .commands import COMMANDS, Command, DefaultCommandGroup, with_option_groups
 from .console import draw_error, stderr_console
+from .options import COMMANDS, Command, DefaultCommandGroup, with_option_groups
 
 _NAME = "ce-rerank"
 _INTERRUPTED = SIGNAL_CODES[signal.SIGINT]
@@ -62,13 +62,11 @@ class Application(DefaultCommandGroup):
             sys.stdout.flush()  # now, so that a failure can be reported
         except (KeyboardInterrupt, typer.Abort):
             code = _INTERRUPTED
-        except SystemExit as end:
-            # Where the reader of our output has closed the pipe, Typer and Rich exit with 1.
-            if not isinstance(end.__context__, BrokenPipeError):
-                raise
-            code = 0
         except BrokenPipeError:
             code = 0
+        except SystemExit as end:
+            # Where the reader of our output has closed the pipe, Typer and Rich exit with 1.
+            code = 0 if isinstance(end.__context__, BrokenPipeError) else end.code
         except Exception as error:
             if "--debug" in args:
                 traceback.print_exc()

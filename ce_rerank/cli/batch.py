@@ -22,7 +22,6 @@ from ..errors import ROWS_LEFT_OUT, UsageError
 from ..formats.output import open_output
 from ..formats.source import is_pipe_or_device
 from ..formats.writers import BatchFormat, WriteOptions
-from .commands import option_field
 from .console import Activity, describe_progress, show_messages
 from .options import (
     FROM,
@@ -35,6 +34,7 @@ from .options import (
     OutputOptions,
     SelectionOptions,
     format_of_output,
+    option_field,
 )
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ import random
 import re
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,10 +20,9 @@ import typer
 from ..errors import InputError, UnavailableError, UsageError
 from ..formats.documents import InputFormat, read_documents
 from ..formats.source import Source
-from .commands import option
 from .console import Activity, draw_plainly, show_messages, stdout_console
-from .doctor import call_apart, run_command
-from .options import FROM, InputOptions, MessageOptions, ModelOptions, as_arguments
+from .doctor import call_apart
+from .options import FROM, InputOptions, MessageOptions, ModelOptions, option
 
 log = logging.getLogger("ce_rerank")
 
@@ -157,38 +155,26 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
 
     device = find_device(model.device)
     measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        # In files, since an argument has no room for a long document.
-        query, file = Path(folder, "query"), Path(folder, "documents.jsonl")
-        query.write_text(lists[0][0], encoding="utf-8")
-        texts = [text for _, texts in lists for text in texts][:_START_DOCUMENTS]
-        file.write_text("".join(json.dumps(text) + "\n" for text in texts), encoding="utf-8")
 
-        def keywords(engine: str, precision: str) -> dict[str, Any]:
-            return {**asdict(model), "engine": engine, "precision": precision, "device": device}
+    def measure(choice: tuple[str, str], lists: Lists) -> dict[str, Any]:
+        keywords = {**asdict(model), "engine": choice[0], "precision": choice[1], "device": device}
+        answer: dict[str, Any] = call_apart(score_lists, {"keywords": keywords, "lists": lists})
+        return answer
 
-        def time_start(choice: tuple[str, str]) -> float:
-            """Return the seconds of a whole process that ranks a few documents."""
-            started = time.perf_counter()
-            arguments = as_arguments({**keywords(*choice), "query_file": query, "file": file})
-            run_command(["rank", "-Q", *arguments])
-            return time.perf_counter() - started
-
-        for choice in choose(model, device):
-            activity.stage(f"Loading {' '.join(choice)}")
-            try:
-                time_start(choice)  # not measured: the first use compiles the model
-                measured[choice] = []
-            except UnavailableError as error:
-                if choice == _REFERENCE:
-                    raise
-                log.warning("%s %s is left out: %s", *choice, error.message)
-        activity.start(total=rounds * len(measured))
-        for _ in range(rounds):
-            for choice, its_rounds in measured.items():
-                found = call_apart(score_lists, {"keywords": keywords(*choice), "lists": lists})
-                its_rounds.append({**found, "start_seconds": time_start(choice)})
-                activity.advance()
+    for choice in choose(model, device):
+        activity.stage(f"Loading {' '.join(choice)}")
+        try:
+            measure(choice, lists[:1])  # the first use compiles the model
+            measured[choice] = []
+        except UnavailableError as error:
+            if choice == _REFERENCE:
+                raise
+            log.warning("%s %s is left out: %s", *choice, error.message)
+    activity.start(total=rounds * len(measured))
+    for _ in range(rounds):
+        for choice, its_rounds in measured.items():
+            its_rounds.append(measure(choice, lists))
+            activity.advance()
     reference = measured[_REFERENCE][0]["scores"]
     return [
         {"engine": engine, "precision": precision, **summarise(its_rounds, reference)}
@@ -196,9 +182,9 @@ def _measure(model: ModelOptions, lists: Lists, rounds: int, activity: Activity)
     ]
 
 
-def summarise(rounds: Sequence[dict[str, Any]], reference: list[list[float]]) -> dict[str, Any]:
+def summarise(rounds: Sequence[dict[str, Any]], reference: Sequence[float]) -> dict[str, Any]:
     """Return the medians of the rounds, and how far the scores are from the reference's."""
-    differences, agreements = compare_scores(rounds[0]["scores"], reference)
+    differences = [abs(our - their) for our, their in zip(rounds[0]["scores"], reference, strict=True)]
     elapsed_seconds = statistics.median(one["elapsed_seconds"] for one in rounds)
     return {
         "device": rounds[0]["device"],
@@ -208,22 +194,7 @@ def summarise(rounds: Sequence[dict[str, Any]], reference: list[list[float]]) ->
         "peak_memory_bytes": rounds[-1]["peak_memory_bytes"],
         "largest_difference": max(differences),
         "mean_difference": statistics.fmean(differences),
-        "rank_agreement": statistics.fmean(agreements) if agreements else None,
     }
-
-
-def compare_scores(
-    scores: list[list[float]], reference: list[list[float]]
-) -> tuple[list[float], list[float]]:
-    """Return the absolute difference of every score, and Kendall's tau of every query that has an order."""
-    from scipy.stats import kendalltau
-
-    differences, agreements = [], []
-    for ours, theirs in zip(scores, reference, strict=True):
-        differences += [abs(our - their) for our, their in zip(ours, theirs, strict=True)]
-        if min(len(set(ours)), len(set(theirs))) > 1:
-            agreements.append(float(kendalltau(ours, theirs).statistic))
-    return differences, agreements
 
 
 def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
@@ -232,11 +203,11 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("engine", no_wrap=True)
-    for title in ("start s", "docs/s", "times", "MB", "largest diff", "mean diff", "tau"):
+    for title in ("start s", "docs/s", "times", "MB", "largest diff", "mean diff"):
         table.add_column(title, justify="right")
     slowest = results[0]["documents_per_second"]
     for result in results:
-        peak, agreement = result["peak_memory_bytes"], result["rank_agreement"]
+        peak = result["peak_memory_bytes"]
         table.add_row(
             f"{result['engine']} {result['precision']}{' packed' * result['packed']}",
             f"{result['start_seconds']:.2f}",
@@ -245,7 +216,6 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
             "?" if peak is None else f"{peak / 2**20:.0f}",
             f"{result['largest_difference']:.2g}",
             f"{result['mean_difference']:.2g}",
-            "?" if agreement is None else f"{agreement:.3f}",
         )
     console = stdout_console()
     draw_plainly(console, table)
@@ -253,25 +223,31 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
     told = (
         f"{documents} documents, {len(lists)} queries, on {results[0]['device']}. "
         f"start: to load the model and rank {_START_DOCUMENTS} documents. MB: peak memory. "
-        "diff: of logits, from torch fp32. tau: Kendall's, of the order; ? if no query has an order."
+        "diff: of logits, from torch fp32."
     )
     draw_plainly(console, Text(told, style="dim"))
 
 
 def score_lists(keywords: dict[str, Any], lists: Lists) -> dict[str, Any]:
-    """Score some of the lists to warm up, and then all while the time is taken; return logits."""
-    from ..engines.hardware import describe_device
+    """Load a model and rank a few documents, then score all lists; return the seconds of both, and logits."""
+    started = time.perf_counter()
     from ..reranker import Reranker
 
     reranker = Reranker(**keywords)
-    list(reranker.rank_many(lists[:3]))
+    query, texts = lists[0]
+    reranker.rank(query, texts[:_START_DOCUMENTS])
+    start_seconds = time.perf_counter() - started
+    list(reranker.rank_many(lists[:3]))  # to warm up
     started = time.perf_counter()
     rankings = list(reranker.rank_many(lists, scores="logit"))
     elapsed_seconds = time.perf_counter() - started
-    in_order = [sorted(ranking, key=lambda hit: hit.index) for ranking in rankings]
+    from ..engines.hardware import describe_device
+
+    in_order = [hit for ranking in rankings for hit in sorted(ranking, key=lambda hit: hit.index)]
     return {
+        "start_seconds": start_seconds,
         "elapsed_seconds": elapsed_seconds,
-        "scores": [[hit.score for hit in hits] for hits in in_order],
+        "scores": [hit.score for hit in in_order],
         "peak_memory_bytes": peak_memory_bytes(),
         "device": describe_device(reranker.info.device),
         "packed": reranker.info.packed,

@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,10 +25,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import typer
 
 from .. import __version__
-from ..errors import CeRerankError, UnavailableError
-from .commands import option
+from ..errors import UnavailableError
 from .console import describe_size, draw_message, show_messages, stdout_console
-from .options import MessageOptions, ModelOptions, as_arguments
+from .options import MessageOptions, ModelOptions, as_arguments, option
 
 _AREA_WIDTH = 12
 _NEEDED = ("model", "self-test")  # for ranking to work
@@ -55,10 +53,15 @@ _DOCUMENTS = (
     "The library opens at nine and closes at six, except on Sundays.",
 )
 _BEST = 1  # the place of the document that answers the query
-_CALL = (
-    "import json, sys; from {0.__module__} import {0.__name__} as function; "
-    "print(json.dumps(function(**json.load(sys.stdin))))"
-)
+_CALL = """
+import json, sys
+from ce_rerank.errors import CeRerankError
+from {0.__module__} import {0.__name__} as function
+try:
+    print(json.dumps(function(**json.load(sys.stdin))))
+except CeRerankError as error:
+    sys.exit(" ".join((error.message + " " + error.hint).split()))
+"""
 
 Found = tuple[str, str]
 """What was found in an area and, if something is wrong there, what to do."""
@@ -136,10 +139,9 @@ def examine(model: ModelOptions, announce: Callable[[str], None]) -> dict[str, F
         try:
             text, remedy = find()
         except Exception as error:
-            text = f"It cannot be examined: {type(error).__name__}: {error}"
-            remedy = f"pip install --force-reinstall {area if area in _LIBRARIES else 'ce-rerank'}"
-            if isinstance(error, CeRerankError):
-                text, remedy = error.message, error.hint or remedy
+            text = getattr(error, "message", f"It cannot be examined: {error!r}")
+            install = f"pip install --force-reinstall {area if area in _LIBRARIES else 'ce-rerank'}"
+            remedy = getattr(error, "hint", "") or install
         problem: Literal["red", "yellow"] = "red" if area in _NEEDED else "yellow"
         found[area] = Finding(area, problem if remedy else "green", text, remedy)
     return found
@@ -148,34 +150,20 @@ def examine(model: ModelOptions, announce: Callable[[str], None]) -> dict[str, F
 def call_apart(function: Callable[..., Any], keywords: dict[str, Any], seconds: float | None = None) -> Any:
     """Call a function of a module in a process of its own; its arguments and its answer must fit in JSON.
 
-    Raises UnavailableError if the process fails, crashes, or takes too long.
+    Raises UnavailableError if it fails, crashes, or takes too long.
     """
-    done = _run(["-c", _CALL.format(function)], seconds, json.dumps(keywords))
-    if done.returncode:
-        raise UnavailableError(f"It cannot be loaded: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def run_command(arguments: list[str], seconds: float | None = None) -> str:
-    """Run `ce-rerank` in a process of its own, and return what it prints; raise its error."""
-    done = _run(["-m", "ce_rerank", *arguments], seconds)
-    if done.returncode:
-        message, _, hint = done.stderr.rpartition("error: ")[2].partition("\n")
-        raise UnavailableError(message, hint=textwrap.dedent(hint).strip())
-    return done.stdout
-
-
-def _run(arguments: list[str], seconds: float | None, stdin: str = "") -> subprocess.CompletedProcess[str]:
     try:
         done = subprocess.run(
-            [sys.executable, *arguments], input=stdin, capture_output=True, timeout=seconds,
-            encoding="utf-8", errors="replace",
+            [sys.executable, "-c", _CALL.format(function)],
+            input=json.dumps(keywords), capture_output=True, timeout=seconds, encoding="utf-8",
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"There is no answer within {seconds:g} seconds.") from None
     if done.returncode < 0:
         raise UnavailableError(f"The process was ended by {signal.Signals(-done.returncode).name}.")
-    return done
+    if done.returncode:
+        raise UnavailableError(done.stderr.strip().splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def find_versions() -> Found:
@@ -296,15 +284,22 @@ def find_model(model: ModelOptions, *, has_hub: bool) -> Found:
 
 
 def try_ranking(model: ModelOptions, here: Finding) -> Found:
-    """Rank three documents by the command itself, and check which comes first."""
+    """Rank three documents in a process of its own."""
     if here.remedy:
         return "Nothing was ranked: there is no model.", here.remedy
-    arguments = as_arguments({**asdict(model), "offline": True, "to": "jsonl", "details": True})
+    text, remedy = call_apart(rank_three, {**asdict(model), "offline": True}, _RANK_SECONDS)
+    return text, remedy
+
+
+def rank_three(**keywords: Any) -> Found:
+    """Rank the three documents, and check which comes first."""
+    from ..reranker import Reranker
+
     started = time.perf_counter()
-    ranked = run_command(["rank", "-Q", *arguments, _QUERY, *_DOCUMENTS], _RANK_SECONDS)
-    seconds = time.perf_counter() - started
-    best = json.loads(ranked.splitlines()[0])
-    if best["index"] != _BEST:
-        text = f"{best['model']}: the document that answers the query does not come first."
+    reranker = Reranker(**keywords)
+    best, by = reranker.rank(_QUERY, _DOCUMENTS)[0], reranker.info.description
+    if best.index != _BEST:
+        text = f"{by}: the document that answers the query does not come first."
         return text, "Run `ce-rerank models pull` on the model again."
-    return f"Three documents in {seconds:.1f} s by {best['model']}; the order is right.", ""
+    seconds = time.perf_counter() - started
+    return f"Three documents in {seconds:.1f} s by {by}; the order is right.", ""

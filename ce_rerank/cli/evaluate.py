@@ -31,9 +31,8 @@ from ..formats.output import open_output, require_other_file
 from ..formats.source import Source
 from ..ranking import blend, select_top, separate_ties
 from ..types import Candidates
-from .commands import option, option_field
 from .console import show_messages, stdout_console
-from .options import MessageOptions, Output, format_of_output
+from .options import MessageOptions, Output, format_of_output, option, option_field
 
 EvaluationFormat = Literal["table", "json"]
 

@@ -28,9 +28,9 @@ from ..formats.trec import require_run_id
 from ..formats.writers import WriteOptions, open_writer, require_format
 from ..ranking import select_top
 from ..types import Candidates, Document, Query, Ranking, RankOptions
-from .commands import COMMANDS, option, option_field
 from .console import show_messages, stdout_console
 from .options import (
+    COMMANDS,
     FROM,
     INPUT,
     OUTPUT,
@@ -41,6 +41,8 @@ from .options import (
     OutputOptions,
     SelectionOptions,
     format_of_output,
+    option,
+    option_field,
 )
 
 log = logging.getLogger("ce_rerank")

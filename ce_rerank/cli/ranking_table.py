@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..types import Passage, RankedDocument, Ranking
 from .console import clean_text
@@ -42,81 +42,77 @@ def draw_ranking(
     """
     from rich.text import Text
 
-    lines = _draw_hits(ranking, console, details, with_text) if ranking.results else []
-    coverage = ranking.coverage
-    everything = f"{coverage.documents:,} documents"
-    if coverage.left_out:
-        everything = f"{coverage.documents:,} chosen by BM25 from {coverage.documents + coverage.left_out:,}"
-    if coverage.left_out and not coverage.documents:
-        lines.append(Text(f"no document of {coverage.left_out:,} chosen by BM25", "dim"))
-    elif coverage.left_out or len(ranking) < coverage.documents:
-        lines.append(Text(f"{len(ranking) or 'none'} of {everything}", "dim"))
-    elif not lines:
-        lines.append(Text("no documents", "dim"))
+    words = find_words(ranking.query.text)
+    starts = [find_excerpt(_read_text(hit), words) for hit in ranking]
+    header, *heads = _draw_heads(ranking, starts, console, details=details, with_text=with_text)
+    margin = header.cell_len + len(_GAP)
+    is_beside = console.width - margin >= _MIN_TEXT_WIDTH
+    if not is_beside:
+        margin = len(str(len(ranking))) + len(_GAP)
+    elif with_text:
+        header.append(f"{_GAP}text", "dim")
+    lines = [header] if heads else []
+    for head, hit, start in zip(heads, ranking, starts, strict=True):
+        lines.append(head)
+        if with_text:
+            width = max(console.width - margin, 10)
+            excerpt = _draw_excerpt(_read_text(hit), start, words, console, width)
+            if is_beside and excerpt:
+                head.append(_GAP).append_text(excerpt.pop(0))
+            lines += [Text(" " * margin).append_text(line) for line in excerpt]
+    if summary := _count(ranking):
+        lines.append(Text(summary, "dim"))
     for line in lines:
         line.rstrip()
     console.print(Text("\n").join(lines), soft_wrap=True)
 
 
-def _draw_hits(ranking: Ranking, console: Console, details: bool, with_text: bool) -> list[Text]:
-    """Return the lines of the table: the head of each entry, with its text beside it or below."""
+def _count(ranking: Ranking) -> str:
+    """Say how many documents are not shown, and how many BM25 has left out."""
+    scored, left_out = ranking.coverage.documents, ranking.coverage.left_out
+    shown = len(ranking) or "none"
+    if left_out:
+        chosen = f"{shown} of {scored:,} chosen by BM25 from {scored + left_out:,}"
+        return chosen if scored else f"no document of {left_out:,} chosen by BM25"
+    if len(ranking) < scored:
+        return f"{shown} of {scored:,} documents"
+    return "" if len(ranking) else "no documents"
+
+
+def _draw_heads(
+    ranking: Ranking, starts: Sequence[int], console: Console, *, details: bool, with_text: bool
+) -> list[Text]:
+    """Return a line for the header and for each document, with the columns before the text."""
     from rich.text import Text
 
-    words = find_words(ranking.query.text)
-    starts = [find_excerpt(_read_text(hit), words) for hit in ranking]
-    columns = _make_columns(ranking, starts, console, details, with_text)
-    header, *heads = [Text(_GAP).join(cells) for cells in zip(*columns, strict=True)]
-    lines = [header]
-    if not with_text:
-        return [header, *heads]
-    margin = header.cell_len + len(_GAP)
-    beside = console.width - margin >= _MIN_TEXT_WIDTH
-    if beside:
-        header.append(f"{_GAP}text", "dim")
-    else:
-        margin = columns[0][0].cell_len + len(_GAP)
-    for head, hit, start in zip(heads, ranking, starts, strict=True):
-        excerpt = _draw_excerpt(_read_text(hit), start, words, console, max(console.width - margin, 10))
-        if beside and excerpt:
-            head.append(_GAP).append_text(excerpt.pop(0))
-        lines += [head, *(Text(" " * margin).append_text(line) for line in excerpt)]
-    return lines
-
-
-def _make_columns(
-    ranking: Ranking, starts: Sequence[int], console: Console, details: bool, with_text: bool
-) -> list[list[Text]]:
-    """Return the columns before the text: a header and a cell for each document, all of one width."""
     scores = [hit.score for hit in ranking]
-    columns = [
-        _pad_column("", [str(hit.rank) for hit in ranking], "dim", right=True),
-        _pad_column("score", _format_scores(scores), right=True),
-        _pad_column("", _draw_bars(scores, 16 if console.width >= 100 else 10, console), "cyan"),
+    columns: list[tuple[str, list[str], str, Literal["left", "right"]]] = [
+        ("", [str(hit.rank) for hit in ranking], "dim", "right"),
+        ("score", _format_scores(scores), "", "right"),
+        ("", _draw_bars(scores, 16 if console.width >= 100 else 10, console), "cyan", "left"),
     ]
     if details:
-        columns.append(_pad_column("tokens", [str(hit.tokens) for hit in ranking], "dim", right=True))
+        columns.append(("tokens", [str(hit.tokens) for hit in ranking], "dim", "right"))
         if any(hit.truncated for hit in ranking):
-            columns.append(_pad_column("", ["cut" if hit.truncated else "" for hit in ranking], "yellow"))
+            columns.append(("", ["cut" if hit.truncated else "" for hit in ranking], "yellow", "left"))
     names = [_make_name(hit, start, console.encoding) for hit, start in zip(ranking, starts, strict=True)]
     if any(names):
-        columns.append(_pad_column("id", names, "cyan"))
+        columns.append(("id", names, "cyan", "left"))
     elif not with_text:
-        columns.append(_pad_column("index", [str(hit.index) for hit in ranking], "cyan"))
-    return columns
-
-
-def _pad_column(header: str, cells: Sequence[str], style: str = "", *, right: bool = False) -> list[Text]:
-    from rich.text import Text
-
-    column = [Text(header, "dim"), *(Text(cell, style) for cell in cells)]
-    width = max(cell.cell_len for cell in column)
-    for cell in column:
-        cell.align("right" if right else "left", width)
-    return column
+        columns.append(("index", [str(hit.index) for hit in ranking], "cyan", "left"))
+    padded = []
+    for header, cells, style, side in columns:
+        column = [Text(header, "dim"), *(Text(cell, style) for cell in cells)]
+        width = max(cell.cell_len for cell in column)
+        for cell in column:
+            cell.align(side, width)
+        padded.append(column)
+    return [Text(_GAP).join(cells) for cells in zip(*padded, strict=True)]
 
 
 def _format_scores(scores: Sequence[float]) -> list[str]:
     """Write scores with the fewest decimals, from three to six, that show which neighbours differ."""
+    written: list[str] = []
     for decimals in range(3, 7):
         written = ["-" if score == -math.inf else f"{score:.{decimals}f}" for score in scores]
         if all(a != b or one == two for (a, one), (b, two) in pairwise(zip(written, scores, strict=True))):
@@ -125,10 +121,7 @@ def _format_scores(scores: Sequence[float]) -> list[str]:
 
 
 def _draw_bars(scores: Sequence[float], width: int, console: Console) -> list[str]:
-    """Draw a bar for each score, in half cells: one half for the lowest score, `width` cells for the highest.
-
-    A blank document, which has no score, has no bar.
-    """
+    """Draw a bar for each score: half a cell for the lowest, `width` cells for the highest, 0 for a blank."""
     full, half = ("=", "=") if console.options.ascii_only else ("\u2501", "\u2578")
     scored = [score for score in scores if score > -math.inf] or [0.0]
     lowest, spread = min(scored), max(scored) - min(scored)
@@ -189,8 +182,8 @@ def find_words(query: str) -> re.Pattern[str]:
 def find_excerpt(text: str, words: re.Pattern[str]) -> int:
     """Return the offset at which the excerpt begins: at a sentence or a word, or 0 if the text is short.
 
-    It is where the different words of the query that are in the excerpt have the most letters together: short
-    words, which are in every text, count little. Of equal places the first is taken.
+    It is the first place from which the excerpt has most letters of the query's different words: short words,
+    which are in every text, count little.
     """
     if len(text) <= _EXCERPT_CHARACTERS:
         return 0

@@ -65,8 +65,8 @@ class ReadOptions:
     `format` is an `InputFormat`. `text_fields` and `id_field` name fields, or are dotted paths; see
     `FieldRules`. With `whole_files` a source is one document, whatever is in it. `columns` names the columns
     of a table without a header, and `delimiter` is the character between its cells. A header is recognised by
-    the usual names of fields and by `header_names`. `usual_columns` are those of a table whose first line has
-    no usual names of an id and a text.
+    the usual names of fields and by `header_names`. `usual_columns` are those of TSV whose first line has no
+    usual names of an id and a text.
     """
 
     format: str | None = None
@@ -182,7 +182,8 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
     if named is None or options.are_rows_objects:
         format = sniff_format(head, options.text_names)
         if format == "text" and options.are_rows_objects:
-            format = "tsv" if b"\t" in head.lstrip().partition(b"\n")[0] and not options.delimiter else "csv"
+            has_tabs = b"\t" in head.lstrip().partition(b"\n")[0] and not options.delimiter
+            format = "tsv" if has_tabs or options.usual_columns else "csv"
     if format == "text" and (hint := _table_hint(head)):
         log.warning("%s: read as text, a document a line, but it looks like a table. %s", source.name, hint)
     if named is None:
@@ -252,7 +253,7 @@ def read_table_rows(
 
     def find_columns(cells: list[str]) -> Sequence[str]:
         is_header = not (text_names.isdisjoint(cells) or id_names.isdisjoint(map(str.lower, cells)))
-        return options.columns or (() if is_header else options.usual_columns)
+        return options.columns or (options.usual_columns if is_tsv and not is_header else ())
 
     if is_tsv:
         delimiter = options.delimiter or "\t"

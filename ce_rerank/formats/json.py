@@ -28,32 +28,16 @@ def read_json_rows(
     reading whatever `reject` does, since the next value cannot be found. Lines for which `skip` is true are
     left out.
     """
-    decoder = _Decoder()
+    reader = _Reader(stream, name)
     is_array = stream.peek_line(1).startswith(b"[")
     if is_array or not _is_row(stream.peek_line(ROW_BYTES)):
-        yield from _Values(stream, name, decoder).read(is_array=is_array)
+        yield from reader.read_values(is_array=is_array)
     else:
-        for line, number, fault in read_lines(stream, name):
-            where = f"{name}:{number}"
-            try:
-                if fault:
-                    raise fault
-                if skip(line):
-                    continue
-                text = line.strip()
-                value, end = decoder.decode(text, where)
-                if end < len(text):
-                    raise json.JSONDecodeError("Extra data", text, end)
-            except json.JSONDecodeError as error:
-                reject(_broken(error, where), line.rstrip("\r\n"))
-            except InputError as error:
-                reject(error, line.rstrip("\r\n"))
-            else:
-                yield Row(value, where)
-    if decoder.mended:
+        yield from reader.read_lines(reject, skip)
+    if reader.mended:
         log.warning(
             "%s: %d values cannot be kept (first: %s): NaN and Infinity are read as null, half characters as "
-            "U+FFFD.", name, decoder.mended, decoder.first_mended,
+            "U+FFFD.", name, reader.mended, reader.first_mended,
         )  # fmt: skip
 
 
@@ -68,56 +52,48 @@ def _is_row(line: bytes) -> bool:
         return True
 
 
-class _Decoder:
-    """Decodes values with the standard decoder, and counts what it replaces.
+class _Reader:
+    """Reads values with the standard decoder, and counts what it replaces.
 
     `NaN` and `Infinity` become null. Half of a surrogate pair, which UTF-8 does not have, becomes U+FFFD.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stream: LookAhead, name: str) -> None:
+        self._stream = stream
+        self._name = name
         self._decoder = json.JSONDecoder(parse_constant=lambda constant: self._count(1))
-        self._where = ""
+        self._blocks = text_blocks(stream, name)
+        self._text = ""  # a line, or what has come of the values
+        self._place = 0
+        self._line = 1
         self.mended = 0
         self.first_mended = ""
 
-    def decode(self, text: str, where: str, start: int = 0) -> tuple[Any, int]:
-        """Return the value that starts at a place, and its end; an InputError starts with `where`.
+    @property
+    def _where(self) -> str:
+        return f"{self._name}:{self._line}"
 
-        Raises JSONDecodeError for broken JSON, and InputError for JSON that Python cannot read.
-        """
-        self._where = where
-        try:
-            value, end = self._decoder.raw_decode(text, start)
-        except json.JSONDecodeError:
-            raise
-        except RecursionError:
-            raise InputError(f"{where}: the JSON is nested too deeply.") from None
-        except ValueError:
-            raise InputError(f"{where}: a number in the JSON has more than 4,300 digits.") from None
-        if _SURROGATE_ESCAPE.search(text, start, end):
-            whole, halves = _SURROGATE.subn("\ufffd", json.dumps(value, ensure_ascii=False))
-            value = json.loads(whole)
-            self._count(halves)
-        return value, end
+    def read_lines(self, reject: Reject, skip: Callable[[str], bool]) -> Iterator[Row]:
+        """Read a row on each line."""
+        for line, number, fault in read_lines(self._stream, self._name):
+            self._line = number
+            try:
+                if fault:
+                    raise fault
+                if skip(line):
+                    continue
+                self._text = line.strip()
+                value, end = self._decode()
+                if end < len(self._text):
+                    raise json.JSONDecodeError("Extra data", self._text, end)
+            except json.JSONDecodeError as error:
+                reject(_broken(error, self._where), line.rstrip("\r\n"))
+            except InputError as error:
+                reject(error, line.rstrip("\r\n"))
+            else:
+                yield Row(value, self._where)
 
-    def _count(self, mended: int) -> None:
-        self.mended += mended
-        if mended and not self.first_mended:
-            self.first_mended = self._where
-
-
-class _Values:
-    """JSON values in a stream of text; each is decoded when all of it has come."""
-
-    def __init__(self, stream: LookAhead, name: str, decoder: _Decoder) -> None:
-        self._blocks = text_blocks(stream, name)
-        self._name = name
-        self._decoder = decoder
-        self._text = ""
-        self._place = 0
-        self._line = 1
-
-    def read(self, *, is_array: bool) -> Iterator[Row]:
+    def read_values(self, *, is_array: bool) -> Iterator[Row]:
         """Read the items of an array, or values up to the end; commas between them are left out."""
         if is_array:
             self._skip_gap()
@@ -132,9 +108,29 @@ class _Values:
         if is_array:
             raise InputError(f"{self._where}: broken JSON (the array has no end).", hint="Was it cut off?")
 
-    @property
-    def _where(self) -> str:
-        return f"{self._name}:{self._line}"
+    def _decode(self) -> tuple[Any, int]:
+        """Return the next value of the text, and its end.
+
+        Raises JSONDecodeError for broken JSON, and InputError for JSON that Python cannot read.
+        """
+        try:
+            value, end = self._decoder.raw_decode(self._text, self._place)
+        except json.JSONDecodeError:
+            raise
+        except RecursionError:
+            raise InputError(f"{self._where}: the JSON is nested too deeply.") from None
+        except ValueError:
+            raise InputError(f"{self._where}: a number in the JSON has more than 4,300 digits.") from None
+        if _SURROGATE_ESCAPE.search(self._text, self._place, end):
+            whole, halves = _SURROGATE.subn("\ufffd", json.dumps(value, ensure_ascii=False))
+            value = json.loads(whole)
+            self._count(halves)
+        return value, end
+
+    def _count(self, mended: int) -> None:
+        self.mended += mended
+        if mended and not self.first_mended:
+            self.first_mended = self._where
 
     def _move_to(self, place: int) -> None:
         self._line += self._text.count("\n", self._place, place)
@@ -149,9 +145,8 @@ class _Values:
 
     def _next_row(self) -> Row:
         while True:
-            where = self._where
             try:
-                value, end = self._decoder.decode(self._text, where, self._place)
+                value, end = self._decode()
             except json.JSONDecodeError as error:
                 if _is_cut_off(error) and self._read_more():
                     continue
@@ -159,8 +154,9 @@ class _Values:
                 raise _broken(error, self._where) from None
             # A number at the end of the text may go on.
             if end < len(self._text) or self._text[end - 1] in '}]"' or not self._read_more():
+                row = Row(value, self._where)
                 self._move_to(end)
-                return Row(value, where)
+                return row
 
     def _read_more(self) -> bool:
         """Drop the text that was read and append what comes next; return whether there was more."""

@@ -17,7 +17,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from ..errors import UnavailableError, UsageError
+from ..errors import UnavailableError, UsageError, missing_package
 from ..files import lock, make_folder_whole
 from . import hub
 from .catalog import DEFAULT_NAME, OFFLINE_NAME, resolve_alias, suggest_names
@@ -82,7 +82,7 @@ def resolve_checkpoint(
     network; with `refresh` the hub is asked for its newest files. With `offline` the network is never used.
     `revision` is a branch, tag or commit of a hub model. Python files of a model are fetched only with
     `trust_remote_code`, and are then named in a warning. Pickled weights are used only with `allow_pickle`.
-    `on_progress` is told how many bytes of a download have come.
+    `on_progress` is told of the bytes of a download.
 
     Raises UsageError for a revision of something that has none, and UnavailableError, with what would work,
     for a model that is unavailable or cannot rank.
@@ -206,7 +206,7 @@ def _unwritable_cache(error: OSError) -> UnavailableError:
 
 
 def _resolve_offline() -> Checkpoint:
-    """Make the offline weights ready, all or nothing; once, however many processes want them."""
+    """Make the offline weights ready, completely, and once for all processes."""
     found = offline_checkpoint()
     if found.find_fault() is None:
         return found
@@ -217,7 +217,7 @@ def _resolve_offline() -> Checkpoint:
             if offline_checkpoint().find_fault() is not None:
                 log.info("Making the offline weights ready, once", extra={"stage": True})
                 with make_folder_whole(found.folder) as unfinished:
-                    prepare_offline_checkpoint(unfinished)
+                    _write_offline_checkpoint(unfinished)
     except OSError as error:
         raise _unwritable_cache(error) from error
     return offline_checkpoint()
@@ -265,15 +265,11 @@ def _check_hub_name(name: str) -> None:
     )
 
 
-def prepare_offline_checkpoint(folder: Path) -> None:
-    """Write the offline weights into an empty folder, as a checkpoint that any library can load.
-
-    Raises UnavailableError if the package or `onnx` is not installed, or the package is of another release,
-    and OSError if writing fails.
-    """
+def _write_offline_checkpoint(folder: Path) -> None:
+    """Write the offline weights into an empty folder, as a checkpoint that any library can load."""
     model_file = _find_offline_weights()
-    if model_file is None:
-        raise UnavailableError("The offline weights are not installed here.", hint=INSTALL_HINT)
+    if model_file is None or importlib.util.find_spec("onnx") is None:
+        raise missing_package("The offline weights are not installed here.", "offline")
     files = _read_verified_files(model_file)
     weights = _read_weights(files.pop("model.onnx"))
     tokenizer = json.loads(files["tokenizer.json"])
@@ -292,11 +288,9 @@ def prepare_offline_checkpoint(folder: Path) -> None:
 def _find_offline_weights() -> Path | None:
     """Find the quantised model in the installed package; nothing is imported or read."""
     spec = importlib.util.find_spec(PACKAGE)
-    for location in (spec.submodule_search_locations or ()) if spec else ():
-        model_file = Path(location, "models", "data", "reranker_en", "model.onnx")
-        if model_file.is_file():
-            return model_file
-    return None
+    folders = (spec and spec.submodule_search_locations) or ()
+    files = (Path(folder, "models", "data", "reranker_en", "model.onnx") for folder in folders)
+    return next(filter(Path.is_file, files), None)
 
 
 def _read_verified_files(model_file: Path) -> dict[str, bytes]:
@@ -318,15 +312,9 @@ def _read_verified_files(model_file: Path) -> dict[str, bytes]:
 
 def _read_weights(model: bytes) -> dict[str, Any]:
     """Return a graph's weights as float32 arrays, with the names and shapes of transformers."""
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError as error:
-        raise UnavailableError(
-            "Reading the offline weights takes the onnx package, which is not installed here.",
-            hint=INSTALL_HINT,
-        ) from error
     import numpy as np
+    import onnx
+    from onnx import numpy_helper
 
     graph = onnx.load_model_from_string(model).graph
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}

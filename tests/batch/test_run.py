@@ -310,23 +310,6 @@ class TestWriting:
             rank_batch(counting_reranker, reader, self.output(Full()), OPTIONS)
         assert reader.drawn < 100
 
-    def test_ends_with_the_pool_before_an_interruption(self, counting_reranker: Reranker) -> None:
-        stream = io.BytesIO()
-        seen: list[RankedPool] = []
-
-        def interrupt(documents: int) -> None:
-            if seen:
-                raise KeyboardInterrupt
-
-        lists = made_lists(4000, 64)
-        output = self.output(stream)
-        with pytest.raises(KeyboardInterrupt):
-            rank_batch(
-                counting_reranker, GivenLists(lists), output, OPTIONS,
-                on_documents=interrupt, on_pool=seen.append,
-            )  # fmt: skip
-        assert len(stream.getvalue().splitlines()) == 128
-
 
 def lists_of(*sizes: int, characters: int = 388) -> list[Candidates]:
     """Lists whose pairs count as 100 tokens each: 97 for 388 characters, and three special ones."""

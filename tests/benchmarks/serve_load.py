@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
 
@@ -25,9 +26,7 @@ from ce_rerank.cli.bench import sample_lists
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--documents", type=int, default=20)
     parser.add_argument("--connections", type=int, default=64)
@@ -83,13 +82,11 @@ def main() -> None:
 def wait_for(client: httpx.Client) -> None:
     """Wait until the server has loaded its model."""
     for _ in range(600):
-        try:
+        with suppress(httpx.TransportError):
             if client.get("/health").status_code == 200:
                 return
-        except httpx.TransportError:
-            pass
         time.sleep(0.2)
-    raise SystemExit("the server did not start")
+    raise SystemExit("The server did not start.")
 
 
 if __name__ == "__main__":

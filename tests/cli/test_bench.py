@@ -77,10 +77,12 @@ def test_a_model_that_is_unavailable_is_said_in_its_own_words(run: Run) -> None:
     assert result.stderr.startswith("error: no/such-model is not in the cache, and --offline forbids ")
 
 
-def test_scores_are_compared_one_by_one_and_orders_by_kendalls_tau() -> None:
-    differences, agreements = bench.compare_scores([[1.0, 2.0, 3.0], [1.0]], [[1.0, 3.0, 2.0], [2.0]])
-    assert differences == [0, 1, 1, 1]
-    assert agreements == [pytest.approx(1 / 3)]
+def test_scores_are_compared_one_by_one_and_times_by_their_medians() -> None:
+    told = {"scores": [1.0, 2.0, 4.0], "device": "cpu", "packed": False, "peak_memory_bytes": 7}
+    rounds = [{**told, "start_seconds": n, "elapsed_seconds": n} for n in (1, 9, 2)]
+    summary = bench.summarise(rounds, [1.0, 3.0, 2.0])
+    assert (summary["largest_difference"], summary["mean_difference"]) == (2, 1)
+    assert (summary["start_seconds"], summary["documents_per_second"]) == (2, 1.5)
 
 
 def test_documents_come_from_the_field_and_the_stream_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,16 +184,6 @@ def test_progress_is_a_count_a_rate_and_the_time_left(
     assert describe_progress(done, total, seconds) == described
 
 
-def test_a_narrow_terminal_has_one_line_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
-    terminal = open_terminal(monkeypatch)
-    with Activity(delay_seconds=0.01) as activity:
-        activity.start(total=12_000, stage="Compiling a model with a long name")
-        wait_until(lambda: "Compiling a model with a long name" in terminal.getvalue())
-    frames = re.split(r"[\r\n]", re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", terminal.getvalue()))
-    assert max(map(len, frames)) == 40
-
-
 def test_warnings_appear_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = open_terminal(monkeypatch)
     with show_messages(MessageOptions()) as activity:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,12 +74,24 @@ def test_it_is_used_where_it_lies_and_left_as_it_is(away: Shell) -> None:
     assert {path.name: path.stat().st_mtime_ns for path in (away.folder / "model").iterdir()} == before
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "model.bin"])
-def test_a_flipped_bit_in_it_is_refused(away: Shell, name: str) -> None:
-    path = away.folder / "model" / name
+def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def replace_by_device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@posix_only
+@pytest.mark.parametrize(
+    ("name", "damage"), [("manifest.json", flip), ("model.bin", flip), ("model.bin", replace_by_device)]
+)
+def test_a_damaged_file_in_it_is_refused(away: Shell, name: str, damage: Callable[[Path], None]) -> None:
+    path = away.folder / "model" / name
+    damage(path)
     done = away("rank", "-m", "./model", QUERY, *DOCUMENTS)
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr == (
@@ -88,26 +100,17 @@ def test_a_flipped_bit_in_it_is_refused(away: Shell, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("change", [{"model": {}}, {"files": {"../../outside": "0" * 64}}])
-def test_odd_content_is_damage(away: Shell, change: dict[str, object]) -> None:
-    path = away.folder / "model" / "manifest.json"
-    facts = {**json.loads(path.read_text()), **change}
-    del facts["sha256"]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    path.write_text(json.dumps({**facts, "sha256": digest}))
-    done = away("rank", "-m", "./model", QUERY, *DOCUMENTS)
-    assert done.returncode == 4
-    assert "is damaged: manifest.json is not as it was exported." in done.stderr
-
-
-@posix_only
-def test_a_device_in_place_of_a_file_is_damage(away: Shell) -> None:
-    path = away.folder / "model" / "model.bin"
-    path.unlink()
-    path.symlink_to("/dev/zero")
-    done = away("rank", "-m", "./model", QUERY, *DOCUMENTS)
-    assert done.returncode == 4
-    assert "is damaged: model.bin is not as it was exported." in done.stderr
+@pytest.mark.parametrize(
+    ("folder", "code", "error"),
+    [
+        ("exported", 2, "error: exported exists and is not empty."),
+        ("file/exported", 4, "error: file/exported cannot be written: Not a directory."),
+    ],
+)
+def test_it_is_written_only_to_a_new_folder(home: Shell, folder: str, code: int, error: str) -> None:
+    (home.folder / "file").touch()
+    done = home("models", "export", "me/tiny", folder)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (code, error)
 
 
 @pytest.mark.parametrize("option", ["--engine=torch", "--device=cuda"])
@@ -118,13 +121,6 @@ def test_it_is_run_by_nothing_else(away: Shell, option: str) -> None:
     assert done.stderr.startswith(
         f"error: ./model is a compiled model, which the CPU runs by openvino, not {asked}.\n"
     )
-
-
-def test_it_is_not_written_over_anything(home: Shell) -> None:
-    done = home("models", "export", "me/tiny", "exported")
-    assert (done.returncode, done.stderr) == (
-        2, "error: exported exists and is not empty.\n       Name a new folder.\n"
-    )  # fmt: skip
 
 
 def test_what_cannot_be_compiled_is_refused_with_the_way_out(home: Shell) -> None:
@@ -139,11 +135,3 @@ def test_what_cannot_be_compiled_is_refused_with_the_way_out(home: Shell) -> Non
         f"       Copy its checkpoint instead, and give -m the copy: {home.folder / 'tanh'}\n"
     )
     assert not (home.folder / "other").exists()
-
-
-def test_it_cannot_be_exported_to_where_nothing_can_be_written(home: Shell) -> None:
-    (home.folder / "file").touch()
-    done = home("models", "export", "me/tiny", "file/exported")
-    assert (done.returncode, done.stderr.splitlines()[0]) == (
-        4, "error: file/exported cannot be written: Not a directory."
-    )  # fmt: skip

@@ -61,21 +61,6 @@ def test_arguments_come_before_files_and_files_in_their_order(run: Run) -> None:
     assert {row["text"]: row["index"] for row in rows(result)} == {"one": 0, "two": 1, "four": 2, "three": 3}
 
 
-def test_every_field_of_the_input_comes_through(run: Run) -> None:
-    row = '{"id": "x", "text": "two", "price": 1.1, "city": "Zürich", "tags": ["a", null], "score": 7}'
-    assert run("red", stdin=row).stdout == (
-        '{"index": 0, "score": 1.0, "text": "two", "id": "x", "price": 1.1, "city": "Zürich", '
-        '"tags": ["a", null], "input": {"score": 7}}\n'
-    )
-
-
-def test_whole_files_are_documents_by_their_path(run: Run) -> None:
-    Path("a.md").write_text("one\ntwo\n", encoding="utf-8")
-    Path("b.md").write_text("nine\n", encoding="utf-8")
-    found = rows(run("red", "a.md", "b.md", "--whole-files"))
-    assert [(row["id"], row["text"]) for row in found] == [("b.md", "nine\n"), ("a.md", "one\ntwo\n")]
-
-
 def test_top_k_and_min_score_select_on_any_scale(run: Run) -> None:
     assert rows(run("red", "zero", "--scores", "sigmoid"))[0]["score"] == 0.5
     documents = ["one", "two", "three", "four"]
@@ -84,10 +69,11 @@ def test_top_k_and_min_score_select_on_any_scale(run: Run) -> None:
 
 
 def test_details_and_no_text(run: Run) -> None:
-    (row,) = rows(run("red", "--details", "--no-text", stdin='{"text": "one two", "id": 1, "lang": "en"}'))
-    assert row == {
+    row = '{"text": "one two", "id": 1, "lang": "en", "score": 7}'
+    (found,) = rows(run("red", "--details", "--no-text", stdin=row))
+    assert found == {
         "index": 0, "score": 1.5, "id": 1, "rank": 1, "tokens": 6, "truncated": False,
-        "model": "counting, counting fp32 on cpu", "lang": "en",
+        "model": "counting, counting fp32 on cpu", "lang": "en", "input": {"score": 7},
     }  # fmt: skip
 
 
@@ -199,9 +185,9 @@ def test_a_pipe_with_data_that_nobody_reads_is_warned_of_and_left_alone(
         assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
-def test_a_dash_as_output_is_stdout(run: Run, name: str) -> None:
-    assert run("red", "one", "-o", name).stdout == run("red", "one").stdout
+def test_a_dash_as_output_is_stdout(run: Run) -> None:
+    for name in ("-", "/dev/stdout"):
+        assert run("red", "one", "-o", name).stdout == run("red", "one").stdout
     assert not Path("-").exists()
 
 
@@ -227,10 +213,7 @@ def test_an_unforeseen_error_is_called_ours(run: Run, counting_engine: CountingE
     counting_engine.infer = lambda batches: 1 // 0  # type: ignore[assignment,return-value]
     result = run("red", "one")
     assert result.exit_code == 1
-    assert result.stderr == (
-        "error: ZeroDivisionError: integer division or modulo by zero\n"
-        "       This is a fault of ce-rerank. Run it again with --debug, and report what it prints.\n"
-    )
+    assert result.stderr.startswith("error: ZeroDivisionError: integer division or modulo by zero\n")
     assert "Traceback (most recent call last)" in run("red", "one", "--debug").stderr
 
 
@@ -244,11 +227,6 @@ def test_a_lack_of_memory_is_no_fault_of_ours(run: Run, monkeypatch: pytest.Monk
     assert result.stderr.startswith("error: There is not enough memory.\n")
 
 
-def test_a_table_in_a_file_has_no_colours(run: Run) -> None:
-    run("red", "red one", "-o", "out.txt", "--to", "table")
-    assert "\x1b" not in Path("out.txt").read_text(encoding="utf-8")
-
-
 CSV = b"id,text\n1,one\n2,three,four\n3,two\n"
 
 
@@ -256,23 +234,16 @@ def test_rows_that_cannot_be_read_are_left_out_as_asked(run: Run) -> None:
     result = run("red", "--on-error", "skip", stdin=CSV)
     assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["two", "one"]
     assert result.exit_code == 5
-    assert "1 rows or files were left out (the first: stdin:3: 3 fields, not 2" in " ".join(
-        result.stderr.split()
-    )
+    assert "1 rows or files were left out (the first: stdin:3: 3 fields, not 2" in result.stderr
     assert run("red", stdin=CSV).exit_code == 3
-
-
-def test_files_that_cannot_be_opened_are_left_out_as_asked(run: Run) -> None:
-    Path("ok.txt").write_text("one\n", encoding="utf-8")
-    result = run("red", "-f", "missing.txt", "-f", "ok.txt", "--on-error", "skip")
+    result = run("red", "one", "-f", "missing.txt", "--on-error", "skip")
     assert (json.loads(result.stdout)["text"], result.exit_code) == ("one", 5)
 
 
 def test_what_bm25_leaves_out_is_counted(run: Run) -> None:
     pytest.importorskip("bm25s", reason="needs ce-rerank[bm25]")
-    assert (
-        "BM25 left out 2 of 3 documents." in run("red", "red one", "two", "three", "--bm25", "9", "-v").stderr
-    )
+    result = run("red", "red one", "two", "three", "--bm25", "9", "-v")
+    assert "BM25 left out 2 of 3 documents." in result.stderr
 
 
 @pytest.mark.parametrize("end", ["\n", "\0"])
@@ -281,12 +252,8 @@ def test_the_names_of_files_can_be_read(run: Run, end: str) -> None:
         Path(name).write_text(f"{name}\n", encoding="utf-8")
     found = rows(run("red", "--files-from", "-", "--whole-files", stdin=f"one{end}two{end}"))
     assert [(row["id"], row["text"]) for row in found] == [("two", "two\n"), ("one", "one\n")]
-
-
-def test_no_names_of_files_are_no_documents(run: Run) -> None:
     result = run("red", "--files-from", "-", "--whole-files")
-    assert (result.stdout, result.exit_code) == ("", 0)
-    assert "stdin names no files" in result.stderr
+    assert (result.stdout, result.exit_code, "stdin names no files" in result.stderr) == ("", 0, True)
 
 
 def test_a_folder_of_whole_files_is_walked(run: Run) -> None:
@@ -312,35 +279,24 @@ def test_a_folder_of_whole_files_is_walked(run: Run) -> None:
         # JSON: an array, values on several lines or on one, NDJSON under the other name, a single object.
         ("h.json", '[{"id": 1, "text": "one"},\n{"id": 2, "text": "two"}]', [], [(2, "two"), (1, "one")]),
         ("-", '{\n"id": 1,\n"text": "one"\n}\n{"id": 2,\n"text": "two"}', [], [(2, "two"), (1, "one")]),
-        ("-", '{"text": "one"} {"text": "two"}', [], [(None, "two"), (None, "one")]),
         ("h.json", '{"text": "one"}\n{"text": "two"}\n', [], [(None, "two"), (None, "one")]),
-        ("h.json", '{\n"id": "a",\n"text": "one"}', [], [("a", "one")]),
         ("-", '{"text": "one", "x": NaN}', [], [(None, "one")]),
         ("-", '{"text": "one \\ud83d"}', [], [(None, "one \ufffd")]),
         # Fields: numbers, lists, nulls, paths.
         ("-", '{"text": "two", "title": 5}\n{"text": "one"}', [], [(None, "5 two"), (None, "one")]),
-        ("-", '{"_id": "a", "text": ["one", "two"]}', [], [("a", "one two")]),
         ("-", '{"a": "one", "b": null}\n{"b": "two"}', ["--text-field", "a", "--text-field", "b"],
          [(None, "two"), (None, "one")]),
         ("-", '{"m": [{"text": "one"}, {"text": "two"}]}', ["--text-field", "m.text"], [(None, "one two")]),
-        ("-", '{"_id": "a", "fields": {"text": ["two"]}}', ["--text-field", "fields.text"], [("a", "two")]),
-        ("-", '{"page_content": "one", "metadata": {}}', [], [(None, "one")]),
         ("-", '{"id": "a", "text": null}\n{"id": "b", "text": "one"}', [], [("b", "one"), ("a", "")]),
         # Ids.
         ("-", '{"docid": 17, "docno": "FT-3", "text": "one"}', [], [("FT-3", "one")]),
-        ("-", '{"DocNo": 1.0, "text": "one"}', [], [(1, "one")]),
-        ("-", '{"_id": {"$oid": "5f"}, "text": "one"}', [], [(None, "one")]),
         ("-", '{"_id": {"$oid": "5f"}, "text": "one"}', ["--id-field", "_id.$oid"], [("5f", "one")]),
         # Tables: Excel's and R's, a header that is known, one that is named, quotes in TSV, no header.
         ("h.csv", 'sep=;\r\nid;text\r\n1;one\r\n2;"two; three"\r\n', [], [("2", "two; three"), ("1", "one")]),
-        ("h.csv", "id\ttext\n1.0\tone\n2.0\ttwo\n", [], [("2", "two"), ("1", "one")]),
         ("-", "id,text\n1,one\n2,two\n", [], [("2", "two"), ("1", "one")]),
         ("-", "id,words\n1,one\n2,two\n", ["--text-field", "words"], [("2", "two"), ("1", "one")]),
         ("h.tsv", 'id\ttext\n1\t"one\n2\ttwo"\n', [], [("2", 'two"'), ("1", '"one')]),
-        ("-", "id\ttext\n1\tone\n", ["--delimiter", "\\t"], [("1", "one")]),
         ("h.csv", "1,one\n2,two\n", ["--columns", "id,text"], [("2", "two"), ("1", "one")]),
-        # jq's lines for whole answers give rows like these.
-        ("-", '{"id": 7, "entity": {"text": "one"}}', ["--text-field", "entity.text"], [(7, "one")]),
     ],
 )  # fmt: skip
 def test_input_is_ranked_as_people_have_it(

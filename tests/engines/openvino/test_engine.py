@@ -240,11 +240,6 @@ def test_fewer_threads_give_the_same_scores(
     assert score(one) == pytest.approx(score(everywhere), abs=tolerance)
 
 
-@needs_native_bf16
-def test_the_precision_is_bf16_where_the_cpu_has_it(checkpoints: Callable[[str], Checkpoint]) -> None:
-    assert load(checkpoints("bert"), EngineOptions()).info.precision == "bf16"
-
-
 def test_what_cannot_be_compiled_is_left_to_torch(
     tmp_path: Path, checkpoints: object, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -467,8 +462,23 @@ SENTENCES: list[Pair] = [
 
 
 @pytest.mark.offline_weights
-def test_real_weights_in_fp32_score_as_torch_does(real: Checkpoint) -> None:
+def test_real_weights_in_fp32_score_as_torch_does_and_as_is_known(real: Checkpoint) -> None:
     assert score(load(real), SENTENCES) == pytest.approx(reference(real, SENTENCES), abs=1e-3)
+    query = "What event in 1956 marked the official birth of artificial intelligence as a discipline?"
+    pairs = [
+        (
+            query,
+            "The Dartmouth Conference in 1956 is considered the birthplace of artificial intelligence as a "
+            "field; here, John McCarthy and others coined the term 'artificial intelligence' and laid out "
+            "its basic goals.",
+        ),
+        (
+            query,
+            "In 1951, British mathematician and computer scientist Alan Turing also developed the first "
+            "program designed to play chess, demonstrating an early example of AI in game strategy.",
+        ),
+    ]
+    assert score(load(real), pairs) == pytest.approx([6.688290, -5.843601], abs=1e-3)
 
 
 @needs_bf16

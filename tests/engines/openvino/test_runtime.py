@@ -21,7 +21,10 @@ def run_python(code: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_running_models_takes_neither_the_tools_nor_the_telemetry(tmp_path: Path) -> None:
-    code = f"from ce_rerank.engines.openvino.runtime import load_runtime; load_runtime().Core(); {_REPORT}"
+    code = (
+        f"from ce_rerank.engines.openvino.runtime import load_runtime; load_runtime().Core(); {_REPORT}\n"
+        "import openvino_telemetry"  # by others, it can still be imported
+    )
     done = run_python(code, tmp_path)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
@@ -32,11 +35,3 @@ def test_converting_takes_the_tools_and_tells_nobody(tmp_path: Path) -> None:
     done = run_python(code, tmp_path)
     assert (done.stdout, done.stderr) == ("['openvino.tools.ovc']\n", "")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_was_hidden_can_still_be_imported_by_others(tmp_path: Path) -> None:
-    code = (
-        "from ce_rerank.engines.openvino.runtime import load_runtime; load_runtime(); "
-        "import openvino_telemetry"
-    )
-    assert run_python(code, tmp_path).returncode == 0
