@@ -178,10 +178,7 @@ def test_without_ir_measures_the_install_line_is_given(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ir_measures", None)
     result = evaluate("bm25.trec", "--qrels", "qrels.tsv")
-    assert result.stderr == (
-        "error: Measures are calculated by ir_measures, which is not installed.\n"
-        "       Install it: pip install 'ce-rerank[evaluate]'\n"
-    )
+    assert "Install it: pip install 'ce-rerank[evaluate]'" in result.stderr
     assert (result.stdout, result.exit_code) == ("", 4)
 
 
