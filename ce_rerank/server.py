@@ -419,7 +419,6 @@ class _Gate:
         self._service = service
         self._authorization = None if api_key is None else f"Bearer {api_key}".encode()
         self._max_body_bytes = max_body_bytes
-        self._too_large = f"The body is larger than the {max_body_bytes:,} bytes allowed."
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -433,7 +432,8 @@ class _Gate:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._max_body_bytes:
-                raise HTTPException(413, self._too_large)
+                allowed = f"{self._max_body_bytes:,} bytes allowed"
+                raise HTTPException(413, f"The body is larger than the {allowed}.")
             return message
 
         async def note_status(message: Message) -> None:
@@ -455,13 +455,9 @@ class _Gate:
     def _refuse(self, scope: Scope) -> Response | None:
         if scope["path"] in _OPEN_PATHS:
             return None
-        headers = dict(scope["headers"])
-        given, wanted = headers.get(b"authorization", b""), self._authorization
-        if wanted is not None and not hmac.compare_digest(given, wanted):
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        if self._authorization is not None and not hmac.compare_digest(given, self._authorization):
             return _error(401, "The key is missing or wrong: Authorization: Bearer KEY.")
-        size = headers.get(b"content-length", b"")
-        if size.isdigit() and int(size) > self._max_body_bytes:
-            return _error(413, self._too_large)
         return self._service.refuse()
 
 

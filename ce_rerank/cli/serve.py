@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ..errors import UnavailableError, UsageError
+from ..errors import UnavailableError, UsageError, missing_package
 from ..remote import KEY_VARIABLE
 from .console import draw_message, show_messages
 from .options import MessageOptions, ModelOptions, option_field
@@ -47,9 +47,7 @@ def serve(*, server: ServerOptions, model: ModelOptions, messages: MessageOption
 
         from ..server import create_app
     except ImportError as error:
-        raise UnavailableError(
-            f"The server needs {error.name}.", hint="Install it: pip install 'ce-rerank[serve]'"
-        ) from None
+        raise missing_package(f"The server needs {error.name}.", "serve") from None
     from ..reranker import Reranker
 
     with show_messages(messages) as activity:
