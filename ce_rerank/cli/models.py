@@ -172,8 +172,8 @@ def remove(
             f"Nothing that was fetched or made of {model.known.name} is on this machine.",
             hint="`ce-rerank models --cached` lists what is.",
         )
-    for what, folder, size in planned if not (yes and messages.quiet) else ():
-        draw_message(console, f"{what}: {folder} ({describe_size(size)})", label="remove")
+    for folder, size in planned.items() if not (yes and messages.quiet) else ():
+        draw_message(console, f"{folder} ({describe_size(size)})", label="remove")
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("Nobody is there to confirm it; nothing was removed.", hint="Give --yes.")
@@ -188,9 +188,7 @@ def remove(
             hint="Mend the permissions, and run it again.",
         ) from error
     if not messages.quiet:
-        draw_message(
-            console, f"Removed; {describe_size(sum(size for _, _, size in planned))} are free again."
-        )
+        draw_message(console, f"Removed; {describe_size(sum(planned.values()))} are free again.")
 
 
 @_command("export")

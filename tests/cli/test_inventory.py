@@ -85,7 +85,7 @@ def test_a_whole_revision_is_taken_where_the_newest_is_cut_off(hub_cache: Path) 
 def test_a_folder_is_known_and_never_removed(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model")
     model = find_model(str(folder))
-    assert (model.ready, model.folder, model.removable) == (model.checkpoint, folder, [])
+    assert (model.ready, model.folder, model.removable) == (model.checkpoint, folder, {})
     model.remove()
     assert folder.is_dir()
 
