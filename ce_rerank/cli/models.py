@@ -26,12 +26,10 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..models.checkpoint import Checkpoint
     from .inventory import ListedModel
 
 log = logging.getLogger("ce_rerank")
 
-_MEGABYTE = 10**6
 _SCALES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 _ORDERS: dict[str, Callable[[ListedModel], Any]] = {
     "catalog": lambda model: 0,
@@ -121,7 +119,14 @@ def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
         model = find_model(name)
         facts, use = None, None
         if model.ready:
-            facts, use = describe_checkpoint(model.ready), _foresee_use(model.ready)
+            from ..engines import choose_engine
+            from ..engines.base import EngineOptions
+
+            facts = describe_checkpoint(model.ready)
+            try:
+                use = asdict(choose_engine(model.ready, EngineOptions()))
+            except UnavailableError as error:
+                use = {"refused": error.message}
     if to == "json":
         told = {**model.as_json(), "checkpoint": facts, "use": use}
         print(json.dumps(told, indent=2, ensure_ascii=False))
@@ -220,27 +225,13 @@ def _tell(message: str, messages: MessageOptions) -> None:
         draw_message(stderr_console(), message)
 
 
-def _foresee_use(checkpoint: Checkpoint) -> dict[str, str]:
-    """Return what would run a model here, and why; or why it cannot be run."""
-    from ..engines import choose_engine
-    from ..engines.base import EngineOptions
-
-    try:
-        return asdict(choose_engine(checkpoint, EngineOptions()))
-    except UnavailableError as error:
-        return {"refused": error.message}
-
-
 def _show_bytes(activity: Activity, name: str) -> Callable[[int, int], None]:
-    """Return a function that shows how much of a download has come, in megabytes."""
-    shown = 0
+    """Return a function that shows how much of a download has come."""
 
-    def show(done_bytes: int, total_bytes: int) -> None:
-        nonlocal shown
-        if not done_bytes:
-            activity.start(total=max(1, total_bytes // _MEGABYTE), stage=f"Downloading {name}, MB")
-        activity.advance(done_bytes // _MEGABYTE - shown)
-        shown = done_bytes // _MEGABYTE
+    def show(count: int, total: int) -> None:
+        if not count:
+            activity.start(total, f"Downloading {name}, bytes")
+        activity.advance(count)
 
     return show
 
