@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, locks between processes, and JSON object files."""
+"""Files and folders that are complete or not there, locks between processes, and JSON files."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def make_counting_checkpoint(folder: Path) -> Path:
 
 def main() -> None:
     import ce_rerank.engines
-    import ce_rerank.pipeline
+    import ce_rerank.reranker
     from ce_rerank.cli.app import main
 
     named = os.environ.get("CE_RERANK_MODEL", "counting")
@@ -160,7 +160,7 @@ def main() -> None:
         return engine
 
     ce_rerank.engines.load_engine = load_engine
-    ce_rerank.pipeline.POOL_TOKENS = FEW_TOKENS
+    ce_rerank.reranker.POOL_TOKENS = FEW_TOKENS
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("CE_RERANK_MODEL", str(make_counting_checkpoint(Path(folder) / "counting")))
         main()

@@ -188,7 +188,7 @@ from ce_rerank.models.store import resolve_checkpoint
 stages, progress = [], []
 arguments = json.loads(sys.argv[1])
 if arguments.pop("report", False):
-    arguments["on_progress"] = lambda done, total: progress.append((done, total))
+    arguments["on_progress"] = lambda count, total: progress.append((count, total))
 class Stages(logging.Handler):
     def emit(self, record):
         if getattr(record, "stage", False):
@@ -227,7 +227,7 @@ class Resolver:
         )
 
     def finish(self, process: subprocess.Popen[str]) -> dict[str, Any]:
-        """Give what came of it: the checkpoint or the error, field by field, and the stages announced."""
+        """Return the checkpoint or the error, field by field, and the stages announced."""
         output, chatter = process.communicate(timeout=60)
         assert chatter == ""
         answer: dict[str, Any] = json.loads(output)
@@ -254,9 +254,9 @@ def put_in_cache(
     commit: str | None = None,
     links: bool = True,
 ) -> str:
-    """Write a model into a hub's cache as huggingface_hub lays it out; gives its commit.
+    """Write a model into a hub's cache as huggingface_hub does; return its commit.
 
-    Without `links` the files lie in the snapshot itself, as they do where there are no symbolic links.
+    Without `links` the files are in the snapshot itself, as on systems without symbolic links.
     """
     files = CROSS_ENCODER_FILES if files is None else files
     commit = commit or hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()

@@ -39,6 +39,7 @@ _FACTS = (
     "architecture", "family", "labels", "activation", "instruction", "max_length", "parameters", "licence",
     "languages", "pickled", "code",
 )  # fmt: skip
+_APART = ("name", "alias", "needs_remote_code", "code", "pickled")  # are drawn in other ways than other facts
 _FOLDERS = ("folder", "compiled")  # the sources of checkpoints that are the user's own
 _MOST_LANGUAGES = 2  # that are named; more are counted
 _EXPLANATION = (
@@ -82,17 +83,15 @@ class ListedModel:
         )
 
     @property
-    def removable(self) -> list[tuple[str, Path, int]]:
-        """What of it is in a cache: a description, the folder, and the size in bytes of each part."""
-        found = [("compiled form", form.folder, form.size_bytes) for form in self.forms]
+    def removable(self) -> dict[Path, int]:
+        """The folders of it that are in a cache, with their sizes in bytes."""
         is_own = self.checkpoint is not None and self.checkpoint.source in _FOLDERS
-        if self.folder is not None and not is_own:
-            found.insert(0, ("checkpoint", self.folder, self.folder_bytes))
-        return found
+        found = {} if self.folder is None or is_own else {self.folder: self.folder_bytes}
+        return found | {form.folder: form.size_bytes for form in self.forms}
 
     def remove(self) -> None:
         """Remove everything `removable`. Raises OSError if something cannot be removed."""
-        for _, folder, _ in self.removable:
+        for folder in self.removable:
             if folder.parent == hub.hub_cache_folder():
                 hub.remove_cached(folder)
             else:
@@ -251,15 +250,10 @@ def draw_model(
     alias = f"  {known.alias}" if known.alias else ""
     console.print(Text.assemble((clean_text(known.name, console.encoding), "bold"), (alias, "cyan")))
     here = f"{describe_size(model.folder_bytes)} in {model.folder}"
-    code, pickled, warnings = facts.get("code"), facts.get("pickled"), []
-    if known.needs_remote_code or code:
-        message = "It brings Python code of its own, which is run only with --trust-remote-code"
-        warnings.append(f"{message}: {', '.join(code) if code else 'read it first'}.")
-    if pickled:
-        message = "Its weights are pickled, which can run any code, and are loaded only with --allow-pickle"
-        warnings.append(f"{message}: {', '.join(pickled)}.")
+    code = facts.get("code") or ["read it first"] * known.needs_remote_code
+    published = {one.name: getattr(known, one.name) for one in fields(known) if one.name not in _APART}
     sections: list[dict[str, Any]] = [
-        {one.name: getattr(known, one.name) for one in fields(known)[2:-1]} if model.in_catalog else {},
+        published if model.in_catalog else {},
         {
             "here": here if model.folder else "nothing; `ce-rerank models pull` fetches it",
             "state": model.fault and f"{model.fault.cause}. {model.fault.hint}",
@@ -272,14 +266,20 @@ def draw_model(
             ],
         },
         {
-            **{name: value for name, value in facts.items() if name not in ("pickled", "code")},
+            **{name: value for name, value in facts.items() if name not in _APART},
             "files": [f"{name} ({describe_size(size)})" for name, size in facts.get("files", ())],
         },
         {
             "run by": "engine" in use and "{engine} {precision} on {device}: {reason}".format_map(use),
             "refused": use.get("refused"),
+            "needs": [
+                *(f"--trust-remote-code, to run Python code of its own: {one}" for one in code),
+                *(
+                    f"--allow-pickle, to load what can run any code: {one}"
+                    for one in facts.get("pickled", ())
+                ),
+            ],
         },
-        {"warning": warnings},
     ]
     for section in sections:
         _draw_facts(console, section)
@@ -292,7 +292,7 @@ def _draw_facts(console: Console, facts: Mapping[str, Any]) -> None:
         console.print()
     for name, value in given.items():
         values = value if isinstance(value, list | tuple) else [value]
-        label, style = name.replace("_", " "), "yellow" if name == "warning" else "dim"
+        label, style = name.replace("_", " "), "yellow" if name == "needs" else "dim"
         for one in values:
             text = f"{one:,}" if isinstance(one, int) else str(one)
             draw_message(console, text, label=label.ljust(14), label_style=style)

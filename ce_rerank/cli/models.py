@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ce_rerank")
 
-_MEGABYTE = 10**6
 _SCALES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 _ORDERS: dict[str, Callable[[ListedModel], Any]] = {
     "catalog": lambda model: 0,
@@ -121,7 +120,14 @@ def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
         model = find_model(name)
         facts, use = None, None
         if model.ready:
-            facts, use = describe_checkpoint(model.ready), _foresee_use(model.ready)
+            from ..engines import choose_engine
+            from ..engines.base import EngineOptions
+
+            facts = describe_checkpoint(model.ready)
+            try:
+                use = asdict(choose_engine(model.ready, EngineOptions()))
+            except UnavailableError as error:
+                use = {"refused": error.message}
     if to == "json":
         told = {**model.as_json(), "checkpoint": facts, "use": use}
         print(json.dumps(told, indent=2, ensure_ascii=False))
@@ -136,10 +142,7 @@ def pull(name: _Name, *, fetch: FetchOptions, messages: MessageOptions) -> None:
     Only the files that it needs are fetched. A download that was cut off goes on where it stopped.
     """
     with show_messages(messages) as activity:
-        from ..models.store import resolve_checkpoint
-
-        on_progress = _show_bytes(activity, name)
-        checkpoint = resolve_checkpoint(name, refresh=True, on_progress=on_progress, **asdict(fetch))
+        checkpoint = _fetch(activity, name, fetch, refresh=True)
         activity.stage(f"Making {checkpoint.name} ready")
         from ..engines import load_engine
         from ..engines.base import EngineOptions
@@ -167,8 +170,8 @@ def remove(
             f"Nothing that was fetched or made of {model.known.name} is on this machine.",
             hint="`ce-rerank models --cached` lists what is.",
         )
-    for what, folder, size in planned if not (yes and messages.quiet) else ():
-        draw_message(console, f"{what}: {folder} ({describe_size(size)})", label="remove")
+    for folder, size in planned.items() if not (yes and messages.quiet) else ():
+        draw_message(console, f"{folder} ({describe_size(size)})", label="remove")
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("Nobody is there to confirm it; nothing was removed.", hint="Give --yes.")
@@ -183,9 +186,7 @@ def remove(
             hint="Mend the permissions, and run it again.",
         ) from error
     if not messages.quiet:
-        draw_message(
-            console, f"Removed; {describe_size(sum(size for _, _, size in planned))} are free again."
-        )
+        draw_message(console, f"Removed; {describe_size(sum(planned.values()))} are free again.")
 
 
 @_command("export")
@@ -200,10 +201,7 @@ def export(
 ) -> None:
     """Write a compiled model into a folder, for -m FOLDER on a machine without a hub."""
     with show_messages(messages) as activity:
-        from ..models.store import resolve_checkpoint
-
-        on_progress = _show_bytes(activity, name)
-        checkpoint = resolve_checkpoint(name, on_progress=on_progress, **asdict(fetch))
+        checkpoint = _fetch(activity, name, fetch)
         from ..engines.openvino.cache import export_model
 
         activity.stage(f"Exporting {checkpoint.name}")
@@ -220,29 +218,16 @@ def _tell(message: str, messages: MessageOptions) -> None:
         draw_message(stderr_console(), message)
 
 
-def _foresee_use(checkpoint: Checkpoint) -> dict[str, str]:
-    """Return what would run a model here, and why; or why it cannot be run."""
-    from ..engines import choose_engine
-    from ..engines.base import EngineOptions
+def _fetch(activity: Activity, name: str, fetch: FetchOptions, *, refresh: bool = False) -> Checkpoint:
+    """Find or fetch a model, and show how much of a download has come."""
+    from ..models.store import resolve_checkpoint
 
-    try:
-        return asdict(choose_engine(checkpoint, EngineOptions()))
-    except UnavailableError as error:
-        return {"refused": error.message}
+    def show(count: int, total: int) -> None:
+        if not count:
+            activity.start(total, f"Downloading {name}, bytes")
+        activity.advance(count)
 
-
-def _show_bytes(activity: Activity, name: str) -> Callable[[int, int], None]:
-    """Return a function that shows how much of a download has come, in megabytes."""
-    shown = 0
-
-    def show(done_bytes: int, total_bytes: int) -> None:
-        nonlocal shown
-        if not done_bytes:
-            activity.start(total=max(1, total_bytes // _MEGABYTE), stage=f"Downloading {name}, MB")
-        activity.advance(done_bytes // _MEGABYTE - shown)
-        shown = done_bytes // _MEGABYTE
-
-    return show
+    return resolve_checkpoint(name, refresh=refresh, on_progress=show, **asdict(fetch))
 
 
 def _parse_count(text: str) -> float:

@@ -65,7 +65,7 @@ class KnownModel:
         return next((one.figure for one in self.quality if one.measure == COMMON_MEASURE), None)
 
     def reads(self, language: str) -> bool:
-        """Whether it reads a language; a multilingual model counts as reading any."""
+        """Whether it reads a language; a multilingual model reads any."""
         return language in self.languages or MULTILINGUAL in self.languages
 
 

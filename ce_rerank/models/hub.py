@@ -38,7 +38,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PREFIX = "models--"
 
 DownloadProgress = Callable[[int, int], None]
-"""Called with the number of bytes that have come, and their total."""
+"""Called with the number of bytes that have just come, 0 at the start, and the total of all."""
 
 
 class HubUnreachableError(Exception):
@@ -143,7 +143,7 @@ def fetch_snapshot(
         folder = repository_folder(name) / "snapshots" / commit
         files = select_files(sizes, with_code=with_code)
         size = sum(sizes[file] for file in files if not (folder / file).exists())
-        bar = _count_bytes(size, on_progress if size and on_progress else lambda done, total: None)
+        bar = _count_bytes(size, on_progress if size and on_progress else lambda count, total: None)
         if size:
             log.info("Downloading %s (%.0f MB)", name, max(1, size / 1e6), extra={"stage": True})
         try:
@@ -205,8 +205,7 @@ def _count_bytes(size: int, on_progress: DownloadProgress) -> Any:
     """Return a progress bar for huggingface_hub that shows nothing and reports what arrives."""
     from huggingface_hub.utils.tqdm import tqdm
 
-    done = 0
-    on_progress(done, size)
+    on_progress(0, size)
 
     class Bar(tqdm):
         def __init__(self, **keywords: Any) -> None:
@@ -214,9 +213,8 @@ def _count_bytes(size: int, on_progress: DownloadProgress) -> Any:
             self.update(keywords.get("initial"))  # of a file that was cut off before
 
         def update(self, n: float | None = 1) -> None:
-            nonlocal done
-            done = min(size, done + int(n or 0))
-            on_progress(done, size)
+            if n:
+                on_progress(int(n), size)
 
     return Bar
 

@@ -82,7 +82,7 @@ def resolve_checkpoint(
     network; with `refresh` the hub is asked for its newest files. With `offline` the network is never used.
     `revision` is a branch, tag or commit of a hub model. Python files of a model are fetched only with
     `trust_remote_code`, and are then named in a warning. Pickled weights are used only with `allow_pickle`.
-    `on_progress` is told how many bytes of a download have come.
+    `on_progress` is told of the bytes of a download.
 
     Raises UsageError for a revision of something that has none, and UnavailableError, with what would work,
     for a model that is unavailable or cannot rank.
@@ -206,7 +206,7 @@ def _unwritable_cache(error: OSError) -> UnavailableError:
 
 
 def _resolve_offline() -> Checkpoint:
-    """Make the offline weights ready, all or nothing; once, however many processes want them."""
+    """Make the offline weights ready, completely, and once for all processes."""
     found = offline_checkpoint()
     if found.find_fault() is None:
         return found
@@ -217,7 +217,7 @@ def _resolve_offline() -> Checkpoint:
             if offline_checkpoint().find_fault() is not None:
                 log.info("Making the offline weights ready, once", extra={"stage": True})
                 with make_folder_whole(found.folder) as unfinished:
-                    prepare_offline_checkpoint(unfinished)
+                    _write_offline_checkpoint(unfinished)
     except OSError as error:
         raise _unwritable_cache(error) from error
     return offline_checkpoint()
@@ -265,12 +265,8 @@ def _check_hub_name(name: str) -> None:
     )
 
 
-def prepare_offline_checkpoint(folder: Path) -> None:
-    """Write the offline weights into an empty folder, as a checkpoint that any library can load.
-
-    Raises UnavailableError if the package or `onnx` is not installed, or the package is of another release,
-    and OSError if writing fails.
-    """
+def _write_offline_checkpoint(folder: Path) -> None:
+    """Write the offline weights into an empty folder, as a checkpoint that any library can load."""
     model_file = _find_offline_weights()
     if model_file is None or importlib.util.find_spec("onnx") is None:
         raise missing_package("The offline weights are not installed here.", "offline")

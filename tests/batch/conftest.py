@@ -8,4 +8,4 @@ from batch_fakes import FEW_TOKENS
 
 @pytest.fixture(autouse=True)
 def _small_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ce_rerank.pipeline.POOL_TOKENS", FEW_TOKENS)
+    monkeypatch.setattr("ce_rerank.reranker.POOL_TOKENS", FEW_TOKENS)

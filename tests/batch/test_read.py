@@ -147,13 +147,6 @@ class TestFlatRows:
             ("2", "blue", [("c", "three")]),
         ]
 
-    def test_are_told_apart_by_their_query_where_there_are_no_ids(self, tmp_path: Path) -> None:
-        text = "query,text\nred,one\nred,two\nblue,three\n"
-        assert shape(read(tmp_path, text, "hits.csv")) == [
-            (None, "red", [(None, "one"), (None, "two")]),
-            (None, "blue", [(None, "three")]),
-        ]
-
     def test_may_give_the_query_once_or_only_its_id(self, tmp_path: Path) -> None:
         queries = saved(tmp_path, "queries.jsonl", '{"_id": 1, "text": "red", "lang": "en"}\n')
         rows = "query_id,query,text\n2,blue,one\n2,,two\n1,,three\n1,,four\n"
@@ -164,7 +157,9 @@ class TestFlatRows:
         ]
         assert lists[1].query.fields == {"lang": "en"}
 
-    def test_go_on_from_one_file_to_the_next(self, tmp_path: Path) -> None:
+    def test_without_ids_are_told_apart_by_their_query_and_go_on_in_the_next_file(
+        self, tmp_path: Path
+    ) -> None:
         saved(tmp_path, "1.csv", "query,text\nred,one\n")
         saved(tmp_path, "2.csv", "query,text\nred,two\nblue,three\n")
         job = Job([f"{tmp_path}/1.csv", f"{tmp_path}/2.csv"])
@@ -193,15 +188,6 @@ class TestFlatRows:
             'no list of "documents" and no "text" (has: query, doc',
         ),
         (
-            jsonl({"query": "red", "documents": ["one", 2]}),
-            "documents[1]: the row is a number, not an object",
-        ),
-        (jsonl({"query": "red", "hits": [{"id": 1}]}), 'hits.jsonl:1: hits[0]: no "text" field (has: id).'),
-        (
-            jsonl({"query": "red", "hits": [{"text": {"en": "one"}}]}),
-            'hits[0]: "text" is an object, not text (has: text.en).',
-        ),
-        (
             jsonl(*({"query": query, "text": "one"} for query in ("red", "blue", "red"))),
             "hits.jsonl:3: its query is here again, after other queries. Let the rows of a query stand",
         ),
@@ -211,13 +197,13 @@ class TestFlatRows:
         ),
     ],
 )
-def test_a_row_that_is_none_is_named(tmp_path: Path, rows: str, message: str) -> None:
+def test_a_row_that_cannot_be_ranked_is_named(tmp_path: Path, rows: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path, rows)
     assert message.format(tmp_path) in str(caught.value)
 
 
-def test_rows_that_are_none_can_be_left_out(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_ranked_can_be_left_out(tmp_path: Path) -> None:
     text = "query_id,query,text\n1,red,one\n1,red\n1,red,two\n2,blue,three\n1,red,four\n2,blue,five\n"
     path = saved(tmp_path, "hits.csv", text)
     lists, rejected = read_skipping(RowCandidates(Job([path])))
@@ -349,7 +335,7 @@ def test_what_is_missing_can_be_left_out_row_by_row(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_there_twice_counts_where_it_comes_first_and_is_counted(
+def test_of_rows_or_documents_that_are_there_twice_the_first_counts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     corpus = CORPUS + '{"_id": "a", "text": "again"}\n{"_id": "a", "text": "and again"}\n'

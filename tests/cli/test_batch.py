@@ -41,7 +41,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command line with a model whose score is half the sum of a document's number words, and a bit."""
     engine = NeighbourEngine()
     monkeypatch.setattr("ce_rerank.engines.load_engine", lambda checkpoint, options: engine)
-    monkeypatch.setattr("ce_rerank.pipeline.POOL_TOKENS", FEW_TOKENS)
+    monkeypatch.setattr("ce_rerank.reranker.POOL_TOKENS", FEW_TOKENS)
     monkeypatch.setenv("CE_RERANK_MODEL", str(make_counting_checkpoint(tmp_path / "counting")))
     monkeypatch.chdir(tmp_path)
 
@@ -83,14 +83,8 @@ def test_nested_rows_come_out_nested_with_all_their_fields(run: Run) -> None:
     ("format", "suffix", "expected"),
     [
         ("rows", "", '{"query_id": "a", "query": "red", "index": 1, "score": 1.0, "id": 2, "lang": "en"}\n'),
-        ("csv", ".csv", "query_id,query,index,score,id,lang,input\na,red,1,1.0,2,en,\n"),
         ("tsv", ".tsv", "query_id\tquery\tindex\tscore\tid\tlang\tinput\na\tred\t1\t1.0\t2\ten\t\n"),
         ("trec", ".run", "a Q0 2 1 1.0 ce-rerank\n"),
-        (
-            "jsonl",
-            ".ndjson",
-            '{"query_id": "a", "query": "red", "results": [{"index": 1, "score": 1.0, "id": 2}',
-        ),
     ],
 )
 def test_the_format_is_said_by_an_option_or_by_the_name_of_the_output(
@@ -201,7 +195,7 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["hits", "--ray", "-o", "out", "--qrels", "q"], "--qrels measures one file"),
     ],
 )
-def test_what_makes_no_sense_is_said(run: Run, arguments: list[str], message: str) -> None:
+def test_options_that_contradict_each_other_are_refused(run: Run, arguments: list[str], message: str) -> None:
     Path("hits").write_text(FEW)
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")

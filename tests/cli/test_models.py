@@ -44,7 +44,7 @@ def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory, tiny_files: dict[str, bytes]) -> Path:
-    """A cache in which the tiny model lies compiled."""
+    """A cache with the compiled form of the tiny model."""
     shell = Shell.below(tmp_path_factory.mktemp("compiled"))
     with serve_hub() as hub:
         hub.add(TINY, tiny_files)
@@ -196,10 +196,8 @@ class TestShow:
         put_in_cache(shell.hub_cache, "me/odd", files | {"pytorch_model.bin": b"x"})
         assert shell("models", "show", "me/odd").stdout.endswith(
             "\nrun by         torch fp32 on cpu: openvino cannot run it: it brings Python code of its own\n"
-            "\nwarning        It brings Python code of its own, which is run only with --trust-remote-code: "
-            "modeling.py (AutoModel: X).\n"
-            "               Its weights are pickled, which can run any code, and are loaded only with "
-            "--allow-pickle: pytorch_model.bin.\n"
+            "needs          --trust-remote-code, to run Python code of its own: modeling.py (AutoModel: X)\n"
+            "               --allow-pickle, to load what can run any code: pytorch_model.bin\n"
         )
 
 
@@ -281,7 +279,7 @@ class TestRemove:
         done = shell("models", "remove", "minilm-l6", "--yes")
         folder = shell.hub_cache / "models--cross-encoder--ms-marco-MiniLM-L-6-v2"
         assert (done.returncode, done.stdout) == (0, "")
-        assert done.stderr == f"remove checkpoint: {folder} (8.2 kB)\nRemoved; 8.2 kB are free again.\n"
+        assert done.stderr == f"remove {folder} (8.2 kB)\nRemoved; 8.2 kB are free again.\n"
         assert [path.name for path in shell.hub_cache.iterdir()] == ["models--me--reranker"]
         done = shell("models", "remove", "minilm-l6", "--yes")
         assert done.returncode == 4

@@ -31,9 +31,15 @@ def _as_text(content: object) -> str:
     return content if isinstance(content, str) else json.dumps(content)
 
 
-def make_weights(**shapes: list[int]) -> bytes:
+def make_weights(**shapes: list[int]) -> dict[str, object]:
     """Make a safetensors file with weights of these names and shapes."""
-    return save({name.replace("__", "."): np.zeros(shape, np.float16) for name, shape in shapes.items()})
+    weights = {name.replace("__", "."): np.zeros(shape, np.float16) for name, shape in shapes.items()}
+    return {"model.safetensors": save(weights)}
+
+
+def saved_as(architecture: str, **auto_map: str) -> dict[str, object]:
+    """Return the entries of a config.json that name a class of transformers, and classes of its own."""
+    return {"architectures": [architecture], "auto_map": auto_map}
 
 
 CROSS_ENCODER = {"config_sentence_transformers.json": {"model_type": "CrossEncoder"}}
@@ -190,18 +196,11 @@ class TestKind:
         [
             ({}, {}, True),
             ({"id2label": None, "num_labels": 1}, {}, True),
-            ({"architectures": ["Qwen3ForCausalLM"]}, {}, False),
-            (
-                {
-                    "architectures": ["NewForReranking"],
-                    "auto_map": {"AutoModelForSequenceClassification": "modeling.NewForReranking"},
-                },
-                {},
-                False,
-            ),
-            ({"architectures": ["ModernBertModel"]}, CROSS_ENCODER, True),
+            (saved_as("Qwen3ForCausalLM"), {}, False),
+            (saved_as("New", AutoModelForSequenceClassification="modeling.New"), {}, False),
+            (saved_as("ModernBertModel"), CROSS_ENCODER, True),
             # A head with one output, whatever the class is called.
-            ({"architectures": None}, {"model.safetensors": make_weights(classifier__weight=[1, 3])}, False),
+            (saved_as("BertModel"), make_weights(classifier__weight=[1, 3]), False),
         ],
     )
     def test_models_with_one_score_for_a_pair_are_rerankers_and_most_say_so(
@@ -211,30 +210,20 @@ class TestKind:
         made.require_usable()
         assert made.declares_reranker is declares
 
-    def test_a_damaged_model_does_not_declare_itself(self, tmp_path: Path) -> None:
-        assert not make_checkpoint(tmp_path, {"config.json": "{broken"}).declares_reranker
-
     @pytest.mark.parametrize(
         ("config", "files", "cause"),
         [
+            ({"id2label": {"0": "no", "1": "yes"}}, {}, "is a classifier with 2 labels (no, yes), not a rer"),
+            (saved_as("BertModel"), {}, "is an embedding model (BertModel)"),
             (
-                {"id2label": {"0": "contradiction", "1": "entailment", "2": "neutral"}},
-                {},
-                "is a classifier with 3 labels (contradiction, entailment, neutral), not a reranker",
+                saved_as("BertModel"),
+                make_weights(embeddings__token_type_embeddings__weight=[1, 3]),
+                "is an embedding model (BertModel)",
             ),
-            ({"architectures": ["BertModel"]}, {}, "is an embedding model (BertModel)"),
+            (saved_as("JinaForRanking"), {}, "is a listwise reranker"),
             (
-                {"architectures": ["XLMRobertaModel"]},
-                {"model.safetensors": make_weights(embeddings__token_type_embeddings__weight=[1, 3])},
-                "is an embedding model (XLMRobertaModel)",
-            ),
-            ({"architectures": ["JinaForRanking"]}, {}, "is a listwise reranker"),
-            (
-                {
-                    "architectures": ["JinaVLForRanking"],
-                    "auto_map": {"AutoModel": "modeling.JinaVLForRanking"},
-                },
-                {"model.safetensors": make_weights(score__2__weight=[1, 3])},
+                saved_as("JinaVLForRanking", AutoModel="modeling.JinaVLForRanking"),
+                make_weights(score__2__weight=[1, 3]),
                 "is a JinaVLForRanking, which cannot score pairs",
             ),
         ],
@@ -275,30 +264,25 @@ class TestWhatItsFilesSay:
         assert make_checkpoint(tmp_path / "plain").code == []
 
     @pytest.mark.parametrize(
-        ("config", "library_config", "activation", "foreign"),
+        ("own", "saved", "library", "expected"),
         [
-            ({}, {}, "sigmoid", None),
-            ({"sbert_ce_default_activation_function": "mine.Squash"}, {}, "mine.Squash", "mine.Squash"),
-            ({"sentence_transformers": {"activation_fn": "torch.nn.Tanh"}}, {}, "torch.nn.Tanh", None),
-            ({}, {"activation_fn": "mine.Squash"}, "mine.Squash", "mine.Squash"),
-            (
-                {"sbert_ce_default_activation_function": "mine.Squash"},
-                {"activation_fn": "torch.nn.Identity"},
-                "identity",
-                "mine.Squash",
-            ),
+            (None, None, None, ("sigmoid", None)),
+            ("mine.Squash", None, None, ("mine.Squash", "mine.Squash")),
+            (None, "torch.nn.Tanh", None, ("torch.nn.Tanh", None)),
+            (None, "torch.nn.Tanh", "mine.Squash", ("mine.Squash", "mine.Squash")),
+            ("mine.Squash", None, "torch.nn.Identity", ("identity", "mine.Squash")),
         ],
     )
     def test_the_activation_is_the_one_that_sentence_transformers_takes(
-        self,
-        tmp_path: Path,
-        config: dict[str, Any],
-        library_config: dict[str, Any],
-        activation: str,
-        foreign: str | None,
+        self, tmp_path: Path, own: object, saved: object, library: object, expected: tuple[str, str | None]
     ) -> None:
-        made = make_checkpoint(tmp_path, {"config_sentence_transformers.json": library_config}, **config)
-        assert (made.activation, made.foreign_activation) == (activation, foreign)
+        made = make_checkpoint(
+            tmp_path,
+            {"config_sentence_transformers.json": {"activation_fn": library}},
+            sbert_ce_default_activation_function=own,
+            sentence_transformers={"activation_fn": saved},
+        )
+        assert (made.activation, made.foreign_activation) == expected
 
     def test_the_smallest_limit_counts(self, tmp_path: Path) -> None:
         limits: dict[str, object] = {
@@ -309,7 +293,7 @@ class TestWhatItsFilesSay:
         assert make_checkpoint(tmp_path / "plain").max_length is None
 
     def test_parameters_are_counted_without_loading_them(self, tmp_path: Path) -> None:
-        made = make_checkpoint(tmp_path, {"model.safetensors": make_weights(a=[3, 5], b=[7])})
+        made = make_checkpoint(tmp_path, make_weights(a=[3, 5], b=[7]))
         assert made.parameters == 22
         assert make_checkpoint(tmp_path / "plain").parameters is None
 

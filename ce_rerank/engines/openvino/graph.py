@@ -190,5 +190,5 @@ def save_graph(graph: Any, path: Path) -> None:
     """Write a graph with float32 constants. Raises OSError if that fails."""
     try:
         load_runtime().save_model(graph, path, compress_to_fp16=False)
-    except RuntimeError as error:  # OpenVINO's, whatever the reason
+    except RuntimeError as error:  # OpenVINO's, for every reason
         raise OSError(f"OpenVINO could not write it: {last_line(error)}") from error

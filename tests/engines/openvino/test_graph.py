@@ -1,4 +1,4 @@
-"""Of the last layer no more is worked out than the pooled token needs, and the score stays what it was."""
+"""The last layer is pruned to what the pooled token needs, and the score stays the same."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def model(head: Callable[[Any], Any]) -> Any:
 
 
 def count_single(graph: Any) -> int:
-    """Count the matrix products that are worked out for one token alone."""
+    """Count the matrix products that are computed for one token alone."""
     products = [node for node in graph.get_ordered_ops() if node.get_type_name() == "MatMul"]
     return sum(node.get_output_partial_shape(0)[1] == 1 for node in products)
 
@@ -63,7 +63,7 @@ def run(graph: Any) -> Any:
 
 
 @pytest.mark.parametrize("index", [0, -1])
-def test_the_last_layer_is_worked_out_for_the_pooled_token_alone(index: int) -> None:
+def test_the_last_layer_is_computed_for_the_pooled_token_alone(index: int) -> None:
     graph = model(lambda hidden: take(hidden, index))
     expected = run(graph)
     assert keep_pooled_token(graph) == 10
@@ -95,7 +95,7 @@ def test_a_score_of_other_tokens_is_left_as_it_is(head: Callable[[Any], Any]) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_spared_the_products_behind_its_last_attention(
+def test_every_family_is_pruned_after_its_last_attention(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CE_RERANK_CACHE", str(tmp_path / "cache"))
