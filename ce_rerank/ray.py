@@ -31,7 +31,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -43,7 +43,7 @@ from .batch.run import BadRow, rank_batch
 from .errors import CeRerankError, UnavailableError
 from .formats.writers import WriteOptions, result_row
 from .reranker import Reranker
-from .types import RankOptions, ScoreScale
+from .types import RankKeywords, ScoreScale
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,7 +56,7 @@ SECONDS_TO_CONNECT = 10
 ATTEMPTS = 4
 """How often a unit is tried when its worker dies, for example for lack of memory."""
 
-_RANK_NAMES = {*(one.name for one in fields(RankOptions)), "text_field", "id_field"}
+_RANK_NAMES = {*RankKeywords.__annotations__, "text_field", "id_field"}
 
 
 class RankBatches:

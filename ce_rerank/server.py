@@ -378,7 +378,8 @@ class _Service:
             raise HTTPException(404, f"There is no model {model!r} here, but {self._names[0]!r}.")
         self._require_few(candidates.documents)
         answer = asyncio.ensure_future(self._pools.rank(candidates, options))
-        leaving = asyncio.ensure_future(_until_gone(request))
+        # The body has been read: the next message is that the client has left.
+        leaving = asyncio.ensure_future(request.receive())
         try:
             await asyncio.wait([answer, leaving], return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
@@ -459,11 +460,6 @@ class _Gate:
         if self._authorization is not None and not hmac.compare_digest(given, self._authorization):
             return _error(401, "The key is missing or wrong: Authorization: Bearer KEY.")
         return self._service.refuse()
-
-
-async def _until_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:

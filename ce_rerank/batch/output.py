@@ -153,18 +153,19 @@ class FileOutput(BatchOutput):
 
     def _find_previous(self) -> None:
         state = State.load(self._state_path, self.part_path)
-        has_part = os.path.lexists(self.part_path)
-        if not has_part and state and state.is_complete and self.path.exists():
-            # The run was killed after the part became the output.
-            self._state_path.unlink()
-            state = None
-        if has_part and state is None and self.part_path.lstat().st_size:
-            raise UsageError(
-                f"{self.part_path} is there without {self._state_path.name}, and cannot be continued.",
-                hint="Remove it to begin again.",
-            )
-        self.is_complete = self._resume and self.path.exists() and state is None and not has_part
-        if has_part and state and state.progress.items:
+        if not os.path.lexists(self.part_path):
+            if state and state.is_complete and self.path.exists():
+                # The run was killed after the part became the output.
+                self._state_path.unlink()
+                state = None
+            self.is_complete = self._resume and self.path.exists() and state is None
+        elif state is None:
+            if self.part_path.lstat().st_size:
+                raise UsageError(
+                    f"{self.part_path} is there without {self._state_path.name}, and cannot be continued.",
+                    hint="Remove it to begin again.",
+                )
+        elif state.progress.items:
             if not self._resume:
                 raise UsageError(
                     f"{self.part_path} is there, of a run that was cut off, with "

@@ -27,7 +27,7 @@ import typer
 from .. import __version__
 from ..errors import UnavailableError
 from .console import describe_size, draw_message, show_messages, stdout_console
-from .options import MessageOptions, ModelOptions, as_arguments, option
+from .options import MessageOptions, ModelOptions, option
 
 _AREA_WIDTH = 12
 _NEEDED = ("model", "self-test")  # for ranking to work
@@ -266,13 +266,16 @@ def find_model(model: ModelOptions, *, has_hub: bool) -> Found:
     from ..models.store import INSTALL_HINT, default_model, resolve_checkpoint
 
     name = model.model or default_model()
-    named = {key: getattr(model, key) for key in ("revision", "trust_remote_code", "allow_pickle")}
+    trust: dict[str, Any] = {"trust_remote_code": model.trust_remote_code, "allow_pickle": model.allow_pickle}
     try:
-        checkpoint = resolve_checkpoint(name, offline=True, **named)
+        checkpoint = resolve_checkpoint(name, revision=model.revision, offline=True, **trust)
     except UnavailableError as error:
         cause, is_of_hub, _ = error.message.partition(", and --offline")  # we gave this option, not the user
         if is_of_hub and has_hub:
-            return f"{cause}.", shlex.join(["ce-rerank", "models", "pull", name, *as_arguments(named)])
+            pull = ["ce-rerank", "models", "pull", name]
+            pull += [f"--revision={model.revision}"] * bool(model.revision)
+            pull += [f"--{flag.replace('_', '-')}" for flag, is_given in trust.items() if is_given]
+            return f"{cause}.", shlex.join(pull)
         if is_of_hub and model.model is None:
             return f"{cause}.", INSTALL_HINT
         raise UnavailableError(f"{cause.rstrip('.')}.", hint=error.hint) from None
@@ -287,7 +290,9 @@ def try_ranking(model: ModelOptions, here: Finding) -> Found:
     """Rank three documents in a process of its own."""
     if here.remedy:
         return "Nothing was ranked: there is no model.", here.remedy
-    text, remedy = call_apart(rank_three, {**asdict(model), "offline": True}, _RANK_SECONDS)
+    # Read whole, so that a small --max-length does not change the order.
+    keywords = {**asdict(model), "offline": True, "max_length": None}
+    text, remedy = call_apart(rank_three, keywords, _RANK_SECONDS)
     return text, remedy
 
 

@@ -83,17 +83,15 @@ class ListedModel:
         )
 
     @property
-    def removable(self) -> list[tuple[str, Path, int]]:
-        """What of it is in a cache: a description, the folder, and the size in bytes of each part."""
-        found = [("compiled form", form.folder, form.size_bytes) for form in self.forms]
+    def removable(self) -> dict[Path, int]:
+        """The folders of it that are in a cache, with their sizes in bytes."""
         is_own = self.checkpoint is not None and self.checkpoint.source in _FOLDERS
-        if self.folder is not None and not is_own:
-            found.insert(0, ("checkpoint", self.folder, self.folder_bytes))
-        return found
+        found = {} if self.folder is None or is_own else {self.folder: self.folder_bytes}
+        return found | {form.folder: form.size_bytes for form in self.forms}
 
     def remove(self) -> None:
         """Remove everything `removable`. Raises OSError if something cannot be removed."""
-        for _, folder, _ in self.removable:
+        for folder in self.removable:
             if folder.parent == hub.hub_cache_folder():
                 hub.remove_cached(folder)
             else:

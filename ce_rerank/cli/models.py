@@ -26,6 +26,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..models.checkpoint import Checkpoint
     from .inventory import ListedModel
 
 log = logging.getLogger("ce_rerank")
@@ -141,10 +142,7 @@ def pull(name: _Name, *, fetch: FetchOptions, messages: MessageOptions) -> None:
     Only the files that it needs are fetched. A download that was cut off goes on where it stopped.
     """
     with show_messages(messages) as activity:
-        from ..models.store import resolve_checkpoint
-
-        on_progress = _show_bytes(activity, name)
-        checkpoint = resolve_checkpoint(name, refresh=True, on_progress=on_progress, **asdict(fetch))
+        checkpoint = _fetch(activity, name, fetch, refresh=True)
         activity.stage(f"Making {checkpoint.name} ready")
         from ..engines import load_engine
         from ..engines.base import EngineOptions
@@ -172,8 +170,8 @@ def remove(
             f"Nothing that was fetched or made of {model.known.name} is on this machine.",
             hint="`ce-rerank models --cached` lists what is.",
         )
-    for what, folder, size in planned if not (yes and messages.quiet) else ():
-        draw_message(console, f"{what}: {folder} ({describe_size(size)})", label="remove")
+    for folder, size in planned.items() if not (yes and messages.quiet) else ():
+        draw_message(console, f"{folder} ({describe_size(size)})", label="remove")
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("Nobody is there to confirm it; nothing was removed.", hint="Give --yes.")
@@ -188,9 +186,7 @@ def remove(
             hint="Mend the permissions, and run it again.",
         ) from error
     if not messages.quiet:
-        draw_message(
-            console, f"Removed; {describe_size(sum(size for _, _, size in planned))} are free again."
-        )
+        draw_message(console, f"Removed; {describe_size(sum(planned.values()))} are free again.")
 
 
 @_command("export")
@@ -205,10 +201,7 @@ def export(
 ) -> None:
     """Write a compiled model into a folder, for -m FOLDER on a machine without a hub."""
     with show_messages(messages) as activity:
-        from ..models.store import resolve_checkpoint
-
-        on_progress = _show_bytes(activity, name)
-        checkpoint = resolve_checkpoint(name, on_progress=on_progress, **asdict(fetch))
+        checkpoint = _fetch(activity, name, fetch)
         from ..engines.openvino.cache import export_model
 
         activity.stage(f"Exporting {checkpoint.name}")
@@ -225,15 +218,16 @@ def _tell(message: str, messages: MessageOptions) -> None:
         draw_message(stderr_console(), message)
 
 
-def _show_bytes(activity: Activity, name: str) -> Callable[[int, int], None]:
-    """Return a function that shows how much of a download has come."""
+def _fetch(activity: Activity, name: str, fetch: FetchOptions, *, refresh: bool = False) -> Checkpoint:
+    """Find or fetch a model, and show how much of a download has come."""
+    from ..models.store import resolve_checkpoint
 
     def show(count: int, total: int) -> None:
         if not count:
             activity.start(total, f"Downloading {name}, bytes")
         activity.advance(count)
 
-    return show
+    return resolve_checkpoint(name, refresh=refresh, on_progress=show, **asdict(fetch))
 
 
 def _parse_count(text: str) -> float:

@@ -233,16 +233,6 @@ class MessageOptions:
     debug: bool = option_field(False, help="Print the traceback of an error.")
 
 
-def as_arguments(keywords: Mapping[str, Any]) -> list[str]:
-    """Return the arguments that give these values to a command."""
-    given = [(f"--{name.replace('_', '-')}", value) for name, value in keywords.items()]
-    return [
-        option if value is True else f"{option}={value}"
-        for option, value in given
-        if value is not None and value is not False
-    ]
-
-
 def format_of_output(path: Path | None, formats: Mapping[str, str], default: str) -> str:
     """Return the format that an output's suffix names, or the default where it has none.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -188,17 +187,15 @@ def find_excerpt(text: str, words: re.Pattern[str]) -> int:
     if len(text) <= _EXCERPT_CHARACTERS:
         return 0
     found = [(match.start(), match[0].casefold()) for match in words.finditer(text)]
-    starts = [start for start, _ in found]
-    last = len(text) - _EXCERPT_CHARACTERS * 3 // 4  # an excerpt that began later would be too short
+    window = _EXCERPT_CHARACTERS * 3 // 4
+    last = len(text) - window  # an excerpt that began later would be too short
     last += len(re.match(r"\S*\s|", text[last:])[0])  # type: ignore[index]  # matches all
-    best, most = 0, 0
-    for begin in (0, *starts):
-        begin = min(_step_back(text, begin), last)
-        inside = found[bisect_left(starts, begin) : bisect_left(starts, begin + _EXCERPT_CHARACTERS * 3 // 4)]
-        weight = sum(map(len, {word for _, word in inside}))
-        if weight > most:
-            best, most = begin, weight
-    return best
+
+    def count_letters(begin: int) -> int:
+        return sum(map(len, {word for start, word in found if begin <= start < begin + window}))
+
+    begins = [0, *(min(_step_back(text, start), last) for start, _ in found)]
+    return max(begins, key=count_letters)
 
 
 def _step_back(text: str, start: int) -> int:

@@ -72,35 +72,29 @@ def measure_speed(folder: Path, queries: int, rounds: int) -> None:
     job = Job([str(path)], model={"threads": 1})
     reranker = Reranker(threads=1)
     for number in range(rounds):
-        alone = _Clock()
+        alone: list[tuple[float, int]] = []
         output = StreamOutput(io.BytesIO(), "out", "jsonl", WriteOptions())
         rank_batch(
             reranker, open_reader(job), output, RankOptions(),
-            on_pool=lambda pool, clock=alone: clock.tick(pool.progress.tally.documents),
+            on_pool=lambda pool, seen=alone: seen.append((time.monotonic(), pool.progress.tally.documents)),
         )  # fmt: skip
-        shown = [f"one process of one thread: {alone.rate():.1f} documents/s"]
+        shown = [f"one process of one thread: {rate(alone):.1f} documents/s"]
         for workers in (1, 2):
-            clock = _Clock()
+            seen: list[tuple[float, int]] = []
             rank_files(
                 job, str(folder / f"out-{number}-{workers}"), workers=workers,
-                on_report=lambda report, share, clock=clock: clock.tick(report.tally.documents),
+                on_report=lambda report, share, seen=seen: seen.append(
+                    (time.monotonic(), report.tally.documents)
+                ),
             )  # fmt: skip
-            shown.append(f"--workers {workers}: {clock.rate():.1f}, {clock.rate() / alone.rate():.2f} times")
+            shown.append(f"--workers {workers}: {rate(seen):.1f}, {rate(seen) / rate(alone):.2f} times")
         print("; ".join(shown), flush=True)
 
 
-class _Clock:
-    """The rate from the first moment that is told to the last."""
-
-    def __init__(self) -> None:
-        self._ticks: list[tuple[float, int]] = []
-
-    def tick(self, documents: int) -> None:
-        self._ticks.append((time.monotonic(), documents))
-
-    def rate(self) -> float:
-        (began, before), *_, (ended, after) = self._ticks
-        return (after - before) / (ended - began)
+def rate(seen: list[tuple[float, int]]) -> float:
+    """Return how many a second there were between the first moment and the last."""
+    (began, before), *_, (ended, after) = seen
+    return (after - before) / (ended - began)
 
 
 def measure_memory(folder: Path, rows: list[int]) -> None:

@@ -18,20 +18,12 @@ pytestmark = pytest.mark.slow
 Run = Callable[..., Result]
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny model, and a cache of its own."""
-    folder = tmp_path_factory.mktemp("bench")
-    make_checkpoint("bert", folder / "bert")
-    return folder
-
-
 @pytest.fixture
-def run(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `ce-rerank bench` on the tiny model, once round."""
-    monkeypatch.setenv("CE_RERANK_CACHE", str(prepared / "cache"))
-    monkeypatch.setenv("CE_RERANK_MODEL", str(prepared / "bert"))
-    monkeypatch.setenv("CE_RERANK_DEVICE", "cpu")
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `ce-rerank bench` on a tiny model, one round."""
+    make_checkpoint("bert", tmp_path / "bert")
+    monkeypatch.setenv("CE_RERANK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CE_RERANK_MODEL", str(tmp_path / "bert"))
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: CliRunner().invoke(app, ["bench", "--rounds", "1", *arguments])
 
@@ -48,18 +40,10 @@ def test_every_kind_of_document_can_be_measured_with(run: Run) -> None:
     assert min(ours["start_seconds"], ours["documents_per_second"], ours["peak_memory_bytes"]) > 0
 
 
-@pytest.mark.parametrize(
-    ("asked", "measured"),
-    [
-        ({"engine": "torch", "precision": "fp32"}, [("torch", "fp32")]),
-        ({"engine": "openvino", "precision": "fp32"}, [("torch", "fp32"), ("openvino", "fp32")]),
-        ({"engine": "openvino", "precision": "bf16"}, [("torch", "fp32"), ("openvino", "bf16")]),
-    ],
-)
-def test_what_was_asked_for_is_measured_beside_the_reference(
-    asked: dict[str, Any], measured: list[tuple[str, str]]
-) -> None:
-    assert bench.choose(ModelOptions(**asked), "cpu") == measured
+def test_what_was_asked_for_is_measured_beside_the_reference() -> None:
+    torch, openvino = ("torch", "fp32"), ("openvino", "bf16")
+    assert bench.choose(ModelOptions(engine="torch", precision="fp32"), "cpu") == [torch]
+    assert bench.choose(ModelOptions(engine="openvino", precision="bf16"), "cpu") == [torch, openvino]
 
 
 def test_what_this_device_has_not_is_refused(run: Run) -> None:

@@ -65,6 +65,7 @@ def test_it_holds_every_other_cross_encoder_in_the_cache(hub_cache: Path) -> Non
 
 def test_a_damaged_model_does_not_hide_the_others(hub_cache: Path) -> None:
     put_in_cache(hub_cache, "me/damaged", CROSS_ENCODER_FILES | {"tokenizer_config.json": b'{"cut": '})
+    put_in_cache(hub_cache, "me/broken", CROSS_ENCODER_FILES | {"config.json": b"{"})
     put_in_cache(hub_cache, "me/reranker")
     damaged, whole = others()
     assert damaged.ready is None
@@ -84,7 +85,7 @@ def test_a_whole_revision_is_taken_where_the_newest_is_cut_off(hub_cache: Path) 
 def test_a_folder_is_known_and_never_removed(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model")
     model = find_model(str(folder))
-    assert (model.ready, model.folder, model.removable) == (model.checkpoint, folder, [])
+    assert (model.ready, model.folder, model.removable) == (model.checkpoint, folder, {})
     model.remove()
     assert folder.is_dir()
 

@@ -279,7 +279,7 @@ class TestRemove:
         done = shell("models", "remove", "minilm-l6", "--yes")
         folder = shell.hub_cache / "models--cross-encoder--ms-marco-MiniLM-L-6-v2"
         assert (done.returncode, done.stdout) == (0, "")
-        assert done.stderr == f"remove checkpoint: {folder} (8.2 kB)\nRemoved; 8.2 kB are free again.\n"
+        assert done.stderr == f"remove {folder} (8.2 kB)\nRemoved; 8.2 kB are free again.\n"
         assert [path.name for path in shell.hub_cache.iterdir()] == ["models--me--reranker"]
         done = shell("models", "remove", "minilm-l6", "--yes")
         assert done.returncode == 4

@@ -41,11 +41,8 @@ def test_a_value_comes_from_the_environment_unless_it_is_given(monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("value", "outcome"),
-    [
-        ("1", "It is True."), ("no", "It is False."), ("", "It is False."),
-        ("2", "'2' is neither true nor false."),
-    ],
-)  # fmt: skip
+    [("1", "It is True."), ("no", "It is False."), ("", "It is False."), ("2", "'2' is neither true nor")],
+)
 def test_a_switch_in_the_environment_may_be_on_or_off(
     monkeypatch: pytest.MonkeyPatch, value: str, outcome: str
 ) -> None:

@@ -264,23 +264,17 @@ class TestWhatItsFilesSay:
         assert make_checkpoint(tmp_path / "plain").code == []
 
     @pytest.mark.parametrize(
-        ("own", "saved", "library", "activation", "foreign"),
+        ("own", "saved", "library", "expected"),
         [
-            (None, None, None, "sigmoid", None),
-            ("mine.Squash", None, None, "mine.Squash", "mine.Squash"),
-            (None, "torch.nn.Tanh", None, "torch.nn.Tanh", None),
-            (None, "torch.nn.Tanh", "mine.Squash", "mine.Squash", "mine.Squash"),
-            ("mine.Squash", None, "torch.nn.Identity", "identity", "mine.Squash"),
+            (None, None, None, ("sigmoid", None)),
+            ("mine.Squash", None, None, ("mine.Squash", "mine.Squash")),
+            (None, "torch.nn.Tanh", None, ("torch.nn.Tanh", None)),
+            (None, "torch.nn.Tanh", "mine.Squash", ("mine.Squash", "mine.Squash")),
+            ("mine.Squash", None, "torch.nn.Identity", ("identity", "mine.Squash")),
         ],
     )
     def test_the_activation_is_the_one_that_sentence_transformers_takes(
-        self,
-        tmp_path: Path,
-        own: object,
-        saved: object,
-        library: object,
-        activation: str,
-        foreign: str | None,
+        self, tmp_path: Path, own: object, saved: object, library: object, expected: tuple[str, str | None]
     ) -> None:
         made = make_checkpoint(
             tmp_path,
@@ -288,7 +282,7 @@ class TestWhatItsFilesSay:
             sbert_ce_default_activation_function=own,
             sentence_transformers={"activation_fn": saved},
         )
-        assert (made.activation, made.foreign_activation) == (activation, foreign)
+        assert (made.activation, made.foreign_activation) == expected
 
     def test_the_smallest_limit_counts(self, tmp_path: Path) -> None:
         limits: dict[str, object] = {
