@@ -32,10 +32,12 @@ from ..errors import UnavailableError
 from ..files import read_json_object
 from ..models.checkpoint import ACTIVATIONS, LONGEST, Checkpoint
 from ..types import Pair
+from .base import EngineOptions
 from .batching import Companions, Padding, PairTokens, TokenBatch, pad_rows
 from .network import Whole, find_networks, find_score_layer, longest_pair
 from .tokenizer import INSTRUCTION, Layout, ModelFacts, PairTokenizer
 
+_IN_FLOAT32 = EngineOptions(device="cpu", precision="fp32", offline=True)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CHATTERING = ("transformers", "sentence_transformers", "huggingface_hub", "torch", "openvino", "nncf")
 _RERANKER_HINT = (
@@ -181,22 +183,16 @@ class Model:
         return abs(logit - expected) <= _MOVES[self.precision] * max(1, abs(expected))
 
 
-def load_model(
-    checkpoint: Checkpoint,
-    *,
-    device: str = "cpu",
-    precision: str = "fp32",
-    trust_remote_code: bool = False,
-    offline: bool = True,
-) -> Model:
-    """Load a checkpoint onto a device, and try it.
+def load_model(checkpoint: Checkpoint, options: EngineOptions = _IN_FLOAT32) -> Model:
+    """Load a checkpoint onto a device in a precision (no auto), and try it.
 
     Only trusted code is fetched from the hub, where it may be in another repository; with `offline` it is
     not. Raises UnavailableError if the model is incomplete, needs code that is not trusted, or cannot score a
     pair.
     """
     name = checkpoint.name
-    if not trust_remote_code and (activation := checkpoint.foreign_activation):
+    trusted = options.trust_remote_code
+    if not trusted and (activation := checkpoint.foreign_activation):
         raise UnavailableError(
             f"{name} names its own code, {activation}, as the activation of its scores.", hint=_TRUST_HINT
         )
@@ -204,14 +200,15 @@ def load_model(
         with quiet_libraries(), _made_up_weights() as (missing, mismatched):
             model = CrossEncoder(
                 str(checkpoint.folder),
-                device=device,
-                trust_remote_code=trust_remote_code,
-                local_files_only=offline or not trust_remote_code,
-                model_kwargs={"dtype": _DTYPES[precision]},
+                device=options.device,
+                trust_remote_code=trusted,
+                local_files_only=options.offline or not trusted,
+                model_kwargs={"dtype": _DTYPES[options.precision]},
             ).eval()
     except torch.OutOfMemoryError as error:
         raise UnavailableError(
-            f"{name} does not fit in the memory of {device}.", hint="Give --device cpu, or a smaller model."
+            f"{name} does not fit in the memory of {options.device}.",
+            hint="Give --device cpu, or a smaller model.",
         ) from error
     except Exception as error:
         problem, hint = _explain(checkpoint, error)
@@ -221,7 +218,7 @@ def load_model(
             for problem, hint in _find_faults(model, missing, mismatched):
                 raise UnavailableError(f"{name} {problem}.", hint=hint)
             _complete_padding(model)
-            return Model(name, model, precision)
+            return Model(name, model, options.precision)
     except UnavailableError:
         raise
     except Exception as error:  # any of those that a forward pass or a template may raise

@@ -52,13 +52,7 @@ def load_torch_engine(checkpoint: Checkpoint, options: EngineOptions) -> TorchEn
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     log.info("Loading %s", checkpoint.name, extra={"stage": True})
-    model = load_model(
-        checkpoint,
-        device=options.device,
-        precision=options.precision,
-        trust_remote_code=options.trust_remote_code,
-        offline=options.offline,
-    )
+    model = load_model(checkpoint, options)
     packed = None
     if options.device.startswith("cuda") and options.precision != "fp32":  # which the kernel does not have
         try:

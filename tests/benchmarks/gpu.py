@@ -131,7 +131,7 @@ def make_pairs(count: int, tokens: int) -> Pairs:
 
 def load_engine(checkpoint: Checkpoint, device: str, precision: str, packed: bool) -> TorchEngine:
     options = EngineOptions(engine="torch", device=device, precision=precision, max_length=512)  # type: ignore[arg-type]
-    model = load_model(checkpoint, device=device, precision=precision)
+    model = load_model(checkpoint, options)
     packs = packed and device == "cuda"  # the CPU has no kernel for it
     return TorchEngine(model, checkpoint, options, PackedModel(model) if packs else None)
 

@@ -328,8 +328,8 @@ def test_the_kernel_is_given_what_its_version_takes(
 def test_on_cuda_a_16_bit_model_is_packed_and_a_float32_one_is_padded(
     bert: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load_on_cpu(checkpoint: Checkpoint, **options: Any) -> Model:
-        return load_model(checkpoint, **{**options, "device": "cpu"})
+    def load_on_cpu(checkpoint: Checkpoint, options: EngineOptions) -> Model:
+        return load_model(checkpoint, replace(options, device="cpu"))
 
     monkeypatch.setattr("ce_rerank.engines.find_device", lambda device: device)
     monkeypatch.setattr("ce_rerank.engines.torch.load_model", load_on_cpu)

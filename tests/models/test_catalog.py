@@ -42,7 +42,7 @@ def test_every_family_is_tried_with_a_tiny_model_of_its_architecture() -> None:
     assert encoders <= set(families.FAMILIES)
     assert encoders <= set(FAMILIES)
     causal = {known.family for known in CATALOG if known.kind == "causal"}
-    assert causal == {"qwen2", "qwen3"}  # in engines/test_modular.py and engines/test_torch.py
+    assert causal == {"qwen2", "qwen3"}  # in engines/test_layouts.py
     assert all(known.family or known.needs_remote_code for known in CATALOG)
 
 
