@@ -74,11 +74,6 @@ def test_a_negative_top_k_is_refused(function: CrossEncoderRerankFunction) -> No
             function("red", ["one"], top_k=-1)
 
 
-def test_a_bare_string_is_not_ranked_letter_by_letter(function: CrossEncoderRerankFunction) -> None:
-    with pytest.raises(UsageError, match="documents is a str alone"):
-        function("red", "one")
-
-
 def test_a_batch_size_under_one_is_refused() -> None:
     with pytest.raises(UsageError, match="batch_size is 0"):
         CrossEncoderRerankFunction(batch_size=0)

@@ -26,11 +26,6 @@ def characters(text: str) -> list[TokenSpan]:
     return [(place, place + 1) for place in range(len(text))]
 
 
-def encoded_bytes(text: str) -> list[TokenSpan]:
-    """Several tokens on one character."""
-    return [(place, place + 1) for place, character in enumerate(text) for _ in character.encode()]
-
-
 def bridging_pairs(text: str) -> list[TokenSpan]:
     """Every token shares a character with the next, so that no place is between tokens."""
     return [(place, min(place + 2, len(text))) for place in range(len(text))]
@@ -41,7 +36,7 @@ def words_with_space_before(text: str) -> list[TokenSpan]:
     return [(0, 0), *(match.span() for match in re.finditer(r"\s?\S+|\s", text)), (len(text), len(text))]
 
 
-SEPARABLE = [word_pieces, characters, encoded_bytes, words_with_space_before]
+SEPARABLE = [word_pieces, characters, words_with_space_before]
 TOKENIZERS = [*SEPARABLE, bridging_pairs]
 
 

@@ -60,14 +60,6 @@ def test_scores_of_passages_are_pooled(pool: PoolName, scores: list[float], best
     assert places.tolist() == best
 
 
-@given(st.lists(st.lists(st.floats(-9, 9, width=32), min_size=1, max_size=6), max_size=5))
-def test_the_mean_of_the_three_best_is_rounded_once(documents: list[list[float]]) -> None:
-    logits = np.array([logit for document in documents for logit in document], dtype=np.float32)
-    pooled, _ = pool_passages(logits, np.array([len(one) for one in documents], dtype=int), "mean-top3")
-    best = [sorted(document, reverse=True)[:3] for document in documents]
-    assert pooled.tolist() == [np.float32(sum(three) / len(three)) for three in best]
-
-
 @given(st.lists(st.floats(-80, 80, width=32), min_size=1))
 def test_sigmoid_keeps_float32_and_agrees_with_double_precision(logits: list[float]) -> None:
     scores = sigmoid(np.array(logits, dtype=np.float32))

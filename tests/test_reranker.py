@@ -142,7 +142,6 @@ def test_a_score_that_is_no_number_stops_the_run_and_names_the_document(
         ({"min_score": float("nan")}, "min_score is nan"),
         ({"scores": "softmax"}, "scores is 'softmax'"),
         ({"pool": "first"}, 'pool are about passages, and long is truncate. Give long="chunk", or leave'),
-        ({"long": "chunk", "chunk_tokens": 5, "chunk_overlap": 5}, "5 tokens cannot overlap by 5"),
         ({"top_k": 2.0}, "top_k is 2.0. Give a whole number"),
         ({"min_score": "2"}, "min_score is '2'. Give a number"),
     ],

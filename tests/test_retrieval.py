@@ -15,11 +15,6 @@ def places(texts: list[str], query: str, limit: int = 10, language: str = "engli
     return [place for place, _ in Bm25Index(texts, language=language).search(query, limit)]
 
 
-def test_the_text_with_more_of_the_query_comes_first() -> None:
-    texts = ["the moon", "tides and the moon", "tides follow the moon and the tides", "bread"]
-    assert places(texts, "tides tides") == [2, 1]
-
-
 def test_scores_are_lucenes_formula() -> None:
     # Two texts of one word each: idf = ln(1 + (2 - 1 + 0.5) / (1 + 0.5)), tf = 1 / (1 + 1.5).
     [(place, score)] = Bm25Index(["moon", "sun"]).search("moon", 5)
@@ -27,13 +22,18 @@ def test_scores_are_lucenes_formula() -> None:
     assert score == pytest.approx(0.6931472 / 2.5)
 
 
-def test_a_text_without_a_word_of_the_query_is_never_found() -> None:
-    assert places(["bread", "butter"], "moon") == []
-    assert places(["bread", "moon"], "moon", limit=10) == [1]
-
-
-def test_equal_scores_keep_input_order_when_the_limit_cuts_among_them() -> None:
-    assert places(["moon"] * 5 + ["moon moon"], "moon", limit=3) == [5, 0, 1]
+@pytest.mark.parametrize(
+    ("texts", "query", "limit", "found"),
+    [
+        (["the moon", "tides and the moon", "tides follow the moon and the tides"], "tides tides", 9, [2, 1]),
+        (["bread", "butter"], "moon", 9, []),
+        (["moon"] * 5 + ["moon moon"], "moon", 3, [5, 0, 1]),
+    ],
+)
+def test_the_text_with_more_of_the_query_comes_first_and_equal_ones_in_input_order(
+    texts: list[str], query: str, limit: int, found: list[int]
+) -> None:
+    assert places(texts, query, limit) == found
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ Companions = Literal["any", "equal", "none"]
 """Which rows may share a batch: any; only those of the same length; or none."""
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: that would take several times as long to make, and there is one for each pair.
+@dataclass(slots=True)
 class PairTokens:
     """One pair as the model reads it, special tokens included, without padding.
 

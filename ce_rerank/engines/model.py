@@ -33,7 +33,7 @@ from ..files import read_json_object
 from ..models.checkpoint import ACTIVATIONS, LONGEST, Checkpoint
 from ..types import Pair
 from .batching import Companions, Padding, PairTokens, TokenBatch, pad_rows
-from .network import Whole, find_networks, find_score_layer
+from .network import Whole, find_networks, find_score_layer, longest_pair
 from .tokenizer import INSTRUCTION, Layout, ModelFacts, PairTokenizer
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -262,25 +262,6 @@ def _read_layout(model: CrossEncoder, prompt: str | None) -> Layout:
     if spaced != layout.fill(f" {query} ", f" {document} "):
         raise ValueError("its chat template changes query or document, or leaves one out")
     return layout
-
-
-def longest_pair(model: Any) -> int:
-    """Return the most tokens that a model takes: the limit of its tokenizer and of its positions."""
-    limit = min(model.max_seq_length or LONGEST, LONGEST)
-    for module in model.modules():
-        positions = getattr(getattr(module, "position_embeddings", None), "num_embeddings", None)
-        if positions is not None:
-            limit = min(limit, positions - first_position(module))
-    return int(limit)
-
-
-def first_position(model: torch.nn.Module) -> int:
-    """Return the position of the first token: 0 or, in RoBERTa's family, the padding token's id plus 1."""
-    for module in model.modules():
-        padding_place = getattr(module, "padding_idx", None)
-        if hasattr(module, "position_embeddings") and isinstance(padding_place, int):
-            return padding_place + 1
-    return 0
 
 
 def first_line(error: Exception) -> str:

@@ -14,6 +14,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from ..models.checkpoint import LONGEST
+
 _POOLINGS: dict[str, Literal["first", "last", "mean"]] = {"cls": "first", "lasttoken": "last", "mean": "mean"}
 
 
@@ -180,3 +182,22 @@ def find_score_layer(module: torch.nn.Module) -> str | None:
         if type(layer) is torch.nn.Linear and layer.out_features == 1
     ]
     return names[-1] if names else None
+
+
+def longest_pair(model: Any) -> int:
+    """Return the most tokens that a model takes: the limit of its tokenizer and of its positions."""
+    limit = min(model.max_seq_length or LONGEST, LONGEST)
+    for module in model.modules():
+        positions = getattr(getattr(module, "position_embeddings", None), "num_embeddings", None)
+        if positions is not None:
+            limit = min(limit, positions - first_position(module))
+    return int(limit)
+
+
+def first_position(model: torch.nn.Module) -> int:
+    """Return the position of the first token: 0 or, in RoBERTa's family, the padding token's id plus 1."""
+    for module in model.modules():
+        padding_place = getattr(module, "padding_idx", None)
+        if hasattr(module, "position_embeddings") and isinstance(padding_place, int):
+            return padding_place + 1
+    return 0

@@ -29,8 +29,8 @@ from ..ranking import ACTIVATIONS
 from ..types import Pair
 from .base import EngineInfo, EngineOptions
 from .batching import Float32s, PairTokens, join_rows, pad_rows, score_in_batches
-from .model import LONGER, PROBE, Model, first_line, first_position, load_model
-from .network import Network
+from .model import LONGER, PROBE, Model, first_line, load_model
+from .network import Network, first_position
 from .openvino.runtime import says_out_of_memory
 
 log = logging.getLogger("ce_rerank")

@@ -41,7 +41,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from ce_rerank import Reranker
 from ce_rerank.cli.bench import _SENTENCES
 from ce_rerank.cli.doctor import _DOCUMENTS, _GOLDEN, _QUERY
-from ce_rerank.engines.base import Engine, EngineOptions
+from ce_rerank.engines.base import EngineOptions
 from ce_rerank.engines.model import load_model
 from ce_rerank.engines.torch import PackedModel, TorchEngine
 from ce_rerank.models.checkpoint import Checkpoint
@@ -129,7 +129,7 @@ def make_pairs(count: int, tokens: int) -> Pairs:
     ]
 
 
-def load_engine(checkpoint: Checkpoint, device: str, precision: str, packed: bool) -> Engine:
+def load_engine(checkpoint: Checkpoint, device: str, precision: str, packed: bool) -> TorchEngine:
     options = EngineOptions(engine="torch", device=device, precision=precision, max_length=512)  # type: ignore[arg-type]
     model = load_model(checkpoint, device=device, precision=precision)
     packs = packed and device == "cuda"  # the CPU has no kernel for it
@@ -226,7 +226,7 @@ def try_out_of_memory(checkpoint: Checkpoint) -> dict[str, Any]:
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     found = float(np.abs(scores - expected).max())
-    return {"largest_difference": found, "limit_tokens": getattr(engine, "_limit", None)}
+    return {"largest_difference": found, "limit_tokens": engine._limit}
 
 
 def clear(device: str) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from peers_worker import SYSTEMS
 
 from ce_rerank.cli.bench import sample_lists
+from ce_rerank.engines.hardware import has_int8
 from ce_rerank.models.catalog import OFFLINE_NAME
 from ce_rerank.models.store import resolve_checkpoint
 
@@ -69,9 +70,9 @@ def start_seconds(system: str, checkpoint: Path) -> float:
     """Time a process from nothing to four ranked documents."""
     started = time.perf_counter()
     if system.startswith("ce-rerank"):
-        precision = ["--precision", "fp32"] if system.endswith("fp32") else []
-        command = [sys.executable, "-m", "ce_rerank", "-d", "cpu", "-m", str(checkpoint), *precision]
-        command += [_QUESTION, *_ANSWERS]
+        precision = system.partition(" ")[2] or "auto"
+        command = [sys.executable, "-m", "ce_rerank", "-d", "cpu", "-m", str(checkpoint)]
+        command += ["--precision", precision, _QUESTION, *_ANSWERS]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     else:
         worker = Worker(system, checkpoint, [(_QUESTION, list(_ANSWERS))])
@@ -92,6 +93,8 @@ def main() -> None:
     checkpoint = resolve_checkpoint(OFFLINE_NAME).folder
     lists = sample_lists(given.queries, given.documents)
     systems = [name for name in SYSTEMS if name not in _NEEDS or find_spec(_NEEDS[name])]
+    if not has_int8():
+        systems.remove("ce-rerank int8")
     for name in systems:
         start_seconds(name, checkpoint)  # what is compiled at first use is compiled here
     workers = {name: Worker(name, checkpoint, lists) for name in systems}

@@ -109,6 +109,7 @@ def rerankers(folder: str) -> ScoreLists:
 SYSTEMS: dict[str, Callable[[str], ScoreLists]] = {
     "ce-rerank": ce_rerank,
     "ce-rerank fp32": lambda folder: ce_rerank(folder, precision="fp32"),
+    "ce-rerank int8": lambda folder: ce_rerank(folder, precision="int8"),
     "sentence-transformers": sentence_transformers,
     "pymilvus.model": milvus,
     "FlashRank int8": flashrank,

@@ -114,16 +114,13 @@ def test_a_table_lists_the_queries_that_gained_and_lost_most(evaluate: Evaluate)
         "bm25.trec", "better.jsonl", "worse.trec", "--qrels", "qrels.tsv", "--measure", "RR",
         "--per-query", "--queries", "queries.jsonl",
     )  # fmt: skip
-    lines = result.stdout.splitlines()
-    assert "RR by query: better.jsonl against bm25.trec" in lines
-    start = lines.index("Gained, the most of 20:")
-    assert lines[start : start + 3] == [
-        "Gained, the most of 20:",
-        "q0  +0.5000  0.500 → 1.000  what is number 0",
-        "q1  +0.5000  0.500 → 1.000  what is number 1",
-    ]
-    assert "RR by query: worse.trec against bm25.trec" in lines
-    assert "Lost, the most of 30:" in lines
+    assert "\nRR by query: better.jsonl against bm25.trec\n" in result.stdout
+    assert (
+        "\nGained, the most of 20:\nq0  +0.5000  0.500 → 1.000  what is number 0\n"
+        "q1  +0.5000  0.500 → 1.000  what is number 1\n"
+    ) in result.stdout
+    assert "\nRR by query: worse.trec against bm25.trec\n" in result.stdout
+    assert "\nLost, the most of 30:\n" in result.stdout
 
 
 def test_output_goes_to_a_file_in_the_form_that_its_suffix_names(evaluate: Evaluate, tmp_path: Path) -> None:
@@ -150,6 +147,12 @@ def test_a_run_comes_from_stdin(evaluate: Evaluate) -> None:
         (["bm25.trec", "--qrels", "qrels.tsv", "--per-query"], 2, "--per-query shows what a second run "),
         (["-", "--qrels", "-"], 2, "stdin is named more than once.\n"),
         (["bm25.trec", "--qrels", "qrels.tsv", "-o", "no/where.json"], 2, "no/where.json: there is no"),
+        (
+            ["bm25.trec", "--qrels", "qrels.tsv", "-o", "./bm25.trec"],
+            2,
+            "bm25.trec is both input and output.",
+        ),
+        (["bm25.trec", "--qrels", "qrels.tsv", "-o", "qrels.tsv"], 2, "qrels.tsv is both input and output."),
         (["bm25.tre", "--qrels", "qrels.tsv"], 3, "bm25.tre: cannot be read (No such file or directory)."),
         (["other.trec", "--qrels", "qrels.tsv"], 3, "other.trec: none of its queries is judged in "),
     ],
@@ -163,25 +166,12 @@ def test_a_mistake_is_told_with_its_place_and_code(
     assert (result.stdout, result.exit_code) == ("", code)
 
 
-@pytest.mark.parametrize("output", ["./bm25.trec", "qrels.tsv", "queries.jsonl"])
-def test_an_input_is_not_replaced_by_the_table(evaluate: Evaluate, output: str) -> None:
-    result = evaluate(
-        "better.jsonl", "bm25.trec", "--qrels", "qrels.tsv", "--per-query", "--queries", "queries.jsonl",
-        "-o", output,
-    )  # fmt: skip
-    assert f"{output.removeprefix('./')} is both input and output." in result.stderr
-    assert (result.exit_code, Path(output).stat().st_size > 0) == (2, True)
-
-
 def test_without_ir_measures_the_install_line_is_given(
     evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ir_measures", None)
     result = evaluate("bm25.trec", "--qrels", "qrels.tsv")
-    assert result.stderr == (
-        "error: Measures are calculated by ir_measures, which is not installed.\n"
-        "       Install it: pip install 'ce-rerank[evaluate]'\n"
-    )
+    assert "Install it: pip install 'ce-rerank[evaluate]'" in result.stderr
     assert (result.stdout, result.exit_code) == ("", 4)
 
 

@@ -32,30 +32,20 @@ def test_the_flags_of_the_cpu_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "native", "in_tiles"),
+    ("flags", "native", "in_tiles", "width"),
     [
-        ({"avx2", "avx512f", "avx512_bf16"}, True, False),
-        ({"avx512_bf16", "amx_bf16"}, True, True),
-        ({"avx2", "avx512f"}, False, False),
-        (set(), False, False),
+        ({"avx2", "avx512f", "avx512_bf16"}, True, False, 16),
+        ({"avx512f", "avx512_bf16", "amx_bf16"}, True, True, 16),
+        ({"sse2", "avx2", "fma"}, False, False, 8),
+        ({"fp", "asimd", "sve"}, False, False, 16),
+        (set(), False, False, 16),
     ],
 )
-def test_bf16_is_native_only_where_a_flag_says_so(
-    flags: set[str], native: bool, in_tiles: bool, monkeypatch: pytest.MonkeyPatch
+def test_what_a_cpu_can_do_follows_from_its_flags(
+    flags: set[str], native: bool, in_tiles: bool, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
-    assert (has_native_bf16(), has_amx()) == (native, in_tiles)
-
-
-@pytest.mark.parametrize(
-    ("flags", "width"),
-    [({"sse2", "avx2", "fma"}, 8), ({"avx2", "avx512f"}, 16), ({"fp", "asimd", "sve"}, 16), (set(), 16)],
-)
-def test_vectors_are_as_wide_as_the_cpu_can_have_them(
-    flags: set[str], width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
-    assert vector_width() == width
+    assert (has_native_bf16(), has_amx(), vector_width()) == (native, in_tiles, width)
 
 
 @on_linux

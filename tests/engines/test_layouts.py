@@ -99,20 +99,6 @@ def alone(checkpoint: Checkpoint, prompt: str | None = None) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_tokens_are_those_of_sentence_transformers(
-    layout: str, checkpoints: Callable[[str], Checkpoint]
-) -> None:
-    tokenizer = load(checkpoints(layout), "torch").model.engine.tokenizer
-    model = CrossEncoder(str(checkpoints(layout).folder), device="cpu")
-    prompt = model._resolve_prompt(None, None)
-    rows = tokenizer.encode(PAIRS)
-    assert {len(row) for row in rows} > {tokenizer.max_length}
-    for row, pair in zip(rows, PAIRS, strict=True):
-        fed = model.preprocess([list(pair)], prompt=prompt)
-        assert list(row.input_ids) == fed["input_ids"][0].tolist(), pair
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_scores_are_those_of_sentence_transformers(

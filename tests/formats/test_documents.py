@@ -201,29 +201,28 @@ def test_a_whole_file_is_one_document_with_its_path_as_id(tmp_path: Path) -> Non
     path = tmp_path / "notes.jsonl"
     path.write_bytes(b"\xef\xbb\xbfone\r\n\r\n{two}\n")
     assert read(file(path), whole_files=True) == [(str(path), "one\r\n\r\n{two}\n", str(path))]
-    assert read(Source.from_stream(io.BytesIO(b"all")), whole_files=True) == [("-", "all", "stdin")]
+    assert read(piped(b"all"), whole_files=True) == [("-", "all", "stdin")]
+    errors: list[str] = []
+    options = ReadOptions(whole_files=True)
+    assert not list(
+        read_documents(piped(b"na\xefve"), options, lambda error, _: errors.append(error.message))
+    )
+    assert errors == ["stdin:1: not UTF-8 (0xEF)."]
 
 
 def test_rows_come_while_the_pipe_is_still_being_fed() -> None:
     reading, writing = os.pipe()
-    proceed = threading.Event()
-
-    def feed() -> None:
-        with os.fdopen(writing, "wb", buffering=0) as pipe:
-            pipe.write(b'{"te')
-            pipe.write(b'xt": "one"}\n')
-            proceed.wait(10)
-            pipe.write(b'{"text": "two"}\n')
-
-    feeder = threading.Thread(target=feed)
-    feeder.start()
-    with os.fdopen(reading, "rb") as pipe:
-        documents = read_documents(Source.from_stream(pipe))
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as pipe:
+        documents = read_documents(Source.from_stream(stream))
+        pipe.write(b'{"te')
+        first = threading.Timer(0.1, pipe.write, [b'xt": "one"}\n'])
+        last = threading.Timer(30, pipe.close)  # if too much is asked for
+        for timer in (first, last):
+            timer.start()
         assert next(documents).text == "one"
-        assert not proceed.is_set()
-        proceed.set()
+        pipe.write(b'{"text": "two"}\n')
+        last.cancel()
         assert next(documents).text == "two"
-        feeder.join()
 
 
 @pytest.mark.parametrize("data", [b"", b"\n \n", b"[]", b"id,text\n"])
@@ -356,15 +355,6 @@ def test_a_folder_that_cannot_be_read_can_be_rejected(
     errors: list[str] = []
     assert walk_folders([str(tmp_path)], lambda error, text: errors.append(error.message)) == []
     assert errors == [f"{tmp_path}: cannot be read (Permission denied)."]
-
-
-def test_a_whole_file_that_is_not_text_can_be_rejected(tmp_path: Path) -> None:
-    path = tmp_path / "latin.txt"
-    path.write_bytes(b"na\xefve")
-    errors: list[str] = []
-    options = ReadOptions(whole_files=True)
-    assert list(read_documents(file(path), options, lambda error, text: errors.append(error.message))) == []
-    assert errors == [f"{path}:1: not UTF-8 (0xEF)."]
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ class TestARow:
         }  # fmt: skip
 
 
+BLANK = rank(Document("b", 7), Document(".", 8), query=Query("?", "why"), scores=(2.5, -math.inf))
 TWO = rank(
     Document("naïve, 文\n", "a", {"n": 1.5, "tags": ["x", None]}),
     Document('"b"\tc', "b", {"url": "u", "n": None}),
@@ -137,26 +138,12 @@ LINES = [
         ("csv", rank(), "index,score,text,id\n"),
         ("text", rank(Document(" one\r\ntwo\n"), Document("three")), " one two\nthree\n"),
         ("trec", rank(Document("a", 3)), "1 Q0 3 1 0.0 ce-rerank\n"),
+        # A blank document has no score.
+        ("csv", BLANK, "index,score,text,id\n0,2.5,b,7\n1,,.,8\n"),
+        ("trec", BLANK, "why Q0 7 1 2.5 ce-rerank\nwhy Q0 8 2 1.5 ce-rerank\n"),
     ],
 )  # fmt: skip
 def test_each_format_has_its_bytes(format: str, ranking: Ranking, expected: str) -> None:
-    assert written(format, ranking) == expected
-
-
-@pytest.mark.parametrize(
-    ("format", "expected"),
-    [
-        (
-            "jsonl",
-            '{"index": 0, "score": 2.5, "text": "b", "id": 7}\n'
-            '{"index": 1, "score": null, "text": ".", "id": 8}\n',
-        ),
-        ("csv", "index,score,text,id\n0,2.5,b,7\n1,,.,8\n"),
-        ("trec", "why Q0 7 1 2.5 ce-rerank\nwhy Q0 8 2 1.5 ce-rerank\n"),
-    ],
-)
-def test_a_blank_document_has_no_score(format: str, expected: str) -> None:
-    ranking = rank(Document("b", 7), Document(".", 8), query=Query("?", "why"), scores=(2.5, -math.inf))
     assert written(format, ranking) == expected
 
 

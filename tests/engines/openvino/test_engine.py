@@ -34,7 +34,7 @@ from ce_rerank.engines import load_engine
 from ce_rerank.engines.base import EngineOptions
 from ce_rerank.engines.batching import Float32s, TokenBatch, pad_rows
 from ce_rerank.engines.hardware import has_int8, has_native_bf16
-from ce_rerank.engines.model import longest_pair
+from ce_rerank.engines.network import longest_pair
 from ce_rerank.engines.openvino.cache import find_compiled, prepare_compiled
 from ce_rerank.engines.openvino.engine import TOLERANCES, OpenVinoEngine
 from ce_rerank.engines.openvino.runtime import load_runtime
