@@ -75,13 +75,10 @@ def select_files(listed: Collection[str], *, with_code: bool) -> list[str]:
     beside them, and Python files only `with_code`.
     """
     safetensors, pickled = _select_weights(listed)
-    selected = {*safetensors, *pickled}
-    for name in listed:
-        is_text = _TEXTS.fullmatch(name) and not name.endswith(".index.json")
-        if is_text or (with_code and name.endswith(".py")):
-            selected.add(name)
+    texts = (name for name in filter(_TEXTS.fullmatch, listed) if not name.endswith(".index.json"))
+    code = (name for name in listed if with_code and name.endswith(".py"))
     # A folder with a config.json is then complete, wherever a download was cut off.
-    return sorted(selected, key=lambda name: (name == "config.json", name))
+    return sorted({*safetensors, *pickled, *texts, *code}, key=lambda name: (name == "config.json", name))
 
 
 def find_missing(names: Collection[str], *, allow_pickle: bool) -> Fault | None:
@@ -290,10 +287,9 @@ class Checkpoint:
     def find_fault(self, *, allow_pickle: bool = False, with_code: bool = False) -> Fault | None:
         """Return why it cannot be used to rank; None if its files show no reason.
 
-        `with_code` looks for the Python files that its configuration names, too. A compiled model is checked
-        when it is opened.
+        `with_code` also looks for the Python files that its configuration names.
         """
-        if self.source == "compiled":
+        if self.source == "compiled":  # is checked when it is opened
             return None
         fault = find_missing(self.files, allow_pickle=allow_pickle)
         if fault is not None:
