@@ -58,8 +58,8 @@ class Reranker:
 
     `model` is the name of a model on the hub or a folder with a checkpoint; by default the offline weights
     where they are installed, else cross-encoder/ms-marco-MiniLM-L-6-v2. Constructing loads it. `device` is
-    auto, cpu, cuda, cuda:N or mps; `engine` auto, openvino or torch; `precision` auto, fp32, bf16 or fp16.
-    `max_length` lowers the model's limit and `batch_tokens` sets the budget of a batch, both in tokens;
+    auto, cpu, cuda, cuda:N or mps; `engine` auto, openvino or torch; `precision` auto, fp32, bf16, fp16 or
+    int8. `max_length` lowers the model's limit and `batch_tokens` sets the budget of a batch, both in tokens;
     `threads` bounds the CPU threads. `instruction` is the task of models that take one, in place of their
     own. With `offline` the network is never used. `trust_remote_code` runs Python code that comes with the
     model, and `allow_pickle` loads pickled weights, which can run any code. If `model` is the URL of a

@@ -268,12 +268,8 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def _made_up_weights() -> Iterator[tuple[set[str], set[str]]]:
-    """Collect the names of the weights that transformers fills with random numbers while it loads.
-
-    They are the missing ones, and those of other sizes.
-    """
-    missing: set[str] = set()
-    mismatched: set[str] = set()
+    """Collect the names of weights that transformers makes up while it loads: missing, and of other sizes."""
+    missing, mismatched = set[str](), set[str]()
     plain = PreTrainedModel.__dict__["from_pretrained"].__func__
 
     def load(cls: type, *args: Any, **options: Any) -> Any:
