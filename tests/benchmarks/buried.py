@@ -6,10 +6,10 @@ Takes a BEIR folder with a first-stage run.trec. Every candidate is put between 
 same collection, and reranked as it was, buried and truncated, and buried and chunked: by default, and in
 passages of each of `--chunk-tokens` with each of `--overlap`, a share of them.
 
-nDCG@10 of ms-marco-MiniLM-L-12-v2 in bf16 with `--queries 30 --candidates 10 --as-it-was`, passages that overlap
-by a quarter if nothing else is said; seconds of CPU in brackets. "As it was" cuts documents that fit, too. The
-last column is of long documents with one relevant passage among eight others, where each passage alone has
-0.87.
+nDCG@10 of ms-marco-MiniLM-L-12-v2 in bf16 with `--queries 30 --candidates 10 --as-it-was`, passages that
+overlap by a quarter if nothing else is said; seconds of CPU in brackets. "As it was" cuts documents that
+fit, too. The last column is of long documents with one relevant passage among eight others, where each
+passage alone has 0.87.
 
                       scifact                       Cranfield                     one among
     way               buried         as it was      buried         as it was      eight
