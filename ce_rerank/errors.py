@@ -30,7 +30,7 @@ SIGNAL_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 _received: list[int] = []
 _OPTION = re.compile(
-    r"--([a-z][a-z-]*)"
+    r"`[^`]*`|--([a-z][a-z-]*)"
     r"(?: (auto|cpu|cuda|mps|openvino|torch|fp32|bf16|fp16|int8|truncate|chunk|error|max|first)\b)?"
 )
 
@@ -66,10 +66,14 @@ def for_python() -> Iterator[None]:
 
 
 def as_python(text: str) -> str:
-    """Replace options by Python's arguments: `--long chunk` becomes `long="chunk"`."""
-    return _OPTION.sub(
-        lambda found: found[1].replace("-", "_") + (f'="{found[2]}"' if found[2] else ""), text
-    )
+    """Replace options by Python's arguments, except in commands: `--long chunk` becomes `long="chunk"`."""
+
+    def name(found: re.Match[str]) -> str:
+        if found[1] is None:  # a command in backquotes
+            return found[0]
+        return found[1].replace("-", "_") + (f'="{found[2]}"' if found[2] else "")
+
+    return _OPTION.sub(name, text)
 
 
 def told_from(origin: str, message: str) -> str:

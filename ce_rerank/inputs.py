@@ -144,7 +144,12 @@ def read_candidates(items: object, rules: FieldRules) -> Iterator[Candidates]:
             row = {
                 name: _plain_id(value) if name in _NESTED_ID_FIELDS else value for name, value in item.items()
             }
-            found = find_documents(row, rules, origin) or DocumentList("", row.get(LIST_FIELDS[0]), rules)
+            found = find_documents(row, rules, origin)
+            if found is None:
+                problem = f'{origin}: no list of "{LIST_FIELDS[0]}" ({describe_fields(row)}).'
+                raise UsageError(
+                    problem, hint='Give (query, documents), or {"query": ..., "documents": [...]}.'
+                )
             query, fields = find_query(row, origin, found.path)
             query = replace(query, fields=fields)
             yield as_candidates(query, found.values, rules=found.rules, origin=origin)

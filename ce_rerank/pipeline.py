@@ -211,10 +211,13 @@ class LocalModel:
         room = self._room_beside(candidates.query.text)
         if room < least:
             problem = (
-                f"the query takes {limit - room} of the model's {limit} tokens and leaves {max(room, 0)} "
-                f"for a document; at least {least} are needed."
+                f"the query and what the model puts around it take {limit - room} of its {limit} tokens, and "
+                f"leave {max(room, 0)} for a document; at least {least} are needed."
             )
-            raise InputError(told_from(candidates.query.origin, problem), hint="Shorten the query.")
+            raise InputError(
+                told_from(candidates.query.origin, problem),
+                hint="Shorten the query, or give a model that reads more.",
+            )
 
     def _warn_of_long_queries(self, lists: Sequence[Candidates], scored_lists: Sequence[Scored]) -> None:
         """Warn once of a query that takes over half of the limit and whose documents were cut."""

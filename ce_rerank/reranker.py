@@ -277,7 +277,7 @@ class Reranker:
                 )
             values = blend(logits, first_scores, options.blend)
         first_ranks: dict[int, int] = {}
-        if places is not None:
+        if options.bm25 is not None:
             first_ranks = {place: rank for rank, place in enumerate(select_top(first_scores), start=1)}
         order = select_top(values, top_k=options.top_k, min_score=options.min_score)
         scores, model_scores = values.tolist(), model_values.tolist()

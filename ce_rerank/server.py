@@ -328,7 +328,7 @@ class _Service:
                     result |= {name: getattr(hit.passage, name) for name in ("start", "end", "line")}
             results.append(result)
         read = ranking.coverage
-        counts = {"documents": read.documents, "truncated": read.truncated, "blank": read.blank}
+        counts = {name: getattr(read, name) for name in ("documents", "left_out", "truncated", "blank")}
         meta = {"api_version": {"version": "2"}, "scores": options.scores, **counts}
         return self._answer(read.tokens, results=results, meta=meta)
 

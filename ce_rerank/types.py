@@ -54,9 +54,9 @@ class Query:
 class Candidates:
     """One query and the documents to rank for it, in the order of the input; there may be none.
 
-    `first_scores` has the first stage's score of each document; it is empty without a first stage. If the
-    first stage chose these documents among more, `places` are their places in the input, from 0, and
-    `left_out` is the number of documents that it did not choose.
+    `first_scores` has the first stage's score of each document; it is empty without a first stage. If these
+    are not all documents of the input, `places` are their places in it, from 0; `left_out` is the number of
+    documents that the first stage did not choose.
     """
 
     query: Query

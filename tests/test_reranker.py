@@ -94,7 +94,7 @@ def test_a_long_document_is_cut_marked_counted_and_said(
 def test_the_query_is_never_cut(counting_reranker: Reranker) -> None:
     query = "red " * 21
     assert counting_reranker.rank(query, ["one " * 30])[0].tokens == 32
-    with pytest.raises(InputError, match="the query takes 25 of the model's 32 tokens and leaves 7"):
+    with pytest.raises(InputError, match="puts around it take 25 of its 32 tokens, and leave 7"):
         counting_reranker.rank("red " * 22, ["one"])
 
 

@@ -91,6 +91,7 @@ class RowCandidates(CandidateReader):
         self._for_trec = with_ids or job.format == "trec"
         self._seen: set[bytes] = set()
         self._flat: Candidates | None = None  # the query of flat rows, of which more may follow
+        self._rejected = 0
 
     @property
     def share_read(self) -> float | None:
@@ -102,11 +103,16 @@ class RowCandidates(CandidateReader):
 
     def read(self, reject: Reject) -> Generator[Candidates, None, None]:
         """Yield the candidates in the order of the input; reject rows and documents that cannot be ranked."""
+
+        def count(error: InputError, text: str) -> None:
+            reject(error, text)
+            self._rejected += 1
+
         if self._queries_name is not None:
             self._queries = read_queries(Source.from_name(self._queries_name), reject=reject)
         for place, source in enumerate(self._sources):
             self._current = place
-            for complete in read_as(partial(self._take, reject), source, self._options, reject):
+            for complete in read_as(partial(self._take, reject), source, self._options, count):
                 yield from complete
         yield from self._end_flat()
 
@@ -136,12 +142,14 @@ class RowCandidates(CandidateReader):
             return [*self._end_flat(), nested]
         document = self._document(self._rules, fields, origin)
         if self._flat is not None and _is_same(self._flat.query, query):
+            cast(list[int], self._flat.places).append(len(self._flat.documents) + self._rejected)
             cast(list[Document], self._flat.documents).append(document)
             return []
         query = self._complete(query)
         self._require_first(query, "Let the rows of a query stand together: sort the input by query.")
         ended = self._end_flat()
-        self._flat = Candidates(query, [document])
+        self._flat = Candidates(query, [document], places=[0])
+        self._rejected = 0  # rows between those of one query are places in its list
         return ended
 
     def _complete(self, query: Query) -> Query:

@@ -244,7 +244,10 @@ def _rank(
         if path is not None and not is_pipe_or_device(path):
             file = stack.enter_context(FileOutput(path, job.format, resume=resume))
             if file.is_complete:
-                log.warning("%s is complete; nothing was ranked. Leave --resume out to rank again.", path)
+                log.warning(
+                    "%s is complete: nothing was ranked, and the options were not compared. Leave --resume "
+                    "out to rank again.", path,
+                )  # fmt: skip
                 if not file.errors_path.exists():
                     return 0
                 log.warning("Rows were left out of it; see %s.", file.errors_path)

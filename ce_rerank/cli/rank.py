@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, BinaryIO, ClassVar, Literal
@@ -120,7 +121,12 @@ def rank(
         read = [name for name in (sources.query_file, sources.files_from, *files) if name]  # - for stdin
         if path is not None:
             require_other_file(path, read)
-        documents = _read_documents(texts, files, reading, reject)
+        documents: list[Document] = []
+        places: list[int] = []
+        before = len(left_out)
+        for document in _read_documents(texts, files, reading, reject):
+            places.append(len(documents) + len(left_out) - before)
+            documents.append(document)
         if left_out:
             log.warning("%d rows or files were left out (the first: %s)", len(left_out), left_out[0])
         if format == "trec":
@@ -138,7 +144,7 @@ def rank(
                 activity.start(total=len(documents))
                 # Without --min-score, so that the best score is known if it keeps none.
                 everything = replace(options, min_score=None)
-                candidates = Candidates(query, documents)
+                candidates = Candidates(query, documents, places=places if left_out else None)
                 (ranking,) = reranker.rank_lists([candidates], everything, on_progress=activity.advance)
                 activity.stop()
                 ranking = _keep_from_min_score(ranking, options)
@@ -223,21 +229,20 @@ def _name_documents(
 
 def _read_documents(
     texts: list[str], files: list[str], reading: ReadOptions, reject: Reject
-) -> list[Document]:
-    """Return the documents of the arguments, then those of the files."""
+) -> Iterator[Document]:
+    """Yield the documents of the arguments, then those of the files."""
     for text in texts:
         _require_utf8(text)
     if name := next(filter(os.path.isfile, texts), None):
         log.warning("%s is a file, and its name is ranked as a text. Give -f before each file.", name)
-    documents = [Document(text) for text in texts]
+    yield from map(Document, texts)
     for name in files:
         try:
-            documents += read_documents(Source.from_name(name), reading, reject)
+            yield from read_documents(Source.from_name(name), reading, reject)
         except InputError as error:  # of the file, or raised by `reject`
             if reading.whole_files:
                 error.hint = f"{error.hint} Give --on-error skip to leave it out.".lstrip()
             reject(error, "")
-    return documents
 
 
 def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:

@@ -89,7 +89,8 @@ def split_csv(stream: LookAhead, name: str, delimiter: str | None, columns: int)
             return
         except csv.Error as error:
             hint = 'A field that starts with a quote ends with one; quotes inside are doubled: "say ""so""".'
-            faults.append(InputError(f"{name}:{number}: broken quotes ({error}).", hint=hint))
+            lost = f"; lines {number} to {number + len(lines) - 1} are lost" if len(lines) > 1 else ""
+            faults.append(InputError(f"{name}:{number}: broken quotes ({error}{lost}).", hint=hint))
         if cells or faults:
             yield number, lines, cells, faults[0] if faults else None
 

@@ -258,9 +258,10 @@ def read_table_rows(
     if is_tsv:
         delimiter = options.delimiter or "\t"
         rows = split_lines(stream, name, lambda line: line.split(delimiter))
+        hint = "Put one tab between two fields."
     else:
         rows = split_csv(stream, name, options.delimiter, len(options.columns))
-    hint = "Put one tab between two fields." if is_tsv else "Quote fields that hold the delimiter."
+        hint = "Give each row a field for each column, and quote those that hold the delimiter."
     id_columns: list[str] | None = None
     for columns, cells, where in find_cells(rows, name, reject, find_columns, hint):
         if id_columns is None:

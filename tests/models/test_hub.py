@@ -14,7 +14,7 @@ import pytest
 from local_hub import CROSS_ENCODER_FILES, LocalHub, Resolver
 
 NAME = "owner/reranker"
-WAYS_OUT = "What works without it: a folder (-m PATH), "
+WAYS_OUT = "What works without it: the path of a folder, "
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
