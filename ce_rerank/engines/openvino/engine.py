@@ -93,6 +93,7 @@ class OpenVinoEngine:
         self._most_streams = min(_MOST_STREAMS, cpus)
         self.batch_tokens = choose_batch_tokens(cpus // self._most_streams, with_tiles=has_amx())
         self._loaded: dict[int, Any] = {}
+        self._is_packed = False
         self.activate = ACTIVATIONS[model.activation]
         self._idle: dict[int, list[Any]] = {1: [], self._most_streams: []}
         self._lock = threading.Lock()
@@ -146,7 +147,14 @@ class OpenVinoEngine:
             raise UnavailableError(
                 f"Openvino cannot run {name}: {error}.", hint="Give --engine torch."
             ) from error
-        yield from self._run(model, self._idle[streams], streams, chain(first, rest))
+        idle, batches = self._idle[streams], chain(first, rest)
+        # OpenVINO packs weights at the first inference. When two streams did so at the same time, one of
+        # them sometimes gave wrong scores: so the first batches are scored one after another.
+        with self._lock:
+            alone = list(self._run(model, idle, 0, islice(batches, 0 if self._is_packed else streams)))
+            self._is_packed = self._is_packed or streams > 1
+        yield from alone
+        yield from self._run(model, idle, streams, batches)
 
     def load(self, streams: int) -> Any:
         """Load the model with a number of streams, once; return OpenVINO's `CompiledModel`.
