@@ -11,7 +11,8 @@ these, and only `ce_rerank.cli.app` prints them.
 
 A C extension that is being imported may swallow what a signal handler raises, or turn it into an ImportError.
 The program would then go on without that library, with another engine. So signals are remembered, and code
-that catches an ImportError calls `raise_if_interrupted` first. Only the command line calls `end_on_signals`.
+that catches an ImportError calls `raise_if_interrupted` or `missing_package` first. Only the command line
+calls `end_on_signals`.
 """
 
 from __future__ import annotations
@@ -100,7 +101,11 @@ class UnavailableError(CeRerankError):
 
 
 def missing_package(problem: str, extra: str) -> UnavailableError:
-    """Return the error for a package that is not installed, and belongs to one of our extras."""
+    """Return the error for a package that is not installed, and belongs to one of our extras.
+
+    If a signal came, raise that again: it may be why the import failed.
+    """
+    raise_if_interrupted()
     return UnavailableError(problem, hint=f"Install it: pip install 'ce-rerank[{extra}]'")
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError, UsageError, missing_package, raise_if_interrupted
+from .errors import InputError, UsageError, missing_package
 from .formats.source import Source
 from .formats.trec import read_judgements, read_run
 
@@ -156,7 +156,6 @@ def parse_measures(names: Iterable[str]) -> list[Measure]:
     try:
         import ir_measures
     except ImportError:
-        raise_if_interrupted()
         problem = "Measures are calculated by ir_measures, which is not installed."
         raise missing_package(problem, "evaluate") from None
     measures = []

@@ -40,7 +40,7 @@ from .batch.job import Job
 from .batch.output import StreamOutput
 from .batch.parts import PartFolder, Report, Unit, cut, find_files, kept_warnings
 from .batch.run import BadRow, rank_batch
-from .errors import CeRerankError, UnavailableError
+from .errors import CeRerankError, UnavailableError, missing_package
 from .formats.writers import WriteOptions, result_row
 from .reranker import Reranker
 from .types import RankKeywords, ScoreScale
@@ -148,9 +148,7 @@ def rank_files(
     try:
         import ray.data  # noqa: F401
     except ImportError as error:
-        raise UnavailableError(
-            f"--ray needs the ray package ({error}).", hint="Install it: pip install 'ce-rerank[ray]'"
-        ) from None
+        raise missing_package(f"--ray needs the ray package ({error}).", "ray") from None
     is_cut = job.queries is None and not job.corpus and "-" not in job.inputs
     files = find_files(job.inputs) if is_cut else []
     folder = PartFolder(output)

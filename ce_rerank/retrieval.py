@@ -18,14 +18,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from .errors import UsageError, missing_package, raise_if_interrupted
+from .errors import UsageError, missing_package
 from .types import Candidates, RankOptions
 
 try:
     import bm25s
     import Stemmer
 except ImportError as error:
-    raise_if_interrupted()
     raise missing_package(f"--bm25 needs {error.name}.", "bm25") from None
 
 _K1, _B = 1.5, 0.75

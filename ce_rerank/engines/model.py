@@ -30,7 +30,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..errors import UnavailableError
 from ..files import read_json_object
-from ..models.checkpoint import ACTIVATIONS, LONGEST, Checkpoint
+from ..models.checkpoint import ACTIVATION_NAMES, LONGEST, Checkpoint
 from ..types import Pair
 from .base import EngineOptions
 from .batching import Companions, Padding, PairTokens, TokenBatch, pad_rows
@@ -104,7 +104,7 @@ class Model:
         self.facts = ModelFacts(
             inputs=tuple(name for name in _INPUTS if name in fed),
             max_length=longest,
-            activation=ACTIVATIONS.get(dotted, dotted),
+            activation=ACTIVATION_NAMES.get(dotted, dotted),
             split_special_tokens=tokenizer.split_special_tokens,
             padding=Padding(
                 token_id=tokenizer.pad_token_id,

@@ -22,7 +22,7 @@ from .catalog import DEFAULT_NAME, MULTILINGUAL
 LONGEST = 2**31 - 1
 """The longest limit in tokens; a larger number in a configuration means that there is no limit."""
 LEGAL_NAMES = ("LICENSE", "LICENCE", "NOTICE")
-ACTIVATIONS = {
+ACTIVATION_NAMES = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.Identity": "identity",
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
@@ -194,7 +194,7 @@ class Checkpoint:
     def activation(self) -> str:
         """What sentence-transformers applies to the logit: `identity`, `sigmoid` or a dotted name."""
         named = self._named_activations[0]
-        return ACTIVATIONS.get(named, named)
+        return ACTIVATION_NAMES.get(named, named)
 
     @property
     def foreign_activation(self) -> str | None:

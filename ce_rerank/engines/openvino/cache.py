@@ -31,8 +31,9 @@ from ...files import (
     remove_folder,
     write_json,
 )
-from ...models.checkpoint import ACTIVATIONS, LEGAL_NAMES, Checkpoint, select_files
+from ...models.checkpoint import LEGAL_NAMES, Checkpoint, select_files
 from ...models.store import find_cache_folder, make_cache_folder
+from ...ranking import ACTIVATIONS
 from ..hardware import IMPORT_FAILURES
 from .manifest import (
     GRAPH_NAME,
@@ -124,7 +125,7 @@ def find_obstacle(checkpoint: Checkpoint) -> str | None:
         return "it brings Python code of its own"
     if checkpoint.family not in FAMILIES:
         return f"models of the type {checkpoint.family!r} have not been tried"
-    if checkpoint.activation not in ACTIVATIONS.values():
+    if checkpoint.activation not in ACTIVATIONS:
         return f"its activation is {checkpoint.activation}"
     declined: str | None = read_json_object(_folder_of(checkpoint, "full") / DECLINED_NAME).get("reason")
     return declined

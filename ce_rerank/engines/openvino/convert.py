@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from ...errors import UnavailableError
-from ...models.checkpoint import ACTIVATIONS, Checkpoint
+from ...models.checkpoint import Checkpoint
+from ...ranking import ACTIVATIONS
 from ..batching import PairTokens, pad_rows
 from ..model import Model, first_line, load_model, quiet_libraries
 from ..network import find_score_layer
@@ -66,7 +67,7 @@ def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> 
         if isinstance(error.__cause__, Exception):
             _raise_if_out_of_memory(error.__cause__)
         raise
-    if model.facts.activation not in ACTIVATIONS.values():
+    if model.facts.activation not in ACTIVATIONS:
         raise CannotCompileError(f"its activation is {model.facts.activation}")
     with quiet_libraries():
         # The reference scores are those of sentence-transformers in float32, one pair at a time.

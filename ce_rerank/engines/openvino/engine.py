@@ -93,7 +93,7 @@ class OpenVinoEngine:
         self._most_streams = min(_MOST_STREAMS, cpus)
         self.batch_tokens = choose_batch_tokens(cpus // self._most_streams, with_tiles=has_amx())
         self._loaded: dict[int, Any] = {}
-        self._is_packed = False
+        self._are_streams_warm = False
         self.activate = ACTIVATIONS[model.activation]
         self._idle: dict[int, list[Any]] = {1: [], self._most_streams: []}
         self._lock = threading.Lock()
@@ -148,13 +148,16 @@ class OpenVinoEngine:
                 f"Openvino cannot run {name}: {error}.", hint="Give --engine torch."
             ) from error
         idle, batches = self._idle[streams], chain(first, rest)
-        # OpenVINO packs weights at the first inference. When two streams did so at the same time, one of
-        # them sometimes gave wrong scores: so the first batches are scored one after another.
-        with self._lock:
-            alone = list(self._run(model, idle, 0, islice(batches, 0 if self._is_packed else streams)))
-            self._is_packed = self._is_packed or streams > 1
-        yield from alone
-        yield from self._run(model, idle, streams, batches)
+        if streams > 1:
+            # OpenVINO prepares weights at the first inference. When two streams did so at the same time, one
+            # of them sometimes gave wrong scores: so the first batches are scored one after another.
+            with self._lock:
+                alone = 0 if self._are_streams_warm else streams
+                scored = list(self._run(model, idle, 1, islice(batches, alone)))
+                self._are_streams_warm = True
+            yield from scored
+        # One more than work at a time, so that a stream never waits for us to pad its next batch.
+        yield from self._run(model, idle, streams + 1, batches)
 
     def load(self, streams: int) -> Any:
         """Load the model with a number of streams, once; return OpenVINO's `CompiledModel`.
@@ -232,7 +235,7 @@ class OpenVinoEngine:
         return fault and f"in {self._precision} {fault}"
 
     def _run(
-        self, model: Any, idle: list[Any], streams: int, batches: Iterable[TokenBatch]
+        self, model: Any, idle: list[Any], most_at_once: int, batches: Iterable[TokenBatch]
     ) -> Iterator[Float32s]:
         # Not by AsyncInferQueue: its callbacks into Python sometimes abort the process when it ends.
         started: deque[Any] = deque()
@@ -247,8 +250,7 @@ class OpenVinoEngine:
 
         try:
             for batch in batches:
-                # One more than work at a time, so that a stream never waits for us to pad its next batch.
-                if len(started) == streams + 1:
+                if len(started) == most_at_once:
                     yield finish()
                 request = idle.pop() if idle else model.create_infer_request()
                 request.start_async({name: batch[name] for name in inputs})

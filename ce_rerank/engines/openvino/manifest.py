@@ -19,6 +19,7 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ...files import digest_file, read_json_object, write_json
+from ...ranking import ACTIVATIONS
 from ..tokenizer import ModelFacts
 
 MANIFEST_NAME = "manifest.json"
@@ -85,7 +86,7 @@ class Manifest:
             bool(self.golden)
             and all(math.isfinite(pair.logit) for pair in self.golden)
             and self.model.max_length > 0
-            and self.model.activation in ("identity", "sigmoid")
+            and self.model.activation in ACTIVATIONS
             and {*self.model.inputs} <= {"input_ids", "attention_mask", "token_type_ids"}
             and {*OWN_NAMES} <= {*self.files}
             and all(re.fullmatch(r"\w[\w.-]*", name, re.ASCII) for name in self.files)
