@@ -17,6 +17,7 @@ calls `end_on_signals`.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -113,6 +114,13 @@ class OutputError(CeRerankError):
     """Results cannot be written: the disk is full, the folder is gone."""
 
     exit_code = 4
+
+
+def from_system(error: OSError) -> UnavailableError:
+    """Return our error for one of the operating system's: a full disk, a file without permission."""
+    place = "" if error.filename is None else os.fsdecode(error.filename)
+    hint = "Make room or mend its permissions, or name another place." if place else ""
+    return UnavailableError(f"{told_from(place, error.strerror or repr(error))}.", hint=hint)
 
 
 def end_on_signals() -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from .errors import UsageError, as_python, for_python, told_from
+from .errors import UsageError, as_python, for_python, from_system, told_from
 from .formats.fields import find_number
 from .inputs import (
     CandidatesInput,
@@ -119,10 +119,12 @@ class Reranker:
             from .engines import load_engine
 
             trust: dict[str, Any] = {"trust_remote_code": trust_remote_code, "offline": offline}
-            checkpoint = resolve_checkpoint(
-                None if model is None else str(model), revision=revision, allow_pickle=allow_pickle, **trust
-            )
-            self._start(LocalModel(load_engine(checkpoint, replace(options, **trust)), batch_tokens))
+            asked = None if model is None else str(model)
+            try:
+                checkpoint = resolve_checkpoint(asked, revision=revision, allow_pickle=allow_pickle, **trust)
+                self._start(LocalModel(load_engine(checkpoint, replace(options, **trust)), batch_tokens))
+            except OSError as error:
+                raise from_system(error) from error
         _loaded.add(self)
         log.info("%s, up to %d tokens a pair", self.info.description, self.info.max_length)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import logging
 import math
 import os
@@ -181,6 +182,15 @@ def test_a_reranker_refuses_bad_arguments_before_it_loads_anything(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         Reranker("no-such/model", **arguments)  # type: ignore[arg-type]
+
+
+def test_a_disk_that_refuses_a_model_is_told_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/models/it")
+
+    monkeypatch.setattr("ce_rerank.models.store.resolve_checkpoint", refuse)
+    with pytest.raises(UnavailableError, match=r"^/models/it: Permission denied\. "):
+        Reranker("it")
 
 
 def test_many_queries_are_ranked_in_order(counting_reranker: Reranker) -> None:

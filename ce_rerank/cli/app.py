@@ -22,6 +22,7 @@ from ..errors import (
     UsageError,
     end_on_signals,
     exit_code_if_interrupted,
+    from_system,
 )
 from ..formats.output import tell_failures
 from .console import draw_error, stderr_console
@@ -126,6 +127,8 @@ def _report(error: Exception) -> int:
     elif isinstance(error, MemoryError):
         hint = "Give a smaller --batch-tokens, or less input."
         error = UnavailableError("There is not enough memory.", hint=hint)
+    elif isinstance(error, OSError):
+        error = from_system(error)
     elif not isinstance(error, CeRerankError):
         hint = "This is a fault of ce-rerank. Run it again with --debug, and report what it prints."
         error = CeRerankError(f"{type(error).__name__}: {error}", hint=hint)
