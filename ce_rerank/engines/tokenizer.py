@@ -199,9 +199,10 @@ class PairTokenizer:
             self._require_room(room)
             ids = ids[:room]
             characters_read = max(end for _, end in encoding.offsets[:room])
-        (before, between, after), types = self._frame
+        before, _, between, _, after = self._frame_ids
         type_ids = b""
         if self._with_type_ids:
+            types = self._frame_types
             of_query, of_document = types[1] * len(query_ids), types[3] * len(ids)
             type_ids = b"%b%b%b%b%b" % (types[0], of_query, types[2], of_document, types[4])
         unknown = bool(ids) and ids[0] == self._unknown and ids.count(ids[0]) == len(ids)
@@ -240,19 +241,12 @@ class PairTokenizer:
     def _find_frame(self) -> None:
         """Find the tokens that the tokenizer puts before, between and after two texts, and all types."""
         encoding = self._tokenizer.encode("a", "b")
-        sequences, ids, types = encoding.sequence_ids, encoding.ids, bytes(encoding.type_ids)
+        sequences = encoding.sequence_ids
         first, second = sequences.index(0), sequences.index(1)
         first_end, end = first + sequences.count(0), second + sequences.count(1)
-        self._frame = (
-            (ids[:first], ids[first_end:second], ids[end:]),
-            (
-                types[:first],
-                types[first : first + 1],
-                types[first_end:second],
-                types[second : second + 1],
-                types[end:],
-            ),
-        )
+        borders = [(0, first), (first, first + 1), (first_end, second), (second, second + 1), (end, None)]
+        self._frame_ids = [encoding.ids[slice(*border)] for border in borders]
+        self._frame_types = [bytes(encoding.type_ids[slice(*border)]) for border in borders]
         self._specials = sequences.count(None)
 
     def _find_suffix(self) -> None:

@@ -12,6 +12,7 @@ groups (OpenVINO's dynamic quantisation): the error is a fifth of that with one 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -158,11 +159,12 @@ def _constant(value: Any) -> list[int] | None:
     return numbers
 
 
-def quantize_weights(graph: Any) -> None:
-    """Replace the matrices of a graph by int8 constants and their scales.
+def write_int8_graph(full: Path, path: Path) -> None:
+    """Write a graph again with int8 constants and their scales in place of its matrices.
 
     The matrices are the second inputs of matrix products, and the tables of embeddings.
     """
+    graph = load_runtime().Core().read_model(full)
     from openvino import opset13
 
     for operation in graph.get_ordered_ops():
@@ -183,12 +185,12 @@ def quantize_weights(graph: Any) -> None:
         narrow = opset13.constant(np.round(weights / scale).astype(np.int8))
         wide = opset13.multiply(opset13.convert(narrow, "f32"), opset13.constant(scale))
         operation.input(place).replace_source_output(wide.output(0))
-    graph.validate_nodes_and_infer_types()
+    save_graph(graph, path)
 
 
 def save_graph(graph: Any, path: Path) -> None:
-    """Write a graph with float32 constants. Raises OSError if that fails."""
+    """Write a graph with constants as they are. Raises OSError if that fails."""
     try:
         load_runtime().save_model(graph, path, compress_to_fp16=False)
     except RuntimeError as error:  # OpenVINO's, for every reason
-        raise OSError(f"OpenVINO could not write it: {last_line(error)}") from error
+        raise OSError(errno.EIO, last_line(error), str(path)) from error
