@@ -142,6 +142,11 @@ class RankOptions:
             raise UsageError(f"There is no argument {unknown}.", hint=f"There are {', '.join(known)}.")
         return cls(**keywords)
 
+    def for_scoring(self) -> Self:
+        """Return the options that matter when documents are scored; the others matter for the ranking."""
+        names = ("long", "chunk_tokens", "chunk_overlap", "pool")
+        return type(self)(**{name: getattr(self, name) for name in names})
+
     def __post_init__(self) -> None:
         for name, least in (("top_k", 1), ("chunk_tokens", 1), ("chunk_overlap", 0), ("bm25", 1)):
             require_whole_number(name, getattr(self, name), least=least)

@@ -85,10 +85,7 @@ def stdout_console(file: IO[str] | None = None, *, stderr: bool = False) -> Cons
 
 
 def draw_plainly(console: Console, drawn: RenderableType) -> None:
-    """Draw a table or a text; in a pipe or a file, its lines do not end in spaces."""
-    if console.is_terminal:
-        console.print(drawn)
-        return
+    """Draw a table or a text, without spaces at the ends of its lines."""
     with console.capture() as captured:
         console.print(drawn)
     console.out("\n".join(map(str.rstrip, captured.get().splitlines())))
@@ -127,56 +124,34 @@ def show_messages(options: MessageOptions) -> Iterator[Activity]:
     """Print on stderr, as long as this lasts, what the library logs; yield what shows the progress."""
     log = logging.getLogger("ce_rerank")
     level, propagate = log.level, log.propagate
-    with Activity(enabled=not options.quiet) as activity:
-        handler = MessageHandler(activity, verbose=options.verbose)
+    with Activity(quiet=options.quiet, verbose=options.verbose) as activity:
         log.setLevel(logging.ERROR if options.quiet else logging.INFO)
         log.propagate = False
-        log.addHandler(handler)
+        log.addHandler(activity)
         try:
             yield activity
         finally:
-            log.removeHandler(handler)
+            log.removeHandler(activity)
             log.setLevel(level)
             log.propagate = propagate
 
 
-class MessageHandler(logging.Handler):
-    """Prints what the library logs: warnings always, the rest if `verbose`; shows its stages as progress.
-
-    Rich's own handler would wrap lines in a pipe, and break paths on a terminal.
-    """
-
-    def __init__(self, activity: Activity, *, verbose: bool) -> None:
-        super().__init__()
-        self._activity = activity
-        self._verbose = verbose
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Draw one record."""
-        message = record.getMessage()
-        if getattr(record, "stage", False):
-            self._activity.stage(message)
-        if record.levelno >= logging.ERROR:
-            draw_error(self._activity.console, message)
-        elif record.levelno >= logging.WARNING:
-            draw_message(self._activity.console, message, label="warning:", label_style="yellow")
-        elif self._verbose:
-            draw_message(self._activity.console, message, style="dim")
-
-
-class Activity:
+class Activity(logging.Handler):
     """Shows on a terminal what a run is doing, once it has taken `delay_seconds`, and erases it at the end.
 
     A spinner with the current stage; while things are counted, how many are done, how many a second and, when
-    their number is known, the time left. Any thread may call any method.
+    their number is known, the time left. Above it are the messages that the library logs: warnings always,
+    the rest if `verbose`, and only errors if `quiet`. Any thread may call any method.
     """
 
-    def __init__(self, *, enabled: bool = True, delay_seconds: float = 0.5) -> None:
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, delay_seconds: float = 0.5) -> None:
+        super().__init__()
+        self._verbose = verbose
         self._stage = self._counted = "Working"
         self._total: int | None = None
         self._done = 0
         self._since: float | None = None
-        self._is_over = not enabled
+        self._is_over = quiet
         self._console: Console | None = None
         self._live: Live | None = None
         self._lock = threading.RLock()  # of the console and what is shown on it
@@ -199,6 +174,18 @@ class Activity:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Draw a message of the library. Rich's own handler wraps lines in a pipe, and breaks paths."""
+        message = record.getMessage()
+        if getattr(record, "stage", False):
+            self.stage(message)
+        if record.levelno >= logging.ERROR:
+            draw_error(self.console, message)
+        elif record.levelno >= logging.WARNING:
+            draw_message(self.console, message, label="warning:", label_style="yellow")
+        elif self._verbose:
+            draw_message(self.console, message, style="dim")
 
     def stage(self, text: str) -> None:
         """Show what is being done now."""
