@@ -24,7 +24,6 @@ from ..errors import (
     exit_code_if_interrupted,
     from_system,
 )
-from ..formats.output import tell_failures
 from .console import draw_error, stderr_console
 from .options import COMMANDS, Command, DefaultCommandGroup, with_option_groups
 
@@ -139,7 +138,8 @@ def _report(error: Exception) -> int:
 def main() -> NoReturn:
     """Run the command line of this process, and end it."""
     _open_missing_streams()
-    sys.stdout = tell_failures(sys.stdout, "stdout")
+    if sys.platform != "win32":
+        os.set_blocking(sys.stdout.fileno(), True)  # else a pipe that is full would be an error
     # SIGTERM must remove unfinished files, as SIGINT does.
     end_on_signals()
     code: Any = _INTERRUPTED
@@ -166,4 +166,3 @@ def _open_missing_streams() -> None:
             number = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
             stream = os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8")
             setattr(sys, name, stream)
-            setattr(sys, f"__{name}__", stream)  # else it is closed when `sys.stdout` is replaced

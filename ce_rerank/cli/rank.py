@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
@@ -132,7 +132,7 @@ def rank(
         if format == "trec":
             for place, document in enumerate(documents):
                 require_run_id(document.id, document.origin or f"document {place}", document.fields)
-        with nullcontext(activity.stdout(format)) if path is None else open_output(path) as stream:
+        with open_output(path, activity.stdout(format)) as stream:
             ranking = Ranking(query, ())
             if documents:
                 from ..reranker import Reranker
