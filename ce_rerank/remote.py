@@ -40,17 +40,17 @@ _TOLD = ("tokens", "truncated", "characters_read", "start", "end", "line")
 class RemoteModel:
     """Scores for a `Reranker` by the model of a server. Threads may share it.
 
-    `url` is the part of the address before `/info` and `/rerank`. The key is `api_key`, or the environment
-    variable CE_RERANK_API_KEY. Raises UnavailableError when the server does not answer, refuses the key, or
-    is not a ce-rerank server.
+    `url` is the part of the address before `/info` and `/rerank`. The key is in the environment variable
+    CE_RERANK_API_KEY. Raises UnavailableError when the server does not answer, refuses the key, or is not a
+    ce-rerank server.
     """
 
-    def __init__(self, url: str, *, api_key: str | None = None) -> None:
+    def __init__(self, url: str) -> None:
         if not urlsplit(url).hostname:
             raise UsageError(f"{url} is not the URL of a server.", hint=_HINT)
         self.url = url.rstrip("/")
         self._headers = {"Content-Type": "application/json"}
-        if key := api_key or os.environ.get(KEY_VARIABLE):
+        if key := os.environ.get(KEY_VARIABLE):
             self._headers["Authorization"] = f"Bearer {key}"
         self._open = build_opener(ProxyHandler({})).open
         self._threads = ThreadPoolExecutor(_CONNECTIONS)
@@ -90,9 +90,7 @@ class RemoteModel:
             for one in lists
             for start in range(0, len(one.documents), self._max_documents)
         ]
-        asked = asdict(options)
-        body = {name: asked[name] for name in ("long", "chunk_tokens", "chunk_overlap", "pool")}
-        body |= {"scores": "logit", "details": True}
+        body = {**asdict(options.for_scoring()), "scores": "logit", "details": True}
 
         def ask(part: Candidates) -> list[dict[str, Any]]:
             texts = [document.text for document in part.documents]

@@ -29,29 +29,20 @@ if TYPE_CHECKING:
 _ACTIVE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 
-def clean_text(text: str, encoding: str = "utf-8") -> str:
-    """Return a text that is safe to print on one line in `encoding`.
+def clean_text(text: str) -> str:
+    """Return a text that is safe to print on one line.
 
-    White space, tabs and line ends become single spaces. Control characters, escape among them, become their
-    pictures (␛), and what reorders or hides text (direction overrides, soft hyphens) is left out.
+    White space, tabs and line ends become single spaces, control characters and halves of characters U+FFFD.
+    What reorders or hides text (direction overrides, soft hyphens) is left out.
     """
     text = unicodedata.normalize("NFC", " ".join(text.split()))
     if not text.isprintable():
-        text = "".join(map(_stand_in, text))
-    return text.encode(encoding, "replace").decode(encoding)
-
-
-def _stand_in(character: str) -> str:
-    """Return what is shown in the place of a character: the character itself if it is harmless."""
-    code, category = ord(character), unicodedata.category(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "\u2421"
-    if category in ("Cc", "Cs"):
-        return "\ufffd"
-    # Joiners are a part of some emoji, and of Persian words.
-    return "" if category == "Cf" and character not in "\u200c\u200d" else character
+        stand_ins = {"Cc": "\ufffd", "Cs": "\ufffd", "Cf": ""}
+        # Joiners are a part of some emoji, and of Persian words.
+        text = "".join(
+            one if one in "\u200c\u200d" else stand_ins.get(unicodedata.category(one), one) for one in text
+        )
+    return text
 
 
 def describe_count(count: int | None) -> str:
@@ -112,7 +103,7 @@ def draw_message(
     for line in (message.replace("\n", " "), *hint.split("\n")):
         indent = " " * (len(line) - len(line.lstrip()))  # a command in a hint may be indented
         lines += textwrap.wrap(
-            clean_text(line, console.encoding), width, initial_indent=indent, subsequent_indent=indent,
+            clean_text(line), width, initial_indent=indent, subsequent_indent=indent,
             break_long_words=False, break_on_hyphens=False,
         )  # fmt: skip
     text = Text(f"\n{margin}".join(lines), style)
@@ -224,7 +215,7 @@ class Activity(logging.Handler):
         """
         if format == "table" or not sys.stdout.isatty():
             return sys.stdout.buffer
-        return TerminalStream(self, format)  # type: ignore[return-value]
+        return TerminalStream(self)  # type: ignore[return-value]
 
     def _show(self) -> None:
         from rich.live import Live
@@ -233,17 +224,16 @@ class Activity(logging.Handler):
         with self._lock:
             if self._is_over or not self.console.is_interactive:
                 return
-            spinner = Spinner("line" if self.console.options.ascii_only else "dots", self, style="cyan")
             self._live = Live(
-                spinner, console=self.console, transient=True, refresh_per_second=10,
-                redirect_stdout=False, redirect_stderr=False,
+                Spinner("dots", self, style="cyan"), console=self.console, transient=True,
+                refresh_per_second=10, redirect_stdout=False, redirect_stderr=False,
             )  # fmt: skip
             self._live.start()
 
     def __rich__(self) -> Text:
         from rich.text import Text
 
-        parts = [clean_text(self._stage, self.console.encoding)]
+        parts = [clean_text(self._stage)]
         if self._since is not None:
             # With passages, more may be counted than was expected.
             total = self._total if self._total and self._done <= self._total else None
@@ -265,12 +255,11 @@ def describe_progress(done: int, total: int | None, elapsed_seconds: float) -> s
 class TerminalStream(io.RawIOBase):
     r"""Standard output on a terminal, for results that hold any text.
 
-    What acts on a terminal is written as `\u009b` in JSON, which means the same, and as a picture elsewhere.
+    What acts on a terminal is written as `\u009b`, which in JSON means the same.
     """
 
-    def __init__(self, activity: Activity, format: str) -> None:
+    def __init__(self, activity: Activity) -> None:
         self._activity = activity
-        self._is_json = format in ("jsonl", "json", "rows")
 
     def writable(self) -> bool:
         """Return that this can be written to."""
@@ -280,9 +269,7 @@ class TerminalStream(io.RawIOBase):
         """Write all of the data, which is whole characters."""
         self._activity.stop()
         text = bytes(data).decode(errors="replace")
-        sys.stdout.buffer.write(re.sub(_ACTIVE, self._show_active, text).encode())
+        shown = re.sub(_ACTIVE, lambda found: f"\\u{ord(found[0]):04x}", text)
+        sys.stdout.buffer.write(shown.encode())
         sys.stdout.buffer.flush()
         return len(data)
-
-    def _show_active(self, found: re.Match[str]) -> str:
-        return f"\\u{ord(found[0]):04x}" if self._is_json else _stand_in(found[0])

@@ -59,7 +59,7 @@ def with_option_groups(command: Callable[..., Any]) -> Callable[..., Any]:
             hint = hints[one.name]
             if one.metadata:
                 names = one.metadata["names"] or ("--" + one.name.replace("_", "-"),)
-                hint = Annotated[hint, option(*names, panel=group.panel, **one.metadata["settings"])]
+                hint = Annotated[hint, option(*names, panel=groups[name].panel, **one.metadata["settings"])]
             parameters.append(inspect.Parameter(one.name, _KEYWORD, default=one.default, annotation=hint))
 
     def run(**values: Any) -> Any:
