@@ -26,7 +26,6 @@ from fakes import CountingEngine
 from ce_rerank import (
     Document,
     InputError,
-    Query,
     Reranker,
     UnavailableError,
     UsageError,
