@@ -256,9 +256,8 @@ class _RankUnits:
         with kept_warnings() as warnings, folder.write_whole(name) as part:
             reranker = self._open_reranker()
             info = reranker.info
-            output = StreamOutput(
-                part, name, job.format, replace(job.writing, model=info.description), bad_rows
-            )
+            writing = replace(job.writing, model=info.description)
+            output = StreamOutput(part, job.format, writing, bad_rows)
             tally = rank_batch(
                 reranker, unit.open_reader(job), output, job.ranking, skip_bad_rows=job.skip_bad_rows
             )

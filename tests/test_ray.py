@@ -64,7 +64,7 @@ def hits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ranked_by_batch(path: Path) -> list[str]:
     stream = io.BytesIO()
-    output = StreamOutput(stream, "out", "jsonl", WriteOptions())
+    output = StreamOutput(stream, "jsonl", WriteOptions())
     reader = RowCandidates(Job([str(path)]))
     rank_batch(Reranker.from_engine(CountingEngine()), reader, output, RankOptions())
     return stream.getvalue().decode().splitlines()

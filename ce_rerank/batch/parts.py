@@ -20,9 +20,8 @@ from itertools import accumulate, count, pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import InputError, UsageError
+from ..errors import InputError, OutputError, UsageError
 from ..formats.documents import FORMAT_OF_SUFFIX
-from ..formats.output import cannot_write
 from ..formats.source import Reject, Source, suffix_without_compression
 from ..types import Candidates, Document, Query
 from .job import Job, require_same
@@ -412,7 +411,7 @@ class PartFolder:
                 yield stream
             self._files.move(unfinished, f"{self._path}/{name}")
         except OSError as error:
-            raise cannot_write(Path(self.name) / name, error) from None
+            raise OutputError(f"{self.name}/{name}: cannot be written ({error}).") from None
 
     def _write(self, name: str, content: bytes) -> None:
         with self.write_whole(name) as stream:

@@ -265,8 +265,8 @@ def _rank(
         elif gains is not None:
             output = gains
         else:
-            stream = activity.stdout(job.format) if path is None else stack.enter_context(open_output(path))
-            output = StreamOutput(stream, str(path or "stdout"), job.format, writing)
+            stream = stack.enter_context(open_output(path, activity.stdout(job.format)))
+            output = StreamOutput(stream, job.format, writing)
         meter = _Meter(activity, output.progress.tally.documents)
         try:
             tally = rank_batch(

@@ -36,7 +36,7 @@ def draw_evaluation(console: Console, evaluation: Evaluation) -> None:
 
     The best value of a measure is bold, and a significant difference has a colour.
     """
-    names = [clean_text(name, console.encoding) for name in short_names(evaluation.runs)]
+    names = [clean_text(name) for name in short_names(evaluation.runs)]
     compares = len(names) > 1
     # The box puts a space between columns, too.
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -83,7 +83,7 @@ def draw_gains(console: Console, evaluation: Evaluation, run: MeasuredRun, texts
     """Draw a run's gains over the first run in the first measure: a chart, and the largest with `texts`."""
     first, name = short_names([evaluation.runs[0], run])
     title = f"{evaluation.measures[0]} by query: {name} against {first}"
-    console.print(Text(clean_text(title, console.encoding), style="bold"))
+    console.print(Text(clean_text(title), style="bold"))
     gains = list_gains(evaluation, run)
     gained = [gain for gain in gains if gain.delta > 0]
     lost = [gain for gain in reversed(gains) if gain.delta < 0]
@@ -151,9 +151,9 @@ def _gain_table(gains: Sequence[Gain], style: str, texts: Mapping[str, str], con
     table.add_column(ratio=1, no_wrap=True, overflow="crop" if is_ascii else "ellipsis")
     for gain in gains:
         table.add_row(
-            Text(clean_text(gain.query_id, console.encoding)),
+            Text(clean_text(gain.query_id)),
             Text(f"{gain.delta:+.4f}", style=style),
             f"{gain.before:.3f} {arrow} {gain.after:.3f}",
-            Text(clean_text(texts.get(gain.query_id, ""), console.encoding)),
+            Text(clean_text(texts.get(gain.query_id, ""))),
         )
     return table

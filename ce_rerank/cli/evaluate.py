@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -98,7 +97,7 @@ def evaluate(
     with show_messages(messages) as activity:
         # A misspelt measure, or an output that cannot be opened, is found before long files are read.
         measures = [str(parsed) for parsed in parse_measures(options.measure or DEFAULT_MEASURES)]
-        with nullcontext(sys.stdout.buffer) if output is None else open_output(output) as stream:
+        with open_output(output, sys.stdout.buffer) as stream:
             known = {} if queries is None else read_queries(Source.from_name(queries))
             texts = {query_id: query.text for query_id, query in known.items()}
             activity.stage(f"Reading {qrels}")

@@ -408,7 +408,7 @@ class TestProcess:
         assert re.fullmatch(
             r"warning: Queries finished: \d+, in \S+/out\.part\. "
             r"To go on, give the same command with --resume\.\n"
-            r"error: out: cannot be written \(File too large\)\.\n",
+            r"error: out: File too large\.\n .*\n",
             stderr.decode(),
         )
         self.finish("hits.jsonl", "-o", "out", "--resume")
