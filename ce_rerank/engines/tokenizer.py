@@ -128,9 +128,7 @@ class PairTokenizer:
         self._tokenizer = tokenizer
         pieces = tokenizer.model.tokenize(_IN_NO_VOCABULARY)
         self._unknown = pieces[0].id if len(pieces) == 1 else None
-        self._query_ids = lru_cache(maxsize=4096)(lambda query: self._tokenize(layout.before + query))
-        self.document_room = lru_cache(maxsize=4096)(self._document_room)
-        """The number of tokens that are left for a document beside a query; may be negative."""
+        self._tokenize_once = lru_cache(maxsize=4096)(self._tokenize)
         if self._is_one_text:
             self._find_suffix()
         else:
@@ -166,10 +164,11 @@ class PairTokenizer:
             reach *= _REACH_GROWTH
         return [rows[place] for place in range(len(pairs))]
 
-    def _document_room(self, query: str) -> int:
+    def document_room(self, query: str) -> int:
+        """Return the number of tokens that are left for a document beside a query; may be negative."""
         if self._is_one_text:
-            return self.max_length - len(self._tokenize(self._layout.fill(query, "")))
-        return self.max_length - self._specials - len(self._query_ids(query))
+            return self.max_length - len(self._tokenize_once(self._layout.fill(query, "")))
+        return self.max_length - self._specials - len(self._tokenize_once(self._layout.before + query))
 
     def token_spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield the first character of each token of a text, and the one after its last, in order.
@@ -192,7 +191,7 @@ class PairTokenizer:
 
     def _read_document(self, encoding: Encoding, query: str, document: str) -> PairTokens:
         """Return the row of a pair from the encoding of its document; cut the document if it is too long."""
-        ids, query_ids = encoding.ids, self._query_ids(query)
+        ids, query_ids = encoding.ids, self._tokenize_once(self._layout.before + query)
         room = self.max_length - self._specials - len(query_ids)
         truncated, characters_read = len(ids) > room, len(document)
         if truncated:

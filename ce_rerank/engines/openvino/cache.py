@@ -215,17 +215,12 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> None:
             f"{checkpoint.name} cannot be exported: it is run by torch, since {error}.",
             hint=f"Copy its checkpoint instead, and give -m the copy: {checkpoint.folder}",
         ) from error
-    licences = [name for name in checkpoint.files if name.startswith(LEGAL_NAMES)]
+    told = ["config.json", "README.md", *(name for name in checkpoint.files if name.startswith(LEGAL_NAMES))]
     with make_folder_whole(folder.absolute()) as unfinished:
         for name in compiled.manifest.files:
             shutil.copyfile(compiled.folder / name, unfinished / name)
-        for name in {"config.json", "README.md", *licences} & checkpoint.files.keys():
+        for name in checkpoint.files.keys() & told:
             shutil.copyfile(checkpoint.folder / name, unfinished / name)
-        if not licences:
-            site = "https://huggingface.co/" if checkpoint.source == "hub" else ""
-            licence = checkpoint.licence or "not named in its card"
-            notice = f"The licence of this model is {licence}. Its owner's terms: README.md, and {site}"
-            (unfinished / "LICENSE").write_text(f"{notice}{checkpoint.name}\n", encoding="utf-8")
         origin = replace(compiled.manifest.origin, place="")
         replace(compiled.manifest, origin=origin).write(unfinished)
 
