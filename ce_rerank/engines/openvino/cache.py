@@ -158,13 +158,13 @@ def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledMod
 
 
 def list_compiled() -> list[CompiledForm]:
-    """List the compiled forms of all models on this machine, damaged and outdated ones, too."""
+    """List the compiled forms of all models on this machine, outdated ones, too."""
     found = []
     for folder in sorted(find_cache_folder(COMPILED_FOLDER).glob("*/")):
         facts = read_json_object(folder / DECLINED_NAME)
         declined = facts.pop("reason", None)
-        origin = facts or read_json_object(folder / MANIFEST_NAME).get("origin")
-        if origin is not None:
+        origin: Any = facts or read_json_object(folder / MANIFEST_NAME).get("origin")
+        with suppress(TypeError):  # it is damaged, or of another format
             found.append(CompiledForm(folder, Origin(**origin), declined))
     return found
 
