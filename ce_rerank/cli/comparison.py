@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..evaluation import PERMUTATIONS, Evaluation, MeasuredRun
+from ..evaluation import PERMUTATIONS, MeasuredRun
 from .console import clean_text, draw_plainly
 
 _SIGNIFICANT = 0.05
@@ -31,27 +31,25 @@ class Gain(NamedTuple):
     after: float
 
 
-def draw_evaluation(console: Console, evaluation: Evaluation) -> None:
+def draw_evaluation(console: Console, runs: Sequence[MeasuredRun]) -> None:
     """Draw a row for each measure and run: its value, and how it compares with the first run.
 
     The best value of a measure is bold, and a significant difference has a colour.
     """
-    names = [clean_text(name, console.encoding) for name in short_names(evaluation.runs)]
+    names = [clean_text(name, console.encoding) for name in short_names(runs)]
     compares = len(names) > 1
     # The box puts a space between columns, too.
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("measure", "run", "value", *(("change", "p", "queries") if compares else ())):
         table.add_column(heading, no_wrap=heading != "run", overflow="fold")
-    for measure in evaluation.measures:
-        best = max(run.values[measure] for run in evaluation.runs)
-        heading = measure
-        for name, run in zip(names, evaluation.runs, strict=True):
+    for measure in runs[0].values:
+        best = max(run.values[measure] for run in runs)
+        for place, (name, run) in enumerate(zip(names, runs, strict=True)):
             is_best = compares and run.values[measure] == best
             value = Text(f"{run.values[measure]:.4f}", style="bold" if is_best else "")
-            table.add_row(Text(heading), Text(name), value, *_compared(run, measure))
-            heading = ""
+            table.add_row(Text("" if place else measure), Text(name), value, *_compared(run, measure))
     draw_plainly(console, table)
-    told = f"{len(evaluation.query_ids):,} judged queries."
+    told = f"{len(next(iter(runs[0].by_query.values()))):,} judged queries."
     if compares:
         others = len(names) - 1
         holm = f", Holm's correction for {others} runs" if others > 1 else ""
@@ -79,12 +77,13 @@ def _compared(run: MeasuredRun, measure: str) -> list[Text]:
     ]
 
 
-def draw_gains(console: Console, evaluation: Evaluation, run: MeasuredRun, texts: Mapping[str, str]) -> None:
+def draw_gains(console: Console, first: MeasuredRun, run: MeasuredRun, texts: Mapping[str, str]) -> None:
     """Draw a run's gains over the first run in the first measure: a chart, and the largest with `texts`."""
-    first, name = short_names([evaluation.runs[0], run])
-    title = f"{evaluation.measures[0]} by query: {name} against {first}"
+    measure = next(iter(first.by_query))
+    first_name, name = short_names([first, run])
+    title = f"{measure} by query: {name} against {first_name}"
     console.print(Text(clean_text(title, console.encoding), style="bold"))
-    gains = list_gains(evaluation, run)
+    gains = list_gains(first.by_query[measure], run.by_query[measure])
     gained = [gain for gain in gains if gain.delta > 0]
     lost = [gain for gain in reversed(gains) if gain.delta < 0]
     if not gained and not lost:
@@ -98,11 +97,12 @@ def draw_gains(console: Console, evaluation: Evaluation, run: MeasuredRun, texts
             draw_plainly(console, _gain_table(listed[:_GAINS_SHOWN], style, texts, console))
 
 
-def list_gains(evaluation: Evaluation, run: MeasuredRun) -> list[Gain]:
-    """Return the gains in the first measure, the largest first; not of queries where it is not defined."""
-    before, after = (one.by_query[evaluation.measures[0]] for one in (evaluation.runs[0], run))
-    rows = zip((after - before).tolist(), evaluation.query_ids, before.tolist(), after.tolist(), strict=True)
-    return sorted((Gain(*row) for row in rows if not math.isnan(row[0])), key=lambda gain: -gain.delta)
+def list_gains(before: Mapping[str, float], after: Mapping[str, float]) -> list[Gain]:
+    """Return the gains of queries, the largest first; not of queries where the measure is not defined."""
+    gains = [
+        Gain(after[query_id] - value, query_id, value, after[query_id]) for query_id, value in before.items()
+    ]
+    return sorted((gain for gain in gains if not math.isnan(gain.delta)), key=lambda gain: -gain.delta)
 
 
 def short_names(runs: Sequence[MeasuredRun]) -> list[str]:

@@ -154,7 +154,7 @@ def test_a_run_comes_from_stdin(evaluate: Evaluate) -> None:
         ),
         (["bm25.trec", "--qrels", "qrels.tsv", "-o", "qrels.tsv"], 2, "qrels.tsv is both input and output."),
         (["bm25.tre", "--qrels", "qrels.tsv"], 3, "bm25.tre: cannot be read (No such file or directory)."),
-        (["other.trec", "--qrels", "qrels.tsv"], 3, "other.trec: none of its queries is judged in "),
+        (["other.trec", "--qrels", "qrels.tsv"], 3, "other.trec: none of its queries is judged."),
     ],
 )
 def test_a_mistake_is_told_with_its_place_and_code(
