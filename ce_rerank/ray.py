@@ -223,9 +223,9 @@ def _run(
             f"{ray.cluster_resources().get(kind, 0):g} {kind}s are free.",
             hint="Give fewer --workers, or wait until other jobs are done.",
         ) from None
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
         raise UnavailableError(
-            f"A worker died {RETRIES + 1} times over the same part: {error}",
+            f"A worker died {RETRIES + 1} times over the same part.",
             hint="It may lack memory: give a smaller --batch-tokens, or fewer --workers.",
         ) from None
 

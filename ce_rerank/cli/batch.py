@@ -271,7 +271,7 @@ def _rank(
         try:
             tally = rank_batch(
                 reranker, reader, output, job.ranking, shard=job.shard, skip_bad_rows=job.skip_bad_rows,
-                on_candidates=gains.note if gains else lambda candidates: None,
+                on_candidates=gains.note if gains else None,
                 on_documents=activity.advance,
                 on_pool=lambda pool: meter.show(pool.progress.tally, pool.expected_documents),
             )  # fmt: skip
