@@ -107,7 +107,7 @@ def test_what_is_read_is_not_written_over(run: Run, arguments: tuple[str, ...]) 
     Path("notes").write_text("one\ntwo red\n", encoding="utf-8")
     result = run(*arguments, "-o", "notes")
     assert (result.exit_code, result.stderr) == (
-        2, "error: notes is both input and output.\n       Write to another file.\n"
+        2, "error: notes is input, and writing notes would overwrite it.\n       Write to another file.\n"
     )  # fmt: skip
     assert Path("notes").read_text(encoding="utf-8") == "one\ntwo red\n"
 
