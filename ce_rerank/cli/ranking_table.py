@@ -88,13 +88,13 @@ def _draw_heads(
     columns: list[tuple[str, list[str], str, Literal["left", "right"]]] = [
         ("", [str(hit.rank) for hit in ranking], "dim", "right"),
         ("score", _format_scores(scores), "", "right"),
-        ("", _draw_bars(scores, 16 if console.width >= 100 else 10, console), "cyan", "left"),
+        ("", _draw_bars(scores, 16 if console.width >= 100 else 10), "cyan", "left"),
     ]
     if details:
         columns.append(("tokens", [str(hit.tokens) for hit in ranking], "dim", "right"))
         if any(hit.truncated for hit in ranking):
             columns.append(("", ["cut" if hit.truncated else "" for hit in ranking], "yellow", "left"))
-    names = [_make_name(hit, start, console.encoding) for hit, start in zip(ranking, starts, strict=True)]
+    names = [_make_name(hit, start) for hit, start in zip(ranking, starts, strict=True)]
     if any(names):
         columns.append(("id", names, "cyan", "left"))
     elif not with_text:
@@ -119,22 +119,21 @@ def _format_scores(scores: Sequence[float]) -> list[str]:
     return written
 
 
-def _draw_bars(scores: Sequence[float], width: int, console: Console) -> list[str]:
+def _draw_bars(scores: Sequence[float], width: int) -> list[str]:
     """Draw a bar for each score: half a cell for the lowest, `width` cells for the highest, 0 for a blank."""
-    full, half = ("=", "=") if console.options.ascii_only else ("\u2501", "\u2578")
     scored = [score for score in scores if score > -math.inf] or [0.0]
     lowest, spread = min(scored), max(scored) - min(scored)
     bars = []
     for score in scores:
         share = (score - lowest) / spread if spread else 1.0
         halves = 0 if score == -math.inf else 1 + round((2 * width - 1) * share)
-        bars.append(full * (halves // 2) + half * (halves % 2))
+        bars.append("\u2501" * (halves // 2) + "\u2578" * (halves % 2))
     return bars
 
 
-def _make_name(hit: RankedDocument, start: int, encoding: str) -> str:
+def _make_name(hit: RankedDocument, start: int) -> str:
     """Return a document's id and, with passages of a file, the line of what is shown."""
-    name = "" if hit.id is None else clean_text(str(hit.id), encoding)
+    name = "" if hit.id is None else clean_text(str(hit.id))
     line = line_of_excerpt(hit, start) if hit.passage else 0
     if name:
         is_file = hit.id in (hit.document.origin, "-")  # as --whole-files names them
@@ -154,17 +153,16 @@ def _draw_excerpt(text: str, start: int, words: re.Pattern[str], console: Consol
     """Return the lines of a text's excerpt, with an ellipsis if something is left out."""
     from rich.text import Text
 
-    ellipsis = "..." if console.options.ascii_only else "\u2026"
     style = "bold underline" if console.no_color else "bold magenta"
     max_lines = max(2, min(5, 300 // width))
     end = start + 2 * max_lines * width  # more than fits; the rest of a long text need not be cleaned
-    shown = Text((f"{ellipsis} " if start else "") + clean_text(text[start:end], console.encoding))
+    shown = Text(("\u2026 " if start else "") + clean_text(text[start:end]))
     shown.highlight_regex(words, style)
     lines = list(shown.wrap(console, width))
     if len(lines) > max_lines or len(text) > end:
-        lines = list(shown.wrap(console, width - len(ellipsis) - 1))[:max_lines]
+        lines = list(shown.wrap(console, width - 2))[:max_lines]
         lines[-1].rstrip()
-        lines[-1].append(f" {ellipsis}")
+        lines[-1].append(" \u2026")
     return lines if shown else []
 
 

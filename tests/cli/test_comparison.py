@@ -12,8 +12,8 @@ from ce_rerank.cli.comparison import draw_evaluation, draw_gains, list_gains
 from ce_rerank.evaluation import Comparison, MeasuredRun
 
 
-def console(width: int, *, encoding: str = "utf-8", color: bool = False) -> Console:
-    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+def console(width: int, *, color: bool = False) -> Console:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     return Console(
         file=file,
         width=width,
@@ -68,8 +68,7 @@ def test_escape_sequences_in_names_and_ids_do_not_reach_the_terminal() -> None:
 def test_gains_come_largest_first_and_equal_ones_by_query() -> None:
     before = dict.fromkeys("abcde", 0.5)
     after = dict(zip("abcde", [0.25, 1.0, math.nan, 0.5, 1.0], strict=True))
-    gains = [(gain.query_id, gain.delta) for gain in list_gains(before, after)]
-    assert gains == [("b", 0.5), ("e", 0.5), ("d", 0.0), ("a", -0.25)]
+    assert list(list_gains(before, after).items()) == [("b", 0.5), ("e", 0.5), ("d", 0.0), ("a", -0.25)]
 
 
 def test_gains_are_a_chart_and_what_gained_and_lost_most_is_listed_with_as_much_text_as_fits() -> None:
@@ -102,12 +101,12 @@ def many_gains(queries: int) -> tuple[MeasuredRun, MeasuredRun]:
     return measured("before", 0.5, [0.5] * queries), measured("after", 0.5, after)
 
 
-def test_a_terminal_without_unicode_gets_plain_characters_and_ten_of_many_queries() -> None:
-    target = console(80, encoding="ascii")
-    draw_gains(target, *many_gains(740), {"q1": "naïve 茶 " * 20})
+def test_ten_of_many_queries_are_listed() -> None:
+    target = console(80)
+    draw_gains(target, *many_gains(740), {})
     assert "A column is the mean of 10.0 queries." in drawn(target)
     assert "Gained, the most of 369:" in drawn(target)
-    assert drawn(target).count("0.500 -> ") == 20
+    assert drawn(target).count("0.500 → ") == 20
 
 
 @pytest.mark.parametrize("width", [1, 20])
