@@ -36,9 +36,7 @@ _PIECE_BYTES = 1 << 17
 _CANDIDATES_BYTES = 1 << 22  # of a file of candidates
 _URL = re.compile(r"\w\w+:/")  # no drive of Windows
 _SUCCESS, _WORK = "_SUCCESS.json", "_unfinished"
-_JOB, _REPORTS, _CANDIDATES, _ATTEMPTS = (
-    f"{_WORK}/{name}" for name in ("job.json", "reports", "candidates", "attempts")
-)
+_JOB, _REPORTS, _CANDIDATES = (f"{_WORK}/{name}" for name in ("job.json", "reports", "candidates"))
 
 
 @dataclass(frozen=True)
@@ -334,10 +332,9 @@ class PartFolder:
             return Report(Tally(queries=summary["queries"], bad_rows=summary["bad_rows"]))
         if is_begun:
             require_same(self.name, json.loads(self._read(_JOB)), self._settings)
-            self._files.delete_dir_contents(f"{self._path}/{_ATTEMPTS}")
             return None
         try:
-            for name in (_REPORTS, _CANDIDATES, _ATTEMPTS):
+            for name in (_REPORTS, _CANDIDATES):
                 self._files.create_dir(f"{self._path}/{name}", recursive=True)
         except OSError as error:
             raise UsageError(f"{self.name}: cannot be written ({error}).", hint="Name another.") from None
@@ -388,11 +385,6 @@ class PartFolder:
         if bad_rows:
             self._write(f"errors-{place}.jsonl", b"".join(bad.encode() for bad in bad_rows))
         self._write(f"{_REPORTS}/{place}.json", json.dumps(asdict(report)).encode())
-
-    def count_attempts(self, place: str) -> int:
-        """Return how often a unit was begun in this run, including this time."""
-        self._write(f"{_ATTEMPTS}/{place}.{os.urandom(8).hex()}", b"")
-        return sum(name.startswith(f"{place}.") for name in self._names(_ATTEMPTS))
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary, which marks the folder as complete, and remove the files of the job."""
