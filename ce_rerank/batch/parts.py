@@ -353,7 +353,7 @@ class PartFolder:
             def reject(error: InputError, text: str) -> None:
                 if not job.skip_bad_rows:
                     raise error
-                bad_rows.append(BadRow(str(error), text))
+                bad_rows.append(BadRow(error.for_shell, text))
 
             def fields_of(noun: Any) -> dict[str, Any]:
                 return {name: getattr(noun, name) for name in noun.__slots__}

@@ -183,14 +183,14 @@ def _rank_apart(
     except InputError as error:
         if bad_rows is None:
             raise
-        of_query = BadRow(str(error), encode_json(_as_row(candidates)))
+        of_query = BadRow(error.for_shell, encode_json(_as_row(candidates)))
     kept, bad = [], []
     for place, document in enumerate(candidates.documents):
         try:
             reranker.model.require_scorable(candidates.only([place]), options)
             kept.append(place)
         except InputError as error:
-            bad.append(BadRow(str(error), encode_json(_as_item(document))))
+            bad.append(BadRow(error.for_shell, encode_json(_as_item(document))))
     if bad:
         with suppress(InputError):
             ranked = reranker.rank_lists([candidates.only(kept)], options)
@@ -337,7 +337,7 @@ class _ReadAhead(threading.Thread):
             raise error
         # All shards read every bad row, and only one reports it.
         if self._bad_rows in self._shard:
-            bad = BadRow(str(error), text)
+            bad = BadRow(error.for_shell, text)
             self._put(bad, max(_TOKENS_OF_A_BAD_ROW, len(text) // HELD_CHARACTERS_A_TOKEN), bad)
         self._bad_rows += 1
 

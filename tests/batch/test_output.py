@@ -98,7 +98,7 @@ def test_continuing_what_never_began_begins(tmp_path: Path) -> None:
 def test_what_a_run_has_left_is_not_overwritten_unasked(tmp_path: Path) -> None:
     path = tmp_path / "out"
     write(path, pools=2)
-    with pytest.raises(UsageError, match=r"cut off after 7 queries\. Give --resume"):
+    with pytest.raises(UsageError, match=r"cut off after 7 queries\. Give resume"):
         write(path)
     (tmp_path / "out.part.json").unlink()
     for resume in (False, True):
