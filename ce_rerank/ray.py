@@ -54,7 +54,7 @@ SECONDS_TO_SCHEDULE = 60
 """How long a job waits for its workers to start."""
 SECONDS_TO_CONNECT = 10
 ATTEMPTS = 4
-"""How often a unit is tried when its worker dies, for example for lack of memory."""
+"""How often a unit is tried when its worker dies; Ray Data would try it for ever."""
 
 _RANK_NAMES = {*RankKeywords.__annotations__, "text_field", "id_field"}
 

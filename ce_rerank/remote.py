@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from http.client import HTTPException
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
@@ -23,10 +23,6 @@ from .engines.base import EngineInfo
 from .errors import InputError, UnavailableError, UsageError, told_from
 from .ranking import ACTIVATIONS, Scored, unscored
 from .types import Candidates, RankOptions
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 KEY_VARIABLE = "CE_RERANK_API_KEY"
 
@@ -60,17 +56,13 @@ class RemoteModel:
         self._max_documents = int(facts["max_documents"])
         facts |= {"device": f"{facts['device']} of {self.url}", "notes": tuple(facts["notes"] or ())}
         self.info = EngineInfo(**{name: facts.get(name) for name in EngineInfo.__dataclass_fields__})
-        self.activate = ACTIVATIONS.get(self.info.activation, self._refuse_activation)
+        if self.info.activation not in ACTIVATIONS:
+            raise UnavailableError(f"{self.url} serves a model with an unknown activation.", hint=_HINT)
+        self.activate = ACTIVATIONS[self.info.activation]
         self.batch_tokens = 0  # that is the server's to decide
 
     def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
         """Do nothing: the server refuses what it cannot score when it is asked to."""
-
-    def _refuse_activation(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        raise UsageError(
-            f"The server's model has the activation {self.info.activation}, which is unknown here.",
-            hint="Give --scores logit or sigmoid.",
-        )
 
     def score_lists(
         self,

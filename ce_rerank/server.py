@@ -33,7 +33,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import __version__
-from .errors import CeRerankError, InputError, UsageError, as_python, told_from
+from .errors import CeRerankError, InputError, UsageError, told_from
 from .inputs import as_candidates, as_field_rules
 from .ranking import Scored, shortest_float32, unscored
 from .reranker import Reranker
@@ -481,4 +481,4 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 def _error(status: int, message: str, headers: Any = None) -> JSONResponse:
     kind = _ERROR_TYPES.get(status, "invalid_request")
-    return JSONResponse({"error": {"message": as_python(message), "type": kind}}, status, headers)
+    return JSONResponse({"error": {"message": message, "type": kind}}, status, headers)

@@ -11,16 +11,15 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import OutputError, UsageError
-from ..files import lock
-from ..formats.output import finish_output, name_errors, real_path, require_other_file, require_writable
-from ..formats.source import is_pipe_or_device
+from ..files import lock, read_json_object
+from ..formats.output import finish_output, name_errors, real_path, require_writable
 from ..formats.writers import (
     ResultWriter,
     WriteOptions,
@@ -35,10 +34,10 @@ from .run import BadRow, BatchOutput, Progress, RankedPool, Tally
 log = logging.getLogger("ce_rerank")
 
 _PART, _ERRORS = ".part", ".errors.jsonl"
-_NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+SUFFIXES = (_PART, f"{_PART}.json", _ERRORS)
+"""What is added to the name of an output for the files beside it."""
 
-Extent = tuple[int, str]
-"""How many bytes of a file, from its start, are known to be on the disk, and their SHA-256."""
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 class StreamOutput(BatchOutput):
@@ -96,7 +95,8 @@ class FileOutput(BatchOutput):
     with a row on each line.
 
     Entering raises UsageError if another run is writing there or has left results and `resume` is False, or
-    as `require_writable` does, and OutputError if the state is damaged. Leaving keeps what is on the disk.
+    as `require_writable` does, and OutputError if the state is damaged. Leaving keeps what is on the disk;
+    a warning says how to go on.
     """
 
     _writer: ResultWriter
@@ -110,7 +110,7 @@ class FileOutput(BatchOutput):
         self._state_path = _beside(path, f"{_PART}.json")
         self._format = format
         self._resume = resume
-        self._previous: State | None = None
+        self._previous: dict[str, Any] = {}
         self._part: PartFile | None = None
         self._errors: PartFile | None = None
 
@@ -125,34 +125,39 @@ class FileOutput(BatchOutput):
                 ) from None
             held.callback(_beside(self.path, f"{_PART}.lock").unlink, missing_ok=True)
             self._find_previous()
-            if not self.is_complete and self._previous is None:
+            if not self.is_complete and not self._previous:
                 PartFile(self.part_path).close()
             self._held = held.pop_all()
         return self
 
     def _find_previous(self) -> None:
-        state = State.load(self._state_path)
+        state = read_json_object(self._state_path)
+        if self._state_path.exists() and state.pop("digest", "") != _digest_of(state):
+            raise OutputError(
+                f"{self._state_path} is damaged, and without it the unfinished output cannot be continued.",
+                hint=f"Remove it and {self.part_path.name} to begin again.",
+            )
         if not self.part_path.exists():
-            if state and state.is_complete and self.path.exists():
+            if state.get("is_complete") and self.path.exists():
                 # The run was killed after the part became the output.
                 self._state_path.unlink()
-                state = None
-            self.is_complete = self._resume and self.path.exists() and state is None
-        elif state is None:
+                state = {}
+            self.is_complete = self._resume and self.path.exists() and not state
+        elif not state:
             if self.part_path.stat().st_size:
                 raise UsageError(
                     f"{self.part_path} is there without {self._state_path.name}, and cannot be continued.",
                     hint="Remove it to begin again.",
                 )
-        elif state.progress.items:
+        elif state["progress"]["items"]:
+            tally = Tally(**state["progress"].pop("tally"))
             if not self._resume:
                 raise UsageError(
-                    f"{self.part_path} is there, of a run that was cut off, with "
-                    f"{state.progress.tally.queries:,} queries done.",
+                    f"{self.part_path} is there, of a run that was cut off after {tally.queries:,} queries.",
                     hint="Give --resume to go on with it, or remove it to begin again.",
                 )
             self._previous = state
-            self.progress = state.progress
+            self.progress = Progress(**state["progress"], tally=tally)
 
     def begin(self, options: WriteOptions, settings: Mapping[str, Any]) -> None:
         """Prepare to write with these settings; `progress` is where to continue.
@@ -162,18 +167,18 @@ class FileOutput(BatchOutput):
         """
         require_format(self._format, options)
         previous = self._previous
-        if previous is not None:
-            require_same(self.part_path, previous.settings, settings)
-        self._part = PartFile(self.part_path, previous.part if previous else (0, ""))
-        if previous is not None and previous.errors[0]:
-            self._errors = PartFile(self.errors_path, previous.errors)
+        if previous:
+            require_same(self.part_path, previous["settings"], settings)
+        self._part = PartFile(self.part_path, *previous.get("part", ()))
+        if previous and previous["errors"]:
+            self._errors = PartFile(self.errors_path, *previous["errors"])
         else:
             self.errors_path.unlink(missing_ok=True)
         self._settings = settings
         self._commit(self.progress)
         in_part = "rows" if self._format == "parquet" else self._format
         columns = None
-        if in_part in ("csv", "tsv") and previous is not None:
+        if in_part in ("csv", "tsv") and previous:
             columns = read_header(self.part_path, in_part)
         self._writer = open_writer(in_part, self._part, options, many=True, columns=columns)
         self._names = own_names(options, with_query=True)
@@ -219,11 +224,26 @@ class FileOutput(BatchOutput):
         for bad in bad_rows:
             self._errors = self._errors or PartFile(self.errors_path)
             self._errors.write(bad.encode())
-        part, errors = [file.sync() if file else (0, "") for file in (self._part, self._errors)]
-        State(self._settings, progress, part, errors, is_complete).save(self._state_path)
+        state = {
+            "settings": self._settings,
+            "progress": asdict(progress),
+            "part": self._part and self._part.sync(),
+            "errors": self._errors and self._errors.sync(),
+            "is_complete": is_complete,
+        }
+        new_path = _beside(self.path, f"{_PART}.json.new")
+        with PartFile(new_path) as new:
+            new.write(json.dumps({**state, "digest": _digest_of(state)}, indent=1).encode())
+            new.sync()
+        new_path.replace(self._state_path)
         self.progress = progress
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        queries = self.progress.tally.queries
+        # Not if the unfinished output turned out to be of other input.
+        if kind is not None and not issubclass(kind, UsageError) and queries:
+            hint = "To go on, give the same command with --resume."
+            log.warning("Queries finished: %s, in %s. %s", f"{queries:,}", self.part_path, hint)
         with self._held:
             for file in filter(None, (self._part, self._errors)):
                 with suppress(OSError):  # it may be impossible to write what is still buffered
@@ -237,13 +257,12 @@ class FileOutput(BatchOutput):
 
 
 class PartFile(io.BufferedWriter):
-    """A file that is made, or continued after the bytes of an `extent`; it digests what is written to it.
+    """A file that is made, or continued after its first `size` bytes; it digests what is written to it.
 
-    Raises OutputError if these bytes are not as they were written.
+    Raises OutputError if the digest of these bytes is not the given one.
     """
 
-    def __init__(self, path: Path, extent: Extent = (0, "")) -> None:
-        size, digest = extent
+    def __init__(self, path: Path, size: int = 0, digest: str = "") -> None:
         if not size:
             path.unlink(missing_ok=True)
         flags = _NO_LINKS if size else _NO_LINKS | os.O_CREAT | os.O_EXCL
@@ -263,70 +282,15 @@ class PartFile(io.BufferedWriter):
         self._digest.update(data)
         return super().write(data)
 
-    def sync(self) -> Extent:
-        """Write everything to the disk, and return how much that is."""
+    def sync(self) -> tuple[int, str]:
+        """Write everything to the disk; return its size and digest."""
         self.flush()
         os.fsync(self.fileno())
         return self.tell(), self._digest.hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """How far an output is, and what it is made from.
-
-    `settings` has what its bytes depend on besides the input, with the names that a user knows.
-    """
-
-    settings: Mapping[str, Any]
-    progress: Progress
-    part: Extent
-    errors: Extent
-    is_complete: bool
-
-    def save(self, path: Path) -> None:
-        """Write this to the disk in the place of an earlier state."""
-        content = asdict(self)
-        new = path.with_name(f"{path.name}.new")
-        with PartFile(new) as file:
-            file.write(json.dumps({**content, "digest": _digest_of(content)}, indent=1).encode())
-            file.sync()
-        new.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> State | None:
-        """Read what was saved; None if nothing was. Raise OutputError if it was changed since."""
-        if not path.exists():
-            return None
-        try:
-            content = json.loads(path.read_bytes())
-            if content.pop("digest") != _digest_of(content):
-                raise ValueError
-            tally = Tally(**content["progress"].pop("tally"))
-            content["progress"] = Progress(**content["progress"], tally=tally)
-            return cls(**content)
-        except (ValueError, TypeError, KeyError):
-            raise OutputError(
-                f"{path} is damaged, and without it the unfinished output cannot be continued.",
-                hint=f"Remove it and {path.stem} to begin again.",
-            ) from None
-
-
-def _digest_of(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def require_other_files(path: Path, inputs: Iterable[str]) -> None:
-    """Raise UsageError for an input that is the output, or one of the files beside it."""
-    names = [] if is_pipe_or_device(path) else list(inputs)
-    require_other_file(path, names)
-    target = real_path(path)
-    beside = (f"{target.name}{_PART}.", f"{target.name}{_ERRORS}.")
-    for name in names:
-        input = real_path(Path(name))
-        if name != "-" and input.parent == target.parent and f"{input.name}.".startswith(beside):
-            raise UsageError(
-                f"{name} is input, and writing {path} would overwrite it.", hint="Write to another file."
-            )
+def _digest_of(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 
 def _beside(path: Path, suffix: str) -> Path:

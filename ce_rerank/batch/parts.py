@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate, count, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -353,21 +353,19 @@ class PartFolder:
             def reject(error: InputError, text: str) -> None:
                 if not job.skip_bad_rows:
                     raise error
-                bad_rows.append(BadRow(str(error), text))
+                bad_rows.append(BadRow(error.for_shell, text))
 
             def fields_of(noun: Any) -> dict[str, Any]:
                 return {name: getattr(noun, name) for name in noun.__slots__}
 
             self._files.delete_dir_contents(path)  # of a run that was cut off
             lists = open_reader(job).read(reject)
-            candidates: Candidates | None = None
-            for number in count():
+            for number, first in enumerate(lists):
                 with self.write_whole(f"{_CANDIDATES}/{number:05}") as stream:
-                    while stream.tell() < _CANDIDATES_BYTES and (candidates := next(lists, None)):
-                        line = json.dumps(candidates, default=fields_of)
-                        stream.write(f"{line}\n".encode())
-                if candidates is None:
-                    break
+                    for candidates in chain([first], lists):
+                        stream.write(f"{json.dumps(candidates, default=fields_of)}\n".encode())
+                        if stream.tell() >= _CANDIDATES_BYTES:
+                            break
             self.report("candidates", Report(Tally(bad_rows=len(bad_rows))), bad_rows)
         infos = [self._files.get_file_info(f"{path}/{name}") for name in sorted(self._names(_CANDIDATES))]
         return [

@@ -154,6 +154,6 @@ def main() -> NoReturn:
         code = end.code
     # Exit at once: the usual clean-up of libraries takes a sixth of a second.
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, CeRerankError):
+        with suppress(OSError):
             stream.flush()
     os._exit(code)

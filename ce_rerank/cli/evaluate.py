@@ -17,7 +17,7 @@ from ..evaluation import (
     DEFAULT_MEASURES,
     PERMUTATIONS,
     SEED,
-    Evaluation,
+    MeasuredRun,
     Run,
     load_judgements,
     load_run,
@@ -101,61 +101,49 @@ def evaluate(
             known = {} if queries is None else read_queries(Source.from_name(queries))
             texts = {query_id: query.text for query_id, query in known.items()}
             activity.stage(f"Reading {qrels}")
-            judgements = load_judgements(Source.from_name(qrels))
+            judgements = Source.from_name(qrels)
+            grades = load_judgements(judgements)
 
             def load(name: str) -> Run:
                 activity.stage(f"Measuring {name}")
                 columns = options.columns.split(",") if options.columns else ()
-                return load_run(Source.from_name(name), judgements, columns)
+                return load_run(Source.from_name(name), grades, columns)
 
-            evaluation = evaluate_runs(map(load, runs), judgements, measures)
+            measured = evaluate_runs(map(load, runs), grades, measures)
             activity.stop()
             if format == "json":
-                stream.write(f"{encode_json(_as_object(evaluation, texts, per_query))}\n".encode())
+                stream.write(_as_json(judgements.name, measured, texts, per_query=per_query).encode())
                 return
             from .comparison import draw_evaluation, draw_gains
 
             drawn = io.StringIO()
             console = stdout_console(None if output is None else drawn)
-            draw_evaluation(console, evaluation)
-            for run in evaluation.runs[1:] if per_query else ():
+            draw_evaluation(console, measured)
+            for run in measured[1:] if per_query else ():
                 console.print()
-                draw_gains(console, evaluation, run, texts)
+                draw_gains(console, measured[0], run, texts)
             stream.write(drawn.getvalue().encode())
 
 
-def _as_object(evaluation: Evaluation, texts: Mapping[str, str], per_query: bool) -> dict[str, Any]:
-    """Return an evaluation for scripts."""
-    runs = evaluation.runs
-    document: dict[str, Any] = {
-        "judgements": evaluation.judgements,
-        "judged_queries": len(evaluation.query_ids),
+def _as_json(
+    judgements: str, runs: Sequence[MeasuredRun], texts: Mapping[str, str], *, per_query: bool
+) -> str:
+    """Return measured runs for scripts: an object with the fields of `MeasuredRun`."""
+    shown = [asdict(run) for run in runs]
+    if not per_query:
+        for run in shown:
+            del run["by_query"]
+    query_ids = next(iter(runs[0].by_query.values()))
+    facts: dict[str, Any] = {
+        "judgements": judgements,
+        "judged_queries": len(query_ids),
         "permutations": PERMUTATIONS,
         "seed": SEED,
-        "runs": [
-            {
-                "run": run.name,
-                "missing_queries": run.missing_queries,
-                "unjudged_queries": run.unjudged_queries,
-                "unjudged_share_of_top_10": run.unjudged_share,
-                "measures": {
-                    name: {"value": value, **(asdict(run.comparisons[name]) if run.comparisons else {})}
-                    for name, value in run.values.items()
-                },
-            }
-            for run in runs
-        ],
+        "runs": shown,
     }
-    if per_query:
-        document["queries"] = [
-            {
-                "query_id": query_id,
-                **({"query": texts.get(query_id)} if texts else {}),
-                "values": {name: [run.by_query[name][place] for run in runs] for name in evaluation.measures},
-            }
-            for place, query_id in enumerate(evaluation.query_ids)
-        ]
-    return document
+    if texts:
+        facts["queries"] = {query_id: texts.get(query_id) for query_id in query_ids}
+    return f"{encode_json(facts)}\n"
 
 
 class Gains(BatchOutput):
@@ -178,8 +166,8 @@ class Gains(BatchOutput):
             require_other_file(output, [qrels])
         self._measures = tuple(measures or DEFAULT_MEASURES)
         parse_measures(self._measures)
-        self._judgements = load_judgements(Source.from_path(Path(qrels)))
-        self._before = None if run is None else load_run(Source.from_path(Path(run)), self._judgements)
+        self._grades = load_judgements(Source.from_path(Path(qrels)))
+        self._before = None if run is None else load_run(Source.from_path(Path(run)), self._grades)
         self._weights = weights if len(weights) > 1 else []
         self._first: dict[str, dict[str, float]] = {}
         self._after: dict[str, dict[str, dict[str, float]]] = {}
@@ -187,7 +175,7 @@ class Gains(BatchOutput):
     def note(self, candidates: Candidates) -> None:
         """Record a first stage's scores or, without scores, its order, unless a run has them."""
         query_id = str(candidates.query.id)
-        if self._before is None and query_id in self._judgements.grades:
+        if self._before is None and query_id in self._grades:
             ids = [str(document.id) for document in candidates.documents]
             scores = candidates.first_scores or range(len(ids), 0, -1)
             self._first[query_id] = dict(zip(ids, map(float, scores), strict=True))
@@ -214,6 +202,6 @@ class Gains(BatchOutput):
 
         runs = [Run(name, scores) for name, scores in self._after.items()]
         if output is not None:
-            runs = [replace(load_run(Source.from_path(output), self._judgements), name=str(output))]
+            runs = [replace(load_run(Source.from_path(output), self._grades), name=str(output))]
         before = self._before or Run("first stage", self._first)
-        draw_evaluation(stdout_console(), evaluate_runs([before, *runs], self._judgements, self._measures))
+        draw_evaluation(stdout_console(), evaluate_runs([before, *runs], self._grades, self._measures))

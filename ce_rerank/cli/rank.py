@@ -111,7 +111,7 @@ def rank(
         left_out: list[InputError] = []
 
         def leave_out(error: InputError, row: str) -> None:
-            log.info("Left out: %s", error)
+            log.info("Left out: %s", error.for_shell)
             left_out.append(error)
 
         reject = leave_out if sources.on_error == "skip" else raise_at_once
@@ -128,7 +128,7 @@ def rank(
             places.append(len(documents) + len(left_out))
             documents.append(document)
         if left_out:
-            log.warning("Rows or files left out: %d. The first: %s", len(left_out), left_out[0])
+            log.warning("Rows or files left out: %d. The first: %s", len(left_out), left_out[0].for_shell)
         if format == "trec":
             for place, document in enumerate(documents):
                 require_run_id(document.id, document.origin or f"document {place}", document.fields)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -88,12 +88,14 @@ def require_writable(path: Path) -> Path:
     return target
 
 
-def require_other_file(path: Path, inputs: Iterable[str]) -> None:
-    """Raise UsageError if one of the input files (`-` is stdin) is the output file.
+def require_other_file(path: Path, inputs: Iterable[str], suffixes: Sequence[str] = ()) -> None:
+    """Raise UsageError if one of the input files (`-` is stdin) is the output.
 
-    A terminal, a pipe or a device may be both.
+    Its name with one of `suffixes` counts, too. A terminal, a pipe or a device may be both.
     """
-    target = real_path(path)
-    names = () if is_pipe_or_device(path) else inputs
-    if any(name != "-" and real_path(Path(name)) == target for name in names):
-        raise UsageError(f"{path} is both input and output.", hint="Write to another file.")
+    written = [f"{real_path(path)}{suffix}" for suffix in ("", *suffixes)]
+    for name in () if is_pipe_or_device(path) else inputs:
+        if name != "-" and str(real_path(Path(name))) in written:
+            raise UsageError(
+                f"{name} is input, and writing {path} would overwrite it.", hint="Write to another file."
+            )

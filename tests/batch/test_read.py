@@ -88,13 +88,13 @@ class TestNestedRows:
         assert len(read(tmp_path, text)) == 2
         with pytest.raises(InputError) as caught:
             read(tmp_path, text, format="trec")
-        assert str(caught.value) == (
+        assert caught.value.for_shell == (
             f'{tmp_path}/hits.jsonl:2: the query "1" is here again, after other queries. '
             "Give each query an id of its own."
         )
 
     def test_are_not_the_lines_of_a_run(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="Give a TREC run with --run"):
+        with pytest.raises(InputError, match="Give a TREC run with run"):
             read(tmp_path, "1 Q0 a 1 1.0 x\n", "run.trec")
 
     def test_may_hold_a_list_for_each_field(self, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ class TestFlatRows:
 def test_a_row_that_cannot_be_ranked_is_named(tmp_path: Path, rows: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path, rows)
-    assert message.format(tmp_path) in str(caught.value)
+    assert message.format(tmp_path) in caught.value.for_shell
 
 
 def test_rows_that_cannot_be_ranked_can_be_left_out(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_rows_that_cannot_be_ranked_can_be_left_out(tmp_path: Path) -> None:
 )
 def test_a_trec_run_needs_ids_of_one_word(tmp_path: Path, row: dict[str, Any]) -> None:
     assert len(read(tmp_path, jsonl(row))) == 1
-    with pytest.raises(InputError, match=r"hits\.jsonl:1.*(no id|is not one word).*--id-field"):
+    with pytest.raises(InputError, match=r"hits\.jsonl:1.*(no id|is not one word).*id_field"):
         read(tmp_path, jsonl(row), format="trec")
 
 

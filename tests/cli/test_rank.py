@@ -102,8 +102,8 @@ def test_a_failed_run_leaves_the_output_file_as_it_was(run: Run) -> None:
 def test_what_is_read_is_not_written_over(run: Run, arguments: tuple[str, ...]) -> None:
     Path("notes").write_text("one\ntwo red\n", encoding="utf-8")
     result = run(*arguments, "-o", "notes")
-    assert (result.exit_code, result.stderr) == (
-        2, "error: notes is both input and output.\n       Write to another file.\n"
+    assert (result.exit_code, "notes is input, and writing notes would overwrite it." in result.stderr) == (
+        2, True
     )  # fmt: skip
     assert Path("notes").read_text(encoding="utf-8") == "one\ntwo red\n"
 

@@ -58,7 +58,7 @@ def texts(data: bytes, **options: Any) -> list[str]:
 def failure(source: Source, **options: Any) -> str:
     with pytest.raises(InputError) as caught:
         list(read_documents(source, ReadOptions(**options)))
-    return str(caught.value)
+    return caught.value.for_shell
 
 
 @pytest.mark.parametrize("suffix", sorted(DATA))
@@ -273,7 +273,7 @@ def test_zstd_without_its_package_says_how_to_install_it(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(UnavailableError) as caught:
         texts(zstandard.compress(b"one"))
-    assert str(caught.value) == (
+    assert caught.value.for_shell == (
         "stdin: reading zstd needs the zstandard package. Install it: pip install 'ce-rerank[zstd]'"
     )
 

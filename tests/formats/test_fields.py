@@ -141,7 +141,7 @@ def test_a_row_that_makes_no_document_is_told_with_the_way_out(
 ) -> None:
     with pytest.raises(InputError) as caught:
         rules.document(row, "f:17")
-    assert str(caught.value) == f"f:17: {message}"
+    assert caught.value.for_shell == f"f:17: {message}"
 
 
 HIT = {"_id": "a", "_source": {"title": "T", "text": "Snow is cold."}}
