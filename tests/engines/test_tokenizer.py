@@ -161,12 +161,6 @@ def spans(kind: str, text: str) -> list[tuple[int, int]]:
     return list(ENCODERS[kind, 24].token_spans(text))
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "bytes", "metaspace", "whitespace-metaspace"])
-def test_tokens_are_where_they_are_in_the_whole_text(kind: str) -> None:
-    text = LONG_TEXTS["english"] * 2000
-    assert spans(kind, text) == trained_tokenizer(kind).encode(text, add_special_tokens=False).offsets
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("unit", [*LONG_TEXTS.values(), "a", "de\u0301", "😀"])
 def test_pieces_of_any_text_come_in_order_and_miss_nothing(kind: str, unit: str) -> None:

@@ -24,7 +24,6 @@ from engines.families import (
     change_json,
     make_checkpoint,
     make_layout,
-    make_one_label_sigmoid,
 )
 from sentence_transformers import CrossEncoder
 from torch.nn.functional import scaled_dot_product_attention
@@ -67,13 +66,6 @@ def reference(checkpoint: Checkpoint) -> np.ndarray:
 def test_scores_are_those_of_sentence_transformers(family: str, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(family, tmp_path)
     np.testing.assert_allclose(load(checkpoint).score(ODD_PAIRS), reference(checkpoint), atol=1e-4)
-
-
-def test_the_models_own_activation_is_named_and_applied(tmp_path: Path) -> None:
-    checkpoint = make_one_label_sigmoid(tmp_path)
-    reranker = load(checkpoint)
-    assert reranker.info.activation == "sigmoid"
-    np.testing.assert_allclose(reranker.score(ODD_PAIRS), reference(checkpoint), atol=1e-6)
 
 
 @pytest.mark.parametrize(("max_length", "limit"), [(40, 40), (4 * MAX_LENGTH, MAX_LENGTH)])
