@@ -219,17 +219,22 @@ class PairTokenizer:
             query, document = query.strip(), document.strip()
         ids: list[int] = encoding.ids
         start = len(self._layout.before) + len(query) + len(self._layout.between or "")
+        places = [
+            place
+            for place, (first, last) in enumerate(encoding.offsets)
+            if last > start and first < start + len(document)
+        ]
         truncated = len(ids) > self.max_length
         if truncated:
             # The end of the template replaces the last tokens that fit.
             kept = self.max_length - len(self._suffix)
             ids = ids[:kept] + self._suffix
-            ends = [
-                end for head, end in encoding.offsets[:kept] if start < end and head < start + len(document)
-            ]
-            self._require_room(len(ends))
-            characters_read = left_out + max(ends) - start
-        return PairTokens(ids, bytes(len(ids)) if self._with_type_ids else b"", truncated, characters_read)
+            places = [place for place in places if place < kept]
+            self._require_room(len(places))
+            characters_read = left_out + max(encoding.offsets[place][1] for place in places) - start
+        unknown = bool(places) and all(ids[place] == self._unknown for place in places)
+        type_ids = bytes(len(ids)) if self._with_type_ids else b""
+        return PairTokens(ids, type_ids, truncated, characters_read, unknown)
 
     def _require_room(self, tokens: int) -> None:
         if tokens < 1:
