@@ -56,12 +56,6 @@ class Layout:
             query, document = query.strip(), document.strip()
         return f"{self.before}{query}{self.between}{document}{self.after}"
 
-    def with_instruction(self, instruction: str) -> Layout:
-        """Return the layout with INSTRUCTION replaced."""
-        texts = {name: getattr(self, name) for name in ("before", "between", "after")}
-        changed = {name: text and text.replace(INSTRUCTION, instruction) for name, text in texts.items()}
-        return replace(self, **changed)
-
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
@@ -94,7 +88,9 @@ class ModelFacts:
         if instruction is not None:
             if self.instructed is None:
                 raise UsageError(f"{name} takes no instruction.", hint="Leave --instruction out.")
-            layout = self.instructed.with_instruction(instruction)
+            texts = {name: getattr(self.instructed, name) for name in ("before", "between", "after")}
+            changed = {name: text and text.replace(INSTRUCTION, instruction) for name, text in texts.items()}
+            layout = replace(self.instructed, **changed)
         tokenizer.encode_special_tokens = self.split_special_tokens  # which its file does not say
         return PairTokenizer(
             tokenizer,
