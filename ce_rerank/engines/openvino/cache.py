@@ -217,12 +217,16 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> None:
             f"{checkpoint.name} cannot be exported: it is run by torch, since {error}.",
             hint=f"Copy its checkpoint instead, and give -m the copy: {checkpoint.folder}",
         ) from error
-    told = ["config.json", "README.md", *(name for name in checkpoint.files if name.startswith(LEGAL_NAMES))]
+    licences = [name for name in checkpoint.files if name.startswith(LEGAL_NAMES)]
     with make_folder_whole(folder.absolute()) as unfinished:
         for name in compiled.manifest.files:
             shutil.copyfile(compiled.folder / name, unfinished / name)
-        for name in checkpoint.files.keys() & told:
+        for name in checkpoint.files.keys() & {"config.json", "README.md", *licences}:
             shutil.copyfile(checkpoint.folder / name, unfinished / name)
+        if not licences:
+            licence = checkpoint.licence or "not named in its card"
+            notice = f"The licence of {checkpoint.name} is {licence}. Its owner's terms are in README.md.\n"
+            (unfinished / "LICENSE").write_text(notice, encoding="utf-8")
         origin = replace(compiled.manifest.origin, place="")
         replace(compiled.manifest, origin=origin).write(unfinished)
 

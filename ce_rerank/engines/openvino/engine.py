@@ -91,8 +91,8 @@ class OpenVinoEngine:
         self.padding = replace(model.padding, multiple=vector_width(), most=model.max_length)
         cpus = options.threads or count_cpus()
         self._most_streams = min(_MOST_STREAMS, cpus)
-        # The fastest, with 12 layers of width 384. Two threads with vectors, a stream each: 2,048 tokens are 10%
-        # (bf16) to 15% (fp32) slower, and take a quarter more memory. With tiles, 512 are 20% slower.
+        # The fastest with 12 layers of width 384. Two threads with vectors, a stream each: 2,048 tokens are
+        # 10% (bf16) to 15% (fp32) slower, and take more memory. With tiles, 512 are 20% slower.
         tokens = _MOST_BATCH_TOKENS if has_amx() else 512 * (cpus // self._most_streams)
         self.batch_tokens = min(_MOST_BATCH_TOKENS, tokens)
         self._loaded: dict[int, Any] = {}
