@@ -68,15 +68,6 @@ def test_scores_are_those_of_sentence_transformers(family: str, tmp_path: Path) 
     np.testing.assert_allclose(load(checkpoint).score(ODD_PAIRS), reference(checkpoint), atol=1e-4)
 
 
-@pytest.mark.parametrize(("max_length", "limit"), [(40, 40), (4 * MAX_LENGTH, MAX_LENGTH)])
-def test_the_limit_can_be_lowered_and_not_raised_above_the_models_positions(
-    max_length: int, limit: int, tmp_path: Path
-) -> None:
-    reranker = load(make_checkpoint("bert", tmp_path), max_length=max_length)
-    (hit,) = reranker.rank(QUERY, ["word " * 300])
-    assert (reranker.info.max_length, hit.tokens, hit.truncated) == (limit, limit, True)
-
-
 def test_code_of_a_model_does_not_run_unless_it_is_trusted(tmp_path: Path) -> None:
     checkpoint, ran = make_checkpoint("bert", tmp_path / "model"), tmp_path / "ran"
     code = {"AutoModelForSequenceClassification": "modeling.Mine"}
