@@ -62,12 +62,13 @@ def load_openvino_engine(
     does not. Raises CannotCompileError if it cannot be compiled, or no precision gives the scores.
     """
     compiled = prepare_compiled(checkpoint, "int8" if "int8" in precisions else "full")
+    core = load_runtime().Core()
     for precision in precisions[:-1]:
         try:
-            return OpenVinoEngine(compiled, checkpoint, replace(options, precision=precision))
+            return OpenVinoEngine(core, compiled, checkpoint, replace(options, precision=precision))
         except CannotCompileError as error:
             log.warning("%s runs in %s: %s.", checkpoint.name, precisions[-1], error)
-    return OpenVinoEngine(compiled, checkpoint, replace(options, precision=precisions[-1]))
+    return OpenVinoEngine(core, compiled, checkpoint, replace(options, precision=precisions[-1]))
 
 
 class OpenVinoEngine:
@@ -77,8 +78,10 @@ class OpenVinoEngine:
     it: each call has its own requests. Raises CannotCompileError if it does not give its golden scores.
     """
 
-    def __init__(self, compiled: CompiledModel, checkpoint: Checkpoint, options: EngineOptions) -> None:
-        self._core = load_runtime().Core()
+    def __init__(
+        self, core: Any, compiled: CompiledModel, checkpoint: Checkpoint, options: EngineOptions
+    ) -> None:
+        self._core = core
         self._compiled = compiled
         self._options = options
         model, origin = compiled.manifest.model, compiled.manifest.origin
