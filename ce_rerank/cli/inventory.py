@@ -68,7 +68,7 @@ class ListedModel:
     def is_compiled(self) -> bool:
         """Whether the revision that is here was compiled; its libraries may have changed since."""
         return self.checkpoint is not None and any(
-            form.declined is None and form.revision == self.checkpoint.revision for form in self.forms
+            form.declined is None and form.origin.revision == self.checkpoint.revision for form in self.forms
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -122,10 +122,10 @@ def _look_up(
     checkpoint: Checkpoint | None
     if own is not None:
         place, kept, checkpoint = digest_place(own), [], own
-        forms = [form for form in forms if form.place == place]
+        forms = [form for form in forms if form.origin.place == place]
     else:
         names = (name, known.name, *known.other_names) if known else (name,)
-        forms = [form for form in forms if form.name in names and form.source not in _FOLDERS]
+        forms = [form for form in forms if form.origin.name in names and form.origin.source not in _FOLDERS]
         cached = next((one for one in names if hub.repository_folder(one).is_dir()), name)
         kept, checkpoint = [hub.repository_folder(cached)], next(iter(hub.list_snapshots(cached)), None)
         if name == OFFLINE_NAME:

@@ -67,7 +67,7 @@ def test_a_compiled_form_is_found_by_the_folder_that_it_was_made_of(
     found = find_folder(str(folder))
     assert found is not None
     place = digest_place(found)
-    origin = {"source": "folder", "name": "exp", "revision": None, "place": place}
+    origin = {"source": "folder", "name": "exp", "revision": None, "place": place, "versions": {}}
     (form / "manifest.json").write_text(json.dumps({"origin": origin}))
     monkeypatch.chdir(folder.parent)
     for name in ("exp", "./exp", str(folder)):
