@@ -32,7 +32,6 @@ from ..formats.source import is_pipe_or_device
 from ..formats.writers import (
     ResultWriter,
     WriteOptions,
-    open_writer,
     own_names,
     read_header,
     require_format,
@@ -69,7 +68,7 @@ class StreamOutput(BatchOutput):
         self._stream = getattr(stream, "raw", stream)
         self._name = Path(name)
         self._pending = io.BytesIO()
-        self._writer = open_writer(format, self._pending, options, many=True)
+        self._writer = ResultWriter(format, self._pending, options, many=True)
         self._bad_rows = bad_rows
 
     def write(self, pool: RankedPool) -> None:
@@ -198,7 +197,7 @@ class FileOutput(BatchOutput):
         columns = None
         if in_part in ("csv", "tsv") and previous is not None:
             columns = read_header(self.part_path, in_part)
-        self._writer = open_writer(in_part, self._part, options, many=True, columns=columns)
+        self._writer = ResultWriter(in_part, self._part, options, many=True, columns=columns)
         self._names = own_names(options, with_query=True)
 
     def write(self, pool: RankedPool) -> None:

@@ -22,7 +22,6 @@ from ..formats.documents import read_as
 from ..formats.fields import (
     LIST_FIELDS,
     QUERY_FIELDS,
-    QUERY_ID_FIELDS,
     TEXT_FIELDS,
     FieldRules,
     MissingFieldError,
@@ -84,7 +83,7 @@ class RowCandidates(CandidateReader):
         self._query_fields = QUERY_FIELDS if job.query_field is None else (job.query_field,)
         self._documents_fields = LIST_FIELDS if job.documents_field is None else (job.documents_field,)
         self._is_nested = job.documents_field is not None
-        self._options = replace(job.reading, header_names=(*self._query_fields, *QUERY_ID_FIELDS))
+        self._options = job.reading
         self._rules = job.reading.field_rules
         self._queries_name = job.queries
         self._queries: Mapping[str, Query] = {}

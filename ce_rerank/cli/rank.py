@@ -26,7 +26,7 @@ from ..formats.documents import (
 from ..formats.output import open_output, require_other_file
 from ..formats.source import Reject, Source, raise_at_once, read_query
 from ..formats.trec import require_run_id
-from ..formats.writers import WriteOptions, open_writer, require_format
+from ..formats.writers import ResultWriter, WriteOptions, require_format
 from ..ranking import select_top
 from ..types import Candidates, Document, Query, Ranking, RankOptions
 from .console import show_messages, stdout_console
@@ -284,6 +284,6 @@ def _write(ranking: Ranking, stream: BinaryIO, format: str, options: WriteOption
         from .ranking_table import cut_passages
 
         ranking = cut_passages(ranking)
-    writer = open_writer(format, stream, options)
+    writer = ResultWriter(format, stream, options)
     writer.write(ranking)
     writer.close()

@@ -70,7 +70,7 @@ class ParquetTable:
         self._types: dict[str, pa.DataType] = {}
         self._writer: pq.ParquetWriter | None = None
 
-    def write(self, rows: Iterable[dict[str, Any]], /) -> None:
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Collect rows, and write a group when there are enough."""
         for row in rows:
             self._rows.append(row)

@@ -14,7 +14,7 @@ import pytest
 from ce_rerank.errors import InputError, UsageError
 from ce_rerank.formats.source import Source
 from ce_rerank.formats.trec import RunLine, read_judgements, read_run
-from ce_rerank.formats.writers import WriteOptions, open_writer
+from ce_rerank.formats.writers import ResultWriter, WriteOptions
 from ce_rerank.types import Document, Query, RankedDocument, Ranking
 
 
@@ -147,7 +147,7 @@ class TestResultsAsARun:
 
         def lines_of(name: str) -> list[tuple[str, str, float]]:
             with (tmp_path / name).open("wb") as stream:
-                writer = open_writer(name, stream, WriteOptions(), many=True)
+                writer = ResultWriter(name, stream, WriteOptions(), many=True)
                 for one in rankings:
                     writer.write(one)
                 writer.close()
