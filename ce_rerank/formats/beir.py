@@ -15,6 +15,7 @@ from .source import Reject, Source, raise_at_once
 
 _QUERY_IDS = ("_id", "id", *QUERY_ID_FIELDS)
 _QUERY_TEXTS = ("text", "query", "question")
+_OPTIONS = ReadOptions(id_and_text=True)
 _ID_AT_START = re.compile(r'\{"(_?id)": ?"([^"\\]*)"')
 
 
@@ -41,7 +42,7 @@ def read_queries(
         return Query(query.text, query.id, others, origin)
 
     is_empty = True
-    for query in read_as(make, source, ReadOptions(id_and_text=True), reject):
+    for query in read_as(make, source, _OPTIONS, reject):
         is_empty = False
         if wanted is None or str(query.id) in wanted:
             queries[str(query.id)] = query
@@ -53,7 +54,7 @@ def read_queries(
 def read_corpus(
     sources: Iterable[Source],
     wanted: Container[str] | None,
-    options: ReadOptions = ReadOptions(),
+    options: ReadOptions = _OPTIONS,
     reject: Reject = raise_at_once,
 ) -> Iterator[Document]:
     """Read the documents whose ids are wanted (None: all), in the order of the files.

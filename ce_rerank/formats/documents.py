@@ -52,6 +52,7 @@ _NOT_READ = {
 # than scores of braces.
 _JSON = re.compile(r'\s*(\[[\s\[]*([{"\]]|\Z)|\{\s*(["}]|\Z)|"([^"\\\r\n]|\\.)*"\s*([\r\n]|\Z))')
 _HEADER = re.compile(r"[A-Za-z_][\w.-]*(?:([,;]| ?\| ?)[A-Za-z_][\w.-]*)+")
+_BORDER = re.compile(r"(?=.*[+|\u2500-\u257f])[\s|+=:\u2500-\u257f-]{3,}")  # ----+-----, or box drawing
 _LOOK_BYTES = 1 << 16  # enough for a header; a longer line is text, or an array on one line
 _HEADER_HINT = " Line 1 was read as the header; if it is a row, name the columns: --columns id,text"
 
@@ -195,8 +196,10 @@ def sniff_format(head: bytes, text_names: Collection[str] = ()) -> InputFormat:
 
 
 def _table_hint(head: bytes) -> str:
-    """Return a hint if all lines have tabs, or the first is a header of plain names; otherwise nothing."""
+    """Return a hint for lines with drawn borders, with tabs everywhere, or with a header of plain names."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", head.decode(errors="replace")) if line.strip()]
+    if any(map(_BORDER.fullmatch, lines[:2])):
+        return "Let it be written as CSV: psql --csv, duckdb -csv, mysql --batch."
     if lines and all("\t" in line for line in lines[:-1] or lines):  # the last may be cut off
         return "Give --from tsv to read it as one."
     header = _HEADER.fullmatch(lines[0]) if lines else None

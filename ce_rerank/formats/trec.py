@@ -110,7 +110,7 @@ def _read(source: Source, kind: _Kind, reject: Reject, columns: Sequence[str] = 
         lists: dict[str, list[RunLine]] = {}
         for value, origin in read_rows(format, stream, source.name, reject):
             try:
-                lines = [_line_of(row, kind, origin) for row in _flatten(value, kind, origin)]
+                lines = _lines_of(value, kind, origin)
             except InputError as error:
                 reject(error, encode_json(value))
                 continue
@@ -133,7 +133,8 @@ def _read_columns(
     Columns are named by a header, by `columns`, or by their number in the first line.
     """
     layouts = [layout for layout in (columns, *kind.layouts) if layout]
-    names: Sequence[str] = ()
+    names: Sequence[str] = ()  # of the columns
+    found: Sequence[str] = ()  # those of the query, the document and the number
     for line, number, fault in read_lines(stream, name):
         if not fault and (line.isspace() or line[0] == "#"):
             continue
@@ -142,38 +143,49 @@ def _read_columns(
             if fault:
                 raise fault
             if not names:
-                is_header = _find_names(tuple(cells), kind.number_names) is not None
+                found = _find_names(tuple(cells), kind.number_names) or ()
                 same_size = (layout for layout in layouts if len(layout) == len(cells))
-                names = cells if is_header else next(same_size, layouts[0])
-                if is_header:
+                names = cells if found else next(same_size, layouts[0])
+                if found:
                     continue
             if len(cells) != len(names):
                 problem = f"{name}:{number}: {len(cells)} fields, not {len(names)} ({', '.join(names)})."
                 raise InputError(problem, hint=kind.hint)
-            made = _line_of(dict(zip(names, cells, strict=True)), kind, f"{name}:{number}")
+            found = found or _find_names(tuple(names), kind.number_names) or ()
+            values = [cells[names.index(one)] for one in found]
+            run_name = cells[-1] if names[-1] == "run_name" else ""
+            made = _line_of(values, found, kind, f"{name}:{number}", run_name)
         except InputError as error:
             reject(error, line.rstrip("\r\n"))
         else:
             yield made
 
 
-def _flatten(value: object, kind: _Kind, where: str) -> Sequence[Mapping[str, Any]]:
-    """Return a row for each document: a value is one, or has those of a query or of several queries."""
+def _lines_of(value: object, kind: _Kind, where: str) -> list[RunLine]:
+    """Return the lines of a row: it has a document, or those of a query or of several queries."""
     if not isinstance(value, dict):
         raise InputError(f"{where}: the row is {json_kind(value)}, not an object.")
+    rows = [value]
     if kind is _RUN and "results" in value:
         results = value["results"]
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
             raise InputError(f'{where}: "results" is not a list of objects.')
         query = {name: inner for name, inner in value.items() if name.lower() in _QUERY_NAMES}
-        return [{**query, **result} for result in results]
-    if all(isinstance(inner, dict) for inner in value.values()):
-        return [
+        rows = [{**query, **result} for result in results]
+    elif all(isinstance(inner, dict) for inner in value.values()):
+        rows = [
             {"query_id": query_id, "doc_id": doc_id, kind.number_names[0]: number}
             for query_id, numbers in value.items()
             for doc_id, number in numbers.items()
         ]
-    return [value]
+    lines = []
+    for row in rows:
+        names = _find_names(tuple(row), kind.number_names)
+        if names is None:
+            problem = f"the row needs a query_id, a doc_id and a {kind.number_names[0]}"
+            raise InputError(f"{where}: {problem} ({describe_fields(row)}).")
+        lines.append(_line_of([row[name] for name in names], names, kind, where))
+    return lines
 
 
 @functools.lru_cache(maxsize=256)
@@ -185,17 +197,16 @@ def _find_names(names: tuple[str, ...], number_names: tuple[str, ...]) -> tuple[
     return (found[0], found[1], found[2]) if all(found) else None
 
 
-def _line_of(row: Mapping[str, Any], kind: _Kind, where: str) -> RunLine:
-    """Return the line of a row with a query, a document and a number; raise InputError for another row."""
-    names = _find_names(tuple(row), kind.number_names)
-    if names is None:
-        needed = f"a {_QUERY_NAMES[0]}, a {_DOCUMENT_NAMES[0]} and a {kind.number_names[0]}"
-        raise InputError(f"{where}: the row needs {needed} ({describe_fields(row)}).")
-    query_id, doc_id = as_id(row[names[0]]), as_id(row[names[1]])
+def _line_of(
+    values: Sequence[Any], names: Sequence[str], kind: _Kind, where: str, run_name: str = ""
+) -> RunLine:
+    """Return the line of a query, a document and a number; raise InputError that says what is wrong."""
+    query_id, doc_id = as_id(values[0]), as_id(values[1])
     if query_id is None or doc_id is None:
-        name = names[0] if query_id is None else names[1]
-        raise InputError(f"{where}: the {name} is {json_kind(row[name])}, not a string or a number.")
-    given = row[names[2]]
+        place = 0 if query_id is None else 1
+        problem = f"the {names[place]} is {json_kind(values[place])}, not a string or a number."
+        raise InputError(f"{where}: {problem}")
+    given = values[2]
     is_blank = kind is _RUN and given in (None, "")  # the document was not scored
     try:
         number = -math.inf if is_blank else float(given)
@@ -207,7 +218,7 @@ def _line_of(row: Mapping[str, Any], kind: _Kind, where: str) -> RunLine:
         problem = f'the {names[2]} of "{doc_id}" for "{query_id}" is {json.dumps(given)}'
         raise InputError(f"{where}: {problem}, not {kind.wanted}.")
     score = -number if names[2] == "rank" else number
-    return RunLine(str(query_id), str(doc_id), score, where, row.get("run_name", ""))
+    return RunLine(str(query_id), str(doc_id), score, where, run_name)
 
 
 def trec_lines(ranking: Ranking, run_name: str, query_id: str | None = None) -> Iterator[str]:

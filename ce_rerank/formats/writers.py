@@ -154,7 +154,8 @@ def require_format(format: str, options: WriteOptions) -> None:
 class ResultWriter:
     """Writes a ranking, or `many` in a `BatchFormat`, to a stream that its caller opens, flushes and closes.
 
-    To continue a table, give its header as `columns`: no header is then written. Raises as `require_format` does.
+    To continue a table, give its header as `columns`: no header is then written. Raises
+    as `require_format` does.
     """
 
     def __init__(
