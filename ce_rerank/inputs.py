@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from .errors import InputError, UsageError, told_from
 from .formats.fields import (
@@ -34,38 +34,27 @@ ROW_SHAPES = (
 )
 _USUAL_FIELDS = FieldRules()
 _ROW_ID_FIELDS = ("id", "_id")
-_NESTED_ID_FIELDS = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS)
-_MSMARCO_TEXT = "passage_text"  # in the object of lists that MS MARCO has on the Hugging Face hub
-
-
-class DocumentList(NamedTuple):
-    """The documents of a nested row, the path of the field that holds them, and the rules for their text."""
-
-    path: str
-    values: Any
-    rules: FieldRules
+_NESTED_ID_FIELDS = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS, "query.id", "query.qid")
 
 
 def find_documents(
-    row: Mapping[str, Any], rules: FieldRules, origin: str, paths: Sequence[str] = LIST_FIELDS
-) -> DocumentList | None:
-    """Return the documents in the first of `paths` that has a list, or lists by field; None without one.
+    row: Mapping[str, Any], origin: str, paths: Sequence[str] = LIST_FIELDS
+) -> tuple[str, Any] | None:
+    """Return the first of `paths` that has a list, or lists by field as MS MARCO has them, and the documents.
 
-    Raises InputError that starts with `origin` for lists by field that are not equally long.
+    None without one. Raises InputError that starts with `origin` for lists that are not equally long.
     """
     for path in paths:
         if path not in row and "." not in path:  # most rows of a file are flat
             continue
         value = find_value(row, path)
         if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
-            if _MSMARCO_TEXT in value and not rules.text_fields:
-                rules = replace(rules, text_fields=(_MSMARCO_TEXT,))
             if len({len(column) for column in value.values()}) > 1:
                 raise InputError(f'{origin}: the lists in "{path}" are not equally long.')
             rows = zip(*value.values(), strict=True)
-            return DocumentList(path, [dict(zip(value, one, strict=True)) for one in rows], rules)
+            return path, [dict(zip(value, one, strict=True)) for one in rows]
         if not isinstance(value, str | int | float | Mapping | None):  # a list or, in Python, a table
-            return DocumentList(path, value, rules)
+            return path, value
     return None
 
 
@@ -81,14 +70,13 @@ def find_query(
     A nested row has its documents at `documents_path`, and may have its id in `id` or `_id`. Raises
     InputError that starts with `origin` for a row without a query (`hint` says what to do), or an odd one.
     """
-    found = ((path, find_value(row, path)) for path in paths)
-    path, text = next(((path, text) for path, text in found if text is not None), (paths[0], None))
+    path = next((path for path in paths if isinstance(find_value(row, path), str)), paths[0])
+    text = find_value(row, path)
     if text is not None and not isinstance(text, str):
-        problem = f'{origin}: "{path}" is {json_kind(text)}, not a string'
-        raise InputError(f"{problem} ({describe_fields(row)}).", hint=hint)
+        raise InputError(f'{origin}: "{path}" is {json_kind(text)}, not a string.', hint=hint)
     id_fields = QUERY_ID_FIELDS if documents_path is None else _NESTED_ID_FIELDS
-    id_name = next((name for name in id_fields if as_id(row.get(name)) is not None), "")
-    id = as_id(row.get(id_name))
+    id_name = next((name for name in id_fields if as_id(find_value(row, name)) is not None), "")
+    id = as_id(find_value(row, id_name))
     if text is None and id is None:
         problem = f'no "{path}" field ({describe_fields(row)}).'
         raise MissingFieldError(f"{origin}: {problem}", hint=hint)
@@ -109,7 +97,8 @@ def as_candidates(
         query = Query(query, origin=origin)
     if not isinstance(query, Query):
         raise UsageError(
-            told_from(origin, f"the query is {_describe(query)}."), hint="Give a string or a Query."
+            told_from(origin, f"the query is of type {type(query).__name__}."),
+            hint="Give a string or a Query.",
         )
     name = told_from(query.origin, "the query")
     _refuse_halves(query.text, name)
@@ -129,18 +118,18 @@ def read_candidates(items: object, rules: FieldRules) -> Iterator[Candidates]:
         elif isinstance(item, tuple | list) and len(item) == 2:
             yield as_candidates(*item, rules=rules, origin=origin)
         elif isinstance(item, Mapping):
-            found = find_documents(item, rules, origin)
+            found = find_documents(item, origin)
             if found is None:
                 problem = f'{origin}: no list of "{LIST_FIELDS[0]}" ({describe_fields(item)}).'
                 raise UsageError(
                     problem, hint='Give (query, documents), or {"query": ..., "documents": [...]}.'
                 )
-            query, fields = find_query(item, origin, found.path)
-            query = replace(query, fields=fields)
-            yield as_candidates(query, found.values, rules=found.rules, origin=origin)
+            path, documents = found
+            query, fields = find_query(item, origin, path)
+            yield as_candidates(replace(query, fields=fields), documents, rules=rules, origin=origin)
         else:
             raise UsageError(
-                f"{origin} is {_describe(item)}.",
+                f"{origin} is of type {type(item).__name__}.",
                 hint='Give (query, documents), {"query": ..., "documents": [...]} or Candidates.',
             )
 
@@ -159,7 +148,7 @@ def as_pairs(items: object) -> list[Candidates]:
         is_pair = isinstance(pair, tuple | list) and len(pair) == 2
         if not is_pair or not all(isinstance(text, str) for text in pair):
             raise UsageError(
-                f"{origin} is {_describe(item)}, not a query and a document.",
+                f"{origin} is of type {type(item).__name__}, not a query and a document.",
                 hint='Give (query, document), both strings, or {"query": ..., "text": ...}.',
             )
         pairs.append(as_candidates(pair[0], [pair[1]], origin=origin))
@@ -181,7 +170,7 @@ def as_field_rules(text_field: object, id_field: object) -> FieldRules:
 def _rows(given: object, name: str, example: str) -> Iterable[Any]:
     """Return the rows of a list or a table (pandas, polars, pyarrow); raise UsageError for anything else."""
     if isinstance(given, str | bytes | Mapping | Document | Query | Candidates):
-        raise UsageError(f"{name} is {_describe(given)} alone.", hint=f"Give a list: {example}.")
+        raise UsageError(f"{name} is of type {type(given).__name__} alone.", hint=f"Give a list: {example}.")
     if isinstance(given, set | frozenset):
         raise UsageError(f"{name} is a set, which has no order.", hint="Give a list.")
     for method in ("to_dicts", "to_pylist"):
@@ -198,7 +187,7 @@ def _rows(given: object, name: str, example: str) -> Iterable[Any]:
             for row in given.to_dict("records")
         ]
     if not isinstance(given, Iterable):
-        raise UsageError(f"{name} is {_describe(given)}.", hint=f"Give a list: {example}.")
+        raise UsageError(f"{name} is of type {type(given).__name__}.", hint=f"Give a list: {example}.")
     return given
 
 
@@ -209,7 +198,9 @@ def _as_document(document: object, name: str, origin: str, rules: FieldRules) ->
         fields = {str(field): value for field, value in document.items()}
         document = replace(rules.document(fields, name), origin=origin)
     if not isinstance(document, Document):
-        raise UsageError(f"{name} is {_describe(document)}.", hint="Give strings, mappings or Documents.")
+        raise UsageError(
+            f"{name} is of type {type(document).__name__}.", hint="Give strings, mappings or Documents."
+        )
     _refuse_halves(document.text, document.origin or name)
     return document
 
@@ -223,12 +214,3 @@ def _refuse_halves(text: str, where: str) -> None:
             f"{where}: \\u{ord(text[error.start]):04x} is half of a character (a lone surrogate).",
             hint="The text was cut in the middle of a character; repair or remove it.",
         ) from None
-
-
-def _describe(value: object) -> str:
-    """Return `None` or the value's class, with its module unless it is Python's own: `a dict`."""
-    if value is None:
-        return "None"
-    kind = type(value)
-    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -23,14 +23,13 @@ from ..formats.fields import (
     LIST_FIELDS,
     QUERY_FIELDS,
     TEXT_FIELDS,
-    FieldRules,
     MissingFieldError,
     describe_fields,
 )
 from ..formats.json import encode_json, json_kind
 from ..formats.source import Reject, Source, is_pipe_or_device
 from ..formats.trec import read_run, require_run_id
-from ..inputs import ROW_SHAPES, DocumentList, find_documents, find_query
+from ..inputs import ROW_SHAPES, find_documents, find_query
 from ..types import Candidates, Document, Query
 from .job import Job
 
@@ -125,7 +124,7 @@ class RowCandidates(CandidateReader):
             is_run = self._sources[self._current].name.endswith(".trec")
             problem = f"{origin}: the row is {json_kind(row)}, which has no query."
             raise InputError(problem, hint=_TREC_RUN if is_run else ROW_SHAPES)
-        found = find_documents(row, self._rules, origin, self._documents_fields)
+        found = find_documents(row, origin, self._documents_fields)
         if found is None and (
             self._is_nested or not (self._rules.text_fields or any(name in row for name in TEXT_FIELDS))
         ):
@@ -134,12 +133,12 @@ class RowCandidates(CandidateReader):
                 f"{origin}: {missing} ({describe_fields(row)}).",
                 hint=_OTHER_FIELDS,
             )
-        documents_path = None if found is None else found.path
+        documents_path = None if found is None else found[0]
         query, fields = find_query(row, origin, documents_path, self._query_fields, _OTHER_FIELDS)
         if found is not None:
             nested = self._read_nested(self._complete(replace(query, fields=fields)), found, reject)
             return [*self._end_flat(), nested]
-        document = self._document(self._rules, fields, origin)
+        document = self._document(fields, origin)
         if self._flat is not None and _is_same(self._flat.query, query):
             cast(list[int], self._flat.places).append(len(self._flat.documents) + self._rejected)
             cast(list[Document], self._flat.documents).append(document)
@@ -167,20 +166,21 @@ class RowCandidates(CandidateReader):
             require_run_id(query.id, f"{query.origin}: the query")
         return query
 
-    def _read_nested(self, query: Query, found: DocumentList, reject: Reject) -> Candidates:
+    def _read_nested(self, query: Query, found: tuple[str, Any], reject: Reject) -> Candidates:
+        path, values = found
         if self._for_trec:
             self._require_first(query, "Give each query an id of its own.")
         documents, places = [], []
-        for place, value in enumerate(found.values):
+        for place, value in enumerate(values):
             try:
-                documents.append(self._document(found.rules, value, f"{query.origin}: {found.path}[{place}]"))
+                documents.append(self._document(value, f"{query.origin}: {path}[{place}]"))
                 places.append(place)
             except InputError as error:
                 reject(error, encode_json(value))
-        return Candidates(query, documents, places=places if len(places) < len(found.values) else None)
+        return Candidates(query, documents, places=places if len(places) < len(values) else None)
 
-    def _document(self, rules: FieldRules, value: object, origin: str) -> Document:
-        document = rules.document(value, origin)
+    def _document(self, value: object, origin: str) -> Document:
+        document = self._rules.document(value, origin)
         if self._for_trec:
             require_run_id(document.id, origin, document.fields)
         return document

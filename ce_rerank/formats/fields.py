@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..types import Document, DocumentId
 from .json import json_kind
 
-TEXT_FIELDS = ("text", "passage", "content", "body", "document", "contents", "page_content")
+TEXT_FIELDS = ("text", "passage", "content", "body", "document", "contents", "page_content", "passage_text")
 """Where a text is looked for when no field is named, in this order."""
 TITLE_FIELD = "title"
 """Goes before the text when no field is named."""
@@ -24,7 +24,7 @@ ID_FIELDS = ("id", "_id", "docno", "docid", "doc_id", "pid", "corpus-id")
 """Where an id is looked for when no field is named, in this order and in any case."""
 LIST_FIELDS = ("documents", "passages", "candidates", "hits", "texts", "results", "contexts", "ctxs")
 """Where the documents of a query are looked for, in this order."""
-QUERY_FIELDS = ("query", "question")
+QUERY_FIELDS = ("query", "question", "query.text")
 """Where the text of a query is looked for, in this order."""
 QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
 """Where the id of a query is looked for, in this order; beside a list also in `id` and `_id`."""

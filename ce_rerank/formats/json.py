@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -78,14 +79,11 @@ class _Reader:
                     raise fault
                 if skip(line):
                     continue
-                text = line.strip()
-                value, end = self._decode(text, 0)
-                if end < len(text):
-                    raise json.JSONDecodeError("Extra data", text, end)
-            except json.JSONDecodeError as error:
-                reject(_broken(error, self._where), line.rstrip("\r\n"))
+                value = self._mend(self._decoder.decode(line), line)
             except InputError as error:
                 reject(error, line.rstrip("\r\n"))
+            except (RecursionError, ValueError) as error:
+                reject(_broken(error, self._where), line.rstrip("\r\n"))
             else:
                 yield Row(value, self._where)
 
@@ -113,7 +111,7 @@ class _Reader:
                     place += 1
                     continue
                 try:
-                    value, end = self._decode(text, place)
+                    value, end = self._decoder.raw_decode(text, place)
                 except json.JSONDecodeError as error:
                     # Only a string can be unfinished far before the end.
                     is_near_end = error.pos >= len(text) - len("-Infinity")
@@ -121,31 +119,24 @@ class _Reader:
                         break
                     self._line += text.count("\n", place, error.pos)
                     raise _broken(error, self._where) from None
+                except (RecursionError, ValueError) as error:
+                    raise _broken(error, self._where) from None
                 if end == len(text) and text[-1] not in '}]"' and not is_last:
                     break  # a number may go on
-                yield Row(value, self._where)
+                yield Row(self._mend(value, text, place, end), self._where)
                 self._line += text.count("\n", place, end)
                 place = end
             text = text[place:]
         if is_array and brackets < 2:
             raise InputError(f"{self._where}: broken JSON (the array has no end).", hint="Was it cut off?")
 
-    def _decode(self, text: str, place: int) -> tuple[Any, int]:
-        """Return the value at a place of the text, and its end.
-
-        Raises JSONDecodeError for broken JSON, and InputError for JSON that Python cannot read.
-        """
-        try:
-            value, end = self._decoder.raw_decode(text, place)
-        except json.JSONDecodeError:
-            raise
-        except (RecursionError, ValueError) as error:  # too deep, or a number of more than 4,300 digits
-            raise InputError(f"{self._where}: JSON that cannot be read ({error}).") from None
-        if _SURROGATE_ESCAPE.search(text, place, end):
-            whole, halves = _SURROGATE.subn("\ufffd", json.dumps(value, ensure_ascii=False))
-            value = json.loads(whole)
-            self._count(halves)
-        return value, end
+    def _mend(self, value: Any, text: str, start: int = 0, end: int = sys.maxsize) -> Any:
+        """Return the value that was read at these places of the text, without halves of characters."""
+        if not _SURROGATE_ESCAPE.search(text, start, end):
+            return value
+        whole, halves = _SURROGATE.subn("\ufffd", json.dumps(value, ensure_ascii=False))
+        self._count(halves)
+        return json.loads(whole)
 
     def _count(self, mended: int) -> None:
         self.mended += mended
@@ -153,10 +144,13 @@ class _Reader:
             self.first_mended = self._where
 
 
-def _broken(error: json.JSONDecodeError, where: str) -> InputError:
-    rest = error.doc[error.pos : error.pos + 20].rstrip()
-    hint = "" if rest and not error.msg.startswith("Unterminated") else "Was it cut off?"
-    problem = f"{error.msg.removesuffix(' starting at')}: {rest or 'the end'}"
+def _broken(error: Exception, where: str) -> InputError:
+    """Return the error for JSON that is broken, nested too deeply, or has a number of over 4,300 digits."""
+    problem, hint = str(error), ""
+    if isinstance(error, json.JSONDecodeError):
+        rest = error.doc[error.pos : error.pos + 20].rstrip()
+        problem = f"{error.msg.removesuffix(' starting at')}: {rest or 'the end'}"
+        hint = "" if rest and not error.msg.startswith("Unterminated") else "Was it cut off?"
     return InputError(f"{where}: broken JSON ({problem}).", hint=hint)
 
 

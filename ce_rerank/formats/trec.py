@@ -143,15 +143,15 @@ def _read_columns(
             if fault:
                 raise fault
             if not names:
-                found = _find_names(tuple(cells), kind.number_names) or ()
+                header = _find_names(tuple(cells), kind.number_names)
                 same_size = (layout for layout in layouts if len(layout) == len(cells))
-                names = cells if found else next(same_size, layouts[0])
-                if found:
+                names = cells if header else next(same_size, layouts[0])
+                found = _find_names(tuple(names), kind.number_names) or ()
+                if header:
                     continue
             if len(cells) != len(names):
                 problem = f"{name}:{number}: {len(cells)} fields, not {len(names)} ({', '.join(names)})."
                 raise InputError(problem, hint=kind.hint)
-            found = found or _find_names(tuple(names), kind.number_names) or ()
             values = [cells[names.index(one)] for one in found]
             run_name = cells[-1] if names[-1] == "run_name" else ""
             made = _line_of(values, found, kind, f"{name}:{number}", run_name)
