@@ -250,13 +250,11 @@ class CorpusCandidates(CandidateReader):
     def _read_run(self, source: Source, documents: _Documents, reject: Reject) -> Iterator[Candidates]:
         rows_of: dict[str, _Rows] = {}
         places: dict[str, int] = {}  # of the documents that the run names
-        name = ""
         for line in read_run(source, reject, self._job.reading.columns):
             rows = rows_of.setdefault(line.query_id, _Rows())
             rows.places.append(places.setdefault(line.doc_id, len(places)))
             rows.lines.append(line.line_number)
             rows.scores.append(line.score)
-            name = line.run_name
         self._all = sum(len(rows.places) for rows in rows_of.values())
         queries = read_queries(self._queries, rows_of, reject)
         # --columns names the columns of the run.
@@ -278,7 +276,7 @@ class CorpusCandidates(CandidateReader):
             for rank, place in enumerate(rows.places):
                 if fault or place not in documents:
                     problem = fault or f'the document "{doc_ids[place]}" is not in the corpus.'
-                    row = f"{query_id} Q0 {doc_ids[place]} {rank + 1} {rows.scores[rank]!r} {name}"
+                    row = f"{query_id} Q0 {doc_ids[place]} {rank + 1} {rows.scores[rank]!r} -"
                     reject(InputError(f"{source.name}:{rows.lines[rank]}: {problem}"), row)
                 else:
                     first.setdefault(place, rows.scores[rank])

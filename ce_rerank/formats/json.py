@@ -32,24 +32,19 @@ def read_json_rows(
     """
     reader = _Reader(stream, name)
     is_array = stream.peek_line(1).startswith(b"[")
-    if is_array or not _is_row(stream.peek_line(ROW_BYTES)):
-        yield from reader.read_values(is_array=is_array)
-    else:
-        yield from reader.read_lines(reject, skip)
+    is_row = False  # the first line is one value, or broken before its end
+    if not is_array:
+        line = stream.peek_line(ROW_BYTES).decode(errors="replace")
+        try:
+            is_row = json.JSONDecoder().raw_decode(line)[1] == len(line)
+        except (RecursionError, ValueError) as error:
+            is_row = getattr(error, "pos", 0) < len(line)
+    yield from reader.read_lines(reject, skip) if is_row else reader.read_values(is_array=is_array)
     if reader.mended:
         log.warning(
             "%s: %d values cannot be kept (first: %s): NaN and Infinity are read as null, half characters as "
             "U+FFFD.", name, reader.mended, reader.first_mended,
         )  # fmt: skip
-
-
-def _is_row(line: bytes) -> bool:
-    """Whether each line is a row: the first line is one value, or broken before its end."""
-    text = line.decode(errors="replace")
-    try:
-        return json.JSONDecoder().raw_decode(text)[1] == len(text)
-    except (RecursionError, ValueError) as error:
-        return getattr(error, "pos", 0) < len(text)
 
 
 class _Reader:

@@ -34,13 +34,12 @@ _SPACE = re.compile("[ \t\n\r\v\f]+")  # str.split() also splits at a no-break s
 
 
 class RunLine(NamedTuple):
-    """A document's score or grade for a query; `run_name` is empty if the run has no name."""
+    """A document's score or grade for a query."""
 
     query_id: str
     doc_id: str
     score: float
     origin: str
-    run_name: str = ""
 
     @property
     def line_number(self) -> int:
@@ -153,8 +152,7 @@ def _read_columns(
                 problem = f"{name}:{number}: {len(cells)} fields, not {len(names)} ({', '.join(names)})."
                 raise InputError(problem, hint=kind.hint)
             values = [cells[names.index(one)] for one in found]
-            run_name = cells[-1] if names[-1] == "run_name" else ""
-            made = _line_of(values, found, kind, f"{name}:{number}", run_name)
+            made = _line_of(values, found, kind, f"{name}:{number}")
         except InputError as error:
             reject(error, line.rstrip("\r\n"))
         else:
@@ -197,9 +195,7 @@ def _find_names(names: tuple[str, ...], number_names: tuple[str, ...]) -> tuple[
     return (found[0], found[1], found[2]) if all(found) else None
 
 
-def _line_of(
-    values: Sequence[Any], names: Sequence[str], kind: _Kind, where: str, run_name: str = ""
-) -> RunLine:
+def _line_of(values: Sequence[Any], names: Sequence[str], kind: _Kind, where: str) -> RunLine:
     """Return the line of a query, a document and a number; raise InputError that says what is wrong."""
     query_id, doc_id = as_id(values[0]), as_id(values[1])
     if query_id is None or doc_id is None:
@@ -218,7 +214,7 @@ def _line_of(
         problem = f'the {names[2]} of "{doc_id}" for "{query_id}" is {json.dumps(given)}'
         raise InputError(f"{where}: {problem}, not {kind.wanted}.")
     score = -number if names[2] == "rank" else number
-    return RunLine(str(query_id), str(doc_id), score, where, run_name)
+    return RunLine(str(query_id), str(doc_id), score, where)
 
 
 def trec_lines(ranking: Ranking, run_name: str, query_id: str | None = None) -> Iterator[str]:

@@ -366,7 +366,7 @@ def test_rows_of_the_run_and_of_the_corpus_that_cannot_be_read_can_be_left_out(t
         ("corpus.jsonl:2", '{"_id": "b", "text":'),
         ("corpus.jsonl:3", '{"title": "no id"}'),
         ("corpus.jsonl:4", '{"_id": "c", "text": [{}]}'),
-        ("run.trec:4", "1 Q0 b 2 1.0 x"),
+        ("run.trec:4", "1 Q0 b 2 1.0 -"),
     ]
 
 
@@ -375,5 +375,5 @@ def test_rows_of_the_queries_that_cannot_be_read_can_be_left_out(tmp_path: Path)
     lists, rejected = read_skipping(opened(tmp_path, RUN, broken))
     assert shape(lists) == [("1", "red", [("a", "one"), ("b", "T two")])]
     assert [row for _, row in rejected] == [
-        '{"_id": "2", "text": "bl', '{"text": "x"}', "2 Q0 b 1 9.5 x", "2 Q0 c 2 9.0 x"
+        '{"_id": "2", "text": "bl', '{"text": "x"}', "2 Q0 b 1 9.5 -", "2 Q0 c 2 9.0 -"
     ]  # fmt: skip

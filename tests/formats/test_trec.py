@@ -50,9 +50,9 @@ class TestARun:
         path = tmp_path / "run"
         path.write_bytes(b"q2 Q0 d1 1 6.5 bm25\n\nq1\tQ0  d2 2 -1e-3 bm25\r\nq2 Q0 d2 2 1 bm25\n")
         assert list(read_run(Source.from_path(path))) == [
-            RunLine("q2", "d1", 6.5, f"{path}:1", "bm25"),
-            RunLine("q1", "d2", -0.001, f"{path}:3", "bm25"),
-            RunLine("q2", "d2", 1.0, f"{path}:4", "bm25"),
+            RunLine("q2", "d1", 6.5, f"{path}:1"),
+            RunLine("q1", "d2", -0.001, f"{path}:3"),
+            RunLine("q2", "d2", 1.0, f"{path}:4"),
         ]
 
     def test_may_have_ranks_like_1_0_comments_and_ids_with_a_no_break_space(self) -> None:
