@@ -20,8 +20,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import ClassVar, NoReturn
 
 ROWS_LEFT_OUT = 5
@@ -40,8 +38,8 @@ _OPTION = re.compile(
 class CeRerankError(Exception):
     """The root of every error that this package raises on purpose.
 
-    `str(error)` is the message and the hint, if there is one. `message` and `hint` name options as the shell
-    has them (`--top-k`); `str` of an error that was raised in `for_python` names arguments (`top_k`).
+    `message` and `hint`, which may be empty, name options as the shell has them (`--top-k`), and so does
+    `for_shell`, which is both. `str(error)` is both with the names of Python's arguments (`top_k`).
     """
 
     exit_code: ClassVar[int] = 1
@@ -50,21 +48,14 @@ class CeRerankError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self._is_for_python = False
+
+    @property
+    def for_shell(self) -> str:
+        """The message and the hint."""
+        return f"{self.message} {self.hint}".rstrip()
 
     def __str__(self) -> str:
-        text = f"{self.message} {self.hint}" if self.hint else self.message
-        return as_python(text) if self._is_for_python else text
-
-
-@contextmanager
-def for_python() -> Iterator[None]:
-    """Let errors raised in this block name Python's arguments instead of the shell's options."""
-    try:
-        yield
-    except CeRerankError as error:
-        error._is_for_python = True
-        raise
+        return as_python(self.for_shell)
 
 
 def as_python(text: str) -> str:

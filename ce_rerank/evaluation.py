@@ -2,8 +2,7 @@
 
     judgements = load_judgements(Source.from_name("qrels.tsv"))
     runs = [load_run(Source.from_name(name), judgements) for name in ("bm25.trec", "reranked.jsonl")]
-    evaluation = evaluate(runs, judgements, ["nDCG@10"])
-    evaluation.runs[1].comparisons["nDCG@10"].p_value
+    evaluate(runs, judgements, ["nDCG@10"])[1].comparisons["nDCG@10"].p_value
 
 ir_measures decides what a measure means, how ties are broken and how queries are averaged, so that values are
 those of its own command.
@@ -12,6 +11,7 @@ those of its own command.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,15 +35,10 @@ SEED = 42
 Measure = Any
 """`ir_measures.Measure`, which carries no types."""
 
+Grades = Mapping[str, Mapping[str, int]]
+"""How relevant documents are, by query and document."""
+
 _SIGNS_AT_ONCE = 500_000  # that scipy holds, 8 bytes each
-
-
-@dataclass(frozen=True, slots=True)
-class Judgements:
-    """Which documents are relevant for which queries, and how much: grades by query and document."""
-
-    name: str
-    grades: Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +69,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRun:
-    """A run's value in every measure, over all queries and for each (`by_query`, in the evaluation's order).
+    """A run's value in every measure, over all queries and for each (`by_query`, in the same order always).
 
     The value of a query is NaN if a measure is not defined for it. `missing_queries` are judged but not in
     the run, and count as if nothing was found. `unjudged_share` is the mean share of documents without a
@@ -84,24 +79,14 @@ class MeasuredRun:
 
     name: str
     values: Mapping[str, float]
-    by_query: Mapping[str, NDArray[np.float64]]
+    by_query: Mapping[str, Mapping[str, float]]
     missing_queries: int
     unjudged_queries: int
     unjudged_share: float
     comparisons: dict[str, Comparison] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Runs measured on the same judged queries; each is compared with the first."""
-
-    judgements: str
-    measures: tuple[str, ...]
-    query_ids: tuple[str, ...]
-    runs: tuple[MeasuredRun, ...]
-
-
-def load_judgements(source: Source) -> Judgements:
+def load_judgements(source: Source) -> Grades:
     """Read judgements in any form, see `read_judgements`; raise InputError if there are none.
 
     If a document is judged twice for a query, the last grade counts, as in ir_measures; a warning says so.
@@ -116,10 +101,10 @@ def load_judgements(source: Source) -> Judgements:
         raise InputError(f"{source.name}: no judgements in it.")
     if again:
         log.warning("%s: documents judged twice: %d; the last grade counts.", source.name, again)
-    return Judgements(source.name, grades)
+    return grades
 
 
-def load_run(source: Source, judgements: Judgements, columns: Sequence[str] = ()) -> Run:
+def load_run(source: Source, grades: Grades, columns: Sequence[str] = ()) -> Run:
     """Read the judged queries of a run in any form, see `read_run`.
 
     If a query has a document twice, the first score counts, and a warning says so. Raises InputError if no
@@ -129,7 +114,7 @@ def load_run(source: Source, judgements: Judgements, columns: Sequence[str] = ()
     unjudged: set[str] = set()
     again = 0
     for row in read_run(source, columns=columns):
-        if row.query_id not in judgements.grades:
+        if row.query_id not in grades:
             unjudged.add(row.query_id)
             continue
         of_query = scores.setdefault(row.query_id, {})
@@ -138,9 +123,9 @@ def load_run(source: Source, judgements: Judgements, columns: Sequence[str] = ()
     if not scores and not unjudged:
         raise InputError(f"{source.name}: no results in it.")
     if not scores:
+        ids = f"It has {min(unjudged)!r}, the judgements have {min(grades)!r}."
         raise InputError(
-            f"{source.name}: none of its queries is judged in {judgements.name}.",
-            hint=f"Are the ids the same? It has {min(unjudged)!r}, they have {min(judgements.grades)!r}.",
+            f"{source.name}: none of its queries is judged.", hint=f"Are the ids the same? {ids}"
         )
     if again:
         log.warning("%s: documents that a query has twice: %d; the first counts.", source.name, again)
@@ -178,50 +163,55 @@ def parse_measures(names: Iterable[str]) -> list[Measure]:
 
 
 def evaluate(
-    runs: Iterable[Run], judgements: Judgements, measures: Iterable[str] = DEFAULT_MEASURES
-) -> Evaluation:
-    """Measure runs, and compare each with the first.
+    runs: Iterable[Run], grades: Grades, measures: Iterable[str] = DEFAULT_MEASURES
+) -> list[MeasuredRun]:
+    """Measure runs on the judged queries, and compare each with the first.
 
     `measures` are names of ir_measures. Queries and documents without judgements, and missing queries, are
     logged as warnings. Raises UsageError for an unknown measure, UnavailableError if ir_measures is not
     installed, and InputError for a run from which a measure cannot be calculated.
     """
-    parsed = parse_measures(measures)
-    # Sorted, so that the order of files does not matter; by length first, so that q2 comes before q10.
-    query_ids = tuple(sorted(judgements.grades, key=lambda query_id: (len(query_id), query_id)))
-    measured = tuple(_measure(run, judgements, parsed, query_ids) for run in runs)
-    names = tuple(map(str, parsed))
-    for name in names:
-        _compare(measured[0], measured[1:], name)
-    return Evaluation(judgements.name, names, query_ids, measured)
-
-
-def _measure(
-    run: Run, judgements: Judgements, measures: Sequence[Measure], query_ids: Sequence[str]
-) -> MeasuredRun:
-    import ir_measures
     import numpy as np
 
+    parsed = parse_measures(measures)
+    first, *others = measured = [_measure(run, grades, parsed) for run in runs]
+    for name in first.values:
+        before, *after = [np.array(list(run.by_query[name].values())) for run in measured]
+        differences = [values - before for values in after]
+        p_values = list(map(_p_value, differences))
+        corrected = correct_holm(p_values)
+        for place, (other, row) in enumerate(zip(others, differences, strict=True)):
+            counts = [int(counted.sum()) for counted in (row > 0, row < 0, row == 0)]
+            delta = other.values[name] - first.values[name]
+            other.comparisons[name] = Comparison(delta, p_values[place], corrected[place], *counts)
+    return measured
+
+
+def _measure(run: Run, grades: Grades, measures: Sequence[Measure]) -> MeasuredRun:
+    import ir_measures
+
+    # Sorted, so that the order of files does not matter; by length first, so that q2 comes before q10.
+    query_ids = sorted(grades, key=lambda query_id: (len(query_id), query_id))
     # With their places for ids: gdeval, one of the programs behind ir_measures, takes only numbers.
     found = [(str(place), run.scores.get(query_id)) for place, query_id in enumerate(query_ids)]
     scores = {place: of_query for place, of_query in found if of_query}
-    grades = {str(place): judgements.grades[query_id] for place, query_id in enumerate(query_ids)}
+    judged = {str(place): grades[query_id] for place, query_id in enumerate(query_ids)}
     values, by_query = {}, {}
     # One at a time: in one call, ir_measures 0.4.3 calculates an nDCG without `gains` by those of another.
     for measure in measures:
         try:
-            calculated = ir_measures.calc([measure], grades, scores)
+            calculated = ir_measures.calc([measure], judged, scores)
         except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
             raise InputError(
-                f"{run.name}: ir_measures cannot calculate {measure} from it and {judgements.name} "
-                f"({type(error).__name__}: {error}).",
+                f"{run.name}: ir_measures cannot calculate {measure} from it and the judgements ({reason}).",
             ) from error
         values[str(measure)] = float(calculated.aggregated[measure])
-        of_queries = by_query[str(measure)] = np.full(len(query_ids), np.nan)
+        of_queries = by_query[str(measure)] = dict.fromkeys(query_ids, math.nan)
         for metric in calculated.per_query:
-            of_queries[int(metric.query_id)] = metric.value
-    judged = [metric.value for metric in ir_measures.iter_calc([ir_measures.Judged @ 10], grades, scores)]
-    share = 1 - sum(judged) / len(scores) if scores else 0.0
+            of_queries[query_ids[int(metric.query_id)]] = float(metric.value)
+    shares = [metric.value for metric in ir_measures.iter_calc([ir_measures.Judged @ 10], judged, scores)]
+    unjudged_share = 1 - sum(shares) / len(scores) if scores else 0.0
     missing = len(query_ids) - len(scores)
     if missing:
         log.warning(
@@ -229,24 +219,12 @@ def _measure(
         )
     if run.unjudged_queries:
         log.warning("%s: queries without judgements, left out: %d.", run.name, run.unjudged_queries)
-    if share:
+    if unjudged_share:
         log.warning(
             "%s: %.1f%% of the documents in its first ten places have no judgement, and count as not "
-            "relevant.", run.name, max(0.1, 100 * share),
+            "relevant.", run.name, max(0.1, 100 * unjudged_share),
         )  # fmt: skip
-    return MeasuredRun(run.name, values, by_query, missing, run.unjudged_queries, share)
-
-
-def _compare(first: MeasuredRun, others: Sequence[MeasuredRun], name: str) -> None:
-    """Compare runs with the first in one measure, and add the comparisons to the runs."""
-    differences = [run.by_query[name] - first.by_query[name] for run in others]
-    p_values = list(map(_p_value, differences))
-    for run, row, p_value, corrected in zip(
-        others, differences, p_values, correct_holm(p_values), strict=True
-    ):
-        counts = [int(counted.sum()) for counted in (row > 0, row < 0, row == 0)]
-        delta = run.values[name] - first.values[name]
-        run.comparisons[name] = Comparison(delta, p_value, corrected, *counts)
+    return MeasuredRun(run.name, values, by_query, missing, run.unjudged_queries, unjudged_share)
 
 
 def _p_value(differences: NDArray[np.float64]) -> float:
@@ -264,13 +242,9 @@ def _p_value(differences: NDArray[np.float64]) -> float:
     changed = differences[np.isfinite(differences) & (differences != 0)]
     if len(changed) < 2:
         return 1.0
+    batch = max(1, _SIGNS_AT_ONCE // len(changed))
     tested = permutation_test(
-        (changed,),
-        np.sum,
-        permutation_type="samples",
-        n_resamples=PERMUTATIONS,
-        batch=max(1, _SIGNS_AT_ONCE // len(changed)),
-        rng=SEED,
+        (changed,), np.sum, permutation_type="samples", n_resamples=PERMUTATIONS, batch=batch, rng=SEED
     )
     return float(tested.pvalue)
 

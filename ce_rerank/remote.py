@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from http.client import HTTPException
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
@@ -25,57 +24,45 @@ from .errors import InputError, UnavailableError, UsageError, told_from
 from .ranking import ACTIVATIONS, Scored, unscored
 from .types import Candidates, RankOptions
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 KEY_VARIABLE = "CE_RERANK_API_KEY"
 
 _CONNECTIONS = 8  # requests at a time: enough for the server to fill its batches
 _WAITS_SECONDS = (0.2, 0.5, 1, 2, 4, 8, 15, 30)  # between tries, while the server is busy or starting
 _ANSWER_SECONDS = 600
+_HINT = "Give http://HOST:PORT, where ce-rerank serve runs."
 _TOLD = ("tokens", "truncated", "characters_read", "start", "end", "line")
 
 
 class RemoteModel:
     """Scores for a `Reranker` by the model of a server. Threads may share it.
 
-    `url` is the part of the address before `/info` and `/rerank`. The key is `api_key`, or the environment
-    variable CE_RERANK_API_KEY. Raises UnavailableError when the server does not answer, refuses the key, or
-    is not a ce-rerank server.
+    `url` is the part of the address before `/info` and `/rerank`. The key is in the environment variable
+    CE_RERANK_API_KEY. Raises UnavailableError when the server does not answer, refuses the key, or is not a
+    ce-rerank server.
     """
 
-    def __init__(self, url: str, *, api_key: str | None = None) -> None:
+    def __init__(self, url: str) -> None:
         if not urlsplit(url).hostname:
-            raise UsageError(f"{url} is not the URL of a server.", hint="Give http://HOST:PORT.")
+            raise UsageError(f"{url} is not the URL of a server.", hint=_HINT)
         self.url = url.rstrip("/")
         self._headers = {"Content-Type": "application/json"}
-        if key := api_key or os.environ.get(KEY_VARIABLE):
+        if key := os.environ.get(KEY_VARIABLE):
             self._headers["Authorization"] = f"Bearer {key}"
         self._open = build_opener(ProxyHandler({})).open
         self._threads = ThreadPoolExecutor(_CONNECTIONS)
         facts = self._call("/info")
-        if "max_input_length" not in facts or "engine" not in facts:
-            raise UnavailableError(
-                f"{self.url} is not a ce-rerank server.", hint="Start one: ce-rerank serve."
-            )
+        if "max_input_length" not in facts:
+            raise UnavailableError(f"{self.url} is not a ce-rerank server.", hint=_HINT)
         self._max_documents = int(facts["max_documents"])
-        facts |= {
-            "device": f"{facts['device']} of {self.url}",
-            "notes": tuple(facts["notes"] or ()),
-        }
+        facts |= {"device": f"{facts['device']} of {self.url}", "notes": tuple(facts["notes"] or ())}
         self.info = EngineInfo(**{name: facts.get(name) for name in EngineInfo.__dataclass_fields__})
-        self.activate = ACTIVATIONS.get(self.info.activation, self._refuse_activation)
+        if self.info.activation not in ACTIVATIONS:
+            raise UnavailableError(f"{self.url} serves a model with an unknown activation.", hint=_HINT)
+        self.activate = ACTIVATIONS[self.info.activation]
         self.batch_tokens = 0  # that is the server's to decide
 
     def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
         """Do nothing: the server refuses what it cannot score when it is asked to."""
-
-    def _refuse_activation(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        raise UsageError(
-            f"The server's model has the activation {self.info.activation}, which is unknown here.",
-            hint="Give --scores logit or sigmoid.",
-        )
 
     def score_lists(
         self,
@@ -95,9 +82,7 @@ class RemoteModel:
             for one in lists
             for start in range(0, len(one.documents), self._max_documents)
         ]
-        asked = asdict(options)
-        body = {name: asked[name] for name in ("long", "chunk_tokens", "chunk_overlap", "pool")}
-        body |= {"scores": "logit", "details": True}
+        body = {**asdict(options.for_scoring()), "scores": "logit", "details": True}
 
         def ask(part: Candidates) -> list[dict[str, Any]]:
             texts = [document.text for document in part.documents]
@@ -125,7 +110,6 @@ class RemoteModel:
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
         request = Request(self.url + path, content, self._headers)
         for wait_seconds in (*_WAITS_SECONDS, None):
-            hint, may_wait = "", False
             try:
                 with self._open(request, timeout=_ANSWER_SECONDS) as answer:
                     return json.load(answer)
@@ -134,28 +118,17 @@ class RemoteModel:
                 if error.code in (400, 413):
                     raise InputError(f"{self.url}: {message}") from None
                 if error.code == 401:
-                    raise UnavailableError(
-                        f"{self.url} refuses the key.", hint=f"Set {KEY_VARIABLE}."
-                    ) from None
+                    hint = f"Set {KEY_VARIABLE}."
+                    raise UnavailableError(f"{self.url} refuses the key.", hint=hint) from None
                 reason, may_wait = f"answered {error.code}: {message}", error.code in (429, 503)
-                if error.code == 404 and urlsplit(self.url).path:
-                    hint = "Give its URL without a path."
-            except (OSError, HTTPException) as error:
+            except (OSError, HTTPException, ValueError) as error:
                 cause = getattr(error, "reason", error)
-                reason, hint = (
-                    f"did not answer ({cause or type(cause).__name__})",
-                    "Start one: ce-rerank serve.",
-                )
-                # At the start there is no work yet that waiting could save.
-                may_wait = not (isinstance(cause, ConnectionRefusedError) and body is None)
-                if isinstance(cause, ssl.SSLError):
-                    may_wait, hint = False, "Try http://, or mend its certificate."
-            except ValueError:
-                reason = "gave an answer that is not JSON"
+                reason = f"gave no answer ({cause or type(cause).__name__})"
+                may_wait = body is not None  # at the start there is no work that waiting could save
             if not may_wait or wait_seconds is None:
                 break
             time.sleep(wait_seconds)
-        raise UnavailableError(f"The server {self.url} {reason}.", hint=hint)
+        raise UnavailableError(f"The server {self.url} {reason}.", hint=_HINT)
 
 
 def _read_message(answer: HTTPError) -> str:

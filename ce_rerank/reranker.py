@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from .errors import UsageError, as_python, for_python, from_system, told_from
+from .errors import UsageError, as_python, from_system, told_from
 from .formats.fields import find_number
 from .inputs import (
     CandidatesInput,
@@ -76,7 +76,6 @@ class Reranker:
     info: EngineInfo
     """What runs, where and how: engine, device, precision, model, limits and scale."""
 
-    @for_python()
     def __init__(
         self,
         model: str | Path | None = None,
@@ -161,7 +160,6 @@ class Reranker:
         assert self._model is not None
         return self._model
 
-    @for_python()
     def rank(
         self,
         query: QueryInput,
@@ -208,13 +206,11 @@ class Reranker:
         `{"query": "...", "documents": [...]}`. Cut and blank documents are marked in the results and not
         logged. Arguments and errors are those of `rank`.
         """
-        with for_python():
-            asked = RankOptions.from_keywords(options)
-            lists = read_candidates(queries, as_field_rules(text_field, id_field))
-            for pool in self.plan_pools(asked).cut(lists):
-                yield from self.rank_lists(pool, asked)
+        asked = RankOptions.from_keywords(options)
+        lists = read_candidates(queries, as_field_rules(text_field, id_field))
+        for pool in self.plan_pools(asked).cut(lists):
+            yield from self.rank_lists(pool, asked)
 
-    @for_python()
     def score(
         self, pairs: Iterable[Pair | Mapping[str, str]], *, scores: ScoreScale = "model"
     ) -> NDArray[np.float32]:

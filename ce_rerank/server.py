@@ -4,9 +4,9 @@
     POST /score, /v1/score                 vLLM
     GET  /health /info /v1/models /metrics
 
-Waiting requests are scored together, in pools of about a second's work. Each request in turn puts a part of
-its documents into the pool. So many small requests cost as much as a large one, and no request waits for all
-documents of another.
+Waiting requests are scored together, in pools of about a second's work. Each puts a part of its documents
+into the pool, and the next part when that is scored. So many small requests cost as much as a large one, and
+no request waits for all documents of another.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ import logging
 import math
 import time
 import uuid
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -34,9 +33,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import __version__
-from .errors import CeRerankError, InputError, UsageError, as_python, told_from
+from .errors import CeRerankError, InputError, UsageError, told_from
 from .inputs import as_candidates, as_field_rules
-from .ranking import Scored, shortest_float32
+from .ranking import Scored, shortest_float32, unscored
 from .reranker import Reranker
 from .types import Candidates, Ranking, RankOptions, ScoreScale
 
@@ -103,21 +102,20 @@ EitherRequest = Annotated[
 _FIELDS = {one.name for kind in (RerankRequest, TextsRequest, ScoreRequest) for one in fields(kind)}
 
 
-@dataclass(eq=False)
-class _Waiting:
-    """A request that waits; its first `taken` documents are in a pool or in the tables of `scored`."""
+class _Part(NamedTuple):
+    """Some documents of a request, and the options that matter when they are scored."""
 
     candidates: Candidates
+    tokens: int
     options: RankOptions
-    answer: asyncio.Future[None]
-    scored: list[Scored] = field(default_factory=list)
-    taken: int = 0
+    scored: asyncio.Future[Scored]
 
 
 class RequestPools:
     """Ranks the requests of one event loop by a `Reranker`; waiting requests are scored together.
 
-    At most `max_queue` requests wait. `run` scores them until it is cancelled.
+    Each request has one part of its documents in the queue at a time. At most `max_queue` requests are
+    accepted and not answered. `run` scores them until it is cancelled.
     """
 
     def __init__(self, reranker: Reranker, *, max_queue: int) -> None:
@@ -126,72 +124,69 @@ class RequestPools:
         self._plan = reranker.plan_pools(RankOptions())
         # A model of another server does not say how large its batches are.
         self._pool_tokens = _POOL_BATCHES * reranker.model.batch_tokens or self._plan.tokens
-        self._arrived = asyncio.Event()
-        self.waiting: deque[_Waiting] = deque()
+        self._queue: asyncio.Queue[_Part] = asyncio.Queue()
+        self.accepted = 0
 
     async def rank(self, candidates: Candidates, options: RankOptions) -> Ranking:
         """Rank a query's documents. Raises as `Reranker.rank` does, and HTTPException if too many wait."""
-        await asyncio.to_thread(self._reranker.model.require_scorable, candidates, options)
-        candidates = await asyncio.to_thread(self._reranker.take_first_stage, candidates, options)
-        if len(self.waiting) >= self._max_queue:
-            raise HTTPException(429, "Too many requests are waiting.", {"Retry-After": "1"})
-        request = _Waiting(candidates, options, asyncio.get_running_loop().create_future())
-        self.waiting.append(request)
-        self._arrived.set()
-        await request.answer
         import numpy as np
 
-        joined = np.concatenate(request.scored)
-        return await asyncio.to_thread(self._reranker.make_ranking, candidates, joined, options)
+        if self.accepted >= self._max_queue:
+            raise HTTPException(429, "Too many requests are waiting.", {"Retry-After": "1"})
+        self.accepted += 1
+        try:
+            await asyncio.to_thread(self._reranker.model.require_scorable, candidates, options)
+            candidates = await asyncio.to_thread(self._reranker.take_first_stage, candidates, options)
+            tables = [unscored([])]
+            while (start := sum(map(len, tables))) < len(candidates.documents):
+                part = self._cut_part(candidates, start, options)
+                self._queue.put_nowait(part)
+                tables.append(await part.scored)
+            scored = np.concatenate(tables)
+            return await asyncio.to_thread(self._reranker.make_ranking, candidates, scored, options)
+        finally:
+            self.accepted -= 1
+
+    def _cut_part(self, candidates: Candidates, start: int, options: RankOptions) -> _Part:
+        """Return the documents from `start` on that are a request's share of a pool."""
+        share = self._pool_tokens // min(self.accepted, _PARTS_OF_A_POOL)
+        query, documents = candidates.query, candidates.documents
+        end, tokens = start, 0
+        while end < len(documents) and tokens < share:
+            tokens += self._plan.count_tokens(Candidates(query, [documents[end]]))
+            end += 1
+        scored = asyncio.get_running_loop().create_future()
+        return _Part(Candidates(query, documents[start:end]), tokens, options.for_scoring(), scored)
 
     async def run(self) -> None:
-        """Score waiting requests, pool after pool."""
+        """Score what waits, pool after pool; parts with other options are scored by themselves."""
         while True:
-            await self._arrived.wait()
-            for options, parts in self._take_pool().items():
+            pool: dict[RankOptions, list[_Part]] = {}
+            tokens = 0
+            while not pool or (tokens < self._pool_tokens and not self._queue.empty()):
+                part = await self._queue.get()
+                if not part.scored.done():  # else its client has left
+                    pool.setdefault(part.options, []).append(part)
+                    tokens += part.tokens
+            for options, parts in pool.items():
                 await self._score(parts, options)
-            if not self.waiting:
-                self._arrived.clear()
+            await asyncio.sleep(0)  # let the requests put their next parts into the queue
 
-    def _take_pool(self) -> dict[RankOptions, list[tuple[_Waiting, Candidates]]]:
-        """Take a part of each request in turn until the pool is full; group the parts by scoring options."""
-        pool: dict[RankOptions, list[tuple[_Waiting, Candidates]]] = {}
-        tokens = 0
-        while self.waiting and tokens < self._pool_tokens:
-            request = self.waiting.popleft()
-            if request.answer.done():  # it failed, or its client has left
-                continue
-            query, documents = request.candidates.query, request.candidates.documents
-            start, full = request.taken, tokens + self._pool_tokens // _PARTS_OF_A_POOL
-            while request.taken < len(documents) and tokens < full:
-                tokens += self._plan.count_tokens(Candidates(query, [documents[request.taken]]))
-                request.taken += 1
-            if request.taken < len(documents):
-                self.waiting.append(request)
-            # The other options matter when the ranking is made.
-            names = ("long", "chunk_tokens", "chunk_overlap", "pool")
-            options = RankOptions(**{name: getattr(request.options, name) for name in names})
-            part = Candidates(query, documents[start : request.taken])
-            pool.setdefault(options, []).append((request, part))
-        return pool
-
-    async def _score(self, parts: Sequence[tuple[_Waiting, Candidates]], options: RankOptions) -> None:
+    async def _score(self, parts: Sequence[_Part], options: RankOptions) -> None:
         """Score parts together; if that fails, score each by itself, so that only the bad one fails."""
-        lists = [part for _, part in parts]
+        lists = [part.candidates for part in parts]
         try:
-            scored = await asyncio.to_thread(self._reranker.model.score_lists, lists, options)
+            tables = await asyncio.to_thread(self._reranker.model.score_lists, lists, options)
         except Exception as error:
             if len(parts) > 1:
                 for part in parts:
                     await self._score([part], options)
-            elif not parts[0][0].answer.done():
-                parts[0][0].answer.set_exception(error)
+            elif not parts[0].scored.done():
+                parts[0].scored.set_exception(error)
             return
-        for (request, _), table in zip(parts, scored, strict=True):
-            request.scored.append(table)
-            is_whole = sum(map(len, request.scored)) == len(request.candidates.documents)
-            if is_whole and not request.answer.done():
-                request.answer.set_result(None)
+        for part, table in zip(parts, tables, strict=True):
+            if not part.scored.done():
+                part.scored.set_result(table)
 
 
 def create_app(
@@ -253,8 +248,8 @@ class _Service:
         self.seconds = Histogram("ce_rerank_seconds", "Seconds to an answer.", ["path"], **counted)
         self._pairs = Counter("ce_rerank_pairs", "Pairs scored.", **counted)
         self._tokens = Counter("ce_rerank_tokens", "Tokens scored.", **counted)
-        waiting = Gauge("ce_rerank_queue", "Requests that wait.", **counted)
-        waiting.set_function(lambda: len(self._pools.waiting) if self._pools else 0)
+        waiting = Gauge("ce_rerank_queue", "Requests that are not answered yet.", **counted)
+        waiting.set_function(lambda: self._pools.accepted if self._pools else 0)
 
     @asynccontextmanager
     async def run(self, app: FastAPI) -> AsyncIterator[None]:
@@ -486,4 +481,4 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 def _error(status: int, message: str, headers: Any = None) -> JSONResponse:
     kind = _ERROR_TYPES.get(status, "invalid_request")
-    return JSONResponse({"error": {"message": as_python(message), "type": kind}}, status, headers)
+    return JSONResponse({"error": {"message": message, "type": kind}}, status, headers)

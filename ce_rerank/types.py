@@ -142,6 +142,11 @@ class RankOptions:
             raise UsageError(f"There is no argument {unknown}.", hint=f"There are {', '.join(known)}.")
         return cls(**keywords)
 
+    def for_scoring(self) -> Self:
+        """Return the options that matter when documents are scored; the others matter for the ranking."""
+        names = ("long", "chunk_tokens", "chunk_overlap", "pool")
+        return type(self)(**{name: getattr(self, name) for name in names})
+
     def __post_init__(self) -> None:
         for name, least in (("top_k", 1), ("chunk_tokens", 1), ("chunk_overlap", 0), ("bm25", 1)):
             require_whole_number(name, getattr(self, name), least=least)
@@ -238,26 +243,20 @@ class Coverage:
 
         `long` is the policy for long documents; if it is given, the sentence says how to read them whole.
         """
-        of_all = f"of {self.documents:,} documents"
-        if self.truncated:
-            is_chunked = long == "chunk"
-            what = "read in one passage alone" if is_chunked else f"cut at {max_length:,} tokens"
-            way_out = f" Give {'--pool max' if is_chunked else '--long chunk'} to score them whole."
-            unread = 1 - self.read_characters / max(1, self.cut_characters)
-            yield (
-                f"{self.truncated:,} {of_all} were {what}, and {min(max(unread, 0.01), 0.99):.0%} of their "
-                f"text was not read.{way_out if long else ''}"
-            )
-        if self.blank:
-            yield (
-                f"{self.blank:,} {of_all} have no letter, digit or symbol: they are not scored, and rank "
-                "last."
-            )
-        if self.unknown:
-            yield (
-                f"{self.unknown:,} {of_all} have no word that the model knows: their scores do not come from "
-                "their text."
-            )
+        is_chunked = long == "chunk"
+        what = "read in one passage alone" if is_chunked else f"cut at {max_length:,} tokens"
+        way_out = f" Give {'--pool max' if is_chunked else '--long chunk'} to score them whole."
+        unread = min(max(1 - self.read_characters / max(1, self.cut_characters), 0.01), 0.99)
+        for count, fact in (
+            (
+                self.truncated,
+                f"were {what}, and {unread:.0%} of their text was not read.{way_out if long else ''}",
+            ),
+            (self.blank, "have no letter, digit or symbol: they are not scored, and rank last."),
+            (self.unknown, "have no word that the model knows: their scores do not come from their text."),
+        ):
+            if count:
+                yield f"{count:,} of {self.documents:,} documents {fact}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from ce_rerank.errors import InputError, UsageError
 from ce_rerank.evaluation import (
     DEFAULT_MEASURES,
     Comparison,
-    Judgements,
+    Grades,
     Run,
     correct_holm,
     evaluate,
@@ -30,8 +30,8 @@ MEASURES = [
 ]
 
 
-def judgements(**queries: dict[str, int]) -> Judgements:
-    return Judgements("qrels.tsv", queries)
+def judgements(**queries: dict[str, int]) -> Grades:
+    return queries
 
 
 def run(name: str, **queries: str) -> Run:
@@ -57,7 +57,7 @@ def test_values_are_those_of_ir_measures_own_command(tmp_path: Path) -> None:
         lines += [f"{query} Q0 {doc_id} 1 {chance.randint(0, 30) / 7} x" for doc_id in found]  # with ties
     chance.shuffle(lines)
     judged = load_judgements(source("qrels", *qrels))
-    ours = evaluate([load_run(source("run", *lines), judged)], judged, MEASURES)
+    ours = evaluate([load_run(source("run", *lines), judged)], judged, MEASURES)[0]
     for name, content in (("run", lines), ("qrels", qrels)):
         (tmp_path / name).write_text("\n".join(content), encoding="utf-8")
     command = [sys.executable, "-W", "ignore", "-m", "ir_measures", "qrels", "run", *MEASURES]
@@ -67,23 +67,23 @@ def test_values_are_those_of_ir_measures_own_command(tmp_path: Path) -> None:
     theirs = dict(line.split("\t") for line in answer.stdout.splitlines())
     assert len(theirs) == 8
     expected = {name: float(value) for name, value in theirs.items()}
-    assert ours.runs[0].values == pytest.approx(expected, rel=1e-12)
+    assert ours.values == pytest.approx(expected, rel=1e-12)
 
 
 def test_gdeval_measures_take_query_ids_that_are_no_numbers() -> None:
     judged = judgements(what={"a": 1}, **{"MARCO-1": {"a": 1}, "TREC-1": {"b": 1}})
     found = run("run", what="ba", **{"MARCO-1": "ab", "TREC-1": "ab"})
     try:
-        measured = evaluate([found], judged, ["ERR@5"]).runs[0]
+        measured = evaluate([found], judged, ["ERR@5"])[0]
     except UsageError:
         pytest.skip("gdeval needs perl")
-    assert measured.by_query["ERR@5"].tolist() == [0.03125, 0.03125, 0.0625]
+    assert list(measured.by_query["ERR@5"].values()) == [0.03125, 0.03125, 0.0625]
 
 
 def test_a_run_against_itself_differs_by_nothing_with_a_p_value_of_one() -> None:
     queries = {f"q{number}": "ab" for number in range(40)}
     judged = judgements(**{query_id: {"b": 1} for query_id in queries})
-    first, second = evaluate([run("one", **queries), run("two", **queries)], judged).runs
+    first, second = evaluate([run("one", **queries), run("two", **queries)], judged)
     assert first.comparisons == {}
     assert first.values == second.values
     assert list(second.comparisons.values()) == [Comparison(0.0, 1.0, 1.0, 0, 0, 40)] * 4
@@ -94,7 +94,7 @@ def test_several_runs_have_p_values_after_holms_correction_too() -> None:
     first = run("first", **{f"q{number}": "ba" for number in range(20)})
     better = run("better", **{f"q{number}": "ab" for number in range(20)})
     hardly = run("hardly", q0="ab", **{f"q{number}": "ba" for number in range(1, 20)})
-    _, second, third = evaluate([first, better, hardly], judged, ["RR", "P@1"]).runs
+    _, second, third = evaluate([first, better, hardly], judged, ["RR", "P@1"])
     assert correct_holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     for name, delta in (("RR", 0.5), ("P@1", 1.0)):
         p_value = pytest.approx(2 / 10_001)
@@ -106,7 +106,7 @@ def test_the_p_value_of_few_queries_is_exact() -> None:
     judged = judgements(**{f"q{number}": {"a": 1} for number in range(5)})
     before = run("before", q0="ba", q1="ba", q2="ba", q3="ab", q4="ab")
     after = run("after", q0="ab", q1="ab", q2="ab", q3="ba", q4="ab")
-    comparison = evaluate([before, after], judged, ["RR"]).runs[1].comparisons["RR"]
+    comparison = evaluate([before, after], judged, ["RR"])[1].comparisons["RR"]
     # Of the 16 ways to give four differences of one half a sign, those as far from 0 as three against one.
     sums = [abs(sum(signs)) for signs in product((1, -1), repeat=4)]
     assert comparison.p_value == sum(total >= 2 for total in sums) / 16
@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_said(caplog: pytest.LogCaptureFixture) -> None:
     judged = load_judgements(source("qrels", *qrels))
     lines = [f"q1 Q0 {line} x" for line in ("a 1 3", "b 2 2", "c 3 1", "a 4 0")]
     lines += ["q8 Q0 a 1 1 x", "q9 Q0 a 1 1 x"]
-    measured = evaluate([load_run(source("run", *lines), judged)], judged, ["RR"]).runs[0]
+    measured = evaluate([load_run(source("run", *lines), judged)], judged, ["RR"])[0]
     assert measured.values == {"RR": pytest.approx(1 / 3)}
     assert (measured.missing_queries, measured.unjudged_queries) == (2, 2)
     assert measured.unjudged_share == pytest.approx(2 / 3)
@@ -142,7 +142,7 @@ def test_no_judgements_are_an_input_error(content: str) -> None:
     ("content", "message"),
     [
         ("\n", "run: no results in it."),
-        ("x Q0 a 1 1 s\n", "run: none of its queries is judged in qrels.tsv."),
+        ("x Q0 a 1 1 s\n", "run: none of its queries is judged."),
         ("q Q0 a 1 1 s\nq Q0 b 1 one s\n", "run:2: the score"),
     ],
 )
@@ -172,8 +172,8 @@ def test_what_is_no_measure_is_refused_and_nothing_is_printed(
 def test_gains_of_their_own_change_no_other_measure_that_is_asked_for_beside_them() -> None:
     measures = ["nDCG@10", "nDCG(gains={2:9})@10"]
     judged, found = judgements(q={"a": 1, "b": 2, "c": 0}), run("run", q="cab")
-    (together,) = evaluate([found], judged, measures).runs
-    alone = [evaluate([found], judged, [name]).runs[0].values[name] for name in measures]
+    (together,) = evaluate([found], judged, measures)
+    alone = [evaluate([found], judged, [name])[0].values[name] for name in measures]
     assert alone[0] != alone[1]
     assert list(together.values.values()) == alone
 

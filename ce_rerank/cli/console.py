@@ -29,29 +29,20 @@ if TYPE_CHECKING:
 _ACTIVE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 
-def clean_text(text: str, encoding: str = "utf-8") -> str:
-    """Return a text that is safe to print on one line in `encoding`.
+def clean_text(text: str) -> str:
+    """Return a text that is safe to print on one line.
 
-    White space, tabs and line ends become single spaces. Control characters, escape among them, become their
-    pictures (␛), and what reorders or hides text (direction overrides, soft hyphens) is left out.
+    White space, tabs and line ends become single spaces, control characters and halves of characters U+FFFD.
+    What reorders or hides text (direction overrides, soft hyphens) is left out.
     """
     text = unicodedata.normalize("NFC", " ".join(text.split()))
     if not text.isprintable():
-        text = "".join(map(_stand_in, text))
-    return text.encode(encoding, "replace").decode(encoding)
-
-
-def _stand_in(character: str) -> str:
-    """Return what is shown in the place of a character: the character itself if it is harmless."""
-    code, category = ord(character), unicodedata.category(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "\u2421"
-    if category in ("Cc", "Cs"):
-        return "\ufffd"
-    # Joiners are a part of some emoji, and of Persian words.
-    return "" if category == "Cf" and character not in "\u200c\u200d" else character
+        stand_ins = {"Cc": "\ufffd", "Cs": "\ufffd", "Cf": ""}
+        # Joiners are a part of some emoji, and of Persian words.
+        text = "".join(
+            one if one in "\u200c\u200d" else stand_ins.get(unicodedata.category(one), one) for one in text
+        )
+    return text
 
 
 def describe_count(count: int | None) -> str:
@@ -85,10 +76,7 @@ def stdout_console(file: IO[str] | None = None, *, stderr: bool = False) -> Cons
 
 
 def draw_plainly(console: Console, drawn: RenderableType) -> None:
-    """Draw a table or a text; in a pipe or a file, its lines do not end in spaces."""
-    if console.is_terminal:
-        console.print(drawn)
-        return
+    """Draw a table or a text, without spaces at the ends of its lines."""
     with console.capture() as captured:
         console.print(drawn)
     console.out("\n".join(map(str.rstrip, captured.get().splitlines())))
@@ -115,7 +103,7 @@ def draw_message(
     for line in (message.replace("\n", " "), *hint.split("\n")):
         indent = " " * (len(line) - len(line.lstrip()))  # a command in a hint may be indented
         lines += textwrap.wrap(
-            clean_text(line, console.encoding), width, initial_indent=indent, subsequent_indent=indent,
+            clean_text(line), width, initial_indent=indent, subsequent_indent=indent,
             break_long_words=False, break_on_hyphens=False,
         )  # fmt: skip
     text = Text(f"\n{margin}".join(lines), style)
@@ -127,56 +115,34 @@ def show_messages(options: MessageOptions) -> Iterator[Activity]:
     """Print on stderr, as long as this lasts, what the library logs; yield what shows the progress."""
     log = logging.getLogger("ce_rerank")
     level, propagate = log.level, log.propagate
-    with Activity(enabled=not options.quiet) as activity:
-        handler = MessageHandler(activity, verbose=options.verbose)
+    with Activity(quiet=options.quiet, verbose=options.verbose) as activity:
         log.setLevel(logging.ERROR if options.quiet else logging.INFO)
         log.propagate = False
-        log.addHandler(handler)
+        log.addHandler(activity)
         try:
             yield activity
         finally:
-            log.removeHandler(handler)
+            log.removeHandler(activity)
             log.setLevel(level)
             log.propagate = propagate
 
 
-class MessageHandler(logging.Handler):
-    """Prints what the library logs: warnings always, the rest if `verbose`; shows its stages as progress.
-
-    Rich's own handler would wrap lines in a pipe, and break paths on a terminal.
-    """
-
-    def __init__(self, activity: Activity, *, verbose: bool) -> None:
-        super().__init__()
-        self._activity = activity
-        self._verbose = verbose
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Draw one record."""
-        message = record.getMessage()
-        if getattr(record, "stage", False):
-            self._activity.stage(message)
-        if record.levelno >= logging.ERROR:
-            draw_error(self._activity.console, message)
-        elif record.levelno >= logging.WARNING:
-            draw_message(self._activity.console, message, label="warning:", label_style="yellow")
-        elif self._verbose:
-            draw_message(self._activity.console, message, style="dim")
-
-
-class Activity:
+class Activity(logging.Handler):
     """Shows on a terminal what a run is doing, once it has taken `delay_seconds`, and erases it at the end.
 
     A spinner with the current stage; while things are counted, how many are done, how many a second and, when
-    their number is known, the time left. Any thread may call any method.
+    their number is known, the time left. Above it are the messages that the library logs: warnings always,
+    the rest if `verbose`, and only errors if `quiet`. Any thread may call any method.
     """
 
-    def __init__(self, *, enabled: bool = True, delay_seconds: float = 0.5) -> None:
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, delay_seconds: float = 0.5) -> None:
+        super().__init__()
+        self._verbose = verbose
         self._stage = self._counted = "Working"
         self._total: int | None = None
         self._done = 0
         self._since: float | None = None
-        self._is_over = not enabled
+        self._is_over = quiet
         self._console: Console | None = None
         self._live: Live | None = None
         self._lock = threading.RLock()  # of the console and what is shown on it
@@ -199,6 +165,18 @@ class Activity:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Draw a message of the library. Rich's own handler wraps lines in a pipe, and breaks paths."""
+        message = record.getMessage()
+        if getattr(record, "stage", False):
+            self.stage(message)
+        if record.levelno >= logging.ERROR:
+            draw_error(self.console, message)
+        elif record.levelno >= logging.WARNING:
+            draw_message(self.console, message, label="warning:", label_style="yellow")
+        elif self._verbose:
+            draw_message(self.console, message, style="dim")
 
     def stage(self, text: str) -> None:
         """Show what is being done now."""
@@ -237,7 +215,7 @@ class Activity:
         """
         if format == "table" or not sys.stdout.isatty():
             return sys.stdout.buffer
-        return TerminalStream(self, format)  # type: ignore[return-value]
+        return TerminalStream(self)  # type: ignore[return-value]
 
     def _show(self) -> None:
         from rich.live import Live
@@ -246,17 +224,16 @@ class Activity:
         with self._lock:
             if self._is_over or not self.console.is_interactive:
                 return
-            spinner = Spinner("line" if self.console.options.ascii_only else "dots", self, style="cyan")
             self._live = Live(
-                spinner, console=self.console, transient=True, refresh_per_second=10,
-                redirect_stdout=False, redirect_stderr=False,
+                Spinner("dots", self, style="cyan"), console=self.console, transient=True,
+                refresh_per_second=10, redirect_stdout=False, redirect_stderr=False,
             )  # fmt: skip
             self._live.start()
 
     def __rich__(self) -> Text:
         from rich.text import Text
 
-        parts = [clean_text(self._stage, self.console.encoding)]
+        parts = [clean_text(self._stage)]
         if self._since is not None:
             # With passages, more may be counted than was expected.
             total = self._total if self._total and self._done <= self._total else None
@@ -278,12 +255,11 @@ def describe_progress(done: int, total: int | None, elapsed_seconds: float) -> s
 class TerminalStream(io.RawIOBase):
     r"""Standard output on a terminal, for results that hold any text.
 
-    What acts on a terminal is written as `\u009b` in JSON, which means the same, and as a picture elsewhere.
+    What acts on a terminal is written as `\u009b`, which in JSON means the same.
     """
 
-    def __init__(self, activity: Activity, format: str) -> None:
+    def __init__(self, activity: Activity) -> None:
         self._activity = activity
-        self._is_json = format in ("jsonl", "json", "rows")
 
     def writable(self) -> bool:
         """Return that this can be written to."""
@@ -293,9 +269,7 @@ class TerminalStream(io.RawIOBase):
         """Write all of the data, which is whole characters."""
         self._activity.stop()
         text = bytes(data).decode(errors="replace")
-        sys.stdout.buffer.write(re.sub(_ACTIVE, self._show_active, text).encode())
+        shown = re.sub(_ACTIVE, lambda found: f"\\u{ord(found[0]):04x}", text)
+        sys.stdout.buffer.write(shown.encode())
         sys.stdout.buffer.flush()
         return len(data)
-
-    def _show_active(self, found: re.Match[str]) -> str:
-        return f"\\u{ord(found[0]):04x}" if self._is_json else _stand_in(found[0])

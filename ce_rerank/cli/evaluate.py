@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -18,7 +17,7 @@ from ..evaluation import (
     DEFAULT_MEASURES,
     PERMUTATIONS,
     SEED,
-    Evaluation,
+    MeasuredRun,
     Run,
     load_judgements,
     load_run,
@@ -98,39 +97,40 @@ def evaluate(
     with show_messages(messages) as activity:
         # A misspelt measure, or an output that cannot be opened, is found before long files are read.
         measures = [str(parsed) for parsed in parse_measures(options.measure or DEFAULT_MEASURES)]
-        with nullcontext(sys.stdout.buffer) if output is None else open_output(output) as stream:
+        with open_output(output, sys.stdout.buffer) as stream:
             known = {} if queries is None else read_queries(Source.from_name(queries))
             texts = {query_id: query.text for query_id, query in known.items()}
             activity.stage(f"Reading {qrels}")
-            judgements = load_judgements(Source.from_name(qrels))
+            judgements = Source.from_name(qrels)
+            grades = load_judgements(judgements)
 
             def load(name: str) -> Run:
                 activity.stage(f"Measuring {name}")
                 columns = options.columns.split(",") if options.columns else ()
-                return load_run(Source.from_name(name), judgements, columns)
+                return load_run(Source.from_name(name), grades, columns)
 
-            evaluation = evaluate_runs(map(load, runs), judgements, measures)
+            measured = evaluate_runs(map(load, runs), grades, measures)
             activity.stop()
             if format == "json":
-                stream.write(f"{encode_json(_as_object(evaluation, texts, per_query))}\n".encode())
+                facts = {"judgements": judgements.name, "judged_queries": len(grades), **_as_object(measured)}
+                if per_query:
+                    facts["queries"] = _by_query(measured, texts)
+                stream.write(f"{encode_json(facts)}\n".encode())
                 return
             from .comparison import draw_evaluation, draw_gains
 
             drawn = io.StringIO()
             console = stdout_console(None if output is None else drawn)
-            draw_evaluation(console, evaluation)
-            for run in evaluation.runs[1:] if per_query else ():
+            draw_evaluation(console, measured)
+            for run in measured[1:] if per_query else ():
                 console.print()
-                draw_gains(console, evaluation, run, texts)
+                draw_gains(console, measured[0], run, texts)
             stream.write(drawn.getvalue().encode())
 
 
-def _as_object(evaluation: Evaluation, texts: Mapping[str, str], per_query: bool) -> dict[str, Any]:
-    """Return an evaluation for scripts."""
-    runs = evaluation.runs
-    document: dict[str, Any] = {
-        "judgements": evaluation.judgements,
-        "judged_queries": len(evaluation.query_ids),
+def _as_object(runs: Sequence[MeasuredRun]) -> dict[str, Any]:
+    """Return measured runs for scripts."""
+    return {
         "permutations": PERMUTATIONS,
         "seed": SEED,
         "runs": [
@@ -147,16 +147,19 @@ def _as_object(evaluation: Evaluation, texts: Mapping[str, str], per_query: bool
             for run in runs
         ],
     }
-    if per_query:
-        document["queries"] = [
-            {
-                "query_id": query_id,
-                **({"query": texts.get(query_id)} if texts else {}),
-                "values": {name: [run.by_query[name][place] for run in runs] for name in evaluation.measures},
-            }
-            for place, query_id in enumerate(evaluation.query_ids)
-        ]
-    return document
+
+
+def _by_query(runs: Sequence[MeasuredRun], texts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the values of each query for scripts."""
+    first = runs[0].by_query
+    return [
+        {
+            "query_id": query_id,
+            **({"query": texts.get(query_id)} if texts else {}),
+            "values": {name: [run.by_query[name][query_id] for run in runs] for name in first},
+        }
+        for query_id in next(iter(first.values()))
+    ]
 
 
 class Gains(BatchOutput):
@@ -179,8 +182,8 @@ class Gains(BatchOutput):
             require_other_file(output, [qrels])
         self._measures = tuple(measures or DEFAULT_MEASURES)
         parse_measures(self._measures)
-        self._judgements = load_judgements(Source.from_path(Path(qrels)))
-        self._before = None if run is None else load_run(Source.from_path(Path(run)), self._judgements)
+        self._grades = load_judgements(Source.from_path(Path(qrels)))
+        self._before = None if run is None else load_run(Source.from_path(Path(run)), self._grades)
         self._weights = weights if len(weights) > 1 else []
         self._first: dict[str, dict[str, float]] = {}
         self._after: dict[str, dict[str, dict[str, float]]] = {}
@@ -188,7 +191,7 @@ class Gains(BatchOutput):
     def note(self, candidates: Candidates) -> None:
         """Record a first stage's scores or, without scores, its order, unless a run has them."""
         query_id = str(candidates.query.id)
-        if self._before is None and query_id in self._judgements.grades:
+        if self._before is None and query_id in self._grades:
             ids = [str(document.id) for document in candidates.documents]
             scores = candidates.first_scores or range(len(ids), 0, -1)
             self._first[query_id] = dict(zip(ids, map(float, scores), strict=True))
@@ -215,6 +218,6 @@ class Gains(BatchOutput):
 
         runs = [Run(name, scores) for name, scores in self._after.items()]
         if output is not None:
-            runs = [replace(load_run(Source.from_path(output), self._judgements), name=str(output))]
+            runs = [replace(load_run(Source.from_path(output), self._grades), name=str(output))]
         before = self._before or Run("first stage", self._first)
-        draw_evaluation(stdout_console(), evaluate_runs([before, *runs], self._judgements, self._measures))
+        draw_evaluation(stdout_console(), evaluate_runs([before, *runs], self._grades, self._measures))

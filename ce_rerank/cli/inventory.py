@@ -205,9 +205,7 @@ def draw_models(console: Console, models: Sequence[ListedModel]) -> None:
     for model in models:
         row = _describe_row(model, missing)
         styles = {"here": "yellow" if row["here"] == "part" else "green", "model": "bold" * bool(row["here"])}
-        table.add_row(
-            *(Text(clean_text(row[name], console.encoding), styles.get(name, "")) for name in columns)
-        )
+        table.add_row(*(Text(clean_text(row[name]), styles.get(name, "")) for name in columns))
     draw_plainly(console, table)
     console.print()
     draw_plainly(console, Text(_EXPLANATION, style="dim"))
@@ -248,7 +246,7 @@ def draw_model(
     """
     known, facts, use = model.known, facts or {}, use or {}
     alias = f"  {known.alias}" if known.alias else ""
-    console.print(Text.assemble((clean_text(known.name, console.encoding), "bold"), (alias, "cyan")))
+    console.print(Text.assemble((clean_text(known.name), "bold"), (alias, "cyan")))
     here = f"{describe_size(model.folder_bytes)} in {model.folder}"
     code = facts.get("code") or ["read it first"] * known.needs_remote_code
     published = {one.name: getattr(known, one.name) for one in fields(known) if one.name not in _APART}

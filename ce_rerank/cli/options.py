@@ -6,7 +6,7 @@ Typer by itself reads values with Pydantic and draws help with Rich: 40 and 60 m
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -24,6 +24,8 @@ COMMANDS = ("batch", "bench", "doctor", "evaluate", "models", "rank", "serve")
 INPUT, RANKING, OUTPUT, MESSAGES = "Input", "Ranking", "Output", "Messages"
 MODEL = "Model and machine (or by environment variables: CE_RERANK_MODEL, ...)"
 OnError = Literal["stop", "skip"]
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def option(*names: str, help: str, panel: str = "Options", **settings: Any) -> Any:
@@ -47,11 +49,18 @@ def with_option_groups(command: Callable[..., Any]) -> Callable[..., Any]:
     groups: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
-        if is_dataclass(parameter.annotation):
-            groups[name] = parameter.annotation
-            parameters += _spread(parameter.annotation)
-        else:
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        group = parameter.annotation
+        if not is_dataclass(group):
+            parameters.append(parameter.replace(kind=_KEYWORD))
+            continue
+        groups[name] = group
+        hints = get_type_hints(group, include_extras=True)
+        for one in fields(group):
+            hint = hints[one.name]
+            if one.metadata:
+                names = one.metadata["names"] or ("--" + one.name.replace("_", "-"),)
+                hint = Annotated[hint, option(*names, panel=groups[name].panel, **one.metadata["settings"])]
+            parameters.append(inspect.Parameter(one.name, _KEYWORD, default=one.default, annotation=hint))
 
     def run(**values: Any) -> Any:
         for name, group in groups.items():
@@ -61,19 +70,6 @@ def with_option_groups(command: Callable[..., Any]) -> Callable[..., Any]:
     run.__doc__ = command.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
-
-
-def _spread(group: Any) -> Iterator[inspect.Parameter]:
-    """Yield a parameter for each option of a group."""
-    hints = get_type_hints(group, include_extras=True)
-    for one in fields(group):
-        hint = hints[one.name]
-        if one.metadata:
-            names = one.metadata["names"] or ("--" + one.name.replace("_", "-"),)
-            hint = Annotated[hint, option(*names, panel=group.panel, **one.metadata["settings"])]
-        yield inspect.Parameter(
-            one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=hint
-        )
 
 
 FROM = option("--from", panel=INPUT, help="The format. Default: by suffix, else by the first bytes.")

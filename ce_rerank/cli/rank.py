@@ -8,9 +8,9 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, BinaryIO, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import typer
 
@@ -28,7 +28,7 @@ from ..formats.source import Reject, Source, raise_at_once, read_query
 from ..formats.trec import require_run_id
 from ..formats.writers import ResultWriter, WriteOptions, require_format
 from ..ranking import select_top
-from ..types import Candidates, Document, Query, Ranking, RankOptions
+from ..types import Candidates, Document, Query, Ranking
 from .console import show_messages, stdout_console
 from .options import (
     COMMANDS,
@@ -45,6 +45,7 @@ from .options import (
     option,
     option_field,
 )
+from .ranking_table import cut_passages, draw_ranking
 
 log = logging.getLogger("ce_rerank")
 
@@ -110,29 +111,28 @@ def rank(
         left_out: list[InputError] = []
 
         def leave_out(error: InputError, row: str) -> None:
-            log.info("Left out: %s", error)
+            log.info("Left out: %s", error.for_shell)
             left_out.append(error)
 
         reject = leave_out if sources.on_error == "skip" else raise_at_once
+        reading = fields.read_options(sources.source_format, whole_files=sources.whole_files)
         texts = list(arguments or [])
         query = _read_query(texts, sources)
-        reading = fields.read_options(sources.source_format, whole_files=sources.whole_files)
         texts, files = _name_documents(texts, sources, reading, reject)
         read = [name for name in (sources.query_file, sources.files_from, *files) if name]  # - for stdin
         if path is not None:
             require_other_file(path, read)
         documents: list[Document] = []
         places: list[int] = []
-        before = len(left_out)
         for document in _read_documents(texts, files, reading, reject):
-            places.append(len(documents) + len(left_out) - before)
+            places.append(len(documents) + len(left_out))
             documents.append(document)
         if left_out:
-            log.warning("%d rows or files were left out (the first: %s)", len(left_out), left_out[0])
+            log.warning("Rows or files left out: %d. The first: %s", len(left_out), left_out[0].for_shell)
         if format == "trec":
             for place, document in enumerate(documents):
                 require_run_id(document.id, document.origin or f"document {place}", document.fields)
-        with nullcontext(activity.stdout(format)) if path is None else open_output(path) as stream:
+        with open_output(path, activity.stdout(format)) as stream:
             ranking = Ranking(query, ())
             if documents:
                 from ..reranker import Reranker
@@ -141,13 +141,14 @@ def rank(
                 reranker = Reranker(**asdict(model))
                 _loaded.append(reranker)
                 writing = replace(writing, model=reranker.info.description)
-                activity.start(total=len(documents))
+                activity.start(len(documents))
                 # Without --min-score, so that the best score is known if it keeps none.
                 everything = replace(options, min_score=None)
-                candidates = Candidates(query, documents, places=places if left_out else None)
+                candidates = Candidates(query, documents, places=places)
                 (ranking,) = reranker.rank_lists([candidates], everything, on_progress=activity.advance)
                 activity.stop()
-                ranking = _keep_from_min_score(ranking, options)
+                if options.min_score is not None:
+                    ranking = _keep_from_min_score(ranking, options.min_score, options.scores)
                 read_part = ranking.coverage
                 if options.bm25 is not None:
                     log.info("BM25 left out %s of %s documents.", f"{read_part.left_out:,}", len(documents))
@@ -155,7 +156,15 @@ def rank(
                     log.warning("%s", sentence)
             if "-" not in read:
                 _warn_of_unread_pipe()
-            _write(ranking, stream, format, writing)
+            if format == "table":
+                drawn = io.StringIO()
+                console = stdout_console(None if stream is sys.stdout.buffer else drawn)
+                draw_ranking(ranking, console, details=writing.details, with_text=writing.with_text)
+                stream.write(drawn.getvalue().encode())
+            else:
+                writer = ResultWriter(format, stream, writing)
+                writer.write(cut_passages(ranking) if format == "text" else ranking)
+                writer.close()
     return ROWS_LEFT_OUT if left_out else 0
 
 
@@ -171,25 +180,17 @@ def _read_query(texts: list[str], sources: SourceOptions) -> Query:
             hint = "Give it first, or with -q, or in a file with --query-file."
             raise UsageError("There is no query.", hint=hint)
         query = texts.pop(0)
-        _warn_of_odd_query(query)
+        if query.isalnum():
+            from difflib import get_close_matches
+
+            for command in get_close_matches(query, COMMANDS, n=1, cutoff=0.8):
+                log.warning("%s is taken for a query; the command is called %s.", query, command)
+        if os.path.isfile(query):  # noqa: PTH113  # Path.is_file raises if the query is too long for a name
+            log.warning("The query is %s, which is the name of a file. Is the query missing?", query)
     _require_utf8(query)
     if not query.strip():
         raise UsageError("The query is empty.", hint="Give some words to rank by.")
     return Query(query)
-
-
-def _warn_of_odd_query(query: str) -> None:
-    """Warn of a query that may be a mistyped command, or a file name given without a query."""
-
-    def spellings(word: str) -> set[str]:
-        """Return the word, and the word without any one letter; words an edit apart share one of these."""
-        return {word, *(word[:place] + word[place + 1 :] for place in range(len(word)))}
-
-    for command in COMMANDS:
-        if spellings(query) & spellings(command):
-            log.warning("%s is taken for a query; the command is called %s.", query, command)
-    if os.path.isfile(query):  # noqa: PTH113  # Path.is_file raises if the query is too long for a name
-        log.warning("The query is %s, which is the name of a file. Is the query missing?", query)
 
 
 def _require_utf8(text: str) -> None:
@@ -204,10 +205,9 @@ def _name_documents(
     """Return the documents that are arguments, and the names of the files; - is stdin."""
     files = list(sources.file or [])
     if sources.files_from is not None:
-        names = Source.from_name(sources.files_from)
-        files += read_file_names(names)
+        files += read_file_names(Source.from_name(sources.files_from))
         if not texts and not files:
-            log.warning("%s names no files, so there are no documents.", names.name)
+            log.warning("--files-from %s names no files.", sources.files_from)
             return [], []
     taken = [sources.query_file, sources.files_from].count("-")
     if not texts and not files:
@@ -215,16 +215,14 @@ def _name_documents(
             hint = "Give them after the query, in files with -f, or through a pipe."
             raise UsageError("There are no documents.", hint=hint)
         files = ["-"]
+    if files.count("-") + taken > 1:
+        raise UsageError("stdin is named more than once.", hint="Give -f - once.")
     if (reading.whole_files or not files) and reading != ReadOptions(whole_files=reading.whole_files):
         raise UsageError(
             "An option is about the rows of a file, and no document is a row.",
             hint="Leave out --from, --text-field, --id-field, --columns and --delimiter.",
         )
-    if reading.whole_files:
-        texts, files = [], walk_folders([*texts, *files], reject)
-    if files.count("-") + taken > 1:
-        raise UsageError("stdin is named more than once.", hint="Give -f - once.")
-    return texts, files
+    return ([], walk_folders([*texts, *files], reject)) if reading.whole_files else (texts, files)
 
 
 def _read_documents(
@@ -233,28 +231,24 @@ def _read_documents(
     """Yield the documents of the arguments, then those of the files."""
     for text in texts:
         _require_utf8(text)
+        yield Document(text)
     if name := next(filter(os.path.isfile, texts), None):
         log.warning("%s is a file, and its name is ranked as a text. Give -f before each file.", name)
-    yield from map(Document, texts)
     for name in files:
         try:
             yield from read_documents(Source.from_name(name), reading, reject)
         except InputError as error:  # of the file, or raised by `reject`
-            if reading.whole_files:
-                error.hint = f"{error.hint} Give --on-error skip to leave it out.".lstrip()
             reject(error, "")
 
 
-def _keep_from_min_score(ranking: Ranking, options: RankOptions) -> Ranking:
+def _keep_from_min_score(ranking: Ranking, min_score: float, scale: str) -> Ranking:
     """Leave out results below `min_score`; if none is left, warn with the best score."""
-    if options.min_score is None:
-        return ranking
     scores = [hit.score for hit in ranking]
-    kept = select_top(scores, min_score=options.min_score)
+    kept = select_top(scores, min_score=min_score)
     if scores and not kept:
         log.warning(
             "None of %s documents scores %g or more; the best scores %g (--scores %s).",
-            f"{ranking.coverage.documents:,}", options.min_score, scores[0], options.scores,
+            f"{ranking.coverage.documents:,}", min_score, scores[0], scale,
         )  # fmt: skip
     return replace(ranking, results=tuple(ranking.results[place] for place in kept))
 
@@ -269,21 +263,3 @@ def _warn_of_unread_pipe() -> None:
         waiting = fcntl.ioctl(stdin, termios.FIONREAD, bytes(4))
         if stat.S_ISFIFO(os.fstat(stdin).st_mode) and any(waiting):
             log.warning("stdin has data that is not read. Give -f - to rank it too.")
-
-
-def _write(ranking: Ranking, stream: BinaryIO, format: str, options: WriteOptions) -> None:
-    if format == "table":
-        from .ranking_table import draw_ranking
-
-        drawn = None if stream is sys.stdout.buffer else io.StringIO()
-        draw_ranking(ranking, stdout_console(drawn), details=options.details, with_text=options.with_text)
-        if drawn is not None:
-            stream.write(drawn.getvalue().encode())
-        return
-    if format == "text":
-        from .ranking_table import cut_passages
-
-        ranking = cut_passages(ranking)
-    writer = ResultWriter(format, stream, options)
-    writer.write(ranking)
-    writer.close()

@@ -42,8 +42,8 @@ def draw_ranking(
     from rich.text import Text
 
     words = find_words(ranking.query.text)
-    starts = [find_excerpt(_read_text(hit), words) for hit in ranking]
-    header, *heads = _draw_heads(ranking, starts, console, details=details, with_text=with_text)
+    excerpts = [find_excerpt(hit, words) for hit in ranking]
+    header, *heads = _draw_heads(ranking, excerpts, console, details=details, with_text=with_text)
     margin = header.cell_len + len(_GAP)
     is_beside = console.width - margin >= _MIN_TEXT_WIDTH
     if not is_beside:
@@ -51,35 +51,24 @@ def draw_ranking(
     elif with_text:
         header.append(f"{_GAP}text", "dim")
     lines = [header] if heads else []
-    for head, hit, start in zip(heads, ranking, starts, strict=True):
+    for head, hit, excerpt in zip(heads, ranking, excerpts, strict=True):
         lines.append(head)
         if with_text:
-            width = max(console.width - margin, 10)
-            excerpt = _draw_excerpt(_read_text(hit), start, words, console, width)
-            if is_beside and excerpt:
-                head.append(_GAP).append_text(excerpt.pop(0))
-            lines += [Text(" " * margin).append_text(line) for line in excerpt]
-    if summary := _count(ranking):
-        lines.append(Text(summary, "dim"))
+            below = _draw_excerpt(hit, excerpt, words, console, max(console.width - margin, 10))
+            if is_beside and below:
+                head.append(_GAP).append_text(below.pop(0))
+            lines += [Text(" " * margin).append_text(line) for line in below]
+    scored, left_out = ranking.coverage.documents, ranking.coverage.left_out
+    if left_out or len(ranking) < max(scored, 1):
+        chosen = f"{scored:,} chosen by BM25 from {scored + left_out:,}"
+        lines.append(Text(f"{len(ranking)} of {chosen if left_out else f'{scored:,} documents'}", "dim"))
     for line in lines:
         line.rstrip()
     console.print(Text("\n").join(lines), soft_wrap=True)
 
 
-def _count(ranking: Ranking) -> str:
-    """Say how many documents are not shown, and how many BM25 has left out."""
-    scored, left_out = ranking.coverage.documents, ranking.coverage.left_out
-    shown = len(ranking) or "none"
-    if left_out:
-        chosen = f"{shown} of {scored:,} chosen by BM25 from {scored + left_out:,}"
-        return chosen if scored else f"no document of {left_out:,} chosen by BM25"
-    if len(ranking) < scored:
-        return f"{shown} of {scored:,} documents"
-    return "" if len(ranking) else "no documents"
-
-
 def _draw_heads(
-    ranking: Ranking, starts: Sequence[int], console: Console, *, details: bool, with_text: bool
+    ranking: Ranking, excerpts: Sequence[Passage], console: Console, *, details: bool, with_text: bool
 ) -> list[Text]:
     """Return a line for the header and for each document, with the columns before the text."""
     from rich.text import Text
@@ -88,13 +77,13 @@ def _draw_heads(
     columns: list[tuple[str, list[str], str, Literal["left", "right"]]] = [
         ("", [str(hit.rank) for hit in ranking], "dim", "right"),
         ("score", _format_scores(scores), "", "right"),
-        ("", _draw_bars(scores, 16 if console.width >= 100 else 10, console), "cyan", "left"),
+        ("", _draw_bars(scores, 16 if console.width >= 100 else 10), "cyan", "left"),
     ]
     if details:
         columns.append(("tokens", [str(hit.tokens) for hit in ranking], "dim", "right"))
         if any(hit.truncated for hit in ranking):
             columns.append(("", ["cut" if hit.truncated else "" for hit in ranking], "yellow", "left"))
-    names = [_make_name(hit, start, console.encoding) for hit, start in zip(ranking, starts, strict=True)]
+    names = [_make_name(hit, excerpt.line) for hit, excerpt in zip(ranking, excerpts, strict=True)]
     if any(names):
         columns.append(("id", names, "cyan", "left"))
     elif not with_text:
@@ -119,52 +108,41 @@ def _format_scores(scores: Sequence[float]) -> list[str]:
     return written
 
 
-def _draw_bars(scores: Sequence[float], width: int, console: Console) -> list[str]:
+def _draw_bars(scores: Sequence[float], width: int) -> list[str]:
     """Draw a bar for each score: half a cell for the lowest, `width` cells for the highest, 0 for a blank."""
-    full, half = ("=", "=") if console.options.ascii_only else ("\u2501", "\u2578")
     scored = [score for score in scores if score > -math.inf] or [0.0]
     lowest, spread = min(scored), max(scored) - min(scored)
     bars = []
     for score in scores:
         share = (score - lowest) / spread if spread else 1.0
         halves = 0 if score == -math.inf else 1 + round((2 * width - 1) * share)
-        bars.append(full * (halves // 2) + half * (halves % 2))
+        bars.append("\u2501" * (halves // 2) + "\u2578" * (halves % 2))
     return bars
 
 
-def _make_name(hit: RankedDocument, start: int, encoding: str) -> str:
+def _make_name(hit: RankedDocument, line: int) -> str:
     """Return a document's id and, with passages of a file, the line of what is shown."""
-    name = "" if hit.id is None else clean_text(str(hit.id), encoding)
-    line = line_of_excerpt(hit, start) if hit.passage else 0
-    if name:
-        is_file = hit.id in (hit.document.origin, "-")  # as --whole-files names them
-        return f"{name}:{line}" if line and is_file else name
-    # Without an id, the first line goes without saying.
-    return f"line {line}" if line > 1 else ""
+    if hit.id is None:  # the first line goes without saying
+        return f"line {line}" if hit.passage and line > 1 else ""
+    is_file = hit.id in (hit.document.origin, "-")  # as --whole-files names them
+    return clean_text(str(hit.id)) + (f":{line}" if hit.passage and is_file else "")
 
 
-def _read_text(hit: RankedDocument) -> str:
-    """Return what the model has read: the best passage, or the document up to where it was cut."""
-    if hit.passage is not None:
-        return hit.passage.text
-    return hit.text[: hit.characters_read] if hit.truncated else hit.text
-
-
-def _draw_excerpt(text: str, start: int, words: re.Pattern[str], console: Console, width: int) -> list[Text]:
-    """Return the lines of a text's excerpt, with an ellipsis if something is left out."""
+def _draw_excerpt(
+    hit: RankedDocument, excerpt: Passage, words: re.Pattern[str], console: Console, width: int
+) -> list[Text]:
+    """Return the lines of an excerpt, with an ellipsis where something is left out."""
     from rich.text import Text
 
-    ellipsis = "..." if console.options.ascii_only else "\u2026"
-    style = "bold underline" if console.no_color else "bold magenta"
-    max_lines = max(2, min(5, 300 // width))
-    end = start + 2 * max_lines * width  # more than fits; the rest of a long text need not be cleaned
-    shown = Text((f"{ellipsis} " if start else "") + clean_text(text[start:end], console.encoding))
-    shown.highlight_regex(words, style)
+    begin, end = _read_range(hit)
+    shown = Text(("\u2026 " if excerpt.start > begin else "") + clean_text(excerpt.text))
+    shown.highlight_regex(words, "bold underline" if console.no_color else "bold magenta")
+    max_lines = max(2, min(5, _EXCERPT_CHARACTERS // width))
     lines = list(shown.wrap(console, width))
-    if len(lines) > max_lines or len(text) > end:
-        lines = list(shown.wrap(console, width - len(ellipsis) - 1))[:max_lines]
+    if len(lines) > max_lines or excerpt.end < end:
+        lines = list(shown.wrap(console, width - 2))[:max_lines]
         lines[-1].rstrip()
-        lines[-1].append(f" {ellipsis}")
+        lines[-1].append(" \u2026")
     return lines if shown else []
 
 
@@ -178,24 +156,38 @@ def find_words(query: str) -> re.Pattern[str]:
     return re.compile("|".join(parts) or r"(?!)", re.IGNORECASE)
 
 
-def find_excerpt(text: str, words: re.Pattern[str]) -> int:
-    """Return the offset at which the excerpt begins: at a sentence or a word, or 0 if the text is short.
+def _read_range(hit: RankedDocument) -> tuple[int, int]:
+    """Return where in the document the model has read: the best passage, or all up to where it was cut."""
+    if hit.passage is not None:
+        return hit.passage.start, hit.passage.end
+    return 0, hit.characters_read if hit.truncated else len(hit.text)
 
-    It is the first place from which the excerpt has most letters of the query's different words: short words,
-    which are in every text, count little.
+
+def find_excerpt(hit: RankedDocument, words: re.Pattern[str]) -> Passage:
+    """Return what is shown of a document: a part of what the model has read, with its line.
+
+    It begins at a sentence or a word: the first from which it has most letters of the query's different
+    words. Short words, which are in every text, count little.
     """
-    if len(text) <= _EXCERPT_CHARACTERS:
-        return 0
-    found = [(match.start(), match[0].casefold()) for match in words.finditer(text)]
-    window = _EXCERPT_CHARACTERS * 3 // 4
-    last = len(text) - window  # an excerpt that began later would be too short
-    last += len(re.match(r"\S*\s|", text[last:])[0])  # type: ignore[index]  # matches all
+    begin, end = _read_range(hit)
+    text, start = hit.text[begin:end], 0
+    if len(text) > _EXCERPT_CHARACTERS:
+        found = [(match.start(), match[0].casefold()) for match in words.finditer(text)]
+        window = _EXCERPT_CHARACTERS * 3 // 4
+        last = len(text) - window  # an excerpt that began later would be too short
+        last += len(re.match(r"\S*\s|", text[last:])[0])  # type: ignore[index]  # matches all
 
-    def count_letters(begin: int) -> int:
-        return sum(map(len, {word for start, word in found if begin <= start < begin + window}))
+        def count_letters(start: int) -> int:
+            return sum(map(len, {word for place, word in found if start <= place < start + window}))
 
-    begins = [0, *(min(_step_back(text, start), last) for start, _ in found)]
-    return max(begins, key=count_letters)
+        starts = [0, *(min(_step_back(text, place), last) for place, _ in found)]
+        start = max(starts, key=count_letters)
+    shown = text[start : start + _EXCERPT_CHARACTERS]
+    if start + len(shown) < len(text):
+        shown = re.sub(r"\s\S{,40}\Z", "", shown)  # no half word
+    start += begin
+    first_word = start + len(shown) - len(shown.lstrip())
+    return Passage(shown, start, start + len(shown), hit.text.count("\n", 0, first_word) + 1)
 
 
 def _step_back(text: str, start: int) -> int:
@@ -208,27 +200,8 @@ def _step_back(text: str, start: int) -> int:
     return floor + space.end() if space else floor
 
 
-def line_of_excerpt(hit: RankedDocument, start: int) -> int:
-    """Return the line of the document, from 1, where an excerpt of its best passage starts."""
-    text, place = hit.text, start + (hit.passage.start if hit.passage else 0)
-    place += len(text[place:]) - len(text[place:].lstrip())
-    return text.count("\n", 0, place) + 1
-
-
 def cut_passages(ranking: Ranking) -> Ranking:
     """Return the ranking with each best passage cut to its excerpt, for `--to text`."""
     words = find_words(ranking.query.text)
-
-    def cut(hit: RankedDocument) -> RankedDocument:
-        if hit.passage is None:
-            return hit
-        text = hit.passage.text
-        start = find_excerpt(text, words)
-        shown = text[start : start + _EXCERPT_CHARACTERS]
-        if len(text) > start + _EXCERPT_CHARACTERS:
-            shown = re.sub(r"\s\S*\Z", "", shown)  # no half word
-        place = hit.passage.start + start
-        passage = Passage(shown, place, place + len(shown), line_of_excerpt(hit, start))
-        return replace(hit, passage=passage)
-
-    return replace(ranking, results=tuple(map(cut, ranking)))
+    cut = (replace(hit, passage=find_excerpt(hit, words)) if hit.passage else hit for hit in ranking)
+    return replace(ranking, results=tuple(cut))

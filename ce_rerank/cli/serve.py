@@ -24,7 +24,7 @@ class ServerOptions:
 
     panel: ClassVar = "Server"
     host: str = option_field("127.0.0.1", metavar="ADDRESS", help="Listen on this address.")
-    port: int = option_field(8787, metavar="N", min=0, help="Listen on this port; 0 is any free one.")
+    port: int = option_field(8787, metavar="N", min=0, max=65535, help="Listen on this port; 0: a free one.")
     served_name: list[str] | None = option_field(
         None, metavar="NAME", help="Another name of the model, for clients. Repeatable."
     )
@@ -33,7 +33,7 @@ class ServerOptions:
     )
     max_documents: int = option_field(1000, metavar="N", min=1, help="The most documents of a request.")
     max_body_bytes: int = option_field(32 << 20, metavar="N", min=1, help="The largest request.")
-    max_queue: int = option_field(1024, metavar="N", min=1, help="If more requests wait, answer 429.")
+    max_queue: int = option_field(1024, metavar="N", min=1, help="The most requests at a time; else 429.")
 
 
 def serve(*, server: ServerOptions, model: ModelOptions, messages: MessageOptions) -> None:
@@ -88,21 +88,15 @@ def serve(*, server: ServerOptions, model: ModelOptions, messages: MessageOption
 def _read_key(path: Path | None) -> str | None:
     if path is None:
         return os.environ.get(KEY_VARIABLE) or None
-    try:
-        key = path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: the key cannot be read ({error}).") from None
-    if not key:
-        raise UsageError(f"{path}: no key in it.")
-    return key
+    if key := path.read_text(encoding="utf-8").strip():
+        return key
+    raise UsageError(f"{path}: no key in it.")
 
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        raise UnavailableError(
-            f"Cannot listen on {host}:{port} ({getattr(error, 'strerror', None) or error}).",
-            hint="Give another --port or --host.",
-        ) from None
+    except OSError as error:
+        problem = f"Cannot listen on {host}:{port} ({error.strerror or error})."
+        raise UnavailableError(problem, hint="Give another --port or --host.") from None

@@ -87,13 +87,13 @@ class TestNestedRows:
         assert len(read(tmp_path, text)) == 2
         with pytest.raises(InputError) as caught:
             read(tmp_path, text, format="trec")
-        assert str(caught.value) == (
+        assert caught.value.for_shell == (
             f'{tmp_path}/hits.jsonl:2: the query "1" is here again, after other queries. '
             "Give each query an id of its own."
         )
 
     def test_are_not_the_lines_of_a_run(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="Give a TREC run with --run"):
+        with pytest.raises(InputError, match="Give a TREC run with run"):
             read(tmp_path, "1 Q0 a 1 1.0 x\n", "run.trec")
 
     def test_may_hold_a_list_for_each_field(self, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ class TestFlatRows:
 def test_a_row_that_cannot_be_ranked_is_named(tmp_path: Path, rows: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path, rows)
-    assert message.format(tmp_path) in str(caught.value)
+    assert message.format(tmp_path) in caught.value.for_shell
 
 
 def test_rows_that_cannot_be_ranked_can_be_left_out(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_rows_that_cannot_be_ranked_can_be_left_out(tmp_path: Path) -> None:
 )
 def test_a_trec_run_needs_ids_of_one_word(tmp_path: Path, row: dict[str, Any]) -> None:
     assert len(read(tmp_path, jsonl(row))) == 1
-    with pytest.raises(InputError, match=r"hits\.jsonl:1.*(no id|is not one word).*--id-field"):
+    with pytest.raises(InputError, match=r"hits\.jsonl:1.*(no id|is not one word).*id_field"):
         read(tmp_path, jsonl(row), format="trec")
 
 
@@ -329,10 +329,10 @@ def test_what_is_missing_can_be_left_out_row_by_row(tmp_path: Path) -> None:
     lists, rejected = read_skipping(opened(tmp_path, run, QUERIES + '{"_id": "4", "text": " "}\n'))
     assert shape(lists) == [("1", "red", [("b", "T two")]), ("2", "blue", [])]
     assert rejected == [
-        (f'{tmp_path}/run.trec:1: the query "9" is not in {tmp_path}/queries.jsonl.', "9 Q0 a 1 1.0 böö"),
-        (f'{tmp_path}/run.trec:2: the document "no" is not in the corpus.', "1 Q0 no 1 1e-07 böö"),
-        (f'{tmp_path}/run.trec:4: the document "no" is not in the corpus.', "2 Q0 no 1 -6.25 böö"),
-        (f'{tmp_path}/run.trec:5: the query "4" is empty in {tmp_path}/queries.jsonl.', "4 Q0 a 1 2.0 böö"),
+        (f'{tmp_path}/run.trec:1: the query "9" is not in {tmp_path}/queries.jsonl.', "9 Q0 a 1 1.0 -"),
+        (f'{tmp_path}/run.trec:2: the document "no" is not in the corpus.', "1 Q0 no 1 1e-07 -"),
+        (f'{tmp_path}/run.trec:4: the document "no" is not in the corpus.', "2 Q0 no 1 -6.25 -"),
+        (f'{tmp_path}/run.trec:5: the query "4" is empty in {tmp_path}/queries.jsonl.', "4 Q0 a 1 2.0 -"),
     ]
 
 

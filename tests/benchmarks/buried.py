@@ -107,7 +107,7 @@ def main() -> None:
         for ranking in reranker.rank_many(lists(buried=buried), **options):
             scores[str(ranking.query.id)] = {str(hit.id): hit.score for hit in ranking}
         seconds = time.process_time() - started
-        (measured,) = evaluate([Run(name, scores)], judgements, [_MEASURE]).runs
+        (measured,) = evaluate([Run(name, scores)], judgements, [_MEASURE])
         value = measured.values[_MEASURE] * len(measured.by_query[_MEASURE]) / len(chosen)
         print(f"{name:32}{_MEASURE} {value:.4f} {seconds:6.0f} s of CPU", flush=True)
 

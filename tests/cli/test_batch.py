@@ -170,19 +170,12 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
     ("arguments", "message"),
     [
         (["hits", "--run", "r"], "There are INPUT and a run or corpus."),
-        (["--run", "r", "--corpus", "c"], "there is no --queries."),
-        (["--run", "r", "--queries", "q"], "there is no --corpus."),
+        (["--run", "r", "--corpus", "c"], "Give --queries FILE and --corpus FILE."),
         (["--corpus", "c"], "Give --run RUN or --bm25 N, not both."),
-        (["hits", "--run-name", "mine"], "--run-name is about a TREC run, and the output is jsonl."),
         (["-", "-"], "stdin is named more than once."),
         (["hits", "--resume"], "--resume goes on with a file."),
-        (["hits", "-o", "./hits"], "hits is both input and output."),
+        (["hits", "-o", "./hits"], "hits is input, and writing hits would"),
         (["hits", "out.errors.jsonl", "-o", "out"], "out.errors.jsonl is input, and writing"),
-        (
-            ["--run", "r", "--queries", "q", "--corpus", "c", "--query-field", "q"],
-            "are about rows, and there are none.",
-        ),
-        (["hits", "--shard", "3/2"], '"3/2" is not a shard.'),
         (["hits", "-o", "no/out"], "no/out: there is no folder no to write to."),
         (["hits", "-o", "out.json"], "out.json: .json is not a format that is written here."),
         (["hits", "--to", "trec", "--run-name", "a b"], 'The run name "a b" must be one word.'),
@@ -190,8 +183,7 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["hits", "--qrels", "q", "--shard", "1/2"], "--qrels measures a whole run"),
         (["hits", "--workers", "2", "-o", "out"], "--ray-address and --workers are about --ray."),
         (["hits", "--ray"], "--ray needs a folder to write to."),
-        (["hits", "--ray", "-o", "out.jsonl"], "With --ray OUTPUT is a folder"),
-        (["hits", "--ray", "-o", "out", "--shard", "1/2"], "--ray shares the work out by itself."),
+        (["hits", "--ray", "-o", "out.jsonl"], "--ray needs a folder to write to."),
         (["hits", "--ray", "-o", "out", "--qrels", "q"], "--qrels measures one file"),
     ],
 )
@@ -408,7 +400,7 @@ class TestProcess:
         assert re.fullmatch(
             r"warning: Queries finished: \d+, in \S+/out\.part\. "
             r"To go on, give the same command with --resume\.\n"
-            r"error: out: cannot be written \(File too large\)\.\n",
+            r"error: out: File too large\.\n .*\n",
             stderr.decode(),
         )
         self.finish("hits.jsonl", "-o", "out", "--resume")

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -63,45 +61,6 @@ def test_without_torch_nothing_new_can_be_run_and_the_doctor_is_named(shell: She
     )
 
 
-# Each in a process of its own: in this one are libraries that signals are better not tried on.
-_SENT = """
-import signal
-from ce_rerank.errors import end_on_signals, exit_code_if_interrupted, raise_if_interrupted
-number = signal.Signals({number})
-end_on_signals()
-for act in (lambda: signal.raise_signal(number), raise_if_interrupted):
-    try:
-        act()
-    except BaseException as error:
-        print(type(error).__name__, exit_code_if_interrupted())
-"""
-_IGNORED = """
-import signal
-from ce_rerank.errors import end_on_signals, exit_code_if_interrupted, raise_if_interrupted
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-end_on_signals()
-signal.raise_signal(signal.SIGINT)
-raise_if_interrupted()
-print(exit_code_if_interrupted())
-"""
-
-
-def run_python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-
-
-@pytest.mark.parametrize(
-    ("number", "raised"),
-    [(signal.SIGINT, "KeyboardInterrupt 130\n"), (signal.SIGTERM, "SystemExit 143\n")],
-)
-def test_what_a_signal_raises_can_be_raised_again(number: signal.Signals, raised: str) -> None:
-    assert run_python(_SENT.format(number=int(number))) == raised * 2
-
-
-def test_a_signal_that_is_ignored_stays_so() -> None:
-    assert run_python(_IGNORED) == "None\n"
-
-
 def swallow_signal(shell: Shell, name: str, number: int, then: str) -> None:
     """Put a library in the way that gets a signal while it is imported, and swallows what that raises."""
     shell.shadow(
@@ -124,12 +83,3 @@ def test_no_other_engine_and_no_error_takes_the_place_of_a_signal(
     done = shell("rank", "-m", "./tiny", "tides", "the moon")
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
     assert not list(shell.cache.glob("**/declined.json"))
-
-
-def test_without_ir_measures_a_signal_is_not_told_as_if_it_were_not_installed(
-    samples: Path, tmp_path: Path
-) -> None:
-    shell = Shell.below(tmp_path)
-    swallow_signal(shell, "ir_measures", signal.SIGINT, "raise ImportError('KeyboardInterrupt')")
-    done = shell("evaluate", str(samples / "run.trec"), "--qrels", str(samples / "qrels.tsv"))
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

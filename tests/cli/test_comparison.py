@@ -4,17 +4,16 @@ import io
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
 from ce_rerank.cli.comparison import draw_evaluation, draw_gains, list_gains
-from ce_rerank.evaluation import Comparison, Evaluation, MeasuredRun
+from ce_rerank.evaluation import Comparison, MeasuredRun
 
 
-def console(width: int, *, encoding: str = "utf-8", color: bool = False) -> Console:
-    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+def console(width: int, *, color: bool = False) -> Console:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     return Console(
         file=file,
         width=width,
@@ -34,13 +33,9 @@ def drawn(target: Console) -> str:
 def measured(
     name: str, value: float, values: list[float], comparison: Comparison | None = None
 ) -> MeasuredRun:
+    by_query = {f"q{number}": of_query for number, of_query in enumerate(values, 1)}
     compared = {"nDCG@10": comparison} if comparison else {}
-    return MeasuredRun(name, {"nDCG@10": value}, {"nDCG@10": np.array(values)}, 0, 0, 0.0, compared)
-
-
-def evaluation(*runs: MeasuredRun, queries: int = 3) -> Evaluation:
-    query_ids = tuple(f"q{number}" for number in range(1, queries + 1))
-    return Evaluation("qrels.tsv", tuple(runs[0].values), query_ids, runs)
+    return MeasuredRun(name, {"nDCG@10": value}, {"nDCG@10": by_query}, 0, 0, 0.0, compared)
 
 
 BEFORE = measured("runs/bm25.trec", 0.5, [0.5, 0.5, 0.5])
@@ -51,7 +46,7 @@ WORSE = measured("runs/shuffled.trec", 0.25, [0.0, 0.5, 0.25], Comparison(-0.25,
 def test_the_best_is_bold_and_only_what_is_significant_has_a_colour() -> None:
     target = console(80, color=True)
     luck = measured("luck.trec", 0.5, [0.5, 0.5, 0.5], Comparison(0.0, 1.0, 1.0, 0, 0, 3))
-    draw_evaluation(target, evaluation(BEFORE, BETTER, WORSE, luck))
+    draw_evaluation(target, [BEFORE, BETTER, WORSE, luck])
     text = drawn(target)
     assert "\x1b[1m0.7500\x1b[0m" in text
     assert "The best is bold." in " ".join(text.split())
@@ -63,30 +58,24 @@ def test_the_best_is_bold_and_only_what_is_significant_has_a_colour() -> None:
 
 def test_escape_sequences_in_names_and_ids_do_not_reach_the_terminal() -> None:
     target = console(80)
-    odd = evaluation(BEFORE, replace(BETTER, name="\x1b[31mred.trec"))
-    odd = replace(odd, query_ids=("\x1b[2J", "q2", "q3"))
-    draw_evaluation(target, odd)
-    draw_gains(target, odd, odd.runs[1], {"q2": "\x1b]0;title\x07"})
+    odd = replace(BETTER, name="\x1b[31mred.trec", by_query={"nDCG@10": {"\x1b[2J": 1.0, "q2": 1.0}})
+    first = replace(BEFORE, by_query={"nDCG@10": {"\x1b[2J": 0.5, "q2": 0.5}})
+    draw_evaluation(target, [first, odd])
+    draw_gains(target, first, odd, {"q2": "\x1b]0;title\x07"})
     assert "\x1b" not in drawn(target)
 
 
 def test_gains_come_largest_first_and_equal_ones_by_query() -> None:
-    after = measured("after", 0.5, [0.25, 1.0, math.nan, 0.5, 1.0], Comparison(0.0, 1.0, 1.0, 2, 1, 1))
-    first = measured("before", 0.5, [0.5] * 5)
-    gains = list_gains(evaluation(first, after, queries=5), after)
-    assert [(gain.query_id, gain.delta) for gain in gains] == [
-        ("q2", 0.5),
-        ("q5", 0.5),
-        ("q4", 0.0),
-        ("q1", -0.25),
-    ]
+    before = dict.fromkeys("abcde", 0.5)
+    after = dict(zip("abcde", [0.25, 1.0, math.nan, 0.5, 1.0], strict=True))
+    assert list(list_gains(before, after).items()) == [("b", 0.5), ("e", 0.5), ("d", 0.0), ("a", -0.25)]
 
 
 def test_gains_are_a_chart_and_what_gained_and_lost_most_is_listed_with_as_much_text_as_fits() -> None:
     target = console(60)
-    mixed = measured("reranked.trec", 0.5, [1.0, 0.5, 0.25], Comparison(0.0, 1.0, 1.0, 1, 1, 1))
+    mixed = measured("reranked.trec", 0.5, [1.0, 0.5, 0.25])
     texts = {"q1": "what similarity laws must be obeyed when constructing aeroelastic models of aircraft"}
-    draw_gains(target, evaluation(BEFORE, mixed), mixed, texts)
+    draw_gains(target, BEFORE, mixed, texts)
     assert drawn(target) == (
         "nDCG@10 by query: reranked.trec against bm25.trec\n"
         "+0.50 █\n"
@@ -107,26 +96,22 @@ def test_gains_are_a_chart_and_what_gained_and_lost_most_is_listed_with_as_much_
     )
 
 
-def many_gains(queries: int) -> Evaluation:
-    first = measured("before", 0.5, [0.5] * queries)
+def many_gains(queries: int) -> tuple[MeasuredRun, MeasuredRun]:
     after = [number / queries for number in range(queries)]
-    second = measured("after", 0.5, after, Comparison(0.0, 1.0, 1.0, 1, 1, 1))
-    return evaluation(first, second, queries=queries)
+    return measured("before", 0.5, [0.5] * queries), measured("after", 0.5, after)
 
 
-def test_a_terminal_without_unicode_gets_plain_characters_and_ten_of_many_queries() -> None:
-    target = console(80, encoding="ascii")
-    many = many_gains(740)
-    draw_gains(target, many, many.runs[1], {"q1": "naïve 茶 " * 20})
+def test_ten_of_many_queries_are_listed() -> None:
+    target = console(80)
+    draw_gains(target, *many_gains(740), {})
     assert "A column is the mean of 10.0 queries." in drawn(target)
     assert "Gained, the most of 369:" in drawn(target)
-    assert drawn(target).count("0.500 -> ") == 20
+    assert drawn(target).count("0.500 → ") == 20
 
 
 @pytest.mark.parametrize("width", [1, 20])
 def test_no_terminal_is_too_narrow(width: int) -> None:
     target = console(width)
-    many = many_gains(100)
-    draw_evaluation(target, many)
-    draw_gains(target, many, many.runs[1], {"q1": "what is it?"})
+    draw_evaluation(target, many_gains(100))
+    draw_gains(target, *many_gains(100), {"q1": "what is it?"})
     assert max(map(cell_len, drawn(target).splitlines())) <= width

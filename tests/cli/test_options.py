@@ -64,7 +64,7 @@ def test_fetching_a_model_takes_the_options_of_running_it(command: str) -> None:
     assert [own[name].envvar for name in names] == [ranks[name].envvar for name in names]
 
 
-@pytest.mark.parametrize("columns", ["60", "80", "120"])
+@pytest.mark.parametrize("columns", ["60", "120"])
 def test_every_command_has_help_that_fits(columns: str) -> None:
     subcommands = [["models", name] for name in ("list", "show", "pull", "remove", "export")]
     for names in ([], *([name] for name in COMMANDS), *subcommands):

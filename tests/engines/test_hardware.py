@@ -94,5 +94,5 @@ def test_an_unknown_kind_of_device_is_a_usage_error(name: str) -> None:
 
 @pytest.mark.slow
 def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(UnavailableError, match=r"cuda:97 is not available here\. Give --device .*cpu"):
+    with pytest.raises(UnavailableError, match=r"cuda:97 is not available here\. Give device .*cpu"):
         find_device("cuda:97")

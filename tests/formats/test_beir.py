@@ -54,7 +54,7 @@ def test_a_broken_query_is_named(tmp_path: Path, name: str, data: str, message: 
     source = saved(tmp_path, name, data)
     with pytest.raises(InputError) as caught:
         read_queries(source)
-    assert str(caught.value) == f"{source.name}{message}"
+    assert caught.value.for_shell == f"{source.name}{message}"
 
 
 def test_only_wanted_documents_are_held_without_holding_a_text_twice(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class TestARun:
         assert run_of("2 Q0 10 1 6.5 x\n", columns=("qid", "pid", "rank")) == [("2", "10", 6.5, 1)]
 
     def test_needs_columns_for_the_ids_and_the_order(self) -> None:
-        with pytest.raises(UsageError, match="--columns qid,text lacks some"):
+        with pytest.raises(UsageError, match="columns qid,text lacks some"):
             run_of("1 a\n", columns=("qid", "text"))
 
     @pytest.mark.parametrize("tab", [" ", ",", "\t"])

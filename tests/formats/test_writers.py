@@ -186,7 +186,7 @@ def test_ids_that_trec_cannot_hold_are_refused(ranking: Ranking, start: str) -> 
 def test_what_cannot_be_written_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="must be one word"):
         require_format("trec", WriteOptions(run_name="my run"))
-    with pytest.raises(UsageError, match="--to text writes the texts, which --no-text leaves out"):
+    with pytest.raises(UsageError, match="to text writes the texts, which no_text leaves out"):
         require_format("text", WriteOptions(with_text=False))
 
 
