@@ -94,7 +94,8 @@ class FileOutput(BatchOutput):
     with a row on each line.
 
     Entering raises UsageError if another run is writing there or has left results and `resume` is False, or
-    as `require_writable` does, and OutputError if the state is damaged. Leaving keeps what is on the disk.
+    as `require_writable` does, and OutputError if the state is damaged. Leaving keeps what is on the disk;
+    a warning says how to go on.
     """
 
     _writer: ResultWriter
@@ -236,7 +237,12 @@ class FileOutput(BatchOutput):
         new_path.replace(self._state_path)
         self.progress = progress
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        queries = self.progress.tally.queries
+        # Not if the unfinished output turned out to be of other input.
+        if kind is not None and not issubclass(kind, UsageError) and queries:
+            hint = "To go on, give the same command with --resume."
+            log.warning("Queries finished: %s, in %s. %s", f"{queries:,}", self.part_path, hint)
         with self._held:
             for file in filter(None, (self._part, self._errors)):
                 with suppress(OSError):  # it may be impossible to write what is still buffered
