@@ -79,7 +79,7 @@ class ListedModel:
     def is_compiled(self) -> bool:
         """Whether the revision that is here was compiled; its libraries may have changed since."""
         return self.checkpoint is not None and any(
-            form.declined is None and form.revision == self.checkpoint.revision for form in self.forms
+            form.declined is None and form.origin.revision == self.checkpoint.revision for form in self.forms
         )
 
     @property
@@ -158,7 +158,11 @@ def _look_up(
     own_forms = tuple(
         form
         for form in forms
-        if (form.place == place if place else form.name in names and form.source not in _FOLDERS)
+        if (
+            form.origin.place == place
+            if place
+            else form.origin.name in names and form.origin.source not in _FOLDERS
+        )
     )
     cached = next((one for one in names if hub.repository_folder(one).is_dir()), name)
     folder = own.folder if own else hub.repository_folder(cached)

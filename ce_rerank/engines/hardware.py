@@ -45,13 +45,9 @@ def find_device(device: str) -> str:
         return there[0]
     if name in there or (name == "cuda" and there[0].startswith("cuda")):
         return name
-    import torch
-
-    is_without = name.startswith("cuda") and torch.version.cuda is None and torch.version.hip is None
     raise UnavailableError(
         f"The device {name} is not available here.",
-        hint=f"Give --device {' or '.join(there)}."
-        + " The torch that is installed is a build without CUDA." * is_without,
+        hint=f"Give --device {' or '.join(there)}. `ce-rerank doctor` says what is wrong here.",
     )
 
 

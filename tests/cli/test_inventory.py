@@ -97,7 +97,7 @@ def test_a_compiled_form_is_found_by_the_folder_that_it_was_made_of(
     form = make_cache_folder("compiled") / "exp-1"
     form.mkdir()
     place = digest_place(find_folder(str(folder)))
-    origin = {"source": "folder", "name": "exp", "revision": None, "place": place}
+    origin = {"source": "folder", "name": "exp", "revision": None, "place": place, "versions": {}}
     (form / "manifest.json").write_text(json.dumps({"origin": origin}))
     monkeypatch.chdir(folder.parent)
     for name in ("exp", "./exp", str(folder)):
