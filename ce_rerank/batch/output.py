@@ -23,7 +23,6 @@ from ..formats.output import finish_output, name_errors, real_path, require_writ
 from ..formats.writers import (
     ResultWriter,
     WriteOptions,
-    open_writer,
     own_names,
     read_header,
     require_format,
@@ -53,7 +52,7 @@ class StreamOutput(BatchOutput):
         # Not buffered: if a write hangs, the end of the program would wait for the buffer's lock.
         self._stream = getattr(stream, "raw", stream)
         self._pending = io.BytesIO()
-        self._writer = open_writer(format, self._pending, options, many=True)
+        self._writer = ResultWriter(format, self._pending, options, many=True)
         self._bad_rows = bad_rows
 
     def write(self, pool: RankedPool) -> None:
@@ -180,7 +179,7 @@ class FileOutput(BatchOutput):
         columns = None
         if in_part in ("csv", "tsv") and previous:
             columns = read_header(self.part_path, in_part)
-        self._writer = open_writer(in_part, self._part, options, many=True, columns=columns)
+        self._writer = ResultWriter(in_part, self._part, options, many=True, columns=columns)
         self._names = own_names(options, with_query=True)
 
     def write(self, pool: RankedPool) -> None:

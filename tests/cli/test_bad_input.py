@@ -90,10 +90,6 @@ CASES = [
         "an embedding model", ["q", "a", "-m", "{folder}/model"], UNAVAILABLE, "an embedding model",
         {**model_folder(architectures=["BertModel"]), "model/modules.json": b"[]"},
     ),
-    Case(
-        "a listwise reranker", ["q", "a", "-m", "{folder}/model"], UNAVAILABLE, "a listwise reranker",
-        model_folder(architectures=["JinaForRanking"]),
-    ),
     Case("a broken configuration", ["q", "a", "-m", "{folder}/model"], UNAVAILABLE, r"config\.json", {**model_folder(), "model/config.json": b"{"}),
 ]  # fmt: skip
 
