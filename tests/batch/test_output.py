@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -203,22 +202,16 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("format", "header"),
-    [
-        ("csv", 'query_id,query,index,score,text,id,"n,\n",input\n'),
-        ("tsv", "query_id\tquery\tindex\tscore\ttext\tid\tn, \tinput\n"),
-    ],
-)
-def test_columns_of_a_table_stay_those_of_the_first_part(tmp_path: Path, format: str, header: str) -> None:
+def test_columns_of_a_table_stay_those_of_the_first_part(tmp_path: Path) -> None:
     lists = [
         Candidates(Query("red", "a"), [Document("one", 1, {"id": 1, "n,\n": 3})] * 200),
         Candidates(Query("red", "b"), [Document("two", 1, {"m": [1]})] * 200),
     ]
-    write(tmp_path / "whole", format, items=lists)
-    write(tmp_path / "out", format, items=lists, pools=1)
-    write(tmp_path / "out", format, items=lists, resume=True)
+    write(tmp_path / "whole", "csv", items=lists)
+    write(tmp_path / "out", "csv", items=lists, pools=1)
+    write(tmp_path / "out", "csv", items=lists, resume=True)
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+    header = 'query_id,query,index,score,text,id,"n,\n",input\n'
     assert (tmp_path / "out").read_text().startswith(header)
 
 
@@ -271,20 +264,10 @@ def test_a_run_killed_while_the_output_gets_its_name_is_ended_by_the_next(
     assert same_as_whole(tmp_path)
 
 
-class TestBadRows:
-    def test_are_written_with_their_reasons(self, tmp_path: Path) -> None:
-        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True)
-        assert names(tmp_path) == ["out", "out.errors.jsonl"]
-        rows = [json.loads(line) for line in (tmp_path / "out.errors.jsonl").read_text().splitlines()]
-        assert rows == [
-            {"reason": "hits.jsonl:6: broken. Mend it.", "row": "its text"},
-            {"reason": "hits.jsonl:23: broken.", "row": "its text"},
-        ]
-
-    def test_of_an_earlier_run_are_not_left_beside_a_run_that_has_none(self, tmp_path: Path) -> None:
-        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True)
-        write(tmp_path / "out")
-        assert names(tmp_path) == ["out"]
+def test_bad_rows_of_an_earlier_run_are_not_left_beside_a_run_that_has_none(tmp_path: Path) -> None:
+    write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True)
+    write(tmp_path / "out")
+    assert names(tmp_path) == ["out"]
 
 
 @posix_only

@@ -288,16 +288,6 @@ def test_a_run_gives_its_queries_as_they_first_come_with_their_documents(tmp_pat
     ]
 
 
-def test_columns_that_are_named_are_those_of_the_run(tmp_path: Path) -> None:
-    reader = opened(
-        tmp_path, "2\tb\t1\n2\tc\t2\n1\ta\t1\n", reading=ReadOptions(columns=("qid", "pid", "rank"))
-    )
-    found = shape(list(reader.read(raise_at_once)))
-    assert [(query, [id for id, _ in documents]) for query, _, documents in found] == [
-        ("2", ["b", "c"]), ("1", ["a"])
-    ]  # fmt: skip
-
-
 def test_bm25_finds_the_candidates_of_each_query_of_the_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -336,27 +326,3 @@ def test_of_rows_or_documents_that_are_there_twice_the_first_counts(
     assert shape(list(reader.read(raise_at_once))) == [("1", "red", [("b", "T two"), ("a", "one")])]
     assert [message.split()[0] for message in caplog.messages] == ["2", "1"]
     assert all("the first counts" in message for message in caplog.messages)
-
-
-BROKEN_RUN = "garbage\n1 Q0 a 1 x x\n1 Q0 a 1 1 x\n1 Q0 b 2 1 x\n2 Q0 c 1 1 x\n"
-BROKEN_CORPUS = """\
-{"_id": "a", "title": "T", "text": "one"}
-{"_id": "b", "text":
-{"title": "no id"}
-{"_id": "c", "text": [{}]}
-{"_id": "c", "text": "three"}
-"""
-
-
-def test_rows_of_the_run_and_of_the_corpus_that_cannot_be_read_can_be_left_out(tmp_path: Path) -> None:
-    lists, rejected = read_skipping(opened(tmp_path, BROKEN_RUN, QUERIES, BROKEN_CORPUS))
-    assert shape(lists) == [("1", "red", [("a", "T one")]), ("2", "blue", [("c", "three")])]
-    places = [reason.removeprefix(f"{tmp_path}/").split(": ")[0] for reason, _ in rejected]
-    assert list(zip(places, (row for _, row in rejected), strict=True)) == [
-        ("run.trec:1", "garbage"),
-        ("run.trec:2", "1 Q0 a 1 x x"),
-        ("corpus.jsonl:2", '{"_id": "b", "text":'),
-        ("corpus.jsonl:3", '{"title": "no id"}'),
-        ("corpus.jsonl:4", '{"_id": "c", "text": [{}]}'),
-        ("run.trec:4", "1 Q0 b 2 1.0 -"),
-    ]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -129,14 +128,6 @@ class TestBadRows:
         # The third query's pool would have been longer: another run must rank it again to the same scores.
         assert [pool.is_whole for pool in output.pools] == [True, False]
 
-    def test_are_left_out_and_counted(self, counting_reranker: Reranker) -> None:
-        output = ranked(counting_reranker, self.items(), skip_bad_rows=True)
-        assert list(map(len, output.ids())) == [2, 3]
-        assert [bad for pool in output.pools for bad in pool.bad_rows] == [
-            ("hits.jsonl:4: broken.", "its text")
-        ]
-        assert output.progress.tally.bad_rows == 1
-
     def test_are_reported_by_one_shard_alone(self, counting_reranker: Reranker) -> None:
         items = [*self.items(), InputError("hits.jsonl:7: broken, too.")]
         shards = [
@@ -147,25 +138,18 @@ class TestBadRows:
         assert sorted(reported) == ["hits.jsonl:4: broken.", "hits.jsonl:7: broken, too."]
 
     def test_are_queries_too_long_for_the_model(self, counting_reranker: Reranker) -> None:
-        lists = [*made_lists(1, 2), LONG_QUERY, *made_lists(1, 2)]
+        # Of a corpus, the fields that the text was made from are not kept.
+        document = Document("T two", "d", {"_id": "d", "title": "T", "n": 1}, ("title", "text"))
+        long_query = replace(LONG_QUERY, documents=[*LONG_QUERY.documents, document])
+        lists = [*made_lists(1, 2), long_query, *made_lists(1, 2)]
         (pool,) = ranked(counting_reranker, lists, skip_bad_rows=True).pools
         (bad,) = pool.bad_rows
         assert bad.reason.startswith("hits.jsonl:2: the query and what the model puts around it take 33")
         assert bad.row == (
             '{"lang": "en", "query_id": "long", "query": "' + "red " * 30 + '", '
-            '"documents": [{"id": 1, "text": "one"}, "two"]}'
+            '"documents": [{"id": 1, "text": "one"}, "two", {"_id": "d", "n": 1, "text": "T two"}]}'
         )
         assert len(pool.rankings) == 2
-
-    def test_hold_the_text_that_a_corpus_does_not_keep_among_the_fields(
-        self, counting_reranker: Reranker
-    ) -> None:
-        fields = {"_id": "d", "title": "T", "n": 1}
-        documents = [Document("T two", "d", fields, ("title", "text"))]
-        lists = [Candidates(LONG_QUERY.query, documents)]
-        (pool,) = ranked(counting_reranker, lists, skip_bad_rows=True).pools
-        (item,) = json.loads(pool.bad_rows[0].row)["documents"]
-        assert item == {"_id": "d", "n": 1, "text": "T two"}
 
     def test_are_single_documents_that_may_not_be_cut(self, counting_reranker: Reranker) -> None:
         documents = [Document("one"), Document("one " * 40, origin="h:2"), Document("two")]
@@ -257,17 +241,6 @@ class TestWriting:
     def output(self, stream: io.RawIOBase | io.BytesIO) -> StreamOutput:
         return StreamOutput(stream, "trec", WriteOptions())  # type: ignore[arg-type]
 
-    def test_gives_what_is_ranked_and_what_was_done(self, counting_reranker: Reranker) -> None:
-        stream = io.BytesIO()
-        lists = made_lists(20, 64)
-        done: list[int] = []
-        tally = rank_batch(
-            counting_reranker, GivenLists(lists), self.output(stream), OPTIONS, on_documents=done.append
-        )
-        lines = stream.getvalue().decode().splitlines()
-        assert (tally.queries, tally.documents, sum(done), len(lines)) == (20, 1280, 1280, 1280)
-        assert list(dict.fromkeys(line.split()[0] for line in lines)) == [one.query.id for one in lists]
-
     def test_goes_on_while_the_next_pool_is_ranked(self) -> None:
         """The second pool is ranked before the first is written."""
         second_is_ranked = threading.Event()
@@ -323,12 +296,3 @@ def test_what_is_not_read_of_a_pair_counts_only_for_its_memory() -> None:
     for characters, tokens in ((388, 100), (4000, 150), (held, 500)):
         assert [plan.count_tokens(one) for one in lists_of(1, characters=characters)] == [tokens]
     assert [PLAN.count_tokens(one) for one in lists_of(3, characters=4000)] == [3009]
-
-
-def test_a_plan_fits_the_batches_and_how_long_documents_are_read(
-    counting_reranker: Reranker, counting_engine: CountingEngine
-) -> None:
-    assert counting_reranker.plan_pools(RankOptions()) == PoolPlan(FEW_TOKENS, 32)
-    assert counting_reranker.plan_pools(RankOptions(long="chunk")) == PoolPlan(FEW_TOKENS, None)
-    large = Reranker.from_engine(counting_engine, batch_tokens=32_768)
-    assert large.plan_pools(RankOptions()) == PoolPlan(1_048_576, 32)
