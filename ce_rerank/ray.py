@@ -53,8 +53,8 @@ log = logging.getLogger("ce_rerank")
 SECONDS_TO_SCHEDULE = 60
 """How long a job waits for its workers to start."""
 SECONDS_TO_CONNECT = 10
-RETRIES = 3
-"""How often a unit is tried again when its worker dies, for example for lack of memory."""
+ATTEMPTS = 4
+"""How often a unit is tried when its worker dies; Ray Data would try it for ever."""
 
 _RANK_NAMES = {*RankKeywords.__annotations__, "text_field", "id_field"}
 
@@ -208,7 +208,6 @@ def _run(
         # One CPU of each node stays for Ray's own tasks, which would else wait for ever.
         num_cpus=round(0.8 * max(0, cpus - 1) / workers_a_node, 2),
         num_gpus=1 if on_gpus else 0,
-        max_task_retries=RETRIES,
     )
     try:
         for row in outcomes.iter_rows():
@@ -222,11 +221,6 @@ def _run(
             f"Ray has not started {workers} workers in {SECONDS_TO_SCHEDULE} seconds: {free:g} of "
             f"{ray.cluster_resources().get(kind, 0):g} {kind}s are free.",
             hint="Give fewer --workers, or wait until other jobs are done.",
-        ) from None
-    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
-        raise UnavailableError(
-            f"A worker died {RETRIES + 1} times over the same part.",
-            hint="It may lack memory: give a smaller --batch-tokens, or fewer --workers.",
         ) from None
 
 
@@ -252,6 +246,11 @@ class _RankUnits:
 
     def _rank(self, unit: Unit) -> Report:
         job, folder = self._job, self._folder
+        if folder.count_attempts(unit.place) > ATTEMPTS:
+            raise UnavailableError(
+                f"{unit.name}: the worker that ranked part {unit.place} died {ATTEMPTS} times.",
+                hint="It may lack memory: give a smaller --batch-tokens, or fewer --workers.",
+            )
         bad_rows: list[BadRow] = []
         name = f"part-{unit.place}.{'jsonl' if job.format == 'rows' else job.format}"
         with kept_warnings() as warnings, folder.write_whole(name) as part:

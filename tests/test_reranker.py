@@ -111,11 +111,11 @@ def test_a_score_that_is_no_number_stops_the_run_and_names_the_document(
     ("arguments", "message"),
     [
         ({"query": ""}, "the query is empty"),
-        ({"query": None}, "the query is None"),
-        ({"documents": "a string"}, "documents is a str alone"),
+        ({"query": None}, "the query is of type NoneType"),
+        ({"documents": "a string"}, "documents is of type str alone"),
         ({"documents": {"a", "b"}}, "documents is a set, which has no order"),
-        ({"documents": ["one", 2]}, r"documents\[1\] is an int"),
-        ({"documents": [Foreign()]}, r"documents\[0\] is a tests?[._].*\.Foreign\. Give strings"),
+        ({"documents": ["one", 2]}, r"documents\[1\] is of type int"),
+        ({"documents": [Foreign()]}, r"documents\[0\] is of type Foreign\. Give strings"),
         ({"on_progress": 3}, "on_progress is 3"),
         ({"text_field": 3}, "text_field is 3"),
         (

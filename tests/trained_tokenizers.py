@@ -9,7 +9,6 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 KINDS = (
     "wordpiece",
-    "wordpiece-cased",
     "bytes",
     "bytes-prefixed",
     "metaspace",
@@ -50,9 +49,9 @@ def copy_tokenizer(kind: str) -> Tokenizer:
     return Tokenizer.from_str(trained_tokenizer(kind).to_str())
 
 
-def _wordpiece(lowercase: bool) -> Tokenizer:
+def _wordpiece() -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>", max_input_chars_per_word=20))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer
 
@@ -94,8 +93,7 @@ def _unsplit() -> Tokenizer:
 
 
 _UNTRAINED = {
-    "wordpiece": lambda: _wordpiece(lowercase=True),
-    "wordpiece-cased": lambda: _wordpiece(lowercase=False),
+    "wordpiece": _wordpiece,
     "bytes": lambda: _bytes(add_prefix_space=False),
     "bytes-prefixed": lambda: _bytes(add_prefix_space=True),
     "metaspace": lambda: _metaspace(nfkc=True),

@@ -23,7 +23,6 @@ from ..formats.output import finish_output, name_errors, real_path, require_writ
 from ..formats.writers import (
     ResultWriter,
     WriteOptions,
-    open_writer,
     own_names,
     read_header,
     require_format,
@@ -53,7 +52,7 @@ class StreamOutput(BatchOutput):
         # Not buffered: if a write hangs, the end of the program would wait for the buffer's lock.
         self._stream = getattr(stream, "raw", stream)
         self._pending = io.BytesIO()
-        self._writer = open_writer(format, self._pending, options, many=True)
+        self._writer = ResultWriter(format, self._pending, options, many=True)
         self._bad_rows = bad_rows
 
     def write(self, pool: RankedPool) -> None:
@@ -95,7 +94,8 @@ class FileOutput(BatchOutput):
     with a row on each line.
 
     Entering raises UsageError if another run is writing there or has left results and `resume` is False, or
-    as `require_writable` does, and OutputError if the state is damaged. Leaving keeps what is on the disk.
+    as `require_writable` does, and OutputError if the state is damaged. Leaving keeps what is on the disk;
+    a warning says how to go on.
     """
 
     _writer: ResultWriter
@@ -179,7 +179,7 @@ class FileOutput(BatchOutput):
         columns = None
         if in_part in ("csv", "tsv") and previous:
             columns = read_header(self.part_path, in_part)
-        self._writer = open_writer(in_part, self._part, options, many=True, columns=columns)
+        self._writer = ResultWriter(in_part, self._part, options, many=True, columns=columns)
         self._names = own_names(options, with_query=True)
 
     def write(self, pool: RankedPool) -> None:
@@ -237,7 +237,12 @@ class FileOutput(BatchOutput):
         new_path.replace(self._state_path)
         self.progress = progress
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        queries = self.progress.tally.queries
+        # Not if the unfinished output turned out to be of other input.
+        if kind is not None and not issubclass(kind, UsageError) and queries:
+            hint = "To go on, give the same command with --resume."
+            log.warning("Queries finished: %s, in %s. %s", f"{queries:,}", self.part_path, hint)
         with self._held:
             for file in filter(None, (self._part, self._errors)):
                 with suppress(OSError):  # it may be impossible to write what is still buffered

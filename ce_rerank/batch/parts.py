@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate, count, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,7 +36,9 @@ _PIECE_BYTES = 1 << 17
 _CANDIDATES_BYTES = 1 << 22  # of a file of candidates
 _URL = re.compile(r"\w\w+:/")  # no drive of Windows
 _SUCCESS, _WORK = "_SUCCESS.json", "_unfinished"
-_JOB, _REPORTS, _CANDIDATES = (f"{_WORK}/{name}" for name in ("job.json", "reports", "candidates"))
+_JOB, _REPORTS, _CANDIDATES, _ATTEMPTS = (
+    f"{_WORK}/{name}" for name in ("job.json", "reports", "candidates", "attempts")
+)
 
 
 @dataclass(frozen=True)
@@ -332,9 +334,10 @@ class PartFolder:
             return Report(Tally(queries=summary["queries"], bad_rows=summary["bad_rows"]))
         if is_begun:
             require_same(self.name, json.loads(self._read(_JOB)), self._settings)
+            self._files.delete_dir_contents(f"{self._path}/{_ATTEMPTS}")
             return None
         try:
-            for name in (_REPORTS, _CANDIDATES):
+            for name in (_REPORTS, _CANDIDATES, _ATTEMPTS):
                 self._files.create_dir(f"{self._path}/{name}", recursive=True)
         except OSError as error:
             raise UsageError(f"{self.name}: cannot be written ({error}).", hint="Name another.") from None
@@ -357,14 +360,12 @@ class PartFolder:
 
             self._files.delete_dir_contents(path)  # of a run that was cut off
             lists = open_reader(job).read(reject)
-            candidates: Candidates | None = None
-            for number in count():
+            for number, first in enumerate(lists):
                 with self.write_whole(f"{_CANDIDATES}/{number:05}") as stream:
-                    while stream.tell() < _CANDIDATES_BYTES and (candidates := next(lists, None)):
-                        line = json.dumps(candidates, default=fields_of)
-                        stream.write(f"{line}\n".encode())
-                if candidates is None:
-                    break
+                    for candidates in chain([first], lists):
+                        stream.write(f"{json.dumps(candidates, default=fields_of)}\n".encode())
+                        if stream.tell() >= _CANDIDATES_BYTES:
+                            break
             self.report("candidates", Report(Tally(bad_rows=len(bad_rows))), bad_rows)
         infos = [self._files.get_file_info(f"{path}/{name}") for name in sorted(self._names(_CANDIDATES))]
         return [
@@ -385,6 +386,11 @@ class PartFolder:
         if bad_rows:
             self._write(f"errors-{place}.jsonl", b"".join(bad.encode() for bad in bad_rows))
         self._write(f"{_REPORTS}/{place}.json", json.dumps(asdict(report)).encode())
+
+    def count_attempts(self, place: str) -> int:
+        """Return how often a unit was begun in this run, including this time."""
+        self._write(f"{_ATTEMPTS}/{place}.{os.urandom(8).hex()}", b"")
+        return sum(name.startswith(f"{place}.") for name in self._names(_ATTEMPTS))
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary, which marks the folder as complete, and remove the files of the job."""

@@ -253,22 +253,12 @@ def _rank(
             stream = stack.enter_context(open_output(path, activity.stdout(job.format)))
             output = StreamOutput(stream, job.format, writing)
         meter = _Meter(activity, output.progress.tally.documents)
-        try:
-            tally = rank_batch(
-                reranker, reader, output, job.ranking, shard=job.shard, skip_bad_rows=job.skip_bad_rows,
-                on_candidates=gains.note if gains else None,
-                on_documents=activity.advance,
-                on_pool=lambda pool: meter.show(pool.progress.tally, pool.expected_documents),
-            )  # fmt: skip
-        except BaseException as error:
-            # Not if the unfinished output turned out to be of other input.
-            if file is not None and not isinstance(error, UsageError) and file.progress.tally.queries:
-                log.warning(
-                    "Queries finished: %s, in %s. To go on, give the same command with --resume.",
-                    f"{file.progress.tally.queries:,}",
-                    file.part_path,
-                )
-            raise
+        tally = rank_batch(
+            reranker, reader, output, job.ranking, shard=job.shard, skip_bad_rows=job.skip_bad_rows,
+            on_candidates=gains.note if gains else None,
+            on_documents=activity.advance,
+            on_pool=lambda pool: meter.show(pool.progress.tally, pool.expected_documents),
+        )  # fmt: skip
         return _sum_up(job, tally, reranker.info.max_length, file.errors_path if file else None)
 
 

@@ -112,10 +112,7 @@ def evaluate(
             measured = evaluate_runs(map(load, runs), grades, measures)
             activity.stop()
             if format == "json":
-                facts = {"judgements": judgements.name, "judged_queries": len(grades), **_as_object(measured)}
-                if per_query:
-                    facts["queries"] = _by_query(measured, texts)
-                stream.write(f"{encode_json(facts)}\n".encode())
+                stream.write(_as_json(judgements.name, measured, texts, per_query=per_query).encode())
                 return
             from .comparison import draw_evaluation, draw_gains
 
@@ -128,38 +125,25 @@ def evaluate(
             stream.write(drawn.getvalue().encode())
 
 
-def _as_object(runs: Sequence[MeasuredRun]) -> dict[str, Any]:
-    """Return measured runs for scripts."""
-    return {
+def _as_json(
+    judgements: str, runs: Sequence[MeasuredRun], texts: Mapping[str, str], *, per_query: bool
+) -> str:
+    """Return measured runs for scripts: an object with the fields of `MeasuredRun`."""
+    shown = [asdict(run) for run in runs]
+    if not per_query:
+        for run in shown:
+            del run["by_query"]
+    query_ids = next(iter(runs[0].by_query.values()))
+    facts: dict[str, Any] = {
+        "judgements": judgements,
+        "judged_queries": len(query_ids),
         "permutations": PERMUTATIONS,
         "seed": SEED,
-        "runs": [
-            {
-                "run": run.name,
-                "missing_queries": run.missing_queries,
-                "unjudged_queries": run.unjudged_queries,
-                "unjudged_share_of_top_10": run.unjudged_share,
-                "measures": {
-                    name: {"value": value, **(asdict(run.comparisons[name]) if run.comparisons else {})}
-                    for name, value in run.values.items()
-                },
-            }
-            for run in runs
-        ],
+        "runs": shown,
     }
-
-
-def _by_query(runs: Sequence[MeasuredRun], texts: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return the values of each query for scripts."""
-    first = runs[0].by_query
-    return [
-        {
-            "query_id": query_id,
-            **({"query": texts.get(query_id)} if texts else {}),
-            "values": {name: [run.by_query[name][query_id] for run in runs] for name in first},
-        }
-        for query_id in next(iter(first.values()))
-    ]
+    if texts:
+        facts["queries"] = {query_id: texts.get(query_id) for query_id in query_ids}
+    return f"{encode_json(facts)}\n"
 
 
 class Gains(BatchOutput):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import UnavailableError, UsageError, raise_if_interrupted
 from ..types import Precision
 from .base import EngineOptions
-from .hardware import IMPORT_FAILURES, cpu_flags, find_device, has_int8, has_native_bf16
+from .hardware import IMPORT_FAILURES, find_device, has_int8, has_native_bf16
 
 if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint
@@ -66,10 +66,8 @@ def choose_engine(checkpoint: Checkpoint, options: EngineOptions) -> Choice:
         return _choose_fallback(checkpoint, options, obstacle)
     if precision != "auto":
         return Choice("openvino", device, precision, f"--precision {precision}")
-    if has_native_bf16():
-        flags = ", ".join(sorted(flag for flag in cpu_flags() if flag.endswith("bf16")))
-        return Choice("openvino", device, "bf16", f"it can be compiled, and the CPU has bf16 ({flags})")
-    return Choice("openvino", device, "fp32", "it can be compiled, and the CPU has no native bf16")
+    precision, has = ("bf16", "") if has_native_bf16() else ("fp32", "no ")
+    return Choice("openvino", device, precision, f"it can be compiled, and the CPU has {has}native bf16")
 
 
 def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:

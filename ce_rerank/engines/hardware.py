@@ -38,20 +38,16 @@ def find_device(device: str) -> str:
     that are here, for one that is not.
     """
     name = parse_device(device)
-    if name == "cpu" or (name == "auto" and not _may_have_accelerator()):
+    if name == "cpu" or (name == "auto" and not may_have_accelerator()):
         return "cpu"
     there = available_devices()
     if name == "auto":
         return there[0]
     if name in there or (name == "cuda" and there[0].startswith("cuda")):
         return name
-    import torch
-
-    is_without = name.startswith("cuda") and torch.version.cuda is None and torch.version.hip is None
     raise UnavailableError(
         f"The device {name} is not available here.",
-        hint=f"Give --device {' or '.join(there)}."
-        + " The torch that is installed is a build without CUDA." * is_without,
+        hint=f"Give --device {' or '.join(there)}. `ce-rerank doctor` says what is wrong here.",
     )
 
 
@@ -83,7 +79,7 @@ def describe_device(device: str) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
-def _may_have_accelerator() -> bool:
+def may_have_accelerator() -> bool:
     """Ask the driver, not torch: False is certain, True is a reason to ask torch."""
     if sys.platform == "darwin":
         return platform.machine() == "arm64"

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.cross_encoder.modules import LogitScore
@@ -29,7 +28,6 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..errors import UnavailableError
-from ..files import read_json_object
 from ..models.checkpoint import ACTIVATION_NAMES, LONGEST, Checkpoint
 from ..types import Pair
 from .base import EngineOptions
@@ -92,8 +90,11 @@ class Model:
         self.cross_encoder = cross_encoder
         self.precision = precision
         self.activation_fn = _take_activation(cross_encoder)
-        self.tokenizer_json = _without_unknown_specials(cross_encoder)
         tokenizer, longest = cross_encoder.tokenizer, longest_pair(cross_encoder)
+        # Special tokens without a vector become text.
+        vectors, content = _count_vectors(cross_encoder), json.loads(tokenizer.backend_tokenizer.to_str())
+        content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < vectors]
+        self.tokenizer_json = json.dumps(content, ensure_ascii=False)
         prompt = cross_encoder._resolve_prompt(None, None)
         dotted = f"{type(self.activation_fn).__module__}.{type(self.activation_fn).__qualname__}"
         layout, instructed = (_read_layout(cross_encoder, text) for text in (prompt, INSTRUCTION))
@@ -217,19 +218,25 @@ def load_model(checkpoint: Checkpoint, options: EngineOptions = _IN_FLOAT32) -> 
         with quiet_libraries():
             for problem, hint in _find_faults(model, missing, mismatched):
                 raise UnavailableError(f"{name} {problem}.", hint=hint)
-            _complete_padding(model)
+            tokenizer, config = model.tokenizer, model[0].model.config
+            # Scores do not depend on the padding token of a model that names none.
+            if tokenizer.pad_token is None:
+                tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+            if config.pad_token_id is None:
+                config.pad_token_id = tokenizer.pad_token_id
             return Model(name, model, options.precision)
     except UnavailableError:
         raise
     except Exception as error:  # any of those that a forward pass or a template may raise
-        hint = _RERANKER_HINT if "chat template" in str(error) else "Give another model."
+        is_of_template = isinstance(error, TemplateError) or "chat template" in str(error)
+        hint = _RERANKER_HINT if is_of_template else "Give another model."
         raise UnavailableError(f"{name} cannot score a pair: {first_line(error)}.", hint=hint) from error
 
 
 def _read_layout(model: CrossEncoder, prompt: str | None) -> Layout:
     """Return the layout of a model's input; that of a chat template is found by filling it.
 
-    Raise ValueError for a template that does not have query and document once each.
+    Raise ValueError or TemplateError for a template that does not have query and document once each.
     """
     transformer = model[0]
     if "message" not in transformer.modality_config:
@@ -245,10 +252,7 @@ def _read_layout(model: CrossEncoder, prompt: str | None) -> Layout:
         messages = [formatter.pair_to_messages((query, document))]
         if prompt:
             messages = formatter.prepend_prompt_to_messages(messages, prompt)
-        try:
-            return str(transformer.processor.apply_chat_template(messages[0], tokenize=False, **settings))
-        except TemplateError as error:
-            raise ValueError(f"its chat template takes no query and document ({error})") from error
+        return str(transformer.processor.apply_chat_template(messages[0], tokenize=False, **settings))
 
     before, _, rest = render(query, document).partition(query)
     between, _, after = rest.partition(document)
@@ -294,15 +298,11 @@ def _explain(checkpoint: Checkpoint, error: Exception) -> tuple[str, str]:
     if "LogitScore" in said:
         return "cannot answer: its vocabulary has no yes or no no", _RERANKER_HINT
     problem = f"cannot be loaded: {first_line(error).rstrip('.')}"
-    again = f"Copy or fetch {checkpoint.folder} again, or choose a model with safetensors."
     is_unread = isinstance(error, OSError) or re.search("weights_only|PytorchStreamReader", said)
     if checkpoint.pickled and is_unread:
         # Torch's own advice may be to load it without any check.
-        return f"cannot be loaded: {checkpoint.pickled[0]} is damaged, or holds more than weights", again
-    if "tokenizer.json" in files and not read_json_object(checkpoint.folder / "tokenizer.json"):
-        return "cannot be loaded: tokenizer.json is damaged", again
-    if isinstance(error, SafetensorError):
-        return problem, again
+        problem = f"cannot be loaded: {checkpoint.pickled[0]} is damaged, or holds more than weights"
+        return problem, f"Copy or fetch {checkpoint.folder} again, or choose a model with safetensors."
     if package := re.search(r"pip install (?:-\S+ )*(\w[\w.-]*\w)", said):
         return problem, f"pip install {package[1]}"
     if "tokenizer.json" not in files and any(one.endswith(".model") for one in files):
@@ -310,7 +310,7 @@ def _explain(checkpoint: Checkpoint, error: Exception) -> tuple[str, str]:
         return problem, "pip install sentencepiece, or convert its tokenizer to a tokenizer.json."
     if checkpoint.code:
         return problem, "Its own Python code may have been written for another version of transformers."
-    return problem, "Give another model; `--debug` shows where it failed."
+    return problem, f"Copy or fetch {checkpoint.folder} again, or give another model."
 
 
 def _find_faults(
@@ -322,22 +322,16 @@ def _find_faults(
     """
     if missing:
         names = ", ".join(sorted(missing))
-        yield (
-            f"lacks weights that its scores depend on ({names}), which would be random",
-            "Give a cross-encoder, or fetch the model again.",
-        )
+        problem = f"lacks weights that its scores depend on ({names}), which would be random"
+        yield problem, "Give a cross-encoder, or fetch the model again."
     if mismatched:
         names = ", ".join(sorted(mismatched)[:3])
-        yield (
-            f"has {len(mismatched)} weights of other sizes than its config.json says, such as {names}",
-            "Its config.json belongs to another model. Fetch both again.",
-        )
+        problem = f"has {len(mismatched)} weights of other sizes than its config.json says, such as {names}"
+        yield problem, "Its config.json belongs to another model. Fetch both again."
     tokenizer = model.tokenizer
     if not getattr(tokenizer, "is_fast", False):
-        yield (
-            "has no fast tokenizer, and only that tells where tokens are",
-            "Convert it to a tokenizer.json, or give another model.",
-        )
+        problem = "has no fast tokenizer, and only that tells where tokens are"
+        yield problem, "Convert it to a tokenizer.json, or give another model."
     vectors, needed = _count_vectors(model), set(tokenizer("a", "b").input_ids)
     for token, last in tokenizer.get_vocab().items():
         if last >= vectors and (last in needed or last not in tokenizer.all_special_ids):
@@ -361,22 +355,6 @@ def _count_vectors(model: CrossEncoder) -> int:
     """Return for how many tokens a model has vectors: for all ids below that number."""
     embeddings = model[0].model.get_input_embeddings()
     return int(getattr(embeddings, "num_embeddings", LONGEST))
-
-
-def _without_unknown_specials(model: CrossEncoder) -> str:
-    """Return a tokenizer as JSON; special tokens without a vector become text."""
-    vectors, tokenizer = _count_vectors(model), json.loads(model.tokenizer.backend_tokenizer.to_str())
-    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < vectors]
-    return json.dumps(tokenizer, ensure_ascii=False)
-
-
-def _complete_padding(model: CrossEncoder) -> None:
-    """Choose a padding token for a model that names none; scores do not depend on it."""
-    tokenizer, config = model.tokenizer, model[0].model.config
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.pad_token_id
 
 
 def _take_activation(model: CrossEncoder) -> Any:

@@ -128,9 +128,7 @@ class PairTokenizer:
         self._tokenizer = tokenizer
         pieces = tokenizer.model.tokenize(_IN_NO_VOCABULARY)
         self._unknown = pieces[0].id if len(pieces) == 1 else None
-        self._query_ids = lru_cache(maxsize=4096)(lambda query: self._tokenize(layout.before + query))
-        self.document_room = lru_cache(maxsize=4096)(self._document_room)
-        """The number of tokens that are left for a document beside a query; may be negative."""
+        self._tokenize_once = lru_cache(maxsize=4096)(self._tokenize)
         if self._is_one_text:
             self._find_suffix()
         else:
@@ -166,10 +164,11 @@ class PairTokenizer:
             reach *= _REACH_GROWTH
         return [rows[place] for place in range(len(pairs))]
 
-    def _document_room(self, query: str) -> int:
+    def document_room(self, query: str) -> int:
+        """Return the number of tokens that are left for a document beside a query; may be negative."""
         if self._is_one_text:
-            return self.max_length - len(self._tokenize(self._layout.fill(query, "")))
-        return self.max_length - self._specials - len(self._query_ids(query))
+            return self.max_length - len(self._tokenize_once(self._layout.fill(query, "")))
+        return self.max_length - self._specials - len(self._tokenize_once(self._layout.before + query))
 
     def token_spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield the first character of each token of a text, and the one after its last, in order.
@@ -192,16 +191,17 @@ class PairTokenizer:
 
     def _read_document(self, encoding: Encoding, query: str, document: str) -> PairTokens:
         """Return the row of a pair from the encoding of its document; cut the document if it is too long."""
-        ids, query_ids = encoding.ids, self._query_ids(query)
+        ids, query_ids = encoding.ids, self._tokenize_once(self._layout.before + query)
         room = self.max_length - self._specials - len(query_ids)
         truncated, characters_read = len(ids) > room, len(document)
         if truncated:
             self._require_room(room)
             ids = ids[:room]
             characters_read = max(end for _, end in encoding.offsets[:room])
-        (before, between, after), types = self._frame
+        before, _, between, _, after = self._frame_ids
         type_ids = b""
         if self._with_type_ids:
+            types = self._frame_types
             of_query, of_document = types[1] * len(query_ids), types[3] * len(ids)
             type_ids = b"%b%b%b%b%b" % (types[0], of_query, types[2], of_document, types[4])
         unknown = bool(ids) and ids[0] == self._unknown and ids.count(ids[0]) == len(ids)
@@ -240,19 +240,12 @@ class PairTokenizer:
     def _find_frame(self) -> None:
         """Find the tokens that the tokenizer puts before, between and after two texts, and all types."""
         encoding = self._tokenizer.encode("a", "b")
-        sequences, ids, types = encoding.sequence_ids, encoding.ids, bytes(encoding.type_ids)
+        sequences = encoding.sequence_ids
         first, second = sequences.index(0), sequences.index(1)
         first_end, end = first + sequences.count(0), second + sequences.count(1)
-        self._frame = (
-            (ids[:first], ids[first_end:second], ids[end:]),
-            (
-                types[:first],
-                types[first : first + 1],
-                types[first_end:second],
-                types[second : second + 1],
-                types[end:],
-            ),
-        )
+        borders = [(0, first), (first, first + 1), (first_end, second), (second, second + 1), (end, None)]
+        self._frame_ids = [encoding.ids[slice(*border)] for border in borders]
+        self._frame_types = [bytes(encoding.type_ids[slice(*border)]) for border in borders]
         self._specials = sequences.count(None)
 
     def _find_suffix(self) -> None:

@@ -197,34 +197,24 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Let every sequence of a pack attend only to itself; the tensors have shape (1, heads, tokens, size).
 
-    The kernel of torch 2.10 has no options for scale, windows and shared keys; later versions added them.
+    Needs torch 2.11: the kernel of 2.10 has no scale and no windows. Later versions added other options.
     """
     if any(others.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise ValueError("its attention adds something of its own")
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
-    usual, groups = query.shape[-1] ** -0.5, query.shape[1] // key.shape[1]
+    reach = -1 if sliding_window is None else sliding_window - 1
+    groups = query.shape[1] // key.shape[1]
     kernel, takes = find_kernel()
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"scale": scaling, "window_size": (reach, 0 if causal else reach)}
     if "num_splits" in takes:
         options["num_splits"] = 1  # with more, a sequence's result depends on its neighbours
-    if "scale" in takes:
-        options["scale"] = scaling
-    elif scaling is not None:
-        query = query * (scaling / usual)
-    if "window_size" in takes:
-        reach = -1 if sliding_window is None else sliding_window - 1
-        options["window_size"] = (reach, 0 if causal else reach)
-    elif sliding_window is None:
-        options["is_causal"] = causal
-    else:
-        raise ValueError(f"torch {torch.__version__} has no kernel for attention with a window")
     if "enable_gqa" in takes:
         options["enable_gqa"] = groups > 1
     else:
         key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
-    borders, longest = cu_seq_lens_q, max_length_q
-    return kernel(query, key, value, borders, borders, longest, longest, **options)[None], None
+    borders = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
+    return kernel(query, key, value, *borders, **options)[None], None
 
 
 AttentionInterface.register(_ATTENTION, attend)

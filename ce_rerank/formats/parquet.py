@@ -5,7 +5,6 @@ from __future__ import annotations
 import decimal
 import io
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -41,8 +40,8 @@ def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[
             stream.file.seek(0)
         file = pq.ParquetFile(stream.file or io.BytesIO(b"".join(stream)))
         names = file.schema_arrow.names
-        if twice := [column for column, times in Counter(names).items() if times > 1]:
-            problem = f'{name}: the column "{twice[0]}" is there twice.'
+        if twice := next((column for column in names if names.count(column) > 1), None):
+            problem = f'{name}: the column "{twice}" is there twice.'
             raise InputError(problem, hint="Rename one of the columns.")
         number = 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
@@ -70,7 +69,7 @@ class ParquetTable:
         self._types: dict[str, pa.DataType] = {}
         self._writer: pq.ParquetWriter | None = None
 
-    def write(self, rows: Iterable[dict[str, Any]], /) -> None:
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Collect rows, and write a group when there are enough."""
         for row in rows:
             self._rows.append(row)
@@ -87,15 +86,13 @@ class ParquetTable:
     def _write_group(self) -> None:
         if self._writer is None:
             columns = choose_columns(self._own_names, self._rows)
-            self._types = {name: _OWN_TYPES.get(name) or self._common_type(name) for name in columns}
+            for name in columns:
+                kinds = {_simple_type(row[name]) for row in self._rows if row.get(name) is not None}
+                self._types[name] = _OWN_TYPES.get(name, kinds.pop() if len(kinds) == 1 else pa.string())
             self._writer = pq.ParquetWriter(self._stream, pa.schema(self._types.items()))
         table = pa.Table.from_pylist(list(map(self._fit, self._rows)), schema=self._writer.schema)
         self._writer.write_table(table)
         self._rows = []
-
-    def _common_type(self, name: str) -> pa.DataType:
-        kinds = {_simple_type(row[name]) for row in self._rows if row.get(name) is not None}
-        return kinds.pop() if len(kinds) == 1 else pa.string()
 
     def _fit(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the row with values of its columns' types, and what does not fit in `input`."""

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from ce_rerank import UnavailableError, UsageError
 from ce_rerank.engines import hardware
 from ce_rerank.engines.hardware import (
     count_cpus,
-    cpu_flags,
     cpu_quota,
     find_device,
     has_amx,
@@ -21,14 +19,6 @@ from ce_rerank.engines.hardware import (
 )
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the flags are read from Linux")
-
-
-@on_linux
-def test_the_flags_of_the_cpu_are_read() -> None:
-    known = {"x86_64": "sse2", "aarch64": "fp"}
-    if platform.machine() not in known:
-        pytest.skip("no flag of this kind of CPU is known here")
-    assert known[platform.machine()] in cpu_flags()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +39,7 @@ def test_what_a_cpu_can_do_follows_from_its_flags(
 
 
 @on_linux
-def test_a_process_counts_the_cpus_that_it_may_run_on() -> None:
+def test_a_process_counts_the_cpus_that_it_may_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})
@@ -57,6 +47,8 @@ def test_a_process_counts_the_cpus_that_it_may_run_on() -> None:
     finally:
         os.sched_setaffinity(0, allowed)
     assert count_cpus() == len(allowed)
+    monkeypatch.setattr(hardware, "cpu_quota", lambda: 0.2)
+    assert count_cpus() == 1
 
 
 @pytest.mark.parametrize(
@@ -76,11 +68,6 @@ def test_a_containers_quota_is_read(files: dict[str, str], cpus: float | None, t
     assert cpu_quota(tmp_path) == cpus
 
 
-def test_threads_stay_within_a_quota_and_one_always_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "cpu_quota", lambda: 0.2)
-    assert count_cpus() == 1
-
-
 @pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:3", "mps", " CUDA:0 "])
 def test_known_kinds_of_device_are_taken(name: str) -> None:
     assert parse_device(name) == name.strip().lower()
@@ -94,5 +81,5 @@ def test_an_unknown_kind_of_device_is_a_usage_error(name: str) -> None:
 
 @pytest.mark.slow
 def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(UnavailableError, match=r"cuda:97 is not available here\. Give device .*cpu"):
+    with pytest.raises(UnavailableError, match=r"cuda:97 is not available here\. Give device.*cpu"):
         find_device("cuda:97")

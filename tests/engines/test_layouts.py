@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from engines.families import LAYOUTS, ODD_TEXTS, make_layout
+from engines.families import LAYOUTS, ODD_TEXTS, make_checkpoint, make_layout
 from safetensors.torch import load_file, save_file
 from scipy.stats import kendalltau
 from sentence_transformers import CrossEncoder
@@ -138,20 +138,7 @@ def test_an_instruction_takes_the_place_of_the_models_own(
 
 
 def test_a_model_that_takes_no_instruction_says_so(checkpoints: Callable[[str], Checkpoint]) -> None:
-    from engines.families import make_checkpoint
-
     bert = make_checkpoint("bert", checkpoints("ettin").folder.parent / "bert")
     for engine in ENGINES:
         with pytest.raises(UsageError, match="takes no instruction"):
             load(bert, engine, instruction="Find what a sailor would want to know")
-
-
-def test_what_was_cut_is_counted_and_windows_read_all(checkpoints: Callable[[str], Checkpoint]) -> None:
-    text = "word " * 300
-    for layout in LAYOUTS:
-        reranker = load(checkpoints(layout), "torch")
-        (cut,), (whole,) = (reranker.rank("tides", [text], long=long) for long in ("truncate", "chunk"))
-        assert cut.truncated
-        assert cut.tokens == reranker.info.max_length
-        assert 0 < cut.characters_read < len(text)
-        assert (whole.truncated, whole.characters_read) == (False, len(text))

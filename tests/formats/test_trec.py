@@ -14,7 +14,7 @@ import pytest
 from ce_rerank.errors import InputError, UsageError
 from ce_rerank.formats.source import Source
 from ce_rerank.formats.trec import RunLine, read_judgements, read_run
-from ce_rerank.formats.writers import WriteOptions, open_writer
+from ce_rerank.formats.writers import ResultWriter, WriteOptions
 from ce_rerank.types import Document, Query, RankedDocument, Ranking
 
 
@@ -50,9 +50,9 @@ class TestARun:
         path = tmp_path / "run"
         path.write_bytes(b"q2 Q0 d1 1 6.5 bm25\n\nq1\tQ0  d2 2 -1e-3 bm25\r\nq2 Q0 d2 2 1 bm25\n")
         assert list(read_run(Source.from_path(path))) == [
-            RunLine("q2", "d1", 6.5, f"{path}:1", "bm25"),
-            RunLine("q1", "d2", -0.001, f"{path}:3", "bm25"),
-            RunLine("q2", "d2", 1.0, f"{path}:4", "bm25"),
+            RunLine("q2", "d1", 6.5, f"{path}:1"),
+            RunLine("q1", "d2", -0.001, f"{path}:3"),
+            RunLine("q2", "d2", 1.0, f"{path}:4"),
         ]
 
     def test_may_have_ranks_like_1_0_comments_and_ids_with_a_no_break_space(self) -> None:
@@ -147,7 +147,7 @@ class TestResultsAsARun:
 
         def lines_of(name: str) -> list[tuple[str, str, float]]:
             with (tmp_path / name).open("wb") as stream:
-                writer = open_writer(name, stream, WriteOptions(), many=True)
+                writer = ResultWriter(name, stream, WriteOptions(), many=True)
                 for one in rankings:
                     writer.write(one)
                 writer.close()

@@ -16,10 +16,10 @@ from ce_rerank.errors import InputError, UsageError
 from ce_rerank.formats.documents import ReadOptions, read_documents
 from ce_rerank.formats.source import Source
 from ce_rerank.formats.writers import (
+    ResultWriter,
     WriteOptions,
     flat_rows,
     nested_row,
-    open_writer,
     require_format,
     result_row,
 )
@@ -48,7 +48,7 @@ def rank(*documents: Document, query: Query = WHY, scores: tuple[float, ...] = (
 
 def written(format: str, *rankings: Ranking, options: WriteOptions = PLAIN, **more: Any) -> str:
     stream = io.BytesIO()
-    writer = open_writer(format, stream, options, **more)
+    writer = ResultWriter(format, stream, options, **more)
     for ranking in rankings:
         writer.write(ranking)
     writer.close()

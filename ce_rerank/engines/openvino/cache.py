@@ -15,18 +15,17 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import OutputError, UnavailableError, UsageError, raise_if_interrupted
+from ...errors import UnavailableError, UsageError, raise_if_interrupted
 from ...files import (
     digest_file,
     lock,
     make_folder_whole,
-    measure_folder,
     read_json_object,
     remove_folder,
     write_json,
@@ -35,6 +34,7 @@ from ...models.checkpoint import LEGAL_NAMES, Checkpoint, select_files
 from ...models.store import find_cache_folder, make_cache_folder
 from ...ranking import ACTIVATIONS
 from ..hardware import IMPORT_FAILURES
+from .graph import write_int8_graph
 from .manifest import (
     GRAPH_NAME,
     MANIFEST_NAME,
@@ -45,7 +45,7 @@ from .manifest import (
     maker_versions,
     read_manifest,
 )
-from .runtime import CannotCompileError, load_runtime
+from .runtime import CannotCompileError
 
 log = logging.getLogger("ce_rerank")
 
@@ -74,23 +74,11 @@ class CompiledModel:
 
 @dataclass(frozen=True, slots=True)
 class CompiledForm:
-    """A compiled form of a model or, if it could not be compiled, the reason (`declined`).
-
-    The other fields are those of its `Origin`.
-    """
+    """A compiled form of a model or, if it could not be compiled, the reason (`declined`)."""
 
     folder: Path
+    origin: Origin
     declined: str | None
-    name: str
-    source: str | None
-    revision: str | None
-    place: str | None
-    form: str | None
-
-    @property
-    def size_bytes(self) -> int:
-        """What it takes on the disk."""
-        return measure_folder(self.folder)
 
 
 def find_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel | None:
@@ -102,13 +90,12 @@ def find_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel 
     is_exported = checkpoint.source == "compiled" and form == "full"
     folder = checkpoint.folder if is_exported else _folder_of(checkpoint, form)
     manifest = read_manifest(folder)
-    damaged = MANIFEST_NAME if manifest is None else _find_damaged(folder, manifest)
-    if damaged is not None and is_exported:
-        raise UnavailableError(
-            f"The compiled model in {folder} is damaged: {damaged} is not as it was exported.",
-            hint="Copy it here again, or export it again: `ce-rerank models export`.",
-        )
-    if manifest is None or damaged is not None:
+    if manifest is None or not _is_whole(folder, manifest.files):
+        if is_exported:
+            raise UnavailableError(
+                f"The compiled model in {folder} is damaged: it is not as it was exported.",
+                hint="Copy it here again, or export it again: `ce-rerank models export`.",
+            )
         return None
     machine_folder = folder / "machine"
     if is_exported:
@@ -134,7 +121,8 @@ def find_obstacle(checkpoint: Checkpoint) -> str | None:
 def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel:
     """Return the compiled model of a checkpoint; compile it if need be, once, however many processes ask.
 
-    Raises CannotCompileError if it cannot be compiled, and UnavailableError if no engine can use it.
+    Raises CannotCompileError if it cannot be compiled, UnavailableError if no engine can use it, and OSError
+    or UnavailableError if the cache cannot be written.
     """
     found = find_compiled(checkpoint, form)
     if found is not None:
@@ -144,7 +132,8 @@ def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledMod
         raise CannotCompileError(obstacle)
     full = prepare_compiled(checkpoint) if form == "int8" else None
     folder = _folder_of(checkpoint, form)
-    with _locked(folder):
+    make_cache_folder(COMPILED_FOLDER)
+    with lock(folder, timeout_seconds=_LONGEST_WAIT_SECONDS):
         found = find_compiled(checkpoint, form)
         if found is None:
             name, revision, place = checkpoint.name, checkpoint.revision, digest_place(checkpoint)
@@ -154,7 +143,7 @@ def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledMod
             _compile(checkpoint, full, origin, folder)
             for other in list_compiled():
                 # It was made of other files at the same place, or by other libraries.
-                if other.folder != folder and (other.place, other.form) == (place, form):
+                if other.folder != folder and (other.origin.place, other.origin.form) == (place, form):
                     remove_folder(other.folder)
             found = find_compiled(checkpoint, form)
     if found is None:
@@ -163,14 +152,14 @@ def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledMod
 
 
 def list_compiled() -> list[CompiledForm]:
-    """List the compiled forms of all models on this machine, damaged and outdated ones, too."""
+    """List the compiled forms of all models on this machine, outdated ones, too."""
     found = []
     for folder in sorted(find_cache_folder(COMPILED_FOLDER).glob("*/")):
-        declined = read_json_object(folder / DECLINED_NAME)
-        facts = declined or read_json_object(folder / MANIFEST_NAME).get("origin")
-        if isinstance(facts, dict) and isinstance(facts.get("name"), str):
-            others = map(facts.get, ("source", "revision", "place", "form"))
-            found.append(CompiledForm(folder, declined.get("reason"), facts["name"], *others))
+        facts = read_json_object(folder / DECLINED_NAME)
+        declined = facts.pop("reason", None)
+        origin: Any = facts or read_json_object(folder / MANIFEST_NAME).get("origin")
+        with suppress(TypeError):  # it is damaged, or of another format
+            found.append(CompiledForm(folder, Origin(**origin), declined))
     return found
 
 
@@ -209,45 +198,33 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> None:
     """Write a compiled model, with its card and licence, into a new or empty folder that `-m FOLDER` runs.
 
     Compiles it first if need be. Raises UsageError for a folder with files in it, UnavailableError for a
-    model that cannot be compiled, and OutputError if the folder cannot be written.
+    model that cannot be compiled, and OSError if the folder cannot be written.
     """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not empty.", hint="Name a new folder.")
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder} exists and is not empty.", hint="Name a new folder.")
         compiled = prepare_compiled(checkpoint)
-        licences = [name for name in checkpoint.files if name.startswith(LEGAL_NAMES)]
-        with make_folder_whole(folder.absolute()) as unfinished:
-            for name in compiled.manifest.files:
-                shutil.copyfile(compiled.folder / name, unfinished / name)
-            for name in {"config.json", "README.md", *licences} & checkpoint.files.keys():
-                shutil.copyfile(checkpoint.folder / name, unfinished / name)
-            if not licences:
-                site = "https://huggingface.co/" if checkpoint.source == "hub" else ""
-                licence = checkpoint.licence or "not named in its card"
-                notice = f"The licence of this model is {licence}. Its owner's terms: README.md, and {site}"
-                (unfinished / "LICENSE").write_text(f"{notice}{checkpoint.name}\n", encoding="utf-8")
-            origin = replace(compiled.manifest.origin, place="")
-            replace(compiled.manifest, origin=origin).write(unfinished)
     except CannotCompileError as error:
         raise UnavailableError(
             f"{checkpoint.name} cannot be exported: it is run by torch, since {error}.",
             hint=f"Copy its checkpoint instead, and give -m the copy: {checkpoint.folder}",
         ) from error
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}.",
-            hint="Make room, or name another folder.",
-        ) from error
+    told = ["config.json", "README.md", *(name for name in checkpoint.files if name.startswith(LEGAL_NAMES))]
+    with make_folder_whole(folder.absolute()) as unfinished:
+        for name in compiled.manifest.files:
+            shutil.copyfile(compiled.folder / name, unfinished / name)
+        for name in checkpoint.files.keys() & told:
+            shutil.copyfile(checkpoint.folder / name, unfinished / name)
+        origin = replace(compiled.manifest.origin, place="")
+        replace(compiled.manifest, origin=origin).write(unfinished)
 
 
-def _find_damaged(folder: Path, manifest: Manifest) -> str | None:
-    """Return the name of a file that has changed since it was written; None if there is none."""
+def _is_whole(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether all files are as they were written."""
     try:
-        found = digest_files(folder / name for name in manifest.files)
-    except OSError as error:
-        return Path(error.filename).name
-    pairs = zip(manifest.files.items(), found, strict=True)
-    return next((name for (name, expected), digest in pairs if digest != expected), None)
+        return digest_files(folder / name for name in files) == [*files.values()]
+    except OSError:
+        return False
 
 
 def _compile(checkpoint: Checkpoint, full: CompiledModel | None, origin: Origin, folder: Path) -> None:
@@ -256,37 +233,22 @@ def _compile(checkpoint: Checkpoint, full: CompiledModel | None, origin: Origin,
     try:
         with make_folder_whole(folder) as unfinished:
             if full is not None:
-                _quantize(full, origin, unfinished)
+                # The golden pairs stay the same.
+                write_int8_graph(full.folder / GRAPH_NAME, unfinished / GRAPH_NAME)
+                shutil.copyfile(full.folder / TOKENIZER_NAME, unfinished / TOKENIZER_NAME)
+                replace(full.manifest, origin=origin).write(unfinished)
             else:
-                _load_compiler()(checkpoint, origin, unfinished)
+                try:
+                    from .convert import compile_checkpoint
+                except IMPORT_FAILURES as error:
+                    raise CannotCompileError(f"torch cannot be loaded ({error})", passing=True) from error
+                compile_checkpoint(checkpoint, origin, unfinished)
     except CannotCompileError as error:
         raise_if_interrupted()  # the model is then not to blame
         if not error.passing:
             with make_folder_whole(folder) as unfinished:
                 write_json(unfinished / DECLINED_NAME, {"reason": str(error), **asdict(origin)})
         raise
-    except OSError as error:
-        problem = f"the cache cannot hold it ({error.strerror or error})"
-        raise CannotCompileError(problem, passing=True) from error
-
-
-def _load_compiler() -> Callable[[Checkpoint, Origin, Path], None]:
-    try:
-        from .convert import compile_checkpoint
-    except IMPORT_FAILURES as error:
-        raise CannotCompileError(f"torch cannot be loaded ({error})", passing=True) from error
-    return compile_checkpoint
-
-
-def _quantize(full: CompiledModel, origin: Origin, folder: Path) -> None:
-    """Write the int8 form of a compiled model into an empty folder; its golden pairs stay the same."""
-    from .graph import quantize_weights, save_graph
-
-    graph = load_runtime().Core().read_model(full.folder / GRAPH_NAME)
-    quantize_weights(graph)
-    save_graph(graph, folder / GRAPH_NAME)
-    shutil.copyfile(full.folder / TOKENIZER_NAME, folder / TOKENIZER_NAME)
-    replace(full.manifest, origin=origin).write(folder)
 
 
 def _folder_of(checkpoint: Checkpoint, form: Form) -> Path:
@@ -310,16 +272,3 @@ def _content_digest(checkpoint: Checkpoint) -> str:
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder of the cache against other processes."""
-    with ExitStack() as held:
-        try:
-            make_cache_folder(COMPILED_FOLDER)
-            held.enter_context(lock(folder, timeout_seconds=_LONGEST_WAIT_SECONDS))
-        except (UnavailableError, OSError) as error:  # or a TimeoutError: another process never ends
-            said = error.message.rstrip(".") if isinstance(error, UnavailableError) else error
-            raise CannotCompileError(f"its compiled form cannot be kept ({said})", passing=True) from error
-        yield

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from ...errors import UnavailableError
 from ...models.checkpoint import Checkpoint
 from ...ranking import ACTIVATIONS
 from ..batching import PairTokens, pad_rows
@@ -61,12 +60,7 @@ def compile_checkpoint(checkpoint: Checkpoint, origin: Origin, folder: Path) -> 
     Loads torch. Raises UnavailableError if no engine can use the model, CannotCompileError if it is not what
     its configuration says or its graph cannot be converted, and OSError if the folder cannot be written.
     """
-    try:
-        model = load_model(checkpoint)
-    except UnavailableError as error:
-        if isinstance(error.__cause__, Exception):
-            _raise_if_out_of_memory(error.__cause__)
-        raise
+    model = load_model(checkpoint)
     if model.facts.activation not in ACTIVATIONS:
         raise CannotCompileError(f"its activation is {model.facts.activation}")
     with quiet_libraries():
@@ -108,13 +102,8 @@ def _convert(model: Model, rows: Sequence[PairTokens], path: Path) -> None:
             graph = convert_model(model.network, example_input=example)
         keep_pooled_token(graph)
     except Exception as error:  # whatever OpenVINO raises: torch then runs the model
-        _raise_if_out_of_memory(error)
-        raise CannotCompileError(f"OpenVINO cannot convert it ({first_line(error)})") from error
+        reason = f"OpenVINO cannot convert it ({first_line(error)})"
+        raise CannotCompileError(reason, passing=says_out_of_memory(error)) from error
     if tuple(name for entry in graph.inputs for name in entry.get_names()) != model.facts.inputs:
         raise CannotCompileError("its graph takes other inputs than it is fed")
     save_graph(graph, path)
-
-
-def _raise_if_out_of_memory(error: Exception) -> None:
-    if says_out_of_memory(error):
-        raise CannotCompileError("there is too little memory to compile it", passing=True) from error

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from ...models.store import NOTE
 from ...ranking import ACTIVATIONS
 from ...types import Precision
 from ..base import EngineInfo, EngineOptions
-from ..batching import Float32s, PairTokens, TokenBatch, pad_rows, score_in_batches
+from ..batching import Float32s, PairTokens, pad_rows, score_in_batches
 from ..hardware import count_cpus, cpu_identity, has_amx, has_native_bf16, vector_width
 from ..tokenizer import PairTokenizer
 from .cache import CompiledModel, prepare_compiled
@@ -82,8 +83,7 @@ class OpenVinoEngine:
     ) -> None:
         self._core = core
         self._compiled = compiled
-        self._precision = options.precision
-        self._threads = options.threads
+        self._options = options
         model, origin = compiled.manifest.model, compiled.manifest.origin
         # If a length is no multiple of the CPU's vectors, more padding changes the order in which numbers are
         # added: in bf16 the score of a pair then changes by up to 0.03. With multiples it stays exactly the
@@ -124,15 +124,11 @@ class OpenVinoEngine:
         on_progress: Callable[[int], None] | None = None,
     ) -> Float32s:
         """Return the float32 logits of rows, in their order."""
-
-        def score(batches: Iterable[Sequence[PairTokens]]) -> Iterator[Float32s]:
-            return self.infer(pad_rows(batch, self.padding) for batch in batches)
-
         budget = batch_tokens or self.batch_tokens
-        return score_in_batches(rows, score, budget, self.padding.companions, on_progress)
+        return score_in_batches(rows, self.infer, budget, self.padding.companions, on_progress)
 
-    def infer(self, batches: Iterable[TokenBatch]) -> Iterator[Float32s]:
-        """Yield the float32 logits of each batch, in order.
+    def infer(self, batches: Iterable[Sequence[PairTokens]]) -> Iterator[Float32s]:
+        """Yield the float32 logits of the rows of each batch, in order.
 
         A few batches are scored with one stream, which is ready sooner; many with several, which is faster.
         Batches are taken when they are needed, a few ahead of the results.
@@ -143,10 +139,8 @@ class OpenVinoEngine:
         try:
             model = self.load(streams)
         except CannotCompileError as error:
-            name = self._compiled.manifest.origin.name
-            raise UnavailableError(
-                f"Openvino cannot run {name}: {error}.", hint="Give --engine torch."
-            ) from error
+            problem = f"Openvino cannot run {self.info.model}: {error}."
+            raise UnavailableError(problem, hint="Give --engine torch.") from error
         idle, batches = self._idle[streams], chain(first, rest)
         if streams > 1:
             # OpenVINO prepares weights at the first inference. When two streams did so at the same time, one
@@ -172,25 +166,25 @@ class OpenVinoEngine:
             return self._loaded[streams]
 
     def _load(self, streams: int) -> Any:
-        version = library_versions()["openvino"]
-        key = [cpu_identity(), self._precision, streams, self._threads, version]
+        precision, threads = self._options.precision, self._options.threads
+        key = [cpu_identity(), precision, streams, threads, library_versions()["openvino"]]
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-        folder = self._compiled.machine_folder / f"{self._precision}-{streams}-{name}"
+        folder = self._compiled.machine_folder / f"{precision}-{streams}-{name}"
         # With int8, the rest is computed in what the CPU has.
-        in_bf16 = self._precision == "bf16" or (self._precision == "int8" and has_native_bf16())
+        in_bf16 = precision == "bf16" or (precision == "int8" and has_native_bf16())
         hint = "bf16" if in_bf16 else "f32"
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": hint,
             # Groups of activations. With 0 they are not quantised, and 8-bit weights are not faster.
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP_SIZE if self._precision == "int8" else 0,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP_SIZE if precision == "int8" else 0,
             "NUM_STREAMS": streams,
             # Else all processes on a machine would be pinned to its first CPUs.
             "ENABLE_CPU_PINNING": False,
             "CACHE_MODE": "OPTIMIZE_SIZE",  # without the weights
             "CACHE_DIR": str(folder),
         }
-        if self._threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = self._threads
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
         verdict = read_json_object(folder / _VERDICT_NAME)
         if "refused" in verdict:
             raise CannotCompileError(str(verdict["refused"]), passing=True)
@@ -214,9 +208,8 @@ class OpenVinoEngine:
         is_other = f"OpenVINO runs it in {used} on this CPU, not in {hint}"
         fault = self._find_fault(model) if used == hint else is_other
         with suppress(OSError):
-            write_json(
-                folder / _VERDICT_NAME, {"refused": fault} if fault else {"files": _digest_cache(folder)}
-            )
+            files = _digest_cache(folder)
+            write_json(folder / _VERDICT_NAME, {"refused": fault} if fault else {"files": files})
         if fault:
             raise CannotCompileError(fault, passing=True)
         return model
@@ -225,17 +218,14 @@ class OpenVinoEngine:
         """Return what is wrong with the golden scores of a loaded model, as a clause; None if nothing."""
         golden = self._compiled.manifest.golden
         rows = self._load_tokenizer(None, None).encode([(pair.query, pair.document) for pair in golden])
-
-        def score(batches: Iterable[Sequence[PairTokens]]) -> Iterator[Float32s]:
-            return self._run(model, [], 1, (pad_rows(batch, self.padding) for batch in batches))
-
+        score = partial(self._run, model, [], 1)
         logits = score_in_batches(rows, score, _MOST_BATCH_TOKENS, self.padding.companions)
         reference = np.array([pair.logit for pair in golden], dtype=np.float32)
-        fault = find_infidelity(reference, logits, self._precision)
-        return fault and f"in {self._precision} {fault}"
+        fault = find_infidelity(reference, logits, self._options.precision)
+        return fault and f"in {self._options.precision} {fault}"
 
     def _run(
-        self, model: Any, idle: list[Any], most_at_once: int, batches: Iterable[TokenBatch]
+        self, model: Any, idle: list[Any], most_at_once: int, batches: Iterable[Sequence[PairTokens]]
     ) -> Iterator[Float32s]:
         # Not by AsyncInferQueue: its callbacks into Python sometimes abort the process when it ends.
         started: deque[Any] = deque()
@@ -249,7 +239,8 @@ class OpenVinoEngine:
             return logits
 
         try:
-            for batch in batches:
+            for rows in batches:
+                batch = pad_rows(rows, self.padding)
                 if len(started) == most_at_once:
                     yield finish()
                 request = idle.pop() if idle else model.create_infer_request()

@@ -12,7 +12,9 @@ groups (OpenVINO's dynamic quantisation): the error is a fifth of that with one 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import numpy as np
 
 from .runtime import last_line, load_runtime
 
-Cut = Mapping[int, int]
+Cut = dict[int, int]
 """The inputs of an operation that need one token only, each with the axis of its tokens."""
 
 _ELEMENTWISE = {
@@ -43,7 +45,13 @@ def keep_pooled_token(graph: Any) -> int:
 
     operations = graph.get_ordered_ops()
     index = next((index for index in map(_pooled_index, operations) if index is not None), 0)
-    cuts = _find_cuts(operations)
+    cuts: dict[str, tuple[Any, Cut]] = {}
+    for operation in reversed(operations):
+        # The axis of tokens if all readers of an operation read only the pooled token.
+        axes = {_axis_read(one, cuts) for output in operation.outputs() for one in output.get_target_inputs()}
+        axis = axes.pop() if len(axes) == 1 else None
+        if axis is not None and (cut := _cut_inputs(operation, axis)):
+            cuts[operation.get_name()] = operation, cut
     dropped: dict[tuple[str, int, int], Any] = {}
     for operation, cut in cuts.values():
         for place, axis in cut.items():
@@ -60,109 +68,77 @@ def keep_pooled_token(graph: Any) -> int:
     return len(cuts)
 
 
-def _find_cuts(operations: Iterable[Any]) -> dict[str, tuple[Any, Cut]]:
-    """Find, from the end, the operations of which only the pooled token is read, and what they need."""
-    cuts: dict[str, tuple[Any, Cut]] = {}
-    for operation in reversed(list(operations)):
-        axis = _axis_of_pooled(operation, cuts)
-        cut = None if axis is None else _cut_inputs(operation, axis)
-        if cut:
-            cuts[operation.get_name()] = operation, cut
-    return cuts
-
-
-def _axis_of_pooled(operation: Any, cuts: Mapping[str, tuple[Any, Cut]]) -> int | None:
-    """Return the axis of tokens if all readers of an operation read only the pooled token; else None."""
-    axes = set()
-    for reader in (reader for output in operation.outputs() for reader in output.get_target_inputs()):
-        node = reader.get_node()
-        if node.get_name() in cuts:
-            axes.add(cuts[node.get_name()][1].get(reader.get_index()))
-        else:
-            takes_one = reader.get_index() == 0 and _pooled_index(node) is not None
-            axes.add(_TOKEN_AXIS if takes_one else None)
-    return axes.pop() if len(axes) == 1 else None
+def _axis_read(reader: Any, cuts: Mapping[str, tuple[Any, Cut]]) -> int | None:
+    """Return the axis along which an input of an operation reads the pooled token alone; else None."""
+    operation, place = reader.get_node(), reader.get_index()
+    if operation.get_name() in cuts:
+        return cuts[operation.get_name()][1].get(place)
+    return _TOKEN_AXIS if place == 0 and _pooled_index(operation) is not None else None
 
 
 def _pooled_index(operation: Any) -> int | None:
     """Return the token, 0 or -1, whose vectors an operation takes out of hidden states; else None."""
-    if operation.get_type_name() != "Gather" or _rank(operation.input_value(0)) != 3:
+    if operation.get_type_name() != "Gather" or operation.get_input_partial_shape(0).rank != 3:
         return None
     indices, axis = _constant(operation.input_value(1)), _constant(operation.input_value(2))
     return indices[0] if indices in ([0], [-1]) and axis == [_TOKEN_AXIS] else None
 
 
-def _cut_inputs(operation: Any, axis: int) -> Cut | None:
-    """Return the inputs that can be cut if the output is cut along `axis`; None if no cut is safe."""
+def _cut_inputs(operation: Any, axis: int) -> Cut:
+    """Return the inputs that can be cut if the output is cut along `axis`; none if that is not safe."""
     inputs, kind = operation.input_values(), operation.get_type_name()
-    rank = _rank(operation.output(0)) if operation.get_output_size() else None
-    if rank is None:
-        return None
+    rank, settings = len(operation.get_output_partial_shape(0)), operation.get_attributes()
+    cut = {0: axis}
     if kind in _ELEMENTWISE:
         return _cut_broadcast(inputs, axis, rank)
-    if kind in _WORK_ALONG:
-        # Each place along the other axes is computed by itself.
-        along = _axes_worked_along(operation)
-        safe = along and axis not in [one % rank for one in along]
-        return dict.fromkeys(range(len(inputs) if kind == "Concat" else 1), axis) if safe else None
-    if kind == "MatMul":
-        is_row = axis == rank - 2 and _rank(inputs[0]) == rank
-        return {0: axis} if is_row and not operation.get_attributes()["transpose_a"] else None
     if kind == "Transpose":
         order = _constant(inputs[1])
-        return {0: order[axis]} if order else None
+        return {0: order[axis]} if order else {}
     if kind == "Reshape":
         # 0 means an unchanged length; lengths up to the axis of tokens must not change.
         pattern = _constant(inputs[1])
-        keeps = operation.get_attributes()["special_zero"] and pattern and not any(pattern[: axis + 1])
-        return {0: axis} if keeps else None
+        return cut if settings["special_zero"] and pattern and not any(pattern[: axis + 1]) else {}
+    if len(inputs[0].get_partial_shape()) != rank:
+        return {}
+    if kind in _WORK_ALONG:
+        # Each place along the other axes is computed by itself.
+        place = _WORK_ALONG[kind]
+        along = [settings["axis"]] if place is None else [*chain(*map(_constant, inputs[place : place + 1]))]
+        if not along or axis in [one % rank for one in along]:
+            return {}
+        return dict.fromkeys(range(len(inputs)), axis) if kind == "Concat" else cut
+    if kind == "MatMul" and axis == rank - 2:
+        return {} if settings["transpose_a"] else cut
     if kind == "ScaledDotProductAttention" and axis == rank - 2:
         # The query, and the mask if it has a row for each token of the query.
         mask = _cut_broadcast(inputs[3:4], axis, rank)
-        return None if mask is None else {0: axis, **{place + 3: along for place, along in mask.items()}}
-    return None
+        return cut | {place + 3: along for place, along in mask.items()}
+    return {}
 
 
-def _axes_worked_along(operation: Any) -> list[int] | None:
-    place = _WORK_ALONG[operation.get_type_name()]
-    if place is None:
-        return [operation.get_attributes()["axis"]]
-    if operation.get_attributes().get("keep_dims") is False:
-        return None
-    return _constant(operation.input_value(place)) if operation.get_input_size() > place else None
-
-
-def _cut_broadcast(inputs: Iterable[Any], axis: int, rank: int) -> Cut | None:
+def _cut_broadcast(inputs: Iterable[Any], axis: int, rank: int) -> Cut:
     """Cut inputs that are broadcast to `rank` dimensions, except those that have one value for all tokens."""
-    cut = {}
-    for place, value in enumerate(inputs):
-        own = _rank(value)
-        if own is None:
-            return None
-        own_axis = axis - (rank - own)
-        if own_axis >= 0 and value.get_partial_shape()[own_axis] != 1:
-            cut[place] = own_axis
-    return cut
+    shapes = [value.get_partial_shape() for value in inputs]
+    own_axes = [axis - (rank - len(shape)) for shape in shapes]
+    return {
+        place: own
+        for place, (own, shape) in enumerate(zip(own_axes, shapes, strict=True))
+        if own >= 0 and shape[own] != 1
+    }
 
 
-def _rank(value: Any) -> int | None:
-    rank = value.get_partial_shape().rank
-    return rank.get_length() if rank.is_static else None
-
-
-def _constant(value: Any) -> list[int] | None:
+def _constant(value: Any) -> list[int]:
+    """Return the numbers of a constant; none for a value that is computed."""
     node = value.get_node()
-    if node.get_type_name() != "Constant":
-        return None
-    numbers: list[int] = node.get_data().reshape(-1).tolist()
-    return numbers
+    return node.get_data().reshape(-1).tolist() if node.get_type_name() == "Constant" else []
 
 
-def quantize_weights(graph: Any) -> None:
-    """Replace the matrices of a graph by int8 constants and their scales.
+def write_int8_graph(full: Path, path: Path) -> None:
+    """Write a graph again with int8 constants and their scales in place of its matrices.
 
     The matrices are the second inputs of matrix products, and the tables of embeddings.
     """
+    graph = load_runtime().Core().read_model(full)
     from openvino import opset13
 
     for operation in graph.get_ordered_ops():
@@ -183,12 +159,12 @@ def quantize_weights(graph: Any) -> None:
         narrow = opset13.constant(np.round(weights / scale).astype(np.int8))
         wide = opset13.multiply(opset13.convert(narrow, "f32"), opset13.constant(scale))
         operation.input(place).replace_source_output(wide.output(0))
-    graph.validate_nodes_and_infer_types()
+    save_graph(graph, path)
 
 
 def save_graph(graph: Any, path: Path) -> None:
-    """Write a graph with float32 constants. Raises OSError if that fails."""
+    """Write a graph with constants as they are. Raises OSError if that fails."""
     try:
         load_runtime().save_model(graph, path, compress_to_fp16=False)
     except RuntimeError as error:  # OpenVINO's, for every reason
-        raise OSError(f"OpenVINO could not write it: {last_line(error)}") from error
+        raise OSError(errno.EIO, last_line(error), str(path)) from error

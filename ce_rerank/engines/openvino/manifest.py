@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from ...files import digest_file, read_json_object, write_json
 from ...ranking import ACTIVATIONS
-from ..tokenizer import ModelFacts
+from ..batching import Padding
+from ..tokenizer import Layout, ModelFacts
 
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAME = "model.xml"
-WEIGHTS_NAME = "model.bin"
 TOKENIZER_NAME = "tokenizer.json"
-OWN_NAMES = (GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME)
 
 _FORMAT = 6  # of the manifest
 _RECIPE = "5"  # of `convert.py` and `graph.py`: what was compiled by another is compiled again
@@ -80,18 +76,6 @@ class Manifest:
         facts = {"format": _FORMAT, **asdict(replace(self, files=files))}
         write_json(folder / MANIFEST_NAME, {**facts, "sha256": _digest_json(facts)})
 
-    def _is_sound(self) -> bool:
-        """Whether its values are possible; the name of a file must not lead out of the folder."""
-        return (
-            bool(self.golden)
-            and all(math.isfinite(pair.logit) for pair in self.golden)
-            and self.model.max_length > 0
-            and self.model.activation in ACTIVATIONS
-            and {*self.model.inputs} <= {"input_ids", "attention_mask", "token_type_ids"}
-            and {*OWN_NAMES} <= {*self.files}
-            and all(re.fullmatch(r"\w[\w.-]*", name, re.ASCII) for name in self.files)
-        )
-
 
 def read_manifest(folder: Path) -> Manifest | None:
     """Read the manifest of a compiled model; None if there is none, or it is damaged or of another format."""
@@ -99,11 +83,20 @@ def read_manifest(folder: Path) -> Manifest | None:
     facts = read_json_object(path) if path.is_file() else {}
     if facts.pop("sha256", None) != _digest_json(facts) or facts.pop("format", None) != _FORMAT:
         return None
-    try:
-        manifest: Manifest = _read_as(Manifest, facts)
-    except (TypeError, ValueError):
+    try:  # somebody else may have made the folder
+        model, files = facts["model"], facts["files"]
+        layouts = {name: model[name] and Layout(**model[name]) for name in ("layout", "instructed")}
+        others = {"inputs": tuple(model["inputs"]), "padding": Padding(**model["padding"])}
+        manifest = Manifest(
+            origin=Origin(**facts["origin"]),
+            model=ModelFacts(**{**model, **layouts, **others}),
+            golden=tuple(GoldenPair(**pair) for pair in facts["golden"]),
+            files=files,
+        )
+        is_sound = manifest.model.activation in ACTIVATIONS and all(Path(name).name == name for name in files)
+    except (KeyError, TypeError):
         return None
-    return manifest if manifest._is_sound() else None
+    return manifest if is_sound else None
 
 
 def maker_versions() -> dict[str, str]:
@@ -119,23 +112,6 @@ def library_versions() -> dict[str, str]:
     found = dict(name.removesuffix(".dist-info").lower().split("-")[:2] for name in listed if "-" in name)
     # An exported model runs without the libraries that compiled it.
     return {library: found.get(library.replace("-", "_"), "missing") for library in _LIBRARIES}
-
-
-def _read_as(kind: Any, value: Any) -> Any:
-    """Return a JSON value as the type of an annotation; raise TypeError or ValueError for other values."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if hasattr(kind, "__dataclass_fields__") and isinstance(value, dict):
-        hints = get_type_hints(kind)
-        return kind(**{name: _read_as(hints.get(name), part) for name, part in value.items()})
-    if origin is tuple and isinstance(value, list):
-        return tuple(_read_as(parts[0], part) for part in value)
-    if origin is Mapping and isinstance(value, dict):
-        return {name: _read_as(parts[1], part) for name, part in value.items()}
-    if origin is UnionType:
-        return None if value is None else _read_as(parts[0], value)
-    if value not in parts if origin is Literal else type(value) is not kind:
-        raise ValueError(value)
-    return value
 
 
 def _digest_json(facts: Mapping[str, Any]) -> str:

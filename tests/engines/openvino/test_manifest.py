@@ -16,12 +16,10 @@ from marks import posix_only
 from ce_rerank.engines.batching import Padding
 from ce_rerank.engines.openvino.manifest import (
     MANIFEST_NAME,
-    OWN_NAMES,
     GoldenPair,
     Manifest,
     Origin,
     library_versions,
-    maker_versions,
     read_manifest,
 )
 from ce_rerank.engines.tokenizer import Layout, ModelFacts
@@ -43,10 +41,13 @@ MANIFEST = Manifest(
 )
 
 
+FILES = ("model.xml", "model.bin", "tokenizer.json")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with the files of a compiled model, and their manifest."""
-    for name in OWN_NAMES:
+    for name in FILES:
         (tmp_path / name).write_text(name)
     MANIFEST.write(tmp_path)
     return tmp_path
@@ -56,12 +57,12 @@ def test_what_is_written_is_read_back_equal(folder: Path) -> None:
     found = read_manifest(folder)
     assert found is not None
     assert replace(found, files={}) == MANIFEST
-    assert found.files == {name: hashlib.sha256(name.encode()).hexdigest() for name in OWN_NAMES}
+    assert found.files == {name: hashlib.sha256(name.encode()).hexdigest() for name in FILES}
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [('"max_length": 512', '"max_length": 256'), ("302734", "302834"), ('"format"', '"former"')],
+    [('"max_length": 512', '"max_length": 256'), ("302734", "302834"), ('"format"', '"former"'), ("{", "[")],
 )
 def test_a_changed_word_makes_it_no_manifest(folder: Path, old: str, new: str) -> None:
     path = folder / MANIFEST_NAME
@@ -69,12 +70,6 @@ def test_a_changed_word_makes_it_no_manifest(folder: Path, old: str, new: str) -
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
     assert read_manifest(folder) is None
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"format": 1', b"\xff\xfe"])
-def test_what_is_no_manifest_is_none(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / MANIFEST_NAME).write_bytes(content)
-    assert read_manifest(tmp_path) is None
 
 
 def forge(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -89,23 +84,12 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda facts: facts.pop("model"),
+        lambda facts: facts.pop("origin"),
         lambda facts: facts["model"].update(surprise=1),
         lambda facts: facts["model"].update(activation="tanh"),
-        lambda facts: facts["model"].update(max_length="512"),
-        lambda facts: facts["model"].update(max_length=0),
-        lambda facts: facts["model"].update(inputs=["pixel_values"]),
-        lambda facts: facts["model"].update(inputs=None),
-        lambda facts: facts["model"]["padding"].update(companions="some"),
-        lambda facts: facts["model"].update(layout={"before": 1}),
-        lambda facts: facts["origin"].update(name=None),
-        lambda facts: facts.update(golden=[]),
-        lambda facts: facts["golden"][0].update(logit=float("nan")),
-        lambda facts: facts.update(files=[]),
-        lambda facts: facts["files"].pop("model.bin"),
+        lambda facts: facts.update(files=None),
         lambda facts: facts["files"].update({"../outside": "d" * 64}),
         lambda facts: facts["files"].update({"/dev/zero": "d" * 64}),
-        lambda facts: facts["files"].update({"model.xml": None}),
         lambda facts: facts.update(format=99),
     ],
 )
@@ -123,7 +107,4 @@ def test_a_device_is_no_manifest(tmp_path: Path) -> None:
 
 
 def test_the_versions_are_those_that_are_installed() -> None:
-    versions = library_versions()
-    assert list(versions) == ["openvino", "torch", "transformers", "sentence-transformers", "tokenizers"]
-    assert versions == {name: metadata.version(name) for name in versions}
-    assert maker_versions().items() > versions.items()
+    assert library_versions() == {name: metadata.version(name) for name in library_versions()}
