@@ -74,11 +74,6 @@ def test_values_that_json_lacks_become_what_it_has() -> None:
     }
 
 
-def test_ids_that_pandas_made_floats_of_are_integers() -> None:
-    table = pa.table({"id": [1.0, None], "docid": pa.array([decimal.Decimal("7.0")] * 2), "text": ["a", "b"]})
-    assert [document.id for document in read_documents(piped(table_bytes(table)))] == [1, 7]
-
-
 TWICE = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
 
 

@@ -95,22 +95,14 @@ class TestARow:
         ]  # fmt: skip
 
     def test_of_a_document_may_start_with_its_query(self) -> None:
-        query = Query("why", "q1", {"topic": "x", "url": "of the query", "id": "q1"})
+        query = Query("why", "q1", {"topic": "x", "url": "of the query", "id": "q1", "pid": 5, "title": "T"})
         document = Document("t", "d", {"query": "why", "query_id": 1, "url": "u"})
         (row,) = flat_rows(Ranking(query, (ranked(document),)), PLAIN)
         assert items(row) == [
             ("query_id", "q1"), ("query", "why"), ("index", 4), ("score", 0.5), ("text", "t"), ("id", "d"),
             ("url", "u"), ("input", {"query_id": 1}), ("topic", "x"),
-            ("query_input", {"url": "of the query"}),
+            ("query_input", {"url": "of the query", "pid": 5, "title": "T"}),
         ]  # fmt: skip
-
-    @pytest.mark.parametrize("name", ["id", "pid", "text", "title", "score"])
-    def test_keeps_the_fields_of_the_query_apart_from_those_of_the_document(self, name: str) -> None:
-        query = Query("why", "q1", {name: "the query's"})
-        (row,) = flat_rows(Ranking(query, (ranked(Document("t")),)), WriteOptions(with_text=False))
-        assert row == {
-            "query_id": "q1", "query": "why", "index": 4, "score": 0.5, "query_input": {name: "the query's"}
-        }  # fmt: skip
 
 
 BLANK = rank(Document("b", 7), Document(".", 8), query=Query("?", "why"), scores=(2.5, -math.inf))
