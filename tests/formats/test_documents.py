@@ -153,12 +153,7 @@ def test_what_looks_like_a_table_is_text_with_a_warning(
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"format": "text", "text_fields": ("text",)},
-        {"delimiter": ";;"},
-        {"columns": ("a", "")},
-    ],
+    "options", [{"format": "text", "text_fields": ("text",)}, {"delimiter": ";;"}, {"columns": ("a", "")}]
 )
 def test_options_that_mean_nothing_are_usage_errors(options: Any) -> None:
     with pytest.raises(UsageError):
@@ -187,11 +182,6 @@ def test_a_whole_file_is_one_document_with_its_path_as_id(tmp_path: Path) -> Non
     path.write_bytes(b"\xef\xbb\xbfone\r\n\r\n{two}\n")
     assert read(file(path), whole_files=True) == [(str(path), "one\r\n\r\n{two}\n", str(path))]
     assert read(piped(b"all"), whole_files=True) == [("-", "all", "stdin")]
-    errors: list[str] = []
-    bad = read_documents(
-        piped(b"na\xefve"), ReadOptions(whole_files=True), lambda error, _: errors.append(error.message)
-    )
-    assert (list(bad), errors) == ([], ["stdin:1: not UTF-8 (0xEF)."])
 
 
 def test_rows_come_while_the_pipe_is_still_being_fed() -> None:
