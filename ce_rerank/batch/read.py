@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from ..errors import InputError
 from ..formats.beir import read_corpus, read_queries
@@ -83,13 +83,13 @@ class RowCandidates(CandidateReader):
         self._query_fields = QUERY_FIELDS if job.query_field is None else (job.query_field,)
         self._documents_fields = LIST_FIELDS if job.documents_field is None else (job.documents_field,)
         self._is_nested = job.documents_field is not None
-        self._options = job.reading
+        self._reading = job.reading
         self._rules = job.reading.field_rules
         self._queries_name = job.queries
         self._queries: Mapping[str, Query] = {}
         self._for_trec = with_ids or job.format == "trec"
         self._seen: set[bytes] = set()
-        self._flat: Candidates | None = None  # the query of flat rows, of which more may follow
+        self._flat: tuple[Query, list[Document], list[int]] | None = None  # flat rows, and more may follow
         self._rejected = 0
 
     @property
@@ -111,13 +111,13 @@ class RowCandidates(CandidateReader):
             self._queries = read_queries(Source.from_name(self._queries_name), reject=reject)
         for place, source in enumerate(self._sources):
             self._current = place
-            for complete in read_as(partial(self._take, reject), source, self._options, count):
+            for complete in read_as(partial(self._take, reject), source, self._reading, count):
                 yield from complete
         yield from self._end_flat()
 
     def _end_flat(self) -> list[Candidates]:
         ended, self._flat = self._flat, None
-        return [] if ended is None else [ended]
+        return [] if ended is None else [Candidates(*ended[:2], places=ended[2])]
 
     def _take(self, reject: Reject, row: Any, origin: str) -> list[Candidates]:
         """Take a row, and return the candidates that are complete with it."""
@@ -130,24 +130,22 @@ class RowCandidates(CandidateReader):
             self._is_nested or not (self._rules.text_fields or any(name in row for name in TEXT_FIELDS))
         ):
             missing = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}"'
-            raise MissingFieldError(
-                f"{origin}: {missing} ({describe_fields(row)}).",
-                hint=_OTHER_FIELDS,
-            )
+            raise MissingFieldError(f"{origin}: {missing} ({describe_fields(row)}).", hint=_OTHER_FIELDS)
         documents_path = None if found is None else found[0]
         query, fields = find_query(row, origin, documents_path, self._query_fields, _OTHER_FIELDS)
         if found is not None:
             nested = self._read_nested(self._complete(replace(query, fields=fields)), found, reject)
             return [*self._end_flat(), nested]
         document = self._document(fields, origin)
-        if self._flat is not None and _is_same(self._flat.query, query):
-            cast(list[int], self._flat.places).append(len(self._flat.documents) + self._rejected)
-            cast(list[Document], self._flat.documents).append(document)
+        if self._flat is not None and _is_same(self._flat[0], query):
+            _, documents, places = self._flat
+            places.append(len(documents) + self._rejected)
+            documents.append(document)
             return []
         query = self._complete(query)
         self._require_first(query, "Let the rows of a query stand together: sort the input by query.")
         ended = self._end_flat()
-        self._flat = Candidates(query, [document], places=[0])
+        self._flat = query, [document], [0]
         self._rejected = 0  # rows between those of one query are places in its list
         return ended
 
