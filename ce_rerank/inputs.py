@@ -117,19 +117,14 @@ def read_candidates(items: object, rules: FieldRules) -> Iterator[Candidates]:
             yield as_candidates(item.query, item.documents, rules=rules)
         elif isinstance(item, tuple | list) and len(item) == 2:
             yield as_candidates(*item, rules=rules, origin=origin)
-        elif isinstance(item, Mapping):
-            found = find_documents(item, origin)
-            if found is None:
-                problem = f'{origin}: no list of "{LIST_FIELDS[0]}" ({describe_fields(item)}).'
-                raise UsageError(
-                    problem, hint='Give (query, documents), or {"query": ..., "documents": [...]}.'
-                )
+        elif isinstance(item, Mapping) and (found := find_documents(item, origin)):
             path, documents = found
             query, fields = find_query(item, origin, path)
             yield as_candidates(replace(query, fields=fields), documents, rules=rules, origin=origin)
         else:
+            has = f" ({describe_fields(item)})" if isinstance(item, Mapping) else ""
             raise UsageError(
-                f"{origin} is of type {type(item).__name__}.",
+                f"{origin} is of type {type(item).__name__}, and no query with documents{has}.",
                 hint='Give (query, documents), {"query": ..., "documents": [...]} or Candidates.',
             )
 
@@ -162,7 +157,7 @@ def as_field_rules(text_field: object, id_field: object) -> FieldRules:
         raise UsageError(
             f"text_field is {text_field!r}.", hint="Give the name of a field, or a list of them."
         )
-    if id_field is not None and not isinstance(id_field, str):
+    if not isinstance(id_field, str | None):
         raise UsageError(f"id_field is {id_field!r}.", hint="Give the name of a field.")
     return FieldRules(tuple(text_fields), id_field)
 
@@ -173,19 +168,15 @@ def _rows(given: object, name: str, example: str) -> Iterable[Any]:
         raise UsageError(f"{name} is of type {type(given).__name__} alone.", hint=f"Give a list: {example}.")
     if isinstance(given, set | frozenset):
         raise UsageError(f"{name} is a set, which has no order.", hint="Give a list.")
-    for method in ("to_dicts", "to_pylist"):
-        if hasattr(given, method):
-            rows: list[Any] = getattr(given, method)()
-            return rows
+    rows: list[Any]
+    if read := getattr(given, "to_dicts", None) or getattr(given, "to_pylist", None):
+        rows = read()
+        return rows
     if hasattr(given, "columns") and hasattr(given, "to_dict"):
-        return [
-            # NaN is a missing value.
-            {
-                name: None if isinstance(value, float) and value != value else value
-                for name, value in row.items()
-            }
-            for row in given.to_dict("records")
-        ]
+        rows = given.to_dict("records")
+        for row in rows:  # NaN is a missing value
+            row |= {name: None for name, value in row.items() if isinstance(value, float) and value != value}
+        return rows
     if not isinstance(given, Iterable):
         raise UsageError(f"{name} is of type {type(given).__name__}.", hint=f"Give a list: {example}.")
     return given

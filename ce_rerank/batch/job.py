@@ -24,7 +24,6 @@ WHOLE = range(sys.maxsize)
 """Every query, by its place in the input, from 0."""
 
 _MODEL_OPTIONS = ("revision", "device", "engine", "precision", "max_length", "instruction")
-_DIGESTS = ("the input", "the model's content")
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,7 @@ def parse_shard(text: str) -> range:
 def require_same(name: str | Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise UsageError if the settings of the unfinished output `name` are not those of this run."""
     differences = [
-        f"{setting} differs"
-        if setting in _DIGESTS
-        else f"{setting} was {_show(was.get(setting))}, and is {_show(now.get(setting))}"
+        f"{setting} was {_show(was.get(setting))}, and is {_show(now.get(setting))}"
         for setting in dict.fromkeys((*was, *now))
         if was.get(setting) != now.get(setting)
     ]

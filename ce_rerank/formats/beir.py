@@ -80,12 +80,11 @@ def read_corpus(
 
         This is ten times as fast as decoding the line, and most lines of a large corpus are unwanted.
         """
-        found = None if ids is None else _ID_AT_START.match(line)
-        if ids is None or found is None:
+        if wanted is None or (found := _ID_AT_START.match(line)) is None:
             return line.isspace()
-        return found[2] not in ids and (found[1] == "id" or '"id"' not in line)
+        return found[2] not in wanted and (found[1] == "id" or '"id"' not in line)
 
-    ids = wanted if options.id_field is None else None
+    skip = is_unwanted if options.id_field is None else str.isspace
     options = replace(options, id_and_text=True)
     for source in sources:
-        yield from filter(None, read_as(make, source, options, reject, is_unwanted))
+        yield from filter(None, read_as(make, source, options, reject, skip))

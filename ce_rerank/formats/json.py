@@ -168,7 +168,7 @@ _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 def json_kind(value: object) -> str:
     """Return the kind of a JSON value, for messages: `null`, `a number`, `a list`."""
     if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+        return json.dumps(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     kinds = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import decimal
 import io
-import math
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -128,18 +128,13 @@ def _plain_column(column: pa.Array) -> list[Any]:
         column = pc.cast(column, pa.string())
     values: list[Any] = column.to_pylist()
     is_plain = pa.types.is_string(column.type) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-    return values if is_plain else [_plain(value) for value in values]
+    return (
+        values if is_plain else json.loads(json.dumps(values, default=_plain), parse_constant=lambda _: None)
+    )
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    """Return a value that JSON does not have as one that it has."""
     if isinstance(value, decimal.Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
