@@ -172,7 +172,7 @@ def rank_files(
             log.warning("%s is not complete. To go on, give the same command with --resume.", output)
             raise
     counts = {**asdict(done.tally), "parts": len(units)}
-    folder.finish({**counts, "scored_by": done.scored_by, "ce-rerank": job.version})
+    folder.finish({**counts, "scored_by": done.scored_by})
     return done
 
 

@@ -73,7 +73,7 @@ def measure_speed(folder: Path, queries: int, rounds: int) -> None:
     reranker = Reranker(threads=1)
     for number in range(rounds):
         alone: list[tuple[float, int]] = []
-        output = StreamOutput(io.BytesIO(), "out", "jsonl", WriteOptions())
+        output = StreamOutput(io.BytesIO(), "jsonl", WriteOptions())
         rank_batch(
             reranker, open_reader(job), output, RankOptions(),
             on_pool=lambda pool, seen=alone: seen.append((time.monotonic(), pool.progress.tally.documents)),
