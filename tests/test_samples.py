@@ -19,6 +19,8 @@ def notes(samples: Path) -> list[dict[str, Any]]:
 
 
 def test_every_form_of_the_notes_holds_the_same_notes(samples: Path, notes: list[dict[str, Any]]) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert parquet.read_table(samples / "notes.parquet").to_pylist() == notes
     as_text = [{name: str(value) for name, value in note.items()} for note in notes]
     for name, delimiter in (("notes.csv", ","), ("notes.tsv", "\t")):
         with (samples / name).open(encoding="utf-8", newline="") as file:
@@ -31,11 +33,6 @@ def test_every_form_of_the_notes_holds_the_same_notes(samples: Path, notes: list
     )
     some = json.loads((samples / "notes.json").read_text(encoding="utf-8"))
     assert some == [note for note in notes if note["subject"] in ("astronomy", "computing")]
-
-
-def test_the_parquet_form_holds_the_same_notes(samples: Path, notes: list[dict[str, Any]]) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
-    assert parquet.read_table(samples / "notes.parquet").to_pylist() == notes
 
 
 def test_run_and_judgements_name_notes_and_queries_that_are_there(
