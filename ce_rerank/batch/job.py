@@ -30,6 +30,8 @@ _MODEL_OPTIONS = ("revision", "device", "engine", "precision", "max_length", "in
 class Job:
     """A batch job. `-` is the name of stdin; `model` has the arguments of `Reranker`.
 
+    With `needs_ids`, or TREC output, queries and documents need ids that a TREC run can hold.
+
     Candidates are the rows of `inputs`, or documents of `corpus`: those that a TREC `run` names or, without a
     run, those that BM25 finds.
     """
@@ -46,6 +48,7 @@ class Job:
     ranking: RankOptions = field(default_factory=RankOptions)
     writing: WriteOptions = field(default_factory=WriteOptions)
     format: str = "jsonl"
+    needs_ids: bool = False
     model: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
 

@@ -55,14 +55,14 @@ class CandidateReader:
         raise NotImplementedError
 
 
-def open_reader(job: Job, *, with_ids: bool = False) -> CandidateReader:
+def open_reader(job: Job) -> CandidateReader:
     """Return a reader of a job's candidates; raise InputError for a file that cannot be opened."""
     for name in job.names:
         # A pipe cannot be opened twice.
         if name != "-" and not is_pipe_or_device(Path(name)):
             with Source.from_name(name).open():
                 pass
-    return CorpusCandidates(job) if job.corpus else RowCandidates(job, with_ids=with_ids)
+    return CorpusCandidates(job) if job.corpus else RowCandidates(job)
 
 
 class RowCandidates(CandidateReader):
@@ -71,11 +71,11 @@ class RowCandidates(CandidateReader):
     A nested row holds all documents of a query: a list of strings or objects, or an object of lists, one for
     each field. A flat row holds one document; consecutive rows with the same query id, or the same query text
     if there are no ids, belong to one query. If a row has only the id of its query, the text is in the file
-    of queries, which is read first. `with_ids`, or TREC output, refuses what a TREC run cannot hold: a query
-    or document without an id, an id with a space, and a query id that comes again in another row.
+    of queries, which is read first. If the job needs ids, a query or document without one, an id with a
+    space, and a query id that comes again in another row are refused.
     """
 
-    def __init__(self, job: Job, sources: Sequence[Source] | None = None, *, with_ids: bool = False) -> None:
+    def __init__(self, job: Job, sources: Sequence[Source] | None = None) -> None:
         self._sources = list(map(Source.from_name, job.inputs)) if sources is None else sources
         self._sizes = [source.size_bytes for source in self._sources]
         self.may_pause = None in self._sizes
@@ -87,7 +87,7 @@ class RowCandidates(CandidateReader):
         self._rules = job.reading.field_rules
         self._queries_name = job.queries
         self._queries: Mapping[str, Query] = {}
-        self._for_trec = with_ids or job.format == "trec"
+        self._for_trec = job.needs_ids or job.format == "trec"
         self._seen: set[bytes] = set()
         self._flat: tuple[Query, list[Document], list[int]] | None = None  # flat rows, and more may follow
         self._rejected = 0

@@ -152,6 +152,7 @@ def batch(
             first_stage_names=selection.first_stage_names(details=output.details),
         ),
         format=options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl"),
+        needs_ids=qrels is not None,
         model=asdict(model),
         version=__version__,
     )  # fmt: skip
@@ -234,7 +235,7 @@ def _rank(
                     return 0
                 log.warning("Rows were left out of it; see %s.", file.errors_path)
                 return ROWS_LEFT_OUT
-        reader = open_reader(job, with_ids=gains is not None)
+        reader = open_reader(job)
         activity.stage("Loading the model")
         reranker = Reranker(**job.model)
         writing = replace(job.writing, model=reranker.info.description)
@@ -258,7 +259,7 @@ def _rank(
             activity.expect(None if total is None else total - before, stage)
 
         tally = rank_batch(
-            reranker, reader, output, job.ranking, shard=job.shard, skip_bad_rows=job.skip_bad_rows,
+            reranker, reader, output, job,
             on_candidates=gains.note if gains else None, on_documents=activity.advance, on_pool=show,
         )  # fmt: skip
         return _sum_up(job, tally, reranker.info.max_length, file.errors_path if file else None)
