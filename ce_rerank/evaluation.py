@@ -168,8 +168,8 @@ def evaluate(
     """Measure runs on the judged queries, and compare each with the first.
 
     `measures` are names of ir_measures. Queries and documents without judgements, and missing queries, are
-    logged as warnings. Raises UsageError for an unknown measure, UnavailableError if ir_measures is not
-    installed, and InputError for a run from which a measure cannot be calculated.
+    logged as warnings. Raises UsageError for an unknown measure, and UnavailableError if ir_measures is not
+    installed.
     """
     import numpy as np
 
@@ -199,13 +199,7 @@ def _measure(run: Run, grades: Grades, measures: Sequence[Measure]) -> MeasuredR
     values, by_query = {}, {}
     # One at a time: in one call, ir_measures 0.4.3 calculates an nDCG without `gains` by those of another.
     for measure in measures:
-        try:
-            calculated = ir_measures.calc([measure], judged, scores)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise InputError(
-                f"{run.name}: ir_measures cannot calculate {measure} from it and the judgements ({reason}).",
-            ) from error
+        calculated = ir_measures.calc([measure], judged, scores)
         values[str(measure)] = float(calculated.aggregated[measure])
         of_queries = by_query[str(measure)] = dict.fromkeys(query_ids, math.nan)
         for metric in calculated.per_query:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any
 
 from .errors import InputError, UsageError, told_from
 from .formats.fields import (
-    ID_FIELDS,
     LIST_FIELDS,
     QUERY_FIELDS,
     QUERY_ID_FIELDS,
     TEXT_FIELDS,
     FieldRules,
     MissingFieldError,
+    as_id,
     describe_fields,
     find_value,
     without_field,
 )
-from .formats.json import json_kind, refuse_surrogates
+from .formats.json import json_kind
 from .types import Candidates, Document, Query
 
 DocumentInput = str | Mapping[str, Any] | Document
@@ -35,38 +34,27 @@ ROW_SHAPES = (
 )
 _USUAL_FIELDS = FieldRules()
 _ROW_ID_FIELDS = ("id", "_id")
-_NESTED_ID_FIELDS = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS)
-_MSMARCO_TEXT = "passage_text"  # in the object of lists that MS MARCO has on the Hugging Face hub
-
-
-class DocumentList(NamedTuple):
-    """The documents of a nested row, the path of the field that holds them, and the rules for their text."""
-
-    path: str
-    values: Any
-    rules: FieldRules
+_NESTED_ID_FIELDS = (*QUERY_ID_FIELDS, *_ROW_ID_FIELDS, "query.id", "query.qid")
 
 
 def find_documents(
-    row: Mapping[str, Any], rules: FieldRules, origin: str, paths: Sequence[str] = LIST_FIELDS
-) -> DocumentList | None:
-    """Return the documents in the first of `paths` that has a list, or lists by field; None without one.
+    row: Mapping[str, Any], origin: str, paths: Sequence[str] = LIST_FIELDS
+) -> tuple[str, Any] | None:
+    """Return the first of `paths` that has a list, or lists by field as MS MARCO has them, and the documents.
 
-    Raises InputError that starts with `origin` for lists by field that are not equally long.
+    None without one. Raises InputError that starts with `origin` for lists that are not equally long.
     """
     for path in paths:
         if path not in row and "." not in path:  # most rows of a file are flat
             continue
         value = find_value(row, path)
         if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
-            if _MSMARCO_TEXT in value and not rules.text_fields:
-                rules = replace(rules, text_fields=(_MSMARCO_TEXT,))
             if len({len(column) for column in value.values()}) > 1:
                 raise InputError(f'{origin}: the lists in "{path}" are not equally long.')
             rows = zip(*value.values(), strict=True)
-            return DocumentList(path, [dict(zip(value, one, strict=True)) for one in rows], rules)
+            return path, [dict(zip(value, one, strict=True)) for one in rows]
         if not isinstance(value, str | int | float | Mapping | None):  # a list or, in Python, a table
-            return DocumentList(path, value, rules)
+            return path, value
     return None
 
 
@@ -82,32 +70,20 @@ def find_query(
     A nested row has its documents at `documents_path`, and may have its id in `id` or `_id`. Raises
     InputError that starts with `origin` for a row without a query (`hint` says what to do), or an odd one.
     """
-    path, value = "", None
-    for path in paths:
-        value = find_value(row, path)
-        if value is not None:
-            break
+    path = next((path for path in paths if isinstance(find_value(row, path), str)), paths[0])
+    text = find_value(row, path)
+    if text is not None and not isinstance(text, str):
+        raise InputError(f'{origin}: "{path}" is {json_kind(text)}, not a string.', hint=hint)
     id_fields = QUERY_ID_FIELDS if documents_path is None else _NESTED_ID_FIELDS
-    id_name = next((name for name in id_fields if row.get(name) not in (None, "")), "")
-    id = row.get(id_name)
-    used = [path, documents_path, "" if id_name in _ROW_ID_FIELDS else id_name]
-    if isinstance(value, Mapping):
-        used = used[1:]  # the object stays a field of the row, for its other values
-        if id is None:
-            id = next((value[name] for name in _NESTED_ID_FIELDS if name in value), None)
-        value = value.get("text", value.get(path))
-    if value is not None and not isinstance(value, str):
-        raise InputError(f'{origin}: "{path}" is {json_kind(value)}, not a string.')
-    if isinstance(id, float) and id.is_integer():
-        id = int(id)
-    if isinstance(id, bool) or not isinstance(id, str | int | None):
-        raise InputError(f"{origin}: the query's id is {json_kind(id)}, not a string or an integer.")
-    if value is None and id is None:
-        problem = f'no "{paths[0]}" field ({describe_fields(row)}).'
+    id_name = next((name for name in id_fields if as_id(find_value(row, name)) is not None), "")
+    id = as_id(find_value(row, id_name))
+    if text is None and id is None:
+        problem = f'no "{path}" field ({describe_fields(row)}).'
         raise MissingFieldError(f"{origin}: {problem}", hint=hint)
-    for name in filter(None, used):
-        row = without_field(row, name)
-    return Query(value or "", id, {}, origin), dict(row)
+    for used in (path, documents_path, "" if id_name in _ROW_ID_FIELDS else id_name):
+        if used:
+            row = without_field(row, used)
+    return Query(text or "", id, {}, origin), dict(row)
 
 
 def as_candidates(
@@ -121,10 +97,11 @@ def as_candidates(
         query = Query(query, origin=origin)
     if not isinstance(query, Query):
         raise UsageError(
-            told_from(origin, f"the query is {_describe(query)}."), hint="Give a string or a Query."
+            told_from(origin, f"the query is of type {type(query).__name__}."),
+            hint="Give a string or a Query.",
         )
     name = told_from(query.origin, "the query")
-    refuse_surrogates(query.text, name)
+    _refuse_halves(query.text, name)
     if not query.text.strip():
         raise InputError(f"{name} is empty.", hint="Give some words to rank by.")
     named = told_from(origin, "documents")
@@ -140,22 +117,14 @@ def read_candidates(items: object, rules: FieldRules) -> Iterator[Candidates]:
             yield as_candidates(item.query, item.documents, rules=rules)
         elif isinstance(item, tuple | list) and len(item) == 2:
             yield as_candidates(*item, rules=rules, origin=origin)
-        elif isinstance(item, Mapping):
-            row = {
-                name: _plain_id(value) if name in _NESTED_ID_FIELDS else value for name, value in item.items()
-            }
-            found = find_documents(row, rules, origin)
-            if found is None:
-                problem = f'{origin}: no list of "{LIST_FIELDS[0]}" ({describe_fields(row)}).'
-                raise UsageError(
-                    problem, hint='Give (query, documents), or {"query": ..., "documents": [...]}.'
-                )
-            query, fields = find_query(row, origin, found.path)
-            query = replace(query, fields=fields)
-            yield as_candidates(query, found.values, rules=found.rules, origin=origin)
+        elif isinstance(item, Mapping) and (found := find_documents(item, origin)):
+            path, documents = found
+            query, fields = find_query(item, origin, path)
+            yield as_candidates(replace(query, fields=fields), documents, rules=rules, origin=origin)
         else:
+            has = f" ({describe_fields(item)})" if isinstance(item, Mapping) else ""
             raise UsageError(
-                f"{origin} is {_describe(item)}.",
+                f"{origin} is of type {type(item).__name__}, and no query with documents{has}.",
                 hint='Give (query, documents), {"query": ..., "documents": [...]} or Candidates.',
             )
 
@@ -167,19 +136,18 @@ def as_pairs(items: object) -> list[Candidates]:
         origin = f"pairs[{place}]"
         pair = item
         if isinstance(item, Mapping):
-            pair = (item.get(_first(item, QUERY_FIELDS)), item.get(_first(item, TEXT_FIELDS)))
+            pair = [
+                next((item[name] for name in names if name in item), None)
+                for names in (QUERY_FIELDS, TEXT_FIELDS)
+            ]
         is_pair = isinstance(pair, tuple | list) and len(pair) == 2
         if not is_pair or not all(isinstance(text, str) for text in pair):
             raise UsageError(
-                f"{origin} is {_describe(item)}, not a query and a document.",
+                f"{origin} is of type {type(item).__name__}, not a query and a document.",
                 hint='Give (query, document), both strings, or {"query": ..., "text": ...}.',
             )
         pairs.append(as_candidates(pair[0], [pair[1]], origin=origin))
     return pairs
-
-
-def _first(item: Mapping[str, Any], names: Sequence[str]) -> str:
-    return next((name for name in names if name in item), names[0])
 
 
 def as_field_rules(text_field: object, id_field: object) -> FieldRules:
@@ -189,7 +157,7 @@ def as_field_rules(text_field: object, id_field: object) -> FieldRules:
         raise UsageError(
             f"text_field is {text_field!r}.", hint="Give the name of a field, or a list of them."
         )
-    if id_field is not None and not isinstance(id_field, str):
+    if not isinstance(id_field, str | None):
         raise UsageError(f"id_field is {id_field!r}.", hint="Give the name of a field.")
     return FieldRules(tuple(text_fields), id_field)
 
@@ -197,53 +165,43 @@ def as_field_rules(text_field: object, id_field: object) -> FieldRules:
 def _rows(given: object, name: str, example: str) -> Iterable[Any]:
     """Return the rows of a list or a table (pandas, polars, pyarrow); raise UsageError for anything else."""
     if isinstance(given, str | bytes | Mapping | Document | Query | Candidates):
-        raise UsageError(f"{name} is {_describe(given)} alone.", hint=f"Give a list: {example}.")
+        raise UsageError(f"{name} is of type {type(given).__name__} alone.", hint=f"Give a list: {example}.")
     if isinstance(given, set | frozenset):
         raise UsageError(f"{name} is a set, which has no order.", hint="Give a list.")
-    for method in ("to_dicts", "to_pylist"):
-        if hasattr(given, method):
-            rows: list[Any] = getattr(given, method)()
-            return rows
+    rows: list[Any]
+    if read := getattr(given, "to_dicts", None) or getattr(given, "to_pylist", None):
+        rows = read()
+        return rows
     if hasattr(given, "columns") and hasattr(given, "to_dict"):
-        return [
-            {name: None if _is_nan(value) else value for name, value in row.items()}  # a missing value
-            for row in given.to_dict("records")
-        ]
+        rows = given.to_dict("records")
+        for row in rows:  # NaN is a missing value
+            row |= {name: None for name, value in row.items() if isinstance(value, float) and value != value}
+        return rows
     if not isinstance(given, Iterable):
-        raise UsageError(f"{name} is {_describe(given)}.", hint=f"Give a list: {example}.")
+        raise UsageError(f"{name} is of type {type(given).__name__}.", hint=f"Give a list: {example}.")
     return given
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and value != value
 
 
 def _as_document(document: object, name: str, origin: str, rules: FieldRules) -> Document:
     if isinstance(document, str):
         document = Document(document, origin=origin)
     elif isinstance(document, Mapping):
-        plain = {str(field): value for field, value in document.items()}
-        for field in plain:
-            if field == rules.id_field or field.lower() in ID_FIELDS:
-                plain[field] = _plain_id(plain[field])
-        document = replace(rules.document(plain, name), fields=dict(document), origin=origin)
+        fields = {str(field): value for field, value in document.items()}
+        document = replace(rules.document(fields, name), origin=origin)
     if not isinstance(document, Document):
-        raise UsageError(f"{name} is {_describe(document)}.", hint="Give strings, mappings or Documents.")
-    refuse_surrogates(document.text, document.origin or name)
+        raise UsageError(
+            f"{name} is of type {type(document).__name__}.", hint="Give strings, mappings or Documents."
+        )
+    _refuse_halves(document.text, document.origin or name)
     return document
 
 
-def _describe(value: object) -> str:
-    """Return `None` or the value's class, with its module unless it is Python's own: `a dict`."""
-    if value is None:
-        return "None"
-    kind = type(value)
-    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-
-
-def _plain_id(value: Any) -> Any:
-    """Return an id of a database, one of numpy's integers or a UUID, as what JSON has."""
-    if value is None or isinstance(value, str | int | float | list | dict):
-        return value
-    return int(value) if isinstance(value, Integral) else str(value)
+def _refuse_halves(text: str, where: str) -> None:
+    """Raise InputError for a text with half of a surrogate pair, which UTF-8 does not have."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where}: \\u{ord(text[error.start]):04x} is half of a character (a lone surrogate).",
+            hint="The text was cut in the middle of a character; repair or remove it.",
+        ) from None

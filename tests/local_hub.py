@@ -52,7 +52,7 @@ class HubModel:
 class LocalHub:
     """What the hub holds and what it was asked for.
 
-    `status` with `headers`, or `page`, is its answer to everything.
+    `status` with `headers` is its answer to everything.
     """
 
     url: str = ""
@@ -60,7 +60,6 @@ class LocalHub:
     requests: list[str] = field(default_factory=list)
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    page: bytes | None = None
     release: threading.Event = field(default_factory=threading.Event)
 
     def add(self, name: str, files: dict[str, bytes] | None = None, **settings: Any) -> HubModel:
@@ -106,8 +105,6 @@ class _HubHandler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {path}")
         if self.hub.status is not None:
             return self._send(self.hub.status, headers=self.hub.headers)
-        if self.hub.page is not None:
-            return self._send(200, self.hub.page, {"Content-Type": "text/html"})
         if path.startswith("/api/models/"):
             owner, name, *rest = path.removeprefix("/api/models/").split("/")
             what, revision = (rest[0], "/".join(rest[1:])) if rest else ("revision", "main")
@@ -212,13 +209,6 @@ class Resolver:
 
     environment: dict[str, str]
 
-    @classmethod
-    def with_own_caches(cls, folder: Path) -> Resolver:
-        """Make one with caches below a folder, and no way to any hub until the test names one."""
-        kept = {name: text for name, text in os.environ.items() if not name.startswith(("HF_", "CE_RERANK_"))}
-        own = {"HF_HOME": str(folder / "huggingface"), "CE_RERANK_CACHE": str(folder / "cache")}
-        return cls(kept | own | {"HF_ENDPOINT": "http://127.0.0.1:9"})
-
     def start(self, name: str | None, **arguments: object) -> subprocess.Popen[str]:
         """Start resolving a name."""
         command = [sys.executable, "-c", _RESOLVE, json.dumps({"name": name, **arguments})]
@@ -246,31 +236,18 @@ def write_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def put_in_cache(
-    cache: Path,
-    name: str,
-    files: dict[str, bytes] | None = None,
-    *,
-    commit: str | None = None,
-    links: bool = True,
-) -> str:
-    """Write a model into a hub's cache as huggingface_hub does; return its commit.
-
-    Without `links` the files are in the snapshot itself, as on systems without symbolic links.
-    """
+def put_in_cache(cache: Path, name: str, files: dict[str, bytes] | None = None) -> str:
+    """Write a model into a hub's cache as huggingface_hub does; return its commit."""
     files = CROSS_ENCODER_FILES if files is None else files
-    commit = commit or hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+    commit = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
     repository = cache / f"models--{name.replace('/', '--')}"
     for folder in ("blobs", "refs", f"snapshots/{commit}"):
         (repository / folder).mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
         place = repository / "snapshots" / commit / file
         place.parent.mkdir(exist_ok=True)
-        if links:
-            blob = repository / "blobs" / hashlib.sha256(content).hexdigest()
-            blob.write_bytes(content)
-            place.symlink_to(os.path.relpath(blob, place.parent))
-        else:
-            place.write_bytes(content)
+        blob = repository / "blobs" / hashlib.sha256(content).hexdigest()
+        blob.write_bytes(content)
+        place.symlink_to(os.path.relpath(blob, place.parent))
     (repository / "refs" / "main").write_text(commit)
     return commit

@@ -77,6 +77,9 @@ def test_a_long_document_is_cut_marked_counted_and_said(
         "1 of 2 documents were cut at 32 tokens, and 31% of their text was not read. "
         'Give long="chunk" to score them whole.'
     ]
+    caplog.clear()
+    counting_reranker.score([("red", "one " * 100)])
+    assert caplog.messages == ["1 of 1 documents were cut at 32 tokens, and 72% of their text was not read."]
 
 
 def test_the_query_is_never_cut(counting_reranker: Reranker) -> None:
@@ -111,11 +114,11 @@ def test_a_score_that_is_no_number_stops_the_run_and_names_the_document(
     ("arguments", "message"),
     [
         ({"query": ""}, "the query is empty"),
-        ({"query": None}, "the query is None"),
-        ({"documents": "a string"}, "documents is a str alone"),
+        ({"query": None}, "the query is of type NoneType"),
+        ({"documents": "a string"}, "documents is of type str alone"),
         ({"documents": {"a", "b"}}, "documents is a set, which has no order"),
-        ({"documents": ["one", 2]}, r"documents\[1\] is an int"),
-        ({"documents": [Foreign()]}, r"documents\[0\] is a tests?[._].*\.Foreign\. Give strings"),
+        ({"documents": ["one", 2]}, r"documents\[1\] is of type int"),
+        ({"documents": [Foreign()]}, r"documents\[0\] is of type Foreign\. Give strings"),
         ({"on_progress": 3}, "on_progress is 3"),
         ({"text_field": 3}, "text_field is 3"),
         (
@@ -398,13 +401,6 @@ def test_one_reranker_serves_several_threads(counting_reranker: Reranker) -> Non
     with ThreadPoolExecutor(8) as threads:
         scores = list(threads.map(work, range(1, 9)))
     assert scores == [[9.0 * times, 5.0 * times, 1.0 * times] for times in range(1, 9)]
-
-
-def test_score_does_not_advise_what_it_cannot_do(
-    counting_reranker: Reranker, caplog: pytest.LogCaptureFixture
-) -> None:
-    counting_reranker.score([("red", "one " * 100)])
-    assert caplog.messages == ["1 of 1 documents were cut at 32 tokens, and 72% of their text was not read."]
 
 
 @pytest.mark.parametrize(

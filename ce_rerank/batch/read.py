@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from ..errors import InputError
 from ..formats.beir import read_corpus, read_queries
@@ -22,9 +22,7 @@ from ..formats.documents import read_as
 from ..formats.fields import (
     LIST_FIELDS,
     QUERY_FIELDS,
-    QUERY_ID_FIELDS,
     TEXT_FIELDS,
-    FieldRules,
     MissingFieldError,
     describe_fields,
 )
@@ -32,7 +30,7 @@ from ..formats.json import encode_json, json_kind
 from ..formats.output import name_errors
 from ..formats.source import Reject, Source, is_pipe_or_device
 from ..formats.trec import read_run, require_run_id
-from ..inputs import ROW_SHAPES, DocumentList, find_documents, find_query
+from ..inputs import ROW_SHAPES, find_documents, find_query
 from ..types import Candidates, Document, Query
 from .job import Job
 
@@ -57,14 +55,14 @@ class CandidateReader:
         raise NotImplementedError
 
 
-def open_reader(job: Job, *, with_ids: bool = False) -> CandidateReader:
+def open_reader(job: Job) -> CandidateReader:
     """Return a reader of a job's candidates; raise InputError for a file that cannot be opened."""
     for name in job.names:
         # A pipe cannot be opened twice.
         if name != "-" and not is_pipe_or_device(Path(name)):
             with Source.from_name(name).open():
                 pass
-    return CorpusCandidates(job) if job.corpus else RowCandidates(job, with_ids=with_ids)
+    return CorpusCandidates(job) if job.corpus else RowCandidates(job)
 
 
 class RowCandidates(CandidateReader):
@@ -73,11 +71,11 @@ class RowCandidates(CandidateReader):
     A nested row holds all documents of a query: a list of strings or objects, or an object of lists, one for
     each field. A flat row holds one document; consecutive rows with the same query id, or the same query text
     if there are no ids, belong to one query. If a row has only the id of its query, the text is in the file
-    of queries, which is read first. `with_ids`, or TREC output, refuses what a TREC run cannot hold: a query
-    or document without an id, an id with a space, and a query id that comes again in another row.
+    of queries, which is read first. If the job needs ids, a query or document without one, an id with a
+    space, and a query id that comes again in another row are refused.
     """
 
-    def __init__(self, job: Job, sources: Sequence[Source] | None = None, *, with_ids: bool = False) -> None:
+    def __init__(self, job: Job, sources: Sequence[Source] | None = None) -> None:
         self._sources = list(map(Source.from_name, job.inputs)) if sources is None else sources
         self._sizes = [source.size_bytes for source in self._sources]
         self.may_pause = None in self._sizes
@@ -85,13 +83,13 @@ class RowCandidates(CandidateReader):
         self._query_fields = QUERY_FIELDS if job.query_field is None else (job.query_field,)
         self._documents_fields = LIST_FIELDS if job.documents_field is None else (job.documents_field,)
         self._is_nested = job.documents_field is not None
-        self._options = replace(job.reading, header_names=(*self._query_fields, *QUERY_ID_FIELDS))
+        self._reading = job.reading
         self._rules = job.reading.field_rules
         self._queries_name = job.queries
         self._queries: Mapping[str, Query] = {}
-        self._for_trec = with_ids or job.format == "trec"
+        self._for_trec = job.needs_ids or job.format == "trec"
         self._seen: set[bytes] = set()
-        self._flat: Candidates | None = None  # the query of flat rows, of which more may follow
+        self._flat: tuple[Query, list[Document], list[int]] | None = None  # flat rows, and more may follow
         self._rejected = 0
 
     @property
@@ -113,13 +111,13 @@ class RowCandidates(CandidateReader):
             self._queries = read_queries(Source.from_name(self._queries_name), reject=reject)
         for place, source in enumerate(self._sources):
             self._current = place
-            for complete in read_as(partial(self._take, reject), source, self._options, count):
+            for complete in read_as(partial(self._take, reject), source, self._reading, count):
                 yield from complete
         yield from self._end_flat()
 
     def _end_flat(self) -> list[Candidates]:
         ended, self._flat = self._flat, None
-        return [] if ended is None else [ended]
+        return [] if ended is None else [Candidates(*ended[:2], places=ended[2])]
 
     def _take(self, reject: Reject, row: Any, origin: str) -> list[Candidates]:
         """Take a row, and return the candidates that are complete with it."""
@@ -127,29 +125,27 @@ class RowCandidates(CandidateReader):
             is_run = self._sources[self._current].name.endswith(".trec")
             problem = f"{origin}: the row is {json_kind(row)}, which has no query."
             raise InputError(problem, hint=_TREC_RUN if is_run else ROW_SHAPES)
-        found = find_documents(row, self._rules, origin, self._documents_fields)
+        found = find_documents(row, origin, self._documents_fields)
         if found is None and (
             self._is_nested or not (self._rules.text_fields or any(name in row for name in TEXT_FIELDS))
         ):
             missing = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}"'
-            raise MissingFieldError(
-                f"{origin}: {missing} ({describe_fields(row)}).",
-                hint=_OTHER_FIELDS,
-            )
-        documents_path = None if found is None else found.path
+            raise MissingFieldError(f"{origin}: {missing} ({describe_fields(row)}).", hint=_OTHER_FIELDS)
+        documents_path = None if found is None else found[0]
         query, fields = find_query(row, origin, documents_path, self._query_fields, _OTHER_FIELDS)
         if found is not None:
             nested = self._read_nested(self._complete(replace(query, fields=fields)), found, reject)
             return [*self._end_flat(), nested]
-        document = self._document(self._rules, fields, origin)
-        if self._flat is not None and _is_same(self._flat.query, query):
-            cast(list[int], self._flat.places).append(len(self._flat.documents) + self._rejected)
-            cast(list[Document], self._flat.documents).append(document)
+        document = self._document(fields, origin)
+        if self._flat is not None and _is_same(self._flat[0], query):
+            _, documents, places = self._flat
+            places.append(len(documents) + self._rejected)
+            documents.append(document)
             return []
         query = self._complete(query)
         self._require_first(query, "Let the rows of a query stand together: sort the input by query.")
         ended = self._end_flat()
-        self._flat = Candidates(query, [document], places=[0])
+        self._flat = query, [document], [0]
         self._rejected = 0  # rows between those of one query are places in its list
         return ended
 
@@ -169,20 +165,21 @@ class RowCandidates(CandidateReader):
             require_run_id(query.id, f"{query.origin}: the query")
         return query
 
-    def _read_nested(self, query: Query, found: DocumentList, reject: Reject) -> Candidates:
+    def _read_nested(self, query: Query, found: tuple[str, Any], reject: Reject) -> Candidates:
+        path, values = found
         if self._for_trec:
             self._require_first(query, "Give each query an id of its own.")
         documents, places = [], []
-        for place, value in enumerate(found.values):
+        for place, value in enumerate(values):
             try:
-                documents.append(self._document(found.rules, value, f"{query.origin}: {found.path}[{place}]"))
+                documents.append(self._document(value, f"{query.origin}: {path}[{place}]"))
                 places.append(place)
             except InputError as error:
                 reject(error, encode_json(value))
-        return Candidates(query, documents, places=places if len(places) < len(found.values) else None)
+        return Candidates(query, documents, places=places if len(places) < len(values) else None)
 
-    def _document(self, rules: FieldRules, value: object, origin: str) -> Document:
-        document = rules.document(value, origin)
+    def _document(self, value: object, origin: str) -> Document:
+        document = self._rules.document(value, origin)
         if self._for_trec:
             require_run_id(document.id, origin, document.fields)
         return document
@@ -246,19 +243,17 @@ class CorpusCandidates(CandidateReader):
     def _read_run(self, source: Source, documents: _Documents, reject: Reject) -> Iterator[Candidates]:
         rows_of: dict[str, _Rows] = {}
         named: dict[str, str] = {}  # the ids of documents, so that each is held once
-        name = ""
         for line in read_run(source, reject, self._job.reading.columns):
             rows = rows_of.setdefault(line.query_id, _Rows())
             rows.doc_ids.append(named.setdefault(line.doc_id, line.doc_id))
             rows.lines.append(line.line_number)
             rows.scores.append(line.score)
-            name = line.run_name
         self._all = sum(len(rows.doc_ids) for rows in rows_of.values())
         queries = read_queries(self._queries, rows_of, reject)
         # --columns names the columns of the run.
         for document in read_corpus(self._corpus, named, replace(self._job.reading, columns=()), reject):
             documents.put(document)
-        documents.warn_of_repeats()
+        _warn_of_repeats("documents of the corpus have an id that came before", documents.repeats)
         repeats = sum(len(rows.doc_ids) - len(set(rows.doc_ids)) for rows in rows_of.values())
         _warn_of_repeats(f"rows of {source.name} name a document that its query has already", repeats)
         for query_id, rows in rows_of.items():
@@ -273,7 +268,7 @@ class CorpusCandidates(CandidateReader):
             for rank, doc_id in enumerate(rows.doc_ids):
                 if fault or doc_id not in documents:
                     problem = fault or f'the document "{doc_id}" is not in the corpus.'
-                    row = f"{query_id} Q0 {doc_id} {rank + 1} {rows.scores[rank]!r} {name}"
+                    row = f"{query_id} Q0 {doc_id} {rank + 1} {rows.scores[rank]!r} -"
                     reject(InputError(f"{source.name}:{rows.lines[rank]}: {problem}"), row)
                 else:
                     first.setdefault(doc_id, rows.scores[rank])
@@ -293,7 +288,7 @@ class CorpusCandidates(CandidateReader):
                     yield document.text
 
         index = Bm25Index(texts(), language=self._job.ranking.bm25_language)
-        documents.warn_of_repeats()
+        _warn_of_repeats("documents of the corpus have an id that came before", documents.repeats)
         self._all = len(queries)
         without = 0
         for query in queries.values():
@@ -317,12 +312,12 @@ class _Rows:
 
 
 class _Documents:
-    """Documents by their ids, kept in a file; of those with the same id the first one counts."""
+    """Documents by id, kept in a file; the first with an id counts, and `repeats` counts the others."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._starts: dict[str, int] = {}
-        self._end = self._repeats = 0
+        self._end = self.repeats = 0
 
     def __contains__(self, doc_id: str) -> bool:
         return doc_id in self._starts
@@ -330,7 +325,7 @@ class _Documents:
     def put(self, document: Document) -> bool:
         """Keep a document; return False if there is one with its id already."""
         if str(document.id) in self:
-            self._repeats += 1
+            self.repeats += 1
             return False
         self._starts[str(document.id)] = self._end
         # A tuple takes less time and room than the class.
@@ -342,10 +337,6 @@ class _Documents:
         """Return the document with an id."""
         self._file.seek(self._starts[doc_id])
         return Document(*pickle.load(self._file))
-
-    def warn_of_repeats(self) -> None:
-        """Warn of documents with an id that came before."""
-        _warn_of_repeats("documents of the corpus have an id that came before", self._repeats)
 
 
 def _warn_of_repeats(what: str, repeats: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import OutputError, UnavailableError, UsageError
+from ..errors import UnavailableError, UsageError
 from .console import Activity, describe_size, draw_message, show_messages, stderr_console, stdout_console
 from .options import (
     Command,
@@ -31,15 +30,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ce_rerank")
 
-_SCALES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
+_SCALES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 _ORDERS: dict[str, Callable[[ListedModel], Any]] = {
     "catalog": lambda model: 0,
-    "name": lambda model: model.known.name.lower(),
     "parameters": lambda model: model.known.parameters or float("inf"),
     "quality": lambda model: -(model.known.common_quality or 0),
-    "context": lambda model: -(model.known.context_length or 0),
     "size": lambda model: -model.size_bytes,
 }
+_FACTS = ("architecture", "labels", "activation", "max_length", "pickled", "code")  # of a checkpoint
 
 
 class ModelsGroup(DefaultCommandGroup):
@@ -80,8 +78,7 @@ def list_models(
         str | None, option("--max-parameters", metavar="N", help="Only models up to this size: 150M.")
     ] = None,
     sort: Annotated[
-        Literal["catalog", "name", "parameters", "quality", "context", "size"],
-        option("--sort", help="The order."),
+        Literal["catalog", "parameters", "quality", "size"], option("--sort", help="The order.")
     ] = "catalog",
     to: _To = "table",
     messages: MessageOptions,
@@ -115,24 +112,21 @@ def list_models(
 def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
     """Show all about a model: what is published, what its files say, and what would run it here."""
     with show_messages(messages):
-        from .inventory import describe_checkpoint, draw_model, find_model
+        from .inventory import draw_facts, find_model
 
         model = find_model(name)
-        facts, use = None, None
+        told = {**model.as_json(), "checkpoint": None, "use": None}
         if model.ready:
             from ..engines import choose_engine
             from ..engines.base import EngineOptions
 
-            facts = describe_checkpoint(model.ready)
-            try:
-                use = asdict(choose_engine(model.ready, EngineOptions()))
-            except UnavailableError as error:
-                use = {"refused": error.message}
+            files = {"files": list(model.ready.files.items())}
+            told["checkpoint"] = {name: getattr(model.ready, name) for name in _FACTS} | files
+            told["use"] = asdict(choose_engine(model.ready, EngineOptions()))
     if to == "json":
-        told = {**model.as_json(), "checkpoint": facts, "use": use}
         print(json.dumps(told, indent=2, ensure_ascii=False))
     else:
-        draw_model(stdout_console(), model, facts, use)
+        draw_facts(stdout_console(), told)
 
 
 @_command("pull")
@@ -161,32 +155,25 @@ def remove(
     messages: MessageOptions,
 ) -> None:
     """Remove a model from this machine: its files in the hub's cache, and its compiled forms."""
+    from ..models.hub import remove_cached
     from .inventory import find_model
 
-    model, console = find_model(name), stderr_console()
-    planned = model.removable
-    if not planned:
+    model = find_model(name)
+    if not model.removable:
         raise UnavailableError(
             f"Nothing that was fetched or made of {model.known.name} is on this machine.",
             hint="`ce-rerank models --cached` lists what is.",
         )
-    for folder, size in planned.items() if not (yes and messages.quiet) else ():
-        draw_message(console, f"{folder} ({describe_size(size)})", label="remove")
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("Nobody is there to confirm it; nothing was removed.", hint="Give --yes.")
+        for folder, size in model.removable.items():
+            draw_message(stderr_console(), f"{folder} ({describe_size(size)})", label="remove")
         if not typer.confirm("Remove this for good?", err=True):
-            draw_message(console, "Nothing was removed.")
             return
-    try:
-        model.remove()
-    except OSError as error:
-        raise OutputError(
-            f"{model.known.name} cannot be removed whole: {error.strerror or error}.",
-            hint="Mend the permissions, and run it again.",
-        ) from error
-    if not messages.quiet:
-        draw_message(console, f"Removed; {describe_size(sum(planned.values()))} are free again.")
+    for folder in model.removable:
+        remove_cached(folder)
+    _tell(f"Removed; {describe_size(model.size_bytes)} are free again.", messages)
 
 
 @_command("export")
@@ -207,9 +194,7 @@ def export(
         activity.stage(f"Exporting {checkpoint.name}")
         export_model(checkpoint, folder)
     size = describe_size(sum(file.stat().st_size for file in folder.iterdir()))
-    # With a dot, so that it is not taken for a model on the hub.
-    argument = folder if folder.is_absolute() else f".{os.sep}{folder}"
-    _tell(f"{size} in {folder}; run it with -m {argument}", messages)
+    _tell(f"{size}; run it with -m {folder.absolute()}", messages)
 
 
 def _tell(message: str, messages: MessageOptions) -> None:
@@ -232,9 +217,9 @@ def _fetch(activity: Activity, name: str, fetch: FetchOptions, *, refresh: bool 
 
 def _parse_count(text: str) -> float:
     """Read a number of parameters: 33000000, 33M, 0.6B."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMBG]?)", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMB]?)", text.upper())
     if found is None:
         raise UsageError(
             f"--max-parameters {text}: that is no number.", hint="Give 150M, 0.6B or 33000000, for example."
         )
-    return float(found[1]) * _SCALES[found[2].upper()]
+    return float(found[1]) * _SCALES[found[2]]

@@ -26,7 +26,7 @@ from ..formats.documents import (
 from ..formats.output import open_output, require_other_file
 from ..formats.source import Reject, Source, raise_at_once, read_query
 from ..formats.trec import require_run_id
-from ..formats.writers import WriteOptions, open_writer, require_format
+from ..formats.writers import ResultWriter, WriteOptions, require_format
 from ..ranking import select_top
 from ..types import Candidates, Document, Query, Ranking
 from .console import show_messages, stdout_console
@@ -162,7 +162,7 @@ def rank(
                 draw_ranking(ranking, console, details=writing.details, with_text=writing.with_text)
                 stream.write(drawn.getvalue().encode())
             else:
-                writer = open_writer(format, stream, writing)
+                writer = ResultWriter(format, stream, writing)
                 writer.write(cut_passages(ranking) if format == "text" else ranking)
                 writer.close()
     return ROWS_LEFT_OUT if left_out else 0

@@ -38,7 +38,7 @@ def find_device(device: str) -> str:
     that are here, for one that is not.
     """
     name = parse_device(device)
-    if name == "cpu" or (name == "auto" and not _may_have_accelerator()):
+    if name == "cpu" or (name == "auto" and not may_have_accelerator()):
         return "cpu"
     there = available_devices()
     if name == "auto":
@@ -79,7 +79,7 @@ def describe_device(device: str) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
-def _may_have_accelerator() -> bool:
+def may_have_accelerator() -> bool:
     """Ask the driver, not torch: False is certain, True is a reason to ask torch."""
     if sys.platform == "darwin":
         return platform.machine() == "arm64"

@@ -13,11 +13,9 @@ from .documents import ReadOptions, read_as
 from .fields import QUERY_ID_FIELDS, FieldRules, describe_fields, find_id, without_texts
 from .source import Reject, Source, raise_at_once
 
-_COLUMNS = ("id", "text")
 _QUERY_IDS = ("_id", "id", *QUERY_ID_FIELDS)
 _QUERY_TEXTS = ("text", "query", "question")
-_OPTIONS = ReadOptions(usual_columns=_COLUMNS)
-_QUERY_OPTIONS = ReadOptions(header_names=_QUERY_TEXTS, usual_columns=_COLUMNS)
+_OPTIONS = ReadOptions(id_and_text=True)
 _ID_AT_START = re.compile(r'\{"(_?id)": ?"([^"\\]*)"')
 
 
@@ -44,7 +42,7 @@ def read_queries(
         return Query(query.text, query.id, others, origin)
 
     is_empty = True
-    for query in read_as(make, source, _QUERY_OPTIONS, reject):
+    for query in read_as(make, source, _OPTIONS, reject):
         is_empty = False
         if wanted is None or str(query.id) in wanted:
             queries[str(query.id)] = query
@@ -82,12 +80,11 @@ def read_corpus(
 
         This is ten times as fast as decoding the line, and most lines of a large corpus are unwanted.
         """
-        found = None if ids is None else _ID_AT_START.match(line)
-        if ids is None or found is None:
+        if wanted is None or (found := _ID_AT_START.match(line)) is None:
             return line.isspace()
-        return found[2] not in ids and (found[1] == "id" or '"id"' not in line)
+        return found[2] not in wanted and (found[1] == "id" or '"id"' not in line)
 
-    ids = wanted if options.id_field is None else None
-    options = replace(options, usual_columns=_COLUMNS)
+    skip = is_unwanted if options.id_field is None else str.isspace
+    options = replace(options, id_and_text=True)
     for source in sources:
-        yield from filter(None, read_as(make, source, options, reject, is_unwanted))
+        yield from filter(None, read_as(make, source, options, reject, skip))

@@ -4,58 +4,69 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from ..errors import InputError
-from .source import ROW_BYTES, LookAhead, Reject, read_lines
+from .source import ROW_BYTES, LookAhead, Reject, Row, read_lines
 
 CutRow = tuple[int, list[str], list[str], InputError | None]
 """The number of a row's first line, its lines, its cells, and why it cannot be read."""
 
 
-def find_cells(
-    rows: Iterator[CutRow],
+def read_table_rows(
+    stream: LookAhead,
     name: str,
     reject: Reject,
-    find_columns: Callable[[list[str]], Sequence[str]],
-    hint: str,
-) -> Iterator[tuple[Sequence[str], list[str], str]]:
-    """Yield the columns of a table, the cells of a row, and its origin; reject a row that does not fit.
+    *,
+    is_tsv: bool,
+    columns: Sequence[str] = (),
+    delimiter: str | None = None,
+    id_names: Container[str] = (),
+) -> Iterator[Row]:
+    """Read the rows of a table as objects of strings; blank lines are skipped.
 
-    `find_columns` gets the cells of the first row and returns the columns; if there are none, that row is
-    the header, which cannot be rejected. `hint` says what to do about a wrong number of cells.
+    Without `columns` the first row is the header, and cannot be rejected. In a column with one of `id_names`,
+    in any case, `1.0` is read as `1`. In TSV a quote is a plain character.
     """
-    columns: Sequence[str] = ()
-    for number, lines, cells, fault in rows:
+    rows: Iterator[CutRow]
+    if is_tsv:
+        tab = delimiter or "\t"
+        lines = read_lines(stream, name)
+        rows = (
+            (number, [line], line.rstrip("\r\n").split(tab), fault)
+            for line, number, fault in lines
+            if fault or not line.isspace()
+        )
+        hint = "Put one tab between two fields."
+    else:
+        rows = _cut_csv(stream, name, delimiter, len(columns))
+        hint = "Give each row a field for each column, and quote those that hold the delimiter."
+    id_columns: list[str] | None = None
+    for number, row_lines, cells, fault in rows:
         where = f"{name}:{number}"
-        if not columns and not (columns := find_columns(cells)):
+        if not columns:
             if fault:
                 raise fault
             columns = cells
-            column, times = Counter(columns).most_common(1)[0]
-            if times > 1:
-                problem = f'{where}: the header has "{column}" twice.'
+            if twice := next((column for column in columns if columns.count(column) > 1), None):
+                problem = f'{where}: the header has "{twice}" twice.'
                 raise InputError(problem, hint="Rename one of the columns, or name all with --columns.")
-        elif fault or len(cells) != len(columns):
+            continue
+        if fault or len(cells) != len(columns):
             problem = f"{where}: {len(cells)} fields, not {len(columns)} ({', '.join(columns[:12])})."
-            reject(fault or InputError(problem, hint=hint), "".join(lines).rstrip("\r\n"))
-        else:
-            yield columns, cells, where
+            reject(fault or InputError(problem, hint=hint), "".join(row_lines).rstrip("\r\n"))
+            continue
+        row = dict(zip(columns, cells, strict=True))
+        if id_columns is None:
+            id_columns = [column for column in columns if column.lower() in id_names]
+        for column in id_columns:
+            if row[column].endswith(".0") and row[column][:-2].isdigit():
+                row[column] = row[column][:-2]
+        yield Row(row, where)
 
 
-def split_lines(
-    stream: LookAhead, name: str, split: Callable[[str], list[str]], *, comments: bool = False
-) -> Iterator[CutRow]:
-    """Cut each line that is not blank, without its end; with `comments`, not those that begin with #."""
-    for line, number, fault in read_lines(stream, name):
-        text = line.rstrip("\r\n")
-        if fault or (text and not text.isspace() and not (comments and text[0] == "#")):
-            yield number, [line], split(text), fault
-
-
-def split_csv(stream: LookAhead, name: str, delimiter: str | None, columns: int) -> Iterator[CutRow]:
-    """Cut rows of CSV, in which a quoted cell may hold line ends; blank lines are skipped.
+def _cut_csv(stream: LookAhead, name: str, delimiter: str | None, columns: int) -> Iterator[CutRow]:
+    """Cut rows of CSV, in which a quoted cell may hold line ends.
 
     The delimiter is the argument, or that of a `sep=` line, or the one that cuts the first line into as many
     cells as there are `columns`, or else into the most cells.
@@ -67,6 +78,9 @@ def split_csv(stream: LookAhead, name: str, delimiter: str | None, columns: int)
     if sep_line := re.fullmatch(r'"?sep=(.?)"?', first_line):
         delimiter = delimiter or sep_line[1] or "\t"
         skipped = next(number for line, number, _ in numbered if not line.isspace())
+    elif delimiter is None:
+        sizes = {one: len(next(csv.reader([first_line], delimiter=one), [])) for one in ",;\t|"}
+        delimiter = max(sizes, key=lambda one: (sizes[one] == columns, sizes[one]))
     lines: list[str] = []
     faults: list[InputError] = []
 
@@ -77,7 +91,7 @@ def split_csv(stream: LookAhead, name: str, delimiter: str | None, columns: int)
                 faults.append(fault)
             yield line
 
-    reader = csv.reader(feed(), delimiter=delimiter or _find_delimiter(first_line, columns), strict=True)
+    reader = csv.reader(feed(), delimiter=delimiter, strict=True)
     while True:
         lines.clear()
         faults.clear()
@@ -93,8 +107,3 @@ def split_csv(stream: LookAhead, name: str, delimiter: str | None, columns: int)
             faults.append(InputError(f"{name}:{number}: broken quotes ({error}{lost}).", hint=hint))
         if cells or faults:
             yield number, lines, cells, faults[0] if faults else None
-
-
-def _find_delimiter(line: str, columns: int) -> str:
-    counts = {delimiter: len(next(csv.reader([line], delimiter=delimiter), [])) for delimiter in ",;\t|"}
-    return max(counts, key=lambda delimiter: (counts[delimiter] == columns, counts[delimiter]))

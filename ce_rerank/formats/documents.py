@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import re
@@ -13,8 +12,15 @@ from typing import Any, Literal, TypeVar, cast
 
 from ..errors import InputError, UsageError, missing_package
 from ..types import Document
-from .delimited import find_cells, split_csv, split_lines
-from .fields import ID_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
+from .delimited import read_table_rows
+from .fields import (
+    ID_FIELDS,
+    QUERY_FIELDS,
+    QUERY_ID_FIELDS,
+    TEXT_FIELDS,
+    FieldRules,
+    MissingFieldError,
+)
 from .json import encode_json, read_json_rows
 from .source import (
     LookAhead,
@@ -41,9 +47,6 @@ _NOT_READ = {
     b"ARROW1": "an Arrow file (Feather)",
     b"FEA1": "a Feather file",
     b"PK\3\4": "a ZIP file (Excel's .xlsx are such)",
-    b"BZh": "a bzip2 file",
-    b"\xfd7zXZ": "an XZ file",
-    b"%PDF-": "a PDF file",
 }
 # An array, an object, or a line that is a string. If it is broken later, it is still JSON: an error is better
 # than scores of braces.
@@ -54,8 +57,6 @@ _LOOK_BYTES = 1 << 16  # enough for a header; a longer line is text, or an array
 _HEADER_HINT = " Line 1 was read as the header; if it is a row, name the columns: --columns id,text"
 
 Made = TypeVar("Made")
-RowReader = Callable[[LookAhead, str, Reject], Iterator[Row]]
-"""Reads the rows of one format from decompressed bytes, whose name is for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,8 @@ class ReadOptions:
 
     `format` is an `InputFormat`. `text_fields` and `id_field` name fields, or are dotted paths; see
     `FieldRules`. With `whole_files` a source is one document, whatever is in it. `columns` names the columns
-    of a table without a header, and `delimiter` is the character between its cells. A header is recognised by
-    the usual names of fields and by `header_names`. `usual_columns` are those of TSV whose first line has no
-    usual names of an id and a text.
+    of a table without a header, and `delimiter` is the character between its cells. With `id_and_text`, as in
+    BEIR's collections, lines of TSV without a header have an id and a text.
     """
 
     format: str | None = None
@@ -75,8 +75,7 @@ class ReadOptions:
     whole_files: bool = False
     columns: tuple[str, ...] = ()
     delimiter: str | None = None
-    header_names: tuple[str, ...] = ()
-    usual_columns: tuple[str, ...] = ()
+    id_and_text: bool = False
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
@@ -89,7 +88,7 @@ class ReadOptions:
     @property
     def are_rows_objects(self) -> bool:
         """Whether an option names fields, which lines of text do not have."""
-        return bool(self.text_fields or self.id_field or self.columns or self.delimiter or self.usual_columns)
+        return bool(self.text_fields or self.id_field or self.columns or self.delimiter or self.id_and_text)
 
     @property
     def field_rules(self) -> FieldRules:
@@ -97,14 +96,9 @@ class ReadOptions:
         return FieldRules(self.text_fields, self.id_field)
 
     @property
-    def id_names(self) -> set[str]:
-        """The names of fields that hold ids, in lower case."""
-        return {*ID_FIELDS, *QUERY_ID_FIELDS, (self.id_field or "").lower()}
-
-    @property
     def text_names(self) -> set[str]:
         """The names of fields that are in the header of a table of texts."""
-        return {*TEXT_FIELDS, *self.text_fields, *self.header_names}
+        return {*TEXT_FIELDS, *self.text_fields, *(QUERY_FIELDS if self.id_and_text else ())}
 
 
 def read_documents(
@@ -130,17 +124,6 @@ def read_documents(
         log.warning("%s: no documents in it.", source.name)
 
 
-def read_rows(
-    source: Source, options: ReadOptions = ReadOptions(), reject: Reject = raise_at_once
-) -> Iterator[Row]:
-    """Read the rows of a file or stream, one at a time; there may be none.
-
-    For a row that cannot be read, `reject` gets the error and the row's text; by default it raises the error.
-    After that the next row is read, if it can be found.
-    """
-    return read_as(Row, source, options, reject)
-
-
 def read_as(
     make: Callable[[Any, str], Made],
     source: Source,
@@ -148,13 +131,15 @@ def read_as(
     reject: Reject = raise_at_once,
     skip: Callable[[str], bool] = str.isspace,
 ) -> Iterator[Made]:
-    """Read rows as `read_rows` does, and yield `make(value, origin)` for each.
+    """Read the rows of a file or stream, one at a time, and yield `make(value, origin)` for each.
 
-    A row for which `make` raises InputError is rejected. Lines of JSON for which `skip` is true are left out.
+    For a row that cannot be read, or for which `make` raises InputError, `reject` gets the error and the
+    row's text; by default it raises the error. After that the next row is read, if it can be found. Lines of
+    JSON for which `skip` is true are left out.
     """
     with source.open() as stream:
         format = choose_format(source, stream, options)
-        for value, origin in row_reader(format, options, skip)(stream, source.name, reject):
+        for value, origin in read_rows(format, stream, source.name, reject, options, skip):
             try:
                 made = make(value, origin)
             except InputError as error:
@@ -183,7 +168,7 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
         format = sniff_format(head, options.text_names)
         if format == "text" and options.are_rows_objects:
             has_tabs = b"\t" in head.lstrip().partition(b"\n")[0] and not options.delimiter
-            format = "tsv" if has_tabs or options.usual_columns else "csv"
+            format = "tsv" if has_tabs or options.id_and_text else "csv"
     if format == "text" and (hint := _table_hint(head)):
         log.warning("%s: read as text, a document a line, but it looks like a table. %s", source.name, hint)
     if named is None:
@@ -211,15 +196,11 @@ def sniff_format(head: bytes, text_names: Collection[str] = ()) -> InputFormat:
 
 
 def _table_hint(head: bytes) -> str:
-    """Return a hint if lines of text look like a table; empty if they do not.
-
-    They do if all have tabs, if the first is a header of plain names, or if there are drawn borders.
-    """
+    """Return a hint for lines with drawn borders, with tabs everywhere, or with a header of plain names."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", head.decode(errors="replace")) if line.strip()]
     if any(map(_BORDER.fullmatch, lines[:2])):
         return "Let it be written as CSV: psql --csv, duckdb -csv, mysql --batch."
-    whole = lines[:-1] or lines
-    if whole and all("\t" in line for line in whole):
+    if lines and all("\t" in line for line in lines[:-1] or lines):  # the last may be cut off
         return "Give --from tsv to read it as one."
     header = _HEADER.fullmatch(lines[0]) if lines else None
     if header and all(header[1] in line for line in lines[1:2]):
@@ -227,50 +208,37 @@ def _table_hint(head: bytes) -> str:
     return ""
 
 
-def row_reader(
-    format: InputFormat, options: ReadOptions = ReadOptions(), skip: Callable[[str], bool] = str.isspace
-) -> RowReader:
-    """Return the reader of a format's rows; raise UnavailableError if its package is missing."""
+def read_rows(
+    format: InputFormat,
+    stream: LookAhead,
+    name: str,
+    reject: Reject,
+    options: ReadOptions = ReadOptions(),
+    skip: Callable[[str], bool] = str.isspace,
+) -> Iterator[Row]:
+    """Read the rows of a format from decompressed bytes; `name` is for messages.
+
+    Raises UnavailableError if the format's package is missing. See `read_as` for the other arguments.
+    """
     if format == "parquet":
         try:
             from .parquet import read_parquet_rows
         except ModuleNotFoundError:
             raise missing_package("Reading Parquet needs the pyarrow package.", "parquet") from None
-        return read_parquet_rows
-    if format in ("csv", "tsv"):
-        return functools.partial(read_table_rows, options, format == "tsv")
-    return read_text_rows if format == "text" else functools.partial(read_json_rows, skip=skip)
-
-
-def read_table_rows(
-    options: ReadOptions, is_tsv: bool, stream: LookAhead, name: str, reject: Reject
-) -> Iterator[Row]:
-    """Read the rows of a table as objects of strings, named by its header or by the options.
-
-    In a column of ids, `1.0` is read as `1`.
-    """
-    id_names, text_names = options.id_names, options.text_names
-
-    def find_columns(cells: list[str]) -> Sequence[str]:
-        is_header = not (text_names.isdisjoint(cells) or id_names.isdisjoint(map(str.lower, cells)))
-        return options.columns or (options.usual_columns if is_tsv and not is_header else ())
-
-    if is_tsv:
-        delimiter = options.delimiter or "\t"
-        rows = split_lines(stream, name, lambda line: line.split(delimiter))
-        hint = "Put one tab between two fields."
-    else:
-        rows = split_csv(stream, name, options.delimiter, len(options.columns))
-        hint = "Give each row a field for each column, and quote those that hold the delimiter."
-    id_columns: list[str] | None = None
-    for columns, cells, where in find_cells(rows, name, reject, find_columns, hint):
-        if id_columns is None:
-            id_columns = [column for column in columns if column.lower() in id_names]
-        row = dict(zip(columns, cells, strict=True))
-        for column in id_columns:
-            if row[column].endswith(".0") and row[column][:-2].isdigit():
-                row[column] = row[column][:-2]
-        yield Row(row, where)
+        return read_parquet_rows(stream, name, reject)
+    if format == "text":
+        return read_text_rows(stream, name, reject)
+    if format not in ("csv", "tsv"):
+        return read_json_rows(stream, name, reject, skip=skip)
+    is_tsv, columns = format == "tsv", options.columns
+    id_names = {*ID_FIELDS, *QUERY_ID_FIELDS, (options.id_field or "").lower()}
+    if is_tsv and options.id_and_text and not columns:
+        cells = stream.peek_line(_LOOK_BYTES).decode(errors="replace").split(options.delimiter or "\t")
+        if options.text_names.isdisjoint(cells) or id_names.isdisjoint(map(str.lower, cells)):
+            columns = ("id", "text")
+    return read_table_rows(
+        stream, name, reject, is_tsv=is_tsv, columns=columns, delimiter=options.delimiter, id_names=id_names
+    )
 
 
 def read_text_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:

@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from numbers import Integral
 from typing import Any
 
 from ..errors import InputError
 from ..types import Document, DocumentId
 from .json import json_kind
 
-TEXT_FIELDS = ("text", "passage", "content", "body", "document", "contents", "page_content")
+TEXT_FIELDS = ("text", "passage", "content", "body", "document", "contents", "page_content", "passage_text")
 """Where a text is looked for when no field is named, in this order."""
 TITLE_FIELD = "title"
 """Goes before the text when no field is named."""
@@ -23,7 +24,7 @@ ID_FIELDS = ("id", "_id", "docno", "docid", "doc_id", "pid", "corpus-id")
 """Where an id is looked for when no field is named, in this order and in any case."""
 LIST_FIELDS = ("documents", "passages", "candidates", "hits", "texts", "results", "contexts", "ctxs")
 """Where the documents of a query are looked for, in this order."""
-QUERY_FIELDS = ("query", "question")
+QUERY_FIELDS = ("query", "question", "query.text")
 """Where the text of a query is looked for, in this order."""
 QUERY_ID_FIELDS = ("query_id", "query-id", "qid")
 """Where the id of a query is looked for, in this order; beside a list also in `id` and `_id`."""
@@ -34,7 +35,6 @@ INPUT_NAME = "input"
 _MISSING = object()
 _DEEPEST = 5
 _MOST_SHOWN = 12
-_COLUMNS_HINT = 'Write the rows as an object each (pandas: orient="records", lines=True).'
 _PLAIN_NAME = re.compile(r"[\w.$@/:-]+")
 
 
@@ -68,7 +68,7 @@ class FieldRules:
             problem = f'no "{name}" field ({describe_fields(value)})'
             raise MissingFieldError(f"{origin}: {problem}.", hint=_hint_of(value))
         texts = [
-            item if type(item := find_value(value, path)) is str else _text_of(item, path, value, origin)
+            item if type(item := find_value(value, path)) is str else _text_of(item, path, origin)
             for path in used
         ]
         id = _first_id(value, usual_ids) if self.id_field is None else find_id(value, self.id_field, origin)
@@ -112,12 +112,17 @@ def _first_id(row: Mapping[str, Any], names: Iterable[str]) -> DocumentId | None
 
 
 def as_id(value: object) -> DocumentId | None:
-    """Return a value as an id: a string or a number, `1.0` as 1; None for any other value."""
+    """Return a value as an id, `1.0` as 1; None for null, a boolean, a list or an object.
+
+    In Python an id may be one of numpy's integers, or a UUID, which becomes its text.
+    """
     if isinstance(value, str):
         return value or None
-    if isinstance(value, float) and math.isfinite(value):
-        return int(value) if value.is_integer() else repr(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(value, float):
+        return (int(value) if value.is_integer() else repr(value)) if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | list | tuple | Mapping):
+        return None
+    return int(value) if isinstance(value, Integral) else str(value)
 
 
 def find_value(row: Mapping[str, Any], path: str, default: object = None) -> Any:
@@ -142,15 +147,14 @@ def find_number(document: Document, name: str, place: int) -> float:
 
     Raises InputError, naming the document by its origin or place, for a field without a number.
     """
-    value = find_value(document.fields, name.removeprefix("-"))
+    field = name.removeprefix("-")
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if number != number:
-        where = document.origin or f"document {place}"
+        number = float(find_value(document.fields, field))
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
         raise InputError(
-            f'{where}: no number in the field "{name.removeprefix("-")}".',
+            f'{document.origin or f"document {place}"}: no number in the field "{field}".',
             hint="Name the field of the first stage's score with --first-score-field.",
         )
     return -number if name.startswith("-") else number
@@ -187,20 +191,20 @@ def choose_columns(own_names: Iterable[str], rows: Iterable[Mapping[str, Any]]) 
     return [*(name for name in names if name != INPUT_NAME), INPUT_NAME]
 
 
-def _text_of(value: object, path: str, row: Mapping[str, Any], origin: str) -> str:
+def _text_of(value: object, path: str, origin: str) -> str:
     """Return a text, a number or a list of them as text; null is an empty text."""
     if isinstance(value, str):
         return value
     if value is None:
         return ""
     if isinstance(value, list):
-        return " ".join(filter(None, [_text_of(item, path, row, origin) for item in value]))
-    if isinstance(value, int | float) and not isinstance(value, bool):
+        return " ".join(filter(None, [_text_of(item, path, origin) for item in value]))
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
         return str(value)
     inside = f" ({describe_fields(value, path + '.')})" if isinstance(value, dict) else ""
     raise InputError(
         f'{origin}: "{path}" is {json_kind(value)}, not text{inside}.',
-        hint=_COLUMNS_HINT if _is_by_column(row) else "Name the field that holds the text with --text-field.",
+        hint="Name the field that holds the text with --text-field.",
     )
 
 
@@ -216,57 +220,35 @@ def describe_fields(row: Mapping[str, Any], prefix: str = "") -> str:
     return f"has: {', '.join(names[:_MOST_SHOWN])}" + (f" and {more} more" if more > 0 else "")
 
 
-def _paths(row: Mapping[str, Any], prefix: str = "", levels: int = _DEEPEST) -> Iterator[str]:
+def _paths(row: Mapping[str, Any], prefix: str) -> Iterator[str]:
     for name, value in row.items():
         inner = value[0] if isinstance(value, list) and value else value
-        if isinstance(inner, dict) and inner and levels:
-            yield from _paths(inner, f"{prefix}{name}.", levels - 1)
+        if isinstance(inner, dict) and inner and prefix.count(".") < _DEEPEST:
+            yield from _paths(inner, f"{prefix}{name}.")
         else:
             yield prefix + name
 
 
-def _hint_of(row: Any) -> str:
-    """Return what to do about a row without a text: most often, take the rows out of what is around them."""
-    is_object = isinstance(row, dict)
-    if is_object and not row.keys().isdisjoint(QUERY_FIELDS) and list in map(type, row.values()):
+def _hint_of(row: object) -> str:
+    """Return what to do about a row without a text: name it, or take the rows out of what is around them."""
+    if isinstance(row, list):  # it may be an item of an array itself
+        return "Take the rows out of it: jq -c 'flatten[]'."
+    if not isinstance(row, dict):
+        return ""
+    if not row.keys().isdisjoint(QUERY_FIELDS) and list in map(type, row.values()):
         return "Queries with their documents are for: ce-rerank batch"
-    found = [(_text_path(rows[0]), len(json.dumps(rows)), path) for path, rows in _inner_rows(row)]
-    text_path, size, path = max(found, key=lambda one: (one[0] != "", one[1]), default=("", 0, ""))
-    if text_path or (found and 2 * size > len(json.dumps(row))):
-        path = "flatten[]" if isinstance(row, list) else path  # a list may be an item of an array itself
-        option = f", and give --text-field {text_path}" if text_path not in ("", *TEXT_FIELDS) else ""
-        return f"Take the rows out of it: jq -c '{path}'{option}."
-    if isinstance(row, list) or (is_object and _is_by_column(row) and not _text_path(row)):
-        return _COLUMNS_HINT
-    return "Name it with --text-field." if is_object else ""
+    found = dict(_lists_of_objects(row))
+    if not found:
+        return "Name it with --text-field."
+    path = max(found, key=lambda path: len(json.dumps(found[path])))
+    return f"Name it with --text-field, or take the rows out of it: jq -c '{path}'."
 
 
-def _is_by_column(row: Mapping[str, Any]) -> bool:
-    """Whether an object holds columns, as pandas and Chroma write them."""
-    columns = [item for item in row.values() if item is not None]
-    return len(columns) > 1 and all(isinstance(column, list | dict) for column in columns)
-
-
-def _inner_rows(
-    value: object, path: str = "", levels: int = _DEEPEST
-) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
-    """Find the rows in a value, as the answer of a search engine has them; yield jq's path of them, too."""
-    if not isinstance(value, list | dict) or not value or not levels:
-        return
-    rows = value if isinstance(value, list) else list(value.values())
-    are_rows = all(isinstance(row, dict) for row in rows)
-    if isinstance(value, dict):  # of rows in pandas' orient="index"
-        are_rows = are_rows and len(rows) > 1 and not any(row.keys().isdisjoint(TEXT_FIELDS) for row in rows)
-        for name, inner in value.items():
-            step = f".{name}" if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else f".[{json.dumps(name)}]"
-            yield from _inner_rows(inner, path + step, levels - 1)
-    elif not are_rows:
-        yield from _inner_rows(rows[0], f"{path}[]", levels - 1)
-    if are_rows:
-        yield f"{path or '.'}[]", rows
-
-
-def _text_path(row: Mapping[str, Any]) -> str:
-    """Return the path of a text with a usual name in a row; empty if there is none."""
-    paths = list(_paths(row))
-    return next((path for name in TEXT_FIELDS for path in paths if path.rpartition(".")[2] == name), "")
+def _lists_of_objects(row: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Sequence[Any]]]:
+    """Yield jq's path of each list of objects in an object, and the list."""
+    for name, value in row.items():
+        step = f".{name}" if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else f".[{json.dumps(name)}]"
+        if isinstance(value, dict) and path.count(".") < _DEEPEST:
+            yield from _lists_of_objects(value, path + step)
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            yield f"{path}{step}[]", value

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import decimal
 import io
-import math
-from collections import Counter
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -41,8 +40,8 @@ def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[
             stream.file.seek(0)
         file = pq.ParquetFile(stream.file or io.BytesIO(b"".join(stream)))
         names = file.schema_arrow.names
-        if twice := [column for column, times in Counter(names).items() if times > 1]:
-            problem = f'{name}: the column "{twice[0]}" is there twice.'
+        if twice := next((column for column in names if names.count(column) > 1), None):
+            problem = f'{name}: the column "{twice}" is there twice.'
             raise InputError(problem, hint="Rename one of the columns.")
         number = 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
@@ -70,7 +69,7 @@ class ParquetTable:
         self._types: dict[str, pa.DataType] = {}
         self._writer: pq.ParquetWriter | None = None
 
-    def write(self, rows: Iterable[dict[str, Any]], /) -> None:
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Collect rows, and write a group when there are enough."""
         for row in rows:
             self._rows.append(row)
@@ -87,15 +86,13 @@ class ParquetTable:
     def _write_group(self) -> None:
         if self._writer is None:
             columns = choose_columns(self._own_names, self._rows)
-            self._types = {name: _OWN_TYPES.get(name) or self._common_type(name) for name in columns}
+            for name in columns:
+                kinds = {_simple_type(row[name]) for row in self._rows if row.get(name) is not None}
+                self._types[name] = _OWN_TYPES.get(name, kinds.pop() if len(kinds) == 1 else pa.string())
             self._writer = pq.ParquetWriter(self._stream, pa.schema(self._types.items()))
         table = pa.Table.from_pylist(list(map(self._fit, self._rows)), schema=self._writer.schema)
         self._writer.write_table(table)
         self._rows = []
-
-    def _common_type(self, name: str) -> pa.DataType:
-        kinds = {_simple_type(row[name]) for row in self._rows if row.get(name) is not None}
-        return kinds.pop() if len(kinds) == 1 else pa.string()
 
     def _fit(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the row with values of its columns' types, and what does not fit in `input`."""
@@ -131,18 +128,13 @@ def _plain_column(column: pa.Array) -> list[Any]:
         column = pc.cast(column, pa.string())
     values: list[Any] = column.to_pylist()
     is_plain = pa.types.is_string(column.type) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-    return values if is_plain else [_plain(value) for value in values]
+    return (
+        values if is_plain else json.loads(json.dumps(values, default=_plain), parse_constant=lambda _: None)
+    )
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    """Return a value that JSON does not have as one that it has."""
     if isinstance(value, decimal.Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

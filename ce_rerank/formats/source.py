@@ -27,7 +27,6 @@ COMPRESSIONS = (".gz", ".zst")
 _ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one without data before it
 _PIECE_BYTES = 1 << 10  # decompressed they are at most 32 MiB (zstd) or 1 MiB (gzip)
 _LONE_CR = re.compile(r"\r(?!\n)")
-_CONTROL = re.compile(rb"[\0-\x08\x0b\x0e-\x1f\x7f]")  # that text does not have
 _LINE_END = re.compile(rb"[\r\n]")
 _BOMS = {  # UTF-32 before UTF-16, which begins alike
     codecs.BOM_UTF32_LE: "utf-32",
@@ -89,9 +88,7 @@ class Source:
     @property
     def size_bytes(self) -> int | None:
         """The size of the file on disk; None for a stream, a pipe or a device."""
-        with suppress(OSError):
-            return self.path.stat().st_size if self.path is not None and self.path.is_file() else None
-        return None
+        return self.path.stat().st_size if self.path is not None and self.path.is_file() else None
 
     @property
     def read_bytes(self) -> int:
@@ -245,7 +242,7 @@ def read_lines(stream: LookAhead, name: str) -> Iterator[tuple[str, int, InputEr
                 if "\0" in raw.decode():
                     fault = _nul(where)
             except UnicodeDecodeError as error:
-                fault = _not_utf8(where, error, block)
+                fault = _not_utf8(where, error)
             yield raw.decode(errors="replace"), number, fault
 
 
@@ -285,7 +282,7 @@ def text_blocks(stream: LookAhead, name: str) -> Iterator[str]:
             yield text
     except UnicodeDecodeError as error:
         line += error.object.count(b"\n", 0, error.start)
-        raise _not_utf8(f"{name}:{line}", error, error.object) from None
+        raise _not_utf8(f"{name}:{line}", error) from None
 
 
 def read_whole_text(source: Source) -> str:
@@ -330,11 +327,8 @@ def _nul(where: str) -> InputError:
     )
 
 
-def _not_utf8(where: str, error: UnicodeDecodeError, block: bytes) -> InputError:
-    byte = f"0x{error.object[error.start]:02X}"
-    if _CONTROL.search(block, 0, 1 << 12):
-        return InputError(f"{where}: not text ({byte}).")
+def _not_utf8(where: str, error: UnicodeDecodeError) -> InputError:
     return InputError(
-        f"{where}: not UTF-8 ({byte}).",
-        hint="Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8.",
+        f"{where}: not UTF-8 (0x{error.object[error.start]:02X}).",
+        hint="If it is text, convert it, for example: iconv -f WINDOWS-1252 -t UTF-8.",
     )

@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 from ..errors import InputError, UsageError
 from ..ranking import separate_ties, shortest_float32
 from ..types import Ranking
-from .delimited import find_cells, split_lines
-from .documents import row_reader, sniff_format
+from .documents import read_rows, sniff_format
 from .fields import as_id, describe_fields
 from .json import encode_json, json_kind
-from .source import LookAhead, Reject, Source, raise_at_once
+from .source import LookAhead, Reject, Source, raise_at_once, read_lines
 
 # In lower case, the first that is there: PyTerrier has qid and query (a text), docno and docid (a number).
 _QUERY_NAMES = ("query_id", "query-id", "qid", "q_id", "topic_id", "topic", "query")
@@ -35,13 +34,12 @@ _SPACE = re.compile("[ \t\n\r\v\f]+")  # str.split() also splits at a no-break s
 
 
 class RunLine(NamedTuple):
-    """A document's score or grade for a query; `run_name` is empty if the run has no name."""
+    """A document's score or grade for a query."""
 
     query_id: str
     doc_id: str
     score: float
     origin: str
-    run_name: str = ""
 
     @property
     def line_number(self) -> int:
@@ -109,11 +107,11 @@ def _read(source: Source, kind: _Kind, reject: Reject, columns: Sequence[str] = 
                 return
             format = "tsv" if "\t" in first_line else "csv"
         lists: dict[str, list[RunLine]] = {}
-        for value, origin in row_reader(format)(stream, source.name, reject):
+        for value, origin in read_rows(format, stream, source.name, reject):
             try:
-                lines = [_line_of_row(row, kind, origin) for row in _flatten(value, kind)]
-            except ValueError as error:
-                reject(InputError(f"{origin}: {error}"), encode_json(value))
+                lines = _lines_of(value, kind, origin)
+            except InputError as error:
+                reject(error, encode_json(value))
                 continue
             if kind is _JUDGEMENTS:
                 yield from lines
@@ -134,47 +132,58 @@ def _read_columns(
     Columns are named by a header, by `columns`, or by their number in the first line.
     """
     layouts = [layout for layout in (columns, *kind.layouts) if layout]
-
-    def find_columns(cells: list[str]) -> Sequence[str]:
-        if _find_names(tuple(cells), kind.number_names):
-            return ()
-        return next((layout for layout in layouts if len(layout) == len(cells)), layouts[0])
-
-    def split(line: str) -> list[str]:
-        return line.split() if line.isascii() else _SPACE.split(line.strip(" \t"))
-
-    rows = split_lines(stream, name, split, comments=True)
-    places: list[int] = []
-    for names, cells, where in find_cells(rows, name, reject, find_columns, kind.hint):
-        if not places:
-            found = _find_names(tuple(names), kind.number_names) or ()
-            places = list(map(names.index, found))
-        query, document, number = places
-        run_name = cells[-1] if names[-1] == "run_name" else ""
+    names: Sequence[str] = ()  # of the columns
+    found: Sequence[str] = ()  # those of the query, the document and the number
+    for line, number, fault in read_lines(stream, name):
+        if not fault and (line.isspace() or line[0] == "#"):
+            continue
+        cells = line.split() if line.isascii() else _SPACE.split(line.strip(" \t\r\n"))
         try:
-            yield _as_line((cells[query], cells[document], cells[number]), found, kind, where, run_name)
-        except ValueError as error:
-            reject(InputError(f"{where}: {error}"), " ".join(cells))
+            if fault:
+                raise fault
+            if not names:
+                header = _find_names(tuple(cells), kind.number_names)
+                same_size = (layout for layout in layouts if len(layout) == len(cells))
+                names = cells if header else next(same_size, layouts[0])
+                found = _find_names(tuple(names), kind.number_names) or ()
+                if header:
+                    continue
+            if len(cells) != len(names):
+                problem = f"{name}:{number}: {len(cells)} fields, not {len(names)} ({', '.join(names)})."
+                raise InputError(problem, hint=kind.hint)
+            values = [cells[names.index(one)] for one in found]
+            made = _line_of(values, found, kind, f"{name}:{number}")
+        except InputError as error:
+            reject(error, line.rstrip("\r\n"))
+        else:
+            yield made
 
 
-def _flatten(value: object, kind: _Kind) -> Sequence[Mapping[str, Any]]:
-    """Return a row for each document: a value is one, or has those of a query or of several queries."""
+def _lines_of(value: object, kind: _Kind, where: str) -> list[RunLine]:
+    """Return the lines of a row: it has a document, or those of a query or of several queries."""
     if not isinstance(value, dict):
-        raise ValueError(f"the row is {json_kind(value)}, not an object.")
+        raise InputError(f"{where}: the row is {json_kind(value)}, not an object.")
+    rows = [value]
     if kind is _RUN and "results" in value:
         results = value["results"]
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-            raise ValueError('"results" is not a list of objects.')
+            raise InputError(f'{where}: "results" is not a list of objects.')
         query = {name: inner for name, inner in value.items() if name.lower() in _QUERY_NAMES}
-        return [{**query, **result} for result in results]
-    if all(isinstance(inner, dict) for inner in value.values()):
-        names = (_QUERY_NAMES[0], _DOCUMENT_NAMES[0], kind.number_names[0])
-        return [
-            dict(zip(names, (query_id, *item), strict=True))
+        rows = [{**query, **result} for result in results]
+    elif all(isinstance(inner, dict) for inner in value.values()):
+        rows = [
+            {"query_id": query_id, "doc_id": doc_id, kind.number_names[0]: number}
             for query_id, numbers in value.items()
-            for item in numbers.items()
+            for doc_id, number in numbers.items()
         ]
-    return [value]
+    lines = []
+    for row in rows:
+        names = _find_names(tuple(row), kind.number_names)
+        if names is None:
+            problem = f"the row needs a query_id, a doc_id and a {kind.number_names[0]}"
+            raise InputError(f"{where}: {problem} ({describe_fields(row)}).")
+        lines.append(_line_of([row[name] for name in names], names, kind, where))
+    return lines
 
 
 @functools.lru_cache(maxsize=256)
@@ -186,40 +195,26 @@ def _find_names(names: tuple[str, ...], number_names: tuple[str, ...]) -> tuple[
     return (found[0], found[1], found[2]) if all(found) else None
 
 
-def _line_of_row(row: Mapping[str, Any], kind: _Kind, where: str) -> RunLine:
-    names = _find_names(tuple(row), kind.number_names)
-    if names is None:
-        needed = f"a {_QUERY_NAMES[0]}, a {_DOCUMENT_NAMES[0]} and a {kind.number_names[0]}"
-        raise ValueError(f"the row needs {needed} ({describe_fields(row)}).")
-    return _as_line([row[name] for name in names], names, kind, where)
-
-
-def _as_line(
-    values: Sequence[object], names: Sequence[str], kind: _Kind, where: str, run_name: str = ""
-) -> RunLine:
-    """Return the line of a query, a document and a number; raise ValueError that says what is wrong."""
+def _line_of(values: Sequence[Any], names: Sequence[str], kind: _Kind, where: str) -> RunLine:
+    """Return the line of a query, a document and a number; raise InputError that says what is wrong."""
     query_id, doc_id = as_id(values[0]), as_id(values[1])
     if query_id is None or doc_id is None:
         place = 0 if query_id is None else 1
-        raise ValueError(f"the {names[place]} is {json_kind(values[place])}, not a string or a number.")
-    number = _as_number(values[2], kind)
-    if number is None:
-        given = json.dumps(values[2])
-        raise ValueError(f'the {names[2]} of "{doc_id}" for "{query_id}" is {given}, not {kind.wanted}.')
-    score = -number if names[2] == "rank" else number
-    return RunLine(str(query_id), str(doc_id), score, where, run_name)
-
-
-def _as_number(value: object, kind: _Kind) -> float | None:
-    """Return a score or a grade, and None for anything else; the null score of a blank document is -inf."""
-    if kind is _RUN and value in (None, ""):
-        return -math.inf
+        problem = f"the {names[place]} is {json_kind(values[place])}, not a string or a number."
+        raise InputError(f"{where}: {problem}")
+    given = values[2]
+    is_blank = kind is _RUN and given in (None, "")  # the document was not scored
     try:
-        number = float(value)  # type: ignore[arg-type]
-        is_good = number == number if kind is _RUN else number.is_integer() and abs(number) <= _HIGHEST_GRADE
+        number = -math.inf if is_blank else float(given)
     except (TypeError, ValueError, OverflowError):
-        return None
-    return number if is_good and not isinstance(value, bool) else None
+        number = math.nan
+    is_grade = number.is_integer() and abs(number) <= _HIGHEST_GRADE
+    is_good = is_blank or (math.isfinite(number) if kind is _RUN else is_grade)
+    if isinstance(given, bool) or not is_good:
+        problem = f'the {names[2]} of "{doc_id}" for "{query_id}" is {json.dumps(given)}'
+        raise InputError(f"{where}: {problem}, not {kind.wanted}.")
+    score = -number if names[2] == "rank" else number
+    return RunLine(str(query_id), str(doc_id), score, where)
 
 
 def trec_lines(ranking: Ranking, run_name: str, query_id: str | None = None) -> Iterator[str]:

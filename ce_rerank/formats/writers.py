@@ -12,10 +12,10 @@ import io
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from ..errors import UsageError, missing_package
 from ..ranking import shortest_float32
@@ -23,6 +23,9 @@ from ..types import RankedDocument, Ranking
 from .fields import ID_FIELDS, INPUT_NAME, TEXT_FIELDS, TITLE_FIELD, choose_columns, without_texts
 from .json import encode_cell, encode_json
 from .trec import trec_lines
+
+if TYPE_CHECKING:
+    from .parquet import ParquetTable
 
 log = logging.getLogger("ce_rerank")
 
@@ -134,29 +137,6 @@ def _add_fields(
     return row
 
 
-class _Sink(Protocol):
-    """Writes lines, or the rows of a table, to a stream."""
-
-    def write(self, items: Iterable[Any], /) -> None: ...
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ResultWriter:
-    """Writes rankings to a stream that its caller opened, flushes and closes."""
-
-    _items_of: Callable[[Ranking], Iterable[Any]]
-    _sink: _Sink
-
-    def write(self, ranking: Ranking) -> None:
-        """Write one ranking."""
-        self._sink.write(self._items_of(ranking))
-
-    def close(self) -> None:
-        """Write the end of the format. Do not call it after an error."""
-        self._sink.close()
-
-
 def require_format(format: str, options: WriteOptions) -> None:
     """Raise UsageError for a format that cannot be written with these options.
 
@@ -171,45 +151,67 @@ def require_format(format: str, options: WriteOptions) -> None:
         raise missing_package("Writing Parquet needs the pyarrow package.", "parquet")
 
 
-def open_writer(
-    format: str,
-    stream: BinaryIO,
-    options: WriteOptions,
-    *,
-    many: bool = False,
-    columns: Sequence[str] | None = None,
-) -> ResultWriter:
-    """Return a writer for one ranking or, in a `BatchFormat`, for `many`.
+class ResultWriter:
+    """Writes a ranking, or `many` in a `BatchFormat`, to a stream that its caller opens, flushes and closes.
 
-    To continue a table, give its header as `columns`: no header is then written. Raises as `require_format`
-    does.
+    To continue a table, give its header as `columns`: no header is then written. Raises
+    as `require_format` does.
     """
-    require_format(format, options)
 
-    def rows_of(ranking: Ranking) -> Iterable[dict[str, Any]]:
-        if many:
-            return [nested_row(ranking, options)] if format == "jsonl" else flat_rows(ranking, options)
-        return (result_row(ranked, options) for ranked in ranking)
+    def __init__(
+        self,
+        format: str,
+        stream: BinaryIO,
+        options: WriteOptions,
+        *,
+        many: bool = False,
+        columns: Sequence[str] | None = None,
+    ) -> None:
+        require_format(format, options)
+        self._format = format
+        self._stream = stream
+        self._options = options
+        self._many = many
+        self._table: _Table | ParquetTable | None = None
+        names = own_names(options, with_query=many)
+        if format in ("csv", "tsv"):
+            self._table = _Table(stream, format == "tsv", names, many, columns)
+        elif format == "parquet":
+            from .parquet import ParquetTable
 
-    def lines_of(ranking: Ranking) -> Iterable[str]:
-        if format == "trec":
-            return trec_lines(ranking, options.run_name, None if many else "1")
-        if format == "text":
+            self._table = ParquetTable(stream, names)
+
+    def write(self, ranking: Ranking) -> None:
+        """Write one ranking."""
+        if self._table is not None:
+            self._table.write(self._rows(ranking))
+        else:
+            self._stream.write("".join(f"{line}\n" for line in self._lines(ranking)).encode())
+
+    def close(self) -> None:
+        """Write the end of the format. Do not call it after an error."""
+        if self._table is not None:
+            self._table.close()
+
+    def _rows(self, ranking: Ranking) -> Iterable[dict[str, Any]]:
+        if not self._many:
+            return (result_row(ranked, self._options) for ranked in ranking)
+        return (
+            [nested_row(ranking, self._options)]
+            if self._format == "jsonl"
+            else flat_rows(ranking, self._options)
+        )
+
+    def _lines(self, ranking: Ranking) -> Iterable[str]:
+        if self._format == "trec":
+            return trec_lines(ranking, self._options.run_name, None if self._many else "1")
+        if self._format == "text":
             return map(_text_line, ranking)
-        lines = map(encode_json, rows_of(ranking))
-        if format == "json":
+        lines = map(encode_json, self._rows(ranking))
+        if self._format == "json":
             items = ",\n".join(lines)
             return [f"[\n{items}\n]" if items else "[]"]
         return lines
-
-    names = own_names(options, with_query=many)
-    if format in ("csv", "tsv"):
-        return ResultWriter(rows_of, _Table(stream, format == "tsv", names, many, columns))
-    if format == "parquet":
-        from .parquet import ParquetTable
-
-        return ResultWriter(rows_of, ParquetTable(stream, names))
-    return ResultWriter(lines_of, _Lines(stream))
 
 
 def _text_line(ranked: RankedDocument) -> str:
@@ -219,19 +221,6 @@ def _text_line(ranked: RankedDocument) -> str:
         name = ranked.index if ranked.id is None else ranked.id
         text = f"{name}:{passage.line}: {passage.text.strip()}"
     return _LINE_ENDS.sub(" ", text)
-
-
-@dataclass(frozen=True, slots=True)
-class _Lines:
-    """Writes lines: objects, texts, or lines of a run."""
-
-    stream: BinaryIO
-
-    def write(self, lines: Iterable[str], /) -> None:
-        self.stream.write("".join(f"{line}\n" for line in lines).encode())
-
-    def close(self) -> None:
-        pass
 
 
 @dataclass(slots=True)
@@ -249,8 +238,8 @@ class _Table:
     columns: Sequence[str] | None
     changed: int = 0
 
-    def write(self, items: Iterable[dict[str, Any]], /) -> None:
-        rows = list(items)
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+        rows = list(rows)
         if self.columns is None and (rows or not self.many):
             self._write_header(rows)
         columns = self.columns or ()
@@ -289,6 +278,5 @@ def read_header(path: Path, format: str) -> list[str] | None:
     """Return the columns of a table that was written in CSV or TSV; None if it is empty."""
     with path.open(encoding="utf-8", newline="") as stream:
         if format == "tsv":
-            line = stream.readline().removesuffix("\n")
-            return line.split("\t") if line else None
+            return next(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE), None)
         return next(csv.reader(stream), None)

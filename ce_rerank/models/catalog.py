@@ -28,9 +28,6 @@ class Quality:
     measure: str
     source: str
 
-    def __str__(self) -> str:
-        return f"{self.figure:.4f} {self.measure} ({self.source})"
-
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
@@ -101,15 +98,7 @@ def suggest_names(name: str, others: Iterable[str] = ()) -> list[str]:
     """Return at most three names, of known models or `others`, that a mistyped name may stand for."""
     from difflib import get_close_matches
 
-    candidates: dict[str, str] = {}
-    for whole in (*others, *(known.name for known in read_catalog())):
-        # With and without the owner, which may be missing or wrong.
-        candidates |= {whole.lower(): whole, whole.rpartition("/")[2].lower(): whole}
-    candidates |= {known.alias: known.alias for known in read_catalog()}
-    wanted = name.lower()
-    for typed in (wanted, wanted.rpartition("/")[2]):
-        if typed in candidates:
-            return [candidates[typed]]
-        if close := get_close_matches(typed, candidates, n=6):
-            return list(dict.fromkeys(candidates[match] for match in close))[:3]
-    return []
+    catalog = read_catalog()
+    names = (*others, *(known.name for known in catalog), *(known.alias for known in catalog))
+    candidates = {one.lower(): one for one in names if one != name}
+    return [candidates[match] for match in get_close_matches(name.lower(), candidates)]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ..errors import UnavailableError
-from .catalog import DEFAULT_NAME, MULTILINGUAL
+from .catalog import DEFAULT_NAME
 
 LONGEST = 2**31 - 1
 """The longest limit in tokens; a larger number in a configuration means that there is no limit."""
@@ -158,12 +158,8 @@ class Checkpoint:
 
     @property
     def declares_reranker(self) -> bool:
-        """Whether its files say that it scores pairs; a causal model may be a reranker without saying so."""
-        try:
-            is_classifier = self.architecture.endswith("ForSequenceClassification")
-            return self._is_cross_encoder or (is_classifier and len(self.labels) == 1)
-        except _DAMAGE:
-            return False
+        """Whether a model that can rank says that it is meant to; a causal model may be made to write."""
+        return self._is_cross_encoder or not self.is_causal
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -171,13 +167,6 @@ class Checkpoint:
         named = self._config.get("id2label") or {}
         count = self._config.get("num_labels", 2)  # as transformers assumes
         return tuple(map(str, named.values())) or tuple(f"LABEL_{number}" for number in range(count))
-
-    @property
-    def instruction(self) -> str | None:
-        """The task that the model is given by default; None if it takes no task."""
-        prompts, name = (self._library_config.get(key) for key in ("prompts", "default_prompt_name"))
-        found = prompts.get(name) if isinstance(prompts, dict) else None
-        return found if isinstance(found, str) and found else None
 
     @property
     def _named_activations(self) -> list[str]:
@@ -223,9 +212,7 @@ class Checkpoint:
     @property
     def code(self) -> list[str]:
         """The model's own Python code that loading it would run, a phrase for each piece."""
-        code = []
-        for role, (repository, file, named) in self._own_classes().items():
-            code.append(f"{file}.py{f' of {repository}' if repository else ''} ({role}: {named})")
+        code = [f"{named} ({role})" for role, named in self._own_classes().items()]
         for module in self._modules:
             named = str(module.get("type", ""))
             if not named.startswith(("sentence_transformers.", "torch.", "transformers.")):
@@ -256,27 +243,16 @@ class Checkpoint:
         return sum(map(math.prod, self.tensors.values())) or None
 
     @property
-    def _card(self) -> dict[str, Any]:
-        """The metadata of its README.md; empty if there is none that can be read."""
+    def licence(self) -> str | None:
+        """The licence that its card names."""
         from huggingface_hub import metadata_load
         from yaml import YAMLError
 
         try:
-            return metadata_load(self.folder / "README.md") or {}
+            named = (metadata_load(self.folder / "README.md") or {}).get("license")
         except (OSError, ValueError, YAMLError):
-            return {}
-
-    @property
-    def licence(self) -> str | None:
-        """The licence that its card names."""
-        named = self._card.get("license")
+            return None
         return str(named) if named else None
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """The codes of the languages that its card names, or `multilingual`."""
-        named = str(self._card.get("language"))  # one, or a list
-        return tuple(re.findall(rf"\b(?:[a-z]{{2,3}}|{MULTILINGUAL})\b", named))
 
     def require_usable(self, *, allow_pickle: bool = False, with_code: bool = False) -> None:
         """Raise UnavailableError if `find_fault` finds something."""
@@ -305,17 +281,14 @@ class Checkpoint:
         weights = self._list_weights()
         missing = sorted(weights - self.files.keys())
         if with_code:
-            own = {f"{file}.py" for repository, file, _ in self._own_classes().values() if not repository}
+            named = [one for one in self._own_classes().values() if "--" not in one]
+            own = {f"{one.partition('.')[0]}.py" for one in named}
             missing += sorted(own - self.files.keys())
         for module in self._modules:
             path = str(module.get("path", "")).strip("/")
             # In any other folder weights would be loaded without a check of their format.
             if path and not re.fullmatch(_MODULE_FOLDER, f"{path}/"):
                 raise ValueError(f"{path!r} in modules.json is no folder of a module")
-            # Normalize has nothing to save, and git keeps no empty folders.
-            is_empty = str(module.get("type", "")).endswith(".Normalize")
-            if path and not is_empty and not any(name.startswith(f"{path}/") for name in self.files):
-                missing.append(f"{path}/")
         if missing:
             return Fault(f"is not complete: {', '.join(missing[:3])} missing")
         for name in sorted(weights):
@@ -355,28 +328,22 @@ class Checkpoint:
         if is_classifier or has_score_head:
             if len(self.labels) == 1:
                 return None
-            cause = (
-                f"is a classifier with {len(self.labels)} labels ({', '.join(self.labels)}), not a reranker"
-            )
-        elif architecture == "JinaForRanking":
-            cause = f"is a listwise reranker ({named}): it scores a whole list at once, not a pair"
+            labels = f"{len(self.labels)} labels ({', '.join(self.labels)})"
+            cause = f"is a classifier with {labels}, not a reranker"
         elif self._modules or architecture.endswith("Model"):
             cause = f"is an embedding model ({named}), which cannot score pairs"
         else:
             cause = f"is a {named}, which cannot score pairs"
         return Fault(cause, _RANKING_HINT, by_fetching=False)
 
-    def _own_classes(self) -> dict[str, tuple[str, str, str]]:
-        """Return the classes that replace those of transformers: repository (empty: its own), file, class."""
+    def _own_classes(self) -> dict[str, str]:
+        """Return its own classes by their roles, as `FILE.CLASS` or `REPOSITORY--FILE.CLASS`."""
         classes = {}
         for config in (self._config, self._tokenizer_config):
-            for role, references in (config.get("auto_map") or {}).items():
+            for role, named in (config.get("auto_map") or {}).items():
                 # A tokenizer may name two, slow and fast; either may be null.
-                for reference in references if isinstance(references, list) else [references]:
-                    if reference:
-                        repository, _, own = str(reference).rpartition("--")
-                        file, _, named = own.partition(".")
-                        classes[role] = repository, file, named
+                for one in filter(None, named if isinstance(named, list) else [named]):
+                    classes[role] = str(one)
         return classes
 
     def _read_json(self, name: str, absent: _Json) -> _Json:

@@ -7,32 +7,28 @@ That takes a few milliseconds; the library would import an HTTP client first. On
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import shutil
-import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import UnavailableError
-from .catalog import DEFAULT_NAME, suggest_names
+from .catalog import suggest_names
 from .checkpoint import Checkpoint, find_missing, select_files
-
-if TYPE_CHECKING:
-    from huggingface_hub import ModelInfo
 
 log = logging.getLogger("ce_rerank")
 
 _ANSWER_SECONDS = 6  # for the first answer
 _LOGIN_HINT = "log in with `hf auth login`, or set HF_TOKEN"
 _TOKEN_HINT = "Log in again with `hf auth login`, or mend or unset HF_TOKEN."
+_PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+_CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _DEFAULT_REVISION = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PREFIX = "models--"
@@ -42,7 +38,7 @@ DownloadProgress = Callable[[int, int], None]
 
 
 class HubUnreachableError(Exception):
-    """The hub cannot be reached, does not answer, or is down; `str()` is a clause that says which."""
+    """The hub cannot be reached, is down, or must not be asked; `str()` is a clause that says why."""
 
 
 def hub_cache_folder() -> Path:
@@ -84,37 +80,18 @@ def list_cached_names() -> list[str]:
 
 
 def remove_cached(folder: Path) -> None:
-    """Remove a model's folder by the library, which knows what models share. Raises OSError if that fails."""
+    """Remove a folder of a cache; one of the hub's by its library, which knows what models share."""
     from huggingface_hub import scan_cache_dir
 
-    with _quiet_hub():
-        scan = scan_cache_dir()
-        for repo in scan.repos:
-            if repo.repo_path.name == folder.name:
-                commits = [revision.commit_hash for revision in repo.revisions]
-                replace(scan, repos=frozenset([repo])).delete_revisions(*commits).execute()
+    if folder.parent == hub_cache_folder():
+        with _quiet_hub():
+            scan = scan_cache_dir()
+            for repo in scan.repos:
+                if repo.repo_path.name == folder.name:
+                    commits = [revision.commit_hash for revision in repo.revisions]
+                    replace(scan, repos=frozenset([repo])).delete_revisions(*commits).execute()
     if folder.exists():  # a damaged one is not in the library's list
         shutil.rmtree(folder)
-
-
-def hub_endpoint() -> str:
-    """Return the hub's address, HF_ENDPOINT or the public one, without a password."""
-    from huggingface_hub import constants
-
-    return _without_password(constants.ENDPOINT)
-
-
-def name_ban(*, offline: bool) -> str | None:
-    """Return what forbids the network: `--offline`, `HF_HUB_OFFLINE` or None."""
-    from huggingface_hub import constants
-
-    return "--offline" if offline else "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else None
-
-
-def check_hub(answer_seconds: float) -> None:
-    """Ask the hub for a model; raise HubUnreachableError if no hub answers in time."""
-    with _quiet_hub(), suppress(UnavailableError):
-        _ask_hub(DEFAULT_NAME, None, answer_seconds)
 
 
 def fetch_snapshot(
@@ -123,18 +100,24 @@ def fetch_snapshot(
     *,
     allow_pickle: bool,
     with_code: bool,
+    offline: bool,
     on_progress: DownloadProgress | None = None,
 ) -> Checkpoint:
     """Fetch the files that a model needs and the cache lacks, and check all of them.
 
     A file whose SHA-256 is not the one that the hub lists is fetched again. Raises HubUnreachableError if
-    there is no first answer within 6 seconds, and UnavailableError if the hub refuses, the disk is full, or a
-    file arrives damaged twice.
+    that is forbidden or there is no answer, UnavailableError if the hub refuses or a file arrives damaged
+    twice, and OSError if the cache cannot be written.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi, constants, hf_hub_download
 
+    if offline or constants.HF_HUB_OFFLINE:
+        raise HubUnreachableError(f"{'--offline' if offline else 'HF_HUB_OFFLINE'} forbids fetching it")
     with _quiet_hub():
-        info = _ask_hub(name, revision, _ANSWER_SECONDS)
+        try:
+            info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=_ANSWER_SECONDS)
+        except Exception as error:  # the library takes a login page for an answer: a JSONDecodeError
+            raise _explain(name, revision, error) from error
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         fault = find_missing(sizes, allow_pickle=allow_pickle)
         if fault is not None:
@@ -161,10 +144,7 @@ def fetch_snapshot(
             hf_hub_download(name, "config.json", revision=revision or _DEFAULT_REVISION, tqdm_class=bar)
         except Exception as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise UnavailableError(
-                    f"The hub's cache {hub_cache_folder()} cannot be written: {error.strerror or error}.",
-                    hint="Make room or mend its permissions, or name another folder with HF_HUB_CACHE.",
-                ) from error
+                raise  # of our disk
             raise _explain(name, revision, error) from error
     if damaged:
         raise UnavailableError(
@@ -172,33 +152,6 @@ def fetch_snapshot(
             hint="Try again. Should it happen again, a proxy or HF_ENDPOINT may serve other files.",
         )
     return Checkpoint(name, folder, "hub", commit)
-
-
-def _ask_hub(name: str, revision: str | None, answer_seconds: float) -> ModelInfo:
-    """Return a model's commit and the list of its files; raise HubUnreachableError if that takes too long."""
-    from huggingface_hub import HfApi
-
-    answer: Future[ModelInfo] = Future()
-
-    def ask() -> None:
-        try:
-            info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=answer_seconds)
-            answer.set_result(info)
-        except Exception as error:
-            answer.set_exception(error)
-
-    # A name server may hang for longer than any timeout of HTTP: then this thread is left behind.
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        return answer.result(answer_seconds)
-    except TimeoutError:
-        error = TimeoutError(f"no answer within {answer_seconds:g} seconds")
-        raise HubUnreachableError(_describe(error)) from None
-    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        # The library takes a proxy's login page, or another server, for the answer of a hub.
-        raise HubUnreachableError("what answers there is not a hub") from error
-    except Exception as error:
-        raise _explain(name, revision, error) from error
 
 
 def _count_bytes(size: int, on_progress: DownloadProgress) -> Any:
@@ -221,8 +174,9 @@ def _count_bytes(size: int, on_progress: DownloadProgress) -> Any:
 
 def _explain(name: str, revision: str | None, error: BaseException) -> Exception:
     """Return our error for one of huggingface_hub's."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
+    hub = _without_password(constants.ENDPOINT)
     if isinstance(error, errors.LocalEntryNotFoundError):
         error = error.__cause__ or error
     status, said = None, ""
@@ -230,7 +184,7 @@ def _explain(name: str, revision: str | None, error: BaseException) -> Exception
         status, said = error.response.status_code, str(error.server_message)
     if isinstance(error, errors.GatedRepoError):
         message = f"{name} is gated: its owner decides who may have it."
-        hint = f"Ask for access at {hub_endpoint()}/{name}, then {_LOGIN_HINT}."
+        hint = f"Ask for access at {hub}/{name}, then {_LOGIN_HINT}."
     elif isinstance(error, errors.RevisionNotFoundError):
         message = f"{name} has no revision {revision!r}."
         hint = "Give a branch, a tag or a commit, or none for the newest."
@@ -239,32 +193,20 @@ def _explain(name: str, revision: str | None, error: BaseException) -> Exception
     elif status == 401 and "credentials" in said.lower():
         message, hint = f"The hub refuses the access token that it got for {name}.", _TOKEN_HINT
     elif status in (401, 404):
-        message = f"There is no model {name} on {hub_endpoint()}, or it is private."
-        suggested = " or ".join(other for other in suggest_names(name) if other.lower() != name.lower())
+        message = f"There is no model {name} on {hub}, or it is private."
+        suggested = " or ".join(suggest_names(name))
         advice = f"Did you mean {suggested}?" if suggested else "Check the spelling."
         hint = f"{advice} For a private model, {_LOGIN_HINT}. A folder is given as ./{name}"
     else:
-        return HubUnreachableError(f"it answers with HTTP status {status}" if status else _describe(error))
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        told = re.sub(r"^\[Errno -?\d+\] ", "", lines[0]).rstrip(".")
+        reason = f"it answers with HTTP status {status}" if status else told
+        is_about_certificates = isinstance(error, FileNotFoundError) or "CERTIFICATE" in told.upper()
+        for variable in _CERTIFICATE_VARIABLES if is_about_certificates else _PROXY_VARIABLES:
+            if value := os.environ.get(variable) or os.environ.get(variable.lower()):
+                reason += f"; {variable} is {value}"
+        return HubUnreachableError(f"{hub} cannot be reached ({_without_password(reason)})")
     return UnavailableError(message, hint=hint)
-
-
-def _describe(error: BaseException) -> str:
-    """Return the first line of an error without its number, and the setting that may be wrong."""
-    from urllib.parse import urlsplit
-    from urllib.request import getproxies, proxy_bypass
-
-    from huggingface_hub import constants
-
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    text = re.sub(r"^\[Errno -?\d+\] ", "", lines[0]).rstrip(".")
-    if isinstance(error, FileNotFoundError) or "CERTIFICATE" in text.upper():
-        settings = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
-    else:
-        address, proxies = urlsplit(constants.ENDPOINT), getproxies()
-        is_direct = proxy_bypass(address.hostname or "")
-        settings = {"the proxy": None if is_direct else proxies.get(address.scheme) or proxies.get("all")}
-    named = (f"; {name} is {value}" for name, value in settings.items() if value)
-    return _without_password(text + "".join(named))
 
 
 def _without_password(address: str) -> str:
@@ -276,10 +218,9 @@ def _quiet_hub() -> Iterator[None]:
     """Hide huggingface_hub's warnings during this block."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.CRITICAL)
-        try:
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action="ignore"):
             yield
-        finally:
-            logger.setLevel(level)
+    finally:
+        logger.setLevel(level)

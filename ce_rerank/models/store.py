@@ -51,7 +51,6 @@ _WAYS_OUT = (
     f"offline weights: {INSTALL_HINT}"
 )
 _HUB_NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
-_PATH_START = re.compile(r"[./~\\]|[A-Za-z]:[/\\]")
 _COMPILED_NAMES = ("manifest.json", "model.xml")  # a folder with these holds a compiled model
 
 
@@ -79,10 +78,8 @@ def resolve_checkpoint(
 
     A name is a folder, `offline/ms-marco-MiniLM-L-12-v2`, a model on the hub, or the catalog's alias for one;
     None is the default model. A model that is complete in the hub's cache is taken from there, without the
-    network; with `refresh` the hub is asked for its newest files. With `offline` the network is never used.
-    `revision` is a branch, tag or commit of a hub model. Python files of a model are fetched only with
-    `trust_remote_code`, and are then named in a warning. Pickled weights are used only with `allow_pickle`.
-    `on_progress` is told of the bytes of a download.
+    network; with `refresh` the hub is asked for its newest files. `revision` is a branch, tag or commit of a
+    hub model. `on_progress` is told of the bytes of a download.
 
     Raises UsageError for a revision of something that has none, and UnavailableError, with what would work,
     for a model that is unavailable or cannot rank.
@@ -90,31 +87,18 @@ def resolve_checkpoint(
     chosen = default_model() if name is None else resolve_alias(name)
     if chosen != name:
         log.info("%s: taking %s.", name or "No model is named", chosen)
-    is_folder = chosen == name and is_path(name)
-    if revision is not None and (is_folder or chosen == OFFLINE_NAME):
+    found = find_folder(chosen) if chosen == name else None
+    if revision is not None and (found or chosen == OFFLINE_NAME):
         raise UsageError(f"{chosen} has no revisions.", hint="Leave --revision out, or name a hub model.")
     if chosen == OFFLINE_NAME:
         return _resolve_offline()
     trust = {"allow_pickle": allow_pickle, "with_code": trust_remote_code}
-    if is_folder:
-        found = find_folder(chosen)
-    else:
-        forbidden = hub.name_ban(offline=offline)
-        found = _resolve_hub(chosen, revision, trust, forbidden, refresh, on_progress)
+    if found is None:
+        found = _resolve_hub(chosen, revision, trust, offline, refresh, on_progress)
     found.require_usable(**trust)
     if trust_remote_code and found.code:
         log.warning("%s brings Python code, which will run here: %s.", chosen, ", ".join(found.code))
     return found
-
-
-def is_path(name: str) -> bool:
-    """Whether a name is a path: it exists, or it cannot be anything else."""
-    return name != OFFLINE_NAME and (
-        bool(_PATH_START.match(name))
-        or name.count("/") > 1
-        or os.sep in name.replace("/", "")
-        or os.path.exists(name)  # noqa: PTH110  (Path.exists raises for what is too long for a name)
-    )
 
 
 def is_url(name: str) -> bool:
@@ -130,19 +114,15 @@ def require_local(name: str | None) -> None:
         )
 
 
-def find_folder(name: str) -> Checkpoint:
-    """Return the checkpoint in a folder. Raise UnavailableError if the folder cannot be read."""
+def find_folder(name: str) -> Checkpoint | None:
+    """Return the checkpoint in a folder; None if there is no such path. Raise UsageError for a server."""
     require_local(name)
-    path = Path(os.path.expanduser(name)).absolute()  # noqa: PTH111  (Path's fails where there is no such user)
-    try:
-        next(path.iterdir(), None)
-    except OSError as error:
-        raise UnavailableError(
-            f"The folder {name} cannot be read: {error.strerror}.",
-            hint=f"A model is a folder, or OWNER/NAME on the hub ({DEFAULT_NAME}).",
-        ) from error
-    is_compiled = all((path / part).is_file() for part in _COMPILED_NAMES)
-    return Checkpoint(name, path, "compiled" if is_compiled else "folder")
+    path = os.path.expanduser(name)  # noqa: PTH111  (Path's fails where there is no such user)
+    if name == OFFLINE_NAME or not os.path.exists(path):  # noqa: PTH110  (Path's fails for a long name)
+        return None
+    folder = Path(path).absolute()
+    is_compiled = all((folder / part).is_file() for part in _COMPILED_NAMES)
+    return Checkpoint(name, folder, "compiled" if is_compiled else "folder")
 
 
 def offline_checkpoint() -> Checkpoint:
@@ -187,22 +167,12 @@ def find_cache_folder(name: str) -> Path:
 def make_cache_folder(name: str) -> Path:
     """Make a folder in our cache, for this user alone, unless it exists.
 
-    Raises UnavailableError if that fails, or if other users can write to it.
+    Raises OSError if that fails, and UnavailableError if other users can write to it.
     """
     folder = find_cache_folder(name)
-    try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise _unwritable_cache(error) from error
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     return folder
-
-
-def _unwritable_cache(error: OSError) -> UnavailableError:
-    return UnavailableError(
-        f"The cache folder {cache_folder()} cannot be written: {error.strerror or error}.",
-        hint=f"Make room or mend its permissions, or name another folder with {CACHE_VARIABLE}.",
-    )
 
 
 def _resolve_offline() -> Checkpoint:
@@ -210,16 +180,12 @@ def _resolve_offline() -> Checkpoint:
     found = offline_checkpoint()
     if found.find_fault() is None:
         return found
-    parent = make_cache_folder("checkpoints")
-    try:
-        with lock(parent / found.folder.name, timeout_seconds=300):
-            # Another process may have made them ready meanwhile.
-            if offline_checkpoint().find_fault() is not None:
-                log.info("Making the offline weights ready, once", extra={"stage": True})
-                with make_folder_whole(found.folder) as unfinished:
-                    _write_offline_checkpoint(unfinished)
-    except OSError as error:
-        raise _unwritable_cache(error) from error
+    with lock(make_cache_folder("checkpoints") / found.folder.name, timeout_seconds=300):
+        # Another process may have made them ready meanwhile.
+        if offline_checkpoint().find_fault() is not None:
+            log.info("Making the offline weights ready, once", extra={"stage": True})
+            with make_folder_whole(found.folder) as unfinished:
+                _write_offline_checkpoint(unfinished)
     return offline_checkpoint()
 
 
@@ -227,42 +193,31 @@ def _resolve_hub(
     name: str,
     revision: str | None,
     trust: dict[str, bool],
-    forbidden: str | None,
+    offline: bool,
     refresh: bool,
     on_progress: hub.DownloadProgress | None,
 ) -> Checkpoint:
-    """Return a model from the hub's cache; fetch what is missing, unless an option has `forbidden` it."""
-    _check_hub_name(name)
+    """Return a model from the hub's cache; fetch what is missing, unless that is forbidden."""
+    if not _HUB_NAME.fullmatch(name):
+        is_server = re.fullmatch(r"[\w.-]+:\d+(/.*)?", name)
+        near = [f"http://{name}"] if is_server else suggest_names(name, hub.list_cached_names())
+        advice = f"Did you mean {' or '.join(near)}?" if near else f"Give OWNER/NAME, such as {DEFAULT_NAME}."
+        hint = f"{advice} `ce-rerank models` lists what is known."
+        raise UnavailableError(f"{name!r} is neither a folder nor a known model.", hint=hint)
     cached = hub.find_snapshot(name, revision)
     fault = cached.find_fault(**trust) if cached else None
     if cached is not None and not refresh and not (fault and fault.by_fetching):
         log.info("%s is in the hub's cache, at commit %s.", name, cached.revision)
         return cached
     try:
-        if forbidden is None:
-            return hub.fetch_snapshot(name, revision, on_progress=on_progress, **trust)
-        reason = f"{forbidden} forbids fetching it"
-    except hub.HubUnreachableError as error:
-        reason = f"{hub.hub_endpoint()} cannot be reached ({error})"
-    if cached is not None and fault is None:
-        log.warning("%s; keeping %s as it is in the cache, at commit %s.", reason, name, cached.revision)
-        return cached
-    at_revision = f" at revision {revision!r}" if revision else ""
-    state = f", as it is in the cache, {fault.cause}" if fault else f" is not in the cache{at_revision}"
-    hint = f"{fault.hint} {_WAYS_OUT}" if fault else _WAYS_OUT
-    raise UnavailableError(f"{name}{state}, and {reason}.", hint=hint)
-
-
-def _check_hub_name(name: str) -> None:
-    if _HUB_NAME.fullmatch(name):
-        return
-    is_server = re.fullmatch(r"[\w.-]+:\d+(/.*)?", name)
-    suggested = f"http://{name}" if is_server else " or ".join(suggest_names(name, hub.list_cached_names()))
-    advice = f"Did you mean {suggested}?" if suggested else f"Give OWNER/NAME, such as {DEFAULT_NAME}."
-    raise UnavailableError(
-        f"{name!r} is neither a folder nor a known model.",
-        hint=f"{advice} `ce-rerank models` lists what is known.",
-    )
+        return hub.fetch_snapshot(name, revision, offline=offline, on_progress=on_progress, **trust)
+    except hub.HubUnreachableError as reason:
+        if cached is not None and fault is None:
+            log.warning("%s; keeping %s as it is in the cache, at commit %s.", reason, name, cached.revision)
+            return cached
+        state = f", as it is in the cache, {fault.cause}" if fault else " is not in the cache"
+        hint = f"{fault.hint} {_WAYS_OUT}" if fault else _WAYS_OUT
+        raise UnavailableError(f"{name}{state}, and {reason}.", hint=hint) from reason
 
 
 def _write_offline_checkpoint(folder: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,8 +13,8 @@ import pytest
 from batch_fakes import GivenLists, NeighbourEngine, made_lists, names
 from marks import posix_only
 
-from ce_rerank import InputError, OutputError, RankOptions, Reranker, UsageError
-from ce_rerank.batch.job import digest_folder
+from ce_rerank import InputError, OutputError, Reranker, UsageError
+from ce_rerank.batch.job import Job, digest_folder
 from ce_rerank.batch.output import SUFFIXES, FileOutput
 from ce_rerank.batch.run import Progress, RankedPool, rank_batch
 from ce_rerank.formats.output import require_other_file
@@ -54,9 +51,7 @@ def write(
 
         if pools != 0:
             with suppress(EnoughError):
-                rank_batch(
-                    RERANKER, reader, output, RankOptions(), skip_bad_rows=skip_bad_rows, on_pool=leave
-                )
+                rank_batch(RERANKER, reader, output, Job(skip_bad_rows=skip_bad_rows), on_pool=leave)
         return after
 
 
@@ -68,31 +63,28 @@ WITH_BAD_ROWS = [
 ]
 
 
+def same_as_whole(folder: Path) -> bool:
+    """Whether a file and its bad rows, all that is there, are those of a run that was not cut off."""
+    assert names(folder) == ["out", "out.errors.jsonl", "whole", "whole.errors.jsonl"]
+    return all(
+        (folder / f"out{suffix}").read_bytes() == (folder / f"whole{suffix}").read_bytes()
+        for suffix in ("", ".errors.jsonl")
+    )
+
+
+@pytest.mark.parametrize("pools", range(1, 4))
 @pytest.mark.parametrize("format", get_args(BatchFormat))
 def test_a_file_that_was_cut_off_anywhere_and_continued_is_the_same_bytes(
-    tmp_path: Path, format: str
+    tmp_path: Path, format: str, pools: int
 ) -> None:
-    whole, path = tmp_path / "whole", tmp_path / "out"
-    write(whole, format)
-    part, state = tmp_path / "out.part", tmp_path / "out.part.json"
-    for pools in range(1, 4):
-        write(path, format, pools=pools)
-        for torn in ("", '{"query_id": "q7", "query": "re'):
-            cut_off = tmp_path / "cut_off"
-            shutil.copy(part, tmp_path / "cut_off.part")
-            shutil.copy(state, tmp_path / "cut_off.part.json")
-            with (tmp_path / "cut_off.part").open("a") as stream:
-                stream.write(torn)
-            after = write(cut_off, format, resume=True)
-            assert (after.pools, cut_off.read_bytes()) == (pools, whole.read_bytes())
-        part.unlink()
-        state.unlink()
-    assert names(tmp_path) == ["cut_off", "whole"]
-
-
-def test_continuing_what_never_began_begins(tmp_path: Path) -> None:
-    assert write(tmp_path / "out", resume=True).items == 0
-    assert names(tmp_path) == ["out"]
+    job: dict[str, Any] = {"items": WITH_BAD_ROWS, "skip_bad_rows": True}
+    write(tmp_path / "whole", format, **job)
+    write(tmp_path / "out", format, **job, pools=pools)
+    for name in ("out.part", "out.errors.jsonl"):
+        with (tmp_path / name).open("a") as stream:
+            stream.write('{"torn": "li')
+    assert write(tmp_path / "out", format, **job, resume=True).pools == pools
+    assert same_as_whole(tmp_path)
 
 
 def test_what_a_run_has_left_is_not_overwritten_unasked(tmp_path: Path) -> None:
@@ -122,21 +114,17 @@ def test_results_are_on_the_disk_before_the_state_that_counts_them(
     assert synced == ["out.part", "out.part.json.new"] * 3
 
 
-@pytest.mark.parametrize(
-    ("settings", "difference"),
-    [
-        ({"--top-k": 5, "the model": "a"}, "--top-k was not given, and is 5"),
-        ({"--top-k": 5}, "--top-k was not given, and is 5; the model was a, and is not given"),
-        ({"the model": "a", "--text-field": ["x", "y"]}, "--text-field was not given, and is x, y"),
-    ],
-)
-def test_another_run_is_not_continued(tmp_path: Path, settings: dict[str, Any], difference: str) -> None:
+def test_another_run_is_not_continued(tmp_path: Path) -> None:
     path = tmp_path / "out"
     write(path, pools=2, settings={"--top-k": None, "the model": "a"})
     before = (tmp_path / "out.part").read_bytes(), (tmp_path / "out.part.json").read_bytes()
     with pytest.raises(UsageError) as caught:
-        write(path, resume=True, settings=settings)
-    assert caught.value.message == f"{path}.part is of another run: {difference}."
+        write(path, resume=True, settings={"--top-k": 5, "--text-field": ["x", "y"]})
+    differences = (
+        "--top-k was not given, and is 5; the model was a, and is not given; --text-field was not given, "
+        "and is x, y"
+    )
+    assert caught.value.message == f"{path}.part is of another run: {differences}."
     assert ((tmp_path / "out.part").read_bytes(), (tmp_path / "out.part.json").read_bytes()) == before
 
 
@@ -212,32 +200,16 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_a_symbolic_link_and_a_mode_stay_as_they_were(tmp_path: Path) -> None:
-    (tmp_path / "real").write_text("old")
-    (tmp_path / "real").chmod(0o640)
-    (tmp_path / "out").symlink_to("real")
-    write(tmp_path / "out")
-    assert (tmp_path / "out").is_symlink()
-    assert stat.S_IMODE((tmp_path / "real").stat().st_mode) == 0o640
-    assert names(tmp_path) == ["out", "real"]
-
-
-@pytest.mark.parametrize(
-    ("format", "header"),
-    [
-        ("csv", 'query_id,query,index,score,text,id,"n,\n",input\n'),
-        ("tsv", "query_id\tquery\tindex\tscore\ttext\tid\tn, \tinput\n"),
-    ],
-)
-def test_columns_of_a_table_stay_those_of_the_first_part(tmp_path: Path, format: str, header: str) -> None:
+def test_columns_of_a_table_stay_those_of_the_first_part(tmp_path: Path) -> None:
     lists = [
         Candidates(Query("red", "a"), [Document("one", 1, {"id": 1, "n,\n": 3})] * 200),
         Candidates(Query("red", "b"), [Document("two", 1, {"m": [1]})] * 200),
     ]
-    write(tmp_path / "whole", format, items=lists)
-    write(tmp_path / "out", format, items=lists, pools=1)
-    write(tmp_path / "out", format, items=lists, resume=True)
+    write(tmp_path / "whole", "csv", items=lists)
+    write(tmp_path / "out", "csv", items=lists, pools=1)
+    write(tmp_path / "out", "csv", items=lists, resume=True)
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+    header = 'query_id,query,index,score,text,id,"n,\n",input\n'
     assert (tmp_path / "out").read_text().startswith(header)
 
 
@@ -267,8 +239,8 @@ def test_a_run_killed_while_the_output_gets_its_name_is_ended_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
     job: dict[str, Any] = {"items": WITH_BAD_ROWS, "skip_bad_rows": True}
-    whole, path = tmp_path / "whole", tmp_path / "out"
-    write(whole, format, **job)
+    path = tmp_path / "out"
+    write(tmp_path / "whole", format, **job)
     write(path, format, items=LISTS[:3])
     replace = Path.replace
 
@@ -287,35 +259,13 @@ def test_a_run_killed_while_the_output_gets_its_name_is_ended_by_the_next(
     assert is_complete == (format == "jsonl")
     if not is_complete:
         write(path, format, **job, resume=True)
-    assert names(tmp_path) == ["out", "out.errors.jsonl", "whole", "whole.errors.jsonl"]
-    for name in ("out", "out.errors.jsonl"):
-        assert (tmp_path / name).read_bytes() == (tmp_path / name.replace("out", "whole")).read_bytes()
+    assert same_as_whole(tmp_path)
 
 
-class TestBadRows:
-    def test_are_written_with_their_reasons(self, tmp_path: Path) -> None:
-        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True)
-        assert names(tmp_path) == ["out", "out.errors.jsonl"]
-        rows = [json.loads(line) for line in (tmp_path / "out.errors.jsonl").read_text().splitlines()]
-        assert rows == [
-            {"reason": "hits.jsonl:6: broken. Mend it.", "row": "its text"},
-            {"reason": "hits.jsonl:23: broken.", "row": "its text"},
-        ]
-
-    @pytest.mark.parametrize("pools", [1, 2, 3])
-    def test_are_the_same_when_a_run_is_continued(self, tmp_path: Path, pools: int) -> None:
-        write(tmp_path / "whole", items=WITH_BAD_ROWS, skip_bad_rows=True)
-        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True, pools=pools)
-        with (tmp_path / "out.errors.jsonl").open("a") as stream:
-            stream.write('{"reason": "tor')
-        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True, resume=True)
-        for suffix in ("", ".errors.jsonl"):
-            assert (tmp_path / f"out{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
-
-    def test_of_an_earlier_run_are_not_left_beside_a_run_that_has_none(self, tmp_path: Path) -> None:
-        write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True)
-        write(tmp_path / "out")
-        assert names(tmp_path) == ["out"]
+def test_bad_rows_of_an_earlier_run_are_not_left_beside_a_run_that_has_none(tmp_path: Path) -> None:
+    write(tmp_path / "out", items=WITH_BAD_ROWS, skip_bad_rows=True)
+    write(tmp_path / "out")
+    assert names(tmp_path) == ["out"]
 
 
 @posix_only

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -13,14 +12,14 @@ from batch_fakes import FEW_TOKENS, GivenLists, NeighbourEngine, made_lists
 from fakes import CountingEngine
 
 from ce_rerank import InputError, RankOptions, Reranker, UnavailableError, UsageError
-from ce_rerank.batch.job import parse_shard
+from ce_rerank.batch.job import Job, parse_shard
 from ce_rerank.batch.output import StreamOutput
 from ce_rerank.batch.run import BatchOutput, RankedPool, rank_batch
 from ce_rerank.formats.writers import WriteOptions
 from ce_rerank.pipeline import HELD_CHARACTERS_A_TOKEN, PoolPlan
 from ce_rerank.types import Candidates, Document, Query
 
-OPTIONS = RankOptions(scores="logit")
+JOB = Job(ranking=RankOptions(scores="logit"))
 LONG_QUERY = Candidates(
     Query("red " * 30, "long", {"lang": "en"}, "hits.jsonl:2"),
     [Document("one", 1, {"id": 1, "text": "one"}), Document("two")],
@@ -46,7 +45,7 @@ class Pools(BatchOutput):
 def ranked(reranker: Reranker, items: Iterable[Candidates | InputError], **more: Any) -> Pools:
     output = Pools()
     output.progress = more.pop("after", output.progress)
-    rank_batch(reranker, GivenLists(items), output, more.pop("options", OPTIONS), **more)
+    rank_batch(reranker, GivenLists(items), output, replace(JOB, **more))
     return output
 
 
@@ -87,27 +86,22 @@ def test_a_run_that_goes_on_from_any_pool_gives_the_same_scores_and_counts(touch
     assert (tally.queries, tally.blank, tally.documents, tally.truncated) == (61, 1, 2402, 1)
 
 
-@pytest.mark.parametrize("change", ["text", "id", "field", "order", "fewer"])
-def test_a_run_does_not_go_on_with_other_input(counting_reranker: Reranker, change: str) -> None:
+def test_a_run_does_not_go_on_with_other_input(counting_reranker: Reranker) -> None:
     lists = made_lists(12, 64)
     after = ranked(counting_reranker, lists).pools[1].progress
     assert after.items == 6
     (query, documents), rest = (lists[0].query, lists[0].documents), lists[1:]
-    changed = {
-        "text": [Candidates(query, [replace(documents[0], text="nine"), *documents[1:]]), *rest],
-        "id": [Candidates(replace(query, id="other"), documents), *rest],
-        "field": [Candidates(query, [replace(documents[0], fields={"year": 1}), *documents[1:]]), *rest],
-        "order": [lists[1], lists[0], *lists[2:]],
-        "fewer": lists[:5],
-    }[change]
-    with pytest.raises(UsageError, match="The input is not the one that the unfinished output was made from"):
-        ranked(counting_reranker, changed, after=after)
-
-
-def test_what_was_not_ranked_yet_may_be_other_input(counting_reranker: Reranker) -> None:
-    lists = made_lists(12, 64)
-    after = ranked(counting_reranker, lists).pools[0].progress
-    assert ranked(counting_reranker, lists[:4], after=after).ids() == [["q2", "q3"]]
+    for changed in (
+        [Candidates(query, [replace(documents[0], text="nine"), *documents[1:]]), *rest],
+        [Candidates(replace(query, id="other"), documents), *rest],
+        [Candidates(query, [replace(documents[0], fields={"year": 1}), *documents[1:]]), *rest],
+        [lists[1], lists[0], *lists[2:]],
+        lists[:5],
+    ):
+        with pytest.raises(UsageError, match="The input is not the one that the unfinished output was made"):
+            ranked(counting_reranker, changed, after=after)
+    # What was not ranked yet may be other input.
+    assert ranked(counting_reranker, lists[:8], after=after).ids() == [["q6", "q7"]]
 
 
 def test_shards_divide_the_queries_by_place(counting_reranker: Reranker) -> None:
@@ -121,12 +115,6 @@ def test_shards_divide_the_queries_by_place(counting_reranker: Reranker) -> None
     ]
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/3/5", "1/1" + "0" * 5000])
-def test_anything_but_a_shard_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="Give I/N with I from 1 to N"):
-        parse_shard(text)
-
-
 class TestBadRows:
     def items(self) -> list[Candidates | InputError]:
         lists = made_lists(5, 64)
@@ -135,18 +123,10 @@ class TestBadRows:
     def test_end_the_run_after_what_came_before(self, counting_reranker: Reranker) -> None:
         output = Pools()
         with pytest.raises(InputError, match=r"hits\.jsonl:4: broken\."):
-            rank_batch(counting_reranker, GivenLists(self.items()), output, OPTIONS)
+            rank_batch(counting_reranker, GivenLists(self.items()), output, JOB)
         assert output.ids() == [["q0", "q1"], ["q2"]]
         # The third query's pool would have been longer: another run must rank it again to the same scores.
         assert [pool.is_whole for pool in output.pools] == [True, False]
-
-    def test_are_left_out_and_counted(self, counting_reranker: Reranker) -> None:
-        output = ranked(counting_reranker, self.items(), skip_bad_rows=True)
-        assert list(map(len, output.ids())) == [2, 3]
-        assert [bad for pool in output.pools for bad in pool.bad_rows] == [
-            ("hits.jsonl:4: broken.", "its text")
-        ]
-        assert output.progress.tally.bad_rows == 1
 
     def test_are_reported_by_one_shard_alone(self, counting_reranker: Reranker) -> None:
         items = [*self.items(), InputError("hits.jsonl:7: broken, too.")]
@@ -158,31 +138,24 @@ class TestBadRows:
         assert sorted(reported) == ["hits.jsonl:4: broken.", "hits.jsonl:7: broken, too."]
 
     def test_are_queries_too_long_for_the_model(self, counting_reranker: Reranker) -> None:
-        lists = [*made_lists(1, 2), LONG_QUERY, *made_lists(1, 2)]
+        # Of a corpus, the fields that the text was made from are not kept.
+        document = Document("T two", "d", {"_id": "d", "title": "T", "n": 1}, ("title", "text"))
+        long_query = replace(LONG_QUERY, documents=[*LONG_QUERY.documents, document])
+        lists = [*made_lists(1, 2), long_query, *made_lists(1, 2)]
         (pool,) = ranked(counting_reranker, lists, skip_bad_rows=True).pools
         (bad,) = pool.bad_rows
         assert bad.reason.startswith("hits.jsonl:2: the query and what the model puts around it take 33")
         assert bad.row == (
             '{"lang": "en", "query_id": "long", "query": "' + "red " * 30 + '", '
-            '"documents": [{"id": 1, "text": "one"}, "two"]}'
+            '"documents": [{"id": 1, "text": "one"}, "two", {"_id": "d", "n": 1, "text": "T two"}]}'
         )
         assert len(pool.rankings) == 2
-
-    def test_hold_the_text_that_a_corpus_does_not_keep_among_the_fields(
-        self, counting_reranker: Reranker
-    ) -> None:
-        fields = {"_id": "d", "title": "T", "n": 1}
-        documents = [Document("T two", "d", fields, ("title", "text"))]
-        lists = [Candidates(LONG_QUERY.query, documents)]
-        (pool,) = ranked(counting_reranker, lists, skip_bad_rows=True).pools
-        (item,) = json.loads(pool.bad_rows[0].row)["documents"]
-        assert item == {"_id": "d", "n": 1, "text": "T two"}
 
     def test_are_single_documents_that_may_not_be_cut(self, counting_reranker: Reranker) -> None:
         documents = [Document("one"), Document("one " * 40, origin="h:2"), Document("two")]
         lists = [Candidates(Query("red"), documents), LONG_QUERY]
         options = RankOptions(long="error")
-        (pool,) = ranked(counting_reranker, lists, options=options, skip_bad_rows=True).pools
+        (pool,) = ranked(counting_reranker, lists, ranking=options, skip_bad_rows=True).pools
         assert [[(hit.text, hit.index) for hit in ranking] for ranking in pool.rankings] == [
             [("two", 2), ("one", 0)]
         ]
@@ -194,7 +167,7 @@ class TestBadRows:
     def test_are_queries_that_cannot_be_ranked_for_another_reason(self, counting_reranker: Reranker) -> None:
         first = Candidates(Query("red", "q"), [Document("one", fields={"n": 1})])
         options = RankOptions(first_score_field="n")
-        output = ranked(counting_reranker, [first, LONG_QUERY], options=options, skip_bad_rows=True)
+        output = ranked(counting_reranker, [first, LONG_QUERY], ranking=options, skip_bad_rows=True)
         assert (output.ids(), output.progress.tally.bad_rows) == ([["q"]], 1)
 
 
@@ -209,7 +182,7 @@ def test_documents_that_may_not_be_cut_are_tokenized_once(
         return encode(pairs)
 
     monkeypatch.setattr(counting_engine.tokenizer, "encode", count)
-    ranked(counting_reranker, made_lists(3, 4), options=RankOptions(long="error"))
+    ranked(counting_reranker, made_lists(3, 4), ranking=RankOptions(long="error"))
     assert len(seen) == 12
 
 
@@ -217,7 +190,7 @@ def test_a_fault_of_the_model_ends_the_run_after_what_came_before(counting_reran
     lists = [*made_lists(2, 64), Candidates(Query("red"), [Document("nan", origin="hits.jsonl:3")])]
     output = Pools()
     with pytest.raises(UnavailableError, match=r"gave nan for hits\.jsonl:3"):
-        rank_batch(counting_reranker, GivenLists(lists), output, OPTIONS)
+        rank_batch(counting_reranker, GivenLists(lists), output, JOB)
     assert len(output.pools) == 1
 
 
@@ -233,7 +206,7 @@ def test_a_pipe_that_pauses_is_ranked_as_it_comes(counting_reranker: Reranker) -
     reader = GivenLists(slowly())
     reader.may_pause = True
     output = Pools()
-    rank_batch(counting_reranker, reader, output, OPTIONS, on_pool=lambda pool: go_on.set())
+    rank_batch(counting_reranker, reader, output, JOB, on_pool=lambda pool: go_on.set())
     assert output.ids() == [["q0"], ["q1"], ["q2"]]
 
 
@@ -245,7 +218,7 @@ def test_input_is_read_only_so_far_ahead_and_leaving_ends_the_reader(counting_re
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        rank_batch(counting_reranker, reader, Pools(), OPTIONS, on_pool=leave)
+        rank_batch(counting_reranker, reader, Pools(), JOB, on_pool=leave)
     # Lists count as 320 tokens. A pool was taken, and one waits.
     assert reader.drawn <= FEW_TOKENS * (1 / 8 + 1) / 320 + 3
     assert "ce-rerank reader" not in [thread.name for thread in threading.enumerate()]
@@ -258,7 +231,7 @@ def test_the_documents_of_the_whole_input_are_estimated_by_what_was_read(countin
             return self.drawn / 400
 
     output = Pools()
-    rank_batch(counting_reranker, Counted(made_lists(400, 10)), output, OPTIONS)
+    rank_batch(counting_reranker, Counted(made_lists(400, 10)), output, JOB)
     assert {round((pool.expected_documents or 0) / 1000) for pool in output.pools} == {4}
 
 
@@ -267,17 +240,6 @@ class TestWriting:
 
     def output(self, stream: io.RawIOBase | io.BytesIO) -> StreamOutput:
         return StreamOutput(stream, "trec", WriteOptions())  # type: ignore[arg-type]
-
-    def test_gives_what_is_ranked_and_what_was_done(self, counting_reranker: Reranker) -> None:
-        stream = io.BytesIO()
-        lists = made_lists(20, 64)
-        done: list[int] = []
-        tally = rank_batch(
-            counting_reranker, GivenLists(lists), self.output(stream), OPTIONS, on_documents=done.append
-        )
-        lines = stream.getvalue().decode().splitlines()
-        assert (tally.queries, tally.documents, sum(done), len(lines)) == (20, 1280, 1280, 1280)
-        assert list(dict.fromkeys(line.split()[0] for line in lines)) == [one.query.id for one in lists]
 
     def test_goes_on_while_the_next_pool_is_ranked(self) -> None:
         """The second pool is ranked before the first is written."""
@@ -297,7 +259,7 @@ class TestWriting:
 
         stream = Slow()
         reranker = Reranker.from_engine(Engine())
-        rank_batch(reranker, GivenLists(made_lists(6, 64)), self.output(stream), OPTIONS)
+        rank_batch(reranker, GivenLists(made_lists(6, 64)), self.output(stream), JOB)
         assert len(stream.getvalue().splitlines()) == 384
 
     def test_that_fails_ends_the_run_at_once(self, counting_reranker: Reranker) -> None:
@@ -307,7 +269,7 @@ class TestWriting:
 
         reader = GivenLists(made_lists(4000, 64))
         with pytest.raises(OSError, match="No space left on device"):
-            rank_batch(counting_reranker, reader, self.output(Full()), OPTIONS)
+            rank_batch(counting_reranker, reader, self.output(Full()), JOB)
         assert reader.drawn < 100
 
 
@@ -328,29 +290,9 @@ def test_short_pairs_and_queries_without_documents_fill_a_pool_too() -> None:
     assert [PLAN.count_tokens(candidates) for candidates in lists_of(0, 3, characters=4)] == [64, 192]
 
 
-def test_what_is_not_read_of_a_pair_does_not_count() -> None:
+def test_what_is_not_read_of_a_pair_counts_only_for_its_memory() -> None:
     plan = PoolPlan(tokens=8000, most_of_a_pair=150)
-    assert [plan.count_tokens(candidates) for candidates in lists_of(3)] == [300]
-    assert [plan.count_tokens(candidates) for candidates in lists_of(3, characters=4000)] == [450]
-    assert [PLAN.count_tokens(candidates) for candidates in lists_of(3, characters=4000)] == [3009]
-
-
-def test_very_long_documents_make_small_pools_all_the_same() -> None:
-    plan = PoolPlan(tokens=8000, most_of_a_pair=50)
-    pools = plan.cut(lists_of(1, 1, 1, characters=500 * HELD_CHARACTERS_A_TOKEN))
-    assert [len(pool) for pool in pools] == [2, 1]
-
-
-def test_lists_are_drawn_only_for_the_pool_that_is_asked_for() -> None:
-    lists = iter(lists_of(*[10] * 4))
-    next(PLAN.cut(lists))
-    assert len(list(lists)) == 3
-
-
-def test_a_plan_fits_the_batches_and_how_long_documents_are_read(
-    counting_reranker: Reranker, counting_engine: CountingEngine
-) -> None:
-    assert counting_reranker.plan_pools(RankOptions()) == PoolPlan(FEW_TOKENS, 32)
-    assert counting_reranker.plan_pools(RankOptions(long="chunk")) == PoolPlan(FEW_TOKENS, None)
-    large = Reranker.from_engine(counting_engine, batch_tokens=32_768)
-    assert large.plan_pools(RankOptions()) == PoolPlan(1_048_576, 32)
+    held = 500 * HELD_CHARACTERS_A_TOKEN
+    for characters, tokens in ((388, 100), (4000, 150), (held, 500)):
+        assert [plan.count_tokens(one) for one in lists_of(1, characters=characters)] == [tokens]
+    assert [PLAN.count_tokens(one) for one in lists_of(3, characters=4000)] == [3009]

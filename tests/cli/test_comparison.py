@@ -4,8 +4,6 @@ import io
 import math
 from dataclasses import replace
 
-import pytest
-from rich.cells import cell_len
 from rich.console import Console
 
 from ce_rerank.cli.comparison import draw_evaluation, draw_gains, list_gains
@@ -107,11 +105,3 @@ def test_ten_of_many_queries_are_listed() -> None:
     assert "A column is the mean of 10.0 queries." in drawn(target)
     assert "Gained, the most of 369:" in drawn(target)
     assert drawn(target).count("0.500 → ") == 20
-
-
-@pytest.mark.parametrize("width", [1, 20])
-def test_no_terminal_is_too_narrow(width: int) -> None:
-    target = console(width)
-    draw_evaluation(target, many_gains(100))
-    draw_gains(target, *many_gains(100), {"q1": "what is it?"})
-    assert max(map(cell_len, drawn(target).splitlines())) <= width

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from batch_fakes import make_counting_checkpoint
-from fakes import CountingEngine
 from typer.testing import CliRunner, Result
 
 from ce_rerank.cli.app import app
@@ -59,15 +56,15 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
 
 
 def test_a_run_is_measured_by_the_four_default_measures(evaluate: Evaluate) -> None:
-    result = evaluate("bm25.trec", "--qrels", "qrels.tsv")
+    result = evaluate("-", "--qrels", "qrels.tsv", stdin=trec(*["bac"] * 30))
     assert (result.stderr, result.exit_code) == ("", 0)
     assert result.stdout == (
-        "measure  run        value\n"
-        "──────────────────────────\n"
-        "nDCG@10  bm25.trec  0.6309\n"
-        "RR@10    bm25.trec  0.5000\n"
-        "AP@100   bm25.trec  0.5000\n"
-        "R@100    bm25.trec  1.0000\n"
+        "measure  run    value\n"
+        "──────────────────────\n"
+        "nDCG@10  stdin  0.6309\n"
+        "RR@10    stdin  0.5000\n"
+        "AP@100   stdin  0.5000\n"
+        "R@100    stdin  1.0000\n"
         "\n"
         "30 judged queries.\n"
     )
@@ -127,25 +124,17 @@ def test_output_goes_to_a_file_in_the_form_that_its_suffix_names(evaluate: Evalu
     for name in ("table.txt", "values.json"):
         result = evaluate(*arguments, name)
         assert (result.stdout, result.stderr, result.exit_code) == ("", "", 0)
-    assert (evaluate(*arguments, "o.jsonl").exit_code, (tmp_path / "o.jsonl").exists()) == (2, False)
     assert (tmp_path / "table.txt").read_text(encoding="utf-8").startswith("measure  run")
     assert json.loads((tmp_path / "values.json").read_text(encoding="utf-8"))["judged_queries"] == 30
-
-
-def test_a_run_comes_from_stdin(evaluate: Evaluate) -> None:
-    result = evaluate("-", "--qrels", "qrels.tsv", "--measure", "RR", stdin=nested(*["ab"] * 30))
-    assert result.stdout.splitlines()[2].split() == ["RR", "stdin", "1.0000"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["bm25.trec"], 2, "Missing option '--qrels'."),
-        (["--qrels", "qrels.tsv"], 2, "Missing argument 'RUN...'."),
         (["bm25.trec", "--qrels", "qrels.tsv", "--queries", "queries.jsonl"], 2, "--queries gives texts"),
         (["bm25.trec", "--qrels", "qrels.tsv", "--per-query"], 2, "--per-query shows what a second run "),
         (["-", "--qrels", "-"], 2, "stdin is named more than once.\n"),
-        (["bm25.trec", "--qrels", "qrels.tsv", "-o", "no/where.json"], 2, "no/where.json: there is no"),
         (["bm25.trec", "--qrels", "qrels.tsv", "-o", "./bm25.trec"], 2, "bm25.trec is input, and writing"),
         (["bm25.tre", "--qrels", "qrels.tsv"], 3, "bm25.tre: cannot be read (No such file or directory)."),
         (["other.trec", "--qrels", "qrels.tsv"], 3, "other.trec: none of its queries is judged."),
@@ -176,58 +165,3 @@ def test_a_run_of_three_columns_is_read_by_their_names(evaluate: Evaluate, tmp_p
     assert (refused.exit_code, "--columns, for example qid,pid,rank" in refused.stderr) == (3, True)
     result = evaluate(*arguments, "--columns", "qid,pid,rank")
     assert json.loads(result.stdout)["runs"][0]["values"] == {"RR": 1.0}
-
-
-class TestBeforeAndAfter:
-    """`ce-rerank batch --qrels`: from candidates to measures in one command."""
-
-    @pytest.fixture(autouse=True)
-    def collection(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Three documents, of which the first stage has the relevant one last, and the model has it first."""
-        engine = CountingEngine()
-        monkeypatch.setattr("ce_rerank.engines.load_engine", lambda checkpoint, options: engine)
-        monkeypatch.setenv("CE_RERANK_MODEL", str(make_counting_checkpoint(tmp_path / "counting")))
-        monkeypatch.setenv("COLUMNS", "100")
-        monkeypatch.chdir(tmp_path)
-        for name, content in {
-            "queries.tsv": "q\tred\n",
-            "corpus.tsv": "a\tone\nb\ttwo\nc\tnine\n",
-            "run.trec": "q Q0 a 1 3 x\nq Q0 b 2 2 x\nq Q0 c 3 1 x\n",
-            "qrels.tsv": "query-id\tcorpus-id\tscore\nq\tc\t1\nq\ta\t0\nq\tb\t0\n",
-        }.items():
-            Path(name).write_text(content, encoding="utf-8")
-
-    def batch(self, *arguments: str) -> Result:
-        files = ("--run", "run.trec", "--queries", "queries.tsv", "--corpus", "corpus.tsv")
-        return CliRunner().invoke(app, ["batch", *files, *arguments])
-
-    def test_are_all_that_is_shown_without_an_output(self) -> None:
-        result = self.batch("--qrels", "qrels.tsv", "--measure", "RR@10")
-        assert (result.exit_code, result.stderr) == (0, "")
-        lines = [line.split() for line in result.stdout.splitlines()]
-        assert lines[2] == ["RR@10", "run.trec", "0.3333"]
-        assert lines[3][:3] == ["reranked", "1.0000", "+0.6667"]
-        assert "Q0" not in result.stdout
-
-    @pytest.mark.parametrize(
-        ("name", "start"), [("out.jsonl", '{"query_id": "q", "query": "red"'), ("out.csv", "query_id,query,")]
-    )
-    def test_are_shown_beside_an_output_of_any_format(self, name: str, start: str) -> None:
-        result = self.batch("--qrels", "qrels.tsv", "-o", name, "--measure", "RR@10")
-        assert result.exit_code == 0
-        assert f"{name} 1.0000 +0.6667" in " ".join(result.stdout.split())
-        assert Path(name).read_text(encoding="utf-8").startswith(start)
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["--qrels", "qrels.tsv", "--measure", "nDGC@10"], "nDGC@10"),
-            (["--qrels", "qrels.tsv", "-o", os.devnull], "a pipe can be read once"),
-            (["--qrels", "qrels.tsv", "--run", "-"], "a pipe can be read once"),
-            (["--qrels", "qrels.tsv", "-o", "./qrels.tsv"], "qrels.tsv is input, and writing"),
-        ],
-    )
-    def test_are_refused_before_anything_is_scored(self, arguments: list[str], message: str) -> None:
-        result = self.batch(*arguments)
-        assert (result.exit_code, result.stdout) == (2, "")
-        assert message in result.stderr

@@ -31,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     put_in_cache(shell.hub_cache, "me/tiny", {**files, "README.md": b"---\nlicense: mit\n---\n# Tiny\n"})
     done = shell("models", "export", "me/tiny", "exported", "-v")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert done.stderr.endswith(" in exported; run it with -m ./exported\n")
+    assert done.stderr.endswith(f"; run it with -m {folder / 'exported'}\n")
     return shell
 
 
@@ -42,8 +42,8 @@ def away(tmp_path: Path, home: Shell) -> Shell:
     return Shell.below(tmp_path)
 
 
-def ranked(shell: Shell, model: str, *options: str) -> list[dict[str, object]]:
-    done = shell("rank", "-m", model, *options, "--details", "--", QUERY, *DOCUMENTS)
+def ranked(shell: Shell, model: str) -> list[dict[str, object]]:
+    done = shell("rank", "-m", model, "--details", "--", QUERY, *DOCUMENTS)
     assert (done.returncode, done.stderr) == (0, "")
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -57,19 +57,17 @@ def test_it_holds_all_that_it_takes_and_says_what_it_is(home: Shell) -> None:
     assert "The licence of me/tiny is mit." in (folder / "LICENSE").read_text()
 
 
-def test_it_gives_the_same_scores_with_no_network_and_no_cache(home: Shell, away: Shell) -> None:
+def test_it_gives_the_same_scores_with_no_network_and_no_cache_and_is_left_as_it_is(
+    home: Shell, away: Shell
+) -> None:
+    for path in (away.folder / "model").iterdir():
+        path.chmod(0o444)
+    before = {path: path.stat().st_mtime_ns for path in (away.folder / "model").iterdir()}
     here, there = ranked(home, "me/tiny"), ranked(away, "./model")
     assert [(hit["index"], hit["score"]) for hit in there] == [(hit["index"], hit["score"]) for hit in here]
     assert str(there[0]["model"]).startswith("./model@")
     assert "(compiled from me/tiny), openvino " in str(there[0]["model"])
-
-
-def test_it_is_used_where_it_lies_and_left_as_it_is(away: Shell) -> None:
-    for path in (away.folder / "model").iterdir():
-        path.chmod(0o444)
-    before = {path.name: path.stat().st_mtime_ns for path in (away.folder / "model").iterdir()}
-    assert ranked(away, "model") == ranked(away, "model")
-    assert {path.name: path.stat().st_mtime_ns for path in (away.folder / "model").iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in (away.folder / "model").iterdir()} == before
 
 
 def flip(path: Path) -> None:
@@ -112,14 +110,10 @@ def test_it_is_written_only_to_a_new_folder(home: Shell, folder: str, code: int,
     assert done.stderr.splitlines()[0].endswith(error)
 
 
-@pytest.mark.parametrize("option", ["--engine=torch", "--device=cuda"])
-def test_it_is_run_by_nothing_else(away: Shell, option: str) -> None:
-    done = away("rank", "-m", "./model", option, QUERY, *DOCUMENTS)
+def test_it_is_run_by_nothing_else(away: Shell) -> None:
+    done = away("rank", "-m", "./model", "--engine", "torch", QUERY, *DOCUMENTS)
     assert done.returncode == 2
-    asked = option.replace("=", " ")
-    assert done.stderr.startswith(
-        f"error: ./model is a compiled model, which the CPU runs by openvino, not {asked}.\n"
-    )
+    assert done.stderr.startswith("error: ./model is a compiled model, which the CPU runs by openvino, not ")
 
 
 def test_what_cannot_be_compiled_is_refused_with_the_way_out(home: Shell) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from local_hub import CROSS_ENCODER_FILES, put_in_cache, write_checkpoint
 
-from ce_rerank.cli.inventory import ListedModel, find_model, list_models
+from ce_rerank.cli.inventory import find_model, list_models
 from ce_rerank.engines.openvino.cache import digest_place
 from ce_rerank.errors import UnavailableError
 from ce_rerank.models.catalog import DEFAULT_NAME, read_catalog
+from ce_rerank.models.hub import remove_cached
 from ce_rerank.models.store import find_folder, make_cache_folder
 
 
@@ -24,23 +25,14 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def others() -> list[ListedModel]:
-    return [model for model in list_models() if not model.in_catalog]
-
-
-def test_it_holds_the_catalog_in_its_order() -> None:
-    models = list_models()
-    assert [model.known for model in models] == list(read_catalog())
-    assert not any(model.size_bytes or model.ready for model in models)
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_it_says_what_is_cached_and_how_large_it_is(hub_cache: Path, links: bool) -> None:
-    commit = put_in_cache(hub_cache, DEFAULT_NAME, links=links)
+def test_it_says_what_is_cached_and_how_large_it_is(hub_cache: Path) -> None:
+    assert [model.known for model in list_models()] == list(read_catalog())
+    assert not any(model.size_bytes or model.ready for model in list_models())
+    commit = put_in_cache(hub_cache, DEFAULT_NAME)
     model = find_model("minilm-l6")
     assert model in list_models()
-    assert model.checkpoint is not None
-    assert (model.ready, model.checkpoint.revision) == (model.checkpoint, commit)
+    assert model.ready is not None
+    assert model.ready.revision == commit
     assert model.size_bytes == sum(map(len, CROSS_ENCODER_FILES.values())) + len(commit)
 
 
@@ -50,44 +42,20 @@ def test_a_model_is_found_under_the_hubs_other_name(hub_cache: Path) -> None:
     assert model.known.name == DEFAULT_NAME
 
 
-def test_it_holds_every_other_cross_encoder_in_the_cache(hub_cache: Path) -> None:
+def test_it_holds_every_other_cross_encoder_in_the_cache_that_is_whole(hub_cache: Path) -> None:
+    embedding = {"config.json": b'{"architectures": ["BertModel"]}'}
     put_in_cache(hub_cache, "me/reranker", {**CROSS_ENCODER_FILES, "README.md": b"---\nlicense: mit\n---\n"})
-    put_in_cache(
-        hub_cache, "me/embedding", CROSS_ENCODER_FILES | {"config.json": b'{"architectures": ["BertModel"]}'}
-    )
-    (model,) = others()
-    assert (model.known.name, model.known.licence, model.known.score_scale) == (
-        "me/reranker",
-        "mit",
-        "sigmoid",
-    )
-
-
-def test_a_damaged_model_does_not_hide_the_others(hub_cache: Path) -> None:
-    put_in_cache(hub_cache, "me/damaged", CROSS_ENCODER_FILES | {"tokenizer_config.json": b'{"cut": '})
+    put_in_cache(hub_cache, "me/embedding", CROSS_ENCODER_FILES | embedding)
     put_in_cache(hub_cache, "me/broken", CROSS_ENCODER_FILES | {"config.json": b"{"})
-    put_in_cache(hub_cache, "me/reranker")
-    damaged, whole = others()
-    assert damaged.ready is None
-    assert whole.ready is not None
-    assert damaged.fault is not None
-    assert damaged.fault.cause.startswith("is damaged: ")
+    (known,) = [model.known for model in list_models() if not model.in_catalog]
+    assert (known.name, known.licence, known.score_scale) == ("me/reranker", "mit", "sigmoid")
 
 
-def test_a_whole_revision_is_taken_where_the_newest_is_cut_off(hub_cache: Path) -> None:
-    whole = put_in_cache(hub_cache, DEFAULT_NAME, commit="a" * 40)
-    put_in_cache(hub_cache, DEFAULT_NAME, {"README.md": b"x"}, commit="b" * 40)
-    checkpoint = find_model(DEFAULT_NAME).checkpoint
-    assert checkpoint is not None
-    assert checkpoint.revision == whole
-
-
-def test_a_folder_is_known_and_never_removed(tmp_path: Path) -> None:
+def test_a_folder_is_known_and_cannot_be_removed(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model")
     model = find_model(str(folder))
-    assert (model.ready, model.folder, model.removable) == (model.checkpoint, folder, {})
-    model.remove()
-    assert folder.is_dir()
+    assert model.ready is not None
+    assert (model.ready.folder, model.removable) == (folder, {})
 
 
 def test_a_compiled_form_is_found_by_the_folder_that_it_was_made_of(
@@ -96,7 +64,9 @@ def test_a_compiled_form_is_found_by_the_folder_that_it_was_made_of(
     folder, other = write_checkpoint(tmp_path / "a" / "exp"), write_checkpoint(tmp_path / "b" / "exp")
     form = make_cache_folder("compiled") / "exp-1"
     form.mkdir()
-    place = digest_place(find_folder(str(folder)))
+    found = find_folder(str(folder))
+    assert found is not None
+    place = digest_place(found)
     origin = {"source": "folder", "name": "exp", "revision": None, "place": place, "versions": {}}
     (form / "manifest.json").write_text(json.dumps({"origin": origin}))
     monkeypatch.chdir(folder.parent)
@@ -110,7 +80,7 @@ def test_a_compiled_form_is_found_by_the_folder_that_it_was_made_of(
 def test_what_is_nowhere_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UnavailableError) as caught:
         find_model("bge-v2m3")
-    assert caught.value.hint == "Did you mean bge-v2-m3 or BAAI/bge-reranker-v2-m3?"
+    assert caught.value.hint == "Did you mean bge-v2-m3?"
 
 
 @pytest.mark.parametrize("damaged", [False, True])
@@ -123,7 +93,8 @@ def test_a_model_is_removed_and_nothing_else(hub_cache: Path, damaged: bool) -> 
     precious = hub_cache.parent / "precious"
     precious.mkdir()
     (folder / "snapshots" / "link").symlink_to(precious, target_is_directory=True)
-    find_model("minilm-l6").remove()
+    assert list(find_model("minilm-l6").removable) == [folder]
+    remove_cached(folder)
     assert not folder.exists()
     assert find_model("me/reranker").ready
     assert precious.is_dir()

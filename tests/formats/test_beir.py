@@ -38,23 +38,18 @@ def test_queries_are_read_in_every_form(tmp_path: Path, name: str, data: str) ->
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        (
-            "q.jsonl",
-            '{"_id": "1", "text": "a"}\n{"_id": 1, "text": "b"}\n',
-            ':2: the query "1" is there twice.',
-        ),
-        ("q.jsonl", '{"text": "a"}\n', ':1: the query has no id. Give it one in a field "_id".'),
-        ("q.jsonl", '{"_id": "1"}\n', ':1: no "text" field (has: _id). Name it with --text-field.'),
-        ("q", "how, why\n", ":1: 1 fields, not 2 (id, text). Put one tab between two fields."),
-        ("q.tsv", "1\twhy\n2 how\n", ":2: 1 fields, not 2 (id, text). Put one tab between two fields."),
+        ("q.jsonl", '{"id": "1", "text": "a"}\n{"id": 1, "text": "b"}', ':2: the query "1" is there twice.'),
+        ("q.jsonl", '{"text": "a"}\n', ":1: the query has no id."),
+        ("q.jsonl", '{"_id": "1"}\n', ':1: no "text" field (has: _id).'),
+        ("q", "how, why\n", ":1: 1 fields, not 2 (id, text)."),
         ("q.tsv", "qid\tquery\n", ": no queries in it."),
     ],
-)
+)  # fmt: skip
 def test_a_broken_query_is_named(tmp_path: Path, name: str, data: str, message: str) -> None:
     source = saved(tmp_path, name, data)
     with pytest.raises(InputError) as caught:
         read_queries(source)
-    assert caught.value.for_shell == f"{source.name}{message}"
+    assert caught.value.message == f"{source.name}{message}"
 
 
 def test_only_wanted_documents_are_held_without_holding_a_text_twice(tmp_path: Path) -> None:
@@ -76,15 +71,12 @@ def test_only_wanted_documents_are_held_without_holding_a_text_twice(tmp_path: P
     ("name", "data"),
     [
         ("c.jsonl", '{"id": "a", "text": "x"}\n{"_id":"b","contents":"y"}\n{"docid": 7, "text": "z"}\n'),
-        (
-            "c.jsonl",
-            '{"_id": "no", "id": "a", "text": "x"}\n{"text": "y", "pid": "b"}\n{"id": 7, "text": "z"}\n',
-        ),
+        ("c.jsonl", '{"_id": 0, "id": "a", "text": "x"}\n{"text": "y", "pid": "b"}\n{"id": 7, "text": "z"}'),
         ("c.tsv", "a\tx\nb\ty\n7\tz\n8\tw\n"),
         ("c.tsv.gz", "docid\turl\ttext\na\tu\tx\nb\tu\ty\n7\tu\tz\n"),
         ("c.json", '[{"id": "a", "text": "x"}, {"id": "b", "text": "y"}, {"id": 7, "text": "z"}]'),
     ],
-)
+)  # fmt: skip
 def test_a_corpus_is_read_in_every_form(tmp_path: Path, name: str, data: str) -> None:
     documents = read_corpus([saved(tmp_path, name, data)], {"a", "b", "7"})
     assert {str(document.id): document.text for document in documents} == {"a": "x", "b": "y", "7": "z"}
@@ -101,24 +93,11 @@ def test_a_corpus_may_lie_in_several_files_and_name_its_fields(tmp_path: Path, n
     assert {document.id: document.text for document in documents} == {"a": "x", "b": "y"}
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "rejected"),
-    [
-        (
-            "c.jsonl",
-            '{"_id": "a", "text": "x"}\n{"_id": "b", "te\n{"text": "y"}\n{"_id": "d"}\n'
-            '{"_id": "e", "text": "z"}\n',
-            ['{"_id": "b", "te', '{"text": "y"}', '{"_id": "d"}'],
-        ),
-        ("c.csv", "id,text\na,x\nb\ne,z\n", ["b"]),
-        ("c.json", '[{"id": "a", "text": "x"}, 7, {"id": "e", "text": "z"}]', ["7"]),
-    ],
-)
-def test_broken_rows_of_a_corpus_can_be_rejected_and_the_rest_read(
-    tmp_path: Path, name: str, data: str, rejected: list[str]
-) -> None:
+def test_broken_rows_of_a_corpus_can_be_rejected_and_the_rest_read(tmp_path: Path) -> None:
+    broken = ['{"_id": "b", "te', '{"text": "y"}', '{"_id": "d"}']
+    data = "\n".join(['{"_id": "a", "text": "x"}', *broken, '{"_id": "e", "text": "z"}'])
     rows: list[str] = []
-    source = saved(tmp_path, name, data)
+    source = saved(tmp_path, "c.jsonl", data)
     documents = read_corpus([source], set("abcde"), reject=lambda error, row: rows.append(row))
     assert [document.text for document in documents] == ["x", "z"]
-    assert rows == rejected
+    assert rows == broken

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ce_rerank.formats import source
 from ce_rerank.formats.source import LookAhead, Source, read_lines, text_blocks
 
 
@@ -29,11 +28,6 @@ class Dripping(io.RawIOBase):
         return len(data)
 
 
-def numbered_lines(data: bytes, size: int) -> list[tuple[int, bytes, bool]]:
-    lines = read_lines(LookAhead(Dripping(data, size)), "f")
-    return [(number, line.encode(), fault is not None) for line, number, fault in lines]
-
-
 @given(
     text=st.text(st.sampled_from("ab\n\r\u2028\u0085é文\x1c"), max_size=60),
     size=st.integers(min_value=1, max_value=9),
@@ -41,26 +35,8 @@ def numbered_lines(data: bytes, size: int) -> list[tuple[int, bytes, bool]]:
 def test_text_and_lines_are_the_same_however_the_bytes_arrive(text: str, size: int) -> None:
     data = text.encode()
     assert "".join(text_blocks(LookAhead(Dripping(data, size)), "f")) == text
-    expected = [(number, line, False) for number, line in enumerate(data.splitlines(keepends=True), 1)]
-    assert numbered_lines(data, size) == expected
-
-
-def test_only_the_faulty_line_has_a_fault() -> None:
-    data = b"one\nna\xefve\nthree\nnu\0l\nfive\n"
-    assert [fault for _, _, fault in numbered_lines(data, 1000)] == [False, True, False, True, False]
-
-
-@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
-def test_a_line_above_the_limit_is_a_fault_and_the_next_lines_are_read(
-    monkeypatch: pytest.MonkeyPatch, end: bytes
-) -> None:
-    monkeypatch.setattr(source, "ROW_BYTES", 50)
-    after = b"y\r\nz" if end else b""
-    lines = numbered_lines(b"a\n" + b"x" * 100 + end + after, 7)
-    assert (
-        lines
-        == [(1, b"a\n", False), (2, b"", True), (3, b"y\r\n", False), (4, b"z", False)][: 4 if end else 2]
-    )
+    lines = [(line.encode(), number) for line, number, _ in read_lines(LookAhead(Dripping(data, size)), "f")]
+    assert lines == [(line, number) for number, line in enumerate(data.splitlines(keepends=True), 1)]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX pipe")

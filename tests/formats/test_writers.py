@@ -16,10 +16,10 @@ from ce_rerank.errors import InputError, UsageError
 from ce_rerank.formats.documents import ReadOptions, read_documents
 from ce_rerank.formats.source import Source
 from ce_rerank.formats.writers import (
+    ResultWriter,
     WriteOptions,
     flat_rows,
     nested_row,
-    open_writer,
     require_format,
     result_row,
 )
@@ -48,7 +48,7 @@ def rank(*documents: Document, query: Query = WHY, scores: tuple[float, ...] = (
 
 def written(format: str, *rankings: Ranking, options: WriteOptions = PLAIN, **more: Any) -> str:
     stream = io.BytesIO()
-    writer = open_writer(format, stream, options, **more)
+    writer = ResultWriter(format, stream, options, **more)
     for ranking in rankings:
         writer.write(ranking)
     writer.close()
@@ -71,10 +71,10 @@ class TestARow:
         }  # fmt: skip
 
     def test_without_text_lacks_what_the_text_was_made_from_but_not_the_title(self) -> None:
-        fields = {"title": "T", "body": "b", "url": "u", "text": "another"}
+        fields = {"title": "T", "body": "b", "text": "another"}
         document = Document("T b", "x", fields, ("title", "body"))
         assert items(result_row(ranked(document), WriteOptions(with_text=False))) == [
-            ("index", 4), ("score", 0.5), ("id", "x"), ("title", "T"), ("url", "u"), ("text", "another"),
+            ("index", 4), ("score", 0.5), ("id", "x"), ("title", "T"), ("text", "another"),
         ]  # fmt: skip
 
     def test_has_details_before_the_inputs_fields(self) -> None:
@@ -95,22 +95,14 @@ class TestARow:
         ]  # fmt: skip
 
     def test_of_a_document_may_start_with_its_query(self) -> None:
-        query = Query("why", "q1", {"topic": "x", "url": "of the query", "id": "q1"})
+        query = Query("why", "q1", {"topic": "x", "url": "of the query", "id": "q1", "pid": 5, "title": "T"})
         document = Document("t", "d", {"query": "why", "query_id": 1, "url": "u"})
         (row,) = flat_rows(Ranking(query, (ranked(document),)), PLAIN)
         assert items(row) == [
             ("query_id", "q1"), ("query", "why"), ("index", 4), ("score", 0.5), ("text", "t"), ("id", "d"),
             ("url", "u"), ("input", {"query_id": 1}), ("topic", "x"),
-            ("query_input", {"url": "of the query"}),
+            ("query_input", {"url": "of the query", "pid": 5, "title": "T"}),
         ]  # fmt: skip
-
-    @pytest.mark.parametrize("name", ["id", "pid", "text", "title", "score"])
-    def test_keeps_the_fields_of_the_query_apart_from_those_of_the_document(self, name: str) -> None:
-        query = Query("why", "q1", {name: "the query's"})
-        (row,) = flat_rows(Ranking(query, (ranked(Document("t")),)), WriteOptions(with_text=False))
-        assert row == {
-            "query_id": "q1", "query": "why", "index": 4, "score": 0.5, "query_input": {name: "the query's"}
-        }  # fmt: skip
 
 
 BLANK = rank(Document("b", 7), Document(".", 8), query=Query("?", "why"), scores=(2.5, -math.inf))
@@ -138,7 +130,7 @@ LINES = [
         ("csv", rank(), "index,score,text,id\n"),
         ("text", rank(Document(" one\r\ntwo\n"), Document("three")), " one two\nthree\n"),
         ("trec", rank(Document("a", 3)), "1 Q0 3 1 0.0 ce-rerank\n"),
-        # A blank document has no score.
+        # A blank document has no score, and a query its own id.
         ("csv", BLANK, "index,score,text,id\n0,2.5,b,7\n1,,.,8\n"),
         ("trec", BLANK, "why Q0 7 1 2.5 ce-rerank\nwhy Q0 8 2 1.5 ce-rerank\n"),
     ],
@@ -162,11 +154,6 @@ def test_text_with_a_passage_is_what_grep_would_print() -> None:
         RankedDocument(Document("long"), 5, 2, 0.5, passage=passage),
     )
     assert written("text", Ranking(Query("q"), hits)) == "docs/a.md:12: wins here\n5:12: wins here\n"
-
-
-def test_trec_lines_have_the_querys_id_and_the_runs_name() -> None:
-    ranking = rank(Document("a", "d1"), query=Query("why", "q7"), scores=(6.688289642333984,))
-    assert written("trec", ranking, options=WriteOptions(run_name="mine")) == "q7 Q0 d1 1 6.6882896 mine\n"
 
 
 @pytest.mark.parametrize(

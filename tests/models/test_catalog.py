@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from pathlib import Path
 
 import pytest
 
-from ce_rerank.errors import UnavailableError
 from ce_rerank.models.catalog import read_catalog, resolve_alias, suggest_names
-from ce_rerank.models.store import resolve_checkpoint
 
 CATALOG = read_catalog()
 
@@ -60,12 +56,6 @@ def test_an_alias_stands_for_a_whole_name_and_all_else_for_itself(alias: str, na
     assert resolve_alias(alias) == name
 
 
-def test_a_multilingual_model_reads_every_language() -> None:
-    readers = {known.alias for known in CATALOG if known.reads("de")}
-    assert {"mmarco-minilm", "bge-v2-m3", "qwen3-0.6b"} <= readers
-    assert not readers & {"minilm-l6", "bge-base", "ettin-17m"}
-
-
 @pytest.mark.parametrize(
     ("typed", "suggested"),
     [
@@ -77,15 +67,3 @@ def test_a_multilingual_model_reads_every_language() -> None:
 )
 def test_the_nearest_name_is_suggested(typed: str, suggested: str) -> None:
     assert suggest_names(typed, ["me/our-reranker"])[0] == suggested
-
-
-def test_an_alias_comes_before_a_folder_of_that_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "minilm-l6").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    caplog.set_level(logging.INFO, "ce_rerank")
-    with pytest.raises(UnavailableError, match=r"^cross-encoder/ms-marco-MiniLM-L-6-v2 "):
-        resolve_checkpoint("minilm-l6", offline=True)
-    assert caplog.messages == ["minilm-l6: taking cross-encoder/ms-marco-MiniLM-L-6-v2."]

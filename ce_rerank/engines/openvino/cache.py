@@ -26,7 +26,6 @@ from ...files import (
     digest_file,
     lock,
     make_folder_whole,
-    measure_folder,
     read_json_object,
     remove_folder,
     write_json,
@@ -80,11 +79,6 @@ class CompiledForm:
     folder: Path
     origin: Origin
     declined: str | None
-
-    @property
-    def size_bytes(self) -> int:
-        """What it takes on the disk."""
-        return measure_folder(self.folder)
 
 
 def find_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel | None:
