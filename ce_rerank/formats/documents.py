@@ -154,8 +154,7 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
     """Return the format that the options name, or else the suffix, or else the first bytes."""
     if options.format is not None:
         return cast(InputFormat, options.format)
-    suffix = suffix_without_compression(source.path) if source.path else ""
-    named = FORMAT_OF_SUFFIX.get(suffix)
+    named = FORMAT_OF_SUFFIX.get(suffix_without_compression(source.path)) if source.path else None
     if named is not None and named != "text":
         return named
     stream.peek_line(_LOOK_BYTES)
@@ -243,11 +242,10 @@ def read_rows(
 def read_text_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
     """Read each line that is not blank as a row, without its line end."""
     for line, number, fault in read_lines(stream, name):
-        text = line.rstrip("\r\n")
         if fault:
-            reject(fault, text)
-        elif text and not text.isspace():
-            yield Row(text, f"{name}:{number}")
+            reject(fault, line.rstrip("\r\n"))
+        elif not line.isspace():
+            yield Row(line.rstrip("\r\n"), f"{name}:{number}")
 
 
 def read_file_names(source: Source) -> list[str]:
