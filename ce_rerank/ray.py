@@ -172,7 +172,7 @@ def rank_files(
             log.warning("%s is not complete. To go on, give the same command with --resume.", output)
             raise
     counts = {**asdict(done.tally), "parts": len(units)}
-    folder.finish({**counts, "scored_by": done.scored_by, "ce-rerank": job.version})
+    folder.finish({**counts, "scored_by": done.scored_by})
     return done
 
 
@@ -258,9 +258,7 @@ class _RankUnits:
             info = reranker.info
             writing = replace(job.writing, model=info.description)
             output = StreamOutput(part, job.format, writing, bad_rows)
-            tally = rank_batch(
-                reranker, unit.open_reader(job), output, job.ranking, skip_bad_rows=job.skip_bad_rows
-            )
+            tally = rank_batch(reranker, unit.open_reader(job), output, job)
         told = list(dict.fromkeys(map(unit.with_places, warnings)))
         report = Report(tally, [info.description], info.max_length, told)
         folder.report(unit.place, report, [BadRow(unit.with_places(bad.reason), bad.row) for bad in bad_rows])

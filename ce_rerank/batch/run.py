@@ -19,7 +19,7 @@ from ..errors import InputError, UsageError
 from ..formats.json import encode_json
 from ..pipeline import HELD_CHARACTERS_A_TOKEN, PoolPlan
 from ..types import Candidates, Coverage, Document, Ranking, RankOptions
-from .job import WHOLE
+from .job import Job
 from .read import CandidateReader
 
 if TYPE_CHECKING:
@@ -95,20 +95,19 @@ def rank_batch(
     reranker: Reranker,
     reader: CandidateReader,
     output: BatchOutput,
-    options: RankOptions,
+    job: Job,
     *,
-    shard: range = WHOLE,
-    skip_bad_rows: bool = False,
     on_candidates: Callable[[Candidates], None] | None = None,
     on_documents: Callable[[int], None] = lambda documents: None,
     on_pool: Callable[[RankedPool], None] = lambda pool: None,
 ) -> Tally:
     """Rank what `reader` reads, and write the results; return the total, with what `output` had before.
 
-    Only the queries of `shard` are ranked. A row that cannot be ranked is left out with `skip_bad_rows`;
-    otherwise its InputError is raised after the rows before it are written. What was done up to the progress
-    of `output` is only read again; UsageError is raised if it has changed. `on_candidates` is called for all
-    that is read, `on_documents` with the number of documents just scored, and `on_pool` after each pool.
+    Only the queries of the job's `shard` are ranked. A row that cannot be ranked is left out if the job says
+    `skip_bad_rows`; otherwise its InputError is raised after the rows before it are written. What was done up
+    to the progress of `output` is only read again; UsageError is raised if it has changed. `on_candidates` is
+    called for all that is read, `on_documents` with the number of documents just scored, and `on_pool` after
+    each pool.
     """
     progress = output.progress
     writer = ThreadPoolExecutor(1, "ce-rerank writer")
@@ -119,12 +118,11 @@ def rank_batch(
         if written.done():
             written.result()
 
-    plan = reranker.plan_pools(options)
-    ahead = _ReadAhead(reader, plan, shard, skip_bad_rows, progress, on_candidates)
+    ahead = _ReadAhead(reader, reranker.plan_pools(job.ranking), job, progress, on_candidates)
     try:
         while not ahead.is_over:
             items = ahead.take_pool(progress.pools)
-            rankings, bad_rows, error = _rank_pool(reranker, items, options, skip_bad_rows, check)
+            rankings, bad_rows, error = _rank_pool(reranker, items, job, check)
             fault = error or ahead.fault
             if rankings or bad_rows:
                 read = asdict(sum((ranking.coverage for ranking in rankings), Coverage()))
@@ -152,20 +150,19 @@ def rank_batch(
 def _rank_pool(
     reranker: Reranker,
     items: Sequence[_Item],
-    options: RankOptions,
-    skip_bad_rows: bool,
+    job: Job,
     on_documents: Callable[[int], None],
 ) -> tuple[list[Ranking], list[BadRow], InputError | None]:
     """Rank a pool; return the rankings, the rows left out, and the error that cut it short, if one did."""
     lists = [item.content for item in items if isinstance(item.content, Candidates)]
     bad_rows = [item.content for item in items if isinstance(item.content, BadRow)]
     try:
-        return reranker.rank_lists(lists, options, on_progress=on_documents), bad_rows, None
+        return reranker.rank_lists(lists, job.ranking, on_progress=on_documents), bad_rows, None
     except InputError:
         rankings: list[Ranking] = []
         try:
             for one in lists:
-                rankings += _rank_apart(reranker, one, options, bad_rows if skip_bad_rows else None)
+                rankings += _rank_apart(reranker, one, job.ranking, bad_rows if job.skip_bad_rows else None)
         except InputError as error:
             return rankings, bad_rows, error
         return rankings, bad_rows, None
@@ -252,8 +249,7 @@ class _ReadAhead(threading.Thread):
         self,
         reader: CandidateReader,
         plan: PoolPlan,
-        shard: range,
-        skip_bad_rows: bool,
+        job: Job,
         after: Progress,
         on_candidates: Callable[[Candidates], None] | None,
     ) -> None:
@@ -261,8 +257,7 @@ class _ReadAhead(threading.Thread):
         self.is_over = False
         self._reader = reader
         self._plan = plan
-        self._shard = shard
-        self._skip_bad_rows = skip_bad_rows
+        self._job = job
         self._after = after
         self._on_candidates = on_candidates
         self._queue = _TokenQueue(plan.tokens)
@@ -314,7 +309,7 @@ class _ReadAhead(threading.Thread):
                 for place, candidates in enumerate(lists):
                     if self._on_candidates is not None:
                         self._on_candidates(candidates)
-                    if place in self._shard:
+                    if place in self._job.shard:
                         self._take(candidates)
             if self._items < self._after.items:
                 raise _changed_input()
@@ -332,11 +327,11 @@ class _ReadAhead(threading.Thread):
         self._put(candidates, self._plan.count_tokens(candidates), held)
 
     def _reject(self, error: InputError, text: str) -> None:
-        if not self._skip_bad_rows:
+        if not self._job.skip_bad_rows:
             error.hint = error.hint or "Give --on-error skip to leave such rows out."
             raise error
         # All shards read every bad row, and only one reports it.
-        if self._bad_rows in self._shard:
+        if self._bad_rows in self._job.shard:
             bad = BadRow(error.for_shell, text)
             self._put(bad, max(_TOKENS_OF_A_BAD_ROW, len(text) // HELD_CHARACTERS_A_TOKEN), bad)
         self._bad_rows += 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import sys
-import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,12 +16,12 @@ from .. import __version__
 from ..batch.job import WHOLE, Job, parse_shard
 from ..batch.output import SUFFIXES, FileOutput, StreamOutput
 from ..batch.read import open_reader
-from ..batch.run import BatchOutput, Tally, rank_batch
+from ..batch.run import BatchOutput, RankedPool, Tally, rank_batch
 from ..errors import ROWS_LEFT_OUT, UsageError
 from ..formats.output import open_output, require_other_file
 from ..formats.source import is_pipe_or_device
 from ..formats.writers import BatchFormat, WriteOptions
-from .console import Activity, describe_progress, show_messages
+from .console import Activity, show_messages
 from .options import (
     FROM,
     INPUT,
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     from .evaluate import Gains
 
 log = logging.getLogger("ce_rerank")
-
-SECONDS_BETWEEN_LINES = 30
 
 _FORMATS = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
@@ -155,6 +152,7 @@ def batch(
             first_stage_names=selection.first_stage_names(details=output.details),
         ),
         format=options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl"),
+        needs_ids=qrels is not None,
         model=asdict(model),
         version=__version__,
     )  # fmt: skip
@@ -237,7 +235,7 @@ def _rank(
                     return 0
                 log.warning("Rows were left out of it; see %s.", file.errors_path)
                 return ROWS_LEFT_OUT
-        reader = open_reader(job, with_ids=gains is not None)
+        reader = open_reader(job)
         activity.stage("Loading the model")
         reranker = Reranker(**job.model)
         writing = replace(job.writing, model=reranker.info.description)
@@ -252,12 +250,17 @@ def _rank(
         else:
             stream = stack.enter_context(open_output(path, activity.stdout(job.format)))
             output = StreamOutput(stream, job.format, writing)
-        meter = _Meter(activity, output.progress.tally.documents)
+        before = output.progress.tally.documents
+        activity.start()
+
+        def show(pool: RankedPool) -> None:
+            total = pool.expected_documents
+            stage = f"Scoring, {pool.progress.tally.queries:,} queries done"
+            activity.expect(None if total is None else total - before, stage)
+
         tally = rank_batch(
-            reranker, reader, output, job.ranking, shard=job.shard, skip_bad_rows=job.skip_bad_rows,
-            on_candidates=gains.note if gains else None,
-            on_documents=activity.advance,
-            on_pool=lambda pool: meter.show(pool.progress.tally, pool.expected_documents),
+            reranker, reader, output, job,
+            on_candidates=gains.note if gains else None, on_documents=activity.advance, on_pool=show,
         )  # fmt: skip
         return _sum_up(job, tally, reranker.info.max_length, file.errors_path if file else None)
 
@@ -270,11 +273,14 @@ def _rank_by_ray(job: Job, options: JobOptions, path: Path | None, activity: Act
     # A path has lost one slash of a URL's two.
     folder = re.sub(r"^(?!file:)(\w\w+):/", r"\1://", str(path))
     activity.stage("Starting the workers")
-    meter = _Meter(activity)
+    activity.start()
+    shown = 0
 
     def show(report: Report, share: float) -> None:
-        activity.advance(report.tally.documents - meter.done)
-        meter.show(report.tally, round(report.tally.documents / share))
+        nonlocal shown
+        activity.advance(report.tally.documents - shown)
+        shown = report.tally.documents
+        activity.expect(round(shown / share), f"Scoring, {report.tally.queries:,} queries done")
 
     done = rank_files(
         job, folder, address=options.ray_address, workers=options.workers, resume=options.resume,
@@ -297,25 +303,3 @@ def _sum_up(job: Job, tally: Tally, max_length: int, errors: Path | str | None) 
         return 0
     log.warning("Rows left out: %s%s.", f"{tally.bad_rows:,}", f"; see {errors}" if errors else "")
     return ROWS_LEFT_OUT
-
-
-class _Meter:
-    """Shows how far a batch is: beside the spinner or, without a terminal, in a line now and then."""
-
-    def __init__(self, activity: Activity, documents_before: int = 0) -> None:
-        self._activity = activity
-        self._before = documents_before
-        self.done = 0
-        self._began = self._last_line = time.monotonic()
-        activity.start(stage="Scoring")
-
-    def show(self, tally: Tally, expected_documents: int | None) -> None:
-        """Show what is done, and of how much."""
-        self.done = tally.documents - self._before
-        total = None if expected_documents is None else expected_documents - self._before
-        queries = f"{tally.queries:,} queries done"
-        self._activity.expect(total, f"Scoring, {queries}")
-        now = time.monotonic()
-        if not sys.stderr.isatty() and now - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            log.info("%s, documents: %s", queries, describe_progress(self.done, total, now - self._began))

@@ -128,6 +128,9 @@ def call_apart(function: Callable[..., T], **keywords: Any) -> T:
         except Exception as error:
             message = getattr(error, "message", f"{type(error).__name__}: {error}")
             raise UnavailableError(message, hint=getattr(error, "hint", "")) from error
+        finally:
+            for process in multiprocessing.active_children():  # after an interrupt it may still be at work
+                process.kill()
 
 
 def _silence() -> None:

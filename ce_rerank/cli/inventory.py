@@ -167,10 +167,8 @@ def draw_models(console: Console, models: Sequence[ListedModel]) -> None:
         known, here = model.known, ""
         if model.size_bytes:
             here = ("compiled" if model.is_compiled else "cached") if model.ready else "part"
-        languages, quality = " ".join(known.languages), ""
-        if MULTILINGUAL in known.languages:
-            languages = "many"
-        elif len(known.languages) > _MOST_LANGUAGES:
+        languages, quality = " ".join(known.languages).replace(MULTILINGUAL, "many"), ""
+        if len(known.languages) > _MOST_LANGUAGES:
             languages = str(len(known.languages))
         if known.quality:
             mark = " " if known.quality[0].measure == COMMON_MEASURE else "*"

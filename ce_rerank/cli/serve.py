@@ -51,6 +51,11 @@ def serve(*, server: ServerOptions, model: ModelOptions, messages: MessageOption
     from ..reranker import Reranker
 
     with show_messages(messages) as activity:
+        api_key = os.environ.get(KEY_VARIABLE) or None
+        if server.api_key_file is not None:
+            api_key = server.api_key_file.read_text(encoding="utf-8").strip()
+            if not api_key:
+                raise UsageError(f"{server.api_key_file}: no key in it.")
         failures: list[Exception] = []
 
         def load() -> Reranker:
@@ -64,7 +69,7 @@ def serve(*, server: ServerOptions, model: ModelOptions, messages: MessageOption
         app = create_app(
             load,
             served_names=[*(server.served_name or ()), *filter(None, [model.model])],
-            api_key=_read_key(server.api_key_file),
+            api_key=api_key,
             max_documents=server.max_documents,
             max_body_bytes=server.max_body_bytes,
             max_queue=server.max_queue,
@@ -83,14 +88,6 @@ def serve(*, server: ServerOptions, model: ModelOptions, messages: MessageOption
         running.run(sockets=[listening])
         if failures:
             raise failures[0]
-
-
-def _read_key(path: Path | None) -> str | None:
-    if path is None:
-        return os.environ.get(KEY_VARIABLE) or None
-    if key := path.read_text(encoding="utf-8").strip():
-        return key
-    raise UsageError(f"{path}: no key in it.")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -13,8 +13,8 @@ import pytest
 from batch_fakes import GivenLists, NeighbourEngine, made_lists, names
 from marks import posix_only
 
-from ce_rerank import InputError, OutputError, RankOptions, Reranker, UsageError
-from ce_rerank.batch.job import digest_folder
+from ce_rerank import InputError, OutputError, Reranker, UsageError
+from ce_rerank.batch.job import Job, digest_folder
 from ce_rerank.batch.output import SUFFIXES, FileOutput
 from ce_rerank.batch.run import Progress, RankedPool, rank_batch
 from ce_rerank.formats.output import require_other_file
@@ -51,9 +51,7 @@ def write(
 
         if pools != 0:
             with suppress(EnoughError):
-                rank_batch(
-                    RERANKER, reader, output, RankOptions(), skip_bad_rows=skip_bad_rows, on_pool=leave
-                )
+                rank_batch(RERANKER, reader, output, Job(skip_bad_rows=skip_bad_rows), on_pool=leave)
         return after
 
 

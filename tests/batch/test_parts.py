@@ -181,12 +181,12 @@ def test_a_folder_is_continued_by_the_same_job_alone(tmp_path: Path) -> None:
     other = Job(job.inputs, model={"precision": "fp32"})
     with pytest.raises(UsageError, match="precision was not given, and is fp32"):
         folder.begin(other, units, resume=True)
-    with pytest.raises(UsageError, match="the input differs"):
+    with pytest.raises(UsageError, match=r"the input was \w+, and is \w+"):
         folder.begin(job, units[1:], resume=True)
     assert folder.begin(Job(job.inputs, model={"threads": 2}), units, resume=True) is None
     folder.finish({"queries": 40, "bad_rows": 1})
     assert folder.begin(job, units, resume=True) == Report(Tally(queries=40, bad_rows=1))
-    with pytest.raises(UsageError, match="precision was not given, and is fp32; the input differs"):
+    with pytest.raises(UsageError, match="precision was not given, and is fp32; the input was "):
         folder.begin(other, units[1:], resume=True)
 
 

@@ -12,14 +12,14 @@ from batch_fakes import FEW_TOKENS, GivenLists, NeighbourEngine, made_lists
 from fakes import CountingEngine
 
 from ce_rerank import InputError, RankOptions, Reranker, UnavailableError, UsageError
-from ce_rerank.batch.job import parse_shard
+from ce_rerank.batch.job import Job, parse_shard
 from ce_rerank.batch.output import StreamOutput
 from ce_rerank.batch.run import BatchOutput, RankedPool, rank_batch
 from ce_rerank.formats.writers import WriteOptions
 from ce_rerank.pipeline import HELD_CHARACTERS_A_TOKEN, PoolPlan
 from ce_rerank.types import Candidates, Document, Query
 
-OPTIONS = RankOptions(scores="logit")
+JOB = Job(ranking=RankOptions(scores="logit"))
 LONG_QUERY = Candidates(
     Query("red " * 30, "long", {"lang": "en"}, "hits.jsonl:2"),
     [Document("one", 1, {"id": 1, "text": "one"}), Document("two")],
@@ -45,7 +45,7 @@ class Pools(BatchOutput):
 def ranked(reranker: Reranker, items: Iterable[Candidates | InputError], **more: Any) -> Pools:
     output = Pools()
     output.progress = more.pop("after", output.progress)
-    rank_batch(reranker, GivenLists(items), output, more.pop("options", OPTIONS), **more)
+    rank_batch(reranker, GivenLists(items), output, replace(JOB, **more))
     return output
 
 
@@ -123,7 +123,7 @@ class TestBadRows:
     def test_end_the_run_after_what_came_before(self, counting_reranker: Reranker) -> None:
         output = Pools()
         with pytest.raises(InputError, match=r"hits\.jsonl:4: broken\."):
-            rank_batch(counting_reranker, GivenLists(self.items()), output, OPTIONS)
+            rank_batch(counting_reranker, GivenLists(self.items()), output, JOB)
         assert output.ids() == [["q0", "q1"], ["q2"]]
         # The third query's pool would have been longer: another run must rank it again to the same scores.
         assert [pool.is_whole for pool in output.pools] == [True, False]
@@ -155,7 +155,7 @@ class TestBadRows:
         documents = [Document("one"), Document("one " * 40, origin="h:2"), Document("two")]
         lists = [Candidates(Query("red"), documents), LONG_QUERY]
         options = RankOptions(long="error")
-        (pool,) = ranked(counting_reranker, lists, options=options, skip_bad_rows=True).pools
+        (pool,) = ranked(counting_reranker, lists, ranking=options, skip_bad_rows=True).pools
         assert [[(hit.text, hit.index) for hit in ranking] for ranking in pool.rankings] == [
             [("two", 2), ("one", 0)]
         ]
@@ -167,7 +167,7 @@ class TestBadRows:
     def test_are_queries_that_cannot_be_ranked_for_another_reason(self, counting_reranker: Reranker) -> None:
         first = Candidates(Query("red", "q"), [Document("one", fields={"n": 1})])
         options = RankOptions(first_score_field="n")
-        output = ranked(counting_reranker, [first, LONG_QUERY], options=options, skip_bad_rows=True)
+        output = ranked(counting_reranker, [first, LONG_QUERY], ranking=options, skip_bad_rows=True)
         assert (output.ids(), output.progress.tally.bad_rows) == ([["q"]], 1)
 
 
@@ -182,7 +182,7 @@ def test_documents_that_may_not_be_cut_are_tokenized_once(
         return encode(pairs)
 
     monkeypatch.setattr(counting_engine.tokenizer, "encode", count)
-    ranked(counting_reranker, made_lists(3, 4), options=RankOptions(long="error"))
+    ranked(counting_reranker, made_lists(3, 4), ranking=RankOptions(long="error"))
     assert len(seen) == 12
 
 
@@ -190,7 +190,7 @@ def test_a_fault_of_the_model_ends_the_run_after_what_came_before(counting_reran
     lists = [*made_lists(2, 64), Candidates(Query("red"), [Document("nan", origin="hits.jsonl:3")])]
     output = Pools()
     with pytest.raises(UnavailableError, match=r"gave nan for hits\.jsonl:3"):
-        rank_batch(counting_reranker, GivenLists(lists), output, OPTIONS)
+        rank_batch(counting_reranker, GivenLists(lists), output, JOB)
     assert len(output.pools) == 1
 
 
@@ -206,7 +206,7 @@ def test_a_pipe_that_pauses_is_ranked_as_it_comes(counting_reranker: Reranker) -
     reader = GivenLists(slowly())
     reader.may_pause = True
     output = Pools()
-    rank_batch(counting_reranker, reader, output, OPTIONS, on_pool=lambda pool: go_on.set())
+    rank_batch(counting_reranker, reader, output, JOB, on_pool=lambda pool: go_on.set())
     assert output.ids() == [["q0"], ["q1"], ["q2"]]
 
 
@@ -218,7 +218,7 @@ def test_input_is_read_only_so_far_ahead_and_leaving_ends_the_reader(counting_re
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        rank_batch(counting_reranker, reader, Pools(), OPTIONS, on_pool=leave)
+        rank_batch(counting_reranker, reader, Pools(), JOB, on_pool=leave)
     # Lists count as 320 tokens. A pool was taken, and one waits.
     assert reader.drawn <= FEW_TOKENS * (1 / 8 + 1) / 320 + 3
     assert "ce-rerank reader" not in [thread.name for thread in threading.enumerate()]
@@ -231,7 +231,7 @@ def test_the_documents_of_the_whole_input_are_estimated_by_what_was_read(countin
             return self.drawn / 400
 
     output = Pools()
-    rank_batch(counting_reranker, Counted(made_lists(400, 10)), output, OPTIONS)
+    rank_batch(counting_reranker, Counted(made_lists(400, 10)), output, JOB)
     assert {round((pool.expected_documents or 0) / 1000) for pool in output.pools} == {4}
 
 
@@ -259,7 +259,7 @@ class TestWriting:
 
         stream = Slow()
         reranker = Reranker.from_engine(Engine())
-        rank_batch(reranker, GivenLists(made_lists(6, 64)), self.output(stream), OPTIONS)
+        rank_batch(reranker, GivenLists(made_lists(6, 64)), self.output(stream), JOB)
         assert len(stream.getvalue().splitlines()) == 384
 
     def test_that_fails_ends_the_run_at_once(self, counting_reranker: Reranker) -> None:
@@ -269,7 +269,7 @@ class TestWriting:
 
         reader = GivenLists(made_lists(4000, 64))
         with pytest.raises(OSError, match="No space left on device"):
-            rank_batch(counting_reranker, reader, self.output(Full()), OPTIONS)
+            rank_batch(counting_reranker, reader, self.output(Full()), JOB)
         assert reader.drawn < 100
 
 

@@ -28,7 +28,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.
 
 from batch_fakes import open_counting  # noqa: E402
 
-from ce_rerank import RankOptions, Reranker  # noqa: E402
+from ce_rerank import Reranker  # noqa: E402
 from ce_rerank.batch import parts  # noqa: E402
 from ce_rerank.batch.job import Job  # noqa: E402
 from ce_rerank.batch.output import StreamOutput  # noqa: E402
@@ -73,9 +73,9 @@ def measure_speed(folder: Path, queries: int, rounds: int) -> None:
     reranker = Reranker(threads=1)
     for number in range(rounds):
         alone: list[tuple[float, int]] = []
-        output = StreamOutput(io.BytesIO(), "out", "jsonl", WriteOptions())
+        output = StreamOutput(io.BytesIO(), "jsonl", WriteOptions())
         rank_batch(
-            reranker, open_reader(job), output, RankOptions(),
+            reranker, open_reader(job), output, job,
             on_pool=lambda pool, seen=alone: seen.append((time.monotonic(), pool.progress.tally.documents)),
         )  # fmt: skip
         shown = [f"one process of one thread: {rate(alone):.1f} documents/s"]

@@ -149,6 +149,7 @@ def test_cut_and_blank_documents_are_summed_up(run: Run) -> None:
         (["hits", "-o", "no/out"], "no/out: there is no folder no to write to."),
         (["hits", "-o", "out.json"], "out.json: .json is not a format that is written here."),
         (["hits", "--to", "trec", "--run-name", "a b"], 'The run name "a b" must be one word.'),
+        (["hits", "--shard", "3/2"], '"3/2" is not a shard.'),
         (["hits", "--measure", "P@1"], "--measure needs judgements"),
         (["hits", "--qrels", "q", "--measure", "nDGC@10"], "nDGC@10"),
         (["hits", "--qrels", "q", "-o", os.devnull], "a pipe can be read once"),
@@ -167,17 +168,6 @@ def test_options_that_contradict_each_other_are_refused(run: Run, arguments: lis
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in " ".join(result.stderr.split())
     assert sorted(path.name for path in Path().iterdir()) == ["counting", "hits"]
-
-
-def test_where_nobody_watches_a_line_now_and_then_says_how_far_it_is(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ce_rerank.cli.batch.SECONDS_BETWEEN_LINES", 0)
-    write_nested(Path("hits.jsonl"), made_lists(9, 50))
-    lines = run("hits.jsonl", "-o", "out", "-v").stderr.splitlines()[-2:]
-    shape = r"(\d) queries done, documents: (\d+)/[\d,]+ [\d,.]+/s [\d:]+ left"
-    found = [re.fullmatch(shape, line) for line in lines]
-    assert [match and match.groups() for match in found] == [("3", "150"), ("9", "450")]
 
 
 def test_a_run_is_continued_with_nothing_else_that_changes_a_result(tmp_path: Path) -> None:
@@ -208,7 +198,9 @@ def test_a_run_is_not_continued_with_a_model_that_was_changed(run: Run) -> None:
     Path("counting", "tokenizer.json").write_text('{"changed": 1}')
     result = run("hits.jsonl", "-o", "out", "--resume", "-k", "3")
     assert result.exit_code == 2
-    assert re.search("the model's content differs; --top-k was not given, and is 3", result.stderr)
+    assert re.search(
+        r"the model's content was \w+, and is \w+; --top-k was not given, and is 3", result.stderr
+    )
 
 
 def test_a_run_is_continued_with_options_that_a_lack_of_memory_asks_for(run: Run) -> None:
