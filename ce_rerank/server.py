@@ -124,32 +124,32 @@ class RequestPools:
         self._plan = reranker.plan_pools(RankOptions())
         # A model of another server does not say how large its batches are.
         self._pool_tokens = _POOL_BATCHES * reranker.model.batch_tokens or self._plan.tokens
-        self._queue: asyncio.Queue[_Part] = asyncio.Queue()
-        self.accepted = 0
+        self.queue: asyncio.Queue[_Part] = asyncio.Queue()
+        self._accepted = 0
 
     async def rank(self, candidates: Candidates, options: RankOptions) -> Ranking:
         """Rank a query's documents. Raises as `Reranker.rank` does, and HTTPException if too many wait."""
         import numpy as np
 
-        if self.accepted >= self._max_queue:
+        if self._accepted >= self._max_queue:
             raise HTTPException(429, "Too many requests are waiting.", {"Retry-After": "1"})
-        self.accepted += 1
+        self._accepted += 1
         try:
             await asyncio.to_thread(self._reranker.model.require_scorable, candidates, options)
             candidates = await asyncio.to_thread(self._reranker.take_first_stage, candidates, options)
             tables = [unscored([])]
             while (start := sum(map(len, tables))) < len(candidates.documents):
                 part = self._cut_part(candidates, start, options)
-                self._queue.put_nowait(part)
+                self.queue.put_nowait(part)
                 tables.append(await part.scored)
             scored = np.concatenate(tables)
             return await asyncio.to_thread(self._reranker.make_ranking, candidates, scored, options)
         finally:
-            self.accepted -= 1
+            self._accepted -= 1
 
     def _cut_part(self, candidates: Candidates, start: int, options: RankOptions) -> _Part:
         """Return the documents from `start` on that are a request's share of a pool."""
-        share = self._pool_tokens // min(self.accepted, _PARTS_OF_A_POOL)
+        share = self._pool_tokens // min(self._accepted, _PARTS_OF_A_POOL)
         query, documents = candidates.query, candidates.documents
         end, tokens = start, 0
         while end < len(documents) and tokens < share:
@@ -163,8 +163,8 @@ class RequestPools:
         while True:
             pool: dict[RankOptions, list[_Part]] = {}
             tokens = 0
-            while not pool or (tokens < self._pool_tokens and not self._queue.empty()):
-                part = await self._queue.get()
+            while not pool or (tokens < self._pool_tokens and not self.queue.empty()):
+                part = await self.queue.get()
                 if not part.scored.done():  # else its client has left
                     pool.setdefault(part.options, []).append(part)
                     tokens += part.tokens
@@ -248,8 +248,8 @@ class _Service:
         self.seconds = Histogram("ce_rerank_seconds", "Seconds to an answer.", ["path"], **counted)
         self._pairs = Counter("ce_rerank_pairs", "Pairs scored.", **counted)
         self._tokens = Counter("ce_rerank_tokens", "Tokens scored.", **counted)
-        waiting = Gauge("ce_rerank_queue", "Requests that are not answered yet.", **counted)
-        waiting.set_function(lambda: self._pools.accepted if self._pools else 0)
+        waiting = Gauge("ce_rerank_queue", "Requests that wait.", **counted)
+        waiting.set_function(lambda: self._pools.queue.qsize() if self._pools else 0)
 
     @asynccontextmanager
     async def run(self, app: FastAPI) -> AsyncIterator[None]:

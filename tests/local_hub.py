@@ -209,13 +209,6 @@ class Resolver:
 
     environment: dict[str, str]
 
-    @classmethod
-    def with_own_caches(cls, folder: Path) -> Resolver:
-        """Make one with caches below a folder, and no way to any hub until the test names one."""
-        kept = {name: text for name, text in os.environ.items() if not name.startswith(("HF_", "CE_RERANK_"))}
-        own = {"HF_HOME": str(folder / "huggingface"), "CE_RERANK_CACHE": str(folder / "cache")}
-        return cls(kept | own | {"HF_ENDPOINT": "http://127.0.0.1:9"})
-
     def start(self, name: str | None, **arguments: object) -> subprocess.Popen[str]:
         """Start resolving a name."""
         command = [sys.executable, "-c", _RESOLVE, json.dumps({"name": name, **arguments})]

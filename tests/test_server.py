@@ -231,7 +231,7 @@ def test_a_model_that_cannot_be_loaded_is_told_to_clients() -> None:
 def test_requests_that_wait_are_scored_together_and_a_full_queue_is_429() -> None:
     with busy(max_queue=4) as server:
         waiting = [server.post("one", "two") for _ in range(3)]
-        server.wait_for_queue(4)
+        server.wait_for_queue(3)
         refused = server.post("one").result()
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         server.engine.free.set()
@@ -242,9 +242,9 @@ def test_requests_that_wait_are_scored_together_and_a_full_queue_is_429() -> Non
 def test_a_small_request_does_not_wait_for_all_of_a_large_one() -> None:
     with busy(max_documents=5000) as server:
         large = server.post(*["one"] * 3000)
-        server.wait_for_queue(2)
+        server.wait_for_queue(1)
         small = server.post("one", "two")
-        server.wait_for_queue(3)
+        server.wait_for_queue(2)
         done: list[str] = []
         large.add_done_callback(lambda _: done.append("large"))
         small.add_done_callback(lambda _: done.append("small"))
@@ -267,22 +267,9 @@ def test_a_client_that_leaves_is_dropped() -> None:
 def test_one_bad_request_does_not_spoil_those_that_are_scored_with_it() -> None:
     with busy() as server:
         others = [server.post(text) for text in ("two", "nan")]
-        server.wait_for_queue(3)
+        server.wait_for_queue(2)
         server.engine.free.set()
         assert [one.result().status_code for one in (server.first, *others)] == [200, 200, 500]
-
-
-def test_options_that_fail_at_the_end_do_not_score_the_others_twice() -> None:
-    with busy(max_documents=5000) as server:
-        large = server.post(*["one", "two", "three"] * 1000, scores="logit")
-        bad = server.post("one", blend=0.5)
-        server.wait_for_queue(3)
-        server.engine.free.set()
-        assert [server.first.result().status_code, bad.result().status_code] == [200, 400]
-        results = large.result().json()["results"]
-        assert {hit["index"]: hit["relevance_score"] for hit in results} == {
-            place: float(place % 3 + 1) for place in range(3000)
-        }
 
 
 def test_cohere_gets_the_order_and_scores_of_rank(client: httpx.Client) -> None:

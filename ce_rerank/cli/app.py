@@ -66,7 +66,7 @@ class Application(DefaultCommandGroup):
             code = 0
         except SystemExit as end:
             # Where the reader of our output has closed the pipe, Typer and Rich exit with 1.
-            code = 0 if isinstance(end.__context__, BrokenPipeError) else end.code
+            code = 0 if isinstance(end.__context__, BrokenPipeError) else end.code or 0
         except Exception as error:
             if "--debug" in args:
                 traceback.print_exc()
@@ -146,12 +146,8 @@ def main() -> NoReturn:
     # SIGTERM must remove unfinished files, as SIGINT does.
     end_on_signals()
     code: Any = _INTERRUPTED
-    try:
-        app(prog_name=_NAME)
-    except KeyboardInterrupt:
-        pass
-    except SystemExit as end:
-        code = end.code
+    with suppress(KeyboardInterrupt):
+        code = app(prog_name=_NAME, standalone_mode=False)
     # Exit at once: the usual clean-up of libraries takes a sixth of a second.
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):

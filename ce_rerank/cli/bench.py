@@ -7,7 +7,6 @@ import logging
 import random
 import re
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -68,9 +67,7 @@ def bench(
     source_format: Annotated[InputFormat | None, FROM] = None,
     fields: InputOptions,
     rounds: Annotated[int, option("--rounds", metavar="N", min=1, help="How often each is measured.")] = 3,
-    to: Annotated[
-        Literal["table", "json"] | None, option("--to", help="Default: a table on a terminal, else json.")
-    ] = None,
+    to: Annotated[Literal["table", "json"], option("--to", help="The format.")] = "table",
     model: ModelOptions,
     messages: MessageOptions,
 ) -> None:
@@ -92,9 +89,8 @@ def bench(
                 raise InputError(f"{file}: there is no document.", hint="Give a hundred or so.")
             lists = split_documents(texts)
         results = _measure(model, lists, rounds, activity)
-    if to == "json" or (to is None and not sys.stdout.isatty()):
-        json.dump(results, sys.stdout, indent=2)
-        sys.stdout.write("\n")
+    if to == "json":
+        print(json.dumps(results, indent=2))
     else:
         _draw(results, lists)
 

@@ -289,10 +289,6 @@ class Checkpoint:
             # In any other folder weights would be loaded without a check of their format.
             if path and not re.fullmatch(_MODULE_FOLDER, f"{path}/"):
                 raise ValueError(f"{path!r} in modules.json is no folder of a module")
-            # Normalize has nothing to save, and git keeps no empty folders.
-            is_empty = str(module.get("type", "")).endswith(".Normalize")
-            if path and not is_empty and not any(name.startswith(f"{path}/") for name in self.files):
-                missing.append(f"{path}/")
         if missing:
             return Fault(f"is not complete: {', '.join(missing[:3])} missing")
         for name in sorted(weights):

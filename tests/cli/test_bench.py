@@ -71,7 +71,7 @@ def test_documents_come_from_the_field_and_the_stream_that_are_named(monkeypatch
     seen: list[Any] = []
     monkeypatch.setattr(bench, "_measure", lambda model, lists, *rest: seen.extend(lists) or [])
     rows = "".join(json.dumps({"abstract": f"text {number}"}) + "\n" for number in range(4))
-    result = CliRunner().invoke(app, ["bench", "-", "--text-field", "abstract"], input=rows)
+    result = CliRunner().invoke(app, ["bench", "-", "--text-field", "abstract", "--to", "json"], input=rows)
     assert (result.exit_code, result.stdout) == (0, "[]\n")
     assert [text for _, texts in seen for text in texts] == [f"text {number}" for number in range(4)]
 

@@ -18,7 +18,6 @@ from ce_rerank.cli.console import (
     draw_error,
     show_messages,
     stderr_console,
-    stdout_console,
 )
 from ce_rerank.cli.options import MessageOptions
 
@@ -63,15 +62,6 @@ def test_a_text_is_made_one_line_that_acts_on_nothing(text: str, cleaned: str) -
 @given(st.text())
 def test_nothing_that_is_cleaned_controls_the_terminal(text: str) -> None:
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", clean_text(text))
-
-
-def test_colour_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert stdout_console(io.StringIO()).color_system is None
-    assert stdout_console(Terminal()).color_system is not None
-    monkeypatch.setenv("NO_COLOR", "1")
-    terminal = Terminal()
-    draw_error(stdout_console(terminal), "Broken.")
-    assert terminal.getvalue() == "\x1b[1merror:\x1b[0m Broken.\n"
 
 
 def test_a_terminal_wraps_between_words_and_never_inside_one(monkeypatch: pytest.MonkeyPatch) -> None:

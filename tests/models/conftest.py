@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from local_hub import Resolver
+from shell import Shell
 
 
 @pytest.fixture
 def resolve(tmp_path: Path) -> Resolver:
     """Resolve names in processes of their own, with caches of the test's own and no hub."""
-    return Resolver.with_own_caches(tmp_path)
+    return Resolver(Shell.below(tmp_path).environment)

@@ -148,17 +148,6 @@ class TestIncomplete:
         made = make_checkpoint(tmp_path, {"model.safetensors": pointer})
         assert fault_of(made) == "holds a Git LFS pointer in place of model.safetensors"
 
-    def test_a_missing_module_is_named(self, tmp_path: Path) -> None:
-        modules = [
-            {"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},
-            {"idx": 1, "path": "1_Dense", "type": "sentence_transformers.models.Dense"},
-            {"idx": 2, "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
-        ]
-        made = make_checkpoint(tmp_path, {"modules.json": modules})
-        assert fault_of(made) == "is not complete: 1_Dense/ missing"
-        make_checkpoint(tmp_path, {"1_Dense/config.json": {}, "modules.json": modules})
-        assert fault_of(made) is None
-
     @pytest.mark.parametrize("path", ["evil", "1_Dense/../evil"])
     def test_a_module_is_in_a_folder_of_its_own(self, tmp_path: Path, path: str) -> None:
         module = {"path": path, "type": "sentence_transformers.models.Dense"}

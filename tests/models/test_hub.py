@@ -38,27 +38,23 @@ def snapshot_names(answer: dict[str, str]) -> list[str]:
 
 
 class TestFetching:
-    def test_takes_what_is_needed_and_says_so(self, hub: LocalHub, resolve_at: Resolver) -> None:
+    def test_takes_what_is_needed_and_tells_how_much_has_come(
+        self, hub: LocalHub, resolve_at: Resolver
+    ) -> None:
         extra = {"onnx/model.onnx": b"x", "pytorch_model.bin": b"x", "modeling.py": b"x", "weights.pkl": b"x"}
         model = hub.add(NAME, CROSS_ENCODER_FILES | extra)
-        answer = resolve_at(NAME)
-        assert answer["source"] == "hub"
-        assert answer["revision"] == model.commit
+        answer = resolve_at(NAME, report=True)
+        assert (answer["source"], answer["revision"]) == ("hub", model.commit)
         assert answer["stages"] == ["Downloading owner/reranker (1 MB)"]
         assert snapshot_names(answer) == sorted(CROSS_ENCODER_FILES)
+        size = sum(map(len, CROSS_ENCODER_FILES.values()))
+        progress = answer.pop("progress")
+        assert (progress[0], sum(count for count, _ in progress)) == ([0, size], size)
         hub.requests.clear()
-        assert resolve_at(NAME) == {**answer, "stages": []}
+        assert resolve_at(NAME, report=True) == {**answer, "stages": []}
         assert hub.requests == []
         resolve_at.environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
         assert resolve_at(NAME, offline=True)["folder"] == answer["folder"]
-
-    def test_tells_how_many_bytes_have_come(self, hub: LocalHub, resolve_at: Resolver) -> None:
-        hub.add(NAME)
-        size = sum(map(len, CROSS_ENCODER_FILES.values()))
-        told = resolve_at(NAME, report=True)["progress"]
-        assert told[0] == [0, size]
-        assert sum(count for count, _ in told) == size
-        assert "progress" not in resolve_at(NAME, report=True)
 
     def test_asks_for_what_is_new_where_that_is_wanted(self, hub: LocalHub, resolve_at: Resolver) -> None:
         first = hub.add(NAME)
@@ -122,15 +118,6 @@ class TestFetching:
         model.damaged = ()
         folder = Path(resolve_at(NAME)["folder"])
         assert (folder / file).read_bytes() == CROSS_ENCODER_FILES[file]
-
-    def test_of_what_is_new_mends_what_was_cut_off_in_the_cache(
-        self, hub: LocalHub, resolve_at: Resolver
-    ) -> None:
-        hub.add(NAME)
-        folder = Path(resolve_at(NAME)["folder"])
-        (folder / "model.safetensors").write_bytes(b"weigh")
-        assert resolve_at(NAME, refresh=True)["folder"] == str(folder)
-        assert (folder / "model.safetensors").read_bytes() == CROSS_ENCODER_FILES["model.safetensors"]
 
 
 class TestRefusal:
