@@ -248,26 +248,22 @@ def read_lines(stream: LookAhead, name: str) -> Iterator[tuple[str, int, InputEr
 
 def _line_blocks(stream: LookAhead) -> Iterator[bytes]:
     """Yield blocks of whole lines as they come; an empty block stands for a line above `ROW_BYTES`."""
-    unfinished: list[bytes] = []
-    size = 0
+    unfinished = bytearray()
     for data in stream:
         # Not after a \r at the end, which may be half of an \r\n.
         cut = data.rfind(b"\n") + 1 or data.rfind(b"\r", 0, len(data) - 1) + 1
-        if cut and size > ROW_BYTES:
+        if cut and len(unfinished) > ROW_BYTES:
             yield b""
             data = data[(data.find(b"\n") + 1 or cut) :]
             cut = data.rfind(b"\n") + 1
-            unfinished, size = [], 0
-        if cut:
-            yield b"".join((*unfinished, data[:cut]))
-            unfinished, size = [data[cut:]], len(data) - cut
-            continue
-        unfinished.append(data)
-        size += len(data)
-        if size > ROW_BYTES:
             unfinished.clear()
-    if size:
-        yield b"".join(unfinished)
+        if cut:
+            yield bytes(unfinished) + data[:cut]
+            unfinished = bytearray(data[cut:])
+        elif len(unfinished) <= ROW_BYTES:
+            unfinished += data
+    if unfinished:
+        yield bytes(unfinished) if len(unfinished) <= ROW_BYTES else b""
 
 
 def text_blocks(stream: LookAhead, name: str) -> Iterator[str]:
@@ -287,15 +283,10 @@ def text_blocks(stream: LookAhead, name: str) -> Iterator[str]:
 
 def read_whole_text(source: Source) -> str:
     """Read all of a source as text; line ends are kept."""
-    blocks: list[str] = []
-    size = 0
     with source.open() as stream:
-        for block in text_blocks(stream, source.name):
-            blocks.append(block)
-            size += len(block)
-            if size > ROW_BYTES:
-                raise too_large(source.name)
-    return "".join(blocks)
+        if len(stream.peek(ROW_BYTES + 1)) > ROW_BYTES:
+            raise too_large(source.name)
+        return "".join(text_blocks(stream, source.name))
 
 
 def read_query(source: Source) -> str:

@@ -81,9 +81,7 @@ def replace_by_device(path: Path) -> None:
 
 
 @posix_only
-@pytest.mark.parametrize(
-    ("name", "damage"), [("manifest.json", flip), ("model.bin", flip), ("model.bin", replace_by_device)]
-)
+@pytest.mark.parametrize(("name", "damage"), [("manifest.json", flip), ("model.bin", replace_by_device)])
 def test_a_damaged_file_in_it_is_refused(away: Shell, name: str, damage: Callable[[Path], None]) -> None:
     path = away.folder / "model" / name
     damage(path)
