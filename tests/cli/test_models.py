@@ -122,6 +122,7 @@ class TestShow:
         commit = put_in_cache(shell.hub_cache, TINY, tiny_files)
         shown = shell.json("models", "show", TINY)
         assert (shown["in_catalog"], shown["revision"], shown["licence"]) == (False, commit, "mit")
+        assert shown["parameters"] > 5_000
         checkpoint = shown["checkpoint"]
         assert checkpoint["architecture"] == "BertForSequenceClassification"
         assert checkpoint["labels"] == ["LABEL_0"]
