@@ -142,7 +142,8 @@ def main() -> NoReturn:
         os._exit(UnavailableError.exit_code)
     if sys.platform != "win32":
         os.set_blocking(sys.stdout.fileno(), True)  # else a pipe that is full would be an error
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # the locale may not have a sign
+    # Whatever the locale is, as results that are written as bytes.
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     # SIGTERM must remove unfinished files, as SIGINT does.
     end_on_signals()
     code: Any = _INTERRUPTED
