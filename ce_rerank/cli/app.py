@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
@@ -49,8 +49,7 @@ class Application(DefaultCommandGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments. Without any, the help goes to stderr, as there are no results."""
         if not args and not ctx.resilient_parsing:
-            with redirect_stdout(sys.stderr):
-                typer.echo(ctx.get_help())
+            typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(UsageError.exit_code)
         return super().parse_args(ctx, args)
 
