@@ -132,17 +132,17 @@ class RowCandidates(CandidateReader):
             missing = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}"'
             raise MissingFieldError(f"{origin}: {missing} ({describe_fields(row)}).", hint=_OTHER_FIELDS)
         documents_path = None if found is None else found[0]
-        query, fields = find_query(row, origin, documents_path, self._query_fields, _OTHER_FIELDS)
+        query = find_query(row, origin, documents_path, self._query_fields, _OTHER_FIELDS)
         if found is not None:
-            nested = self._read_nested(self._complete(replace(query, fields=fields)), found, reject)
+            nested = self._read_nested(self._complete(query), found, reject)
             return [*self._end_flat(), nested]
-        document = self._document(fields, origin)
+        document = self._document(query.fields, origin)
         if self._flat is not None and _is_same(self._flat[0], query):
             _, documents, places = self._flat
             places.append(len(documents) + self._rejected)
             documents.append(document)
             return []
-        query = self._complete(query)
+        query = self._complete(replace(query, fields={}))
         self._require_first(query, "Let the rows of a query stand together: sort the input by query.")
         ended = self._end_flat()
         self._flat = query, [document], [0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -147,7 +148,7 @@ def _describe_files(checkpoint: Checkpoint) -> KnownModel:
         name=checkpoint.name,
         family=checkpoint.family or None,
         kind="causal" if checkpoint.is_causal else "encoder",
-        parameters=checkpoint.parameters,
+        parameters=sum(map(math.prod, checkpoint.tensors.values())) or None,
         languages=(),
         context_length=checkpoint.max_length,
         licence=checkpoint.licence,

@@ -31,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     put_in_cache(shell.hub_cache, "me/tiny", {**files, "README.md": b"---\nlicense: mit\n---\n# Tiny\n"})
     done = shell("models", "export", "me/tiny", "exported", "-v")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert done.stderr.endswith(f"; run it with -m {folder / 'exported'}\n")
+    assert done.stderr.endswith(f"Run it with -m {folder / 'exported'}\n")
     return shell
 
 
