@@ -64,8 +64,8 @@ def find_query(
     documents_path: str | None,
     paths: Sequence[str] = QUERY_FIELDS,
     hint: str = ROW_SHAPES,
-) -> tuple[Query, dict[str, Any]]:
-    """Return the query that a row names, and the row's other fields; the text may be empty.
+) -> Query:
+    """Return the query that a row names, with the row's other fields; the text may be empty.
 
     A nested row has its documents at `documents_path`, and may have its id in `id` or `_id`. Raises
     InputError that starts with `origin` for a row without a query (`hint` says what to do), or an odd one.
@@ -83,7 +83,7 @@ def find_query(
     for used in (path, documents_path, "" if id_name in _ROW_ID_FIELDS else id_name):
         if used:
             row = without_field(row, used)
-    return Query(text or "", id, {}, origin), dict(row)
+    return Query(text or "", id, dict(row), origin)
 
 
 def as_candidates(
@@ -119,8 +119,7 @@ def read_candidates(items: object, rules: FieldRules) -> Iterator[Candidates]:
             yield as_candidates(*item, rules=rules, origin=origin)
         elif isinstance(item, Mapping) and (found := find_documents(item, origin)):
             path, documents = found
-            query, fields = find_query(item, origin, path)
-            yield as_candidates(replace(query, fields=fields), documents, rules=rules, origin=origin)
+            yield as_candidates(find_query(item, origin, path), documents, rules=rules, origin=origin)
         else:
             has = f" ({describe_fields(item)})" if isinstance(item, Mapping) else ""
             raise UsageError(

@@ -16,7 +16,7 @@ from .errors import UsageError
 from .inputs import as_candidates
 from .ranking import select_top
 from .reranker import Reranker
-from .types import RankOptions
+from .types import require_whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ class CrossEncoderRerankFunction:
         A `top_k` of 0 or None returns all. Raises UsageError for a negative `top_k`, for a single string as
         documents, and for an activation that does not return a number for each document.
         """
-        options = RankOptions(top_k=top_k or None)
+        require_whole_number("top_k", top_k or None)
         candidates = as_candidates(query, documents)
         texts = [document.text for document in candidates.documents]
         pairs = [(candidates.query.text, text) for text in texts]
@@ -81,5 +81,5 @@ class CrossEncoderRerankFunction:
                     f"activation_fct made {scores} of the logits {logits.tolist()}.",
                     hint="Give one that takes a tensor of shape (documents,) and gives a number for each.",
                 )
-        places = select_top(scores, top_k=options.top_k)
+        places = select_top(scores, top_k=top_k or None)
         return [RerankResult(texts[place], scores[place], place) for place in places]

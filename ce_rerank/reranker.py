@@ -252,6 +252,9 @@ class Reranker:
             scores = [find_number(one, name, place) for place, one in enumerate(candidates.documents)]
             return replace(candidates, first_scores=scores)
         if options.bm25 is None or candidates.first_scores:
+            if options.blend and len(candidates.first_scores) != len(candidates.documents):
+                problem = "--blend mixes in a first stage's score, and there is none."
+                raise UsageError(problem, hint="Give --bm25 or --first-score-field.")
             return candidates
         from .retrieval import choose
 
@@ -268,11 +271,6 @@ class Reranker:
         logits = scored["logit"].copy()  # a column by itself, which engines take
         values = model_values = self._to_scale(logits, options.scores)
         if options.blend:
-            if len(first_scores) != len(documents):
-                raise UsageError(
-                    "--blend mixes in a first stage's score, and there is none.",
-                    hint="Give --bm25 or --first-score-field.",
-                )
             values = blend(logits, first_scores, options.blend)
         first_ranks: dict[int, int] = {}
         if options.bm25 is not None:

@@ -203,7 +203,7 @@ def create_app(
     If `reranker` is a function, it is called in a thread when the server starts, to load the model. Until it
     returns, and if it raises, answers are 503 and say why. `served_names` are other names of the model for
     clients. With an `api_key`, requests need `Authorization: Bearer KEY`. `max_documents` is the most
-    documents of a request, `max_body_bytes` its largest body. If more than `max_queue` requests wait, the
+    documents of a request, `max_body_bytes` its largest body. Beyond `max_queue` requests at a time the
     answer is 429.
     """
     load = (lambda: reranker) if isinstance(reranker, Reranker) else reranker

@@ -92,11 +92,7 @@ def test_the_query_is_never_cut(counting_reranker: Reranker) -> None:
 def test_long_error_refuses_before_anything_is_scored(
     counting_reranker: Reranker, counting_engine: CountingEngine
 ) -> None:
-    documents = [
-        Document("one"),
-        Document("two " * 40, id="b", origin="notes.jsonl:2"),
-        Document("six " * 50),
-    ]
+    documents = ["one", Document("two " * 40, id="b", origin="notes.jsonl:2"), "six " * 50]
     with pytest.raises(InputError, match=r"^notes.jsonl:2: document 1 \(id b\) is longer .*; 2 of 3 docum"):
         counting_reranker.rank("red", documents, long="error")
     assert counting_engine.batch_shapes == []
@@ -115,16 +111,15 @@ def test_a_score_that_is_no_number_stops_the_run_and_names_the_document(
     [
         ({"query": ""}, "the query is empty"),
         ({"query": None}, "the query is of type NoneType"),
+        ({"query": "caf\udce9"}, r"^the query: \\udce9 is half of a character"),
+        ({"documents": ["a", {"text": "\ud83d"}]}, r"^documents\[1\]: \\ud83d is half of a character"),
         ({"documents": "a string"}, "documents is of type str alone"),
         ({"documents": {"a", "b"}}, "documents is a set, which has no order"),
         ({"documents": ["one", 2]}, r"documents\[1\] is of type int"),
         ({"documents": [Foreign()]}, r"documents\[0\] is of type Foreign\. Give strings"),
         ({"on_progress": 3}, "on_progress is 3"),
         ({"text_field": 3}, "text_field is 3"),
-        (
-            {"documents": [{"headline": "one"}]},
-            r'documents\[0\]: no "text" field \(has: headline\). Name it with text_field',
-        ),
+        ({"documents": [{"headline": "one"}]}, r'documents\[0\]: no "text" field .* Name it with text_field'),
         ({"topk": 1}, "There is no argument topk. There are top_k, "),
         ({"scores": "softmax"}, "scores is 'softmax'"),
         ({"pool": "first"}, 'pool are about passages, and long is truncate. Give long="chunk", or leave'),
@@ -137,17 +132,6 @@ def test_bad_arguments_say_what_is_wrong(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         counting_reranker.rank(**{"query": "red", "documents": ["one"], **arguments})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("query", "documents", "where"),
-    [("caf\udce9", ["a"], "the query"), ("q", ["a", {"text": "\ud83d"}], r"documents\[1\]")],
-)
-def test_half_a_character_is_refused_with_its_place(
-    counting_reranker: Reranker, query: str, documents: list[object], where: str
-) -> None:
-    with pytest.raises(InputError, match=rf"^{where}: \\u.... is half of a character"):
-        counting_reranker.rank(query, documents)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,8 @@ def test_a_blend_is_made_of_standardised_scores(counting_reranker: Reranker) -> 
     assert (second.index, second.score) == (1, -0.5)
 
 
-def test_a_first_score_that_is_missing_is_refused(counting_reranker: Reranker) -> None:
+def test_a_blend_without_a_first_stage_is_refused(counting_reranker: Reranker) -> None:
+    with pytest.raises(UsageError):
+        counting_reranker.rank("cat", ["one"], blend=0.5)
     with pytest.raises(InputError):
         counting_reranker.rank("cat", [{"text": "one"}], first_score_field="distance", blend=0.5)

@@ -148,24 +148,20 @@ def rank_batch(
 
 
 def _rank_pool(
-    reranker: Reranker,
-    items: Sequence[_Item],
-    job: Job,
-    on_documents: Callable[[int], None],
+    reranker: Reranker, items: Sequence[_Item], job: Job, on_documents: Callable[[int], None]
 ) -> tuple[list[Ranking], list[BadRow], InputError | None]:
     """Rank a pool; return the rankings, the rows left out, and the error that cut it short, if one did."""
     lists = [item.content for item in items if isinstance(item.content, Candidates)]
     bad_rows = [item.content for item in items if isinstance(item.content, BadRow)]
-    try:
+    with suppress(InputError):
         return reranker.rank_lists(lists, job.ranking, on_progress=on_documents), bad_rows, None
-    except InputError:
-        rankings: list[Ranking] = []
-        try:
-            for one in lists:
-                rankings += _rank_apart(reranker, one, job.ranking, bad_rows if job.skip_bad_rows else None)
-        except InputError as error:
-            return rankings, bad_rows, error
-        return rankings, bad_rows, None
+    rankings: list[Ranking] = []
+    try:
+        for one in lists:
+            rankings += _rank_apart(reranker, one, job.ranking, bad_rows if job.skip_bad_rows else None)
+    except InputError as error:
+        return rankings, bad_rows, error
+    return rankings, bad_rows, None
 
 
 def _rank_apart(

@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
@@ -49,8 +49,7 @@ class Application(DefaultCommandGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments. Without any, the help goes to stderr, as there are no results."""
         if not args and not ctx.resilient_parsing:
-            with redirect_stdout(sys.stderr):
-                typer.echo(ctx.get_help())
+            typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(UsageError.exit_code)
         return super().parse_args(ctx, args)
 
@@ -142,7 +141,8 @@ def main() -> NoReturn:
         os._exit(UnavailableError.exit_code)
     if sys.platform != "win32":
         os.set_blocking(sys.stdout.fileno(), True)  # else a pipe that is full would be an error
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # the locale may not have a sign
+    # Whatever the locale is, as results that are written as bytes.
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     # SIGTERM must remove unfinished files, as SIGINT does.
     end_on_signals()
     code: Any = _INTERRUPTED

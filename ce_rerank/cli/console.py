@@ -13,8 +13,6 @@ import textwrap
 import threading
 import time
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
@@ -24,6 +22,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from .options import MessageOptions
+
+log = logging.getLogger("ce_rerank")
 
 # What acts on a terminal, apart from line ends and tabs: C0, C1, and what reorders text (bidi).
 _ACTIVE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
@@ -110,33 +110,21 @@ def draw_message(
     console.print(Text.assemble((label, label_style), " ", text) if label else text, soft_wrap=True)
 
 
-@contextmanager
-def show_messages(options: MessageOptions) -> Iterator[Activity]:
-    """Print on stderr, as long as this lasts, what the library logs; yield what shows the progress."""
-    log = logging.getLogger("ce_rerank")
-    level, propagate = log.level, log.propagate
-    with Activity(quiet=options.quiet, verbose=options.verbose) as activity:
-        log.setLevel(logging.ERROR if options.quiet else logging.INFO)
-        log.propagate = False
-        log.addHandler(activity)
-        try:
-            yield activity
-        finally:
-            log.removeHandler(activity)
-            log.setLevel(level)
-            log.propagate = propagate
+def show_messages(options: MessageOptions) -> Activity:
+    """Return what prints the library's messages, and shows its progress, as long as a `with` block lasts."""
+    return Activity(quiet=options.quiet, verbose=options.verbose)
 
 
 class Activity(logging.Handler):
-    """Shows on a terminal what a run is doing, once it has taken `delay_seconds`, and erases it at the end.
+    """Prints on stderr what the library logs: warnings, the rest if `verbose`, only errors if `quiet`.
 
-    A spinner with the current stage; while things are counted, how many are done, how many a second and, when
-    their number is known, the time left. Above it are the messages that the library logs: warnings always,
-    the rest if `verbose`, and only errors if `quiet`. Any thread may call any method.
+    Below that it shows on a terminal what a run is doing, once it has taken `delay_seconds`, and erases it at
+    the end: a spinner with the current stage; while things are counted, how many are done, how many a second
+    and, when their number is known, the time left. Any thread may call any method.
     """
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, delay_seconds: float = 0.5) -> None:
-        super().__init__()
+        super().__init__(logging.ERROR if quiet else logging.INFO)
         self._verbose = verbose
         self._stage = self._counted = "Working"
         self._total: int | None = None
@@ -158,6 +146,9 @@ class Activity(logging.Handler):
             return self._console
 
     def __enter__(self) -> Activity:
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        log.addHandler(self)
         # Rich alone would take a file for a terminal under FORCE_COLOR.
         if not self._is_over and sys.stderr.isatty():
             self._timer.start()
@@ -165,6 +156,9 @@ class Activity(logging.Handler):
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        log.removeHandler(self)
+        log.propagate = True
+        log.setLevel(logging.NOTSET)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Draw a message of the library. Rich's own handler wraps lines in a pipe, and breaks paths."""

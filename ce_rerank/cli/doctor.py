@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import typer
 
 from .. import __version__
-from ..errors import UnavailableError
+from ..errors import UnavailableError, from_system
 from .console import describe_size, draw_message, show_messages, stdout_console
 from .options import MessageOptions, ModelOptions, option
 
@@ -111,9 +111,10 @@ def examine(model: ModelOptions, announce: Callable[[str], None]) -> dict[str, F
         try:
             text, remedy = find()
         except Exception as error:
-            text = getattr(error, "message", f"{type(error).__name__}: {error}")
+            told = from_system(error) if isinstance(error, OSError) else error
+            text = getattr(told, "message", f"{type(error).__name__}: {error}")
             install = f"pip install --force-reinstall {area if area in _LIBRARIES else 'ce-rerank'}"
-            remedy = getattr(error, "hint", "") or install
+            remedy = getattr(told, "hint", "") or install
         problem: Literal["red", "yellow"] = "red" if area in _NEEDED else "yellow"
         found[area] = Finding(area, problem if remedy else "green", text, remedy)
     return found

@@ -33,8 +33,6 @@ from ..types import Candidates
 from .console import show_messages, stdout_console
 from .options import MessageOptions, Output, format_of_output, option, option_field
 
-EvaluationFormat = Literal["table", "json"]
-
 _FORMATS = {".txt": "table", ".json": "json"}
 
 
@@ -56,7 +54,7 @@ class EvaluationOptions:
     queries: str | None = option_field(
         None, metavar="QUERIES", help="The queries' texts, for --per-query: JSONL or TSV."
     )
-    to: EvaluationFormat | None = option_field(None, help="Default: by suffix of -o, else table.")
+    to: Literal["table", "json"] | None = option_field(None, help="Default: by suffix of -o, else table.")
     output: Output = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,14 +128,13 @@ def _look_up(
         names = (name, known.name, *known.other_names) if known else (name,)
         forms = [form for form in forms if form.origin.name in names and form.origin.source not in _FOLDERS]
         cached = next((one for one in names if hub.repository_folder(one).is_dir()), name)
-        kept, checkpoint = [hub.repository_folder(cached)], next(iter(hub.list_snapshots(cached)), None)
+        kept, checkpoint = [hub.repository_folder(cached)], hub.find_any_snapshot(cached)
         if name == OFFLINE_NAME:
             kept = [offline_checkpoint().folder]
             checkpoint = offline_checkpoint() if kept[0].is_dir() else None
     fault = checkpoint.find_fault(allow_pickle=True) if checkpoint else None
-    if known is not None or checkpoint is None or fault is not None:
-        published = known or KnownModel(name, languages=())
-    else:
+    published = known or KnownModel(name, languages=())
+    if known is None and checkpoint is not None and fault is None:
         published = _describe_files(checkpoint)
     folders = (*kept, *(form.folder for form in forms))
     removable = {folder: measure_folder(folder) for folder in folders if folder.is_dir()}
@@ -148,7 +148,7 @@ def _describe_files(checkpoint: Checkpoint) -> KnownModel:
         name=checkpoint.name,
         family=checkpoint.family or None,
         kind="causal" if checkpoint.is_causal else "encoder",
-        parameters=checkpoint.parameters,
+        parameters=sum(map(math.prod, checkpoint.tensors.values())) or None,
         languages=(),
         context_length=checkpoint.max_length,
         licence=checkpoint.licence,

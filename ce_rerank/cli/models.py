@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import UnavailableError, UsageError
+from ..models.catalog import COMMON_MEASURE, MULTILINGUAL
 from .console import Activity, describe_size, draw_message, show_messages, stderr_console, stdout_console
 from .options import (
     Command,
@@ -34,7 +35,9 @@ _SCALES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 _ORDERS: dict[str, Callable[[ListedModel], Any]] = {
     "catalog": lambda model: 0,
     "parameters": lambda model: model.known.parameters or float("inf"),
-    "quality": lambda model: -(model.known.common_quality or 0),
+    "quality": lambda model: (
+        -max((one.figure for one in model.known.quality if one.measure == COMMON_MEASURE), default=0)
+    ),
     "size": lambda model: -model.size_bytes,
 }
 _FACTS = ("architecture", "labels", "activation", "max_length", "pickled", "code")  # of a checkpoint
@@ -95,7 +98,7 @@ def list_models(
             model
             for model in inventory.list_models()
             if text.lower() in f"{model.known.name} {model.known.alias}".lower()
-            and (language is None or model.known.reads(language.lower()))
+            and (language is None or {language.lower(), MULTILINGUAL} & {*model.known.languages})
             and (not cached or model.size_bytes)
             and (model.known.parameters or float("inf")) <= most
         ]
@@ -143,8 +146,7 @@ def pull(name: _Name, *, fetch: FetchOptions, messages: MessageOptions) -> None:
 
         options = EngineOptions(trust_remote_code=fetch.trust_remote_code, offline=fetch.offline)
         engine = load_engine(checkpoint, options)
-    size = describe_size(sum(checkpoint.files.values()))
-    _tell(f"Ready: {engine.info.description}. {size} in {checkpoint.folder}", messages)
+    _tell(f"Ready: {engine.info.description}, in {checkpoint.folder}", messages)
 
 
 @_command("remove")
@@ -193,8 +195,7 @@ def export(
 
         activity.stage(f"Exporting {checkpoint.name}")
         export_model(checkpoint, folder)
-    size = describe_size(sum(file.stat().st_size for file in folder.iterdir()))
-    _tell(f"{size}; run it with -m {folder.absolute()}", messages)
+    _tell(f"Run it with -m {folder.absolute()}", messages)
 
 
 def _tell(message: str, messages: MessageOptions) -> None:

@@ -251,30 +251,27 @@ class _ValueReader:
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         """Return a text, or each of several, as what the parameter takes; raise BadParameter otherwise."""
         kind = param.type_descriptor.annotation
-        try:
-            if get_origin(kind) is list:
-                return tuple(_read_value(text, get_args(kind)[0], param) for text in value or ())
-            return None if value is None else _read_value(value, kind, param)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), ctx=ctx, param=param) from None
+        if get_origin(kind) is list:
+            return tuple(_read_value(text, get_args(kind)[0], param) for text in value or ())
+        return None if value is None else _read_value(value, kind, param)
 
 
 def _read_value(text: str, kind: Any, param: Any) -> Any:
     if get_origin(kind) is Literal and text not in get_args(kind):
-        raise ValueError(f"{text!r} is not one of {', '.join(map(repr, get_args(kind)))}.")
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, get_args(kind)))}.")
     if kind is bool:  # from the environment
         if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
-            raise ValueError(f"{text!r} is neither true nor false.")
+            raise typer.BadParameter(f"{text!r} is neither true nor false.")
         return text.lower() in ("1", "true", "yes", "on")
     if kind in (int, float):
         try:
             number = kind(text)
         except ValueError:
-            raise ValueError(f"{text!r} is not a {'whole ' * (kind is int)}number.") from None
+            raise typer.BadParameter(f"{text!r} is not a {'whole ' * (kind is int)}number.") from None
         if param.min is not None and number < param.min:
-            raise ValueError(f"{number} is less than {param.min}.")
+            raise typer.BadParameter(f"{number} is less than {param.min}.")
         if param.max is not None and number > param.max:
-            raise ValueError(f"{number} is more than {param.max}.")
+            raise typer.BadParameter(f"{number} is more than {param.max}.")
         return number
     return Path(text) if kind is Path else text
 

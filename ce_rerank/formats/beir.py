@@ -10,11 +10,11 @@ from typing import Any
 from ..errors import InputError
 from ..types import Document, Query
 from .documents import ReadOptions, read_as
-from .fields import QUERY_ID_FIELDS, FieldRules, describe_fields, find_id, without_texts
+from .fields import QUERY_FIELDS, QUERY_ID_FIELDS, FieldRules, describe_fields, find_id, without_texts
 from .source import Reject, Source, raise_at_once
 
 _QUERY_IDS = ("_id", "id", *QUERY_ID_FIELDS)
-_QUERY_TEXTS = ("text", "query", "question")
+_QUERY_TEXTS = ("text", *QUERY_FIELDS)
 _OPTIONS = ReadOptions(id_and_text=True)
 _ID_AT_START = re.compile(r'\{"(_?id)": ?"([^"\\]*)"')
 

@@ -27,7 +27,6 @@ from .source import (
     Reject,
     Row,
     Source,
-    is_pipe_or_device,
     raise_at_once,
     read_lines,
     read_whole_text,
@@ -155,8 +154,7 @@ def choose_format(source: Source, stream: LookAhead, options: ReadOptions) -> In
     """Return the format that the options name, or else the suffix, or else the first bytes."""
     if options.format is not None:
         return cast(InputFormat, options.format)
-    suffix = suffix_without_compression(source.path) if source.path else ""
-    named = FORMAT_OF_SUFFIX.get(suffix)
+    named = FORMAT_OF_SUFFIX.get(suffix_without_compression(source.path)) if source.path else None
     if named is not None and named != "text":
         return named
     stream.peek_line(_LOOK_BYTES)
@@ -244,11 +242,10 @@ def read_rows(
 def read_text_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
     """Read each line that is not blank as a row, without its line end."""
     for line, number, fault in read_lines(stream, name):
-        text = line.rstrip("\r\n")
         if fault:
-            reject(fault, text)
-        elif text and not text.isspace():
-            yield Row(text, f"{name}:{number}")
+            reject(fault, line.rstrip("\r\n"))
+        elif not line.isspace():
+            yield Row(line.rstrip("\r\n"), f"{name}:{number}")
 
 
 def read_file_names(source: Source) -> list[str]:
@@ -270,22 +267,21 @@ def walk_folders(names: Sequence[str], reject: Reject = raise_at_once) -> list[s
         reject(InputError(problem, hint="Give --on-error skip to leave it out."), "")
 
     files: list[str] = []
-    left_out: list[Path] = []
+    left_out: list[str] = []
     for name in names:
         if name == "-" or not Path(name).is_dir():
             files.append(name)
             continue
         before = len(files)
         for folder, folders, inner in os.walk(name, onerror=refuse):
-            links = {entry for entry in folders if Path(folder, entry).is_symlink()}
-            folders[:] = sorted(entry for entry in {*folders} - links if not entry.startswith("."))
-            texts = [entry for entry in sorted(inner) if _is_text(Path(folder, entry))]
-            files += [str(Path(folder, entry)) for entry in texts]
-            left_out += [Path(folder, entry) for entry in sorted({*inner, *links} - {*texts})]
+            folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
+            links = [entry for entry in folders if Path(folder, entry).is_symlink()]  # not followed
+            for path in (Path(folder, entry) for entry in sorted([*inner, *links])):
+                (files if _is_text(path) else left_out).append(str(path))
         if len(files) == before:
             log.warning("%s: no files to read in it.", name)
-    for path in left_out:
-        log.info("Left out: %s", path)
+    for entry in left_out:
+        log.info("Left out: %s", entry)
     if left_out:
         log.warning(
             "%d hidden, binary or special files and linked folders were left out (-v names them).",
@@ -295,7 +291,7 @@ def walk_folders(names: Sequence[str], reject: Reject = raise_at_once) -> list[s
 
 
 def _is_text(path: Path) -> bool:
-    if path.name.startswith(".") or is_pipe_or_device(path):
+    if path.name.startswith(".") or (path.exists() and not path.is_file()):
         return False
     try:
         with Source.from_path(path).open() as stream:

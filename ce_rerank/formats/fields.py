@@ -59,7 +59,7 @@ class FieldRules:
         if not isinstance(value, dict):
             problem = f"the row is {json_kind(value)}, not an object or a string"
             raise InputError(f"{origin}: {problem}.", hint=_hint_of(value))
-        used, usual_ids = _usual_names(tuple(value))
+        used, ids = _usual_names(tuple(value))
         if self.text_fields:
             present = [path for path in self.text_fields if find_value(value, path, _MISSING) is not _MISSING]
             used = tuple(present)
@@ -71,7 +71,7 @@ class FieldRules:
             item if type(item := find_value(value, path)) is str else _text_of(item, path, origin)
             for path in used
         ]
-        id = _first_id(value, usual_ids) if self.id_field is None else find_id(value, self.id_field, origin)
+        id = _first_id(value, ids) if self.id_field is None else find_id(value, self.id_field, origin)
         return Document(" ".join(filter(None, texts)), id, value, used, origin)
 
 

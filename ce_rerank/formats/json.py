@@ -134,9 +134,8 @@ class _Reader:
         return json.loads(whole)
 
     def _count(self, mended: int) -> None:
+        self.first_mended = self.first_mended or (self._where if mended else "")
         self.mended += mended
-        if mended and not self.first_mended:
-            self.first_mended = self._where
 
 
 def _broken(error: Exception, where: str) -> InputError:

@@ -127,10 +127,11 @@ def _plain_column(column: pa.Array) -> list[Any]:
         # As text, since Python's datetime has no nanoseconds.
         column = pc.cast(column, pa.string())
     values: list[Any] = column.to_pylist()
-    is_plain = pa.types.is_string(column.type) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-    return (
-        values if is_plain else json.loads(json.dumps(values, default=_plain), parse_constant=lambda _: None)
-    )
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(kind)
+    if is_text or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return values
+    plain: list[Any] = json.loads(json.dumps(values, default=_plain), parse_constant=lambda constant: None)
+    return plain
 
 
 def _plain(value: Any) -> Any:

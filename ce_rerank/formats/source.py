@@ -240,34 +240,30 @@ def read_lines(stream: LookAhead, name: str) -> Iterator[tuple[str, int, InputEr
             fault: InputError | None = None if raw else too_large(where)
             try:
                 if "\0" in raw.decode():
-                    fault = _nul(where)
+                    fault = _not_text(where, 0)
             except UnicodeDecodeError as error:
-                fault = _not_utf8(where, error)
+                fault = _not_text(where, error.object[error.start])
             yield raw.decode(errors="replace"), number, fault
 
 
 def _line_blocks(stream: LookAhead) -> Iterator[bytes]:
     """Yield blocks of whole lines as they come; an empty block stands for a line above `ROW_BYTES`."""
-    unfinished: list[bytes] = []
-    size = 0
+    unfinished = bytearray()
     for data in stream:
         # Not after a \r at the end, which may be half of an \r\n.
         cut = data.rfind(b"\n") + 1 or data.rfind(b"\r", 0, len(data) - 1) + 1
-        if cut and size > ROW_BYTES:
+        if cut and len(unfinished) > ROW_BYTES:
             yield b""
             data = data[(data.find(b"\n") + 1 or cut) :]
             cut = data.rfind(b"\n") + 1
-            unfinished, size = [], 0
-        if cut:
-            yield b"".join((*unfinished, data[:cut]))
-            unfinished, size = [data[cut:]], len(data) - cut
-            continue
-        unfinished.append(data)
-        size += len(data)
-        if size > ROW_BYTES:
             unfinished.clear()
-    if size:
-        yield b"".join(unfinished)
+        if cut:
+            yield bytes(unfinished) + data[:cut]
+            unfinished = bytearray(data[cut:])
+        elif len(unfinished) <= ROW_BYTES:
+            unfinished += data
+    if unfinished:
+        yield bytes(unfinished) if len(unfinished) <= ROW_BYTES else b""
 
 
 def text_blocks(stream: LookAhead, name: str) -> Iterator[str]:
@@ -277,25 +273,20 @@ def text_blocks(stream: LookAhead, name: str) -> Iterator[str]:
         for text in codecs.iterdecode(stream, "utf-8"):
             if "\0" in text:
                 line += text.count("\n", 0, text.index("\0"))
-                raise _nul(f"{name}:{line}")
+                raise _not_text(f"{name}:{line}", 0)
             line += text.count("\n")
             yield text
     except UnicodeDecodeError as error:
         line += error.object.count(b"\n", 0, error.start)
-        raise _not_utf8(f"{name}:{line}", error) from None
+        raise _not_text(f"{name}:{line}", error.object[error.start]) from None
 
 
 def read_whole_text(source: Source) -> str:
     """Read all of a source as text; line ends are kept."""
-    blocks: list[str] = []
-    size = 0
     with source.open() as stream:
-        for block in text_blocks(stream, source.name):
-            blocks.append(block)
-            size += len(block)
-            if size > ROW_BYTES:
-                raise too_large(source.name)
-    return "".join(blocks)
+        if len(stream.peek(ROW_BYTES + 1)) > ROW_BYTES:
+            raise too_large(source.name)
+        return "".join(text_blocks(stream, source.name))
 
 
 def read_query(source: Source) -> str:
@@ -320,15 +311,9 @@ def too_large(where: str) -> InputError:
     return InputError(f"{where}: larger than {ROW_BYTES >> 20} MiB, the most that a row may be.")
 
 
-def _nul(where: str) -> InputError:
+def _not_text(where: str, byte: int) -> InputError:
+    encoding = "WINDOWS-1252" if byte else "UTF-16LE"
     return InputError(
-        f"{where}: a NUL byte, which text does not have.",
-        hint="Is it a binary file? If it is UTF-16, convert it: iconv -f UTF-16LE -t UTF-8.",
-    )
-
-
-def _not_utf8(where: str, error: UnicodeDecodeError) -> InputError:
-    return InputError(
-        f"{where}: not UTF-8 (0x{error.object[error.start]:02X}).",
-        hint="If it is text, convert it, for example: iconv -f WINDOWS-1252 -t UTF-8.",
+        f"{where}: not UTF-8 (0x{byte:02X}).",
+        hint=f"If it is text, convert it, for example: iconv -f {encoding} -t UTF-8.",
     )

@@ -194,13 +194,11 @@ class ResultWriter:
             self._table.close()
 
     def _rows(self, ranking: Ranking) -> Iterable[dict[str, Any]]:
-        if not self._many:
-            return (result_row(ranked, self._options) for ranked in ranking)
-        return (
-            [nested_row(ranking, self._options)]
-            if self._format == "jsonl"
-            else flat_rows(ranking, self._options)
-        )
+        if self._many and self._format == "jsonl":
+            return [nested_row(ranking, self._options)]
+        if self._many:
+            return flat_rows(ranking, self._options)
+        return (result_row(ranked, self._options) for ranked in ranking)
 
     def _lines(self, ranking: Ranking) -> Iterable[str]:
         if self._format == "trec":

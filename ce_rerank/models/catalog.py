@@ -56,15 +56,6 @@ class KnownModel:
     notes: tuple[str, ...] = ()
     needs_remote_code: bool = False
 
-    @property
-    def common_quality(self) -> float | None:
-        """The figure of the one measure that nearly all models have."""
-        return next((one.figure for one in self.quality if one.measure == COMMON_MEASURE), None)
-
-    def reads(self, language: str) -> bool:
-        """Whether it reads a language; a multilingual model reads any."""
-        return language in self.languages or MULTILINGUAL in self.languages
-
 
 @cache
 def read_catalog() -> tuple[KnownModel, ...]:

@@ -8,7 +8,6 @@ formats we use safetensors, and pickled files only if they are allowed. Nothing 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -236,11 +235,6 @@ class Checkpoint:
         except (OSError, SafetensorError):
             return {}
         return found
-
-    @property
-    def parameters(self) -> int | None:
-        """How many weights its safetensors files hold; None if that is unknown."""
-        return sum(map(math.prod, self.tensors.values())) or None
 
     @property
     def licence(self) -> str | None:

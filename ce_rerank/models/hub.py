@@ -66,11 +66,10 @@ def find_snapshot(name: str, revision: str | None) -> Checkpoint | None:
     return Checkpoint(name, folder, "hub", commit) if _COMMIT.fullmatch(commit) and folder.is_dir() else None
 
 
-def list_snapshots(name: str) -> list[Checkpoint]:
-    """List what the cache has of a model: the default revision first, then other commits."""
+def find_any_snapshot(name: str) -> Checkpoint | None:
+    """Return what the cache has of a model's default revision or, without that, of another commit."""
     commits = sorted(path.name for path in (repository_folder(name) / "snapshots").glob("*"))
-    found = (find_snapshot(name, commit) for commit in (_DEFAULT_REVISION, *commits))
-    return list(dict.fromkeys(snapshot for snapshot in found if snapshot is not None))
+    return next(filter(None, (find_snapshot(name, commit) for commit in (None, *commits))), None)
 
 
 def list_cached_names() -> list[str]:

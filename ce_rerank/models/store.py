@@ -51,7 +51,6 @@ _WAYS_OUT = (
     f"offline weights: {INSTALL_HINT}"
 )
 _HUB_NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
-_COMPILED_NAMES = ("manifest.json", "model.xml")  # a folder with these holds a compiled model
 
 
 def default_model() -> str:
@@ -121,7 +120,7 @@ def find_folder(name: str) -> Checkpoint | None:
     if name == OFFLINE_NAME or not os.path.exists(path):  # noqa: PTH110  (Path's fails for a long name)
         return None
     folder = Path(path).absolute()
-    is_compiled = all((folder / part).is_file() for part in _COMPILED_NAMES)
+    is_compiled = (folder / "manifest.json").is_file() and (folder / "model.xml").is_file()
     return Checkpoint(name, folder, "compiled" if is_compiled else "folder")
 
 
@@ -201,7 +200,8 @@ def _resolve_hub(
     if not _HUB_NAME.fullmatch(name):
         is_server = re.fullmatch(r"[\w.-]+:\d+(/.*)?", name)
         near = [f"http://{name}"] if is_server else suggest_names(name, hub.list_cached_names())
-        advice = f"Did you mean {' or '.join(near)}?" if near else f"Give OWNER/NAME, such as {DEFAULT_NAME}."
+        suggested = f"Did you mean {' or '.join(near)}?"
+        advice = suggested if near else f"Give OWNER/NAME, such as {DEFAULT_NAME}, or an existing folder."
         hint = f"{advice} `ce-rerank models` lists what is known."
         raise UnavailableError(f"{name!r} is neither a folder nor a known model.", hint=hint)
     cached = hub.find_snapshot(name, revision)

@@ -32,7 +32,6 @@ CASES = [
     Case("no query", ["-f", "{folder}/a.txt"], USAGE, r"There is no query\. Give it first", {"a.txt": b"one\n"}),
     Case("empty query", ["", "a"], USAGE, r"The query is empty\."),
     Case("two queries", ["-q", "a", "--query-file", "b", "c"], USAGE, "Both --query and --query-file"),
-    Case("a blend of nothing", ["q", "a", "--blend", "0.3"], USAGE, "Give --bm25 or --first-score-field"),
     Case("a server to measure", ["bench", "-m", "http://a:1"], USAGE, "needs a model of this machine"),
     Case("a server for workers", ["batch", "a", "--ray", "-o", "b", "-m", "http://a:1"], USAGE, "needs a model of this machine"),
     Case("a server without its scheme", ["q", "a", "-m", "localhost:8931"], UNAVAILABLE, r"Did you mean http://localhost:8931\?"),

@@ -31,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     put_in_cache(shell.hub_cache, "me/tiny", {**files, "README.md": b"---\nlicense: mit\n---\n# Tiny\n"})
     done = shell("models", "export", "me/tiny", "exported", "-v")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert done.stderr.endswith(f"; run it with -m {folder / 'exported'}\n")
+    assert done.stderr.endswith(f"Run it with -m {folder / 'exported'}\n")
     return shell
 
 
@@ -82,9 +82,7 @@ def replace_by_device(path: Path) -> None:
 
 
 @posix_only
-@pytest.mark.parametrize(
-    ("name", "damage"), [("manifest.json", flip), ("model.bin", flip), ("model.bin", replace_by_device)]
-)
+@pytest.mark.parametrize(("name", "damage"), [("manifest.json", flip), ("model.bin", replace_by_device)])
 def test_a_damaged_file_in_it_is_refused(away: Shell, name: str, damage: Callable[[Path], None]) -> None:
     path = away.folder / "model" / name
     damage(path)

@@ -11,7 +11,7 @@ from local_hub import CROSS_ENCODER_FILES, put_in_cache, write_checkpoint
 from ce_rerank.cli.inventory import find_model, list_models
 from ce_rerank.engines.openvino.cache import digest_place
 from ce_rerank.errors import UnavailableError
-from ce_rerank.models.catalog import DEFAULT_NAME, read_catalog
+from ce_rerank.models.catalog import DEFAULT_NAME
 from ce_rerank.models.hub import remove_cached
 from ce_rerank.models.store import find_folder, make_cache_folder
 
@@ -23,17 +23,6 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     (tmp_path / "hub").mkdir()
     return tmp_path / "hub"
-
-
-def test_it_says_what_is_cached_and_how_large_it_is(hub_cache: Path) -> None:
-    assert [model.known for model in list_models()] == list(read_catalog())
-    assert not any(model.size_bytes or model.ready for model in list_models())
-    commit = put_in_cache(hub_cache, DEFAULT_NAME)
-    model = find_model("minilm-l6")
-    assert model in list_models()
-    assert model.ready is not None
-    assert model.ready.revision == commit
-    assert model.size_bytes == sum(map(len, CROSS_ENCODER_FILES.values())) + len(commit)
 
 
 def test_a_model_is_found_under_the_hubs_other_name(hub_cache: Path) -> None:

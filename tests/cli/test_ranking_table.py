@@ -119,6 +119,11 @@ def test_of_a_chunked_document_the_passage_and_its_line_are_shown() -> None:
     )
 
 
+def test_what_is_not_shown_is_counted() -> None:
+    assert draw(rank("x", [], scored=1200)) == "0 of 1,200 documents\n"
+    assert draw(Ranking(Query("x"), (), Coverage(left_out=36))) == "0 of 0 chosen by BM25 from 36\n"
+
+
 def test_details_show_tokens_and_what_was_cut() -> None:
     read = RankedDocument(Document("short", "a"), 0, 1, 2.0, tokens=9)
     cut = RankedDocument(Document("long text", "b"), 1, 2, 1.0, tokens=512, truncated=True, characters_read=4)
@@ -136,12 +141,6 @@ def test_without_text_there_are_ids_or_places_in_the_input() -> None:
     assert draw(rank("x", [(2.0, STARS, None), (1.0, TEA, None)]), with_text=False) == (
         "   score              index\n1  2.000  ━━━━━━━━━━  0\n2  1.000  ╸           1\n"
     )
-
-
-def test_an_empty_ranking_says_so() -> None:
-    assert draw(rank("x", [], scored=1200)) == "0 of 1,200 documents\n"
-    unlike = Ranking(Query("x"), (), Coverage(left_out=36))
-    assert draw(unlike) == "0 of 0 chosen by BM25 from 36\n"
 
 
 def test_a_document_cannot_inject_escapes_or_markup() -> None:

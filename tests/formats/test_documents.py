@@ -210,8 +210,8 @@ def test_a_source_without_documents_is_warned_of(data: bytes, caplog: pytest.Log
     [
         (b"ok\nna\xefve\n", {}, "stdin:2: not UTF-8 (0xEF). If it is text, convert it, for example: iconv"),
         (b'["ok",\n"na\xefve"]', {}, "stdin:2: not UTF-8 (0xEF). If it is text, convert it, for example: iconv"),
-        ("one".encode("utf-16-le"), {}, "stdin:1: a NUL byte, which text does not have."),
-        (b'["a",\n"\0b"]', {}, "stdin:2: a NUL byte, which text does not have."),
+        ("one".encode("utf-16-le"), {}, "stdin:1: not UTF-8 (0x00). If it is text, convert it, for example: iconv -f UTF-16LE"),
+        (b'["a",\n"\0b"]', {}, "stdin:2: not UTF-8 (0x00)."),
         (b'{"text": "a"}\n[1]\n', {}, "stdin:2: the row is a list, not an object or a string."),
         (b"id,text\n1,a,b\n", {}, "stdin:2: 3 fields, not 2 (id, text). Give each row a field"),
         (b"id\ttext\n1\ta\n2\n", {}, "stdin:3: 1 fields, not 2 (id, text). Put one tab between"),

@@ -9,23 +9,14 @@ from ce_rerank.errors import InputError
 from ce_rerank.formats.fields import FieldRules, find_number, without_texts
 from ce_rerank.types import Document
 
+NAMES = ("text", "passage", "content", "body", "document", "contents", "page_content")
+
 
 @pytest.mark.parametrize(
     ("row", "text", "used"),
     [
-        *(
-            ({"url": "u", "passage_text": "no", name: "yes"}, "yes", (name,))
-            for name in (
-                "text",
-                "passage",
-                "content",
-                "body",
-                "document",
-                "contents",
-                "page_content",
-                "passage_text",
-            )
-        ),
+        *(({"url": "u", "passage_text": "no", name: "yes"}, "yes", (name,)) for name in NAMES),
+        ({"url": "u", "passage_text": "yes"}, "yes", ("passage_text",)),
         ({"body": "b", "passage": "a", "title": "T"}, "T a", ("title", "passage")),
         ({"title": None, "text": "b"}, "b", ("title", "text")),
         ({"title": 5, "text": "b"}, "5 b", ("title", "text")),

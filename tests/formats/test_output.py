@@ -3,10 +3,8 @@ from __future__ import annotations
 import io
 import os
 import re
-import signal
 import stat
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,7 +35,7 @@ def test_a_file_is_there_whole_when_the_block_ends_and_not_before(tmp_path: Path
     assert path.read_bytes() == b"one\ntwo\n"
 
 
-@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("failure", [OSError, KeyboardInterrupt])
 def test_a_failure_leaves_everything_as_it_was(tmp_path: Path, failure: type[BaseException]) -> None:
     path = tmp_path / "out"
     path.write_bytes(b"old")
@@ -85,23 +83,3 @@ def test_an_error_of_writing_names_the_file_or_stdout() -> None:
         stdout.write(b"x")
     with pytest.raises(OSError, match="No space left"):
         stdout.close()
-
-
-@pytest.fixture
-def little_room() -> Iterator[None]:
-    """Let no file grow beyond 100,000 bytes, as on a disk that fills up."""
-    resource = pytest.importorskip("resource")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
-@pytest.mark.usefixtures("little_room")
-def test_a_disk_that_fills_up_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="File too large") as caught:
-        write(tmp_path / "out", b"x" * 180_000)
-    assert caught.value.filename == str(tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import os
 import threading
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -50,21 +49,3 @@ def test_a_pipe_that_is_set_not_to_wait_is_waited_for() -> None:
         with given.open() as ahead:
             assert b"".join(ahead) == b"late\n"
         later.join()
-
-
-def test_the_share_of_a_file_that_is_read_never_falls_back(tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(b"x" * 9)
-    given = Source.from_path(tmp_path / "f")
-    assert given.read_bytes == 0
-    with given.open() as ahead:
-        b"".join(ahead)
-        assert given.read_bytes == 9
-    assert given.read_bytes == 9
-
-
-def test_looking_ahead_loses_nothing_and_takes_no_more_than_it_must() -> None:
-    dripping = Dripping(b"abcdef", 2)
-    ahead = LookAhead(dripping)
-    assert ahead.peek(3) == b"abcd"
-    assert dripping.rest == b"ef"
-    assert b"".join(ahead) == b"abcdef"

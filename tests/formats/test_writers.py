@@ -177,17 +177,6 @@ def test_what_cannot_be_written_is_a_usage_error() -> None:
         require_format("text", WriteOptions(with_text=False))
 
 
-def test_a_batch_is_a_line_a_query_or_a_line_a_document() -> None:
-    one = rank(Document("a", "x"), query=Query("why", "q1", {"topic": 1}))
-    assert written("jsonl", one, rank(query=Query("how")), many=True) == (
-        '{"query_id": "q1", "query": "why", "results": [{"index": 0, "score": 0.0, "text": "a", "id": "x"}], '
-        '"topic": 1}\n{"query": "how", "results": []}\n'
-    )
-    assert written("rows", one, many=True) == (
-        '{"query_id": "q1", "query": "why", "index": 0, "score": 0.0, "text": "a", "id": "x", "topic": 1}\n'
-    )
-
-
 def test_a_batch_table_takes_its_columns_from_the_first_results() -> None:
     later = rank(Document("b", fields={"new": [1], "score": 3}), query=Query("how", "q2"))
     assert written("csv", rank(), rank(Document("a", "x", {"url": "u"})), later, many=True) == (
@@ -195,14 +184,6 @@ def test_a_batch_table_takes_its_columns_from_the_first_results() -> None:
         ",why,0,0.0,a,x,u,\n"
         'q2,how,0,0.0,b,,,"{""score"": 3, ""new"": [1]}"\n'
     )
-
-
-def test_a_batch_table_can_be_continued_under_its_header() -> None:
-    first, second = rank(Document("a", "x", {"url": "u"})), rank(Document("b", "y", {"k": 1}))
-    head = written("tsv", first, many=True)
-    columns = head.splitlines()[0].split("\t")
-    rest = written("tsv", second, many=True, columns=columns)
-    assert head + rest == written("tsv", first, second, many=True)
 
 
 any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)

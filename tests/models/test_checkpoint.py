@@ -274,9 +274,6 @@ class TestWhatItsFilesSay:
         assert make_checkpoint(tmp_path, limits, max_position_embeddings=512).max_length == 96
         assert make_checkpoint(tmp_path / "plain").max_length is None
 
-    def test_parameters_are_counted_without_loading_them(self, tmp_path: Path) -> None:
-        assert make_checkpoint(tmp_path, make_weights(a=[3, 5], b=[7])).parameters == 22
-
     @pytest.mark.parametrize(
         ("head", "licence"), [("license: mit", "mit"), ("license:", None), ("license: [", None)]
     )
