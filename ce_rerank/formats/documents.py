@@ -59,18 +59,15 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
-class ReadOptions:
+class ReadOptions(FieldRules):
     """How documents are read; by default the format and the fields are detected.
 
-    `format` is an `InputFormat`. `text_fields` and `id_field` name fields, or are dotted paths; see
-    `FieldRules`. With `whole_files` a source is one document, whatever is in it. `columns` names the columns
-    of a table without a header, and `delimiter` is the character between its cells. With `id_and_text`, as in
-    BEIR's collections, lines of TSV without a header have an id and a text.
+    `format` is an `InputFormat`. With `whole_files` a source is one document, whatever is in it. `columns`
+    names the columns of a table without a header, and `delimiter` is the character between its cells. With
+    `id_and_text`, as in BEIR's collections, lines of TSV without a header have an id and a text.
     """
 
     format: str | None = None
-    text_fields: tuple[str, ...] = ()
-    id_field: str | None = None
     whole_files: bool = False
     columns: tuple[str, ...] = ()
     delimiter: str | None = None
@@ -88,11 +85,6 @@ class ReadOptions:
     def are_rows_objects(self) -> bool:
         """Whether an option names fields, which lines of text do not have."""
         return bool(self.text_fields or self.id_field or self.columns or self.delimiter or self.id_and_text)
-
-    @property
-    def field_rules(self) -> FieldRules:
-        """Which fields make a document."""
-        return FieldRules(self.text_fields, self.id_field)
 
     @property
     def text_names(self) -> set[str]:
@@ -116,7 +108,7 @@ def read_documents(
             yield Document(text, id=source.name if source.path else "-", origin=source.name)
         return
     is_empty = True
-    for document in read_as(options.field_rules.document, source, options, reject):
+    for document in read_as(options.document, source, options, reject):
         is_empty = False
         yield document
     if is_empty:
