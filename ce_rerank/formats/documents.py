@@ -98,14 +98,10 @@ def read_documents(
     """Read the documents of a file or stream, one at a time; warn if there are none.
 
     Rows that cannot be read are given to `reject`, which by default raises an InputError with file and line.
+    Raises InputError for a file that cannot be read.
     """
     if options.whole_files:
-        try:
-            text = read_whole_text(source)
-        except InputError as error:
-            reject(error, "")
-        else:
-            yield Document(text, id=source.name if source.path else "-", origin=source.name)
+        yield Document(read_whole_text(source), source.name if source.path else "-", origin=source.name)
         return
     is_empty = True
     for document in read_as(options.document, source, options, reject):
@@ -134,8 +130,7 @@ def read_as(
             try:
                 made = make(value, origin)
             except InputError as error:
-                is_headed = format in ("csv", "tsv") and not options.columns
-                if is_headed and isinstance(error, MissingFieldError):
+                if isinstance(error, MissingFieldError) and format in ("csv", "tsv") and not options.columns:
                     error.hint += _HEADER_HINT
                 reject(error, encode_json(value))
             else:
