@@ -91,7 +91,6 @@ class LocalModel:
         self.info = engine.info
         self.batch_tokens = batch_tokens or engine.batch_tokens
         self.activate = engine.activate
-        self._room_beside = engine.tokenizer.document_room
         self._has_warned = False
 
     def require_scorable(self, candidates: Candidates, options: RankOptions) -> None:
@@ -166,7 +165,7 @@ class LocalModel:
         """Tokenize a document's passages; `row` is the pair with as much of the document as fits."""
         from .passages import cut_passages, whole_passage
 
-        room = self._room_beside(query)
+        room = self.engine.tokenizer.document_room(query)
         chunk_tokens, overlap_tokens = _passage_size(options, room, self.info.max_length)
         # The pair has the query, special tokens, and the document.
         document_tokens = len(row) - (self.info.max_length - room)
@@ -208,7 +207,7 @@ class LocalModel:
         """Refuse a query that leaves too few tokens for documents: a query is never cut."""
         limit = self.info.max_length
         least = min(_LEAST_DOCUMENT_TOKENS, limit // 4)
-        room = self._room_beside(candidates.query.text)
+        room = self.engine.tokenizer.document_room(candidates.query.text)
         if room < least:
             problem = (
                 f"the query and what the model puts around it take {limit - room} of its {limit} tokens, and "
@@ -221,16 +220,17 @@ class LocalModel:
 
     def _warn_of_long_queries(self, lists: Sequence[Candidates], scored_lists: Sequence[Scored]) -> None:
         """Warn once of a query that takes over half of the limit and whose documents were cut."""
-        for candidates, scored in zip(lists, scored_lists, strict=True):
-            if self._has_warned or not scored["truncated"].any():
-                continue
-            if 2 * self._room_beside(candidates.query.text) < self._room_beside(""):
-                self._has_warned = True
-                log.warning(
-                    "A query takes more than half of the model's %s tokens. Documents are cut to the rest; "
-                    "sentence-transformers would cut the query, too, and give other scores.",
-                    f"{self.info.max_length:,}",
-                )
+        room = self.engine.tokenizer.document_room
+        if not self._has_warned and any(
+            scored["truncated"].any() and 2 * room(candidates.query.text) < room("")
+            for candidates, scored in zip(lists, scored_lists, strict=True)
+        ):
+            self._has_warned = True
+            log.warning(
+                "A query takes more than half of the model's %s tokens. Documents are cut to the rest; "
+                "sentence-transformers would cut the query, too, and give other scores.",
+                f"{self.info.max_length:,}",
+            )
 
     def _require_whole(self, lists: Sequence[Candidates], reads: list[Read]) -> list[Read]:
         """Return the rows; raise InputError if the model would not read a document to its end."""

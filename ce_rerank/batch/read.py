@@ -84,7 +84,6 @@ class RowCandidates(CandidateReader):
         self._documents_fields = LIST_FIELDS if job.documents_field is None else (job.documents_field,)
         self._is_nested = job.documents_field is not None
         self._reading = job.reading
-        self._rules = job.reading.field_rules
         self._queries_name = job.queries
         self._queries: Mapping[str, Query] = {}
         self._for_trec = job.needs_ids or job.format == "trec"
@@ -127,7 +126,7 @@ class RowCandidates(CandidateReader):
             raise InputError(problem, hint=_TREC_RUN if is_run else ROW_SHAPES)
         found = find_documents(row, origin, self._documents_fields)
         if found is None and (
-            self._is_nested or not (self._rules.text_fields or any(name in row for name in TEXT_FIELDS))
+            self._is_nested or not (self._reading.text_fields or any(name in row for name in TEXT_FIELDS))
         ):
             missing = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}"'
             raise MissingFieldError(f"{origin}: {missing} ({describe_fields(row)}).", hint=_OTHER_FIELDS)
@@ -179,7 +178,7 @@ class RowCandidates(CandidateReader):
         return Candidates(query, documents, places=places if len(places) < len(values) else None)
 
     def _document(self, value: object, origin: str) -> Document:
-        document = self._rules.document(value, origin)
+        document = self._reading.document(value, origin)
         if self._for_trec:
             require_run_id(document.id, origin, document.fields)
         return document
@@ -242,36 +241,38 @@ class CorpusCandidates(CandidateReader):
 
     def _read_run(self, source: Source, documents: _Documents, reject: Reject) -> Iterator[Candidates]:
         rows_of: dict[str, _Rows] = {}
-        named: dict[str, str] = {}  # the ids of documents, so that each is held once
+        places: dict[str, int] = {}  # of the documents that the run names
         for line in read_run(source, reject, self._job.reading.columns):
             rows = rows_of.setdefault(line.query_id, _Rows())
-            rows.doc_ids.append(named.setdefault(line.doc_id, line.doc_id))
+            rows.places.append(places.setdefault(line.doc_id, len(places)))
             rows.lines.append(line.line_number)
             rows.scores.append(line.score)
-        self._all = sum(len(rows.doc_ids) for rows in rows_of.values())
+        self._all = sum(len(rows.places) for rows in rows_of.values())
         queries = read_queries(self._queries, rows_of, reject)
         # --columns names the columns of the run.
-        for document in read_corpus(self._corpus, named, replace(self._job.reading, columns=()), reject):
-            documents.put(document)
+        for document in read_corpus(self._corpus, places, replace(self._job.reading, columns=()), reject):
+            documents.put(places[str(document.id)], document)
         _warn_of_repeats("documents of the corpus have an id that came before", documents.repeats)
-        repeats = sum(len(rows.doc_ids) - len(set(rows.doc_ids)) for rows in rows_of.values())
+        repeats = sum(len(rows.places) - len(set(rows.places)) for rows in rows_of.values())
         _warn_of_repeats(f"rows of {source.name} name a document that its query has already", repeats)
+        doc_ids = list(places)
         for query_id, rows in rows_of.items():
-            self._done += len(rows.doc_ids)
+            self._done += len(rows.places)
             query = queries.get(query_id)
             fault = ""
             if query is None:
                 fault = f'the query "{query_id}" is not in {self._queries.name}.'
             elif not query.text.strip():
                 fault = f'the query "{query_id}" is empty in {self._queries.name}.'
-            first: dict[str, float] = {}
-            for rank, doc_id in enumerate(rows.doc_ids):
-                if fault or doc_id not in documents:
+            first: dict[int, float] = {}
+            for rank, place in enumerate(rows.places):
+                if fault or place not in documents:
+                    doc_id = doc_ids[place]
                     problem = fault or f'the document "{doc_id}" is not in the corpus.'
                     row = f"{query_id} Q0 {doc_id} {rank + 1} {rows.scores[rank]!r} -"
                     reject(InputError(f"{source.name}:{rows.lines[rank]}: {problem}"), row)
                 else:
-                    first.setdefault(doc_id, rows.scores[rank])
+                    first.setdefault(place, rows.scores[rank])
             if query is not None and not fault:
                 yield Candidates(query, list(map(documents.get, first)), list(first.values()))
 
@@ -279,12 +280,11 @@ class CorpusCandidates(CandidateReader):
         from ..retrieval import Bm25Index
 
         queries = read_queries(self._queries, reject=reject)
-        ids: list[str] = []
 
         def texts() -> Iterator[str]:
+            places: dict[str, int] = {}
             for document in read_corpus(self._corpus, None, self._job.reading, reject):
-                if documents.put(document):
-                    ids.append(str(document.id))
+                if documents.put(places.setdefault(str(document.id), len(places)), document):
                     yield document.text
 
         index = Bm25Index(texts(), language=self._job.ranking.bm25_language)
@@ -293,9 +293,7 @@ class CorpusCandidates(CandidateReader):
         without = 0
         for query in queries.values():
             self._done += 1
-            found = {
-                ids[place]: score for place, score in index.search(query.text, self._job.ranking.bm25 or 0)
-            }
+            found = dict(index.search(query.text, self._job.ranking.bm25 or 0))
             without += not found
             yield Candidates(query, list(map(documents.get, found)), list(found.values()))
         if without:
@@ -304,38 +302,39 @@ class CorpusCandidates(CandidateReader):
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """The rows of a run for one query: the ids of their documents, their lines and scores."""
+    """The rows of a run for one query: the places of their documents, their lines and scores."""
 
-    doc_ids: list[str] = field(default_factory=list)
+    places: array[int] = field(default_factory=lambda: array("I"))
     lines: array[int] = field(default_factory=lambda: array("I"))
     scores: array[float] = field(default_factory=lambda: array("d"))
 
 
 class _Documents:
-    """Documents by id, kept in a file; the first with an id counts, and `repeats` counts the others."""
+    """Documents by place, from 0, kept in a file; the first one counts, and `repeats` counts the others."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._starts: dict[str, int] = {}
+        self._starts = array("q")  # -1 where there is no document
         self._end = self.repeats = 0
 
-    def __contains__(self, doc_id: str) -> bool:
-        return doc_id in self._starts
+    def __contains__(self, place: int) -> bool:
+        return place < len(self._starts) and self._starts[place] >= 0
 
-    def put(self, document: Document) -> bool:
-        """Keep a document; return False if there is one with its id already."""
-        if str(document.id) in self:
+    def put(self, place: int, document: Document) -> bool:
+        """Keep a document; return False if the place has one already."""
+        if place in self:
             self.repeats += 1
             return False
-        self._starts[str(document.id)] = self._end
+        self._starts.extend([-1] * (place + 1 - len(self._starts)))
+        self._starts[place] = self._end
         # A tuple takes less time and room than the class.
         fields = (document.text, document.id, document.fields, document.text_fields, document.origin)
         self._end += self._file.write(pickle.dumps(fields, pickle.HIGHEST_PROTOCOL))
         return True
 
-    def get(self, doc_id: str) -> Document:
-        """Return the document with an id."""
-        self._file.seek(self._starts[doc_id])
+    def get(self, place: int) -> Document:
+        """Return the document at a place."""
+        self._file.seek(self._starts[place])
         return Document(*pickle.load(self._file))
 
 

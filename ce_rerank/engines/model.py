@@ -184,6 +184,7 @@ class Model:
         return abs(logit - expected) <= _MOVES[self.precision] * max(1, abs(expected))
 
 
+@quiet_libraries()
 def load_model(checkpoint: Checkpoint, options: EngineOptions = _IN_FLOAT32) -> Model:
     """Load a checkpoint onto a device in a precision (no auto), and try it.
 
@@ -198,7 +199,7 @@ def load_model(checkpoint: Checkpoint, options: EngineOptions = _IN_FLOAT32) -> 
             f"{name} names its own code, {activation}, as the activation of its scores.", hint=_TRUST_HINT
         )
     try:
-        with quiet_libraries(), _made_up_weights() as (missing, mismatched):
+        with _made_up_weights() as (missing, mismatched):
             model = CrossEncoder(
                 str(checkpoint.folder),
                 device=options.device,
@@ -215,16 +216,15 @@ def load_model(checkpoint: Checkpoint, options: EngineOptions = _IN_FLOAT32) -> 
         problem, hint = _explain(checkpoint, error)
         raise UnavailableError(f"{name} {problem}.", hint=hint) from error
     try:
-        with quiet_libraries():
-            for problem, hint in _find_faults(model, missing, mismatched):
-                raise UnavailableError(f"{name} {problem}.", hint=hint)
-            tokenizer, config = model.tokenizer, model[0].model.config
-            # Scores do not depend on the padding token of a model that names none.
-            if tokenizer.pad_token is None:
-                tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
-            if config.pad_token_id is None:
-                config.pad_token_id = tokenizer.pad_token_id
-            return Model(name, model, options.precision)
+        for problem, hint in _find_faults(model, missing, mismatched):
+            raise UnavailableError(f"{name} {problem}.", hint=hint)
+        tokenizer, config = model.tokenizer, model[0].model.config
+        # Scores do not depend on the padding token of a model that names none.
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+        if config.pad_token_id is None:
+            config.pad_token_id = tokenizer.pad_token_id
+        return Model(name, model, options.precision)
     except UnavailableError:
         raise
     except Exception as error:  # any of those that a forward pass or a template may raise

@@ -56,12 +56,6 @@ class Layout:
             query, document = query.strip(), document.strip()
         return f"{self.before}{query}{self.between}{document}{self.after}"
 
-    def with_instruction(self, instruction: str) -> Layout:
-        """Return the layout with INSTRUCTION replaced."""
-        texts = {name: getattr(self, name) for name in ("before", "between", "after")}
-        changed = {name: text and text.replace(INSTRUCTION, instruction) for name, text in texts.items()}
-        return replace(self, **changed)
-
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
@@ -94,7 +88,9 @@ class ModelFacts:
         if instruction is not None:
             if self.instructed is None:
                 raise UsageError(f"{name} takes no instruction.", hint="Leave --instruction out.")
-            layout = self.instructed.with_instruction(instruction)
+            texts = {name: getattr(self.instructed, name) for name in ("before", "between", "after")}
+            changed = {name: text and text.replace(INSTRUCTION, instruction) for name, text in texts.items()}
+            layout = replace(self.instructed, **changed)
         tokenizer.encode_special_tokens = self.split_special_tokens  # which its file does not say
         return PairTokenizer(
             tokenizer,
@@ -130,7 +126,10 @@ class PairTokenizer:
         self._unknown = pieces[0].id if len(pieces) == 1 else None
         self._tokenize_once = lru_cache(maxsize=4096)(self._tokenize)
         if self._is_one_text:
-            self._find_suffix()
+            # The tokens that two different pairs have in common at their ends, as sentence-transformers does.
+            first, second = (self._tokenize(layout.fill(text, text)) for text in ("0", "1 2 3 4"))
+            ends = zip(reversed(first), reversed(second), strict=False)
+            self._suffix = [one for one, _ in takewhile(lambda tokens: tokens[0] == tokens[1], ends)][::-1]
         else:
             self._find_frame()
 
@@ -247,15 +246,6 @@ class PairTokenizer:
         self._frame_ids = [encoding.ids[slice(*border)] for border in borders]
         self._frame_types = [bytes(encoding.type_ids[slice(*border)]) for border in borders]
         self._specials = sequences.count(None)
-
-    def _find_suffix(self) -> None:
-        """Find the tokens at the end of the template, as sentence-transformers does.
-
-        They are the tokens that two different pairs have in common at their ends.
-        """
-        first, second = (self._tokenize(self._layout.fill(text, text)) for text in ("0", "1 2 3 4"))
-        ends = zip(reversed(first), reversed(second), strict=False)
-        self._suffix = [token for token, _ in takewhile(lambda tokens: tokens[0] == tokens[1], ends)][::-1]
 
 
 def _begin(document: str, reach: int) -> str:

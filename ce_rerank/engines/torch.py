@@ -197,7 +197,7 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Let every sequence of a pack attend only to itself; the tensors have shape (1, heads, tokens, size).
 
-    Needs torch 2.11: the kernel of 2.10 has no scale and no windows. Later versions added other options.
+    Needs torch 2.11: the kernel of 2.10 has no scale and no windows.
     """
     if any(others.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise ValueError("its attention adds something of its own")
@@ -207,10 +207,9 @@ def attend(
     groups = query.shape[1] // key.shape[1]
     kernel, takes = find_kernel()
     options: dict[str, Any] = {"scale": scaling, "window_size": (reach, 0 if causal else reach)}
-    if "num_splits" in takes:
-        options["num_splits"] = 1  # with more, a sequence's result depends on its neighbours
-    if "enable_gqa" in takes:
-        options["enable_gqa"] = groups > 1
+    if {"enable_gqa", "num_splits"} <= takes:  # since torch 2.12
+        # With more splits, a sequence's result depends on its neighbours.
+        options |= {"enable_gqa": groups > 1, "num_splits": 1}
     else:
         key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
     borders = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)

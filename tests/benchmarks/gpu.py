@@ -5,7 +5,7 @@
 
 FOLDER has the weights of ms-marco-MiniLM-L-12-v2 (`ce-rerank models export` writes one); without it, and for
 the other models, random weights have the same shapes. Nothing is fetched. A machine without a network needs
-what ce-rerank depends on carried to it, beside torch with CUDA (2.10 or later) and transformers:
+what ce-rerank depends on carried to it, beside torch with CUDA (2.11 or later) and transformers:
 
     pip install --target carried --python-version 3.12 --only-binary :all: --no-deps \
         sentence-transformers==6.2.0 typer regex rich platformdirs filelock

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 QUERY = "what does a keeper write into the log?"
 DOCUMENTS = ("A keeper writes the weather into the log.", "Tides rise and fall.", "déjà vu", "☾")
-FILES = ["README.md", "config.json", "manifest.json", "model.bin", "model.xml", "tokenizer.json"]
+FILES = ["LICENSE", "README.md", "config.json", "manifest.json", "model.bin", "model.xml", "tokenizer.json"]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,7 @@ def test_it_holds_all_that_it_takes_and_says_what_it_is(home: Shell) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert sorted(manifest["files"]) == [name for name in FILES if name != "manifest.json"]
     assert manifest["origin"]["name"] == "me/tiny"
+    assert "The licence of me/tiny is mit." in (folder / "LICENSE").read_text()
 
 
 def test_it_gives_the_same_scores_with_no_network_and_no_cache_and_is_left_as_it_is(

@@ -67,15 +67,14 @@ def drop_weights(folder: Path, *names: str) -> None:
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-@on_both_engines
 def test_weights_that_would_be_random_are_found_without_the_log(
-    tmp_path: Path, engine: EngineName, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = make_checkpoint("bert", tmp_path / "model")
     drop_weights(checkpoint.folder, "classifier.weight", "classifier.bias")
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     with pytest.raises(UnavailableError, match=r"lacks weights .*\(classifier\.bias, classifier\.weight\)"):
-        load(checkpoint, engine)
+        load(checkpoint, "openvino")
 
 
 def test_a_causal_model_whose_untied_head_is_missing_is_refused_and_a_tied_one_is_not(tmp_path: Path) -> None:
@@ -99,14 +98,13 @@ def test_special_tokens_in_a_text_are_text_where_the_model_says_so(
     np.testing.assert_allclose(load(Checkpoint("m", folder, "folder"), engine).score(PAIRS), split, atol=1e-4)
 
 
-@on_both_engines
-def test_a_token_without_a_vector_is_refused(tmp_path: Path, engine: EngineName) -> None:
+def test_a_token_without_a_vector_is_refused(tmp_path: Path) -> None:
     checkpoint = make_checkpoint("bert", tmp_path / "model")
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder)
     tokenizer.add_tokens(["zzqq"])
     tokenizer.save_pretrained(checkpoint.folder)
     with pytest.raises(UnavailableError, match="has the token 'zzqq' with id"):
-        load(checkpoint, engine)
+        load(checkpoint)
 
 
 def test_a_special_token_without_a_vector_is_text(tmp_path: Path) -> None:

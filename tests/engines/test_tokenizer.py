@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Encoding, Tokenizer
 from trained_tokenizers import KINDS, copy_tokenizer, texts, trained_tokenizer
 
-from ce_rerank.engines.tokenizer import INSTRUCTION, Layout, PairTokenizer, PairTokens
+from ce_rerank.engines.tokenizer import Layout, PairTokenizer, PairTokens
 
 
 def encoder(max_length: int = 12, with_type_ids: bool = True) -> PairTokenizer:
@@ -56,11 +56,6 @@ def test_a_template_makes_one_text_of_a_pair() -> None:
     assert list(cut.input_ids) == [red, 5, green, 6, 7, 8, 9, 10, blue]
     assert (cut.truncated, cut.characters_read) == (True, len("  two three four five six"))
     assert tokenizer.document_room("one two") == 4
-
-
-def test_an_instruction_is_put_in_its_place() -> None:
-    layout = Layout(f"task: {INSTRUCTION} query: ", " document: ", f" ({INSTRUCTION})")
-    assert layout.with_instruction("cook").fill("q", "d") == "task: cook query: q document: d (cook)"
 
 
 def test_a_document_of_unknown_tokens_alone_is_told_apart() -> None:
@@ -159,12 +154,6 @@ def test_no_more_of_a_document_is_tokenized_than_could_matter(
 
 def spans(kind: str, text: str) -> list[tuple[int, int]]:
     return list(ENCODERS[kind, 24].token_spans(text))
-
-
-@pytest.mark.parametrize("kind", ["wordpiece", "bytes", "metaspace", "whitespace-metaspace"])
-def test_tokens_are_where_they_are_in_the_whole_text(kind: str) -> None:
-    text = LONG_TEXTS["english"] * 2000
-    assert spans(kind, text) == trained_tokenizer(kind).encode(text, add_special_tokens=False).offsets
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -24,7 +24,6 @@ from engines.families import (
     change_json,
     make_checkpoint,
     make_layout,
-    make_one_label_sigmoid,
 )
 from sentence_transformers import CrossEncoder
 from torch.nn.functional import scaled_dot_product_attention
@@ -67,22 +66,6 @@ def reference(checkpoint: Checkpoint) -> np.ndarray:
 def test_scores_are_those_of_sentence_transformers(family: str, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(family, tmp_path)
     np.testing.assert_allclose(load(checkpoint).score(ODD_PAIRS), reference(checkpoint), atol=1e-4)
-
-
-def test_the_models_own_activation_is_named_and_applied(tmp_path: Path) -> None:
-    checkpoint = make_one_label_sigmoid(tmp_path)
-    reranker = load(checkpoint)
-    assert reranker.info.activation == "sigmoid"
-    np.testing.assert_allclose(reranker.score(ODD_PAIRS), reference(checkpoint), atol=1e-6)
-
-
-@pytest.mark.parametrize(("max_length", "limit"), [(40, 40), (4 * MAX_LENGTH, MAX_LENGTH)])
-def test_the_limit_can_be_lowered_and_not_raised_above_the_models_positions(
-    max_length: int, limit: int, tmp_path: Path
-) -> None:
-    reranker = load(make_checkpoint("bert", tmp_path), max_length=max_length)
-    (hit,) = reranker.rank(QUERY, ["word " * 300])
-    assert (reranker.info.max_length, hit.tokens, hit.truncated) == (limit, limit, True)
 
 
 def test_code_of_a_model_does_not_run_unless_it_is_trusted(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -90,7 +90,11 @@ def find_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledModel 
     is_exported = checkpoint.source == "compiled" and form == "full"
     folder = checkpoint.folder if is_exported else _folder_of(checkpoint, form)
     manifest = read_manifest(folder)
-    if manifest is None or not _is_whole(folder, manifest.files):
+    files = manifest.files if manifest else {}
+    digests: list[str] = []
+    with suppress(OSError):  # a file is gone
+        digests = digest_files(folder / name for name in files)
+    if manifest is None or digests != [*files.values()]:
         if is_exported:
             raise UnavailableError(
                 f"The compiled model in {folder} is damaged: it is not as it was exported.",
@@ -137,8 +141,6 @@ def prepare_compiled(checkpoint: Checkpoint, form: Form = "full") -> CompiledMod
         found = find_compiled(checkpoint, form)
         if found is None:
             name, revision, place = checkpoint.name, checkpoint.revision, digest_place(checkpoint)
-            if (folder / MANIFEST_NAME).exists():
-                log.warning("The compiled form of %s was damaged on disk; compiling it again.", name)
             origin = Origin(checkpoint.source, name, revision, place, maker_versions(), form)
             _compile(checkpoint, full, origin, folder)
             for other in list_compiled():
@@ -209,22 +211,18 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> None:
             f"{checkpoint.name} cannot be exported: it is run by torch, since {error}.",
             hint=f"Copy its checkpoint instead, and give -m the copy: {checkpoint.folder}",
         ) from error
-    told = ["config.json", "README.md", *(name for name in checkpoint.files if name.startswith(LEGAL_NAMES))]
+    licences = [name for name in checkpoint.files if name.startswith(LEGAL_NAMES)]
     with make_folder_whole(folder.absolute()) as unfinished:
         for name in compiled.manifest.files:
             shutil.copyfile(compiled.folder / name, unfinished / name)
-        for name in checkpoint.files.keys() & told:
+        for name in checkpoint.files.keys() & {"config.json", "README.md", *licences}:
             shutil.copyfile(checkpoint.folder / name, unfinished / name)
+        if not licences:
+            licence = checkpoint.licence or "not named in its card"
+            notice = f"The licence of {checkpoint.name} is {licence}. Its owner's terms are in README.md.\n"
+            (unfinished / "LICENSE").write_text(notice, encoding="utf-8")
         origin = replace(compiled.manifest.origin, place="")
         replace(compiled.manifest, origin=origin).write(unfinished)
-
-
-def _is_whole(folder: Path, files: Mapping[str, str]) -> bool:
-    """Whether all files are as they were written."""
-    try:
-        return digest_files(folder / name for name in files) == [*files.values()]
-    except OSError:
-        return False
 
 
 def _compile(checkpoint: Checkpoint, full: CompiledModel | None, origin: Origin, folder: Path) -> None:
@@ -252,13 +250,6 @@ def _compile(checkpoint: Checkpoint, full: CompiledModel | None, origin: Origin,
 
 
 def _folder_of(checkpoint: Checkpoint, form: Form) -> Path:
-    identity = _digest([_content_digest(checkpoint), maker_versions(), form])
-    last = checkpoint.name.rstrip("/").rpartition("/")[2]
-    readable = re.sub(r"[^\w.-]+", "-", last, flags=re.ASCII).strip("-.")[:60] or "model"
-    return find_cache_folder(COMPILED_FOLDER) / f"{readable}-{identity[:16]}"
-
-
-def _content_digest(checkpoint: Checkpoint) -> str:
     if checkpoint.source == "compiled":
         names = [MANIFEST_NAME]  # which holds the digests of the others
     else:
@@ -266,8 +257,13 @@ def _content_digest(checkpoint: Checkpoint) -> str:
     paths = [checkpoint.folder / name for name in names]
     if checkpoint.source == "hub" and all(path.is_symlink() for path in paths):
         # The hub's cache names files by their content.
-        return _digest([names, [path.readlink().name for path in paths]])
-    return _digest([names, digest_files(paths)])
+        digests = [path.readlink().name for path in paths]
+    else:
+        digests = digest_files(paths)
+    identity = _digest([_digest([names, digests]), maker_versions(), form])
+    last = checkpoint.name.rstrip("/").rpartition("/")[2]
+    readable = re.sub(r"[^\w.-]+", "-", last, flags=re.ASCII).strip("-.")[:60] or "model"
+    return find_cache_folder(COMPILED_FOLDER) / f"{readable}-{identity[:16]}"
 
 
 def _digest(value: object) -> str:

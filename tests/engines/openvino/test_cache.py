@@ -19,9 +19,7 @@ BERT = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]
     [
         ({}, None),
         ({"sbert_ce_default_activation_function": "torch.nn.modules.activation.Sigmoid"}, None),
-        ({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}, None),
         ({"model_type": "bloom"}, "models of the type 'bloom' have not been tried"),
-        ({"model_type": None}, "models of the type '' have not been tried"),
         ({"sentence_transformers": {"activation_fn": "torch.nn.Tanh"}}, "its activation is torch.nn.Tanh"),
         ({"sbert_ce_default_activation_function": "own.code.Odd"}, "it brings Python code of its own"),
         ({"auto_map": {"AutoModel": "modeling.Own"}}, "it brings Python code of its own"),

@@ -20,7 +20,6 @@ from ce_rerank.engines.openvino.cache import CompiledModel, find_compiled, prepa
 from ce_rerank.engines.openvino.convert import GOLDEN_TEXTS
 from ce_rerank.engines.openvino.manifest import maker_versions
 from ce_rerank.engines.openvino.runtime import CannotCompileError
-from ce_rerank.errors import UnavailableError
 from ce_rerank.files import digest_file
 from ce_rerank.models.checkpoint import Checkpoint
 
@@ -192,5 +191,5 @@ def test_what_could_not_be_compiled_on_this_machine_is_tried_again(
 
 def test_a_cache_that_cannot_be_written_is_named(tiny: Checkpoint, cache: Path) -> None:
     cache.write_text("a file where a folder should be")
-    with pytest.raises(UnavailableError, match=f"The cache folder {cache} cannot be written"):
+    with pytest.raises(OSError, match=str(cache)):
         prepare_compiled(tiny)

@@ -154,17 +154,11 @@ def test_threads_may_share_an_engine(checkpoints: Callable[[str], Checkpoint]) -
     assert all(result.tobytes() == expected.tobytes() for result in results)
 
 
-@pytest.mark.parametrize(("options", "tolerance"), [(FP32, 1e-4), pytest.param(BF16, 2e-2, marks=needs_bf16)])
-def test_fewer_threads_give_the_same_scores(
-    options: EngineOptions, tolerance: float, checkpoints: Callable[[str], Checkpoint]
-) -> None:
-    everywhere, one = (
-        load(checkpoints("bert"), options),
-        load(checkpoints("bert"), replace(options, threads=1)),
-    )
+def test_fewer_threads_give_the_same_scores(checkpoints: Callable[[str], Checkpoint]) -> None:
+    one = load(checkpoints("bert"), replace(FP32, threads=1))
     model = one.load(1)
     assert (model.get_property("INFERENCE_NUM_THREADS"), model.get_property("NUM_STREAMS")) == (1, 1)
-    assert score(one) == pytest.approx(score(everywhere), abs=tolerance)
+    assert score(one) == pytest.approx(score(load(checkpoints("bert"))), abs=1e-4)
 
 
 def test_what_cannot_be_compiled_is_left_to_torch(
@@ -283,16 +277,6 @@ def flip(path: Path) -> None:
     stat = path.stat()
     path.write_bytes(content)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-
-
-def test_a_damaged_model_is_compiled_again(tiny: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
-    expected = score(load(tiny))
-    compiled = find_compiled(tiny)
-    assert compiled is not None
-    flip(compiled.folder / "model.bin")
-    assert score(load(tiny)).tobytes() == expected.tobytes()
-    assert "The compiled form of tiny was damaged on disk; compiling it again." in caplog.messages
-    assert find_compiled(tiny) is not None
 
 
 @pytest.mark.parametrize("damage", [flip, Path.unlink])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ce_rerank.engines.batching import Float32s
-from ce_rerank.engines.openvino.engine import choose_batch_tokens, find_infidelity
+from ce_rerank.engines.openvino.engine import find_infidelity
 
 REFERENCE = np.array([-11.283, -0.7441, 1.3512, 7.3226], dtype=np.float32)
 
@@ -43,13 +43,3 @@ def test_scores_rounded_to_bf16_are_refused_though_they_are_close() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_no_number_is_no_score(bad: float) -> None:
     assert find_infidelity(REFERENCE, shifted(0, 0, bad, 0), "bf16") == "it gives scores that are no numbers"
-
-
-@pytest.mark.parametrize(
-    ("threads", "with_tiles", "tokens"),
-    [(1, False, 512), (2, False, 1024), (16, False, 2048), (1, True, 2048), (16, True, 2048)],
-)
-def test_a_batch_grows_with_the_threads_that_share_it_and_with_tiles(
-    threads: int, with_tiles: bool, tokens: int
-) -> None:
-    assert choose_batch_tokens(threads, with_tiles=with_tiles) == tokens
