@@ -84,7 +84,6 @@ class RowCandidates(CandidateReader):
         self._documents_fields = LIST_FIELDS if job.documents_field is None else (job.documents_field,)
         self._is_nested = job.documents_field is not None
         self._reading = job.reading
-        self._rules = job.reading.field_rules
         self._queries_name = job.queries
         self._queries: Mapping[str, Query] = {}
         self._for_trec = job.needs_ids or job.format == "trec"
@@ -127,7 +126,7 @@ class RowCandidates(CandidateReader):
             raise InputError(problem, hint=_TREC_RUN if is_run else ROW_SHAPES)
         found = find_documents(row, origin, self._documents_fields)
         if found is None and (
-            self._is_nested or not (self._rules.text_fields or any(name in row for name in TEXT_FIELDS))
+            self._is_nested or not (self._reading.text_fields or any(name in row for name in TEXT_FIELDS))
         ):
             missing = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}"'
             raise MissingFieldError(f"{origin}: {missing} ({describe_fields(row)}).", hint=_OTHER_FIELDS)
@@ -179,7 +178,7 @@ class RowCandidates(CandidateReader):
         return Candidates(query, documents, places=places if len(places) < len(values) else None)
 
     def _document(self, value: object, origin: str) -> Document:
-        document = self._rules.document(value, origin)
+        document = self._reading.document(value, origin)
         if self._for_trec:
             require_run_id(document.id, origin, document.fields)
         return document

@@ -154,10 +154,10 @@ class InputOptions:
         from ..formats.documents import ReadOptions
 
         return ReadOptions(
-            format,
             tuple(self.text_field or ()),
             self.id_field,
-            whole_files,
+            format=format,
+            whole_files=whole_files,
             columns=tuple(self.columns.split(",")) if self.columns else (),
             delimiter="\t" if self.delimiter == "\\t" else self.delimiter,
         )

@@ -62,7 +62,6 @@ def read_corpus(
     Their `fields` do not have the text again, except a title, to save memory. A row that cannot be read is
     rejected; by default that raises an InputError with file and line.
     """
-    rules = options.field_rules
 
     def make(row: Any, origin: str) -> Document | None:
         fields = row if isinstance(row, dict) else {}
@@ -72,7 +71,7 @@ def read_corpus(
             raise InputError(problem, hint="Name its field with --id-field.")
         if wanted is not None and str(doc_id) not in wanted:
             return None
-        document = rules.document(row, origin)
+        document = options.document(row, origin)
         return replace(document, fields=without_texts(document))
 
     def is_unwanted(line: str) -> bool:

@@ -59,18 +59,15 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
-class ReadOptions:
+class ReadOptions(FieldRules):
     """How documents are read; by default the format and the fields are detected.
 
-    `format` is an `InputFormat`. `text_fields` and `id_field` name fields, or are dotted paths; see
-    `FieldRules`. With `whole_files` a source is one document, whatever is in it. `columns` names the columns
-    of a table without a header, and `delimiter` is the character between its cells. With `id_and_text`, as in
-    BEIR's collections, lines of TSV without a header have an id and a text.
+    `format` is an `InputFormat`. With `whole_files` a source is one document, whatever is in it. `columns`
+    names the columns of a table without a header, and `delimiter` is the character between its cells. With
+    `id_and_text`, as in BEIR's collections, lines of TSV without a header have an id and a text.
     """
 
     format: str | None = None
-    text_fields: tuple[str, ...] = ()
-    id_field: str | None = None
     whole_files: bool = False
     columns: tuple[str, ...] = ()
     delimiter: str | None = None
@@ -90,11 +87,6 @@ class ReadOptions:
         return bool(self.text_fields or self.id_field or self.columns or self.delimiter or self.id_and_text)
 
     @property
-    def field_rules(self) -> FieldRules:
-        """Which fields make a document."""
-        return FieldRules(self.text_fields, self.id_field)
-
-    @property
     def text_names(self) -> set[str]:
         """The names of fields that are in the header of a table of texts."""
         return {*TEXT_FIELDS, *self.text_fields, *(QUERY_FIELDS if self.id_and_text else ())}
@@ -106,17 +98,13 @@ def read_documents(
     """Read the documents of a file or stream, one at a time; warn if there are none.
 
     Rows that cannot be read are given to `reject`, which by default raises an InputError with file and line.
+    Raises InputError for a file that cannot be read.
     """
     if options.whole_files:
-        try:
-            text = read_whole_text(source)
-        except InputError as error:
-            reject(error, "")
-        else:
-            yield Document(text, id=source.name if source.path else "-", origin=source.name)
+        yield Document(read_whole_text(source), source.name if source.path else "-", origin=source.name)
         return
     is_empty = True
-    for document in read_as(options.field_rules.document, source, options, reject):
+    for document in read_as(options.document, source, options, reject):
         is_empty = False
         yield document
     if is_empty:
@@ -142,8 +130,7 @@ def read_as(
             try:
                 made = make(value, origin)
             except InputError as error:
-                is_headed = format in ("csv", "tsv") and not options.columns
-                if is_headed and isinstance(error, MissingFieldError):
+                if isinstance(error, MissingFieldError) and format in ("csv", "tsv") and not options.columns:
                     error.hint += _HEADER_HINT
                 reject(error, encode_json(value))
             else:

@@ -44,7 +44,7 @@ class MissingFieldError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class FieldRules:
-    """Which fields make a document; empty and None mean the usual names."""
+    """Which fields make a document, by name or dotted path; empty and None mean the usual names."""
 
     text_fields: tuple[str, ...] = ()
     id_field: str | None = None

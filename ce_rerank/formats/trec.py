@@ -11,7 +11,6 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..errors import InputError, UsageError
@@ -47,27 +46,17 @@ class RunLine(NamedTuple):
         return int(self.origin[self.origin.rindex(":") + 1 :].removeprefix(" row "))
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """The usual names of the number, what it must be, TREC's columns, and a hint about other columns."""
+class _Kind(NamedTuple):
+    """The usual names of the number, and the columns of TREC."""
 
     number_names: tuple[str, ...]
-    wanted: str
     layouts: tuple[tuple[str, ...], ...]
-    hint: str
 
 
-_RUN = _Kind(
-    ("score", "rank"),
-    "a number",
-    (("query_id", "Q0", "doc_id", "rank", "score", "run_name"),),
-    "Name others with --columns, for example qid,pid,rank.",
-)
+_RUN = _Kind(("score", "rank"), (("query_id", "Q0", "doc_id", "rank", "score", "run_name"),))
 _JUDGEMENTS = _Kind(
     ("relevance", "rel", "label", "grade", "judgement", "judgment", "score"),
-    "a whole number up to 1,000,000",
     (("query_id", "0", "doc_id", "relevance"), ("query_id", "doc_id", "relevance")),
-    "Give it a header, for example: query_id doc_id relevance",
 )
 
 
@@ -150,7 +139,7 @@ def _read_columns(
                     continue
             if len(cells) != len(names):
                 problem = f"{name}:{number}: {len(cells)} fields, not {len(names)} ({', '.join(names)})."
-                raise InputError(problem, hint=kind.hint)
+                raise InputError(problem, hint="Name them in a header; those of a run also with --columns.")
             values = [cells[names.index(one)] for one in found]
             made = _line_of(values, found, kind, f"{name}:{number}")
         except InputError as error:
@@ -212,7 +201,8 @@ def _line_of(values: Sequence[Any], names: Sequence[str], kind: _Kind, where: st
     is_good = is_blank or (math.isfinite(number) if kind is _RUN else is_grade)
     if isinstance(given, bool) or not is_good:
         problem = f'the {names[2]} of "{doc_id}" for "{query_id}" is {json.dumps(given)}'
-        raise InputError(f"{where}: {problem}, not {kind.wanted}.")
+        wanted = "a number" if kind is _RUN else f"a whole number up to {_HIGHEST_GRADE:,}"
+        raise InputError(f"{where}: {problem}, not {wanted}.")
     score = -number if names[2] == "rank" else number
     return RunLine(str(query_id), str(doc_id), score, where)
 

@@ -177,7 +177,7 @@ def test_a_run_is_continued_with_nothing_else_that_changes_a_result(tmp_path: Pa
         *(replace(job, **change) for change in (
             {"query_field": "q"}, {"documents_field": "d"}, {"shard": parse_shard("1/2")}, {"format": "csv"},
             {"ranking": RankOptions(scores="sigmoid")}, {"ranking": RankOptions(min_score=1)},
-            {"reading": ReadOptions("csv")}, {"reading": ReadOptions(id_field="i")},
+            {"reading": ReadOptions(format="csv")}, {"reading": ReadOptions(id_field="i")},
             {"reading": ReadOptions(text_fields=("t",))}, {"reading": ReadOptions(columns=("a", "b"))},
             {"writing": WriteOptions(False)}, {"writing": WriteOptions(details=True)}, {"version": "2"},
         ))

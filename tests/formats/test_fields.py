@@ -104,35 +104,18 @@ NAME_IT = "Name it with --text-field."
     ("row", "rules", "message"),
     [
         ({"id": 1, "body_html": "x"}, FieldRules(), f'no "text" field (has: id, body_html). {NAME_IT}'),
-        (
-            {"_id": {"$oid": "5"}, "_source": {"text": "a"}, "tags": [], "my notes": {"by": "Ann"}},
-            FieldRules(),
-            f'no "text" field (has: _id.$oid, _source.text, tags, "my notes.by"). {NAME_IT}',
-        ),
-        (
-            {f"f{n}": n for n in range(20)},
-            FieldRules(),
-            'no "text" field (has: f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11 and 8 more). ' + NAME_IT,
-        ),
-        (
-            {"query": "why", "documents": [{"text": "a"}]},
-            FieldRules(),
-            'no "text" field (has: query, documents.text). '
-            "Queries with their documents are for: ce-rerank batch",
-        ),
+        ({"_source": {"text": "a"}, "tags": [], "my notes": {"by": "Ann"}}, FieldRules(), f'no "text" field (has: _source.text, tags, "my notes.by"). {NAME_IT}'),
+        ({f"f{n}": n for n in range(20)}, FieldRules(), f'no "text" field (has: f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11 and 8 more). {NAME_IT}'),
+        ({"query": "why", "documents": [{"text": "a"}]}, FieldRules(), 'no "text" field (has: query, documents.text). Queries with their documents are for: ce-rerank batch'),
         ({"a": {"c": 1}}, FieldRules(("a.b",)), f'no "a.b" field (has: a.c). {NAME_IT}'),
         ({"id": 1, "text": {"en": "x"}}, FieldRules(), '"text" is an object, not text (has: text.en).'),
         ({"text": True}, FieldRules(), '"text" is true, not text.'),
         ({"text": math.inf}, FieldRules(), '"text" is inf, not text.'),
         ({"text": "t"}, FieldRules(id_field="key"), 'no "key" field (has: text). Name it with --id-field.'),
-        (
-            {"text": "t", "_id": {"$oid": "5"}},
-            FieldRules(id_field="_id"),
-            'the id "_id" is an object, not a string or a number (has: text, _id.$oid).',
-        ),
+        ({"text": "t", "_id": {"$oid": "5"}}, FieldRules(id_field="_id"), 'the id "_id" is an object, not a string or a number (has: text, _id.$oid).'),
         (7, FieldRules(), "the row is a number, not an object or a string."),
     ],
-)
+)  # fmt: skip
 def test_a_row_that_makes_no_document_is_told_with_the_way_out(
     row: Any, rules: FieldRules, message: str
 ) -> None:
