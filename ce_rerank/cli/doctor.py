@@ -99,8 +99,9 @@ def examine(model: ModelOptions, announce: Callable[[str], None]) -> dict[str, F
     areas: dict[str, Callable[[], Found]] = {
         "versions": find_versions,
         "cpu": find_cpu,
-        "torch": find_torch,
-        "openvino": find_openvino,
+        # In processes of their own: on an old CPU, a library may end its process when it is loaded.
+        "torch": lambda: call_apart(find_torch),
+        "openvino": lambda: call_apart(find_openvino),
         "cache": lambda: find_cache(cache_folder(), CACHE_VARIABLE),
         "hub's cache": lambda: find_cache(hub_cache_folder(), "HF_HUB_CACHE"),
         "model": lambda: find_model(model),

@@ -183,7 +183,7 @@ def _read_query(texts: list[str], sources: SourceOptions) -> Query:
         if query.isalnum():
             from difflib import get_close_matches
 
-            for command in get_close_matches(query, COMMANDS, n=1, cutoff=0.8):
+            for command in get_close_matches(query, COMMANDS, n=1, cutoff=0.75):
                 log.warning("%s is taken for a query; the command is called %s.", query, command)
         if os.path.isfile(query):  # noqa: PTH113  # Path.is_file raises if the query is too long for a name
             log.warning("The query is %s, which is the name of a file. Is the query missing?", query)

@@ -13,8 +13,10 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +115,11 @@ def fetch_snapshot(
     if offline or constants.HF_HUB_OFFLINE:
         raise HubUnreachableError(f"{'--offline' if offline else 'HF_HUB_OFFLINE'} forbids fetching it")
     with _quiet_hub():
+        # In a thread, which is left behind: a name server may hang for longer than any timeout of HTTP.
+        ask = partial(HfApi().model_info, name, revision=revision, files_metadata=True)
         try:
-            info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=_ANSWER_SECONDS)
+            asked = ThreadPoolExecutor(1).submit(ask, timeout=_ANSWER_SECONDS)
+            info = asked.result(_ANSWER_SECONDS)
         except Exception as error:  # the library takes a login page for an answer: a JSONDecodeError
             raise _explain(name, revision, error) from error
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
