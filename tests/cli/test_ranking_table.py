@@ -201,24 +201,17 @@ def test_the_end_of_a_long_text_fills_the_excerpt() -> None:
 def test_of_a_passage_the_part_with_the_query_is_given_with_its_line(before: str, line: int) -> None:
     text = f"{before}Never caulk dry seams.\n" + "more\n" * 400
     head = "head\n\n"
-    hit = RankedDocument(
-        Document(head + text, "log.md", origin="log.md"),
-        0,
-        1,
-        2.0,
-        passage=Passage(text, len(head), len(head + text), 3),
-    )
-    ranking = Ranking(Query("caulk seams"), (hit,))
+    document = Document(head + text, "log.md", origin="log.md")
+    whole = Passage(text, len(head), len(head + text), 3)
+    ranking = Ranking(Query("caulk seams"), (RankedDocument(document, 0, 1, 2.0, passage=whole),))
     passage = cut_passages(ranking)[0].passage
     assert passage is not None
     assert "Never caulk dry seams." in passage.text
     assert len(passage.text) <= 300
-    assert hit.text[passage.start : passage.end] == passage.text
+    assert document.text[passage.start : passage.end] == passage.text
     shown = head.count("\n") + line - passage.text[: passage.text.index("Never")].lstrip().count("\n")
     assert passage.line == shown
-    drawn = io.StringIO()
-    draw_ranking(ranking, stdout_console(drawn))
-    assert f"log.md:{passage.line} " in drawn.getvalue()
+    assert f"log.md:{passage.line} " in draw(ranking)
 
 
 WORDS = ["a", "boat", "茶", "番茄", "windward", "it.", "Zigzagging"]
