@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from trained_tokenizers import texts
 
-from ce_rerank.passages import TokenSpan, cut_passages, whole_passage
+from ce_rerank.passages import TokenSpan, cut_passages
 from ce_rerank.types import Passage
 
 
@@ -95,15 +95,6 @@ def test_borders_are_in_no_word_and_in_no_character_that_would_fit(
     for start, end in [*words, *characters]:
         if any(start < border < end for border in borders):
             assert sum(span[0] < end and span[1] > start for span in spans) > size[0], text[start:end]
-
-
-@given(text=texts(), tokenize=st.sampled_from(TOKENIZERS), spare=st.integers(0, 3))
-def test_a_text_that_fits_is_one_window_the_whole_of_it(
-    text: str, tokenize: Callable[[str], list[TokenSpan]], spare: int
-) -> None:
-    spans = tokenize(text)
-    chunk = max(1, len(spans) + spare)
-    assert cut(text, spans, chunk, chunk // 4) == [whole_passage(text)]
 
 
 def passages_of(text: str, chunk: int, overlap: int = 0) -> list[str]:

@@ -12,7 +12,6 @@ KINDS = (
     "bytes",
     "bytes-prefixed",
     "metaspace",
-    "whitespace-metaspace",
     "unsplit",
 )
 
@@ -64,23 +63,17 @@ def _bytes(add_prefix_space: bool) -> Tokenizer:
     return tokenizer
 
 
-def _metaspace(*, nfkc: bool) -> Tokenizer:
+def _metaspace() -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram())
-    if nfkc:
-        tokenizer.normalizer = normalizers.Sequence(
-            [
-                normalizers.Nmt(),
-                normalizers.NFKC(),
-                normalizers.Strip(left=False, right=True),
-                normalizers.Replace(Regex(" {2,}"), "▁"),
-            ]
-        )
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    else:
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(), normalizers.NFD()])
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
-        )
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Nmt(),
+            normalizers.NFKC(),
+            normalizers.Strip(left=False, right=True),
+            normalizers.Replace(Regex(" {2,}"), "▁"),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     return tokenizer
 
 
@@ -96,8 +89,7 @@ _UNTRAINED = {
     "wordpiece": _wordpiece,
     "bytes": lambda: _bytes(add_prefix_space=False),
     "bytes-prefixed": lambda: _bytes(add_prefix_space=True),
-    "metaspace": lambda: _metaspace(nfkc=True),
-    "whitespace-metaspace": lambda: _metaspace(nfkc=False),
+    "metaspace": _metaspace,
     "unsplit": _unsplit,
 }
 

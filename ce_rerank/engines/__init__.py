@@ -56,10 +56,8 @@ def choose_engine(checkpoint: Checkpoint, options: EngineOptions) -> Choice:
             f"--engine openvino runs on the CPU, and the device is {device}.",
             hint="Give --device cpu, or --engine torch.",
         )
-    if not is_on_cpu:
-        return _choose_torch(options, device, f"there is {device}")
-    if options.engine == "torch":
-        return _choose_torch(options, device, "--engine torch")
+    if not is_on_cpu or options.engine == "torch":
+        return _choose_torch(options, device, "--engine torch" if is_on_cpu else f"there is {device}")
     from .openvino.cache import find_obstacle
 
     if obstacle := find_obstacle(checkpoint):
