@@ -28,12 +28,6 @@ _ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or 
 _PIECE_BYTES = 1 << 10  # decompressed they are at most 32 MiB (zstd) or 1 MiB (gzip)
 _LONE_CR = re.compile(r"\r(?!\n)")
 _LINE_END = re.compile(rb"[\r\n]")
-_BOMS = {  # UTF-32 before UTF-16, which begins alike
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 
 Reject = Callable[[InputError, str], None]
 """Called for a row that cannot be read, with the error and the row's text."""
@@ -211,11 +205,12 @@ def _decompress(
 def _as_utf8(stream: LookAhead) -> LookAhead:
     """Recode text that begins with the byte order mark of UTF-16 or UTF-32; drop the mark of UTF-8."""
     head = stream.peek(4)
-    for bom, encoding in _BOMS.items():
-        if head.startswith(bom):
-            return LookAhead(text.encode() for text in codecs.iterdecode(stream, encoding))
     if head.startswith(codecs.BOM_UTF8):
         stream.skip(len(codecs.BOM_UTF8))
+    is_utf32 = head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE))  # the first begins as UTF-16 does
+    if is_utf32 or head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        texts = codecs.iterdecode(stream, "utf-32" if is_utf32 else "utf-16")
+        return LookAhead(text.encode() for text in texts)
     return stream
 
 
