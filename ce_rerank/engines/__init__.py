@@ -71,8 +71,9 @@ def choose_engine(checkpoint: Checkpoint, options: EngineOptions) -> Choice:
 def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
     """Load a checkpoint into the engine that the options name, or the best one for the device.
 
-    If the model cannot be compiled, or its compiled form does not give the reference scores, torch runs it,
-    and that is logged. Raises UnavailableError if the device, the engine or the model is unavailable.
+    If the model cannot be compiled, its compiled form cannot be kept, or it does not give the reference
+    scores, torch runs it, and that is logged. Raises UnavailableError if the device, the engine or the model
+    is unavailable.
     """
     try:
         choice = choose_engine(checkpoint, options)
@@ -86,9 +87,9 @@ def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
                 precisions.append("fp32")
             try:
                 return load_openvino_engine(checkpoint, options, precisions)
-            except CannotCompileError as error:
+            except (CannotCompileError, OSError) as error:  # OSError: the cache cannot be written
                 choice = _choose_fallback(checkpoint, options, str(error))
-                level = logging.WARNING if error.passing else logging.INFO
+                level = logging.WARNING if getattr(error, "passing", True) else logging.INFO
         log.log(level, "Torch runs %s on %s: %s.", checkpoint.name, choice.device, choice.reason)
         try:
             from .torch import load_torch_engine

@@ -174,6 +174,16 @@ def test_what_cannot_be_compiled_is_left_to_torch(
     assert "--engine torch" in raised.value.hint
 
 
+def test_without_a_place_for_compiled_models_torch_runs_them_with_a_warning(
+    tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CE_RERANK_CACHE", str(tmp_path / "file" / "cache"))
+    assert load_engine(tiny, EngineOptions()).info.engine == "torch"
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert str(tmp_path / "file") in caplog.text
+
+
 def test_a_model_that_misses_its_golden_scores_is_refused_and_said_to_be(
     tiny: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
