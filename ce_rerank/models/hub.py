@@ -119,7 +119,7 @@ def fetch_snapshot(
         ask = partial(HfApi().model_info, name, revision=revision, files_metadata=True)
         try:
             asked = ThreadPoolExecutor(1).submit(ask, timeout=_ANSWER_SECONDS)
-            info = asked.result(_ANSWER_SECONDS + 1)
+            info = asked.result(2 * _ANSWER_SECONDS)
         except Exception as error:  # the library takes a login page for an answer: a JSONDecodeError
             raise _explain(name, revision, error) from error
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
