@@ -168,8 +168,8 @@ def evaluate(
     """Measure runs on the judged queries, and compare each with the first.
 
     `measures` are names of ir_measures. Queries and documents without judgements, and missing queries, are
-    logged as warnings. Raises UsageError for an unknown measure, and UnavailableError if ir_measures is not
-    installed.
+    logged as warnings. Raises UsageError for an unknown measure, UnavailableError if ir_measures is not
+    installed, and InputError for a run from which a measure cannot be calculated.
     """
     import numpy as np
 
@@ -199,7 +199,10 @@ def _measure(run: Run, grades: Grades, measures: Sequence[Measure]) -> MeasuredR
     values, by_query = {}, {}
     # One at a time: in one call, ir_measures 0.4.3 calculates an nDCG without `gains` by those of another.
     for measure in measures:
-        calculated = ir_measures.calc([measure], judged, scores)
+        try:
+            calculated = ir_measures.calc([measure], judged, scores)
+        except Exception as error:  # Accuracy, say, where no document is judged as not relevant
+            raise InputError(f"{run.name}: {measure} cannot be calculated ({error}).") from error
         values[str(measure)] = float(calculated.aggregated[measure])
         of_queries = by_query[str(measure)] = dict.fromkeys(query_ids, math.nan)
         for metric in calculated.per_query:

@@ -176,3 +176,9 @@ def test_gains_of_their_own_change_no_other_measure_that_is_asked_for_beside_the
     alone = [evaluate([found], judged, [name])[0].values[name] for name in measures]
     assert alone[0] != alone[1]
     assert list(together.values.values()) == alone
+
+
+def test_what_a_measure_cannot_be_calculated_from_is_said() -> None:
+    # Accuracy divides by the number of documents that are not relevant: here none.
+    with pytest.raises(InputError, match=r"Accuracy cannot be calculated \(float division by zero\)"):
+        evaluate([run("run", q="a")], judgements(q={"a": 1}), ["Accuracy"])
