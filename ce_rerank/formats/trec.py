@@ -139,7 +139,7 @@ def _read_columns(
                     continue
             if len(cells) != len(names):
                 problem = f"{name}:{number}: {len(cells)} fields, not {len(names)} ({', '.join(names)})."
-                raise InputError(problem, hint="Name them in a header; those of a run also with --columns.")
+                raise InputError(problem, hint="Name them in a header, or a run's by --columns qid,pid,rank.")
             values = [cells[names.index(one)] for one in found]
             made = _line_of(values, found, kind, f"{name}:{number}")
         except InputError as error:

@@ -162,6 +162,6 @@ def test_a_run_of_three_columns_is_read_by_their_names(evaluate: Evaluate, tmp_p
     (tmp_path / "marco.tsv").write_text("".join(f"q{n}\ta\t1\nq{n}\tb\t2\n" for n in range(30)))
     arguments = ("marco.tsv", "--qrels", "qrels.tsv", "--measure", "RR", "--to", "json")
     refused = evaluate(*arguments)
-    assert (refused.exit_code, "--columns, for example qid,pid,rank" in refused.stderr) == (3, True)
+    assert (refused.exit_code, "--columns qid,pid,rank" in refused.stderr) == (3, True)
     result = evaluate(*arguments, "--columns", "qid,pid,rank")
     assert json.loads(result.stdout)["runs"][0]["values"] == {"RR": 1.0}
