@@ -215,7 +215,7 @@ class LocalModel:
             )
             raise InputError(
                 told_from(candidates.query.origin, problem),
-                hint="Shorten the query, or give a model that reads more.",
+                hint="Shorten the query, or give a larger --max-length or a model that reads more.",
             )
 
     def _warn_of_long_queries(self, lists: Sequence[Candidates], scored_lists: Sequence[Scored]) -> None:

@@ -44,6 +44,10 @@ class RemoteModel:
     def __init__(self, url: str) -> None:
         if not urlsplit(url).hostname:
             raise UsageError(f"{url} is not the URL of a server.", hint=_HINT)
+        if urlsplit(url).username is not None:
+            raise UsageError(
+                "A server's URL has no name and password.", hint=f"Set {KEY_VARIABLE} to its key."
+            )
         self.url = url.rstrip("/")
         self._headers = {"Content-Type": "application/json"}
         if key := os.environ.get(KEY_VARIABLE):

@@ -68,7 +68,7 @@ class RerankRequest(RankOptions):
     scores: ScoreScale = "sigmoid"
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool = False
-    text_field: tuple[str, ...] = ()
+    text_field: str | tuple[str, ...] = ()
     details: bool = False
     model: str | None = None
 

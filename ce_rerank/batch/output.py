@@ -169,11 +169,11 @@ class FileOutput(BatchOutput):
         previous = self._previous
         if previous:
             require_same(self.part_path, previous["settings"], settings)
-        self._part = PartFile(self.part_path, *previous.get("part", ()))
         if previous and previous["errors"]:
             self._errors = PartFile(self.errors_path, *previous["errors"])
         else:
             self.errors_path.unlink(missing_ok=True)
+        self._part = PartFile(self.part_path, *previous.get("part", ()))
         self._settings = settings
         self._commit(self.progress)
         in_part = "rows" if self._format == "parquet" else self._format
@@ -239,8 +239,8 @@ class FileOutput(BatchOutput):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         queries = self.progress.tally.queries
-        # Not if the unfinished output turned out to be of other input.
-        if kind is not None and not issubclass(kind, UsageError) and queries:
+        # Not if the unfinished output turned out to be damaged, or of other input.
+        if kind is not None and not issubclass(kind, UsageError) and queries and self._part is not None:
             hint = "To go on, give the same command with --resume."
             log.warning("Queries finished: %s, in %s. %s", f"{queries:,}", self.part_path, hint)
         with self._held:

@@ -321,9 +321,8 @@ class PartFolder:
         names = {*self._names()} - {_WORK}
         is_begun = "job.json" in self._names(_WORK)
         if (names or is_begun) and not (resume and (_SUCCESS in names or is_begun)):
-            raise UsageError(
-                f"{self.name} is not empty.", hint="Give --resume to go on with it, or name another folder."
-            )
+            way_on = "Name another folder." if resume else "Give --resume to go on, or name another folder."
+            raise UsageError(f"{self.name} is not empty.", hint=way_on)
         # Only the units of files depend on the sizes of files; other input is read once.
         described = [[absolute(name) for name in job.names], [(file.name, file.end) for file in files]]
         digest = hashlib.blake2b(json.dumps(described).encode(), digest_size=8).hexdigest()
@@ -331,6 +330,8 @@ class PartFolder:
         if _SUCCESS in names:
             summary = json.loads(self._read(_SUCCESS))
             require_same(self.name, summary["settings"], self._settings)
+            if sum(name.startswith("part-") for name in names) != summary["parts"]:
+                raise UsageError(f"{self.name} lacks parts that were there.", hint="Remove it to rank again.")
             return Report(Tally(queries=summary["queries"], bad_rows=summary["bad_rows"]))
         if is_begun:
             require_same(self.name, json.loads(self._read(_JOB)), self._settings)

@@ -36,7 +36,7 @@ from .job import Job
 
 log = logging.getLogger("ce_rerank")
 
-_OTHER_FIELDS = f"{ROW_SHAPES} --query-field and --documents-field name other fields."
+_OTHER_FIELDS = f"{ROW_SHAPES} --query-field, --documents-field and --text-field name other fields."
 _TREC_RUN = "Give a TREC run with --run, and its texts with --queries and --corpus."
 
 

@@ -68,8 +68,10 @@ class ListedModel:
     @property
     def is_compiled(self) -> bool:
         """Whether the revision that is here was compiled; its libraries may have changed since."""
-        return self.checkpoint is not None and any(
-            form.declined is None and form.origin.revision == self.checkpoint.revision for form in self.forms
+        here = self.checkpoint
+        return here is not None and (
+            here.source == "compiled"
+            or any(form.declined is None and form.origin.revision == here.revision for form in self.forms)
         )
 
     def as_json(self) -> dict[str, Any]:

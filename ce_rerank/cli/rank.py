@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -125,13 +126,17 @@ def rank(
         documents: list[Document] = []
         places: list[int] = []
         for document in _read_documents(texts, files, reading, reject):
-            places.append(len(documents) + len(left_out))
+            place = len(documents) + len(left_out)
+            try:
+                if format == "trec":
+                    require_run_id(document.id, document.origin or f"document {place}", document.fields)
+            except InputError as error:
+                reject(error, "")
+                continue
+            places.append(place)
             documents.append(document)
         if left_out:
             log.warning("Rows or files left out: %d. The first: %s", len(left_out), left_out[0].for_shell)
-        if format == "trec":
-            for place, document in enumerate(documents):
-                require_run_id(document.id, document.origin or f"document {place}", document.fields)
         with open_output(path, activity.stdout(format)) as stream:
             ranking = Ranking(query, ())
             if documents:
@@ -180,10 +185,8 @@ def _read_query(texts: list[str], sources: SourceOptions) -> Query:
             hint = "Give it first, or with -q, or in a file with --query-file."
             raise UsageError("There is no query.", hint=hint)
         query = texts.pop(0)
-        if query.isalnum():
-            from difflib import get_close_matches
-
-            for command in get_close_matches(query, COMMANDS, n=1, cutoff=0.75):
+        for command in COMMANDS:
+            if _is_an_edit_apart(query, command):
                 log.warning("%s is taken for a query; the command is called %s.", query, command)
         if os.path.isfile(query):  # noqa: PTH113  # Path.is_file raises if the query is too long for a name
             log.warning("The query is %s, which is the name of a file. Is the query missing?", query)
@@ -191,6 +194,13 @@ def _read_query(texts: list[str], sources: SourceOptions) -> Query:
     if not query.strip():
         raise UsageError("The query is empty.", hint="Give some words to rank by.")
     return Query(query)
+
+
+def _is_an_edit_apart(word: str, command: str) -> bool:
+    """Whether a word is a command with a letter more, less or another, or with two that changed places."""
+    cuts = [(command[:place], command[place:]) for place in range(len(command) + 1)]
+    edited = [f"{start}.?{end}|{start}.?{end[1:]}|{start}{end[1::-1]}{end[2:]}" for start, end in cuts]
+    return re.fullmatch("|".join(edited), word) is not None
 
 
 def _require_utf8(text: str) -> None:
@@ -232,8 +242,9 @@ def _read_documents(
     for text in texts:
         _require_utf8(text)
         yield Document(text)
-    if name := next(filter(os.path.isfile, texts), None):
-        log.warning("%s is a file, and its name is ranked as a text. Give -f before each file.", name)
+    if name := next(filter(os.path.exists, texts), None):
+        kind, way = ("file", "-f before each file") if os.path.isfile(name) else ("folder", "--whole-files")  # noqa: PTH113
+        log.warning("%s is a %s, and its name is ranked as a text. Give %s.", name, kind, way)
     for name in files:
         try:
             yield from read_documents(Source.from_name(name), reading, reject)

@@ -9,6 +9,8 @@ from collections.abc import Container, Iterator, Sequence
 from ..errors import InputError
 from .source import ROW_BYTES, LookAhead, Reject, Row, read_lines
 
+SEP_LINE = re.compile(r'"?sep=(.?)"?')
+"""The first line by which Excel says the delimiter of a CSV file."""
 CutRow = tuple[int, list[str], list[str], InputError | None]
 """The number of a row's first line, its lines, its cells, and why it cannot be read."""
 
@@ -75,7 +77,7 @@ def _cut_csv(stream: LookAhead, name: str, delimiter: str | None, columns: int) 
     first_line = stream.peek_line(ROW_BYTES).decode(errors="replace")
     numbered = read_lines(stream, name)
     skipped = 0
-    if sep_line := re.fullmatch(r'"?sep=(.?)"?', first_line):
+    if sep_line := SEP_LINE.fullmatch(first_line):
         delimiter = delimiter or sep_line[1] or "\t"
         skipped = next(number for line, number, _ in numbered if not line.isspace())
     elif delimiter is None:

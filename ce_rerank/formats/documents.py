@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from ..errors import InputError, UsageError, missing_package
 from ..types import Document
-from .delimited import read_table_rows
+from .delimited import SEP_LINE, read_table_rows
 from .fields import (
     ID_FIELDS,
     QUERY_FIELDS,
@@ -172,6 +172,8 @@ def sniff_format(head: bytes, text_names: Collection[str] = ()) -> InputFormat:
     if _JSON.match(text):
         return "json"
     line = re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0].strip()
+    if SEP_LINE.fullmatch(line):
+        return "csv"
     for delimiter in "\t,;|":
         cells = [cell.removeprefix('"').removesuffix('"') for cell in line.split(delimiter)]
         # Prose may have the word "text" between commas, but then with spaces around it.

@@ -88,14 +88,15 @@ class _Reader:
         text = ""  # what has come and is not read yet
         brackets, is_last = 0, False
         while not is_last:
-            wanted = grown(len(text))
             if len(text) > ROW_BYTES:
                 raise too_large(self._where)
-            while not is_last and len(text) < wanted:
-                block = next(blocks, "")
-                text += block
-                is_last = not block
-            place = 0
+            wanted = grown(len(text))
+            pieces, size = [text], len(text)
+            while not is_last and size < wanted:
+                pieces.append(next(blocks, ""))
+                size += len(pieces[-1])
+                is_last = not pieces[-1]
+            text, place = "".join(pieces), 0
             while (start := _GAP.match(text, place).end()) < len(text):  # type: ignore[union-attr]
                 self._line += text.count("\n", place, start)
                 place = start
@@ -113,9 +114,11 @@ class _Reader:
                     if not is_last and (is_near_end or error.msg.startswith("Unterminated string")):
                         break
                     self._line += text.count("\n", place, error.pos)
-                    raise _broken(error, self._where) from None
+                    raise _broken(error, self._where, "; the rest is not read") from None
                 except (RecursionError, ValueError) as error:
-                    raise _broken(error, self._where) from None
+                    raise _broken(error, self._where, "; the rest is not read") from None
+                if end - place > ROW_BYTES:
+                    raise too_large(self._where)
                 if end == len(text) and text[-1] not in '}]"' and not is_last:
                     break  # a number may go on
                 yield Row(self._mend(value, text, place, end), self._where)
@@ -138,14 +141,14 @@ class _Reader:
         self.mended += mended
 
 
-def _broken(error: Exception, where: str) -> InputError:
+def _broken(error: Exception, where: str, outcome: str = "") -> InputError:
     """Return the error for JSON that is broken, nested too deeply, or has a number of over 4,300 digits."""
     problem, hint = str(error), ""
     if isinstance(error, json.JSONDecodeError):
         rest = error.doc[error.pos : error.pos + 20].rstrip()
         problem = f"{error.msg.removesuffix(' starting at')}: {rest or 'the end'}"
         hint = "" if rest and not error.msg.startswith("Unterminated") else "Was it cut off?"
-    return InputError(f"{where}: broken JSON ({problem}).", hint=hint)
+    return InputError(f"{where}: broken JSON ({problem}){outcome}.", hint=hint)
 
 
 def encode_json(value: Any) -> str:

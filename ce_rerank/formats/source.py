@@ -132,9 +132,10 @@ class LookAhead:
 
     def __iter__(self) -> Iterator[bytes]:
         """Take all bytes, in pieces as they come."""
-        if self._ahead:
-            ahead, self._ahead = bytes(self._ahead), bytearray()
-            yield ahead
+        while self._ahead:
+            piece = bytes(self._ahead[:BUFFER_BYTES])
+            self.skip(len(piece))
+            yield piece
         yield from self._pieces
 
     def peek(self, size: int) -> bytes:

@@ -152,14 +152,16 @@ def flip_a_bit(path: Path) -> None:
 @pytest.mark.parametrize("damage", [cut_short, flip_a_bit])
 @pytest.mark.parametrize("name", ["out.part", "out.errors.jsonl"])
 def test_what_was_written_is_not_continued_when_a_byte_of_it_changed(
-    tmp_path: Path, name: str, damage: Callable[[Path], None]
+    tmp_path: Path, name: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "out"
     job = {"items": WITH_BAD_ROWS, "skip_bad_rows": True}
     write(path, **job, pools=3)
     damage(tmp_path / name)
+    caplog.clear()
     with pytest.raises(OutputError, match=rf"{name} is not as it was written.*Remove"):
         write(path, **job, resume=True)
+    assert "--resume" not in caplog.text
 
 
 @pytest.mark.parametrize("change", [('"pools": 2', '"pools": 3'), ("{", "")])

@@ -184,10 +184,13 @@ def test_a_folder_is_continued_by_the_same_job_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"the input was \w+, and is \w+"):
         folder.begin(job, units[1:], resume=True)
     assert folder.begin(Job(job.inputs, model={"threads": 2}), units, resume=True) is None
-    folder.finish({"queries": 40, "bad_rows": 1})
+    folder.finish({"queries": 40, "bad_rows": 1, "parts": 1})
     assert folder.begin(job, units, resume=True) == Report(Tally(queries=40, bad_rows=1))
     with pytest.raises(UsageError, match="precision was not given, and is fp32; the input was "):
         folder.begin(other, units[1:], resume=True)
+    (tmp_path / "out" / f"part-{units[0].place}.jsonl").unlink()
+    with pytest.raises(UsageError, match="lacks parts"):
+        folder.begin(job, units, resume=True)
 
 
 def test_candidates_are_written_once_and_read_as_they_were(tmp_path: Path) -> None:

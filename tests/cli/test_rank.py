@@ -84,6 +84,9 @@ def test_a_trec_run_is_of_documents_with_ids(run: Run) -> None:
     assert (result.stdout, result.exit_code) == ("", 3)
     assert result.stderr.startswith("error: stdin:2: no id")
     assert "--id-field" in result.stderr
+    lines = '{"id": "a", "text": "one"}\n{"id": "b c", "text": "two"}\n{"id": "d", "text": "three"}\n'
+    result = run("red", "--to", "trec", "--on-error", "skip", stdin=lines)
+    assert ([line.split()[2] for line in result.stdout.splitlines()], result.exit_code) == (["d", "a"], 5)
 
 
 def test_output_goes_to_a_file_in_the_format_of_its_suffix(run: Run) -> None:
@@ -173,6 +176,7 @@ def test_a_query_that_is_nearly_a_command_is_a_query_with_a_warning(run: Run) ->
         assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
         assert result.stderr.startswith(f"warning: {query} is taken for a query; the command is called ")
     assert run("-q", "bacth", "one").stderr == ""
+    assert [run(query, "one").stderr for query in ("rain", "service", "evaluating")] == ["", "", ""]
 
 
 def test_arguments_that_are_names_of_files_are_ranked_as_texts_and_warned_of(run: Run) -> None:
@@ -182,6 +186,7 @@ def test_arguments_that_are_names_of_files_are_ranked_as_texts_and_warned_of(run
     assert sorted(row["text"] for row in rows(result)) == ["b.txt", "c.txt", "one"]
     warning = "warning: b.txt is a file, and its name is ranked as a text. Give -f before each file."
     assert warning in result.stderr.splitlines()
+    assert "warning: . is a folder, and its name is ranked as a text." in run("red", ".", "one").stderr
     assert "The query is a.txt" in run("a.txt", "b.txt", "--whole-files").stderr
 
 

@@ -169,6 +169,7 @@ def test_options_that_mean_nothing_are_usage_errors(options: Any) -> None:
         (b'"A \\"quoted\\" string"\n', "json"),
         (b'[\n{"a": 1}', "json"),
         (b"id,text,url\n", "csv"),
+        (b"sep=;\r\nid;words\r\n", "csv"),
         (b"id\ttext\n", "tsv"),
         (b"PAR1\x15\x04", "parquet"),
     ],
@@ -275,6 +276,10 @@ def test_rows_above_the_limit_are_rejected(monkeypatch: pytest.MonkeyPatch) -> N
     assert ["larger than 0 MiB" in error for error in errors] == [True, True]
     assert "larger than" in failure(piped(b'id,text\n1,"' + b"x\n" * (1 << 18)))
     assert "larger than" in failure(piped(long), whole_files=True)
+    first = piped(gzip.compress(b'{"text": "' + long + b'"}\n{"text": "two"}\n'))
+    rows = read_documents(first, reject=lambda error, text: errors.append(error.message))
+    assert [document.text for document in rows] == ["two"]
+    assert errors[2].startswith("stdin:1: larger than ")
 
 
 def test_file_names_are_read_by_line_or_before_each_nul() -> None:

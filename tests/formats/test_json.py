@@ -114,6 +114,8 @@ def test_a_value_above_the_limit_is_refused_and_not_held(monkeypatch: pytest.Mon
     assert rejected[0].startswith("f:2: larger than ")
     with pytest.raises(InputError, match=r"^f:2: larger than "):
         read(f'["a",\n{row}]', pieces=100)
+    with pytest.raises(InputError, match=r"^f:2: larger than "):
+        read(f'["a",\n{row}]')
 
 
 def test_an_array_is_read_while_it_comes() -> None:
