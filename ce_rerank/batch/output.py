@@ -20,13 +20,7 @@ from typing import Any, BinaryIO
 from ..errors import OutputError, UsageError
 from ..files import lock, read_json_object
 from ..formats.output import finish_output, name_errors, real_path, require_writable
-from ..formats.writers import (
-    ResultWriter,
-    WriteOptions,
-    own_names,
-    read_header,
-    require_format,
-)
+from ..formats.writers import ResultWriter, WriteOptions, own_names, read_header, require_format
 from .job import require_same
 from .run import BadRow, BatchOutput, Progress, RankedPool, Tally
 

@@ -19,13 +19,7 @@ from typing import Any, BinaryIO
 from ..errors import InputError
 from ..formats.beir import read_corpus, read_queries
 from ..formats.documents import read_as
-from ..formats.fields import (
-    LIST_FIELDS,
-    QUERY_FIELDS,
-    TEXT_FIELDS,
-    MissingFieldError,
-    describe_fields,
-)
+from ..formats.fields import LIST_FIELDS, QUERY_FIELDS, TEXT_FIELDS, MissingFieldError, describe_fields
 from ..formats.json import encode_json, json_kind
 from ..formats.output import name_errors
 from ..formats.source import Reject, Source, is_pipe_or_device

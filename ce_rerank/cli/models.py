@@ -16,14 +16,7 @@ import typer
 from ..errors import UnavailableError, UsageError
 from ..models.catalog import COMMON_MEASURE, MULTILINGUAL
 from .console import Activity, describe_size, draw_message, show_messages, stderr_console, stdout_console
-from .options import (
-    Command,
-    DefaultCommandGroup,
-    FetchOptions,
-    MessageOptions,
-    option,
-    with_option_groups,
-)
+from .options import Command, DefaultCommandGroup, FetchOptions, MessageOptions, option, with_option_groups
 
 if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint

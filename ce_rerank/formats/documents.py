@@ -13,14 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 from ..errors import InputError, UsageError, missing_package
 from ..types import Document
 from .delimited import read_table_rows
-from .fields import (
-    ID_FIELDS,
-    QUERY_FIELDS,
-    QUERY_ID_FIELDS,
-    TEXT_FIELDS,
-    FieldRules,
-    MissingFieldError,
-)
+from .fields import ID_FIELDS, QUERY_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
 from .json import encode_json, read_json_rows
 from .source import (
     LookAhead,

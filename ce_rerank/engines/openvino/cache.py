@@ -22,14 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UnavailableError, UsageError, raise_if_interrupted
-from ...files import (
-    digest_file,
-    lock,
-    make_folder_whole,
-    read_json_object,
-    remove_folder,
-    write_json,
-)
+from ...files import digest_file, lock, make_folder_whole, read_json_object, remove_folder, write_json
 from ...models.checkpoint import LEGAL_NAMES, Checkpoint, select_files
 from ...models.store import find_cache_folder, make_cache_folder
 from ...ranking import ACTIVATIONS
