@@ -19,7 +19,7 @@ import typer
 from ..errors import InputError, UnavailableError, UsageError
 from ..formats.documents import InputFormat, read_documents
 from ..formats.source import Source
-from .console import Activity, draw_plainly, show_messages, stdout_console
+from .console import Activity, draw_plainly, stdout_console
 from .doctor import call_apart
 from .options import FROM, InputOptions, MessageOptions, ModelOptions, option
 
@@ -79,7 +79,7 @@ def bench(
     from ..models.store import require_local
 
     require_local(model.model)
-    with show_messages(messages) as activity:
+    with Activity(messages) as activity:
         reading = fields.read_options(source_format)
         if file is None:
             lists = sample_lists(_QUERIES, _SAMPLE_DOCUMENTS)

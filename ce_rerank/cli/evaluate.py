@@ -30,7 +30,7 @@ from ..formats.output import open_output, require_other_file
 from ..formats.source import Source
 from ..ranking import blend, select_top, separate_ties
 from ..types import Candidates
-from .console import show_messages, stdout_console
+from .console import Activity, stdout_console
 from .options import MessageOptions, Output, format_of_output, option, option_field
 
 _FORMATS = {".txt": "table", ".json": "json"}
@@ -92,7 +92,7 @@ def evaluate(
             "--per-query shows what a second run gains over the first, and there is one run.",
             hint="Name another run, or see the values of this one with --to json.",
         )
-    with show_messages(messages) as activity:
+    with Activity(messages) as activity:
         # A misspelt measure, or an output that cannot be opened, is found before long files are read.
         measures = [str(parsed) for parsed in parse_measures(options.measure or DEFAULT_MEASURES)]
         with open_output(output, sys.stdout.buffer) as stream:

@@ -15,7 +15,7 @@ import typer
 
 from ..errors import UnavailableError, UsageError
 from ..models.catalog import COMMON_MEASURE, MULTILINGUAL
-from .console import Activity, describe_size, draw_message, show_messages, stderr_console, stdout_console
+from .console import Activity, draw_message, stderr_console, stdout_console
 from .options import Command, DefaultCommandGroup, FetchOptions, MessageOptions, option, with_option_groups
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def list_models(
     most = _parse_count(max_parameters) if max_parameters else float("inf")
     if language is not None and not re.fullmatch("[a-z]{2,3}", language.lower()):
         raise UsageError(f"{language!r} is no code of a language.", hint="Give en, de or zh, for example.")
-    with show_messages(messages):
+    with Activity(messages):
         from . import inventory
 
         # A model of which something is unknown does not meet a condition about it.
@@ -107,7 +107,7 @@ def list_models(
 @_command("show")
 def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
     """Show all about a model: what is published, what its files say, and what would run it here."""
-    with show_messages(messages):
+    with Activity(messages):
         from .inventory import draw_facts, find_model
 
         model = find_model(name)
@@ -131,7 +131,7 @@ def pull(name: _Name, *, fetch: FetchOptions, messages: MessageOptions) -> None:
 
     Only the files that it needs are fetched. A download that was cut off goes on where it stopped.
     """
-    with show_messages(messages) as activity:
+    with Activity(messages) as activity:
         checkpoint = _fetch(activity, name, fetch, refresh=True)
         activity.stage(f"Making {checkpoint.name} ready")
         from ..engines import load_engine
@@ -150,6 +150,8 @@ def remove(
     messages: MessageOptions,
 ) -> None:
     """Remove a model from this machine: its files in the hub's cache, and its compiled forms."""
+    from rich.filesize import decimal
+
     from ..models.hub import remove_cached
     from .inventory import find_model
 
@@ -163,12 +165,12 @@ def remove(
         if not sys.stdin.isatty():
             raise UsageError("Nobody is there to confirm it; nothing was removed.", hint="Give --yes.")
         for folder, size in model.removable.items():
-            draw_message(stderr_console(), f"{folder} ({describe_size(size)})", label="remove")
+            draw_message(stderr_console(), f"{folder} ({decimal(size)})", label="remove")
         if not typer.confirm("Remove this for good?", err=True):
             return
     for folder in model.removable:
         remove_cached(folder)
-    _tell(f"Removed; {describe_size(model.size_bytes)} are free again.", messages)
+    _tell(f"Removed; {decimal(model.size_bytes)} are free again.", messages)
 
 
 @_command("export")
@@ -182,7 +184,7 @@ def export(
     messages: MessageOptions,
 ) -> None:
     """Write a compiled model into a folder, for -m FOLDER on a machine without a hub."""
-    with show_messages(messages) as activity:
+    with Activity(messages) as activity:
         checkpoint = _fetch(activity, name, fetch)
         from ..engines.openvino.cache import export_model
 

@@ -200,7 +200,7 @@ def _step_back(text: str, start: int) -> int:
     return floor + space.end() if space else floor
 
 
-def cut_passages(ranking: Ranking) -> Ranking:
+def cut_to_excerpts(ranking: Ranking) -> Ranking:
     """Return the ranking with each best passage cut to its excerpt, for `--to text`."""
     words = find_words(ranking.query.text)
     cut = (replace(hit, passage=find_excerpt(hit, words)) if hit.passage else hit for hit in ranking)

@@ -203,7 +203,7 @@ def read_rows(
             from .parquet import read_parquet_rows
         except ModuleNotFoundError:
             raise missing_package("Reading Parquet needs the pyarrow package.", "parquet") from None
-        return read_parquet_rows(stream, name, reject)
+        return read_parquet_rows(stream, name)
     if format == "text":
         return read_text_rows(stream, name, reject)
     if format not in ("csv", "tsv"):

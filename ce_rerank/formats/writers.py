@@ -45,15 +45,13 @@ class WriteOptions:
     """What is written of a result.
 
     Without `with_text` the text and the fields that it was made from are left out, except a title. `details`
-    adds what was read, and `model`, the description of what scored. `run_name` is the last column of a TREC
-    run. `first_stage_names` are the columns that a first stage adds to a table.
+    adds what was read, and `model`, the description of what scored. `run_name` is the last column of a run.
     """
 
     with_text: bool = True
     details: bool = False
     run_name: str = "ce-rerank"
     model: str = ""
-    first_stage_names: tuple[str, ...] = ()
 
 
 def own_names(options: WriteOptions, *, with_query: bool = False) -> tuple[str, ...]:
@@ -61,7 +59,6 @@ def own_names(options: WriteOptions, *, with_query: bool = False) -> tuple[str, 
     return (
         *(("query_id", "query") if with_query else ()),
         *(("index", "score", "text", "id") if options.with_text else ("index", "score", "id")),
-        *options.first_stage_names,
         *(_DETAIL_NAMES if options.details else ()),
         *(("model",) if options.details and options.model else ()),
     )

@@ -12,6 +12,7 @@ from fakes import CountingEngine
 from typer.testing import CliRunner, Result
 
 from ce_rerank.cli.app import app
+from ce_rerank.cli.rank import SourceOptions, _read_query
 
 Run = Callable[..., Result]
 
@@ -196,11 +197,20 @@ def test_arguments_that_are_names_of_files_are_ranked_as_texts_and_warned_of(run
 def test_an_error_that_is_not_ours_has_its_exit_code(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, message: str
 ) -> None:
-    monkeypatch.setattr("ce_rerank.cli.rank.read_query", Mock(side_effect=error))
+    monkeypatch.setattr("ce_rerank.cli.rank.read_whole_text", Mock(side_effect=error))
     result = run("--query-file", "q.txt", "one")
     assert (result.exit_code, result.stdout) == (code, "")
     assert result.stderr.startswith(message)
     assert "Traceback (most recent call last)" in run("--query-file", "q.txt", "one", "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    ("data", "query"), [(b"why?\n", "why?"), (b"a\nb\r\n", "a\nb"), (b" x \n\n", " x \n")]
+)
+def test_a_query_file_loses_one_line_end(tmp_path: Path, data: bytes, query: str) -> None:
+    path = tmp_path / "query.txt"
+    path.write_bytes(data)
+    assert _read_query([], SourceOptions(query_file=str(path))).text == query
 
 
 CSV = b"id,text\n1,one\n2,three,four\n3,two\n"

@@ -6,8 +6,6 @@ Beside it we write the verdict of the golden scores. The cache is used only if i
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import threading
 from collections import deque
@@ -24,7 +22,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ...errors import UnavailableError
-from ...files import digest_file, read_json_object, remove_folder, write_json
+from ...files import digest_file, digest_json, read_json_object, remove_folder, write_json
 from ...models.checkpoint import Checkpoint
 from ...models.store import NOTE
 from ...ranking import ACTIVATIONS
@@ -171,7 +169,7 @@ class OpenVinoEngine:
     def _load(self, streams: int) -> Any:
         precision, threads = self._options.precision, self._options.threads
         key = [cpu_identity(), precision, streams, threads, library_versions()["openvino"]]
-        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+        name = digest_json(key)[:16]
         folder = self._compiled.machine_folder / f"{precision}-{streams}-{name}"
         # With int8, the rest is computed in what the CPU has.
         in_bf16 = precision == "bf16" or (precision == "int8" and has_native_bf16())
