@@ -3,8 +3,8 @@
     CeRerankError                 exit 1    a fault of ours
     ├── UsageError (ValueError)   exit 2    the command line or an argument is wrong
     ├── InputError (ValueError)   exit 3    the input is wrong: where, what, what to do
-    ├── UnavailableError          exit 4    the model, device or network is unavailable
-    └── OutputError               exit 4    the output cannot be written
+    ├── UnavailableError          exit 4    the model, device, network or disk is unavailable
+    └── OutputError               exit 4    the output cannot be written or continued
 
 A message is one sentence that names the place and the cause; `hint` says what to do. The library raises
 these, and only `ce_rerank.cli.app` prints them.
@@ -87,7 +87,7 @@ class InputError(CeRerankError, ValueError):
 
 
 class UnavailableError(CeRerankError):
-    """A model, device, engine, optional package or network is unavailable."""
+    """A model, device, engine, optional package, network or disk is unavailable."""
 
     exit_code = 4
 
@@ -102,7 +102,7 @@ def missing_package(problem: str, extra: str) -> UnavailableError:
 
 
 class OutputError(CeRerankError):
-    """Results cannot be written: the disk is full, the folder is gone."""
+    """An unfinished output is damaged, or a part of `batch --ray` cannot be written."""
 
     exit_code = 4
 
