@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from http.client import HTTPException
@@ -22,7 +22,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 from .engines.base import EngineInfo
 from .errors import InputError, UnavailableError, UsageError, told_from
 from .ranking import ACTIVATIONS, Scored, unscored
-from .types import Candidates, RankOptions
+from .types import Candidates, OnProgress, RankOptions
 
 KEY_VARIABLE = "CE_RERANK_API_KEY"
 
@@ -68,7 +68,7 @@ class RemoteModel:
         self,
         lists: Sequence[Candidates],
         options: RankOptions,
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: OnProgress | None = None,
         *,
         with_blanks: bool = False,
     ) -> list[Scored]:

@@ -1,4 +1,4 @@
-"""Models: what is known about each, and what of it is on this machine and in a drawing."""
+"""Models: what is known about each, what of it is on this machine, and how both are drawn."""
 
 from __future__ import annotations
 

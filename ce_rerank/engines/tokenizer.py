@@ -134,9 +134,9 @@ class PairTokenizer:
             # The tokens before, between and after two texts, and the types of all.
             encoding = tokenizer.encode("a", "b")
             sequences = encoding.sequence_ids
-            start, second = sequences.index(0), sequences.index(1)
-            stop, end = start + sequences.count(0), second + sequences.count(1)
-            borders = [(0, start), (start, start + 1), (stop, second), (second, second + 1), (end, None)]
+            a, b = sequences.index(0), sequences.index(1)
+            a_end, b_end = a + sequences.count(0), b + sequences.count(1)
+            borders = [(0, a), (a, a + 1), (a_end, b), (b, b + 1), (b_end, None)]
             self._frame_ids = [encoding.ids[slice(*border)] for border in borders]
             self._frame_types = [bytes(encoding.type_ids[slice(*border)]) for border in borders]
             self._specials = sequences.count(None)

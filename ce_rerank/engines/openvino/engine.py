@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -26,7 +26,7 @@ from ...files import digest_file, digest_json, read_json_object, remove_folder, 
 from ...models.checkpoint import Checkpoint
 from ...models.store import NOTE
 from ...ranking import ACTIVATIONS
-from ...types import Precision
+from ...types import OnProgress, Precision
 from ..base import EngineInfo, EngineOptions
 from ..batching import Float32s, PairTokens, pad_rows, score_in_batches
 from ..hardware import count_cpus, cpu_identity, has_amx, has_native_bf16, vector_width
@@ -122,7 +122,7 @@ class OpenVinoEngine:
         self,
         rows: Sequence[PairTokens],
         batch_tokens: int | None = None,
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Float32s:
         """Return the float32 logits of rows, in their order."""
         budget = batch_tokens or self.batch_tokens
