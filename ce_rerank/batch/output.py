@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from ..errors import OutputError, UsageError
 from ..files import digest_json, lock, read_json_object
-from ..formats.output import finish_output, name_errors, real_path, require_writable
+from ..formats.output import finish_output, name_errors, require_writable
 from ..formats.writers import ResultWriter, WriteOptions, own_names, read_header, require_format
 from .job import require_same
 from .run import BadRow, BatchOutput, Progress, RankedPool, Tally
@@ -97,7 +97,7 @@ class FileOutput(BatchOutput):
 
     def __init__(self, path: Path, format: str = "jsonl", *, resume: bool = False) -> None:
         self.path = path
-        self._target = real_path(path)
+        self._target = Path(os.path.realpath(path))
         self.part_path = Path(f"{self._target}{_PART}")
         self.errors_path = Path(f"{self._target}{_ERRORS}")
         self.is_complete = False

@@ -165,7 +165,9 @@ def batch(
         from .evaluate import Gains
 
         activity.stage("Reading the judgements")
-        gains = Gains(sources.run, qrels, options.measure, weights, path)
+        if path is not None:
+            require_other_file(path, [qrels])
+        gains = Gains(sources.run, qrels, options.measure, weights)
         code = _rank(job, path, activity, resume=options.resume, gains=gains)
         activity.stop()
         gains.draw(path)

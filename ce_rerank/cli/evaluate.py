@@ -152,16 +152,9 @@ class Gains(BatchOutput):
     """
 
     def __init__(
-        self,
-        run: str | None,
-        qrels: str,
-        measures: Sequence[str] | None,
-        weights: Sequence[float],
-        output: Path | None,
+        self, run: str | None, qrels: str, measures: Sequence[str] | None, weights: Sequence[float]
     ) -> None:
         # Read now, so that errors come before anything is scored.
-        if output is not None:
-            require_other_file(output, [qrels])
         self._measures = tuple(measures or DEFAULT_MEASURES)
         parse_measures(self._measures)
         self._grades = load_judgements(Source.from_path(Path(qrels)))

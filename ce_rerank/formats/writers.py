@@ -55,7 +55,10 @@ class WriteOptions:
 
 
 def own_names(options: WriteOptions, *, with_query: bool = False) -> tuple[str, ...]:
-    """Return our own names in a row, in their order: the first columns of a table."""
+    """Return our own names in a row, in their order: the first columns of a table.
+
+    Those of a first stage are not among them: they come with the rows.
+    """
     return (
         *(("query_id", "query") if with_query else ()),
         *(("index", "score", "text", "id") if options.with_text else ("index", "score", "id")),
@@ -151,8 +154,8 @@ def require_format(format: str, options: WriteOptions) -> None:
 class ResultWriter:
     """Writes a ranking, or `many` in a `BatchFormat`, to a stream that its caller opens, flushes and closes.
 
-    To continue a table, give its header as `columns`: no header is then written. Raises
-    as `require_format` does.
+    To continue a table, give its header as `columns`: no header is then written. Raises as `require_format`
+    does.
     """
 
     def __init__(
