@@ -17,6 +17,7 @@ calls `end_on_signals`.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -110,7 +111,8 @@ class OutputError(CeRerankError):
 def from_system(error: OSError) -> UnavailableError:
     """Return our error for one of the operating system's: a full disk, a file without permission."""
     place = "" if error.filename is None else os.fsdecode(error.filename)
-    hint = "Make room or mend its permissions, or name another place." if place else ""
+    hints = {errno.ENOSPC: "Make room, or name another place.", errno.EACCES: "Change its permissions."}
+    hint = hints.get(error.errno or 0, "Name another place.") if place else ""
     return UnavailableError(f"{told_from(place, error.strerror or repr(error))}.", hint=hint)
 
 

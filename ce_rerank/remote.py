@@ -123,7 +123,8 @@ class RemoteModel:
                 reason, may_wait = f"answered {error.code}: {message}", error.code in (429, 503)
             except (OSError, HTTPException, ValueError) as error:
                 cause = getattr(error, "reason", error)
-                reason = f"gave no answer ({cause or type(cause).__name__})"
+                told = getattr(cause, "strerror", None) or cause or type(cause).__name__
+                reason = f"gave no answer ({told})"
                 may_wait = body is not None  # at the start there is no work that waiting could save
             if not may_wait or wait_seconds is None:
                 break

@@ -191,7 +191,8 @@ def test_arguments_that_are_names_of_files_are_ranked_as_texts_and_warned_of(run
     [
         (KeyError("x"), 1, "error: KeyError: 'x'\n       This is a fault of ce-rerank."),
         (MemoryError(), 4, "error: There is not enough memory.\n"),
-        (PermissionError(13, "Permission denied", "a.txt"), 4, "error: a.txt: Permission denied.\n"),
+        (OSError(28, "No space", "a.txt"), 4, "error: a.txt: No space.\n       Make room, or name"),
+        (IsADirectoryError(21, "It is a folder", "a"), 4, "error: a: It is a folder.\n       Name another"),
     ],
 )
 def test_an_error_that_is_not_ours_has_its_exit_code(
