@@ -45,13 +45,8 @@ def clean_text(text: str) -> str:
     return text
 
 
-def stderr_console() -> Console:
-    """Return a console for all that is not a result."""
-    return stdout_console(stderr=True)
-
-
-def stdout_console(file: IO[str] | None = None, *, stderr: bool = False) -> Console:
-    """Return a console for results, on stdout or a file: no markup, no emoji codes, no automatic colours.
+def make_console(file: IO[str] | None = None, *, stderr: bool = False) -> Console:
+    """Return a console on stdout, stderr or a file: no markup, no emoji codes, no automatic colours.
 
     Rich itself heeds NO_COLOR, FORCE_COLOR, COLUMNS and whether it is on a terminal.
     """
@@ -122,7 +117,7 @@ class Activity(logging.Handler):
         """The console; what is printed there appears above the progress."""
         with self._lock:
             if self._console is None:
-                self._console = stderr_console()
+                self._console = make_console(stderr=True)
             return self._console
 
     def __enter__(self) -> Activity:

@@ -21,7 +21,7 @@ import typer
 
 from .. import __version__
 from ..errors import UnavailableError, from_system
-from .console import Activity, draw_message, stdout_console
+from .console import Activity, draw_message, make_console
 from .options import MessageOptions, ModelOptions, option
 
 _AREA_WIDTH = 12
@@ -66,7 +66,7 @@ def doctor(
     from ..models.store import require_local
 
     require_local(model.model)
-    console = stdout_console()
+    console = make_console()
     with Activity(messages) as activity:
         findings = examine(model, activity.stage)
     works = findings["self-test"].status != "red"

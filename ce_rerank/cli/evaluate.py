@@ -30,7 +30,7 @@ from ..formats.output import open_output, require_other_file
 from ..formats.source import Source
 from ..ranking import blend, select_top, separate_ties
 from ..types import Candidates
-from .console import Activity, stdout_console
+from .console import Activity, make_console
 from .options import MessageOptions, Output, format_of_output, option, option_field
 
 _FORMATS = {".txt": "table", ".json": "json"}
@@ -115,7 +115,7 @@ def evaluate(
             from .comparison import draw_evaluation, draw_gains
 
             drawn = io.StringIO()
-            console = stdout_console(None if output is None else drawn)
+            console = make_console(None if output is None else drawn)
             draw_evaluation(console, measured)
             for run in measured[1:] if per_query else ():
                 console.print()
@@ -195,4 +195,4 @@ class Gains(BatchOutput):
         if output is not None:
             runs = [replace(load_run(Source.from_path(output), self._grades), name=str(output))]
         before = self._before or Run("first stage", self._first)
-        draw_evaluation(stdout_console(), evaluate_runs([before, *runs], self._grades, self._measures))
+        draw_evaluation(make_console(), evaluate_runs([before, *runs], self._grades, self._measures))

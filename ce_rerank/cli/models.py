@@ -15,7 +15,7 @@ import typer
 
 from ..errors import UnavailableError, UsageError
 from ..models.catalog import COMMON_MEASURE, MULTILINGUAL
-from .console import Activity, draw_message, stderr_console, stdout_console
+from .console import Activity, draw_message, make_console
 from .options import Command, DefaultCommandGroup, FetchOptions, MessageOptions, option, with_option_groups
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def list_models(
     if to == "json":
         print(json.dumps([model.as_json() for model in listed], indent=2, ensure_ascii=False))
     else:
-        inventory.draw_models(stdout_console(), listed)
+        inventory.draw_models(make_console(), listed)
 
 
 @_command("show")
@@ -122,7 +122,7 @@ def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
     if to == "json":
         print(json.dumps(told, indent=2, ensure_ascii=False))
     else:
-        draw_facts(stdout_console(), told)
+        draw_facts(make_console(), told)
 
 
 @_command("pull")
@@ -165,7 +165,7 @@ def remove(
         if not sys.stdin.isatty():
             raise UsageError("Nobody is there to confirm it; nothing was removed.", hint="Give --yes.")
         for folder, size in model.removable.items():
-            draw_message(stderr_console(), f"{folder} ({decimal(size)})", label="remove")
+            draw_message(make_console(stderr=True), f"{folder} ({decimal(size)})", label="remove")
         if not typer.confirm("Remove this for good?", err=True):
             return
     for folder in model.removable:
@@ -196,7 +196,7 @@ def export(
 def _tell(message: str, messages: MessageOptions) -> None:
     """Print what was done if a person watches, or asked for it."""
     if messages.verbose or (sys.stderr.isatty() and not messages.quiet):
-        draw_message(stderr_console(), message)
+        draw_message(make_console(stderr=True), message)
 
 
 def _fetch(activity: Activity, name: str, fetch: FetchOptions, *, refresh: bool = False) -> Checkpoint:

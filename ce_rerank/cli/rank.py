@@ -29,7 +29,7 @@ from ..formats.trec import require_run_id
 from ..formats.writers import ResultWriter, WriteOptions, require_format
 from ..ranking import select_top
 from ..types import Candidates, Document, Query, Ranking
-from .console import Activity, stdout_console
+from .console import Activity, make_console
 from .options import (
     COMMANDS,
     FROM,
@@ -157,7 +157,7 @@ def rank(
                 _warn_of_unread_pipe()
             if format == "table":
                 drawn = io.StringIO()
-                console = stdout_console(None if stream is sys.stdout.buffer else drawn)
+                console = make_console(None if stream is sys.stdout.buffer else drawn)
                 draw_ranking(ranking, console, details=writing.details, with_text=writing.with_text)
                 stream.write(drawn.getvalue().encode())
             else:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import wait_until
 
-from ce_rerank.cli.console import Activity, clean_text, draw_error, stderr_console
+from ce_rerank.cli.console import Activity, clean_text, draw_error, make_console
 from ce_rerank.cli.options import MessageOptions
 
 log = logging.getLogger("ce_rerank")
@@ -59,7 +59,7 @@ def test_nothing_that_is_cleaned_controls_the_terminal(text: str) -> None:
 
 def test_a_terminal_wraps_between_words_and_never_inside_one(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = open_terminal(monkeypatch)
-    draw_error(stderr_console(), "word " * 20 + "end.", f"See /{'long/' * 20}path.")
+    draw_error(make_console(stderr=True), "word " * 20 + "end.", f"See /{'long/' * 20}path.")
     drawn = terminal.getvalue().replace("\x1b[1;31m", "").replace("\x1b[0m", "")
     assert drawn == (
         "error: " + ("word " * 14).strip() + "\n"
@@ -73,7 +73,9 @@ def test_in_a_pipe_a_line_stays_a_line_and_a_hint_keeps_its_indentation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     draw_error(
-        stderr_console(), "Out\rof\nreach." * 20, "What works:\n  --offline\n\n  a [bold]folder \x1b[2J"
+        make_console(stderr=True),
+        "Out\rof\nreach." * 20,
+        "What works:\n  --offline\n\n  a [bold]folder \x1b[2J",
     )
     message, *hint = capsys.readouterr().err.splitlines()
     assert message == "error: " + "Out of reach." * 20

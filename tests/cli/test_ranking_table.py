@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from ce_rerank.cli.console import stdout_console
+from ce_rerank.cli.console import make_console
 from ce_rerank.cli.ranking_table import cut_to_excerpts, draw_ranking, find_excerpt, find_words
 from ce_rerank.types import Coverage, Document, Passage, Query, RankedDocument, Ranking
 
@@ -43,7 +43,7 @@ def rank(
 
 def draw(ranking: Ranking, *, details: bool = False, with_text: bool = True) -> str:
     file = io.StringIO()
-    draw_ranking(ranking, stdout_console(file), details=details, with_text=with_text)
+    draw_ranking(ranking, make_console(file), details=details, with_text=with_text)
     return file.getvalue()
 
 
