@@ -145,7 +145,7 @@ def _as_json(
 
 
 class Gains(BatchOutput):
-    """What `batch` has made of a first stage: measured before and after.
+    """Measures the results of `batch`: those of its first stage, and those after it.
 
     If no file is written, this takes the rankings as the output of the batch. With several `weights` it takes
     logits, and blends the first stage's scores in with each.
