@@ -108,12 +108,7 @@ class PairTokenizer:
     """
 
     def __init__(
-        self,
-        tokenizer: Tokenizer,
-        *,
-        max_length: int,
-        with_type_ids: bool,
-        layout: Layout = Layout(),
+        self, tokenizer: Tokenizer, *, max_length: int, with_type_ids: bool, layout: Layout = Layout()
     ) -> None:
         self.max_length = max_length
         self._with_type_ids = with_type_ids

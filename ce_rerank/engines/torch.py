@@ -66,11 +66,7 @@ class TorchEngine:
     """A `Model` behind the engine protocol, padded or packed."""
 
     def __init__(
-        self,
-        model: Model,
-        checkpoint: Checkpoint,
-        options: EngineOptions,
-        packed: PackedModel | None = None,
+        self, model: Model, checkpoint: Checkpoint, options: EngineOptions, packed: PackedModel | None = None
     ) -> None:
         kind = options.device.partition(":")[0]
         self.model = model
