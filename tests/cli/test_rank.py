@@ -234,6 +234,14 @@ def test_what_bm25_leaves_out_is_counted(run: Run) -> None:
     assert "BM25 left out 2 of 3 documents." in result.stderr
 
 
+def test_a_table_has_the_columns_of_a_first_stage_after_our_own(run: Run) -> None:
+    pytest.importorskip("bm25s", reason="needs ce-rerank[bm25]")
+    options = ("--bm25", "2", "--blend", "0.5", "--details", "--to", "csv")
+    header, best, _ = run("red", "red one", "red two", *options).stdout.splitlines()
+    assert header == "index,score,text,rank,tokens,truncated,model,model_score,first_score,bm25"
+    assert best.startswith("1,0.5,red two,1,")
+
+
 @pytest.mark.parametrize("end", ["\n", "\0"])
 def test_the_names_of_files_can_be_read(run: Run, end: str) -> None:
     for name in ("one", "two"):
