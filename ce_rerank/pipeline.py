@@ -109,7 +109,8 @@ class LocalModel:
         """Score all documents of several queries together; return a table for each query, in their order.
 
         Blank documents are scored only `with_blanks`. Only the options about long documents have an effect.
-        Raises InputError before anything is scored, and UnavailableError for a score that is no number.
+        Raises InputError before anything is scored, UsageError for passages that do not fit beside the query,
+        and UnavailableError for a score that is no number.
         """
         import numpy as np
 

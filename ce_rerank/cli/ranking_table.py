@@ -122,7 +122,7 @@ def _draw_bars(scores: Sequence[float], width: int) -> list[str]:
 
 def _make_name(hit: RankedDocument, line: int) -> str:
     """Return a document's id and, with passages of a file, the line of what is shown."""
-    if hit.id is None:  # the first line goes without saying
+    if hit.id is None:  # line 1 is not worth a name
         return f"line {line}" if hit.passage and line > 1 else ""
     is_file = hit.id in (hit.document.origin, "-")  # as --whole-files names them
     return clean_text(str(hit.id)) + (f":{line}" if hit.passage and is_file else "")
