@@ -3,8 +3,8 @@
     CeRerankError                 exit 1    a fault of ours
     ├── UsageError (ValueError)   exit 2    the command line or an argument is wrong
     ├── InputError (ValueError)   exit 3    the input is wrong: where, what, what to do
-    ├── UnavailableError          exit 4    the model, device or network is unavailable
-    └── OutputError               exit 4    the output cannot be written
+    ├── UnavailableError          exit 4    the model, device, network or disk is unavailable
+    └── OutputError               exit 4    the output cannot be written or continued
 
 A message is one sentence that names the place and the cause; `hint` says what to do. The library raises
 these, and only `ce_rerank.cli.app` prints them.
@@ -17,6 +17,7 @@ calls `end_on_signals`.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -87,7 +88,7 @@ class InputError(CeRerankError, ValueError):
 
 
 class UnavailableError(CeRerankError):
-    """A model, device, engine, optional package or network is unavailable."""
+    """A model, device, engine, optional package, network or disk is unavailable."""
 
     exit_code = 4
 
@@ -102,7 +103,7 @@ def missing_package(problem: str, extra: str) -> UnavailableError:
 
 
 class OutputError(CeRerankError):
-    """Results cannot be written: the disk is full, the folder is gone."""
+    """An unfinished output is damaged, or a part of `batch --ray` cannot be written."""
 
     exit_code = 4
 
@@ -110,7 +111,8 @@ class OutputError(CeRerankError):
 def from_system(error: OSError) -> UnavailableError:
     """Return our error for one of the operating system's: a full disk, a file without permission."""
     place = "" if error.filename is None else os.fsdecode(error.filename)
-    hint = "Make room or mend its permissions, or name another place." if place else ""
+    hints = {errno.ENOSPC: "Make room, or name another place.", errno.EACCES: "Change its permissions."}
+    hint = hints.get(error.errno or 0, "Name another place.") if place else ""
     return UnavailableError(f"{told_from(place, error.strerror or repr(error))}.", hint=hint)
 
 

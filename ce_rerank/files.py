@@ -77,6 +77,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def digest_json(value: object) -> str:
+    """Return the SHA-256 of a value as JSON, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
 def digest_file(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal.
 

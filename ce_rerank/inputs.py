@@ -68,7 +68,8 @@ def find_query(
     """Return the query that a row names, with the row's other fields; the text may be empty.
 
     A nested row has its documents at `documents_path`, and may have its id in `id` or `_id`. Raises
-    InputError that starts with `origin` for a row without a query (`hint` says what to do), or an odd one.
+    InputError that starts with `origin`, and has the `hint`, for a row without a query or whose query is no
+    string.
     """
     path = next((path for path in paths if isinstance(find_value(row, path), str)), paths[0])
     text = find_value(row, path)

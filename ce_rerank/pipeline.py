@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .errors import InputError, UnavailableError, UsageError, told_from
 from .ranking import SCORED, Scored, is_blank, pool_passages, unscored
-from .types import Candidates, Pair, Passage, PoolName, RankOptions
+from .types import Candidates, OnProgress, Pair, Passage, PoolName, RankOptions
 
 if TYPE_CHECKING:
     from .engines.base import Engine
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     """A row to score: the place of its pair, its tokens, and its passage if there are any."""
 
 log = logging.getLogger("ce_rerank")
-
-Progress = Callable[[int], None]
 
 POOL_TOKENS = 1 << 16
 """A full pool, in tokens, unless batches are large: some seconds of work for a small model on a CPU."""
@@ -104,14 +102,15 @@ class LocalModel:
         self,
         lists: Sequence[Candidates],
         options: RankOptions,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
         *,
         with_blanks: bool = False,
     ) -> list[Scored]:
         """Score all documents of several queries together; return a table for each query, in their order.
 
         Blank documents are scored only `with_blanks`. Only the options about long documents have an effect.
-        Raises InputError before anything is scored, and UnavailableError for a score that is no number.
+        Raises InputError before anything is scored, UsageError for passages that do not fit beside the query,
+        and UnavailableError for a score that is no number.
         """
         import numpy as np
 
@@ -314,7 +313,7 @@ def _passage_size(options: RankOptions, room: int, max_length: int) -> tuple[int
     return chunk_tokens, overlap_tokens
 
 
-def _in_documents(on_progress: Progress, documents: int, rows: int) -> Progress:
+def _in_documents(on_progress: OnProgress, documents: int, rows: int) -> OnProgress:
     """Return a function that turns finished rows into finished documents; `rows` make up `documents`."""
     finished = 0
 

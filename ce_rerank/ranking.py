@@ -61,10 +61,7 @@ def is_blank(text: str) -> bool:
 
 
 def select_top(
-    scores: Sequence[float] | NDArray[np.float32],
-    *,
-    top_k: int | None = None,
-    min_score: float | None = None,
+    scores: Sequence[float] | NDArray[np.float32], *, top_k: int | None = None, min_score: float | None = None
 ) -> list[int]:
     """Return the places of the best scores, best first: at most `top_k`, none below `min_score`.
 

@@ -142,8 +142,9 @@ def rank_files(
     the number of GPUs, or of machines if there are no GPUs. `on_report` is called after each unit with the
     sum so far and the share of the units that are done. Each worker calls `open_reranker` with `job.model`.
 
-    Raises UsageError for a folder that cannot be used, InputError for a row that cannot be ranked, and
-    UnavailableError if Ray is not installed or has no room for the workers.
+    Raises UsageError for a folder that cannot be used, InputError for a row that cannot be ranked,
+    OutputError for a part that cannot be written, and UnavailableError if Ray is not installed or has no room
+    for the workers.
     """
     try:
         import ray.data  # noqa: F401

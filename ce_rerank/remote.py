@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from http.client import HTTPException
@@ -22,7 +22,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 from .engines.base import EngineInfo
 from .errors import InputError, UnavailableError, UsageError, told_from
 from .ranking import ACTIVATIONS, Scored, unscored
-from .types import Candidates, RankOptions
+from .types import Candidates, OnProgress, RankOptions
 
 KEY_VARIABLE = "CE_RERANK_API_KEY"
 
@@ -72,7 +72,7 @@ class RemoteModel:
         self,
         lists: Sequence[Candidates],
         options: RankOptions,
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: OnProgress | None = None,
         *,
         with_blanks: bool = False,
     ) -> list[Scored]:
@@ -127,7 +127,8 @@ class RemoteModel:
                 reason, may_wait = f"answered {error.code}: {message}", error.code in (429, 503)
             except (OSError, HTTPException, ValueError) as error:
                 cause = getattr(error, "reason", error)
-                reason = f"gave no answer ({cause or type(cause).__name__})"
+                told = getattr(cause, "strerror", None) or cause or type(cause).__name__
+                reason = f"gave no answer ({told})"
                 may_wait = body is not None  # at the start there is no work that waiting could save
             if not may_wait or wait_seconds is None:
                 break

@@ -24,7 +24,7 @@ from .inputs import (
     as_pairs,
     read_candidates,
 )
-from .pipeline import POOL_BATCHES, POOL_TOKENS, LocalModel, PoolPlan, Progress
+from .pipeline import POOL_BATCHES, POOL_TOKENS, LocalModel, PoolPlan
 from .ranking import ACTIVATIONS, Scored, blend, measure_coverage, select_top, unscored
 from .types import (
     Candidates,
@@ -32,6 +32,7 @@ from .types import (
     Document,
     EngineName,
     LongPolicy,
+    OnProgress,
     Pair,
     Passage,
     Precision,
@@ -167,7 +168,7 @@ class Reranker:
         *,
         text_field: str | Sequence[str] = (),
         id_field: str | None = None,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
         **options: Unpack[RankKeywords],
     ) -> Ranking:
         """Rank the documents of one query, best first; equal scores keep the order of the documents.
@@ -230,7 +231,7 @@ class Reranker:
         return self._to_scale(scored["logit"].copy(), scores)
 
     def rank_lists(
-        self, lists: Sequence[Candidates], options: RankOptions, *, on_progress: Progress | None = None
+        self, lists: Sequence[Candidates], options: RankOptions, *, on_progress: OnProgress | None = None
     ) -> list[Ranking]:
         """Rank the documents of several queries, scored together; return a ranking for each, in their order.
 

@@ -35,13 +35,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from . import __version__
 from .errors import CeRerankError, InputError, UsageError, told_from
 from .inputs import as_candidates, as_field_rules
+from .pipeline import POOL_BATCHES
 from .ranking import Scored, shortest_float32, unscored
 from .reranker import Reranker
 from .types import Candidates, Ranking, RankOptions, ScoreScale
 
 log = logging.getLogger("ce_rerank.server")
 
-_POOL_BATCHES = 32  # enough batches that almost nothing is padding
 _PARTS_OF_A_POOL = 8
 _OPEN_PATHS = ("/health", "/metrics")  # answered without a key and while the model loads
 
@@ -123,7 +123,7 @@ class RequestPools:
         self._max_queue = max_queue
         self._plan = reranker.plan_pools(RankOptions())
         # A model of another server does not say how large its batches are.
-        self._pool_tokens = _POOL_BATCHES * reranker.model.batch_tokens or self._plan.tokens
+        self._pool_tokens = POOL_BATCHES * reranker.model.batch_tokens or self._plan.tokens
         self.queue: asyncio.Queue[_Part] = asyncio.Queue()
         self._accepted = 0
 

@@ -5,7 +5,7 @@ They hold data and know nothing about files, models or terminals. Importing this
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from numbers import Real
 from operator import add
@@ -16,6 +16,9 @@ from .errors import UsageError
 DocumentId = str | int
 Pair = tuple[str, str]
 """A query and the document, or passage, that is scored against it."""
+
+OnProgress = Callable[[int], None]
+"""Called with the number of rows, or of documents, that have just been scored."""
 
 ScoreScale = Literal["model", "logit", "sigmoid"]
 LongPolicy = Literal["truncate", "chunk", "error"]

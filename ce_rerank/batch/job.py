@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..files import digest_json
 from ..formats.documents import ReadOptions
 from ..formats.writers import WriteOptions
 from ..models.checkpoint import Checkpoint, select_files
@@ -124,4 +123,4 @@ def digest_folder(folder: Path) -> str | None:
     needed = select_files(Checkpoint("", folder, "folder").files, with_code=True)
     names = sorted({*needed, *(path.name for path in folder.iterdir() if path.is_file())})
     digests = digest_files(folder / name for name in names)
-    return hashlib.sha256(json.dumps([names, digests]).encode()).hexdigest()[:16]
+    return digest_json([names, digests])[:16]

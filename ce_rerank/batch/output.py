@@ -18,15 +18,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import OutputError, UsageError
-from ..files import lock, read_json_object
-from ..formats.output import finish_output, name_errors, real_path, require_writable
-from ..formats.writers import (
-    ResultWriter,
-    WriteOptions,
-    own_names,
-    read_header,
-    require_format,
-)
+from ..files import digest_json, lock, read_json_object
+from ..formats.output import finish_output, name_errors, require_writable
+from ..formats.writers import ResultWriter, WriteOptions, own_names, read_header, require_format
 from .job import require_same
 from .run import BadRow, BatchOutput, Progress, RankedPool, Tally
 
@@ -103,7 +97,7 @@ class FileOutput(BatchOutput):
 
     def __init__(self, path: Path, format: str = "jsonl", *, resume: bool = False) -> None:
         self.path = path
-        self._target = real_path(path)
+        self._target = Path(os.path.realpath(path))
         self.part_path = Path(f"{self._target}{_PART}")
         self.errors_path = Path(f"{self._target}{_ERRORS}")
         self.is_complete = False
@@ -132,7 +126,7 @@ class FileOutput(BatchOutput):
 
     def _find_previous(self) -> None:
         state = read_json_object(self._state_path)
-        if self._state_path.exists() and state.pop("digest", "") != _digest_of(state):
+        if self._state_path.exists() and state.pop("digest", "") != digest_json(state):
             raise OutputError(
                 f"{self._state_path} is damaged, and without it the unfinished output cannot be continued.",
                 hint=f"Remove it and {self.part_path.name} to begin again.",
@@ -232,7 +226,7 @@ class FileOutput(BatchOutput):
         }
         new_path = Path(f"{self._state_path}.new")
         with PartFile(new_path) as new:
-            new.write(json.dumps({**state, "digest": _digest_of(state)}, indent=1).encode())
+            new.write(json.dumps({**state, "digest": digest_json(state)}, indent=1).encode())
             new.sync()
         new_path.replace(self._state_path)
         self.progress = progress
@@ -286,7 +280,3 @@ class PartFile(io.BufferedWriter):
         self.flush()
         os.fsync(self.fileno())
         return self.tell(), self._digest.hexdigest()
-
-
-def _digest_of(state: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(state).encode()).hexdigest()

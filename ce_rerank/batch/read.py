@@ -19,13 +19,7 @@ from typing import Any, BinaryIO
 from ..errors import InputError
 from ..formats.beir import read_corpus, read_queries
 from ..formats.documents import read_as
-from ..formats.fields import (
-    LIST_FIELDS,
-    QUERY_FIELDS,
-    TEXT_FIELDS,
-    MissingFieldError,
-    describe_fields,
-)
+from ..formats.fields import LIST_FIELDS, QUERY_FIELDS, TEXT_FIELDS, MissingFieldError, describe_fields
 from ..formats.json import encode_json, json_kind
 from ..formats.output import name_errors
 from ..formats.source import Reject, Source, is_pipe_or_device
@@ -76,15 +70,13 @@ class RowCandidates(CandidateReader):
     """
 
     def __init__(self, job: Job, sources: Sequence[Source] | None = None) -> None:
+        self._job = job
         self._sources = list(map(Source.from_name, job.inputs)) if sources is None else sources
         self._sizes = [source.size_bytes for source in self._sources]
         self.may_pause = None in self._sizes
         self._current = 0
         self._query_fields = QUERY_FIELDS if job.query_field is None else (job.query_field,)
         self._documents_fields = LIST_FIELDS if job.documents_field is None else (job.documents_field,)
-        self._is_nested = job.documents_field is not None
-        self._reading = job.reading
-        self._queries_name = job.queries
         self._queries: Mapping[str, Query] = {}
         self._for_trec = job.needs_ids or job.format == "trec"
         self._seen: set[bytes] = set()
@@ -106,11 +98,11 @@ class RowCandidates(CandidateReader):
             reject(error, text)
             self._rejected += 1
 
-        if self._queries_name is not None:
-            self._queries = read_queries(Source.from_name(self._queries_name), reject=reject)
+        if self._job.queries is not None:
+            self._queries = read_queries(Source.from_name(self._job.queries), reject=reject)
         for place, source in enumerate(self._sources):
             self._current = place
-            for complete in read_as(partial(self._take, reject), source, self._reading, count):
+            for complete in read_as(partial(self._take, reject), source, self._job.reading, count):
                 yield from complete
         yield from self._end_flat()
 
@@ -126,7 +118,8 @@ class RowCandidates(CandidateReader):
             raise InputError(problem, hint=_TREC_RUN if is_run else ROW_SHAPES)
         found = find_documents(row, origin, self._documents_fields)
         if found is None and (
-            self._is_nested or not (self._reading.text_fields or any(name in row for name in TEXT_FIELDS))
+            self._job.documents_field
+            or not (self._job.reading.text_fields or any(name in row for name in TEXT_FIELDS))
         ):
             missing = f'no list of "{self._documents_fields[0]}" and no "{TEXT_FIELDS[0]}"'
             raise MissingFieldError(f"{origin}: {missing} ({describe_fields(row)}).", hint=_OTHER_FIELDS)
@@ -150,10 +143,10 @@ class RowCandidates(CandidateReader):
 
     def _complete(self, query: Query) -> Query:
         """Return a query with its text of the file of queries; raise InputError if it has none."""
-        if not query.text and query.id is not None and self._queries_name is not None:
+        if not query.text and query.id is not None and self._job.queries is not None:
             known = self._queries.get(str(query.id))
             if known is None:
-                raise InputError(f'{query.origin}: the query "{query.id}" is not in {self._queries_name}.')
+                raise InputError(f'{query.origin}: the query "{query.id}" is not in {self._job.queries}.')
             query = replace(query, text=known.text, fields={**known.fields, **query.fields})
         if not query.text.strip():
             raise InputError(
@@ -178,7 +171,7 @@ class RowCandidates(CandidateReader):
         return Candidates(query, documents, places=places if len(places) < len(values) else None)
 
     def _document(self, value: object, origin: str) -> Document:
-        document = self._reading.document(value, origin)
+        document = self._job.reading.document(value, origin)
         if self._for_trec:
             require_run_id(document.id, origin, document.fields)
         return document

@@ -176,7 +176,9 @@ def _rank_apart(
     except InputError as error:
         if bad_rows is None:
             raise
-        of_query = BadRow(error.for_shell, encode_json(_as_row(candidates)))
+        query, documents = candidates.query, list(map(_as_item, candidates.documents))
+        row = {**query.fields, "query_id": query.id, "query": query.text, "documents": documents}
+        of_query = BadRow(error.for_shell, encode_json(row))
     kept, bad = [], []
     for place, document in enumerate(candidates.documents):
         try:
@@ -193,14 +195,8 @@ def _rank_apart(
     return []
 
 
-def _as_row(candidates: Candidates) -> dict[str, Any]:
-    """Return candidates as a nested row that can be read again."""
-    query = candidates.query
-    documents = [_as_item(document) for document in candidates.documents]
-    return {**query.fields, "query_id": query.id, "query": query.text, "documents": documents}
-
-
 def _as_item(document: Document) -> Mapping[str, Any] | str:
+    """Return a document as an item of a nested row that can be read again."""
     if not document.fields:
         return document.text
     # Of a corpus, the fields that the text was made from are not kept beside it.

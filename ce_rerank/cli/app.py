@@ -24,7 +24,7 @@ from ..errors import (
     exit_code_if_interrupted,
     from_system,
 )
-from .console import draw_error, stderr_console
+from .console import draw_error, make_console
 from .options import COMMANDS, Command, DefaultCommandGroup, with_option_groups
 
 _NAME = "ce-rerank"
@@ -130,7 +130,7 @@ def _report(error: Exception) -> int:
     elif not isinstance(error, CeRerankError):
         hint = "This is a fault of ce-rerank. Run it again with --debug, and report what it prints."
         error = CeRerankError(f"{type(error).__name__}: {error}", hint=hint)
-    draw_error(stderr_console(), error.message, error.hint)
+    draw_error(make_console(stderr=True), error.message, error.hint)
     return error.exit_code
 
 

@@ -21,7 +21,7 @@ from ..errors import ROWS_LEFT_OUT, UsageError
 from ..formats.output import open_output, require_other_file
 from ..formats.source import is_pipe_or_device
 from ..formats.writers import BatchFormat, WriteOptions
-from .console import Activity, show_messages
+from .console import Activity
 from .options import (
     FROM,
     INPUT,
@@ -147,17 +147,14 @@ def batch(
         skip_bad_rows=sources.on_error == "skip",
         reading=fields.read_options(sources.source_format),
         ranking=selection.rank_options(),
-        writing=WriteOptions(
-            not output.no_text, output.details, options.run_name,
-            first_stage_names=selection.first_stage_names(details=output.details),
-        ),
+        writing=WriteOptions(not output.no_text, output.details, options.run_name),
         format=options.to or format_of_output(None if options.ray else path, _FORMATS, "jsonl"),
         needs_ids=qrels is not None,
         model=asdict(model),
         version=__version__,
-    )  # fmt: skip
+    )
     _require_sense(job, path, options)
-    with show_messages(messages) as activity:
+    with Activity(messages) as activity:
         if options.ray:
             from ..models.store import require_local
 
@@ -168,7 +165,9 @@ def batch(
         from .evaluate import Gains
 
         activity.stage("Reading the judgements")
-        gains = Gains(sources.run, qrels, options.measure, weights, path)
+        if path is not None:
+            require_other_file(path, [qrels])
+        gains = Gains(sources.run, qrels, options.measure, weights)
         code = _rank(job, path, activity, resume=options.resume, gains=gains)
         activity.stop()
         gains.draw(path)

@@ -19,7 +19,7 @@ import typer
 from ..errors import InputError, UnavailableError, UsageError
 from ..formats.documents import InputFormat, read_documents
 from ..formats.source import Source
-from .console import Activity, draw_plainly, show_messages, stdout_console
+from .console import Activity, draw_plainly, make_console
 from .doctor import call_apart
 from .options import FROM, InputOptions, MessageOptions, ModelOptions, option
 
@@ -79,7 +79,7 @@ def bench(
     from ..models.store import require_local
 
     require_local(model.model)
-    with show_messages(messages) as activity:
+    with Activity(messages) as activity:
         reading = fields.read_options(source_format)
         if file is None:
             lists = sample_lists(_QUERIES, _SAMPLE_DOCUMENTS)
@@ -207,7 +207,7 @@ def _draw(results: list[dict[str, Any]], lists: Lists) -> None:
             f"{result['largest_difference']:.2g}",
             f"{result['mean_difference']:.2g}",
         )
-    console = stdout_console()
+    console = make_console()
     draw_plainly(console, table)
     documents = sum(len(texts) for _, texts in lists)
     told = (

@@ -45,28 +45,8 @@ def clean_text(text: str) -> str:
     return text
 
 
-def describe_count(count: int | None) -> str:
-    """Write a number of parameters as people do: 22.7M, 568M, 1.5B; empty for none."""
-    for scale, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if count and count >= scale:
-            return f"{count / scale:.0f}{unit}" if count >= 100 * scale else f"{count / scale:.3g}{unit}"
-    return str(count) if count else ""
-
-
-def describe_size(size_bytes: int) -> str:
-    """Write a size on disk in powers of ten, as file managers do: 134.0 MB."""
-    from rich.filesize import decimal
-
-    return decimal(size_bytes)
-
-
-def stderr_console() -> Console:
-    """Return a console for all that is not a result."""
-    return stdout_console(stderr=True)
-
-
-def stdout_console(file: IO[str] | None = None, *, stderr: bool = False) -> Console:
-    """Return a console for results, on stdout or a file: no markup, no emoji codes, no automatic colours.
+def make_console(file: IO[str] | None = None, *, stderr: bool = False) -> Console:
+    """Return a console on stdout, stderr or a file: no markup, no emoji codes, no automatic colours.
 
     Rich itself heeds NO_COLOR, FORCE_COLOR, COLUMNS and whether it is on a terminal.
     """
@@ -110,27 +90,22 @@ def draw_message(
     console.print(Text.assemble((label, label_style), " ", text) if label else text, soft_wrap=True)
 
 
-def show_messages(options: MessageOptions) -> Activity:
-    """Return what prints the library's messages, and shows its progress, as long as a `with` block lasts."""
-    return Activity(quiet=options.quiet, verbose=options.verbose)
-
-
 class Activity(logging.Handler):
-    """Prints on stderr what the library logs: warnings, the rest if `verbose`, only errors if `quiet`.
+    """Prints on stderr what the library logs, in a `with` block; `messages` says how much.
 
     Below that it shows on a terminal what a run is doing, once it has taken `delay_seconds`, and erases it at
     the end: a spinner with the current stage; while things are counted, how many are done, how many a second
     and, when their number is known, the time left. Any thread may call any method.
     """
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False, delay_seconds: float = 0.5) -> None:
-        super().__init__(logging.ERROR if quiet else logging.INFO)
-        self._verbose = verbose
+    def __init__(self, messages: MessageOptions, *, delay_seconds: float = 0.5) -> None:
+        super().__init__(logging.ERROR if messages.quiet else logging.INFO)
+        self._verbose = messages.verbose
         self._stage = self._counted = "Working"
         self._total: int | None = None
         self._done = 0
         self._since: float | None = None
-        self._is_over = quiet
+        self._is_over = messages.quiet
         self._console: Console | None = None
         self._live: Live | None = None
         self._lock = threading.RLock()  # of the console and what is shown on it
@@ -142,7 +117,7 @@ class Activity(logging.Handler):
         """The console; what is printed there appears above the progress."""
         with self._lock:
             if self._console is None:
-                self._console = stderr_console()
+                self._console = make_console(stderr=True)
             return self._console
 
     def __enter__(self) -> Activity:
@@ -230,20 +205,15 @@ class Activity(logging.Handler):
         parts = [clean_text(self._stage)]
         if self._since is not None:
             # With passages, more may be counted than was expected.
-            total = self._total if self._total and self._done <= self._total else None
-            parts.append(describe_progress(self._done, total, time.monotonic() - self._since))
+            done, total = self._done, self._total if self._total and self._done <= self._total else None
+            parts.append(f"{done:,}" if total is None else f"{done:,}/{total:,}")
+            elapsed_seconds = time.monotonic() - self._since
+            if done and elapsed_seconds > 0:
+                rate = done / elapsed_seconds
+                parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
+                if total is not None:
+                    parts.append(f"{timedelta(seconds=round((total - done) / rate))} left")
         return Text("  ".join(parts), no_wrap=True, overflow="crop")
-
-
-def describe_progress(done: int, total: int | None, elapsed_seconds: float) -> str:
-    """Return how many are done, how many a second and, where it is known, how long the rest will take."""
-    parts = [f"{done:,}" if total is None else f"{done:,}/{total:,}"]
-    if done and elapsed_seconds > 0:
-        rate = done / elapsed_seconds
-        parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
-        if total is not None:
-            parts.append(f"{timedelta(seconds=round((total - done) / rate))} left")
-    return "  ".join(parts)
 
 
 class TerminalStream(io.RawIOBase):

@@ -21,7 +21,7 @@ import typer
 
 from .. import __version__
 from ..errors import UnavailableError, from_system
-from .console import describe_size, draw_message, show_messages, stdout_console
+from .console import Activity, draw_message, make_console
 from .options import MessageOptions, ModelOptions, option
 
 _AREA_WIDTH = 12
@@ -66,8 +66,8 @@ def doctor(
     from ..models.store import require_local
 
     require_local(model.model)
-    console = stdout_console()
-    with show_messages(messages) as activity:
+    console = make_console()
+    with Activity(messages) as activity:
         findings = examine(model, activity.stage)
     works = findings["self-test"].status != "red"
     if to == "json":
@@ -191,11 +191,13 @@ def find_openvino() -> Found:
 
 def find_cache(folder: Path, variable: str) -> Found:
     """Find the size of a cache, whether more can be written, and whether the disk has room for it."""
+    from rich.filesize import decimal
+
     from ..files import measure_folder
 
     existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
     free_bytes = shutil.disk_usage(existing).free
-    text = f"{describe_size(measure_folder(folder))} in {folder}; {describe_size(free_bytes)} are free."
+    text = f"{decimal(measure_folder(folder))} in {folder}; {decimal(free_bytes)} are free."
     elsewhere = f"or name another folder with {variable}."
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         return f"{text} It cannot be written.", f"Change its permissions, {elsewhere}"

@@ -30,7 +30,7 @@ from ..formats.output import open_output, require_other_file
 from ..formats.source import Source
 from ..ranking import blend, select_top, separate_ties
 from ..types import Candidates
-from .console import show_messages, stdout_console
+from .console import Activity, make_console
 from .options import MessageOptions, Output, format_of_output, option, option_field
 
 _FORMATS = {".txt": "table", ".json": "json"}
@@ -92,7 +92,7 @@ def evaluate(
             "--per-query shows what a second run gains over the first, and there is one run.",
             hint="Name another run, or see the values of this one with --to json.",
         )
-    with show_messages(messages) as activity:
+    with Activity(messages) as activity:
         # A misspelt measure, or an output that cannot be opened, is found before long files are read.
         measures = [str(parsed) for parsed in parse_measures(options.measure or DEFAULT_MEASURES)]
         with open_output(output, sys.stdout.buffer) as stream:
@@ -115,7 +115,7 @@ def evaluate(
             from .comparison import draw_evaluation, draw_gains
 
             drawn = io.StringIO()
-            console = stdout_console(None if output is None else drawn)
+            console = make_console(None if output is None else drawn)
             draw_evaluation(console, measured)
             for run in measured[1:] if per_query else ():
                 console.print()
@@ -145,23 +145,16 @@ def _as_json(
 
 
 class Gains(BatchOutput):
-    """What `batch` has made of a first stage: measured before and after.
+    """Measures the results of `batch`: those of its first stage, and those after it.
 
     If no file is written, this takes the rankings as the output of the batch. With several `weights` it takes
     logits, and blends the first stage's scores in with each.
     """
 
     def __init__(
-        self,
-        run: str | None,
-        qrels: str,
-        measures: Sequence[str] | None,
-        weights: Sequence[float],
-        output: Path | None,
+        self, run: str | None, qrels: str, measures: Sequence[str] | None, weights: Sequence[float]
     ) -> None:
         # Read now, so that errors come before anything is scored.
-        if output is not None:
-            require_other_file(output, [qrels])
         self._measures = tuple(measures or DEFAULT_MEASURES)
         parse_measures(self._measures)
         self._grades = load_judgements(Source.from_path(Path(qrels)))
@@ -202,4 +195,4 @@ class Gains(BatchOutput):
         if output is not None:
             runs = [replace(load_run(Source.from_path(output), self._grades), name=str(output))]
         before = self._before or Run("first stage", self._first)
-        draw_evaluation(stdout_console(), evaluate_runs([before, *runs], self._grades, self._measures))
+        draw_evaluation(make_console(), evaluate_runs([before, *runs], self._grades, self._measures))

@@ -1,4 +1,4 @@
-"""Models: what is known about each, and what of it is on this machine and in a drawing."""
+"""Models: what is known about each, what of it is on this machine, and how both are drawn."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -28,7 +29,7 @@ from ..models.catalog import (
 )
 from ..models.checkpoint import Checkpoint, Fault
 from ..models.store import find_folder, offline_checkpoint
-from .console import clean_text, describe_count, describe_size, draw_message, draw_plainly
+from .console import clean_text, draw_message, draw_plainly
 
 _NUMBERS = ("params", "tokens", "nDCG", "size")
 _FOLDERS = ("folder", "compiled")  # the sources of checkpoints that are the user's own
@@ -177,17 +178,25 @@ def draw_models(console: Console, models: Sequence[ListedModel]) -> None:
             quality = f"{known.quality[0].figure:.3f}{mark}"
         table.add_row(
             Text(clean_text(known.alias or known.name), "bold" * bool(here)),
-            describe_count(known.parameters) or missing,
+            _describe_count(known.parameters) or missing,
             languages or missing,
             f"{known.context_length:,}" if known.context_length else missing,
             known.score_scale or missing,
             quality or missing,
             Text(here, "yellow" if here == "part" else "green"),
-            describe_size(model.size_bytes) if model.size_bytes else "",
+            decimal(model.size_bytes) if model.size_bytes else "",
         )
     draw_plainly(console, table)
     console.print()
     draw_plainly(console, Text(_EXPLANATION, style="dim"))
+
+
+def _describe_count(count: int | None) -> str:
+    """Write a number of parameters as people do: 22.7M, 568M, 1.5B; empty for none."""
+    for scale, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if count and count >= scale:
+            return f"{count / scale:.0f}{unit}" if count >= 100 * scale else f"{count / scale:.3g}{unit}"
+    return str(count) if count else ""
 
 
 def draw_facts(console: Console, facts: Mapping[str, Any]) -> None:

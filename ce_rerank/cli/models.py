@@ -15,15 +15,8 @@ import typer
 
 from ..errors import UnavailableError, UsageError
 from ..models.catalog import COMMON_MEASURE, MULTILINGUAL
-from .console import Activity, describe_size, draw_message, show_messages, stderr_console, stdout_console
-from .options import (
-    Command,
-    DefaultCommandGroup,
-    FetchOptions,
-    MessageOptions,
-    option,
-    with_option_groups,
-)
+from .console import Activity, draw_message, make_console
+from .options import Command, DefaultCommandGroup, FetchOptions, MessageOptions, option, with_option_groups
 
 if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint
@@ -90,7 +83,7 @@ def list_models(
     most = _parse_count(max_parameters) if max_parameters else float("inf")
     if language is not None and not re.fullmatch("[a-z]{2,3}", language.lower()):
         raise UsageError(f"{language!r} is no code of a language.", hint="Give en, de or zh, for example.")
-    with show_messages(messages):
+    with Activity(messages):
         from . import inventory
 
         # A model of which something is unknown does not meet a condition about it.
@@ -108,13 +101,13 @@ def list_models(
     if to == "json":
         print(json.dumps([model.as_json() for model in listed], indent=2, ensure_ascii=False))
     else:
-        inventory.draw_models(stdout_console(), listed)
+        inventory.draw_models(make_console(), listed)
 
 
 @_command("show")
 def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
     """Show all about a model: what is published, what its files say, and what would run it here."""
-    with show_messages(messages):
+    with Activity(messages):
         from .inventory import draw_facts, find_model
 
         model = find_model(name)
@@ -129,7 +122,7 @@ def show(name: _Name, *, to: _To = "table", messages: MessageOptions) -> None:
     if to == "json":
         print(json.dumps(told, indent=2, ensure_ascii=False))
     else:
-        draw_facts(stdout_console(), told)
+        draw_facts(make_console(), told)
 
 
 @_command("pull")
@@ -138,7 +131,7 @@ def pull(name: _Name, *, fetch: FetchOptions, messages: MessageOptions) -> None:
 
     Only the files that it needs are fetched. A download that was cut off goes on where it stopped.
     """
-    with show_messages(messages) as activity:
+    with Activity(messages) as activity:
         checkpoint = _fetch(activity, name, fetch, refresh=True)
         activity.stage(f"Making {checkpoint.name} ready")
         from ..engines import load_engine
@@ -157,6 +150,8 @@ def remove(
     messages: MessageOptions,
 ) -> None:
     """Remove a model from this machine: its files in the hub's cache, and its compiled forms."""
+    from rich.filesize import decimal
+
     from ..models.hub import remove_cached
     from .inventory import find_model
 
@@ -170,12 +165,12 @@ def remove(
         if not sys.stdin.isatty():
             raise UsageError("Nobody is there to confirm it; nothing was removed.", hint="Give --yes.")
         for folder, size in model.removable.items():
-            draw_message(stderr_console(), f"{folder} ({describe_size(size)})", label="remove")
+            draw_message(make_console(stderr=True), f"{folder} ({decimal(size)})", label="remove")
         if not typer.confirm("Remove this for good?", err=True):
             return
     for folder in model.removable:
         remove_cached(folder)
-    _tell(f"Removed; {describe_size(model.size_bytes)} are free again.", messages)
+    _tell(f"Removed; {decimal(model.size_bytes)} are free again.", messages)
 
 
 @_command("export")
@@ -189,7 +184,7 @@ def export(
     messages: MessageOptions,
 ) -> None:
     """Write a compiled model into a folder, for -m FOLDER on a machine without a hub."""
-    with show_messages(messages) as activity:
+    with Activity(messages) as activity:
         checkpoint = _fetch(activity, name, fetch)
         from ..engines.openvino.cache import export_model
 
@@ -201,7 +196,7 @@ def export(
 def _tell(message: str, messages: MessageOptions) -> None:
     """Print what was done if a person watches, or asked for it."""
     if messages.verbose or (sys.stderr.isatty() and not messages.quiet):
-        draw_message(stderr_console(), message)
+        draw_message(make_console(stderr=True), message)
 
 
 def _fetch(activity: Activity, name: str, fetch: FetchOptions, *, refresh: bool = False) -> Checkpoint:

@@ -203,11 +203,6 @@ class SelectionOptions:
             raise UsageError("--blend is given more than once.", hint="Give it once.")
         return RankOptions(**{**asdict(self), "blend": weights[0]})
 
-    def first_stage_names(self, *, details: bool) -> tuple[str, ...]:
-        """Return the columns that a first stage adds to a table of results."""
-        blended = ("model_score", "first_score") if self.blend else ()
-        return (*blended, "bm25") if details and self.bm25 else blended
-
 
 @dataclass(frozen=True)
 class OutputOptions:

@@ -25,12 +25,12 @@ from ..formats.documents import (
     walk_folders,
 )
 from ..formats.output import open_output, require_other_file
-from ..formats.source import Reject, Source, raise_at_once, read_query
+from ..formats.source import Reject, Source, raise_at_once, read_whole_text
 from ..formats.trec import require_run_id
 from ..formats.writers import ResultWriter, WriteOptions, require_format
 from ..ranking import select_top
 from ..types import Candidates, Document, Query, Ranking
-from .console import show_messages, stdout_console
+from .console import Activity, make_console
 from .options import (
     COMMANDS,
     FROM,
@@ -46,7 +46,7 @@ from .options import (
     option,
     option_field,
 )
-from .ranking_table import cut_passages, draw_ranking
+from .ranking_table import cut_to_excerpts, draw_ranking
 
 log = logging.getLogger("ce_rerank")
 
@@ -104,11 +104,10 @@ def rank(
     options, path = selection.rank_options(), output.output
     default = "table" if path is None and sys.stdout.isatty() else "jsonl"
     format = to or format_of_output(path, _FORMATS, default)
-    first_stage_names = selection.first_stage_names(details=output.details)
-    writing = WriteOptions(not output.no_text, output.details, first_stage_names=first_stage_names)
+    writing = WriteOptions(not output.no_text, output.details)
     if format != "table":
         require_format(format, writing)
-    with show_messages(messages) as activity:
+    with Activity(messages) as activity:
         left_out: list[InputError] = []
 
         def leave_out(error: InputError, row: str) -> None:
@@ -163,12 +162,12 @@ def rank(
                 _warn_of_unread_pipe()
             if format == "table":
                 drawn = io.StringIO()
-                console = stdout_console(None if stream is sys.stdout.buffer else drawn)
+                console = make_console(None if stream is sys.stdout.buffer else drawn)
                 draw_ranking(ranking, console, details=writing.details, with_text=writing.with_text)
                 stream.write(drawn.getvalue().encode())
             else:
                 writer = ResultWriter(format, stream, writing)
-                writer.write(cut_passages(ranking) if format == "text" else ranking)
+                writer.write(cut_to_excerpts(ranking) if format == "text" else ranking)
                 writer.close()
     return ROWS_LEFT_OUT if left_out else 0
 
@@ -179,7 +178,11 @@ def _read_query(texts: list[str], sources: SourceOptions) -> Query:
     if query is not None and file is not None:
         raise UsageError("Both --query and --query-file are given.", hint="Give one of them.")
     if file is not None:
-        return Query(read_query(Source.from_name(file)), origin=file)
+        source = Source.from_name(file)
+        query = read_whole_text(source).removesuffix("\n").removesuffix("\r")
+        if not query.strip():
+            raise InputError(f"{source.name}: no query in it.", hint="Write the query there, as plain text.")
+        return Query(query, origin=file)
     if query is None:
         if not texts:
             hint = "Give it first, or with -q, or in a file with --query-file."

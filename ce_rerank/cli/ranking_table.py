@@ -122,7 +122,7 @@ def _draw_bars(scores: Sequence[float], width: int) -> list[str]:
 
 def _make_name(hit: RankedDocument, line: int) -> str:
     """Return a document's id and, with passages of a file, the line of what is shown."""
-    if hit.id is None:  # the first line goes without saying
+    if hit.id is None:  # line 1 is not worth a name
         return f"line {line}" if hit.passage and line > 1 else ""
     is_file = hit.id in (hit.document.origin, "-")  # as --whole-files names them
     return clean_text(str(hit.id)) + (f":{line}" if hit.passage and is_file else "")
@@ -200,7 +200,7 @@ def _step_back(text: str, start: int) -> int:
     return floor + space.end() if space else floor
 
 
-def cut_passages(ranking: Ranking) -> Ranking:
+def cut_to_excerpts(ranking: Ranking) -> Ranking:
     """Return the ranking with each best passage cut to its excerpt, for `--to text`."""
     words = find_words(ranking.query.text)
     cut = (replace(hit, passage=find_excerpt(hit, words)) if hit.passage else hit for hit in ranking)

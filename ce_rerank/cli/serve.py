@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from ..errors import UnavailableError, UsageError, missing_package
 from ..remote import KEY_VARIABLE
-from .console import draw_message, show_messages
+from .console import Activity, draw_message
 from .options import MessageOptions, ModelOptions, option_field
 
 _SHUTDOWN_SECONDS = 30
@@ -50,7 +50,7 @@ def serve(*, server: ServerOptions, model: ModelOptions, messages: MessageOption
         raise missing_package(f"The server needs {error.name}.", "serve") from None
     from ..reranker import Reranker
 
-    with show_messages(messages) as activity:
+    with Activity(messages) as activity:
         api_key = os.environ.get(KEY_VARIABLE) or None
         if server.api_key_file is not None:
             api_key = server.api_key_file.read_text(encoding="utf-8").strip()

@@ -73,7 +73,7 @@ def load_engine(checkpoint: Checkpoint, options: EngineOptions) -> Engine:
 
     If the model cannot be compiled, its compiled form cannot be kept, or it does not give the reference
     scores, torch runs it, and that is logged. Raises UnavailableError if the device, the engine or the model
-    is unavailable.
+    is unavailable, and UsageError for options that contradict each other or the model.
     """
     try:
         choice = choose_engine(checkpoint, options)

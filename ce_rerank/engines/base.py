@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, get_args
 
 from ..ranking import Activation
-from ..types import EngineName, Precision, require_choice, require_whole_number
+from ..types import EngineName, OnProgress, Precision, require_choice, require_whole_number
 
 if TYPE_CHECKING:
     from .batching import Float32s, PairTokens
@@ -84,7 +84,7 @@ class Engine(Protocol):
         self,
         rows: Sequence[PairTokens],
         batch_tokens: int | None = None,
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Float32s:
         """Return the float32 logits of rows, shape (rows,), in their order.
 

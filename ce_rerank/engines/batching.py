@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..types import OnProgress
+
 Float32s = NDArray[np.float32]
 TokenBatch = dict[str, NDArray[np.int64]]
 """Pairs padded to one length: `input_ids`, `attention_mask` and, for models that take them, `token_type_ids`.
@@ -93,7 +95,7 @@ def score_in_batches(
     score: Callable[[Iterable[Sequence[PairTokens]]], Iterator[Float32s]],
     batch_tokens: int,
     companions: Companions | Literal["packed"],
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Float32s:
     """Score rows in batches; return their logits, shape (rows,), in their order.
 

@@ -108,12 +108,7 @@ class PairTokenizer:
     """
 
     def __init__(
-        self,
-        tokenizer: Tokenizer,
-        *,
-        max_length: int,
-        with_type_ids: bool,
-        layout: Layout = Layout(),
+        self, tokenizer: Tokenizer, *, max_length: int, with_type_ids: bool, layout: Layout = Layout()
     ) -> None:
         self.max_length = max_length
         self._with_type_ids = with_type_ids
@@ -131,7 +126,15 @@ class PairTokenizer:
             ends = zip(reversed(first), reversed(second), strict=False)
             self._suffix = [one for one, _ in takewhile(lambda tokens: tokens[0] == tokens[1], ends)][::-1]
         else:
-            self._find_frame()
+            # The tokens before, between and after two texts, and the types of all.
+            encoding = tokenizer.encode("a", "b")
+            sequences = encoding.sequence_ids
+            a, b = sequences.index(0), sequences.index(1)
+            a_end, b_end = a + sequences.count(0), b + sequences.count(1)
+            borders = [(0, a), (a, a + 1), (a_end, b), (b, b + 1), (b_end, None)]
+            self._frame_ids = [encoding.ids[slice(*border)] for border in borders]
+            self._frame_types = [bytes(encoding.type_ids[slice(*border)]) for border in borders]
+            self._specials = sequences.count(None)
 
     def encode(self, pairs: Sequence[Pair]) -> list[PairTokens]:
         """Tokenize pairs, and cut documents at `max_length`; the query must leave room (`document_room`).
@@ -235,17 +238,6 @@ class PairTokenizer:
     def _require_room(self, tokens: int) -> None:
         if tokens < 1:
             raise ValueError(f"a query leaves no room for a document within {self.max_length} tokens")
-
-    def _find_frame(self) -> None:
-        """Find the tokens that the tokenizer puts before, between and after two texts, and all types."""
-        encoding = self._tokenizer.encode("a", "b")
-        sequences = encoding.sequence_ids
-        first, second = sequences.index(0), sequences.index(1)
-        first_end, end = first + sequences.count(0), second + sequences.count(1)
-        borders = [(0, first), (first, first + 1), (first_end, second), (second, second + 1), (end, None)]
-        self._frame_ids = [encoding.ids[slice(*border)] for border in borders]
-        self._frame_types = [bytes(encoding.type_ids[slice(*border)]) for border in borders]
-        self._specials = sequences.count(None)
 
 
 def _begin(document: str, reach: int) -> str:

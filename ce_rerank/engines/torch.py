@@ -26,7 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from ..errors import UnavailableError
 from ..models.checkpoint import Checkpoint
 from ..ranking import ACTIVATIONS
-from ..types import Pair
+from ..types import OnProgress, Pair
 from .base import EngineInfo, EngineOptions
 from .batching import Float32s, PairTokens, join_rows, pad_rows, score_in_batches
 from .model import LONGER, PROBE, Model, first_line, load_model
@@ -66,11 +66,7 @@ class TorchEngine:
     """A `Model` behind the engine protocol, padded or packed."""
 
     def __init__(
-        self,
-        model: Model,
-        checkpoint: Checkpoint,
-        options: EngineOptions,
-        packed: PackedModel | None = None,
+        self, model: Model, checkpoint: Checkpoint, options: EngineOptions, packed: PackedModel | None = None
     ) -> None:
         kind = options.device.partition(":")[0]
         self.model = model
@@ -104,7 +100,7 @@ class TorchEngine:
         self,
         rows: Sequence[PairTokens],
         batch_tokens: int | None = None,
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Float32s:
         """Return the float32 logits of rows, in their order.
 

@@ -13,14 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 from ..errors import InputError, UsageError, missing_package
 from ..types import Document
 from .delimited import SEP_LINE, read_table_rows
-from .fields import (
-    ID_FIELDS,
-    QUERY_FIELDS,
-    QUERY_ID_FIELDS,
-    TEXT_FIELDS,
-    FieldRules,
-    MissingFieldError,
-)
+from .fields import ID_FIELDS, QUERY_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, FieldRules, MissingFieldError
 from .json import encode_json, read_json_rows
 from .source import (
     LookAhead,
@@ -212,7 +205,7 @@ def read_rows(
             from .parquet import read_parquet_rows
         except ModuleNotFoundError:
             raise missing_package("Reading Parquet needs the pyarrow package.", "parquet") from None
-        return read_parquet_rows(stream, name, reject)
+        return read_parquet_rows(stream, name)
     if format == "text":
         return read_text_rows(stream, name, reject)
     if format not in ("csv", "tsv"):

@@ -59,7 +59,7 @@ class FieldRules:
         if not isinstance(value, dict):
             problem = f"the row is {json_kind(value)}, not an object or a string"
             raise InputError(f"{origin}: {problem}.", hint=_hint_of(value))
-        used, ids = _usual_names(tuple(value))
+        used, _ = _usual_names(tuple(value))
         if self.text_fields:
             present = [path for path in self.text_fields if find_value(value, path, _MISSING) is not _MISSING]
             used = tuple(present)
@@ -71,7 +71,7 @@ class FieldRules:
             item if type(item := find_value(value, path)) is str else _text_of(item, path, origin)
             for path in used
         ]
-        id = _first_id(value, ids) if self.id_field is None else find_id(value, self.id_field, origin)
+        id = find_id(value, self.id_field, origin)
         return Document(" ".join(filter(None, texts)), id, value, used, origin)
 
 
@@ -90,7 +90,8 @@ def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> Docume
     Raises InputError if the named field is missing or holds something else.
     """
     if id_field is None:
-        return _first_id(row, _usual_names(tuple(row))[1])
+        _, names = _usual_names(tuple(row))
+        return next((id for name in names if (id := as_id(row[name])) is not None), None)
     value = find_value(row, id_field, _MISSING)
     if value is _MISSING:
         problem = f'no "{id_field}" field ({describe_fields(row)})'
@@ -102,13 +103,6 @@ def find_id(row: Mapping[str, Any], id_field: str | None, origin: str) -> Docume
             f"{origin}: {problem} ({describe_fields(row)}).", hint="Name another field with --id-field."
         )
     return id
-
-
-def _first_id(row: Mapping[str, Any], names: Iterable[str]) -> DocumentId | None:
-    for name in names:
-        if (id := as_id(row[name])) is not None:
-            return id
-    return None
 
 
 def as_id(value: object) -> DocumentId | None:

@@ -62,18 +62,13 @@ def finish_output(stream: BinaryIO, part: Path, target: Path) -> None:
     part.replace(target)
 
 
-def real_path(path: Path) -> Path:
-    """Follow the links of a path; no error is raised, whatever is there."""
-    return Path(os.path.realpath(path))
-
-
 def require_writable(path: Path) -> Path:
     """Return the file that will be written, with links followed.
 
     Raises UsageError if its folder is missing, or if it has the name of a compressed file; raises the OSError
     of writing for a folder, and for a file without write permission.
     """
-    target = real_path(path)
+    target = Path(os.path.realpath(path))  # in Python 3.12, `resolve` fails for links in a circle
     if target.suffix.lower() in COMPRESSIONS:
         raise UsageError(
             f"{path} is the name of a compressed file, and what is written is not compressed.",
@@ -93,9 +88,9 @@ def require_other_file(path: Path, inputs: Iterable[str], suffixes: Sequence[str
 
     Its name with one of `suffixes` counts, too. A terminal, a pipe or a device may be both.
     """
-    written = [f"{real_path(path)}{suffix}" for suffix in ("", *suffixes)]
+    written = [f"{os.path.realpath(path)}{suffix}" for suffix in ("", *suffixes)]
     for name in () if is_pipe_or_device(path) else inputs:
-        if name != "-" and str(real_path(Path(name))) in written:
+        if name != "-" and os.path.realpath(name) in written:
             raise UsageError(
                 f"{name} is input, and writing {path} would overwrite it.", hint="Write to another file."
             )

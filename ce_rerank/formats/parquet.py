@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ..errors import InputError
 from .fields import INPUT_NAME, choose_columns
 from .json import encode_cell, encode_json
-from .source import LookAhead, Reject, Row
+from .source import LookAhead, Row
 
 BATCH_ROWS = 1024
 GROUP_ROWS = 8192
@@ -28,7 +28,7 @@ _OWN_TYPES = {
 """Our own columns that are never strings."""
 
 
-def read_parquet_rows(stream: LookAhead, name: str, reject: Reject) -> Iterator[Row]:
+def read_parquet_rows(stream: LookAhead, name: str) -> Iterator[Row]:
     """Read rows as objects with the types of JSON; a row's origin is its number, from 1.
 
     Bytes are read as UTF-8, decimals become numbers, times and other types become text. NaN, which pandas

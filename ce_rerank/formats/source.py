@@ -285,17 +285,6 @@ def read_whole_text(source: Source) -> str:
         return "".join(text_blocks(stream, source.name))
 
 
-def read_query(source: Source) -> str:
-    """Read a query from a file: all of its text, without the last line end.
-
-    Raises InputError if there is only white space in it.
-    """
-    query = read_whole_text(source).removesuffix("\n").removesuffix("\r")
-    if not query.strip():
-        raise InputError(f"{source.name}: no query in it.", hint="Write the query there, as plain text.")
-    return query
-
-
 def suffix_without_compression(path: Path) -> str:
     """Return the suffix that names the format, in lower case: `.jsonl` of `hits.jsonl.gz`."""
     suffix = path.suffix.lower()

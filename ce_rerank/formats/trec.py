@@ -69,7 +69,8 @@ def read_run(
     `("qid", "pid", "rank")`: without a score, the rank gives the order. The rows of JSON, CSV and Parquet are
     ranked by score for each query; equal scores are lowered a little, to keep their order. A null score, that
     of a blank document, becomes the lowest of the query minus 1. Lines that cannot be read are rejected; by
-    default that raises an InputError with file and line.
+    default that raises an InputError with file and line. Raises UsageError for `columns` that lack one of a
+    run's three.
     """
     if columns and not _find_names(tuple(columns), _RUN.number_names):
         problem = f"--columns {','.join(columns)} lacks some that a run has."
@@ -77,12 +78,13 @@ def read_run(
     return _read(source, _RUN, reject, columns)
 
 
-def read_judgements(source: Source, reject: Reject = raise_at_once) -> Iterator[RunLine]:
-    """Read relevance judgements in any form, in the order of the file; see `read_run` for `reject`.
+def read_judgements(source: Source) -> Iterator[RunLine]:
+    """Read relevance judgements in any form, in the order of the file.
 
-    The score is the grade, a whole number; 0 and less mean not relevant.
+    The score is the grade, a whole number; 0 and less mean not relevant. Raises InputError, with file and
+    line, for a line that cannot be read.
     """
-    return _read(source, _JUDGEMENTS, reject)
+    return _read(source, _JUDGEMENTS, raise_at_once)
 
 
 def _read(source: Source, kind: _Kind, reject: Reject, columns: Sequence[str] = ()) -> Iterator[RunLine]:
@@ -189,8 +191,8 @@ def _line_of(values: Sequence[Any], names: Sequence[str], kind: _Kind, where: st
     query_id, doc_id = as_id(values[0]), as_id(values[1])
     if query_id is None or doc_id is None:
         place = 0 if query_id is None else 1
-        problem = f"the {names[place]} is {json_kind(values[place])}, not a string or a number."
-        raise InputError(f"{where}: {problem}")
+        problem = "empty" if values[place] == "" else f"{json_kind(values[place])}, not a string or a number"
+        raise InputError(f"{where}: the {names[place]} is {problem}.")
     given = values[2]
     is_blank = kind is _RUN and given in (None, "")  # the document was not scored
     try:

@@ -45,23 +45,23 @@ class WriteOptions:
     """What is written of a result.
 
     Without `with_text` the text and the fields that it was made from are left out, except a title. `details`
-    adds what was read, and `model`, the description of what scored. `run_name` is the last column of a TREC
-    run. `first_stage_names` are the columns that a first stage adds to a table.
+    adds what was read, and `model`, the description of what scored. `run_name` is the last column of a run.
     """
 
     with_text: bool = True
     details: bool = False
     run_name: str = "ce-rerank"
     model: str = ""
-    first_stage_names: tuple[str, ...] = ()
 
 
 def own_names(options: WriteOptions, *, with_query: bool = False) -> tuple[str, ...]:
-    """Return our own names in a row, in their order: the first columns of a table."""
+    """Return our own names in a row, in their order: the first columns of a table.
+
+    Those of a first stage are not among them: they come with the rows.
+    """
     return (
         *(("query_id", "query") if with_query else ()),
         *(("index", "score", "text", "id") if options.with_text else ("index", "score", "id")),
-        *options.first_stage_names,
         *(_DETAIL_NAMES if options.details else ()),
         *(("model",) if options.details and options.model else ()),
     )
@@ -154,8 +154,8 @@ def require_format(format: str, options: WriteOptions) -> None:
 class ResultWriter:
     """Writes a ranking, or `many` in a `BatchFormat`, to a stream that its caller opens, flushes and closes.
 
-    To continue a table, give its header as `columns`: no header is then written. Raises
-    as `require_format` does.
+    To continue a table, give its header as `columns`: no header is then written. Raises as `require_format`
+    does.
     """
 
     def __init__(

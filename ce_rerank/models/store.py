@@ -80,8 +80,9 @@ def resolve_checkpoint(
     network; with `refresh` the hub is asked for its newest files. `revision` is a branch, tag or commit of a
     hub model. `on_progress` is told of the bytes of a download.
 
-    Raises UsageError for a revision of something that has none, and UnavailableError, with what would work,
-    for a model that is unavailable or cannot rank.
+    Raises UsageError for a revision of something that has none and for the URL of a server, UnavailableError,
+    with what would work, for a model that is unavailable or cannot rank, and OSError if a cache cannot be
+    written.
     """
     chosen = default_model() if name is None else resolve_alias(name)
     if chosen != name:

@@ -11,14 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import wait_until
 
-from ce_rerank.cli.console import (
-    Activity,
-    clean_text,
-    describe_progress,
-    draw_error,
-    show_messages,
-    stderr_console,
-)
+from ce_rerank.cli.console import Activity, clean_text, draw_error, make_console
 from ce_rerank.cli.options import MessageOptions
 
 log = logging.getLogger("ce_rerank")
@@ -66,7 +59,7 @@ def test_nothing_that_is_cleaned_controls_the_terminal(text: str) -> None:
 
 def test_a_terminal_wraps_between_words_and_never_inside_one(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = open_terminal(monkeypatch)
-    draw_error(stderr_console(), "word " * 20 + "end.", f"See /{'long/' * 20}path.")
+    draw_error(make_console(stderr=True), "word " * 20 + "end.", f"See /{'long/' * 20}path.")
     drawn = terminal.getvalue().replace("\x1b[1;31m", "").replace("\x1b[0m", "")
     assert drawn == (
         "error: " + ("word " * 14).strip() + "\n"
@@ -80,7 +73,9 @@ def test_in_a_pipe_a_line_stays_a_line_and_a_hint_keeps_its_indentation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     draw_error(
-        stderr_console(), "Out\rof\nreach." * 20, "What works:\n  --offline\n\n  a [bold]folder \x1b[2J"
+        make_console(stderr=True),
+        "Out\rof\nreach." * 20,
+        "What works:\n  --offline\n\n  a [bold]folder \x1b[2J",
     )
     message, *hint = capsys.readouterr().err.splitlines()
     assert message == "error: " + "Out of reach." * 20
@@ -98,7 +93,7 @@ def test_in_a_pipe_a_line_stays_a_line_and_a_hint_keeps_its_indentation(
 def test_how_much_of_the_librarys_log_is_printed(
     capsys: pytest.CaptureFixture[str], options: MessageOptions, printed: str
 ) -> None:
-    with show_messages(options):
+    with Activity(options):
         log.debug("A detail.")
         log.info("Loading", extra={"stage": True})
         log.warning("%d were cut.", 3)
@@ -108,7 +103,7 @@ def test_how_much_of_the_librarys_log_is_printed(
 
 def test_after_the_delay_the_stage_is_shown_and_in_the_end_erased(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = open_terminal(monkeypatch)
-    with Activity(delay_seconds=0.01) as activity:
+    with Activity(MessageOptions(), delay_seconds=0.01) as activity:
         activity.stage("Loading [a model]\x1b[2J")
         wait_until(lambda: "Loading [a model]\ufffd[2J" in terminal.getvalue())
         log.info("Compiling", extra={"stage": True})
@@ -130,7 +125,7 @@ def test_what_is_counted_is_shown_as_far_as_it_is_known(monkeypatch: pytest.Monk
     def wait_for(text: str) -> None:
         wait_until(lambda: text in terminal.getvalue())
 
-    with Activity(delay_seconds=0.01) as activity:
+    with Activity(MessageOptions(), delay_seconds=0.01) as activity:
         activity.start()
         activity.advance(1_234)
         wait_for("Scoring  1,234  ")
@@ -153,9 +148,13 @@ def test_what_is_counted_is_shown_as_far_as_it_is_known(monkeypatch: pytest.Monk
     ],
 )
 def test_progress_is_a_count_a_rate_and_the_time_left(
-    done: int, total: int | None, seconds: float, described: str
+    monkeypatch: pytest.MonkeyPatch, done: int, total: int | None, seconds: float, described: str
 ) -> None:
-    assert describe_progress(done, total, seconds) == described
+    activity, moments = Activity(MessageOptions()), iter([0, seconds])
+    monkeypatch.setattr(time, "monotonic", lambda: next(moments))
+    activity.start(total)
+    activity.advance(done)
+    assert str(activity.__rich__()) == f"Scoring  {described}"
 
 
 @pytest.mark.parametrize("reason", ["no terminal", "quiet", "dumb terminal", "a short run"])
@@ -165,7 +164,7 @@ def test_where_nobody_watches_nothing_is_drawn(reason: str, monkeypatch: pytest.
     file = io.StringIO() if reason == "no terminal" else Terminal()
     monkeypatch.setattr(sys, "stderr", file)
     delay_seconds = 9 if reason == "a short run" else 0.01
-    with Activity(quiet=reason == "quiet", delay_seconds=delay_seconds) as activity:
+    with Activity(MessageOptions(quiet=reason == "quiet"), delay_seconds=delay_seconds) as activity:
         activity.start(total=10)
         time.sleep(0.25)
     assert file.getvalue() == ""
@@ -177,7 +176,7 @@ def test_results_on_a_terminal_come_after_the_progress_and_act_on_nothing(
     terminal, stdout = open_terminal(monkeypatch), Terminal()
     stdout.buffer = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", stdout)
-    with Activity(delay_seconds=0.01) as activity:
+    with Activity(MessageOptions(), delay_seconds=0.01) as activity:
         wait_until(lambda: "Working" in terminal.getvalue())
         activity.stdout("jsonl").write('"a\x9b31m\u202eb 茶"\n'.encode())
         assert terminal.getvalue().endswith("\x1b[2K")

@@ -12,6 +12,7 @@ from fakes import CountingEngine
 from typer.testing import CliRunner, Result
 
 from ce_rerank.cli.app import app
+from ce_rerank.cli.rank import SourceOptions, _read_query
 
 Run = Callable[..., Result]
 
@@ -195,17 +196,27 @@ def test_arguments_that_are_names_of_files_are_ranked_as_texts_and_warned_of(run
     [
         (KeyError("x"), 1, "error: KeyError: 'x'\n       This is a fault of ce-rerank."),
         (MemoryError(), 4, "error: There is not enough memory.\n"),
-        (PermissionError(13, "Permission denied", "a.txt"), 4, "error: a.txt: Permission denied.\n"),
+        (OSError(28, "No space", "a.txt"), 4, "error: a.txt: No space.\n       Make room, or name"),
+        (IsADirectoryError(21, "It is a folder", "a"), 4, "error: a: It is a folder.\n       Name another"),
     ],
 )
 def test_an_error_that_is_not_ours_has_its_exit_code(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, message: str
 ) -> None:
-    monkeypatch.setattr("ce_rerank.cli.rank.read_query", Mock(side_effect=error))
+    monkeypatch.setattr("ce_rerank.cli.rank.read_whole_text", Mock(side_effect=error))
     result = run("--query-file", "q.txt", "one")
     assert (result.exit_code, result.stdout) == (code, "")
     assert result.stderr.startswith(message)
     assert "Traceback (most recent call last)" in run("--query-file", "q.txt", "one", "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    ("data", "query"), [(b"why?\n", "why?"), (b"a\nb\r\n", "a\nb"), (b" x \n\n", " x \n")]
+)
+def test_a_query_file_loses_one_line_end(tmp_path: Path, data: bytes, query: str) -> None:
+    path = tmp_path / "query.txt"
+    path.write_bytes(data)
+    assert _read_query([], SourceOptions(query_file=str(path))).text == query
 
 
 CSV = b"id,text\n1,one\n2,three,four\n3,two\n"
@@ -226,6 +237,14 @@ def test_what_bm25_leaves_out_is_counted(run: Run) -> None:
     pytest.importorskip("bm25s", reason="needs ce-rerank[bm25]")
     result = run("red", "red one", "two", "three", "--bm25", "9", "-v")
     assert "BM25 left out 2 of 3 documents." in result.stderr
+
+
+def test_a_table_has_the_columns_of_a_first_stage_after_our_own(run: Run) -> None:
+    pytest.importorskip("bm25s", reason="needs ce-rerank[bm25]")
+    options = ("--bm25", "2", "--blend", "0.5", "--details", "--to", "csv")
+    header, best, _ = run("red", "red one", "red two", *options).stdout.splitlines()
+    assert header == "index,score,text,rank,tokens,truncated,model,model_score,first_score,bm25"
+    assert best.startswith("1,0.5,red two,1,")
 
 
 @pytest.mark.parametrize("end", ["\n", "\0"])

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from ce_rerank.cli.console import stdout_console
-from ce_rerank.cli.ranking_table import cut_passages, draw_ranking, find_excerpt, find_words
+from ce_rerank.cli.console import make_console
+from ce_rerank.cli.ranking_table import cut_to_excerpts, draw_ranking, find_excerpt, find_words
 from ce_rerank.types import Coverage, Document, Passage, Query, RankedDocument, Ranking
 
 STARS = "Stars twinkle because their light crosses layers of moving air, warm ones and cold ones."
@@ -43,7 +43,7 @@ def rank(
 
 def draw(ranking: Ranking, *, details: bool = False, with_text: bool = True) -> str:
     file = io.StringIO()
-    draw_ranking(ranking, stdout_console(file), details=details, with_text=with_text)
+    draw_ranking(ranking, make_console(file), details=details, with_text=with_text)
     return file.getvalue()
 
 
@@ -204,7 +204,7 @@ def test_of_a_passage_the_part_with_the_query_is_given_with_its_line(before: str
     document = Document(head + text, "log.md", origin="log.md")
     whole = Passage(text, len(head), len(head + text), 3)
     ranking = Ranking(Query("caulk seams"), (RankedDocument(document, 0, 1, 2.0, passage=whole),))
-    passage = cut_passages(ranking)[0].passage
+    passage = cut_to_excerpts(ranking)[0].passage
     assert passage is not None
     assert "Never caulk dry seams." in passage.text
     assert len(passage.text) <= 300

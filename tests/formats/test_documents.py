@@ -24,7 +24,7 @@ from ce_rerank.formats.documents import (
     sniff_format,
     walk_folders,
 )
-from ce_rerank.formats.source import Source, read_query
+from ce_rerank.formats.source import Source
 
 zstandard = pytest.importorskip("zstandard", reason="needs ce-rerank[zstd]")
 
@@ -320,12 +320,3 @@ def test_a_folder_that_cannot_be_read_can_be_rejected(
     errors: list[str] = []
     assert walk_folders([str(tmp_path)], lambda error, text: errors.append(error.message)) == []
     assert errors == ["notes: cannot be read (Permission denied)."]
-
-
-@pytest.mark.parametrize(
-    ("data", "query"), [(b"why?\n", "why?"), (b"a\nb\r\n", "a\nb"), (b" x \n\n", " x \n")]
-)
-def test_a_query_file_loses_one_line_end(tmp_path: Path, data: bytes, query: str) -> None:
-    path = tmp_path / "query.txt"
-    path.write_bytes(data)
-    assert read_query(file(path)) == query

@@ -133,6 +133,7 @@ def test_results_are_read_as_the_run_that_batch_writes_as_trec(tmp_path: Path, f
         ({"query_id": True, "id": "a", "score": 1}, "the query_id is true, not a string or a number"),
         ({"query_id": "q", "results": ["a"]}, '"results" is not a list of objects'),
         (nested("q", (None, 1.0)), "the id is null"),
+        (nested("q", ("", 1.0)), "the id is empty."),
         ({"query_id": "q", "id": "q", "results": [{"score": 1}]}, "the row needs"),
         ({"query_id": "q", "id": "a", "score": True}, 'the score of "a" for "q" is true'),
         (

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import re
 import shutil
@@ -24,6 +22,7 @@ from typing import Any
 from ...errors import UnavailableError, UsageError, raise_if_interrupted
 from ...files import (
     digest_file,
+    digest_json,
     lock,
     make_folder_whole,
     read_json_object,
@@ -168,7 +167,7 @@ def list_compiled() -> list[CompiledForm]:
 def digest_place(checkpoint: Checkpoint) -> str:
     """Return a digest of where a checkpoint is: on the hub, or in a folder by its real path."""
     name, revision = checkpoint.name, checkpoint.revision
-    return _digest([name, revision] if checkpoint.source == "hub" else str(checkpoint.folder.resolve()))
+    return digest_json([name, revision] if checkpoint.source == "hub" else str(checkpoint.folder.resolve()))
 
 
 def digest_files(paths: Iterable[Path]) -> list[str]:
@@ -260,11 +259,7 @@ def _folder_of(checkpoint: Checkpoint, form: Form) -> Path:
         digests = [path.readlink().name for path in paths]
     else:
         digests = digest_files(paths)
-    identity = _digest([_digest([names, digests]), maker_versions(), form])
+    identity = digest_json([digest_json([names, digests]), maker_versions(), form])
     last = checkpoint.name.rstrip("/").rpartition("/")[2]
     readable = re.sub(r"[^\w.-]+", "-", last, flags=re.ASCII).strip("-.")[:60] or "model"
     return find_cache_folder(COMPILED_FOLDER) / f"{readable}-{identity[:16]}"
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -6,12 +6,10 @@ Beside it we write the verdict of the golden scores. The cache is used only if i
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -24,11 +22,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ...errors import UnavailableError
-from ...files import digest_file, read_json_object, remove_folder, write_json
+from ...files import digest_file, digest_json, read_json_object, remove_folder, write_json
 from ...models.checkpoint import Checkpoint
 from ...models.store import NOTE
 from ...ranking import ACTIVATIONS
-from ...types import Precision
+from ...types import OnProgress, Precision
 from ..base import EngineInfo, EngineOptions
 from ..batching import Float32s, PairTokens, pad_rows, score_in_batches
 from ..hardware import count_cpus, cpu_identity, has_amx, has_native_bf16, vector_width
@@ -124,7 +122,7 @@ class OpenVinoEngine:
         self,
         rows: Sequence[PairTokens],
         batch_tokens: int | None = None,
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Float32s:
         """Return the float32 logits of rows, in their order."""
         budget = batch_tokens or self.batch_tokens
@@ -171,7 +169,7 @@ class OpenVinoEngine:
     def _load(self, streams: int) -> Any:
         precision, threads = self._options.precision, self._options.threads
         key = [cpu_identity(), precision, streams, threads, library_versions()["openvino"]]
-        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+        name = digest_json(key)[:16]
         folder = self._compiled.machine_folder / f"{precision}-{streams}-{name}"
         # With int8, the rest is computed in what the CPU has.
         in_bf16 = precision == "bf16" or (precision == "int8" and has_native_bf16())

@@ -51,7 +51,7 @@ def test_the_golden_scores_are_those_of_sentence_transformers(
     reference = CrossEncoder(str(tiny.folder), device="cpu").predict(
         [list(pair) for pair in GOLDEN_TEXTS], activation_fn=torch.nn.Identity()
     )
-    assert [pair.logit for pair in manifest.golden] == pytest.approx(reference.tolist(), abs=1e-6)
+    assert [pair.logit for pair in manifest.golden] == pytest.approx(reference.tolist(), abs=1e-5)
 
 
 def test_what_another_version_made_is_replaced(
