@@ -68,7 +68,7 @@ class FieldRules:
             problem = f'no "{name}" field ({describe_fields(value)})'
             raise MissingFieldError(f"{origin}: {problem}.", hint=_hint_of(value))
         texts = [
-            item if type(item := find_value(value, path)) is str else _text_of(item, path, origin)
+            item if type(item := find_value(value, path)) is str else _text_of(item, path, value, origin)
             for path in used
         ]
         id = find_id(value, self.id_field, origin)
@@ -185,20 +185,20 @@ def choose_columns(own_names: Iterable[str], rows: Iterable[Mapping[str, Any]]) 
     return [*(name for name in names if name != INPUT_NAME), INPUT_NAME]
 
 
-def _text_of(value: object, path: str, origin: str) -> str:
+def _text_of(value: object, path: str, row: Mapping[str, Any], origin: str) -> str:
     """Return a text, a number or a list of them as text; null is an empty text."""
     if isinstance(value, str):
         return value
     if value is None:
         return ""
     if isinstance(value, list):
-        return " ".join(filter(None, [_text_of(item, path, origin) for item in value]))
+        return " ".join(filter(None, [_text_of(item, path, row, origin) for item in value]))
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
         return str(value)
     inside = f" ({describe_fields(value, path + '.')})" if isinstance(value, dict) else ""
     raise InputError(
         f'{origin}: "{path}" is {json_kind(value)}, not text{inside}.',
-        hint="Name the field that holds the text with --text-field.",
+        hint=_hint_of_columns(row) or "Name the field that holds the text with --text-field.",
     )
 
 
@@ -233,9 +233,16 @@ def _hint_of(row: object) -> str:
         return "Queries with their documents are for: ce-rerank batch"
     found = dict(_lists_of_objects(row))
     if not found:
-        return "Name it with --text-field."
+        return _hint_of_columns(row) or "Name it with --text-field."
     path = max(found, key=lambda path: len(json.dumps(found[path])))
     return f"Name it with --text-field, or take the rows out of it: jq -c '{path}'."
+
+
+def _hint_of_columns(row: Mapping[str, Any]) -> str:
+    """Return what to do about an object of columns, as pandas and Chroma write it; empty for another."""
+    columns = [column for column in row.values() if column is not None]
+    is_table = len(columns) > 1 and all(isinstance(column, list | dict) for column in columns)
+    return 'Write the rows as an object each (pandas: orient="records", lines=True).' * is_table
 
 
 def _lists_of_objects(row: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Sequence[Any]]]:
