@@ -276,9 +276,12 @@ class _ReadAhead(threading.Thread):
         tokens = 0
         while not self._plan.is_full(number, tokens):
             try:
-                item = self._queue.get(timeout=_PAUSE_SECONDS if items and self._reader.may_pause else None)
+                # Without a timeout a signal could come just before the wait, and would not be noticed.
+                item = self._queue.get(timeout=_PAUSE_SECONDS)
             except queue.Empty:
-                break
+                if items and self._reader.may_pause:
+                    break
+                continue
             if item is None:
                 self.is_over = True
                 break

@@ -241,8 +241,11 @@ def _hint_of(row: object) -> str:
 def _hint_of_columns(row: Mapping[str, Any]) -> str:
     """Return what to do about an object of columns, as pandas and Chroma write it; empty for another."""
     columns = [column for column in row.values() if column is not None]
+    has_text = any(path.rpartition(".")[2] in TEXT_FIELDS for path in _paths(row, ""))
     is_table = len(columns) > 1 and all(isinstance(column, list | dict) for column in columns)
-    return 'Write the rows as an object each (pandas: orient="records", lines=True).' * is_table
+    if has_text or not is_table:
+        return ""
+    return 'Write the rows as an object each (pandas: orient="records", lines=True).'
 
 
 def _lists_of_objects(row: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Sequence[Any]]]:

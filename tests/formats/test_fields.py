@@ -150,8 +150,7 @@ def test_a_whole_answer_of_a_search_engine_gets_the_line_that_takes_its_rows_out
 @pytest.mark.parametrize(
     "answer",
     [
-        # pandas: orient="index", "columns", "split"; Chroma.
-        {"0": {"text": "a"}, "1": {"text": "b"}},
+        # pandas: orient="columns", "split"; Chroma.
         {"id": {"0": 1}, "text": {"0": "a"}},
         {"columns": ["id", "text"], "index": [0], "data": [[1, "a"]]},
         {"ids": [["a"]], "documents": [["Snow."]]},
