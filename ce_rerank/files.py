@@ -24,17 +24,28 @@ def write_json(path: Path, value: object) -> None:
 
 
 @contextmanager
+def name_errors(name: Path | str) -> Iterator[None]:
+    """Let an OSError that is raised in this block, and names no file, name this one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(name)
+        raise
+
+
+@contextmanager
 def make_folder_whole(folder: Path) -> Iterator[Path]:
     """Yield an empty folder, and rename it to `folder` when the block ends without an error.
 
     An existing `folder` is replaced, and what a killed process left is removed. Only one process at a time
-    may do this for a folder: use `lock`.
+    may do this for a folder: use `lock`. An OSError of writing names the folder.
     """
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        yield unfinished
+        with name_errors(folder):
+            yield unfinished
         remove_folder(folder)
         unfinished.replace(folder)
     finally:

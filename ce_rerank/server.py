@@ -66,6 +66,7 @@ class RerankRequest(RankOptions):
     query: str
     documents: list[str | dict[str, Any]]
     scores: ScoreScale = "sigmoid"
+    raw_scores: bool = False
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool = False
     text_field: str | tuple[str, ...] = ()
@@ -92,6 +93,7 @@ class ScoreRequest:
     text_1: str | list[str]
     text_2: str | list[str]
     scores: ScoreScale = "sigmoid"
+    raw_scores: bool = False
     model: str | None = None
 
 
@@ -309,6 +311,8 @@ class _Service:
         options = RankOptions(**{one.name: getattr(body, one.name) for one in fields(RankOptions)})
         if body.top_n is not None:
             options = replace(options, top_k=body.top_n)
+        if body.raw_scores:
+            options = replace(options, scores="logit")
         candidates = as_candidates(body.query, body.documents, rules=as_field_rules(body.text_field, None))
         ranking = await self._rank(request, candidates, options, body.model)
         results = []
@@ -348,14 +352,15 @@ class _Service:
                 hint="Give one text_1, or as many as text_2.",
             )
         self._require_few(texts)
-        options = RankOptions(scores=body.scores)
+        scale: ScoreScale = "logit" if body.raw_scores else body.scores
+        options = RankOptions(scores=scale)
         documents = [texts] if len(queries) == 1 else [[text] for text in texts]
         lists = [as_candidates(*asked) for asked in zip(queries, documents, strict=True)]
         ranked = (self._rank(request, candidates, options, body.model) for candidates in lists)
         rankings = await asyncio.gather(*ranked)
         scores = [hit.score for ranking in rankings for hit in sorted(ranking, key=lambda hit: hit.index)]
         data = [
-            {"index": place, "object": "score", "score": self._written(score, body.scores)}
+            {"index": place, "object": "score", "score": self._written(score, scale)}
             for place, score in enumerate(scores)
         ]
         tokens = sum(ranking.coverage.tokens for ranking in rankings)

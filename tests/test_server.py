@@ -119,6 +119,7 @@ def test_a_blank_document_stands_last_with_zero_or_null(client: httpx.Client) ->
     assert last == {"index": 2, "relevance_score": 0.0}
     logits = ask(client, query="cat", documents=DOCUMENTS, scores="logit")["results"]
     assert [hit["relevance_score"] for hit in logits] == [9.0, 5.0, 1.0, None]
+    assert ask(client, query="cat", documents=DOCUMENTS, raw_scores=True)["results"] == logits
 
 
 def test_texts_are_answered_as_text_embeddings_inference_does(client: httpx.Client) -> None:
@@ -137,16 +138,15 @@ def test_texts_are_answered_as_text_embeddings_inference_does(client: httpx.Clie
     ],
 )
 def test_pairs_are_scored_in_their_order(client: httpx.Client, queries: Any, texts: Any, scores: Any) -> None:
-    answer = ask(client, "/score", text_1=queries, text_2=texts, scores="logit")
+    answer = ask(client, "/score", text_1=queries, text_2=texts, raw_scores=True)
     assert [one["score"] for one in answer["data"]] == scores
     assert [one["index"] for one in answer["data"]] == list(range(len(scores)))
 
 
 def test_ranking_options_and_objects_are_taken_by_name(client: httpx.Client) -> None:
     documents = [{"body": "one two three four five six seven eight nine " * 4}, {"body": "nine"}]
-    answer = ask(
-        client, query="cat", documents=documents, long="chunk", chunk_tokens=8, scores="logit", details=True
-    )
+    options = {"long": "chunk", "chunk_tokens": 8, "scores": "logit", "details": True, "text_field": "body"}
+    answer = ask(client, query="cat", documents=documents, **options)
     best = answer["results"][0]
     assert best["index"] == 0
     assert (best["relevance_score"], best["truncated"], best["line"]) == (42.0, False, 1)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import OutputError, UsageError
-from ..files import digest_json, lock, read_json_object
-from ..formats.output import finish_output, name_errors, require_writable
+from ..files import digest_json, lock, name_errors, read_json_object
+from ..formats.output import finish_output, require_writable
 from ..formats.writers import ResultWriter, WriteOptions, own_names, read_header, require_format
 from .job import require_same
 from .run import BadRow, BatchOutput, Progress, RankedPool, Tally

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import InputError
+from ..files import name_errors
 from ..formats.beir import read_corpus, read_queries
 from ..formats.documents import read_as
 from ..formats.fields import LIST_FIELDS, QUERY_FIELDS, TEXT_FIELDS, MissingFieldError, describe_fields
 from ..formats.json import encode_json, json_kind
-from ..formats.output import name_errors
 from ..formats.source import Reject, Source, is_pipe_or_device
 from ..formats.trec import read_run, require_run_id
 from ..inputs import ROW_SHAPES, find_documents, find_query

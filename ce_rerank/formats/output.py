@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import UsageError
+from ..files import name_errors
 from .source import COMPRESSIONS, is_pipe_or_device
 
 
@@ -40,16 +41,6 @@ def open_output(path: Path | None, stdout: BinaryIO) -> Iterator[BinaryIO]:
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
-
-
-@contextmanager
-def name_errors(name: Path | str) -> Iterator[None]:
-    """Let an OSError that is raised in this block, and names no file, name this one."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(name)
-        raise
 
 
 def finish_output(stream: BinaryIO, part: Path, target: Path) -> None:

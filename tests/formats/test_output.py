@@ -11,6 +11,7 @@ import pytest
 from marks import posix_only
 
 from ce_rerank.errors import UsageError
+from ce_rerank.files import make_folder_whole
 from ce_rerank.formats.output import open_output
 
 
@@ -74,7 +75,7 @@ def test_a_missing_folder_is_a_usage_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is simulated by /dev/full")
-def test_an_error_of_writing_names_the_file_or_stdout() -> None:
+def test_an_error_of_writing_names_the_file_or_the_folder_or_stdout(tmp_path: Path) -> None:
     full = Path("/dev/full")
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
         write(full, b"x" * 200_000)
@@ -83,3 +84,7 @@ def test_an_error_of_writing_names_the_file_or_stdout() -> None:
         stdout.write(b"x")
     with pytest.raises(OSError, match="No space left"):
         stdout.close()
+    folder = tmp_path / "never-made"
+    with pytest.raises(OSError, match="never-made"), make_folder_whole(folder), full.open("wb", 0) as file:
+        file.write(b"x")
+    assert not folder.exists()
