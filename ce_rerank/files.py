@@ -89,8 +89,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def digest_json(value: object) -> str:
-    """Return the SHA-256 of a value as JSON, in hexadecimal."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    """Return the SHA-256 of a value as JSON with sorted keys, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def digest_file(path: Path) -> str:

@@ -6,16 +6,14 @@ has the digest of every other file and one of itself, so that every change in th
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from ...files import digest_file, read_json_object, write_json
+from ...files import digest_file, digest_json, read_json_object, write_json
 from ...ranking import ACTIVATIONS
 from ..batching import Padding
 from ..tokenizer import Layout, ModelFacts
@@ -74,14 +72,14 @@ class Manifest:
         files = {path.name: digest_file(path) for path in folder.iterdir() if path.is_file()}
         files.pop(MANIFEST_NAME, None)
         facts = {"format": _FORMAT, **asdict(replace(self, files=files))}
-        write_json(folder / MANIFEST_NAME, {**facts, "sha256": _digest_json(facts)})
+        write_json(folder / MANIFEST_NAME, {**facts, "sha256": digest_json(facts)})
 
 
 def read_manifest(folder: Path) -> Manifest | None:
     """Read the manifest of a compiled model; None if there is none, or it is damaged or of another format."""
     path = folder / MANIFEST_NAME
     facts = read_json_object(path) if path.is_file() else {}
-    if facts.pop("sha256", None) != _digest_json(facts) or facts.pop("format", None) != _FORMAT:
+    if facts.pop("sha256", None) != digest_json(facts) or facts.pop("format", None) != _FORMAT:
         return None
     try:  # somebody else may have made the folder
         model, files = facts["model"], facts["files"]
@@ -112,7 +110,3 @@ def library_versions() -> dict[str, str]:
     found = dict(name.removesuffix(".dist-info").lower().split("-")[:2] for name in listed if "-" in name)
     # An exported model runs without the libraries that compiled it.
     return {library: found.get(library.replace("-", "_"), "missing") for library in _LIBRARIES}
-
-
-def _digest_json(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
