@@ -74,7 +74,7 @@ class _Reader:
                     raise fault
                 if skip(line):
                     continue
-                value = self._mend(self._decoder.decode(line), line)
+                value = self._mend(self._decoder.decode(line.rstrip("\r\n")), line)
             except InputError as error:
                 reject(error, line.rstrip("\r\n"))
             except (RecursionError, ValueError) as error:

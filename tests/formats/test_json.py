@@ -69,6 +69,7 @@ def test_every_layout_gives_the_same_rows_however_the_bytes_arrive(
     [
         ('{"a": }', "f:1: broken JSON (Expecting value: })."),
         ('{"a": "b}', 'f:1: broken JSON (Unterminated string: "b}). Was it cut off?'),
+        ('{"a": 1}\n{"a": "b\n{"a": 2}\n', 'f:2: broken JSON (Unterminated string: "b). Was it cut off?'),
         ('{"a": 1}\n{"a" 1}\n', "f:2: broken JSON (Expecting ':' delimiter: 1})."),
         ('{"a": 1}\n{"a": 1', "f:2: broken JSON (Expecting ',' delimiter: the end). Was it cut off?"),
         ('["a", "b"', "f:1: broken JSON (the array has no end). Was it cut off?"),
